@@ -1,0 +1,170 @@
+"""Science settings as frozen dataclasses; every field says unit and range, checked when it is built.
+
+Presets are functions that return a full `ExperimentConfig` (simulator/presets.py); variants are made by `replace`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from simulator.errors import SettingError
+
+
+def require(condition: bool, setting: str, value: object, way_out: str) -> None:
+    """Raise SettingError naming the setting, its value and the way out, unless the condition holds."""
+    if not condition:
+        raise SettingError(setting, value, way_out)
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """A made-up world whose true click probabilities are known."""
+
+    events: int = 1_000_000
+    """Impressions from start to end, the held-out ones included; at least 1,000."""
+    users: int = 5_000
+    """Number of users, at least 10."""
+    items: int = 2_000
+    """Size of the catalogue over the whole run, at least 20; not all of them are there all the time."""
+    drift: float = 0.2
+    """How far tastes wander from start to end, as a share of their spread; 0 (never) to 1."""
+    turnover: float = 0.3
+    """Share of the catalogue that arrives after the start or leaves before the end; 0 (none) to 0.9."""
+    position_bias: float = 0.5
+    """Exponent: an item at position p (first = 1) is examined with probability p ** -position_bias; 0 to 3."""
+
+    def __post_init__(self) -> None:
+        require(self.events >= 1_000, "events", self.events, "at least 1,000")
+        require(self.users >= 10, "users", self.users, "at least 10")
+        require(self.items >= 20, "items", self.items, "at least 20")
+        require(0 <= self.drift <= 1, "drift", self.drift, "from 0 to 1")
+        require(0 <= self.turnover <= 0.9, "turnover", self.turnover, "from 0 to 0.9")
+        require(0 <= self.position_bias <= 3, "position_bias", self.position_bias, "from 0 to 3")
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """A real click log, learned from in time order."""
+
+    path: Path
+    """A folder of the MovieLens family (ratings.dat, movies.dat, perhaps users.dat) or a mapping file (*.toml)."""
+    negatives: int = 4
+    """Sampled non-engagements for each engagement, where the log records engagements only; 1 to 100."""
+    recent: int = 20_000
+    """Half of the negatives, and candidates by popularity, come from this many trailing engagements; at least 100."""
+    horizon: float = 86_400.0
+    """Seconds after a query within which an engagement counts as its answer; more than 0."""
+    bad_rows: Literal["stop", "skip"] = "stop"
+    """`stop` at the first damaged row with its line number, or `skip` them all, count and report them."""
+    limit: int | None = None
+    """Read at most this many rows of the log (after sorting by time, where the family is unsorted); all by default."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.negatives <= 100, "negatives", self.negatives, "from 1 to 100")
+        require(self.recent >= 100, "recent", self.recent, "at least 100 engagements")
+        require(self.horizon > 0, "horizon", self.horizon, "more than 0 seconds")
+        require(self.bad_rows in ("stop", "skip"), "bad_rows", self.bad_rows, "stop or skip")
+        require(self.limit is None or self.limit >= 100, "limit", self.limit, "at least 100 rows")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The deep click model, the same for every arm but for the activation."""
+
+    dim: int = 16
+    """Length of an embedding vector, 1 to 512."""
+    hidden: tuple[int, ...] = (128, 64, 32)
+    """Widths of the hidden layers, at least one, each 1 to 8,192."""
+    norm: Literal["none", "before", "after", "weight"] = "after"
+    """Layer norm before or after the activation, or weights of unit length per neuron (`weight`), or none."""
+    learning_rate: float = 0.03
+    """Adagrad's step size, more than 0."""
+    initial_accumulator: float = 0.1
+    """Adagrad's sum of squares at the start, more than 0: larger means smaller first steps."""
+    batch: int = 512
+    """Events per mini-batch, at least 1."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.dim <= 512, "dim", self.dim, "from 1 to 512")
+        require(len(self.hidden) >= 1, "hidden", self.hidden, "at least one hidden layer")
+        for width in self.hidden:
+            require(1 <= width <= 8_192, "hidden", self.hidden, "each width from 1 to 8,192")
+        require(self.norm in ("none", "before", "after", "weight"), "norm", self.norm, "none, before, after or weight")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
+        require(self.initial_accumulator > 0, "initial_accumulator", self.initial_accumulator, "more than 0")
+        require(self.batch >= 1, "batch", self.batch, "at least 1 event")
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """What differs between the duplicates of a fleet. Each source has its own switch; all off: bit-identical."""
+
+    init: Literal["same", "own"] = "same"
+    """`same`: the duplicates of a fleet share one initialisation. `own`: each has its own."""
+    window: int = 16
+    """Each duplicate learns the events of a window of this many mini-batches in its own order; 0 keeps the log's order."""
+    lost: float = 0.0
+    """Probability that a duplicate never learns a mini-batch (a worker died); 0 to below 1."""
+    delay: int = 0
+    """A mini-batch's gradient is applied after a random 0 to `delay` further mini-batches, as asynchronous training does; 0 to 64."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: weights are kept in bfloat16 with stochastic rounding, each duplicate with its own draws."""
+    reductions: bool = False
+    """Each duplicate sums the same mini-batch in another order: rounding alone."""
+
+    def __post_init__(self) -> None:
+        require(self.init in ("same", "own"), "noise.init", self.init, "same or own")
+        require(self.window >= 0, "noise.window", self.window, "0 (off) or a number of mini-batches")
+        require(0 <= self.lost < 1, "noise.lost", self.lost, "from 0 to below 1")
+        require(0 <= self.delay <= 64, "noise.delay", self.delay, "from 0 to 64 mini-batches")
+        require(self.precision in ("float32", "bfloat16"), "noise.precision", self.precision, "float32 or bfloat16")
+
+
+NO_NOISE = NoiseConfig(window=0)
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Everything that decides the numbers of a run (but for the machine)."""
+
+    world: SyntheticConfig | ReplayConfig = field(default_factory=SyntheticConfig)
+    """Where events come from."""
+    arms: tuple[str, ...] = ("relu", "smelu:beta=1")
+    """Designs under comparison, such as `relu`, `smelu:beta=0.5`; the first is what ratios refer to. A repeated
+    spec is an independent second set, written `relu#2`."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The click model."""
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    """What differs between duplicates."""
+    duplicates: int = 4
+    """Models per arm and fleet, at least 2."""
+    fleets: int = 1
+    """Independent fleets, each with its own initialisation, at least 1. One fleet's interval is conditional on its initialisation."""
+    generations: int = 20
+    """Refreshes from start to end of the learned events, at least 1; each covers a whole number of shuffle windows."""
+    k: int = 10
+    """Length of a slate, 1 to `candidates`."""
+    candidates: int = 200
+    """Items ranked per query, at least 2."""
+    queries: int = 500
+    """Queries of the final measurement, at least 2."""
+    queries_per_generation: int = 50
+    """Queries asked at each generation, at least 2."""
+    seed: int = 0
+    """Seed of the world and of every duplicate, 0 or more."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the duplicates learn and rank."""
+
+    def __post_init__(self) -> None:
+        require(len(self.arms) >= 1, "arms", self.arms, "at least one arm, such as relu")
+        require(self.duplicates >= 2, "duplicates", self.duplicates, "at least 2, or there is nothing to compare")
+        require(self.fleets >= 1, "fleets", self.fleets, "at least 1")
+        require(self.generations >= 1, "generations", self.generations, "at least 1")
+        require(self.candidates >= 2, "candidates", self.candidates, "at least 2 items to rank")
+        require(1 <= self.k <= self.candidates, "k", self.k, f"from 1 to the number of candidates ({self.candidates})")
+        require(self.queries >= 2, "queries", self.queries, "at least 2")
+        require(self.queries_per_generation >= 2, "queries_per_generation", self.queries_per_generation, "at least 2")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(self.device in ("cpu", "cuda"), "device", self.device, "cpu or cuda")

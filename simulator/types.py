@@ -1,0 +1,186 @@
+"""The words that join world, recommender and measures: Field, Schema, Batch, Query, Slate.
+
+Shapes: n events, N candidates, K slate length, S slots (columns of table rows per event), C context slots.
+
+A *row* is a row of the one embedding table that all fields share: every field owns a contiguous range of rows,
+and row 0 is padding (its vector is zero and never learns). A single-valued field fills one slot of an event, a
+multi-valued field fills `slots` of them, padded with row 0; its vectors are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.errors import SettingError
+
+Ints = NDArray[np.int64]
+Rows = NDArray[np.int32]
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+Side = Literal["user", "item", "context"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One input of the click model; it owns `vocabulary` rows of the embedding table."""
+
+    name: str
+    side: Side
+    """Who it describes. User and context are fixed within a query; item differs between its candidates."""
+    vocabulary: int
+    """Number of distinct values, at least 1."""
+    slots: int = 1
+    """Values per event: 1, or the most that a multi-valued field can hold."""
+
+    def __post_init__(self) -> None:
+        if self.vocabulary < 1:
+            raise SettingError(f"field {self.name}: vocabulary", self.vocabulary, "at least 1 value")
+        if self.slots < 1:
+            raise SettingError(f"field {self.name}: slots", self.slots, "at least 1 slot")
+
+
+@dataclass(frozen=True)
+class Schema:
+    """All fields in slot order. Slots of a field are adjacent; rows of a field are adjacent, after padding row 0."""
+
+    fields: tuple[Field, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the embedding table, padding included."""
+        return 1 + sum(field.vocabulary for field in self.fields)
+
+    @property
+    def slots(self) -> int:
+        """Columns of `Batch.features`."""
+        return sum(field.slots for field in self.fields)
+
+    def first_row(self, name: str) -> int:
+        """First table row of a field: value v of the field is row `first_row(name) + v`."""
+        row = 1
+        for field in self.fields:
+            if field.name == name:
+                return row
+            row += field.vocabulary
+        raise SettingError("field", name, f"one of {', '.join(f.name for f in self.fields)}")
+
+    def slot_range(self, name: str) -> slice:
+        """Columns of a field in `Batch.features`."""
+        slot = 0
+        for field in self.fields:
+            if field.name == name:
+                return slice(slot, slot + field.slots)
+            slot += field.slots
+        raise SettingError("field", name, f"one of {', '.join(f.name for f in self.fields)}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Events in time order: a user was shown an item in a context and did (1) or did not (0) engage."""
+
+    user: Ints
+    """[n] user number, 0-based."""
+    item: Ints
+    """[n] item number, 0-based."""
+    time: Doubles
+    """[n] seconds since the world's epoch (unix epoch on a replayed log), never decreasing."""
+    features: Rows
+    """[n, S] rows of the embedding table; 0 is padding."""
+    label: Floats
+    """[n] 1 for an engagement, else 0."""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def __getitem__(self, part: slice) -> Batch:
+        """The events of a slice, as views."""
+        return Batch(self.user[part], self.item[part], self.time[part], self.features[part], self.label[part])
+
+    @staticmethod
+    def concatenate(parts: list[Batch]) -> Batch:
+        """Several batches as one, in the given order."""
+        return Batch(
+            np.concatenate([b.user for b in parts]),
+            np.concatenate([b.item for b in parts]),
+            np.concatenate([b.time for b in parts]),
+            np.concatenate([b.features for b in parts]),
+            np.concatenate([b.label for b in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class Query:
+    """A user with a context asks for results; `candidates` are to be ranked."""
+
+    id: int
+    user: int
+    time: float
+    """Seconds, as in `Batch.time`."""
+    context: tuple[int, ...]
+    """Table rows of the context slots [C], in slot order."""
+    candidates: Ints
+    """[N] distinct item numbers."""
+    features: Rows
+    """[N, S] the rows of each candidate for this user and context."""
+    relevance: Floats
+    """[N] the truth to rank towards: on a synthetic world the true click probability at the first position, on a
+    replayed log 1 for the items that the user engaged with inside the horizon, else 0."""
+
+
+@dataclass(frozen=True)
+class Slate:
+    """The ordered answer to a query: equal scores are ordered by item number."""
+
+    items: Ints
+    """[K] best first."""
+    scores: Floats
+    """[K] log-odds of an engagement, never increasing."""
+
+
+class World(Protocol):
+    """Users, items and how users respond. Both worlds look like this; every draw follows from the seed."""
+
+    @property
+    def name(self) -> str:
+        """What results are labelled with: `synthetic`, or the name of the log."""
+
+    @property
+    def schema(self) -> Schema:
+        """Fields, table rows and slots."""
+
+    @property
+    def events(self) -> int:
+        """Number of events from start to end."""
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether `Query.relevance` is a true probability (synthetic) or what a log recorded."""
+
+    def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """Events [start, stop) in time order, `size` at a time (the last one may be shorter).
+
+        The events do not depend on `size` or `start`: any split of the range gives the same events.
+        """
+
+    def queries(self, count: int, candidates: int, at: int, purpose: str) -> list[Query]:
+        """`count` queries asked when event number `at` is due (on a log: by users of the events from `at` on).
+
+        Candidates are retrieved deterministically by recent popularity from events strictly before `at`.
+        `purpose` names the random stream, so that e.g. the final measurement does not share draws with the run.
+        Raises SettingError where the world knows fewer than `candidates` items by then.
+        """
+
+    def click(self, query: Query, items: Ints, purpose: str) -> Floats:
+        """[K] 1 where the user engages with the item shown at that position of the slate `items` [K], else 0.
+
+        Synthetic: true probability times position bias, drawn from (seed, purpose, query id). Replay: what the log says.
+        """
+
+    def feedback(self, query: Query, items: Ints, clicks: Floats) -> Batch | None:
+        """What is learned from a shown slate: its K impressions as events; None where the log supplies all events."""

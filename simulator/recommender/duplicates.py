@@ -1,0 +1,134 @@
+"""The stack: every duplicate of every arm and fleet, all of one shape, side by side in a few tensors.
+
+Shapes: M models = A arms x F fleets x R duplicates in this order, V table rows, D embedding length, P dense parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from simulator.config import ModelConfig, NoiseConfig
+from simulator.errors import SettingError
+from simulator.randomness import generator
+from simulator.recommender.activations import Activation, activation
+from simulator.recommender.network import Layout, Network, Pooling, Segments
+from simulator.types import Schema
+
+EMBEDDING_SPREAD = 0.05
+"""Standard deviation of initial embedding vectors."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One design under comparison: `label` is unique (`relu#2`), `spec` is not (`relu`)."""
+
+    label: str
+    spec: str
+    copy: int
+    """0 for the first set of a spec, 1 for an independent second one, ..."""
+    activation: Activation
+
+
+def parse_arms(specs: tuple[str, ...]) -> tuple[Arm, ...]:
+    """Arms of the given specs; a spec that comes again is an independent set, told apart as `spec#2`, `spec#3`...
+
+    Raises SettingError for a spec that `activation` does not know.
+    """
+    arms: list[Arm] = []
+    for spec in specs:
+        copy = sum(arm.spec == spec for arm in arms)
+        arms.append(Arm(f"{spec}#{copy + 1}" if copy else spec, spec, copy, activation(spec)))
+    return tuple(arms)
+
+
+@dataclass(frozen=True)
+class Member:
+    """Who one model of the stack is. Matched models of different arms share fleet, duplicate and copy, and so all draws."""
+
+    arm: int
+    fleet: int
+    duplicate: int
+    copy: int
+
+
+class Duplicates:
+    """Weights of the stack on one device.
+
+    `embedding` [M, V, D] (row 0 is padding and stays zero) and `dense` [M, P].
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        arms: tuple[Arm, ...],
+        model: ModelConfig,
+        noise: NoiseConfig,
+        *,
+        fleets: int,
+        duplicates: int,
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
+        """Initialise every model; where `noise.init` is `same`, the duplicates of a fleet are equal to the last bit."""
+        if device == "cuda" and not torch.cuda.is_available():
+            raise SettingError("device", device, "no GPU is visible to PyTorch here; use --device cpu")
+        self.schema, self.arms, self.model = schema, arms, model
+        self.fleets, self.duplicates, self.device = fleets, duplicates, torch.device(device)
+        self.members = [
+            Member(a, f, r, arm.copy) for a, arm in enumerate(arms) for f in range(fleets) for r in range(duplicates)
+        ]
+        self.layout, self.network = Layout(schema, model), Network(model)
+        self.pooling = Pooling(schema, model.dim)
+        self.embedding = torch.empty(len(self.members), schema.rows, model.dim)
+        self.dense = torch.empty(len(self.members), self.layout.length)
+        first: dict[tuple[int, ...], int] = {}
+        for m, who in enumerate(self.members):
+            index = (who.copy, who.fleet, *([who.duplicate] if noise.init == "own" else []))
+            source = first.setdefault(index, m)
+            if source == m:
+                draws = generator(seed, "init", *index)
+                self.dense[m] = self.layout.initial(draws)
+                table = draws.standard_normal((schema.rows, model.dim), dtype="float32")
+                self.embedding[m] = torch.from_numpy(table) * EMBEDDING_SPREAD
+            else:
+                self.dense[m], self.embedding[m] = self.dense[source], self.embedding[source]
+        self.embedding[:, 0] = 0
+        self.embedding, self.dense = self.embedding.to(self.device), self.dense.to(self.device)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def parameters(self) -> int:
+        """Learned parameters of one model: table rows without padding, and the dense ones."""
+        return (self.schema.rows - 1) * self.model.dim + self.layout.parameters
+
+    def slabs(self, size: int) -> list[slice]:
+        """The stack cut in runs of `size` models."""
+        return [slice(start, min(start + size, len(self))) for start in range(0, len(self), size)]
+
+    def segments(self, slab: slice) -> Segments:
+        """The activations of a slab, with the part of the slab that each one serves."""
+        runs: Segments = []
+        for position, who in enumerate(self.members[slab]):
+            function = self.arms[who.arm].activation
+            if runs and runs[-1][0] is function:
+                runs[-1] = (function, slice(runs[-1][1].start, position + 1))
+            else:
+                runs.append((function, slice(position, position + 1)))
+        return runs
+
+    def vectors(self, slab: slice, rows: Tensor) -> Tensor:
+        """Embedding vectors [m, B, S, D] of table rows [m, B, S] (or [1, B, S], the same for the whole slab)."""
+        size, table = slab.stop - slab.start, self.embedding[slab].flatten(0, 1)
+        shift = torch.arange(size, device=self.device).view(-1, 1, 1) * self.schema.rows
+        flat = (rows if size == 1 else rows + shift).flatten()
+        return table.index_select(0, flat).view(size, *rows.shape[1:], -1)
+
+    def logits(self, slab: slice, rows: Tensor) -> Tensor:
+        """Log-odds [m, B] of events with table rows [1, B, S], without learning."""
+        x = self.pooling.forward(self.vectors(slab, rows), self.pooling.weights(rows))
+        return self.network.forward(x, self.layout.views(self.dense[slab]), self.segments(slab))[0]

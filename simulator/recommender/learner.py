@@ -1,0 +1,178 @@
+"""One pass over the log: every duplicate scores each event before it learns from it, all duplicates in one call.
+
+Dense parameters learn by Adagrad; the embedding table by row-wise Adagrad (one sum of squares per row, as in DLRM),
+touching only the rows of the mini-batch. Shapes as in network.py and duplicates.py; n events in a chunk.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simulator.config import NoiseConfig
+from simulator.recommender.duplicates import Duplicates
+from simulator.recommender.noise import Noise, round_to_bfloat16
+from simulator.types import Batch, Floats
+
+
+@dataclass
+class Gradient:
+    """What one mini-batch taught a slab: dense [m, P], and for table rows [m, B S] the summed gradient [m B S, D]."""
+
+    dense: Tensor
+    rows: Tensor
+    table: Tensor
+    due: int
+    """The step at which it is applied: its own, or later where updates are delayed."""
+
+
+class Learner:
+    """Teaches a stack of duplicates, chunk by chunk, and keeps all that is needed to stop and go on."""
+
+    def __init__(self, stack: Duplicates, noise: NoiseConfig, *, seed: int, threads: int | None = None) -> None:
+        """`threads`: CPU workers, each teaching other models (default: as many as PyTorch would use)."""
+        self.stack, self.model, self.noise = stack, stack.model, Noise(noise, seed)
+        self.chunk_events = self.model.batch * (noise.window or 16)
+        """Events per chunk: a shuffle window, or 16 mini-batches where nothing is shuffled."""
+        start, device = self.model.initial_accumulator, stack.device
+        self.dense_squares = torch.full_like(stack.dense, start)
+        self.table_squares = torch.full(stack.embedding.shape[:2], start, device=device)
+        self.chunks = 0
+        on_cpu = device.type == "cpu"
+        self.slabs = stack.slabs(1 if on_cpu or noise.delay else len(stack))
+        self.pending: list[list[Gradient]] = [[] for _ in self.slabs]
+        self._workspace = threading.local()
+        workers = (threads or torch.get_num_threads()) if on_cpu else 1
+        self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+        if noise.precision == "bfloat16":
+            stack.dense.copy_(stack.dense.bfloat16())
+            stack.embedding.copy_(stack.embedding.bfloat16())
+
+    def learn(self, chunk: Batch) -> Floats:
+        """Learn at most `chunk_events` events; returns the log-odds [M, n] given to each event just before.
+
+        Columns are in the order of the log, whatever order each duplicate learned in.
+        """
+        assert 0 < len(chunk) <= self.chunk_events
+        rows = torch.from_numpy(chunk.features).to(self.stack.device)
+        labels = torch.from_numpy(chunk.label).to(self.stack.device)
+        parts = self._pool.map(lambda s: self._learn_slab(s, rows, labels), range(len(self.slabs)))
+        logits = torch.cat(list(parts)).cpu().numpy()
+        self.chunks += 1
+        return logits
+
+    def _learn_slab(self, number: int, rows: Tensor, labels: Tensor) -> Tensor:
+        slab, batch, n = self.slabs[number], self.model.batch, len(labels)
+        members, device = self.stack.members[slab], self.stack.device
+        steps = -(-n // batch)
+        order = torch.from_numpy(np.stack([self.noise.order(who, self.chunks, n, batch) for who in members])).to(device)
+        lost = np.stack([self.noise.lost(who, self.chunks, steps) for who in members])
+        delays = self.noise.delays(members[0], self.chunks, steps)
+        rounding = [self.noise.rounding(who, self.chunks) for who in members]
+        segments, first_step = self.stack.segments(slab), self.chunks * (self.chunk_events // batch)
+        logits = torch.empty(len(members), n, device=device)
+        for step in range(steps):
+            events = order[:, step * batch : (step + 1) * batch]
+            predicted, gradient = self._gradient(slab, segments, rows[events], labels[events], lost[:, step])
+            logits.scatter_(1, events, predicted)
+            gradient.due = first_step + step + int(delays[step])
+            self.pending[number].append(gradient)
+            for due in self._due(number, first_step + step):
+                self._apply(slab, due, rounding)
+        return logits
+
+    def _gradient(
+        self, slab: slice, segments: list, rows: Tensor, labels: Tensor, lost: np.ndarray
+    ) -> tuple[Tensor, Gradient]:
+        """Score a mini-batch (rows [m, B, S], labels [m, B]); the gradient of its mean log loss. Nothing changes yet."""
+        stack = self.stack
+        weights = stack.layout.views(stack.dense[slab])
+        shares = stack.pooling.weights(rows)
+        x = stack.pooling.forward(stack.vectors(slab, rows), shares)
+        logits, tape = stack.network.forward(x, weights, segments)
+        slope = (torch.sigmoid(logits) - labels).div_(labels.shape[1])
+        if lost.any():
+            slope[torch.from_numpy(lost).to(slope.device)] = 0  # a zero gradient leaves Adagrad where it is
+        dense = torch.zeros_like(stack.dense[slab])
+        back = stack.network.backward(slope, weights, tape, segments, stack.layout.views(dense))
+        per_slot = stack.pooling.backward(back, shares).reshape(-1, self.model.dim)
+        shift = torch.arange(len(rows), device=rows.device).view(-1, 1, 1) * stack.schema.rows
+        flat = (rows + shift).flatten()
+        return logits, Gradient(dense, flat, self._sum_by_row(len(rows), flat, per_slot), due=0)
+
+    def _sum_by_row(self, models: int, rows: Tensor, grads: Tensor) -> Tensor:
+        """For each entry of rows [n], the sum of the gradients [n, D] of all entries with the same row.
+
+        A scratch table that is zero between calls saves sorting; its sums are made in a fixed order.
+        """
+        scratch: Tensor | None = getattr(self._workspace, "table", None)
+        if scratch is None or len(scratch) != models * self.stack.schema.rows:
+            scratch = torch.zeros(models * self.stack.schema.rows, self.model.dim, device=rows.device)
+            self._workspace.table = scratch
+        if rows.is_cuda:
+            scratch.index_put_((rows.long(),), grads, accumulate=True)  # sorts: atomic adds would round at random
+        else:
+            scratch.index_add_(0, rows, grads)
+        sums = scratch.index_select(0, rows)
+        scratch.index_fill_(0, rows.long(), 0)
+        return sums
+
+    def _due(self, number: int, step: int) -> Iterator[Gradient]:
+        waiting = self.pending[number]
+        self.pending[number] = [gradient for gradient in waiting if gradient.due > step]
+        yield from (gradient for gradient in waiting if gradient.due <= step)
+
+    def _apply(self, slab: slice, gradient: Gradient, rounding: list[np.random.Generator]) -> None:
+        """Adagrad on the dense parameters, row-wise Adagrad on the touched rows, both in place.
+
+        A row that occurs several times is written several times with one and the same value.
+        """
+        rate, rows = self.model.learning_rate, gradient.rows.long()
+        dense, squares = self.stack.dense[slab], self.dense_squares[slab]
+        squares.addcmul_(gradient.dense, gradient.dense)
+        dense.addcdiv_(gradient.dense, squares.sqrt(), value=-rate)
+        table, table_squares = self.stack.embedding[slab].flatten(0, 1), self.table_squares[slab].flatten()
+        seen = table_squares.index_select(0, rows).add_(gradient.table.square().mean(1))
+        table_squares.index_copy_(0, rows, seen)
+        vectors = table.index_select(0, rows).addcmul_(gradient.table, seen.rsqrt().unsqueeze(1), value=-rate)
+        if self.noise.config.precision == "bfloat16":
+            vectors = round_to_bfloat16(vectors, rounding[0])
+            for position, draws in enumerate(rounding):
+                dense[position] = round_to_bfloat16(dense[position], draws)
+        table.index_copy_(0, rows, vectors)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that learning needs to go on from here, as named tensors on the CPU."""
+        state = {
+            "embedding": self.stack.embedding,
+            "dense": self.stack.dense,
+            "dense_squares": self.dense_squares,
+            "table_squares": self.table_squares,
+            "chunks": torch.tensor([self.chunks]),
+        }
+        for number, waiting in enumerate(self.pending):
+            for position, gradient in enumerate(waiting):
+                name = f"pending.{number}.{position}"
+                state[f"{name}.dense"], state[f"{name}.table"] = gradient.dense, gradient.table
+                state[f"{name}.rows"], state[f"{name}.due"] = gradient.rows, torch.tensor([gradient.due])
+        return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` returned, on a learner made with the same settings."""
+        self.stack.embedding.copy_(state["embedding"])
+        self.stack.dense.copy_(state["dense"])
+        self.dense_squares.copy_(state["dense_squares"])
+        self.table_squares.copy_(state["table_squares"])
+        self.chunks = int(state["chunks"])
+        device = self.stack.device
+        for number in range(len(self.slabs)):
+            self.pending[number] = []
+            while (name := f"pending.{number}.{len(self.pending[number])}") + ".due" in state:
+                dense, rows, table = (state[f"{name}.{part}"].to(device) for part in ("dense", "rows", "table"))
+                self.pending[number].append(Gradient(dense, rows, table, int(state[f"{name}.due"])))

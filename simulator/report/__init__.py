@@ -1,0 +1,29 @@
+"""One self-contained page that shows what a run found: `write_report(folder)` turns result.json into report.html.
+
+    result.py    read and check result.json and config.json
+    words.py     names and numbers as people write them
+    finding.py   what the numbers say, in sentences (titles, what you see, what to do next)
+    pictures.py  matplotlib drawings as inline SVG that follow the page's light or dark colours
+    tables.py    the summary, all measures, settings
+    page.py      puts the parts together; style.css is its look
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from simulator.report.page import page
+from simulator.report.result import read_result
+
+
+def write_report(folder: Path) -> Path:
+    """Draw `folder`/report.html from `folder`/result.json and `folder`/config.json; returns its path.
+
+    The same two files always give the same page. A page that was there before is replaced in one step.
+    Raises ResultError where one of the files is missing, damaged or of another schema.
+    """
+    html = page(read_result(folder))
+    target, unfinished = folder / "report.html", folder / "report.html.part"
+    unfinished.write_text(html, encoding="utf-8")
+    unfinished.replace(target)
+    return target

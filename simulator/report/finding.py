@@ -1,0 +1,215 @@
+"""What the numbers say, in sentences computed from them: page title, picture titles, what you see, what to do next.
+
+An effect is only claimed where the interval of its ratio to the first arm leaves out 1.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+from simulator.report.result import Arm, Interval, Result
+from simulator.report.words import count, label, number, percent, plural, written
+
+UNSTABLE = ("pd", "swaps.slot", "swaps.top1", "swaps.set", "swaps.pair", "swaps.rbo")
+
+
+def compared(ratio: Interval | None) -> Literal["less", "more", "unclear"]:
+    """Which side of 1 a ratio is on, its whole interval considered."""
+    if ratio is not None and ratio.high < 1:
+        return "less"
+    return "more" if ratio is not None and ratio.low > 1 else "unclear"
+
+
+def ratio_to(arm: Arm, base: Arm, name: str) -> Interval | None:
+    """The run's ratio of a measure, or that of the means (no interval) where the run gave none; None for x/0."""
+    given = arm.ratios.get(name.removeprefix("swaps."))
+    if given is not None or arm is base:
+        return given if arm is not base else Interval(1, 1, 1)
+    if name not in arm.measures or name not in base.measures or base.measures[name].mean == 0:
+        return None
+    plain = arm.measures[name].mean / base.measures[name].mean
+    return Interval(plain, plain, plain)
+
+
+def silent(result: Result) -> bool:
+    """Whether all duplicates of all arms agreed exactly."""
+    names = [name for name in UNSTABLE if name in result.arms[0].measures]
+    return all(arm.measures[name].high == 0 for arm in result.arms for name in names if name in arm.measures)
+
+
+def best(result: Result) -> Arm:
+    """The arm to talk about beside the first: fewest pair swaps among those whose log loss is not clearly worse."""
+    base, others = result.arms[0], result.arms[1:]
+    fair = [arm for arm in others if compared(ratio_to(arm, base, "log_loss")) != "more"]
+    return min(fair or others or [base], key=lambda arm: arm.measures["swaps.pair"].mean)
+
+
+def accuracy(arm: Arm, base: Arm) -> str:
+    """`at 0.6 % lower log loss`, or that no change is clear."""
+    ratio = ratio_to(arm, base, "log_loss")
+    if ratio is None:
+        return "at an unknown change of log loss"
+    change = abs(ratio.mean - 1)
+    if compared(ratio) == "unclear" or change < 5e-5:
+        return "at no clear change of log loss" if ratio.known else "at the same log loss"
+    return f"{'but ' if ratio.mean > 1 else ''}at {percent(change)} {'lower' if ratio.mean < 1 else 'higher'} log loss"
+
+
+def headline(result: Result) -> str:
+    """The finding in one sentence."""
+    base, arm = result.arms[0], best(result)
+    if silent(result):
+        return "All duplicates agree exactly: every prediction difference and every swap is 0"
+    if arm is base:
+        return (
+            f"Two duplicates of {label(base.spec)} order {percent(base.measures['swaps.pair'].mean)} of all pairs "
+            f"of items differently, at log loss {number(base.measures['log_loss'].mean, 4)}"
+        )
+    ratio = ratio_to(arm, base, "swaps.pair")
+    name, first, cost = label(arm.spec), label(base.spec), accuracy(arm, base)
+    if ratio is None:
+        return f"{first} swaps no pairs at all; {name} swaps {percent(arm.measures['swaps.pair'].mean)} of them, {cost}"
+    value = number(ratio.mean, 2)
+    if compared(ratio) == "less":
+        return f"{name} swaps {value} of the pairs that {first} swaps, {cost}"
+    if compared(ratio) == "more":
+        return f"No cure here: even {name} swaps {value} times the pairs that {first} swaps, {cost}"
+    bounds = f", but the interval ({number(ratio.low, 2)} to {number(ratio.high, 2)}) includes 1" if ratio.known else ""
+    return f"No clear difference: {name} swaps {value} of the pairs that {first} swaps{bounds}"
+
+
+def what_differs(result: Result) -> list[str]:
+    """The sources of noise that were switched on."""
+    noise = result.config.get("noise")
+    if not isinstance(noise, dict):
+        return ["(not recorded)"]
+    own = noise.get("init") == "own"
+    parts = ["each duplicate's own initialisation"] if own else []
+    if noise.get("window"):
+        parts.append(f"the order of events within windows of {plural(int(noise['window']), 'mini-batch')}".replace("batchs", "batches"))
+    if noise.get("lost"):
+        parts.append(f"mini-batches lost with probability {noise['lost']}")
+    if noise.get("delay"):
+        parts.append(f"updates delayed by up to {noise['delay']} mini-batches")
+    if noise.get("precision") not in (None, "float32"):
+        parts.append(f"stochastic rounding to {noise['precision']}")
+    if noise.get("reductions"):
+        parts.append("the order in which sums are added up")
+    return parts or ["nothing: every source of noise was off"]
+
+
+def what_you_see(result: Result) -> list[str]:
+    """Three sentences: what was compared, what a user of the first arm meets, what the best other arm changes."""
+    base, arm, world = result.arms[0], best(result), result.world
+    duplicates, fleets = result.config.get("duplicates"), result.config.get("fleets")
+    said = [
+        f"{duplicates} duplicates of each arm, in {plural(int(fleets or 1), 'independent fleet')}, learned the same "
+        f"{count(world.get('learned', 0))} events; {count(world.get('held_out', 0))} were held out for the "
+        f"measures below. What differed between duplicates: {'; '.join(what_differs(result))}."
+    ]
+    for one in [base] if arm is base else [base, arm]:
+        first = one.measures.get("swaps.top1")
+        top = f"another first item in {percent(first.mean)} of queries, and " if first else ""
+        said.append(
+            f"Two duplicates of {label(one.spec)} give {top}{percent(one.measures['swaps.pair'].mean)} of all pairs of "
+            f"candidates in opposite order, at log loss {written(one.measures['log_loss'], 4)}."
+        )
+    return said
+
+
+def what_next(result: Result) -> list[str]:
+    """Advice that follows from the numbers."""
+    base, arm = result.arms[0], best(result)
+    if silent(result):
+        return ["Switch on a source of noise (leave out --preset no_noise) to see how the arms differ."]
+    advice = []
+    if arm is base:
+        advice.append(f"Add an arm to compare with, such as --arms {base.spec} smelu:beta=1.")
+    else:
+        swaps = compared(ratio_to(arm, base, "swaps.pair"))
+        loses = compared(ratio_to(arm, base, "log_loss")) == "more"
+        if swaps == "less" and not loses:
+            advice.append(f"{label(arm.spec)} is worth a trial in your model: fewer swaps, and log loss is no worse.")
+        elif swaps == "less":
+            advice.append(f"Weigh the swaps that {label(arm.spec)} saves against the log loss it costs.")
+        elif swaps == "more":
+            advice.append(f"Stay with {label(base.spec)}, or try other arms: smoother ones, or another normalisation.")
+        else:
+            advice.append("Do not choose by this run: more fleets and more queries narrow the intervals.")
+        if len(result.arms) > 3:
+            advice.append("The best of many arms looks better than it is: repeat the choice with another --seed.")
+    if int(result.config.get("fleets") or 1) == 1:
+        advice.append("One fleet shows one initialisation. Use --fleets 3 or more before you decide.")
+    if result.world.get("name") == "synthetic":
+        advice.append("This world is made up. Repeat the run on your own log with --data.")
+    return advice
+
+
+def swaps_title(result: Result) -> str:
+    """Title of the swap pictures."""
+    return _against(result, "swaps.top1", "Asked twice, {0} changes the first item in {1} of queries", "{0} in {1}")
+
+
+def differences_title(result: Result) -> str:
+    """Title of the PD pictures: how much of PD can reorder anything."""
+    if silent(result):
+        return "Predictions do not differ at all"
+    parts = []
+    for arm in _talked_about(result):
+        part, whole = arm.measures.get("pd_ranking"), arm.measures["pd"]
+        rest = f", {number(part.mean)} without the common shift" if part else ""
+        parts.append(f"{label(arm.spec)} has PD {number(whole.mean)}{rest}")
+    return "; ".join(parts)
+
+
+def generations_title(result: Result) -> str:
+    """Title of the pictures over time: first against last generation of the first arm."""
+    spec = result.arms[0].spec
+    series = [g.arms[spec]["swaps.pair"].mean for g in result.generations if "swaps.pair" in g.arms.get(spec, {})]
+    if len(series) < 2:
+        return "One generation only: nothing to follow over time"
+    first, last = series[0], series[-1]
+    if max(series) == 0:
+        return "Duplicates agree exactly in every generation"
+    verb = "rise" if last > 1.1 * first else "fall" if last < 0.9 * first else "stay about level"
+    return f"Pair swaps of {label(spec)} {verb} over the run: {number(first)} at first, {number(last)} at the end"
+
+
+def plane_title(result: Result) -> str:
+    """Title of the PD-against-loss plane: is one arm lowest on both axes?"""
+    if len(result.arms) == 1:
+        return "One arm is one point: add arms to see a trade-off"
+    steady = min(result.arms, key=lambda arm: arm.measures["pd"].mean)
+    accurate = min(result.arms, key=lambda arm: arm.measures["log_loss"].mean)
+    if len({arm.measures["pd"].mean for arm in result.arms}) == 1:
+        return f"All arms have the same PD; {label(accurate.spec)} has the lowest log loss"
+    if steady is accurate:
+        return f"{label(steady.spec)} has both the lowest PD and the lowest log loss"
+    return f"A trade-off: {label(steady.spec)} has the lowest PD, {label(accurate.spec)} the lowest log loss"
+
+
+def activations_title(result: Result) -> str:
+    """Title of the activation pictures: the largest step of the gradient between two neighbouring samples."""
+    parts = []
+    for arm in _talked_about(result):
+        if arm.activation is not None:
+            step = max(abs(after - before) for before, after in pairwise(arm.activation.gradient))
+            parts.append(f"the gradient of {label(arm.spec)} " + (f"jumps by {number(step, 2)}" if step > 0.25 else "has no jump"))
+    text = "; ".join(parts) or "activations"
+    return text[0].upper() + text[1:]
+
+
+def _talked_about(result: Result) -> list[Arm]:
+    arm = best(result)
+    return [arm] if arm is result.arms[0] else [result.arms[0], arm]
+
+
+def _against(result: Result, name: str, first: str, second: str) -> str:
+    if silent(result):
+        return "Not one slate differs"
+    shown = [arm for arm in _talked_about(result) if name in arm.measures]
+    forms = [first, second]
+    return ", ".join(
+        form.format(label(arm.spec), percent(arm.measures[name].mean)) for form, arm in zip(forms, shown, strict=False)
+    )

@@ -1,0 +1,200 @@
+"""Reads and checks what a run left behind: result.json (schema 1) and config.json.
+
+Measures are kept flat under dotted names, e.g. `pd`, `swaps.pair`, `refresh_swaps.top1`, `log_loss`. A measure that
+is null, absent or not finite (0/0) is left out, and the page shows a dash for it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import ResultError
+
+SCHEMA = 1
+REQUIRED = ("pd", "swaps.pair", "log_loss")
+"""What an arm must have: instability is never shown without accuracy beside it."""
+COSTS = ("train_seconds", "events_per_second", "parameters")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its bootstrap interval; low = high means that there is none."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def known(self) -> bool:
+        """Whether the run could tell how uncertain the mean is."""
+        return self.low < self.high
+
+
+Measures = dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An activation sampled for its picture: x, y and dy/dx of equal length."""
+
+    x: list[float]
+    y: list[float]
+    gradient: list[float]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One design under comparison and all that was measured on it."""
+
+    spec: str
+    measures: Measures
+    ratios: Measures
+    """To the first arm, under the names that the run gave them (`pd`, `pair`, `log_loss` ...)."""
+    costs: dict[str, float]
+    activation: Curve | None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What was measured when one generation had been learned."""
+
+    number: int
+    events: int
+    arms: dict[str, Measures]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A whole run; `arms[0]` is what ratios refer to."""
+
+    world: dict[str, Any]
+    arms: list[Arm]
+    generations: list[Generation]
+    notes: list[str]
+    seconds: float
+    peak_memory_bytes: float
+    flicker: str
+    config: dict[str, Any]
+    versions: dict[str, Any]
+    machine: dict[str, Any]
+    command: str
+
+
+def read_result(folder: Path) -> Result:
+    """Read a result folder. Raises ResultError naming the file, what is wrong with it, and the way out."""
+    path = folder / "result.json"
+    raw, config = _load(path), _load(folder / "config.json")
+    if raw.get("schema") != SCHEMA:
+        raise ResultError(f"{path}: schema = {raw.get('schema')!r}: this version of flicker reads schema {SCHEMA}")
+    try:
+        arms = [_arm(spec, values) for spec, values in _typed(raw, "arms", dict).items()]
+        if not arms:
+            raise _Damage("arms: empty")
+        return Result(
+            world=_typed(raw, "world", dict),
+            arms=arms,
+            generations=[_generation(i, g) for i, g in enumerate(_typed(raw, "generations", list))],
+            notes=[str(note) for note in raw.get("notes") or []],
+            seconds=_number(raw.get("seconds", 0), "seconds"),
+            peak_memory_bytes=_number(raw.get("peak_memory_bytes", 0), "peak_memory_bytes"),
+            flicker=str(raw.get("flicker", "")),
+            config=_typed(config, "config", dict, "config.json: "),
+            versions=_typed(config, "versions", dict, "config.json: "),
+            machine=_typed(config, "machine", dict, "config.json: "),
+            command=str(config.get("command", "")),
+        )
+    except _Damage as damage:
+        raise ResultError(f"{path}: {damage}: the file is damaged; run `flicker run` again") from None
+
+
+class _Damage(Exception):
+    """Where in the file something is not what schema 1 says."""
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ResultError(f"{path}: {reason}: name a folder that `flicker run --out` wrote") from None
+    except UnicodeDecodeError:
+        raise ResultError(f"{path}: not UTF-8 text: the file is damaged; run `flicker run` again") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        where = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "too deep"
+        raise ResultError(f"{path}: not JSON ({where}): the file is damaged; run `flicker run` again") from None
+    if not isinstance(value, dict):
+        raise ResultError(f"{path}: not a JSON object: the file is damaged; run `flicker run` again")
+    return value
+
+
+def _typed(parent: dict[str, Any], key: str, kind: type, where: str = "") -> Any:
+    if not isinstance(parent.get(key), kind):
+        raise _Damage(f"{where}{key}: missing or not a JSON {'object' if kind is dict else 'array'}")
+    return parent[key]
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _Damage(f"{where}: not a number")
+    return float(value)
+
+
+def _measures(raw: Any, where: str) -> Measures:
+    """All intervals of a JSON object under dotted names; plain numbers are intervals without width."""
+    if not isinstance(raw, dict):
+        raise _Damage(f"{where}: not a JSON object")
+    found: Measures = {}
+    for key, value in raw.items():
+        place = f"{where}.{key}"
+        if value is None:
+            continue
+        if isinstance(value, dict) and "mean" not in value:
+            found |= {f"{key}.{name}": interval for name, interval in _measures(value, place).items()}
+        else:
+            parts = value if isinstance(value, dict) else dict.fromkeys(("mean", "low", "high"), value)
+            mean, low, high = (_or_nan(parts.get(part), f"{place}.{part}") for part in ("mean", "low", "high"))
+            if all(map(math.isfinite, (mean, low, high))):
+                found[key] = Interval(mean, low, high)
+    return found
+
+
+def _or_nan(value: Any, where: str) -> float:
+    return math.nan if value is None else _number(value, where)
+
+
+def _arm(spec: str, raw: Any) -> Arm:
+    where = f"arms.{spec}"
+    if not isinstance(raw, dict):
+        raise _Damage(f"{where}: not a JSON object")
+    apart = ("ratio", "activation", *COSTS)
+    measures = _measures({key: value for key, value in raw.items() if key not in apart}, where)
+    for name in REQUIRED:
+        if name not in measures:
+            raise _Damage(f"{where}.{name}: missing")
+    costs = {name: _number(raw[name], f"{where}.{name}") for name in COSTS if raw.get(name) is not None}
+    ratios = _measures(raw.get("ratio") or {}, f"{where}.ratio")
+    return Arm(spec, measures, ratios, costs, _curve(raw.get("activation"), f"{where}.activation"))
+
+
+def _curve(raw: Any, where: str) -> Curve | None:
+    if raw is None:
+        return None
+    if not isinstance(raw, dict):
+        raise _Damage(f"{where}: not a JSON object")
+    x, y, gradient = ([_number(v, f"{where}.{key}") for v in _typed(raw, key, list)] for key in ("x", "y", "gradient"))
+    if not 2 <= len(x) == len(y) == len(gradient):
+        raise _Damage(f"{where}: x, y and gradient need one length of at least 2")
+    return Curve(x, y, gradient)
+
+
+def _generation(index: int, raw: Any) -> Generation:
+    where = f"generations[{index}]"
+    if not isinstance(raw, dict):
+        raise _Damage(f"{where}: not a JSON object")
+    number, events = (int(_number(raw.get(key), f"{where}.{key}")) for key in ("generation", "events"))
+    arms = _typed(raw, "arms", dict)
+    return Generation(number, events, {spec: _measures(values, f"{where}.{spec}") for spec, values in arms.items()})

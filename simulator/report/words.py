@@ -1,0 +1,88 @@
+"""Names and numbers as people write them: `SmeLU (beta = 1)`, `0.147 (0.131 to 0.163)`, `1.2 GB`."""
+
+from __future__ import annotations
+
+import math
+
+from simulator.report.result import Interval
+
+NAMES = {
+    "linear": "Linear",
+    "relu": "ReLU",
+    "smelu": "SmeLU",
+    "gsmelu": "gSmeLU",
+    "gelu": "GELU",
+    "swish": "Swish",
+    "softplus": "Softplus",
+}
+DASH = "–"
+
+
+def label(spec: str) -> str:
+    """`smelu:beta=1#2` reads SmeLU (beta = 1) #2; an unknown spec is left as it is."""
+    design, mark, copy = spec.partition("#")
+    name, _, settings = design.partition(":")
+    if name not in NAMES:
+        return spec
+    inside = ", ".join(part.replace("=", " = ") for part in settings.replace(":", ",").split(",") if part)
+    return NAMES[name] + (f" ({inside})" if inside else "") + (f" #{copy}" if mark else "")
+
+
+def decimals(value: float, least: int = 0) -> int:
+    """Places after the point that show three significant digits, at least `least`."""
+    if value == 0 or not math.isfinite(value):
+        return least
+    return max(least, 2 - math.floor(math.log10(abs(value))))
+
+
+def number(value: float, places: int | None = None) -> str:
+    """Three significant digits or the given places; exactly 0 is 0; below 0.0001 as a power of ten."""
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-4 and (places is None or places > 4):
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa} × 10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    return f"{value:,.{decimals(value) if places is None else places}f}"
+
+
+def interval(value: Interval | None, places: int | None = None) -> tuple[str, str]:
+    """The mean, and its interval as `(low to high)` or nothing where there is none; equal places throughout."""
+    if value is None:
+        return DASH, ""
+    if places is None:
+        places = decimals(value.mean or value.high)
+    bounds = f"({number(value.low, places)} to {number(value.high, places)})" if value.known else ""
+    return number(value.mean, places), bounds
+
+
+def written(value: Interval | None, places: int | None = None) -> str:
+    """One line: `0.147 (0.131 to 0.163)`."""
+    return " ".join(part for part in interval(value, places) if part)
+
+
+def percent(share: float) -> str:
+    """0.189 reads 18.9 %; small shares keep two digits."""
+    value = 100 * share
+    return f"{number(value, 1 if abs(value) >= 1 else None)} %" if value else "0 %"
+
+
+def count(value: float) -> str:
+    """Whole numbers with thousands separators."""
+    return f"{value:,.0f}"
+
+
+def plural(value: int, noun: str) -> str:
+    """1 fleet, 3 fleets."""
+    return f"{count(value)} {noun}" + ("" if value == 1 else "s")
+
+
+def size(octets: float) -> str:
+    """Bytes in MB or GB (powers of ten)."""
+    return f"{octets / 1e9:.2f} GB" if octets >= 1e9 else f"{octets / 1e6:.0f} MB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds below two minutes, else minutes and seconds."""
+    if seconds < 120:
+        return f"{number(seconds, 1 if seconds >= 1 else None)} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"

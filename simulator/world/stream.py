@@ -1,0 +1,181 @@
+"""The synthetic world: events in time order, queries with candidates, clicks, all from one seed.
+
+Shapes: n events, N candidates, K slate, S slots, C context slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+
+from simulator.config import SyntheticConfig
+from simulator.errors import SettingError
+from simulator.randomness import generator
+from simulator.types import Batch, Doubles, Floats, Ints, Query, Rows, Schema
+from simulator.world.audience import AGE_GROUPS, POSITIONS, Audience
+from simulator.world.catalog import Catalog
+from simulator.world.clicks import ClickModel, draw_clicks
+from simulator.world.features import Encoder
+
+SPAN = 30 * 86_400.0
+"""Length of a run in seconds, whatever its number of events."""
+BLOCK = 16_384
+"""Events are drawn in blocks of this many, each from its own generator."""
+KEPT_BLOCKS = 8
+"""Blocks kept (1.4 MB each), enough for a query to look back at RECENT engagements without drawing them again."""
+RECENT = 20_000
+"""Candidates are retrieved by popularity among this many trailing engagements."""
+CALIBRATION = 20_000
+"""Impressions on which the click model is standardised."""
+QUERIES_PER_EVENT = 1 << 20
+"""Query ids are at x this + number of the query."""
+
+
+class SyntheticWorld:
+    """A world with a known truth; satisfies `simulator.types.World`.
+
+    Events are evenly spread over 30 days. An impression's user comes by activity, its item by popularity among those
+    present, its position with probability proportional to 1 / position, for few scroll far.
+    """
+
+    name = "synthetic"
+    has_truth = True
+
+    def __init__(self, config: SyntheticConfig, seed: int) -> None:
+        self.config, self.seed = config, seed
+        self.events = config.events
+        self.audience = Audience(config, seed, SPAN)
+        self.catalog = Catalog(config, seed, SPAN)
+        self.schema = Schema(
+            Audience.user_fields(config.users) + Catalog.fields(config.items) + Audience.context_fields()
+        )
+        self.encoder = Encoder(self.schema, self.audience.rows(self.schema), self.catalog.rows(self.schema))
+        self._first_context = np.array([self.schema.first_row(name) for name in ("device", "hour", "position")], np.int32)
+        page = np.cumsum(1 / np.arange(1, POSITIONS + 1))
+        self._page: Doubles = page / page[-1]
+        self._clicks = self._click_model()
+        self._block = lru_cache(maxsize=KEPT_BLOCKS)(self._draw_block)
+
+    def probability(self, user: Ints, item: Ints, context: Rows, time: Doubles) -> Floats:
+        """[n] true click probability at an examined position, before position bias.
+
+        `user` [n], `item` [n] numbers, `context` [n, C] table rows (the position among them has no say), `time` [n] s.
+        """
+        device, hour, _ = (context - self._first_context).T
+        return self._clicks.probability(
+            self.audience.taste(user, time), self.catalog.taste[item], self.audience.context_taste(device, hour)
+        )
+
+    def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """Events [start, stop) in time order, `size` at a time; any split gives the same events."""
+        end = self.events if stop is None else stop
+        assert size >= 1 and 0 <= start and end <= self.events, (size, start, end)
+        for first in range(start, end, size):
+            last = min(first + size, end)
+            blocks = range(first // BLOCK, (last - 1) // BLOCK + 1)
+            yield Batch.concatenate([self._block(b)[max(first - b * BLOCK, 0) : last - b * BLOCK] for b in blocks])
+
+    def queries(self, count: int, candidates: int, at: int, purpose: str) -> list[Query]:
+        """`count` queries by users drawn by activity, all asked at the time of event `at`, for the first position.
+
+        Candidates are the items present that were clicked most in the user's age group, then most by everyone, then the
+        lowest item numbers, counted over the last RECENT engagements before event `at`. Ids are unique per `at`.
+        SettingError where fewer than `candidates` items are present.
+        """
+        assert 0 <= at <= self.events and 0 <= count <= QUERIES_PER_EVENT, (at, count)
+        uniform = generator(self.seed, f"queries {purpose}", at).random((count, 2))  # a longer list begins with a shorter
+        user = self.audience.activity.draw(uniform[:, 0])
+        time = np.full(count, self._time(at))
+        context = self._context(user, self.audience.device(uniform[:, 1]), time, np.ones(count, np.int64))
+        retrieved = self._retrieve(candidates, at)  # [AGE_GROUPS, N]
+        return [
+            self._query(at * QUERIES_PER_EVENT + i, int(user[i]), self._time(at), context[i], retrieved)
+            for i in range(count)
+        ]
+
+    def click(self, query: Query, items: Ints, purpose: str) -> Floats:
+        """[K] 1 where the user clicks the item at that position of the slate, drawn from (seed, purpose, query id)."""
+        context = np.tile(np.array(query.context, np.int32), (len(items), 1))
+        user, time = np.full(len(items), query.user), np.full(len(items), query.time)
+        rng, position = generator(self.seed, f"clicks {purpose}", query.id), np.arange(1, len(items) + 1)
+        return draw_clicks(rng, self.probability(user, items, context, time), position, self.config.position_bias)
+
+    def feedback(self, query: Query, items: Ints, clicks: Floats) -> Batch:
+        """The K impressions of a shown slate as events at the query's time, each with its position as context."""
+        context = np.tile(np.array(query.context, np.int32), (len(items), 1))
+        context[:, -1] = self._position_rows(np.arange(1, len(items) + 1))
+        user, time = np.full(len(items), query.user), np.full(len(items), query.time)
+        features = self.encoder.encode(user, items, context)
+        return Batch(user, items.astype(np.int64), time, features, clicks.astype(np.float32))
+
+    def _time(self, event: int) -> float:
+        """Seconds at which an event is due."""
+        return event * (SPAN / self.events)
+
+    def _draw_block(self, number: int) -> Batch:
+        """Events [number * BLOCK, ...) of one block; the last block may be shorter."""
+        rng, first = generator(self.seed, "events", number), number * BLOCK
+        count = min(BLOCK, self.events - first)
+        time = np.arange(first, first + count) * (SPAN / self.events)
+        user = self.audience.activity.draw(rng.random(count))
+        device = self.audience.device(rng.random(count))
+        position = 1 + self._page.searchsorted(rng.random(count), side="right")
+        context = self._context(user, device, time, position)
+        item = self.catalog.draw(rng, time)
+        truth = self.probability(user, item, context, time)
+        label = draw_clicks(rng, truth, position, self.config.position_bias)
+        return Batch(user, item, time, self.encoder.encode(user, item, context), label)
+
+    def _context(self, user: Ints, device: Ints, time: Doubles, position: Ints) -> Rows:
+        """[n, C] table rows of the context slots."""
+        rows = np.empty((len(user), len(self._first_context)), np.int32)
+        rows[:, 0] = self._first_context[0] + device
+        rows[:, 1] = self._first_context[1] + self.audience.hour(user, time)
+        rows[:, 2] = self._position_rows(position)
+        return rows
+
+    def _position_rows(self, position: Ints) -> Ints:
+        """[n] table rows of positions (first = 1)."""
+        return np.asarray(self._first_context[2] + np.minimum(position, POSITIONS) - 1, np.int64)
+
+    def _query(self, id: int, user: int, time: float, context: Rows, retrieved: Ints) -> Query:
+        items, rows = retrieved[self.audience.age_group[user]], tuple(int(row) for row in context)
+        count = len(items)
+        truth = self.probability(np.full(count, user), items, np.tile(context, (count, 1)), np.full(count, time))
+        return Query(id, user, time, rows, items, self.encoder.candidates(user, items, rows), truth)
+
+    def _retrieve(self, candidates: int, at: int) -> Ints:
+        """[AGE_GROUPS, N] the candidates of each age group when event `at` is due."""
+        present = self.catalog.present(self._time(at))
+        if len(present) < candidates:
+            raise SettingError("candidates", candidates, f"at most {len(present)}, the items present at event {at}")
+        user, item = self._recent_engagements(at)
+        cell = self.audience.age_group[user] * self.catalog.count + item
+        clicks = np.bincount(cell, minlength=AGE_GROUPS * self.catalog.count).reshape(AGE_GROUPS, -1)[:, present]
+        overall = clicks.sum(0)
+        return np.stack([present[np.lexsort((present, -overall, -own))[:candidates]] for own in clicks])
+
+    def _recent_engagements(self, at: int) -> tuple[Ints, Ints]:
+        """Users and items of the last RECENT engagements strictly before event `at`, fewer near the start."""
+        users, items, found, block = [], [], 0, (at - 1) // BLOCK
+        while block >= 0 and found < RECENT:
+            events = self._block(block)[: at - block * BLOCK]
+            clicked = events.label == 1
+            users.insert(0, events.user[clicked])
+            items.insert(0, events.item[clicked])
+            found, block = found + len(users[0]), block - 1
+        none = [np.empty(0, np.int64)]
+        return np.concatenate(users or none)[-RECENT:], np.concatenate(items or none)[-RECENT:]
+
+    def _click_model(self) -> ClickModel:
+        """Standardised on impressions of the whole run, whether their items are present or not."""
+        rng = generator(self.seed, "click model")
+        time = rng.uniform(0, SPAN, CALIBRATION)
+        user = self.audience.activity.draw(rng.random(CALIBRATION))
+        item = self.catalog.popularity.draw(rng.random(CALIBRATION))
+        context = self.audience.context_taste(
+            self.audience.device(rng.random(CALIBRATION)), self.audience.hour(user, time)
+        )
+        return ClickModel(rng, self.audience.taste(user, time), self.catalog.taste[item], context)

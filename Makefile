@@ -1,0 +1,50 @@
+# `make run` and `make test` are all there is to it: each sets up .venv first when it is missing or out of date.
+#
+#   ARGS="..."       flags for run, test and bench:  make run ARGS="--preset smoke --out results/smoke"
+#   PYTHON=...       the interpreter that .venv is made from; by default the first of 3.11 to 3.14 on PATH
+#   PIP_ARGS="..."   more flags for pip: on Linux, `--extra-index-url URL` of an index of CPU-only torch wheels spares
+#                    the CUDA libraries (gigabytes) that torch brings otherwise
+#   VENV=...         another place for the virtual environment
+
+supported = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$name -c '$(supported)' 2>/dev/null && echo $$name && break; done)
+PIP_ARGS ?=
+VENV = .venv
+ARGS =
+run-python = $(VENV)/bin/python
+ready = $(VENV)/.ready
+
+.PHONY: help setup run test check bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+
+setup: $(ready) ## make the virtual environment, as pinned in constraints.txt
+	@echo "$(VENV) is ready"
+
+run: $(ready) ## run the default experiment and say where its report is
+	@$(run-python) -m simulator run $(ARGS)
+
+test: $(ready) ## run the tests
+	@$(run-python) -m pytest $(ARGS)
+
+check: $(ready) ## lint, formatting and types
+	$(run-python) -m ruff check
+	$(run-python) -m ruff format --check
+	$(run-python) -m mypy
+
+bench: $(ready) ## measure speed, print medians and ratios
+	@$(run-python) tests/bench/run.py $(ARGS)
+
+clean: ## remove the virtual environment and all caches; results stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(ready): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c '$(supported)' 2>/dev/null || { \
+		echo "Flicker needs Python 3.11 to 3.14: install one, or name it with PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Setting up $(VENV) with $(PYTHON); the first time this takes a few minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(run-python) -m pip install --constraint constraints.txt $(PIP_ARGS) --editable '.[dev]'
+	@touch $@

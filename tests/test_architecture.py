@@ -1,0 +1,154 @@
+"""Who may import whom, read with `ast`: processes are siblings, the simulator has layers, torch stays in its place."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# A package may import itself and these; nobody may import the tests.
+MAY_IMPORT: dict[str, set[str]] = {
+    "simulator": set(),
+    "protos": set(),
+    "trainer": {"simulator"},
+    "serving": {"simulator", "protos"},
+    "load": {"simulator", "protos"},
+    "tests": set(),
+}
+# A module or package of the simulator may import itself and the layers above it in this list, never its neighbours.
+LAYERS: list[set[str]] = [
+    {"errors"},
+    {"randomness", "types", "config", "process"},
+    {"world", "recommender", "measures", "presets"},
+    {"store"},
+    {"experiment", "report"},
+    {"cli"},
+    {"__main__"},
+]
+TORCH_FREE = {"errors", "randomness", "types", "config", "world", "measures"}
+
+Imports = dict[str, set[str]]
+"""Module -> the dotted names that it imports, at its top or inside a function."""
+
+
+def read_imports(root: Path) -> Imports:
+    """The imports of every module of ours below `root`, tests aside."""
+    found: Imports = {}
+    for path in (path for package in MAY_IMPORT if package != "tests" for path in (root / package).rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        targets = found[".".join(parts).removesuffix(".__init__")] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                base = list(parts[: len(parts) - node.level]) if node.level else []
+                base += [node.module] if node.module else []
+                targets |= {".".join([*base, alias.name]) for alias in node.names}
+    return found
+
+
+def part_of(name: str) -> str:
+    """`simulator.world.stream` -> `world`; empty for a package itself."""
+    return (name.split(".") + [""])[1]
+
+
+def layer_of(name: str) -> int:
+    """Place in LAYERS of a name inside the simulator; below all of them when it has none."""
+    return next((place for place, layer in enumerate(LAYERS) if part_of(name) in layer), len(LAYERS))
+
+
+def is_allowed(name: str, target: str) -> bool:
+    """Whether module `name` may import `target`, by the two tables above."""
+    top, target_top = name.split(".")[0], target.split(".")[0]
+    if target_top not in MAY_IMPORT:
+        return True
+    if top != target_top:
+        return target_top in MAY_IMPORT[top]
+    return top != "simulator" or part_of(name) == part_of(target) or layer_of(target) < layer_of(name)
+
+
+def loaded_by(name: str, imports: Imports) -> set[str]:
+    """Every dotted name that importing `name` may load: its packages, its imports, and theirs where they are ours."""
+    seen: set[str] = set()
+    waiting = {name}
+    while waiting:
+        parts = waiting.pop().split(".")
+        for loaded in {".".join(parts[: n + 1]) for n in range(len(parts))} - seen:
+            seen.add(loaded)
+            waiting |= imports.get(loaded, set())
+    return seen
+
+
+def violations(root: Path) -> list[str]:
+    """One line for each broken rule in the tree at `root`."""
+    imports = read_imports(root)
+    inside = [name for name in imports if name.startswith("simulator.")]
+    return sorted(
+        [f"{name} imports {target}" for name in imports for target in imports[name] if not is_allowed(name, target)]
+        + [f"{name} has no layer" for name in inside if layer_of(name) == len(LAYERS)]
+        + [f"{n} loads torch" for n in inside if part_of(n) in TORCH_FREE and "torch" in loaded_by(n, imports)]
+    )
+
+
+def test_every_import_follows_the_rules() -> None:
+    assert violations(ROOT) == []
+
+
+def test_the_simulator_package_itself_is_empty() -> None:
+    body = ast.parse((ROOT / "simulator" / "__init__.py").read_text()).body
+    assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
+
+
+def test_torch_free_modules_do_not_load_torch() -> None:
+    modules = sorted(name for name in read_imports(ROOT) if part_of(name) in TORCH_FREE)
+    assert {part_of(name) for name in modules} == TORCH_FREE
+    code = f"import sys\nfor name in {modules}: __import__(name)\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "broken"),
+    [
+        ("serving/work.py", "import trainer.loop", "serving.work imports trainer.loop"),
+        ("load/users.py", "from serving import codec", "load.users imports serving.codec"),
+        ("trainer/loop.py", "from protos import recommender_pb2", "trainer.loop imports protos.recommender_pb2"),
+        ("protos/stub.py", "import simulator.types", "protos.stub imports simulator.types"),
+        ("simulator/cli.py", "import serving", "simulator.cli imports serving"),
+        ("simulator/report.py", "from tests import data", "simulator.report imports tests.data"),
+        ("simulator/world/clicks.py", "import simulator.measures", "simulator.world.clicks imports simulator.measures"),
+        ("simulator/measures/a.py", "from ..world import x", "simulator.measures.a imports simulator.world.x"),
+        ("simulator/types.py", "from simulator import world", "simulator.types imports simulator.world"),
+        ("simulator/config.py", "def f():\n    import simulator.cli", "simulator.config imports simulator.cli"),
+        ("simulator/cli.py", "import simulator", "simulator.cli imports simulator"),
+        ("simulator/helpers.py", "", "simulator.helpers has no layer"),
+        ("simulator/world/clicks.py", "from torch import nn", "simulator.world.clicks loads torch"),
+    ],
+)
+def test_a_broken_rule_is_named(tmp_path: Path, file: str, source: str, broken: str) -> None:
+    write(tmp_path, file, source)
+    assert violations(tmp_path) == [broken]
+
+
+def test_torch_is_found_through_other_modules(tmp_path: Path) -> None:
+    write(tmp_path, "simulator/world/__init__.py", "from .clicks import draw")
+    write(tmp_path, "simulator/world/clicks.py", "import torch.nn.functional as F")
+    write(tmp_path, "simulator/world/stream.py", "import numpy")
+    assert violations(tmp_path) == [f"simulator.world{part} loads torch" for part in ("", ".clicks", ".stream")]
+
+
+def test_the_allowed_directions_pass(tmp_path: Path) -> None:
+    write(tmp_path, "serving/router/server.py", "from protos import stubs\nfrom serving import codec")
+    write(tmp_path, "simulator/world/stream.py", "import numpy as np\nfrom . import clicks\nfrom ..types import Batch")
+    write(tmp_path, "simulator/experiment.py", "import torch\nfrom simulator.recommender.learner import Learner")
+    assert violations(tmp_path) == []
+
+
+def write(root: Path, file: str, source: str) -> None:
+    """Put one file into a tree, with its folders."""
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / file).write_text(source)

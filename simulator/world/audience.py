@@ -30,10 +30,10 @@ CONTEXT_WEIGHT = 0.5
 
 
 class Audience:
-    """All users. A user lives in one of 24 time zones; a region is three neighbouring zones, so all hours are always live.
+    """All users. Each lives in one of 24 time zones, a region is three of them: it is always every hour somewhere.
 
-    Taste at time t = sqrt(EXPLAINED) x explained + sqrt(1 - EXPLAINED) x (cos(a t) x first + sin(a t) x second): the own
-    part turns from one random vector towards another, its variance constant. By the end it has moved, as a
+    Taste at time t = sqrt(EXPLAINED) x explained + sqrt(1 - EXPLAINED) x (cos(a t) x first + sin(a t) x second):
+    the own part turns from one random vector towards another and keeps its variance. By the end it has moved, as a
     root mean square over users, by 2 sin(a span / 2) sqrt(1 - EXPLAINED) = `drift`.
     """
 
@@ -50,7 +50,7 @@ class Audience:
         self._fixed = np.float32(math.sqrt(EXPLAINED)) * shown  # [U, TASTES]
         self._first, self._second = np.float32(own) * normal(rng, count), np.float32(own) * normal(rng, count)
         self._turn = 2 * math.asin(config.drift / (2 * own)) / span  # radians per second
-        self._contexts = _context_tastes(generator(seed, "contexts"))
+        self._contexts: Floats = _context_tastes(generator(seed, "contexts"))
         self._devices = np.cumsum(DEVICE_SHARES)[:-1]
 
     @staticmethod
@@ -83,7 +83,8 @@ class Audience:
     def taste(self, user: Ints, time: Doubles) -> Floats:
         """[n, TASTES] of users [n] at times [n] in seconds."""
         angle = (self._turn * time).astype(np.float32)[:, None]
-        return self._fixed[user] + np.cos(angle) * self._first[user] + np.sin(angle) * self._second[user]
+        own = np.cos(angle) * self._first[user] + np.sin(angle) * self._second[user]
+        return np.asarray(self._fixed[user] + own, np.float32)
 
     def device(self, uniform: Doubles) -> Ints:
         """[n] devices from [n] uniform draws in [0, 1)."""
@@ -95,7 +96,7 @@ class Audience:
 
     def context_taste(self, device: Ints, hour: Ints) -> Floats:
         """[n, TASTES] what a device and an hour of the day do to tastes."""
-        return self._contexts[device * HOURS + hour]
+        return np.take(self._contexts, device * HOURS + hour, axis=0)
 
 
 def _context_tastes(rng: np.random.Generator) -> Floats:

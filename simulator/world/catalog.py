@@ -5,6 +5,8 @@ Shapes: n events, I items.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from simulator.config import SyntheticConfig
@@ -29,10 +31,9 @@ class Catalog:
         self.price_band: Ints = rng.integers(PRICE_BANDS, size=count)
         self.tags: Ints = _tags(rng, count)
         """[I, TAG_SLOTS] distinct tags, empty slots last and -1."""
-        shown = explained(
-            rng, [(self.category, CATEGORIES), (self.price_band, PRICE_BANDS), (self.tags, TAGS)]
-        )
-        self.taste: Floats = np.float32(EXPLAINED**0.5) * shown + np.float32((1 - EXPLAINED) ** 0.5) * normal(rng, count)
+        shown = explained(rng, [(self.category, CATEGORIES), (self.price_band, PRICE_BANDS), (self.tags, TAGS)])
+        own = normal(rng, count)
+        self.taste: Floats = np.float32(math.sqrt(EXPLAINED)) * shown + np.float32(math.sqrt(1 - EXPLAINED)) * own
         """[I, TASTES]"""
         self.popularity = Zipf(rng, count, POPULARITY)
         self.arrival: Doubles = np.full(count, -np.inf)

@@ -69,4 +69,4 @@ def _level(raw: Doubles) -> float:
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if np.mean(1 / (1 + np.exp(-raw - middle))) < BASE_RATE else (low, middle)
-    return (low + high) / 2
+    return float((low + high) / 2)

@@ -52,7 +52,8 @@ class SyntheticWorld:
             Audience.user_fields(config.users) + Catalog.fields(config.items) + Audience.context_fields()
         )
         self.encoder = Encoder(self.schema, self.audience.rows(self.schema), self.catalog.rows(self.schema))
-        self._first_context = np.array([self.schema.first_row(name) for name in ("device", "hour", "position")], np.int32)
+        first = [self.schema.first_row(name) for name in ("device", "hour", "position")]
+        self._first_context = np.array(first, np.int32)  # [C]
         page = np.cumsum(1 / np.arange(1, POSITIONS + 1))
         self._page: Doubles = page / page[-1]
         self._clicks = self._click_model()
@@ -85,7 +86,7 @@ class SyntheticWorld:
         SettingError where fewer than `candidates` items are present.
         """
         assert 0 <= at <= self.events and 0 <= count <= QUERIES_PER_EVENT, (at, count)
-        uniform = generator(self.seed, f"queries {purpose}", at).random((count, 2))  # a longer list begins with a shorter
+        uniform = generator(self.seed, f"queries {purpose}", at).random((count, 2))
         user = self.audience.activity.draw(uniform[:, 0])
         time = np.full(count, self._time(at))
         context = self._context(user, self.audience.device(uniform[:, 1]), time, np.ones(count, np.int64))
@@ -118,7 +119,7 @@ class SyntheticWorld:
         """Events [number * BLOCK, ...) of one block; the last block may be shorter."""
         rng, first = generator(self.seed, "events", number), number * BLOCK
         count = min(BLOCK, self.events - first)
-        time = np.arange(first, first + count) * (SPAN / self.events)
+        time: Doubles = np.arange(first, first + count) * np.float64(SPAN / self.events)
         user = self.audience.activity.draw(rng.random(count))
         device = self.audience.device(rng.random(count))
         position = 1 + self._page.searchsorted(rng.random(count), side="right")
@@ -159,15 +160,18 @@ class SyntheticWorld:
 
     def _recent_engagements(self, at: int) -> tuple[Ints, Ints]:
         """Users and items of the last RECENT engagements strictly before event `at`, fewer near the start."""
-        users, items, found, block = [], [], 0, (at - 1) // BLOCK
+        users: list[Ints] = []
+        items: list[Ints] = []
+        found, block = 0, (at - 1) // BLOCK
         while block >= 0 and found < RECENT:
             events = self._block(block)[: at - block * BLOCK]
             clicked = events.label == 1
             users.insert(0, events.user[clicked])
             items.insert(0, events.item[clicked])
             found, block = found + len(users[0]), block - 1
-        none = [np.empty(0, np.int64)]
-        return np.concatenate(users or none)[-RECENT:], np.concatenate(items or none)[-RECENT:]
+        if not users:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        return np.concatenate(users)[-RECENT:], np.concatenate(items)[-RECENT:]
 
     def _click_model(self) -> ClickModel:
         """Standardised on impressions of the whole run, whether their items are present or not."""

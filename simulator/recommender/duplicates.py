@@ -5,6 +5,8 @@ Shapes: M models = A arms x F fleets x R duplicates in this order, V table rows,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -71,8 +73,13 @@ class Duplicates:
         duplicates: int,
         seed: int,
         device: str = "cpu",
+        threads: int | None = None,
     ) -> None:
-        """Initialise every model; where `noise.init` is `same`, the duplicates of a fleet are equal to the last bit."""
+        """Initialise every model; where `noise.init` is `same`, the duplicates of a fleet are equal to the last bit.
+
+        `threads`: CPU workers, each at work on other models (default: as many as PyTorch would use).
+        Raises SettingError for `cuda` where there is no GPU.
+        """
         if device == "cuda" and not torch.cuda.is_available():
             raise SettingError("device", device, "no GPU is visible to PyTorch here; use --device cpu")
         self.schema, self.arms, self.model = schema, arms, model
@@ -97,6 +104,12 @@ class Duplicates:
                 self.dense[m], self.embedding[m] = self.dense[source], self.embedding[source]
         self.embedding[:, 0] = 0
         self.embedding, self.dense = self.embedding.to(self.device), self.dense.to(self.device)
+        on_cpu = device == "cpu"
+        size = 1 if on_cpu or noise.delay else len(self)
+        self.slabs = [slice(start, start + size) for start in range(0, len(self), size)]
+        """Runs of models that are computed together."""
+        workers = (threads or torch.get_num_threads()) if on_cpu else 1
+        self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
 
     def __len__(self) -> int:
         return len(self.members)
@@ -106,9 +119,9 @@ class Duplicates:
         """Learned parameters of one model: table rows without padding, and the dense ones."""
         return (self.schema.rows - 1) * self.model.dim + self.layout.parameters
 
-    def slabs(self, size: int) -> list[slice]:
-        """The stack cut in runs of `size` models."""
-        return [slice(start, min(start + size, len(self))) for start in range(0, len(self), size)]
+    def each_slab(self, work: Callable[[int], Tensor]) -> Tensor:
+        """Results of `work(number of the slab)`, each [m, ...], joined to [M, ...] on the CPU; slabs run side by side."""
+        return torch.cat([part.cpu() for part in self._pool.map(work, range(len(self.slabs)))])
 
     def segments(self, slab: slice) -> Segments:
         """The activations of a slab, with the part of the slab that each one serves."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from simulator.config import NoiseConfig
 from simulator.recommender.duplicates import Duplicates
+from simulator.recommender.network import Segments
 from simulator.recommender.noise import Noise, round_to_bfloat16
 from simulator.types import Batch, Floats
 
@@ -35,8 +35,7 @@ class Gradient:
 class Learner:
     """Teaches a stack of duplicates, chunk by chunk, and keeps all that is needed to stop and go on."""
 
-    def __init__(self, stack: Duplicates, noise: NoiseConfig, *, seed: int, threads: int | None = None) -> None:
-        """`threads`: CPU workers, each teaching other models (default: as many as PyTorch would use)."""
+    def __init__(self, stack: Duplicates, noise: NoiseConfig, *, seed: int) -> None:
         self.stack, self.model, self.noise = stack, stack.model, Noise(noise, seed)
         self.chunk_events = self.model.batch * (noise.window or 16)
         """Events per chunk: a shuffle window, or 16 mini-batches where nothing is shuffled."""
@@ -44,12 +43,8 @@ class Learner:
         self.dense_squares = torch.full_like(stack.dense, start)
         self.table_squares = torch.full(stack.embedding.shape[:2], start, device=device)
         self.chunks = 0
-        on_cpu = device.type == "cpu"
-        self.slabs = stack.slabs(1 if on_cpu or noise.delay else len(stack))
-        self.pending: list[list[Gradient]] = [[] for _ in self.slabs]
+        self.pending: list[list[Gradient]] = [[] for _ in stack.slabs]
         self._workspace = threading.local()
-        workers = (threads or torch.get_num_threads()) if on_cpu else 1
-        self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
         if noise.precision == "bfloat16":
             stack.dense.copy_(stack.dense.bfloat16())
             stack.embedding.copy_(stack.embedding.bfloat16())
@@ -62,13 +57,12 @@ class Learner:
         assert 0 < len(chunk) <= self.chunk_events
         rows = torch.from_numpy(chunk.features).to(self.stack.device)
         labels = torch.from_numpy(chunk.label).to(self.stack.device)
-        parts = self._pool.map(lambda s: self._learn_slab(s, rows, labels), range(len(self.slabs)))
-        logits = torch.cat(list(parts)).cpu().numpy()
+        logits = self.stack.each_slab(lambda number: self._learn_slab(number, rows, labels))
         self.chunks += 1
-        return logits
+        return logits.numpy()
 
     def _learn_slab(self, number: int, rows: Tensor, labels: Tensor) -> Tensor:
-        slab, batch, n = self.slabs[number], self.model.batch, len(labels)
+        slab, batch, n = self.stack.slabs[number], self.model.batch, len(labels)
         members, device = self.stack.members[slab], self.stack.device
         steps = -(-n // batch)
         order = torch.from_numpy(np.stack([self.noise.order(who, self.chunks, n, batch) for who in members])).to(device)
@@ -88,7 +82,7 @@ class Learner:
         return logits
 
     def _gradient(
-        self, slab: slice, segments: list, rows: Tensor, labels: Tensor, lost: np.ndarray
+        self, slab: slice, segments: Segments, rows: Tensor, labels: Tensor, lost: np.ndarray
     ) -> tuple[Tensor, Gradient]:
         """Score a mini-batch (rows [m, B, S], labels [m, B]); the gradient of its mean log loss. Nothing changes yet."""
         stack = self.stack
@@ -171,7 +165,7 @@ class Learner:
         self.table_squares.copy_(state["table_squares"])
         self.chunks = int(state["chunks"])
         device = self.stack.device
-        for number in range(len(self.slabs)):
+        for number in range(len(self.stack.slabs)):
             self.pending[number] = []
             while (name := f"pending.{number}.{len(self.pending[number])}") + ".due" in state:
                 dense, rows, table = (state[f"{name}.{part}"].to(device) for part in ("dense", "rows", "table"))

@@ -111,7 +111,7 @@ class Pooling:
 
     def backward(self, grad: Tensor, weights: Tensor | None) -> Tensor:
         """Gradient of the input [m, B, F D] -> gradient of each slot's vector [m, B, S, D]."""
-        by_field = grad.unflatten(2, (-1, self.dim))
+        by_field = grad.reshape(*grad.shape[:2], -1, self.dim)
         if weights is None:
             return by_field
         widths = [stop - start for start, stop in self.spans]
@@ -123,6 +123,10 @@ Segments = list[tuple[Activation, slice]]
 """Which activation serves which models of a slab: contiguous slices, in order."""
 
 
+Tape = list[tuple[Tensor, ...]]
+"""What the forward pass keeps for the backward pass, a tuple per layer."""
+
+
 class Network:
     """Forward and backward pass of a slab of models with normalisation `none`, `before`, `after` or `weight`."""
 
@@ -130,9 +134,9 @@ class Network:
         self.norm = config.norm
         self.layers = range(len(config.hidden))
 
-    def forward(self, x: Tensor, w: dict[str, Tensor], segments: Segments) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+    def forward(self, x: Tensor, w: dict[str, Tensor], segments: Segments) -> tuple[Tensor, Tape]:
         """Inputs [m, B, F D] -> log-odds [m, B], and a tape for `backward`."""
-        tape: list[tuple[Tensor, ...]] = []
+        tape: Tape = []
         for n in self.layers:
             weight, bias = w[f"weight{n}"], w[f"bias{n}"].unsqueeze(1)
             gain = w.get(f"gain{n}", bias)
@@ -157,7 +161,7 @@ class Network:
         return torch.baddbmm(w["bias_out"].unsqueeze(1), x, w["weight_out"]).squeeze(-1), tape
 
     def backward(
-        self, grad: Tensor, w: dict[str, Tensor], tape: list[tuple[Tensor, ...]], segments: Segments, g: dict[str, Tensor]
+        self, grad: Tensor, w: dict[str, Tensor], tape: Tape, segments: Segments, g: dict[str, Tensor]
     ) -> Tensor:
         """Gradient of the log-odds [m, B] -> gradient of the inputs [m, B, F D]; fills the gradients g of w."""
         column = grad.unsqueeze(-1)
@@ -166,14 +170,14 @@ class Network:
         torch.sum(grad, 1, keepdim=True, out=g["bias_out"])
         back = torch.bmm(column, w["weight_out"].transpose(1, 2))
         for n in reversed(self.layers):
-            x, weight, saved, *normed = tape[n]
+            x, weight, saved = tape[n][:3]
             gain = w.get(f"gain{n}", weight)
             if self.norm == "after":
-                back = layer_norm_backward(back, *normed, gain, g[f"gain{n}"])
+                back = layer_norm_backward(back, *tape[n][3:], gain=gain, gain_grad=g[f"gain{n}"])
             back = _activate_backward(segments, saved, back)
             torch.sum(back, 1, out=g[f"bias{n}"])
             if self.norm == "before":
-                back = layer_norm_backward(back, *normed, gain, g[f"gain{n}"])
+                back = layer_norm_backward(back, *tape[n][3:], gain=gain, gain_grad=g[f"gain{n}"])
             torch.bmm(x.transpose(1, 2), back, out=g[f"weight{n}"])
             if self.norm == "weight":
                 _weight_norm_backward(w[f"weight{n}"], gain, g[f"weight{n}"], g[f"gain{n}"])
@@ -185,12 +189,15 @@ def layer_norm(x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Layer norm over the last axis of [m, B, H] with a gain [m, H] per model -> (y, mean, 1 / standard deviation)."""
     width = [x.shape[-1]]
     if len(x) == 1:  # PyTorch's fused kernel takes one gain: the case of a CPU slab
-        return torch.native_layer_norm(x, width, gain[0], None, EPSILON)
+        y, mean, scale = torch.native_layer_norm(x, width, gain[0], None, EPSILON)
+        return y, mean, scale
     y, mean, scale = torch.native_layer_norm(x, width, None, None, EPSILON)
     return y.mul_(gain.unsqueeze(1)), mean, scale
 
 
-def layer_norm_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, gain: Tensor, gain_grad: Tensor) -> Tensor:
+def layer_norm_backward(
+    grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, gain: Tensor, gain_grad: Tensor
+) -> Tensor:
     """Gradient of `layer_norm`'s input; fills gain_grad [m, H]."""
     backward, width = torch.ops.aten.native_layer_norm_backward, [x.shape[-1]]
     result: Tensor
@@ -205,7 +212,7 @@ def layer_norm_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, ga
 
 def _inverse_length(weight: Tensor) -> Tensor:
     """1 / length of each neuron's incoming weights, [m, 1, H]."""
-    return (weight.square().sum(1, keepdim=True) + EPSILON).rsqrt()
+    return torch.rsqrt(weight.square().sum(1, keepdim=True) + EPSILON)
 
 
 def _weight_norm_backward(weight: Tensor, gain: Tensor, weight_grad: Tensor, gain_grad: Tensor) -> None:

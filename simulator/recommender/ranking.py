@@ -1,0 +1,47 @@
+"""Scores and slates: every duplicate ranks the candidates of every query.
+
+Shapes: M models, Q queries, N candidates, K slate length, n events.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simulator.recommender.duplicates import Duplicates
+from simulator.types import Floats, Ints, Query, Rows, Slate
+
+EVENTS_PER_PASS = 2_048
+"""Events scored at once on a CPU: what a pass touches stays in the cache."""
+
+
+def score_events(stack: Duplicates, features: Rows) -> Floats:
+    """Log-odds [M, n] that every model of the stack gives to events with table rows [n, S]; nothing is learned."""
+    rows = torch.from_numpy(features).to(stack.device)
+    size = EVENTS_PER_PASS if stack.device.type == "cpu" else 65_536
+
+    def score_slab(number: int) -> Tensor:
+        slab = stack.slabs[number]
+        parts = [stack.logits(slab, rows[None, start : start + size]) for start in range(0, len(rows), size)]
+        return torch.cat(parts, 1)
+
+    scores: Floats = stack.each_slab(score_slab).numpy()
+    return scores
+
+
+def score_queries(stack: Duplicates, queries: list[Query]) -> Floats:
+    """Log-odds [M, Q, N] of the candidates of queries with equally many candidates."""
+    scores = score_events(stack, np.concatenate([query.features for query in queries]))
+    return scores.reshape(len(scores), len(queries), -1)
+
+
+def order(scores: Floats, items: Ints) -> Ints:
+    """Candidate indices [..., N] best first; equal scores are ordered by item number. Both inputs [..., N]."""
+    return np.lexsort((np.broadcast_to(items, scores.shape), -scores), axis=-1)
+
+
+def slate(scores: Floats, items: Ints, k: int) -> Slate:
+    """The top k of one query's candidates (scores [N], items [N])."""
+    best = order(scores, items)[:k]
+    return Slate(items[best], scores[best])

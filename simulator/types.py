@@ -179,7 +179,8 @@ class World(Protocol):
     def click(self, query: Query, items: Ints, purpose: str) -> Floats:
         """[K] 1 where the user engages with the item shown at that position of the slate `items` [K], else 0.
 
-        Synthetic: true probability times position bias, drawn from (seed, purpose, query id). Replay: what the log says.
+        Synthetic: true probability times position bias, drawn from (seed, purpose, query id). Replay: what the log
+        says.
         """
 
     def feedback(self, query: Query, items: Ints, clicks: Floats) -> Batch | None:

@@ -1,6 +1,6 @@
-"""Activations by spec, such as `smelu:beta=0.5`, from one registry; the learner and PyTorch modules share one formula each.
+"""Activations by spec, such as `smelu:beta=0.5`, from one registry.
 
-Every activation is a pair of functions that never allocate more than their results: `forward(x) -> (y, saved)` and
+The learner and PyTorch modules share one formula each, a pair of functions: `forward(x) -> (y, saved)` and
 `backward(saved, grad) -> grad * dy/dx`. Called on a tensor it is differentiable by autograd through the same pair.
 
 SmeLU and gSmeLU: Shamir and Lin, "Real World Large Scale Recommendation Systems Reproducibility and Smooth
@@ -90,10 +90,10 @@ class ReLU(Activation):
 
 
 class GSmeLU(Activation):
-    """Gradient g_minus left of -alpha, g_plus right of beta, a straight ramp between them; y(-alpha) = t (eq. 9 of 2202.06499).
+    """Gradient gminus left of -alpha, gplus right of beta, a straight ramp between; y(-alpha) = t (2202.06499, eq. 9).
 
-    Written with one clamp: c = clip(x + alpha, 0, L), L = alpha + beta, so that dy/dx = g_minus + (g_plus - g_minus) c / L
-    and y = t + g_minus (x + alpha) + (g_plus - g_minus) c (x + alpha - c / 2) / L.
+    Written with one clamp: c = clip(x + alpha, 0, L), L = alpha + beta, so that
+    dy/dx = gminus + (gplus - gminus) c / L and y = t + gminus (x + alpha) + (gplus - gminus) c (x + alpha - c / 2) / L.
     """
 
     def __init__(

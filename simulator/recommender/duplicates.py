@@ -48,7 +48,7 @@ def parse_arms(specs: tuple[str, ...]) -> tuple[Arm, ...]:
 
 @dataclass(frozen=True)
 class Member:
-    """Who one model of the stack is. Matched models of different arms share fleet, duplicate and copy, and so all draws."""
+    """Who one model of the stack is. Models of different arms that agree in the rest share all draws."""
 
     arm: int
     fleet: int
@@ -120,7 +120,7 @@ class Duplicates:
         return (self.schema.rows - 1) * self.model.dim + self.layout.parameters
 
     def each_slab(self, work: Callable[[int], Tensor]) -> Tensor:
-        """Results of `work(number of the slab)`, each [m, ...], joined to [M, ...] on the CPU; slabs run side by side."""
+        """Results of `work(number of the slab)`, each [m, ...], joined to [M, ...] on the CPU; run side by side."""
         return torch.cat([part.cpu() for part in self._pool.map(work, range(len(self.slabs)))])
 
     def segments(self, slab: slice) -> Segments:

@@ -84,7 +84,7 @@ class Learner:
     def _gradient(
         self, slab: slice, segments: Segments, rows: Tensor, labels: Tensor, lost: np.ndarray
     ) -> tuple[Tensor, Gradient]:
-        """Score a mini-batch (rows [m, B, S], labels [m, B]); the gradient of its mean log loss. Nothing changes yet."""
+        """Score a mini-batch (rows [m, B, S], labels [m, B]); the gradient of its mean log loss. No weight changes."""
         stack = self.stack
         weights = stack.layout.views(stack.dense[slab])
         shares = stack.pooling.weights(rows)

@@ -173,11 +173,11 @@ class Network:
             x, weight, saved = tape[n][:3]
             gain = w.get(f"gain{n}", weight)
             if self.norm == "after":
-                back = layer_norm_backward(back, *tape[n][3:], gain=gain, gain_grad=g[f"gain{n}"])
+                back = layer_norm_backward(back, tape[n][3:], gain, g[f"gain{n}"])
             back = _activate_backward(segments, saved, back)
             torch.sum(back, 1, out=g[f"bias{n}"])
             if self.norm == "before":
-                back = layer_norm_backward(back, *tape[n][3:], gain=gain, gain_grad=g[f"gain{n}"])
+                back = layer_norm_backward(back, tape[n][3:], gain, g[f"gain{n}"])
             torch.bmm(x.transpose(1, 2), back, out=g[f"weight{n}"])
             if self.norm == "weight":
                 _weight_norm_backward(w[f"weight{n}"], gain, g[f"weight{n}"], g[f"gain{n}"])
@@ -195,10 +195,9 @@ def layer_norm(x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return y.mul_(gain.unsqueeze(1)), mean, scale
 
 
-def layer_norm_backward(
-    grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, gain: Tensor, gain_grad: Tensor
-) -> Tensor:
-    """Gradient of `layer_norm`'s input; fills gain_grad [m, H]."""
+def layer_norm_backward(grad: Tensor, taped: tuple[Tensor, ...], gain: Tensor, gain_grad: Tensor) -> Tensor:
+    """Gradient of `layer_norm`'s input, taped = (input, mean, 1 / standard deviation); fills gain_grad [m, H]."""
+    x, mean, scale = taped
     backward, width = torch.ops.aten.native_layer_norm_backward, [x.shape[-1]]
     result: Tensor
     if len(x) == 1:

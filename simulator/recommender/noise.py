@@ -54,7 +54,7 @@ class Noise:
 
 
 def round_to_bfloat16(values: Tensor, draws: np.random.Generator) -> Tensor:
-    """Stochastic rounding: up or down to a neighbouring bfloat16 with odds that keep the expectation; float32 in and out.
+    """Stochastic rounding to a neighbouring bfloat16, with odds that keep the expectation; float32 in and out.
 
     A bfloat16 is the upper half of a float32's bits: add a uniform 16-bit number to the lower half, then cut it off.
     """

@@ -39,7 +39,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_snapshot(folder: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write tensors, then the manifest that makes them valid. `about` says whose they are (arm, duplicate, generation)."""
+    """Write tensors, then the manifest that makes them valid. `about` says whose they are."""
     folder.mkdir(parents=True, exist_ok=True)
     content = save(tensors)
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}

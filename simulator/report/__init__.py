@@ -2,7 +2,8 @@
 
     result.py    read and check result.json and config.json
     words.py     names and numbers as people write them
-    finding.py   what the numbers say, in sentences (titles, what you see, what to do next)
+    finding.py   what the numbers say, in sentences: page title, what you see, what to do next
+    titles.py    the claim above each picture
     pictures.py  matplotlib drawings as inline SVG that follow the page's light or dark colours
     tables.py    the summary, all measures, settings
     page.py      puts the parts together; style.css is its look

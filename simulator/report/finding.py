@@ -1,11 +1,10 @@
-"""What the numbers say, in sentences computed from them: page title, picture titles, what you see, what to do next.
+"""What the numbers say, in sentences computed from them: page title, what you see, what to do next.
 
 An effect is only claimed where the interval of its ratio to the first arm leaves out 1.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Literal
 
 from simulator.report.result import Arm, Interval, Result
@@ -43,6 +42,12 @@ def best(result: Result) -> Arm:
     base, others = result.arms[0], result.arms[1:]
     fair = [arm for arm in others if compared(ratio_to(arm, base, "log_loss")) != "more"]
     return min(fair or others or [base], key=lambda arm: arm.measures["swaps.pair"].mean)
+
+
+def talked_about(result: Result) -> list[Arm]:
+    """The first arm, and the best other one if there is one."""
+    arm = best(result)
+    return [arm] if arm is result.arms[0] else [result.arms[0], arm]
 
 
 def accuracy(arm: Arm, base: Arm) -> str:
@@ -87,7 +92,7 @@ def what_differs(result: Result) -> list[str]:
     own = noise.get("init") == "own"
     parts = ["each duplicate's own initialisation"] if own else []
     if noise.get("window"):
-        parts.append(f"the order of events within windows of {plural(int(noise['window']), 'mini-batch')}".replace("batchs", "batches"))
+        parts.append(f"the order of events within windows of {noise['window']} mini-batches")
     if noise.get("lost"):
         parts.append(f"mini-batches lost with probability {noise['lost']}")
     if noise.get("delay"):
@@ -101,14 +106,14 @@ def what_differs(result: Result) -> list[str]:
 
 def what_you_see(result: Result) -> list[str]:
     """Three sentences: what was compared, what a user of the first arm meets, what the best other arm changes."""
-    base, arm, world = result.arms[0], best(result), result.world
+    world = result.world
     duplicates, fleets = result.config.get("duplicates"), result.config.get("fleets")
     said = [
         f"{duplicates} duplicates of each arm, in {plural(int(fleets or 1), 'independent fleet')}, learned the same "
         f"{count(world.get('learned', 0))} events; {count(world.get('held_out', 0))} were held out for the "
         f"measures below. What differed between duplicates: {'; '.join(what_differs(result))}."
     ]
-    for one in [base] if arm is base else [base, arm]:
+    for one in talked_about(result):
         first = one.measures.get("swaps.top1")
         top = f"another first item in {percent(first.mean)} of queries, and " if first else ""
         said.append(
@@ -144,72 +149,3 @@ def what_next(result: Result) -> list[str]:
     if result.world.get("name") == "synthetic":
         advice.append("This world is made up. Repeat the run on your own log with --data.")
     return advice
-
-
-def swaps_title(result: Result) -> str:
-    """Title of the swap pictures."""
-    return _against(result, "swaps.top1", "Asked twice, {0} changes the first item in {1} of queries", "{0} in {1}")
-
-
-def differences_title(result: Result) -> str:
-    """Title of the PD pictures: how much of PD can reorder anything."""
-    if silent(result):
-        return "Predictions do not differ at all"
-    parts = []
-    for arm in _talked_about(result):
-        part, whole = arm.measures.get("pd_ranking"), arm.measures["pd"]
-        rest = f", {number(part.mean)} without the common shift" if part else ""
-        parts.append(f"{label(arm.spec)} has PD {number(whole.mean)}{rest}")
-    return "; ".join(parts)
-
-
-def generations_title(result: Result) -> str:
-    """Title of the pictures over time: first against last generation of the first arm."""
-    spec = result.arms[0].spec
-    series = [g.arms[spec]["swaps.pair"].mean for g in result.generations if "swaps.pair" in g.arms.get(spec, {})]
-    if len(series) < 2:
-        return "One generation only: nothing to follow over time"
-    first, last = series[0], series[-1]
-    if max(series) == 0:
-        return "Duplicates agree exactly in every generation"
-    verb = "rise" if last > 1.1 * first else "fall" if last < 0.9 * first else "stay about level"
-    return f"Pair swaps of {label(spec)} {verb} over the run: {number(first)} at first, {number(last)} at the end"
-
-
-def plane_title(result: Result) -> str:
-    """Title of the PD-against-loss plane: is one arm lowest on both axes?"""
-    if len(result.arms) == 1:
-        return "One arm is one point: add arms to see a trade-off"
-    steady = min(result.arms, key=lambda arm: arm.measures["pd"].mean)
-    accurate = min(result.arms, key=lambda arm: arm.measures["log_loss"].mean)
-    if len({arm.measures["pd"].mean for arm in result.arms}) == 1:
-        return f"All arms have the same PD; {label(accurate.spec)} has the lowest log loss"
-    if steady is accurate:
-        return f"{label(steady.spec)} has both the lowest PD and the lowest log loss"
-    return f"A trade-off: {label(steady.spec)} has the lowest PD, {label(accurate.spec)} the lowest log loss"
-
-
-def activations_title(result: Result) -> str:
-    """Title of the activation pictures: the largest step of the gradient between two neighbouring samples."""
-    parts = []
-    for arm in _talked_about(result):
-        if arm.activation is not None:
-            step = max(abs(after - before) for before, after in pairwise(arm.activation.gradient))
-            parts.append(f"the gradient of {label(arm.spec)} " + (f"jumps by {number(step, 2)}" if step > 0.25 else "has no jump"))
-    text = "; ".join(parts) or "activations"
-    return text[0].upper() + text[1:]
-
-
-def _talked_about(result: Result) -> list[Arm]:
-    arm = best(result)
-    return [arm] if arm is result.arms[0] else [result.arms[0], arm]
-
-
-def _against(result: Result, name: str, first: str, second: str) -> str:
-    if silent(result):
-        return "Not one slate differs"
-    shown = [arm for arm in _talked_about(result) if name in arm.measures]
-    forms = [first, second]
-    return ", ".join(
-        form.format(label(arm.spec), percent(arm.measures[name].mean)) for form, arm in zip(forms, shown, strict=False)
-    )

@@ -1,0 +1,218 @@
+"""The page: finding, table, pictures with claims as titles, glossary, settings. Nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+from simulator.report import finding, pictures, tables, titles
+from simulator.report.pictures import Series
+from simulator.report.result import Arm, Result
+from simulator.report.words import duration, label
+
+CAUSES = (
+    ("swaps", "o", True, "duplicate"),
+    ("refresh_swaps", "D", False, "refresh"),
+    ("both_swaps", "s", False, "both"),
+)
+PARTS = (
+    ("pd", "o", True, "PD"),
+    ("pd_ranking", "D", False, "ranking part"),
+    ("pd_shift", "s", False, "common shift"),
+)
+"""Prefix or name of the measure, its mark, whether the mark is filled, and its word in the legend."""
+OVER_TIME = (
+    ("swaps.pair", "Pair swaps, cause duplicate", True),
+    ("refresh_swaps.pair", "Pair swaps, cause refresh", True),
+    ("swaps.slot", "Slot swaps, cause duplicate", True),
+    ("pd", "Prediction difference (PD)", True),
+    ("progressive_log_loss", "Progressive log loss: lower is better", False),
+)
+"""Measure, heading, and whether its axis starts at 0."""
+PLANES = (
+    ("log_loss", "pd", "log loss", "PD"),
+    ("log_loss", "swaps.pair", "log loss", "pair swaps"),
+    ("ranking_loss", "swaps.pair", "ranking loss", "pair swaps"),
+)
+"""Measures across and up, and their words."""
+MARKS = {
+    "o": '<circle cx="6" cy="6" r="4"/>',
+    "D": '<path d="M6 1.5 L10.5 6 L6 10.5 L1.5 6 Z"/>',
+    "s": '<rect x="2" y="2" width="8" height="8"/>',
+}
+WHERE_ZERO = "This axis does not start at 0."
+FEW_ARMS = 4
+"""Up to this many arms, lines over generations carry their intervals as bands; more bands could not be told apart."""
+
+GLOSSARY = {
+    "arm": "One recommender design under comparison. The first one is the reference of every ratio (×).",
+    "duplicate": "One of several models of an arm, trained on the same events under the same declared conditions.",
+    "fleet": "A matched set of duplicates that share one initialisation. Several fleets show how much hangs on it.",
+    "generation": "The state of all duplicates after the same number of events of the log.",
+    "refresh": "A server starts to use the next generation.",
+    "slate": "The ordered answer to a query: its best k items.",
+    "swap": "Two slates of one query differ. Each measure goes from 0 (never) to 1 (always).",
+    "pair swaps": "Share of the pairs of candidates that two models put in opposite order.",
+    "slot swaps": "Share of the positions of the slate that hold another item.",
+    "top-1 swaps": "Share of queries whose first item is another one.",
+    "set swaps": "Share of the slate's items that are not in the other slate, whatever their order.",
+    "RBO distance": "Difference of two slates in which the first positions weigh most (rank-biased overlap, p = 0.9).",
+    "cause": "Why two slates could differ: another duplicate of the same generation (duplicate), the next generation "
+    "of the same duplicate (refresh), or both.",
+    "PD": "Relative prediction difference of two duplicates: mean of 2 |p1 − p2| / (p1 + p2), from 0 to 2.",
+    "ranking part": "What is left of PD after both models' mean log-odds are matched: only this can change an order.",
+    "common shift": "The rest of PD: one model is more hopeful throughout. It moves probabilities and swaps nothing.",
+    "log loss": "Mean surprise of the predictions on held-out events. Lower is better. A model that predicts a "
+    "constant has no swaps and no PD: therefore neither is shown without it.",
+    "AUC": "Chance that an engagement is scored above a non-engagement. Higher is better.",
+    "ranking loss": "Log loss over pairs of an engagement and a non-engagement of one query. Lower is better.",
+    "interval": "A mean followed by (low to high): bootstrap over fleets, duplicates and users, 95 %.",
+}
+
+
+def page(result: Result) -> str:
+    """The whole report as one HTML text."""
+    title = finding.headline(result)
+    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title><style>{style}</style></head><body><main>",
+            _top(result, title),
+            _section("The numbers", tables.summary(result) + _all_measures(result)),
+            _swaps(result),
+            _differences(result),
+            _generations(result),
+            _plane(result),
+            _activations(result),
+            _section("Words", _glossary()),
+            _settings(result),
+            "</main></body></html>\n",
+        ]
+    )
+
+
+def _top(result: Result, title: str) -> str:
+    world = str(result.world.get("name", ""))
+    seen = "".join(f"<p>{escape(text)}</p>" for text in finding.what_you_see(result))
+    advice = "".join(f"<li>{escape(text)}</li>" for text in finding.what_next(result))
+    notes = "".join(f"<li>{escape(text)}</li>" for text in result.notes)
+    return (
+        f'<header><p class="kicker">Flicker report · {escape(world)} · {duration(result.seconds)}</p>'
+        f"<h1>{escape(title)}</h1></header>"
+        f'<div class="columns"><section><h2>What you see</h2>{seen}</section>'
+        f"<section><h2>What to do next</h2><ul>{advice}</ul>"
+        + (f"<h2>To keep in mind</h2><ul>{notes}</ul>" if notes else "")
+        + "</section></div>"
+    )
+
+
+def _all_measures(result: Result) -> str:
+    legend = '<p class="note">Each cell: the mean, its interval (low to high), and × the ratio to the first arm.</p>'
+    return f"{legend}<details><summary>Everything that was measured</summary>{tables.everything(result)}</details>"
+
+
+def _swaps(result: Result) -> str:
+    panels = []
+    for key, heading in (
+        ("pair", "Pair swaps"),
+        ("top1", "Top-1 swaps"),
+        ("slot", "Slot swaps"),
+        ("set", "Set swaps"),
+        ("rbo", "RBO distance"),
+    ):
+        series = [Series(f"{cause}.{key}", mark, filled) for cause, mark, filled, _ in CAUSES]
+        panels.append(_panel(heading, pictures.dots(f"swaps-{key}", result.arms, _measured(result, series))))
+    panels.append(_accuracy("swaps", result))
+    return _section(titles.swaps(result), _mark_legend("Cause:", CAUSES) + _grid(panels))
+
+
+def _differences(result: Result) -> str:
+    series = _measured(result, [Series(name, mark, filled) for name, mark, filled, _ in PARTS])
+    panels = [_panel("Prediction difference (PD) and its parts", pictures.dots("pd", result.arms, series))]
+    panels.append(_accuracy("pd", result))
+    auc = pictures.dots("pd-auc", result.arms, [Series("auc")], from_zero=False)
+    panels.append(_panel("AUC: higher is better", auc, WHERE_ZERO))
+    return _section(titles.differences(result), _mark_legend("Marks:", PARTS) + _grid(panels))
+
+
+def _generations(result: Result) -> str:
+    bands = len(result.arms) <= FEW_ARMS
+    panels = []
+    for measure, heading, from_zero in OVER_TIME:
+        if any(measure in arm for generation in result.generations for arm in generation.arms.values()):
+            name = "time-" + measure.replace(".", "-")
+            drawing = pictures.over_generations(name, result, measure, bands, from_zero)
+            panels.append(_panel(heading, drawing, "" if from_zero else WHERE_ZERO))
+    note = "" if bands else '<p class="note">Intervals are left out: bands of so many arms cover each other.</p>'
+    return _section(titles.generations(result), _arm_legend(result.arms) + _grid(panels) + note)
+
+
+def _plane(result: Result) -> str:
+    panels = []
+    for across, up, loss, instability in PLANES:
+        name = f"plane-{across}-{up}".replace(".", "-")
+        drawing = pictures.plane(name, result.arms, across, up, (loss, instability))
+        panels.append(_panel(f"{instability[0].upper()}{instability[1:]} against {loss}", drawing))
+    return _section(titles.plane(result), _arm_legend(result.arms) + _grid(panels))
+
+
+def _activations(result: Result) -> str:
+    drawn = [arm for arm in result.arms if arm.activation is not None]
+    if not drawn:
+        return ""
+    panels = [
+        _panel("Activation", pictures.curves("curve", result.arms, gradient=False)),
+        _panel("Its gradient", pictures.curves("gradient", result.arms, gradient=True)),
+    ]
+    return _section(titles.activations(result), _arm_legend(result.arms) + _grid(panels))
+
+
+def _settings(result: Result) -> str:
+    return _section(
+        "How to get these numbers again",
+        f"<details><summary>Command, settings, seed, versions, machine</summary>{tables.settings(result)}</details>",
+    )
+
+
+def _glossary() -> str:
+    entries = (f"<div><dt>{word}</dt><dd>{escape(text)}</dd></div>" for word, text in GLOSSARY.items())
+    return f"<dl>{''.join(entries)}</dl>"
+
+
+def _accuracy(name: str, result: Result) -> str:
+    drawing = pictures.dots(f"{name}-loss", result.arms, [Series("log_loss")], from_zero=False)
+    return _panel("Log loss: lower is better", drawing, WHERE_ZERO)
+
+
+def _measured(result: Result, series: list[Series]) -> list[Series]:
+    """Only the series that any arm has: one generation, for instance, knows no refresh."""
+    return [one for one in series if any(one.measure in arm.measures for arm in result.arms)]
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{content}</section>"
+
+
+def _grid(panels: list[str]) -> str:
+    return f'<div class="grid">{"".join(panels)}</div>'
+
+
+def _panel(heading: str, drawing: str, note: str = "") -> str:
+    below = f'<p class="note">{escape(note)}</p>' if note else ""
+    return f"<figure><figcaption>{escape(heading)}</figcaption>{drawing}{below}</figure>"
+
+
+def _arm_legend(arms: list[Arm]) -> str:
+    entries = "".join(f"<li>{pictures.swatch(i)} {escape(label(arm.spec))}</li>" for i, arm in enumerate(arms))
+    return f'<ul class="legend">{entries}</ul>'
+
+
+def _mark_legend(title: str, entries: tuple[tuple[str, str, bool, str], ...]) -> str:
+    items = []
+    for _, mark, filled, text in entries:
+        style = "fill:var(--ink);stroke:var(--ink)" if filled else "fill:var(--paper);stroke:var(--ink)"
+        drawing = f'<svg class="swatch" viewBox="0 0 12 12" width="12" height="12" aria-hidden="true" style="{style}">'
+        items.append(f"<li>{drawing}{MARKS[mark]}</svg> {escape(text)}</li>")
+    return f'<ul class="legend"><li>{escape(title)}</li>{"".join(items)}</ul>'

@@ -109,8 +109,8 @@ class NoiseConfig:
     lost: float = 0.0
     """Probability that a duplicate never learns a mini-batch (a worker died); 0 to below 1."""
     delay: int = 0
-    """A mini-batch's gradient is applied after a random 0 to `delay` further mini-batches, as asynchronous training does;
-    0 to 64."""
+    """A mini-batch's gradient is applied after a random 0 to `delay` further mini-batches, as asynchronous training
+    does; 0 to 64."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: weights are kept in bfloat16 with stochastic rounding, each duplicate with its own draws."""
     reductions: bool = False
@@ -143,7 +143,7 @@ class ExperimentConfig:
     duplicates: int = 4
     """Models per arm and fleet, at least 2."""
     fleets: int = 1
-    """Independent fleets, each with its own initialisation, at least 1. The interval of a single fleet is conditional on its
+    """Independent fleets, each with its own initialisation, at least 1. With one, intervals are conditional on its
     initialisation."""
     generations: int = 20
     """Refreshes from start to end of the learned events, at least 1; each covers a whole number of shuffle windows."""

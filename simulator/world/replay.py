@@ -1,0 +1,177 @@
+"""The replay world: a real click log, learned from in time order.
+
+A log of engagements becomes events by sampled negatives (simulator/world/negatives.py): engagement r is event
+r x (1 + M), its M negatives follow directly, with the engagement's user, time and context. A log with labels is used
+as it is. Users and items are numbered by first appearance; their features are static, the first value seen counts.
+The first pass over the log fixes how large the tables are; no feature's value comes from the future.
+Shapes: n events or rows, M negatives per engagement, N candidates, K slate, B blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from simulator.config import ReplayConfig
+from simulator.errors import DataError, SettingError
+from simulator.randomness import generator
+from simulator.types import Batch, Floats, Ints, Query, Schema
+from simulator.world.asking import ask
+from simulator.world.log import Block, Log, trail
+from simulator.world.movielens import open_movielens
+from simulator.world.negatives import negatives
+from simulator.world.retrieval import Popularity, with_answers
+from simulator.world.tabular import open_mapped
+
+QUERY_EVENTS = 50_000
+"""Queries are asked by users of this many events from `at` on: near enough to `at`, and all of a held-out tail."""
+
+
+def open_log(config: ReplayConfig) -> Log:
+    """The log at the configured path; DataError where there is none or it is damaged."""
+    path = Path(config.path)
+    if path.is_dir():
+        return open_movielens(path, config)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; give a folder with ratings.dat or a mapping file *.toml")
+    if path.suffix != ".toml":
+        raise DataError(f"{path}: not a mapping file; give a *.toml that names the log's columns, or a folder")
+    return open_mapped(path, config)
+
+
+class ReplayWorld:
+    """A World (see simulator/types.py) made of a log; it is read once when built, then again for each pass."""
+
+    def __init__(self, config: ReplayConfig, seed: int) -> None:
+        """Reads the log through; DataError naming file and line where it is damaged."""
+        self._config, self._seed = config, seed
+        self._log = open_log(config)
+        self._index = self._log.index
+        self._encoder = self._log.encoder
+        self._per_row = 1 if self._log.labelled else 1 + config.negatives
+
+    @property
+    def name(self) -> str:
+        """Name of the log's folder or mapping file."""
+        return self._log.name
+
+    @property
+    def schema(self) -> Schema:
+        """Fields, table rows and slots."""
+        return self._encoder.schema
+
+    @property
+    def events(self) -> int:
+        """Number of events, sampled negatives included."""
+        return int(self._index.rows[-1]) * self._per_row
+
+    @property
+    def has_truth(self) -> bool:
+        """A log records engagements, not probabilities."""
+        return False
+
+    @property
+    def skipped_rows(self) -> int:
+        """Damaged rows that were left out (`bad_rows = skip`)."""
+        return self._log.skipped_rows
+
+    def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """Events [start, stop) in time order, `size` at a time (the last one may be shorter)."""
+        assert size >= 1 and start >= 0
+        stop = self.events if stop is None else min(stop, self.events)
+        waiting: list[Batch] = []
+        for part in self._parts(start, stop):
+            waiting.append(part)
+            if sum(map(len, waiting)) >= size:
+                whole = Batch.concatenate(waiting)
+                full = len(whole) // size * size
+                yield from (whole[first : first + size] for first in range(0, full, size))
+                waiting = [whole[full:]]
+        if sum(map(len, waiting)):
+            yield Batch.concatenate(waiting)
+
+    def _parts(self, start: int, stop: int) -> Iterator[Batch]:
+        """Events [start, stop) block by block; blocks are made whole, so that any range gives the same events."""
+        if start >= stop:
+            return
+        rows, recent = self._index.rows, self._config.recent
+        first = self._index.block_of(start // self._per_row)
+        before = trail(self._log, self._index, int(rows[first]), recent).item
+        for number, block in enumerate(self._log.blocks(first), start=first):
+            event = int(rows[number]) * self._per_row
+            if event >= stop:
+                return
+            yield self._expanded(block, number, before)[max(0, start - event) : stop - event]
+            if not self._log.labelled:
+                before = np.concatenate([before, block.item])[-recent:]
+
+    def _expanded(self, block: Block, number: int, before: Ints) -> Batch:
+        """A block's events: its rows, and behind each its negatives where the log has no labels."""
+        if self._log.labelled:
+            features = self._encoder.encode(block.user, block.item, block.context)
+            return Batch(block.user, block.item, block.time, features, block.label)
+        count, config = self._per_row, self._config
+        known = int(self._index.items[number])
+        sampled = negatives(block.item, before, known, config.recent, config.negatives, self._seed, number)
+        item = np.column_stack([block.item, sampled]).ravel()
+        user, time = np.repeat(block.user, count), np.repeat(block.time, count)
+        label = np.zeros((len(block), count), np.float32)
+        label[:, 0] = 1
+        features = self._encoder.encode(user, item, np.repeat(block.context, count, axis=0))
+        return Batch(user, item, time, features, label.ravel())
+
+    def queries(self, count: int, candidates: int, at: int, purpose: str) -> list[Query]:
+        """`count` distinct engagements of the next QUERY_EVENTS events (or up to the end), in log order, as queries.
+
+        User, time and context are the engagement's, `id` its event number. Relevant is what the user engages with
+        from event `at` on in [time, time + horizon]. Candidates: most popular in the trailing `recent` engagements
+        before `at` among users of the segment (equal first user feature; everybody where there is none), filled up
+        from all users, then from older items; ties by item number. Answers that are missing replace the least popular,
+        at most a tenth. One pass over the range and the horizon behind it. SettingError for too many candidates
+        or too many queries.
+        """
+        row = -(-at // self._per_row)
+        window = trail(self._log, self._index, row, self._config.recent)
+        if window.items < candidates:
+            way_out = f"at most {window.items}, the items known before event {at} of the log; ask fewer or later"
+            raise SettingError("candidates", candidates, way_out)
+        stop = min(at + QUERY_EVENTS, self.events)
+        asking = ask(
+            self._log,
+            self._index,
+            range(row, -(-stop // self._per_row)),
+            self._config.horizon,
+            lambda available: self._drawn(count, available, at, stop, purpose),
+        )
+        users = self._encoder.user_rows
+        segments = users[:, 1].astype(np.int64) if users.shape[1] > 1 else np.zeros(len(users), np.int64)
+        popular = Popularity(window, segments, candidates)
+        found = []
+        for number in range(count):
+            answers = asking.answers(number, self._config.horizon)
+            user = int(asking.query.user[number])
+            items = with_answers(popular.candidates(int(segments[user])), answers)
+            context = tuple(asking.query.context[number].tolist())
+            features = self._encoder.candidates(user, items, context)
+            relevance = np.isin(items, answers).astype(np.float32)
+            event, time = int(asking.row[number]) * self._per_row, float(asking.query.time[number])
+            found.append(Query(event, user, time, context, items, features, relevance))
+        return found
+
+    def _drawn(self, count: int, available: int, at: int, stop: int, purpose: str) -> Ints:
+        """Places [count] of the drawn engagements among those available, in log order."""
+        if count > available:
+            way_out = f"at most {available}, the engagements in events {at} to {stop} of the log; ask fewer"
+            raise SettingError("queries", count, way_out)
+        draws = generator(self._seed, f"queries {purpose}", at)
+        return np.sort(draws.choice(available, count, replace=False))
+
+    def click(self, query: Query, items: Ints, purpose: str) -> Floats:
+        """[K] 1 where the log says that the user engaged with the item within the horizon, else 0."""
+        return np.isin(items, query.candidates[query.relevance > 0]).astype(np.float32)
+
+    def feedback(self, query: Query, items: Ints, clicks: Floats) -> Batch | None:
+        """Nothing: the log supplies all events."""
+        return None

@@ -1,0 +1,60 @@
+"""Prediction difference (PD): how far two models' click probabilities lie apart, per example.
+
+A constant model has PD 0: never show PD without accuracy beside it. Averages over examples, and over the pairs of
+duplicates, are the caller's, so that sums per user can go to `intervals`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.types import Doubles
+
+Reals = NDArray[np.floating[Any]]
+
+
+def relative_pd(p1: Reals, p2: Reals) -> Doubles:
+    """Relative PD 2 |p1 - p2| / (p1 + p2) [n] of probabilities [n], in [0, 2]; 0 where both are 0.
+
+    Source: Shamir and Lin, arXiv 2202.06499. The form relative to the mean of the two is half of it.
+    """
+    p1, p2 = np.asarray(p1, np.float64), np.asarray(p2, np.float64)
+    total = p1 + p2
+    return np.asarray(np.divide(2 * np.abs(p1 - p2), total, out=np.zeros_like(total), where=total > 0))
+
+
+@dataclass(frozen=True)
+class PdSplit:
+    """Relative PD per example [n] and its two parts."""
+
+    total: Doubles
+    """Relative PD of the two models as they are, in [0, 2]."""
+    ranking: Doubles
+    """Relative PD after both models' log-odds were moved to their common mean: what can change a ranking; in [0, 2]."""
+
+    @property
+    def shift(self) -> Doubles:
+        """total - ranking [n]: what the common shift of log-odds (calibration) adds; may be below 0 for an example."""
+        return self.total - self.ranking
+
+
+def split_pd(logits1: Reals, logits2: Reals) -> PdSplit:
+    """Split the relative PD of two models with log-odds [..., n] on the same examples.
+
+    With m1, m2 the means over the n examples and m = (m1 + m2) / 2, the ranking part is the PD of
+    sigmoid(logits1 - m1 + m) and sigmoid(logits2 - m2 + m). Two models that differ by a constant in log-odds rank
+    alike: their ranking part is 0. Log-odds must be finite and may be extreme.
+    """
+    x1, x2 = np.asarray(logits1, np.float64), np.asarray(logits2, np.float64)
+    half = (x1.mean(axis=-1, keepdims=True) - x2.mean(axis=-1, keepdims=True)) / 2
+    return PdSplit(_pd_of_logits(x1, x2), _pd_of_logits(x1 - half, x2 + half))
+
+
+def _pd_of_logits(logits1: Doubles, logits2: Doubles) -> Doubles:
+    """Relative PD from log-odds: (a - b) / (a + b) = tanh((ln a - ln b) / 2), exact where probabilities underflow."""
+    log1, log2 = -np.logaddexp(0, -logits1), -np.logaddexp(0, -logits2)
+    return np.asarray(2 * np.tanh(np.abs(log1 - log2) / 2))

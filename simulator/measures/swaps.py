@@ -1,0 +1,179 @@
+"""Swaps: how much two rankings of the same query differ. Each measure is 0 for identical rankings and at most 1.
+
+Shapes: Q queries (any leading axes), N candidates, K slate length. A *slate* holds distinct item numbers, best
+first. An *order* holds candidate numbers 0..N-1, best first; *positions* is its inverse: the place of each
+candidate, 0 for the best. Rankings are strict: equal scores are ordered by item number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.types import Doubles, Ints
+
+Integers = NDArray[np.integer[Any]]
+Reals = NDArray[np.floating[Any]]
+
+PERSISTENCE = 0.9
+"""Chance that a reader goes on to the next position, in rank-biased overlap."""
+CHUNK = 512
+"""Rankings compared at a time: [N, CHUNK] bytes stay in the processor's cache."""
+
+
+def order(scores: Reals, items: Integers) -> Ints:
+    """Candidates [Q, N] best first, equal scores by item number; `items` [Q, N] or [N] broadcasts against scores."""
+    return np.lexsort((np.broadcast_to(items, scores.shape), -scores), axis=-1)
+
+
+def positions(order: Integers) -> Integers:
+    """The place [Q, N] of each candidate in `order` [Q, N], 0 for the best; 16-bit where N allows it."""
+    n = order.shape[-1]
+    places = np.arange(n, dtype=np.int16 if n <= np.iinfo(np.int16).max else np.int32)
+    result: Integers = np.empty(order.shape, places.dtype)
+    np.put_along_axis(result, order, np.broadcast_to(places, order.shape), axis=-1)
+    return result
+
+
+def slot_swaps(slate1: Integers, slate2: Integers) -> Doubles:
+    """Share [Q] of the positions of the slates [Q, K] whose item differs."""
+    return np.asarray((slate1 != slate2).mean(axis=-1))
+
+
+def top1_swaps(slate1: Integers, slate2: Integers) -> Doubles:
+    """1 [Q] where the first item of the slates [Q, K] differs, else 0."""
+    return np.asarray(slate1[..., 0] != slate2[..., 0], np.float64)
+
+
+def set_swaps(slate1: Integers, slate2: Integers) -> Doubles:
+    """1 - |L1 n L2| / K [Q]: share of the items of a slate [Q, K] that the other one lacks."""
+    return np.asarray((_partner(slate1, slate2) < 0).mean(axis=-1))
+
+
+def rbo_distance(slate1: Integers, slate2: Integers, p: float = PERSISTENCE) -> Doubles:
+    """1 - truncated, normalised rank-biased overlap [Q] of slates [Q, K].
+
+    RBO = sum_d p^(d-1) |L1[:d] n L2[:d]| / d  /  sum_d p^(d-1), d = 1..K: 1 for equal slates, 0 for disjoint ones.
+    Source: Webber, Moffat, Zobel, "A similarity measure for indefinite rankings", TOIS 2010, eq. 4, cut at depth K.
+    """
+    k = slate1.shape[-1]
+    partner = _partner(slate1, slate2).reshape(-1, k)
+    row, place = np.nonzero(partner >= 0)
+    depth = np.maximum(place, partner[row, place])  # an item counts from the depth at which both slates hold it
+    overlap = np.bincount(row * k + depth, minlength=partner.size).reshape(-1, k).cumsum(axis=-1)
+    weight = p ** np.arange(k)
+    missing = 1 - overlap / np.arange(1, k + 1)  # exactly 0 at every depth of equal slates
+    distance = (weight * missing).sum(axis=-1) / weight.sum()
+    return np.asarray(np.minimum(distance, 1.0).reshape(slate1.shape[:-1]))
+
+
+def common_pair_swaps(slate1: Integers, slate2: Integers) -> Doubles:
+    """Share [Q] of the pairs of items in both slates [Q, K] that stand in opposite order (the live form of pair swaps).
+
+    NaN where fewer than two items are in both: there is no pair to compare.
+    """
+    partner = _partner(slate1, slate2)
+    k = slate1.shape[-1]
+    shared, swapped = np.zeros(partner.shape[:-1], np.int64), np.zeros(partner.shape[:-1], np.int64)
+    for distance in range(1, k):
+        above, below = partner[..., :-distance], partner[..., distance:]
+        both = (above >= 0) & (below >= 0)
+        shared += both.sum(axis=-1)
+        swapped += (both & (above > below)).sum(axis=-1)
+    return np.asarray(np.divide(swapped, shared, out=np.full(shared.shape, np.nan), where=shared > 0))
+
+
+def _partner(slate1: Integers, slate2: Integers) -> Ints:
+    """For each place of slate1 [Q, K] the place of its item in slate2, -1 where it is missing."""
+    k = slate1.shape[-1]
+    both = np.concatenate([slate1, slate2], axis=-1)
+    by_item = np.argsort(both, axis=-1, kind="stable")  # a shared item: its place in slate1, then K + that in slate2
+    item = np.take_along_axis(both, by_item, axis=-1)
+    twice = item[..., 1:] == item[..., :-1]
+    partner = np.full(both.shape, -1, np.int64)
+    np.put_along_axis(partner, by_item[..., :-1], np.where(twice, by_item[..., 1:] - k, -1), axis=-1)
+    return partner[..., :k]
+
+
+def pair_swaps(positions1: Integers, positions2: Integers) -> Doubles:
+    """Share [Q] of the N (N-1) / 2 pairs of candidates that stand in opposite order; positions [Q, N], N >= 2.
+
+    It is (1 - Kendall's tau) / 2 of two strict rankings.
+    """
+    n = positions1.shape[-1]
+    first, second = positions1.reshape(-1, n), positions2.reshape(-1, n)
+    swapped = np.empty(len(first), np.int64)
+    for start in range(0, len(first), CHUNK):
+        part = slice(start, start + CHUNK)
+        place = _sorted_by(first[part], second[part])
+        count = np.zeros(place.shape, place.dtype)  # per candidate at most N - 1, which the type holds
+        for distance in range(1, n):
+            count[:-distance] += (place[:-distance] > place[distance:]).view(np.uint8)
+        swapped[part] = count.sum(axis=0, dtype=np.int64)
+    return np.asarray((swapped / _pairs(n)).reshape(positions1.shape[:-1]))
+
+
+@dataclass(frozen=True)
+class SwapSplit:
+    """Pair swaps from model 1 to model 2, split by the truth; all per query [Q] and as shares of all pairs."""
+
+    useful: Doubles
+    """Pairs swapped so that the more relevant item gets above; in [0, 1]."""
+    useless: Doubles
+    """All other swapped pairs: the less relevant item gets above, or both are equally relevant.
+    useful + useless = pair_swaps."""
+    gained: Doubles
+    """Sum of the differences in relevance over the useful swaps, divided by the number of all pairs."""
+    lost: Doubles
+    """The same over the swaps away from the truth."""
+
+
+def useful_swaps(positions1: Integers, positions2: Integers, relevance: Reals) -> SwapSplit:
+    """Split the pair swaps between positions1 and positions2 [Q, N] by the true relevance [Q, N]; N >= 2.
+
+    The direction matters: for cause `refresh`, model 1 is the old generation and model 2 the new one. Between two
+    duplicates it is arbitrary, and each direction is as likely as the other.
+    """
+    n = positions1.shape[-1]
+    first, second = positions1.reshape(-1, n), positions2.reshape(-1, n)
+    truth = np.broadcast_to(relevance, positions1.shape).reshape(-1, n)
+    sums = np.empty((4, len(first)))
+    for start in range(0, len(first), CHUNK):
+        part = slice(start, start + CHUNK)
+        sums[:, part] = _split(_sorted_by(first[part], second[part]), _scattered(first[part], truth[part]))
+    useful, useless, gained, lost = (sums / _pairs(n)).reshape(4, *positions1.shape[:-1])
+    return SwapSplit(useful, useless, gained, lost)
+
+
+def _split(place: Integers, truth: Reals) -> Doubles:
+    """Counts of useful and useless swaps, relevance gained and lost [4, Q]; both inputs [N, Q] in model 1's order."""
+    sums = np.zeros((4, place.shape[1]))
+    for distance in range(1, len(place)):
+        swapped = place[:-distance] > place[distance:]
+        change = np.where(swapped, truth[distance:] - truth[:-distance], 0)  # what model 2 puts above, less below
+        useful = change > 0
+        sums[0] += np.count_nonzero(useful, axis=0)
+        sums[1] += np.count_nonzero(swapped & ~useful, axis=0)
+        sums[2] += np.maximum(change, 0).sum(axis=0, dtype=np.float64)
+        sums[3] -= np.minimum(change, 0).sum(axis=0, dtype=np.float64)
+    return sums
+
+
+def _sorted_by(positions1: Integers, positions2: Integers) -> Integers:
+    """Model 2's places [N, Q] in model 1's order, in the smallest type that holds N - 1."""
+    return _scattered(positions1, positions2.astype(np.min_scalar_type(positions1.shape[-1] - 1)))
+
+
+def _scattered(positions: Integers, values: NDArray[Any]) -> NDArray[Any]:
+    """Values [Q, N] in the order of `positions` [Q, N], as [N, Q]: neighbours in memory are different queries."""
+    result = np.empty(values.shape, values.dtype)
+    np.put_along_axis(result, positions.astype(np.intp), values, axis=-1)
+    return np.ascontiguousarray(result.T)
+
+
+def _pairs(n: int) -> float:
+    assert n >= 2, "a pair takes two candidates"
+    return n * (n - 1) / 2

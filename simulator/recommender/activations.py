@@ -188,18 +188,19 @@ REGISTRY: dict[str, tuple[Callable[..., Activation], tuple[str, ...]]] = {
 def activation(spec: str) -> Activation:
     """The activation of a spec `name` or `name:parameter=value,...`, e.g. `smelu:beta=0.5`.
 
-    Raises SettingError for an unknown name or parameter, a value that is no number, or one out of range.
+    Raises SettingError for an unknown name, an unknown, empty or repeated parameter, a value that is no
+    number, or one out of range.
     """
-    name, _, settings = spec.partition(":")
+    name, colon, settings = spec.partition(":")
     if name not in REGISTRY:
         raise SettingError("activation", name or "(empty)", f"one of {', '.join(REGISTRY)}")
     make, parameters = REGISTRY[name]
     values: dict[str, float] = {}
-    for setting in filter(None, settings.split(",")):
+    for setting in settings.split(",") if colon else ():
         key, equals, text = setting.partition("=")
-        known = ", ".join(f"{p}=..." for p in parameters) or f"none: write `{name}`"
-        if not equals or key not in parameters:
-            raise SettingError(f"{name}: parameter", setting, f"{name} takes {known}")
+        known = ", ".join(f"{p}=..." for p in parameters) or "nothing"
+        if not equals or key not in parameters or key in values:
+            raise SettingError(f"{name}: parameter", setting or "(empty)", f"{name} takes {known}, each at most once")
         try:
             values[key] = float(text)
         except ValueError:

@@ -7,6 +7,8 @@
     pictures.py  matplotlib drawings as inline SVG that follow the page's light or dark colours
     tables.py    the summary, all measures, settings
     page.py      puts the parts together; style.css is its look
+
+No torch here: the run samples the activations and writes them into result.json.
 """
 
 from __future__ import annotations

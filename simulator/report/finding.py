@@ -38,10 +38,19 @@ def silent(result: Result) -> bool:
 
 
 def best(result: Result) -> Arm:
-    """The arm to talk about beside the first: fewest pair swaps among those whose log loss is not clearly worse."""
+    """The arm to talk about beside the first: fewest pair swaps among those whose log loss is not clearly worse.
+
+    Another design goes before a second set of the first one's (`relu#2`).
+    """
     base, others = result.arms[0], result.arms[1:]
+    others = [arm for arm in others if not repeats(arm, base)] or others
     fair = [arm for arm in others if compared(ratio_to(arm, base, "log_loss")) != "more"]
     return min(fair or others or [base], key=lambda arm: arm.measures["swaps.pair"].mean)
+
+
+def repeats(arm: Arm, base: Arm) -> bool:
+    """Whether two arms are independent sets of one design, as in an A/A run."""
+    return arm is not base and arm.spec.partition("#")[0] == base.spec.partition("#")[0]
 
 
 def talked_about(result: Result) -> list[Arm]:
@@ -65,7 +74,7 @@ def headline(result: Result) -> str:
     """The finding in one sentence."""
     base, arm = result.arms[0], best(result)
     if silent(result):
-        return "All duplicates agree exactly: every prediction difference and every swap is 0"
+        return "All duplicates agree exactly: every prediction difference and every swap between them is 0"
     if arm is base:
         return (
             f"Two duplicates of {label(base.spec)} order {percent(base.measures['swaps.pair'].mean)} of all pairs "
@@ -74,7 +83,7 @@ def headline(result: Result) -> str:
     ratio = ratio_to(arm, base, "swaps.pair")
     name, first, cost = label(arm.spec), label(base.spec), accuracy(arm, base)
     if ratio is None:
-        return f"{first} swaps no pairs at all; {name} swaps {percent(arm.measures['swaps.pair'].mean)} of them, {cost}"
+        return f"{first} swaps no pairs at all, {name} swaps {percent(arm.measures['swaps.pair'].mean)}, {cost}"
     value = number(ratio.mean, 2)
     if compared(ratio) == "less":
         return f"{name} swaps {value} of the pairs that {first} swaps, {cost}"
@@ -127,10 +136,12 @@ def what_next(result: Result) -> list[str]:
     """Advice that follows from the numbers."""
     base, arm = result.arms[0], best(result)
     if silent(result):
-        return ["Switch on a source of noise (leave out --preset no_noise) to see how the arms differ."]
+        return ["Switch on a source of noise (leave out `--preset no_noise`) to see how the arms differ."]
     advice = []
-    if arm is base:
-        advice.append(f"Add an arm to compare with, such as --arms {base.spec} smelu:beta=1.")
+    if repeats(arm, base):
+        advice.append("Both arms are one design: a ratio of about 1 is what should come out. Any other is chance.")
+    elif arm is base:
+        advice.append(f"Add an arm to compare with, such as `--arms {base.spec} smelu:beta=1`.")
     else:
         swaps = compared(ratio_to(arm, base, "swaps.pair"))
         loses = compared(ratio_to(arm, base, "log_loss")) == "more"
@@ -143,9 +154,9 @@ def what_next(result: Result) -> list[str]:
         else:
             advice.append("Do not choose by this run: more fleets and more queries narrow the intervals.")
         if len(result.arms) > 3:
-            advice.append("The best of many arms looks better than it is: repeat the choice with another --seed.")
+            advice.append("The best of many arms looks better than it is: repeat the choice with another `--seed`.")
     if int(result.config.get("fleets") or 1) == 1:
-        advice.append("One fleet shows one initialisation. Use --fleets 3 or more before you decide.")
+        advice.append("One fleet shows one initialisation. Use `--fleets 3` or more before you decide.")
     if result.world.get("name") == "synthetic":
-        advice.append("This world is made up. Repeat the run on your own log with --data.")
+        advice.append("This world is made up. Repeat the run on your own log with `--data`.")
     return advice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from pathlib import Path
 
@@ -96,8 +97,8 @@ def page(result: Result) -> str:
 def _top(result: Result, title: str) -> str:
     world = str(result.world.get("name", ""))
     seen = "".join(f"<p>{escape(text)}</p>" for text in finding.what_you_see(result))
-    advice = "".join(f"<li>{escape(text)}</li>" for text in finding.what_next(result))
-    notes = "".join(f"<li>{escape(text)}</li>" for text in result.notes)
+    advice = "".join(f"<li>{_prose(text)}</li>" for text in finding.what_next(result))
+    notes = "".join(f"<li>{_prose(text)}</li>" for text in result.notes)
     return (
         f'<header><p class="kicker">Flicker report · {escape(world)} · {duration(result.seconds)}</p>'
         f"<h1>{escape(title)}</h1></header>"
@@ -189,6 +190,11 @@ def _accuracy(name: str, result: Result) -> str:
 def _measured(result: Result, series: list[Series]) -> list[Series]:
     """Only the series that any arm has: one generation, for instance, knows no refresh."""
     return [one for one in series if any(one.measure in arm.measures for arm in result.arms)]
+
+
+def _prose(text: str) -> str:
+    """Escaped text in which `backticks` mark what is typed."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _section(title: str, content: str) -> str:

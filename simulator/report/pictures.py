@@ -28,7 +28,7 @@ MARKS, LINES = ("o", "s", "^"), ("solid", (0, (4, 1.5)), (0, (1.2, 1.2)))
 SETTINGS: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "font.size": 8.5,
+    "font.size": 9.5,
     "axes.edgecolor": GRID,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
@@ -68,7 +68,7 @@ def look(index: int) -> int:
 def dots(name: str, arms: list[Arm], series: list[Series], from_zero: bool = True) -> str:
     """One row per arm, one dot with its interval per series; SVG."""
     with matplotlib.rc_context(SETTINGS):
-        row = 0.19 + 0.11 * len(series)
+        row = 0.23 + 0.11 * len(series)
         figure, axes = _canvas(0.55 + row * len(arms))
         shown = []
         for index, arm in enumerate(arms):
@@ -78,12 +78,11 @@ def dots(name: str, arms: list[Arm], series: list[Series], from_zero: bool = Tru
                     shown.append(value)
                     y = index + (place - (len(series) - 1) / 2) * 0.24
                     _dot(axes, value, y, index, one)
-        axes.set_yticks(range(len(arms)), [_short(arm.spec) for arm in arms])
+        axes.set_yticks([])
         axes.set_ylim(len(arms) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
+        _name_rows(axes, arms)
         axes.set_xlim(*_span(shown, from_zero))
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(_ticks(4))
         return _svg(figure, name)
 
 
@@ -99,14 +98,14 @@ def over_generations(name: str, result: Result, measure: str, bands: bool, from_
             x, values = [number for number, _ in points], [value for _, value in points]
             shown += values if bands else [Interval(v.mean, v.mean, v.mean) for v in values]
             style = _line(index) | ({"marker": MARKS[look(index)], "markersize": 3.5} if len(points) <= 12 else {})
-            axes.plot(x, [value.mean for value in values], **style)
+            axes.plot(x, [value.mean for value in values], clip_on=False, **style)
             if bands:
                 low, high = [value.low for value in values], [value.high for value in values]
                 axes.fill_between(x, low, high, color=_colour(index), alpha=0.18, linewidth=0)
         axes.set_ylim(*_span(shown, from_zero))
         axes.set_xlabel("generation")
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(_ticks(5, integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_locator(_ticks(5))
         return _svg(figure, name)
 
 
@@ -120,7 +119,7 @@ def plane(name: str, arms: list[Arm], across: str, up: str, names: tuple[str, st
             colour = _colour(index)
             axes.hlines(y.mean, x.low, x.high, color=colour, linewidth=1.1)
             axes.vlines(x.mean, y.low, y.high, color=colour, linewidth=1.1)
-            axes.plot(x.mean, y.mean, color=colour, marker=MARKS[look(index)], markersize=6.5, linestyle="none")
+            axes.plot(x.mean, y.mean, color=colour, marker=MARKS[look(index)], markersize=6.5, clip_on=False)
         axes.set_xlim(*_span([x for _, x, _ in placed], from_zero=False))
         bottom, top = _span([y for _, _, y in placed], from_zero=True)
         axes.set_ylim(bottom, top * 1.2)  # the strip above the points is for the arrow
@@ -135,8 +134,8 @@ def plane(name: str, arms: list[Arm], across: str, up: str, names: tuple[str, st
         )
         axes.set_xlabel(names[0])
         axes.set_ylabel(names[1])
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(_ticks(4))
+        axes.yaxis.set_major_locator(_ticks(5))
         return _svg(figure, name)
 
 
@@ -149,8 +148,8 @@ def curves(name: str, arms: list[Arm], gradient: bool) -> str:
             if curve is not None:
                 axes.plot(curve.x, curve.gradient if gradient else curve.y, **_line(index))
         axes.set_xlabel("input x")
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(_ticks(6))
+        axes.yaxis.set_major_locator(_ticks(5))
         return _svg(figure, name)
 
 
@@ -206,14 +205,28 @@ def _span(values: list[Interval], from_zero: bool) -> tuple[float, float]:
     return low - air, high + air
 
 
-def _short(spec: str, longest: int = 17) -> str:
-    """A label of at most two lines; what is longer ends in an ellipsis."""
-    name = label(spec)
+def _ticks(most: int, **more: Any) -> MaxNLocator:
+    return MaxNLocator(most, steps=[1, 2, 5, 10], **more)
+
+
+def _name_rows(axes: Axes, arms: list[Arm]) -> None:
+    """Each arm's name left of its row. Not as tick labels: their second line would not end where the first one ends."""
+    for index, arm in enumerate(arms):
+        lines = _lines(label(arm.spec))
+        for place, text in enumerate(lines):
+            down = (place - (len(lines) - 1) / 2) * 10  # points
+            where: Any = ("axes fraction", "data")
+            offset: Any = {"xytext": (-7, -down), "textcoords": "offset points", "ha": "right", "va": "center"}
+            axes.annotate(text, (0, index), xycoords=where, annotation_clip=False, **offset)
+
+
+def _lines(name: str, longest: int = 16) -> list[str]:
+    """A name in at most two lines, cut before its bracket if it has one; what is longer ends in an ellipsis."""
     if len(name) <= longest:
-        return name
-    cut = name.rfind(" ", 0, longest + 1)
-    head, tail = (name[:cut], name[cut + 1 :]) if cut > 0 else (name[:longest], name[longest:])
-    return head + "\n" + (tail if len(tail) <= longest else tail[: longest - 1] + "…")
+        return [name]
+    bracket = name.find(" (")
+    lines = [name[:bracket], name[bracket + 1 :]] if 0 < bracket <= longest else [name[:longest], name[longest:]]
+    return [line if len(line) <= longest else line[: longest - 1] + "…" for line in lines]
 
 
 def _svg(figure: Figure, name: str) -> str:

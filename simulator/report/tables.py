@@ -28,15 +28,16 @@ FIXED = {"log_loss": 4, "progressive_log_loss": 4, "auc": 4, "ranking_loss": 4, 
 
 def summary(result: Result) -> str:
     """One row per arm: each measure with its interval and its ratio to the first arm."""
-    heads = "".join(f'<th scope="col">{escape(text)}</th>' for _, text, _ in SUMMARY)
+    titles = ("arm", *(heading for _, heading, _ in SUMMARY), "train time")
+    heads = "".join(f'<th scope="col">{title}</th>' for title in titles)
     base = result.arms[0]
     rows = []
     for arm in result.arms:
-        cells = [_cell(arm, base, name, places) for name, _, places in SUMMARY]
+        cells = [_cell(arm, base, *column) for column in SUMMARY]
         rows.append(f"<tr>{arm_head(arm)}{''.join(cells)}{_seconds(arm, base)}</tr>")
     return (
-        f'<div class="scroll"><table><thead><tr><th scope="col">arm</th>{heads}<th scope="col">train time</th></tr>'
-        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f'<div class="scroll"><table class="summary"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
@@ -73,15 +74,16 @@ def settings(result: Result) -> str:
 
 def arm_head(arm: Arm) -> str:
     """The arm's name as a row heading, and below it the spec to type where that differs."""
-    name, spec = escape(label(arm.spec)), escape(arm.spec)
-    return f'<th scope="row">{name}' + (f" <code>{spec}</code>" if name != spec else "") + "</th>"
+    name, spec = label(arm.spec), arm.spec
+    typed = f" <code>{escape(spec)}</code>" if name != spec else ""
+    unbroken = name.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    return f'<th scope="row">{escape(unbroken)}{typed}</th>'
 
 
-def _cell(arm: Arm, base: Arm, name: str, places: int | None) -> str:
+def _cell(arm: Arm, base: Arm, name: str, heading: str, places: int | None) -> str:
     ratio = None if arm is base else ratio_to(arm, base, name)
-    places_of_ratio = 4 if name in FIXED else 2
-    times = f' <span class="ratio">× {_value(ratio, places_of_ratio)}</span>' if ratio else ""
-    return f"<td>{_value(arm.measures.get(name), places)}{times}</td>"
+    times = f' <span class="ratio">× {_value(ratio, 3 if name in FIXED else 2)}</span>' if ratio else ""
+    return f'<td data-name="{heading}">{_value(arm.measures.get(name), places)}{times}</td>'
 
 
 def _value(value: Interval | None, places: int | None) -> str:
@@ -92,9 +94,9 @@ def _value(value: Interval | None, places: int | None) -> str:
 def _seconds(arm: Arm, base: Arm) -> str:
     own, first = arm.costs.get("train_seconds"), base.costs.get("train_seconds")
     if own is None:
-        return f"<td><b>{DASH}</b></td>"
+        return f'<td data-name="train time"><b>{DASH}</b></td>'
     times = f' <span class="ratio">× <b>{number(own / first, 2)}</b></span>' if first and arm is not base else ""
-    return f"<td><b>{duration(own)}</b>{times}</td>"
+    return f'<td data-name="train time"><b>{duration(own)}</b>{times}</td>'
 
 
 def _pairs(title: str, values: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ JUMP = 0.25
 def swaps(result: Result) -> str:
     """Title of the swap pictures: how often asking twice changes what comes first."""
     if silent(result):
-        return "Not one slate differs"
+        return "Not one slate differs between duplicates"
     shown = [arm for arm in talked_about(result) if "swaps.top1" in arm.measures]
     parts = [f"in {percent(arm.measures['swaps.top1'].mean)} of queries with {label(arm.spec)}" for arm in shown]
     return "Another duplicate changes the first item " + ", ".join(parts) if parts else "Swaps by measure and cause"
@@ -24,7 +24,7 @@ def swaps(result: Result) -> str:
 def differences(result: Result) -> str:
     """Title of the PD pictures: how much of PD can reorder anything."""
     if silent(result):
-        return "Predictions do not differ at all"
+        return "Predictions of duplicates do not differ at all"
     parts = []
     for arm in talked_about(result):
         part, whole = arm.measures.get("pd_ranking"), arm.measures["pd"]
@@ -43,7 +43,7 @@ def generations(result: Result) -> str:
     if max(series) == 0:
         return "Duplicates agree exactly in every generation"
     verb = "rise" if last > 1.1 * first else "fall" if last < 0.9 * first else "stay about level"
-    return f"Pair swaps of {label(spec)} {verb} over the run: {number(first)} at first, {number(last)} at the end"
+    return f"Pair swaps of {label(spec)} {verb} over the run: {percent(first)} at first, {percent(last)} at the end"
 
 
 def plane(result: Result) -> str:
@@ -65,7 +65,7 @@ def activations(result: Result) -> str:
     for arm in talked_about(result):
         if arm.activation is not None:
             step = max(abs(after - before) for before, after in pairwise(arm.activation.gradient))
-            what = f"jumps by {number(step, 2)}" if step > JUMP else "has no jump"
+            what = f"jumps by {number(step, 1)}" if step > JUMP else "has no jump"
             parts.append(f"the gradient of {label(arm.spec)} {what}")
     text = "; ".join(parts) or "activations"
     return text[0].upper() + text[1:]

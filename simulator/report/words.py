@@ -61,9 +61,9 @@ def written(value: Interval | None, places: int | None = None) -> str:
 
 
 def percent(share: float) -> str:
-    """0.189 reads 18.9 %; small shares keep two digits."""
+    """0.189 reads 18.9 % (never broken over two lines); below 1 % two significant digits."""
     value = 100 * share
-    return f"{number(value, 1 if abs(value) >= 1 else None)} %" if value else "0 %"
+    return f"{number(value, 1 if abs(value) >= 1 else max(decimals(value) - 1, 0))}\N{NO-BREAK SPACE}%"
 
 
 def count(value: float) -> str:

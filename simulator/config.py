@@ -146,7 +146,7 @@ class ExperimentConfig:
     """Independent fleets, each with its own initialisation, at least 1. With one, intervals are conditional on its
     initialisation."""
     generations: int = 20
-    """Refreshes from start to end of the learned events, at least 1; each covers a whole number of shuffle windows."""
+    """Refreshes from start to end, at least 2; each but the last covers a whole number of shuffle windows."""
     k: int = 10
     """Length of a slate, 1 to `candidates`."""
     candidates: int = 200
@@ -164,7 +164,7 @@ class ExperimentConfig:
         require(len(self.arms) >= 1, "arms", self.arms, "at least one arm, such as relu")
         require(self.duplicates >= 2, "duplicates", self.duplicates, "at least 2, or there is nothing to compare")
         require(self.fleets >= 1, "fleets", self.fleets, "at least 1")
-        require(self.generations >= 1, "generations", self.generations, "at least 1")
+        require(self.generations >= 2, "generations", self.generations, "at least 2, or nothing is ever refreshed")
         require(self.candidates >= 2, "candidates", self.candidates, "at least 2 items to rank")
         require(1 <= self.k <= self.candidates, "k", self.k, f"from 1 to the number of candidates ({self.candidates})")
         require(self.queries >= 2, "queries", self.queries, "at least 2")

@@ -7,6 +7,7 @@ touching only the rows of the mini-batch. Shapes as in network.py and duplicates
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from simulator.config import NoiseConfig
 from simulator.recommender.duplicates import Duplicates
 from simulator.recommender.network import Segments
 from simulator.recommender.noise import Noise, round_to_bfloat16
-from simulator.types import Batch, Floats
+from simulator.types import Batch, Doubles, Floats
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Learner:
         self.dense_squares = torch.full_like(stack.dense, start)
         self.table_squares = torch.full(stack.embedding.shape[:2], start, device=device)
         self.chunks = 0
+        self._seconds = np.zeros(len(stack))
         self.pending: list[list[Gradient]] = [[] for _ in stack.slabs]
         self._workspace = threading.local()
         if noise.precision == "bfloat16":
@@ -57,9 +59,21 @@ class Learner:
         assert 0 < len(chunk) <= self.chunk_events
         rows = torch.from_numpy(chunk.features).to(self.stack.device)
         labels = torch.from_numpy(chunk.label).to(self.stack.device)
-        logits = self.stack.each_slab(lambda number: self._learn_slab(number, rows, labels))
+        logits: Floats = self.stack.each_slab(lambda number: self._timed(number, rows, labels)).numpy()
         self.chunks += 1
-        return logits.numpy()
+        return logits
+
+    def take_seconds(self) -> Doubles:
+        """[M] compute seconds spent on each model since the last call: of one core on a CPU, of the device on a GPU."""
+        seconds, self._seconds = self._seconds, np.zeros(len(self.stack))
+        return seconds
+
+    def _timed(self, number: int, rows: Tensor, labels: Tensor) -> Tensor:
+        clock = time.thread_time if rows.device.type == "cpu" else time.perf_counter
+        start, slab = clock(), self.stack.slabs[number]
+        logits = self._learn_slab(number, rows, labels).cpu()
+        self._seconds[slab] += (clock() - start) / len(logits)
+        return logits
 
     def _learn_slab(self, number: int, rows: Tensor, labels: Tensor) -> Tensor:
         slab, batch, n = self.stack.slabs[number], self.model.batch, len(labels)

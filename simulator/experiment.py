@@ -1,0 +1,203 @@
+"""The whole story in one process, numbered: learn, refresh, ask, rank, compare, click, and again.
+
+Every duplicate of every arm learns from one log. At each generation the same queries are ranked by all of them, a
+random one answers the user, and what differs between the others is counted. Nothing here depends on the clock, on the
+number of threads, or on where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from simulator.comparison import Comparison, Estimates, Rankings, Shape
+from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
+from simulator.measures.quality import log_loss
+from simulator.randomness import generator
+from simulator.recommender.duplicates import Duplicates, parse_arms
+from simulator.recommender.learner import Learner
+from simulator.recommender.ranking import score_events, score_queries
+from simulator.schedule import Log, Plan
+from simulator.types import Batch, Doubles, Floats, Query, World
+from simulator.world.replay import ReplayWorld
+from simulator.world.stream import SyntheticWorld
+
+PEEK = 2_000
+"""Events just ahead of a generation on which its PD is measured, before they are learned."""
+
+
+def open_world(config: SyntheticConfig | ReplayConfig, seed: int) -> World:
+    """The world of a config. Raises DataError or SettingError where a log cannot be read."""
+    return SyntheticWorld(config, seed) if isinstance(config, SyntheticConfig) else ReplayWorld(config, seed)
+
+
+@dataclass
+class State:
+    """What a run needs besides the learner's weights to stop after a generation and go on."""
+
+    generation: int = 0
+    position: int = 0
+    """Events of the world that were learned."""
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """One entry of `generations` in result.json per generation."""
+    losses: list[float] = field(default_factory=list)
+    """[M] sums of the log loss of each event, scored before it was learned."""
+    scored: int = 0
+    """Events in those sums."""
+    clicks: dict[str, list[float]] = field(default_factory=dict)
+    """Arm -> clicks on each slate that it showed."""
+    compute: list[float] = field(default_factory=list)
+    """[M] compute seconds of each model's learning."""
+    seconds: float = 0.0
+    """Wall-clock seconds of the run so far."""
+
+
+@dataclass(frozen=True)
+class Final:
+    """What the last measurement is made from: the last two generations on new queries and on the held-out events."""
+
+    queries: list[Query]
+    before: Rankings
+    after: Rankings
+    held_out: Batch
+    logits: Floats
+    """[M, n] log-odds of the held-out events."""
+    progressive: Doubles
+    """[M] mean log loss of the last generation's events, scored before they were learned."""
+
+
+class Experiment:
+    """One run of a config on its world."""
+
+    def __init__(self, config: ExperimentConfig, world: World) -> None:
+        self.config, self.world = config, world
+        self.arms = parse_arms(config.arms)
+        self.shape = Shape(len(self.arms), config.fleets, config.duplicates)
+        self.stack = Duplicates(
+            world.schema,
+            self.arms,
+            config.model,
+            config.noise,
+            fleets=config.fleets,
+            duplicates=config.duplicates,
+            seed=config.seed,
+            device=config.device,
+        )
+        self.learner = Learner(self.stack, config.noise, seed=config.seed)
+        self.plan = Plan.of(config, world, self.learner.chunk_events)
+        models = len(self.stack)
+        self.state = State(losses=[0.0] * models, compute=[0.0] * models, clicks={arm.label: [] for arm in self.arms})
+
+    def run(self, progress: Callable[[int], None], checkpoint: Callable[[], None]) -> Final:
+        """Run from wherever `state` stands to the end; returns what the final measurement is made from.
+
+        `progress` is told how many events were learned after each step; `checkpoint` is called after each generation.
+        """
+        log = Log(self.world, self.state.position, self.plan.learned, self.learner.chunk_events)
+        queries, rankings = self._resumed(log)
+        while self.state.generation < self.plan.generations - 1:
+            losses = self._learn(log, self.plan.size, progress)  # 1. learn, each event scored first
+            self.state.generation += 1  # 2. refresh: all duplicates at once
+            again = self._rank(queries) if queries else None  # the same queries, one generation later
+            asked = self._ask()  # 3. ask
+            ranked = self._rank(asked)  # 4. rank
+            self._compare(asked, ranked, queries, rankings, again, losses)  # 5. compare: duplicate, refresh, both
+            log.put_first(self._click(asked, ranked, self.state.clicks))  # 6. click what a random duplicate shows
+            queries, rankings = asked, ranked
+            checkpoint()
+        return self._finish(log, progress)
+
+    def _resumed(self, log: Log) -> tuple[list[Query], Rankings | None]:
+        """The queries of the generation that an interrupted run ended with, asked and clicked once more."""
+        if not self.state.generation:
+            return [], None
+        queries = self._ask()
+        rankings = self._rank(queries)
+        log.put_first(self._click(queries, rankings, {arm.label: [] for arm in self.arms}))
+        return queries, rankings
+
+    def _learn(self, log: Log, events: int | None, progress: Callable[[int], None]) -> Doubles:
+        """Learn `events` of the log (all that is left: None); returns the mean log loss [M] before learning."""
+        sums, count = np.zeros(len(self.stack)), 0
+        while events is None or count < events:
+            chunk = log.take()
+            if chunk is None:
+                break
+            logits = self.learner.learn(chunk)
+            sums += log_loss(logits, chunk.label).sum(axis=1)
+            count += len(chunk)
+            progress(self.state.scored + count)
+        self.state.position = log.position
+        self.state.losses = list(np.add(self.state.losses, sums))
+        self.state.scored += count
+        self.state.compute = list(np.add(self.state.compute, self.learner.take_seconds()))
+        return sums / count
+
+    def _ask(self) -> list[Query]:
+        config = self.config
+        return self.world.queries(config.queries_per_generation, config.candidates, self.state.position, "live")
+
+    def _rank(self, queries: list[Query]) -> Rankings:
+        return Rankings(score_queries(self.stack, queries), queries, self.config.k)
+
+    def _compare(
+        self,
+        asked: list[Query],
+        ranked: Rankings,
+        queries: list[Query],
+        before: Rankings | None,
+        after: Rankings | None,
+        losses: Doubles,
+    ) -> None:
+        """Write down how much results differ at this generation, and what the refresh changed."""
+        ahead = self._peek()
+        logits = score_events(self.stack, ahead.features)
+        now = Comparison(self.shape, asked, ahead.user, repetitions=200, seed=self.config.seed)
+        past = Comparison(self.shape, queries, ahead.user, repetitions=200, seed=self.config.seed)
+        arms: dict[str, Any] = {}
+        for number, arm in enumerate(self.arms):
+            arms[arm.label] = record = {
+                "pd": now.differences(number, logits)["pd"].interval().as_dict(),
+                "swaps": _intervals(now.duplicate_swaps(number, ranked)),
+                "progressive_log_loss": now.progressive(number, losses).interval().as_dict(),
+            }
+            if before and after:
+                record["refresh_swaps"] = _intervals(past.refresh_swaps(number, before, after))
+                record["both_swaps"] = _intervals(past.both_swaps(number, before, after))
+        self.state.records.append({"generation": self.state.generation, "events": self.state.scored, "arms": arms})
+
+    def _peek(self) -> Batch:
+        """The events just ahead, which nobody has learned from yet."""
+        start = self.state.position
+        return next(self.world.batches(PEEK, start, min(start + PEEK, self.plan.learned)))
+
+    def _click(self, queries: list[Query], rankings: Rankings, clicks: dict[str, list[float]]) -> list[Batch]:
+        """A random model answers each query and its user clicks; returns what is learned from it."""
+        feedback: list[Batch] = []
+        for number, query in enumerate(queries):
+            model = int(generator(self.config.seed, "route", query.id).integers(len(self.stack)))
+            items = rankings.slates[model, number]
+            clicked = self.world.click(query, items, "live")
+            clicks[self.arms[self.stack.members[model].arm].label].append(float(clicked.sum()))
+            shown = self.world.feedback(query, items, clicked)
+            feedback += [shown] if shown is not None else []
+        return feedback
+
+    def _finish(self, log: Log, progress: Callable[[int], None]) -> Final:
+        """Learn what is left, with new queries ranked before and after, and score the held-out events."""
+        config, start = self.config, self.plan.learned
+        queries = self.world.queries(config.queries, config.candidates, start, "final")
+        before = self._rank(queries)
+        losses = self._learn(log, None, progress)
+        self.state.generation += 1
+        held_out = Batch.concatenate(list(self.world.batches(self.plan.held_out, start, start + self.plan.held_out)))
+        return Final(
+            queries, before, self._rank(queries), held_out, score_events(self.stack, held_out.features), losses
+        )
+
+
+def _intervals(estimates: Estimates) -> dict[str, Any]:
+    return {name: estimate.interval().as_dict() for name, estimate in estimates.items()}

@@ -26,6 +26,7 @@ LAYERS: list[set[str]] = [
     {"randomness", "types", "config", "process"},
     {"world", "recommender", "measures", "presets"},
     {"store"},
+    {"comparison", "schedule"},
     {"experiment", "report"},
     {"cli"},
     {"__main__"},

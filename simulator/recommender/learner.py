@@ -154,9 +154,10 @@ class Learner:
             for position, draws in enumerate(rounding):
                 dense[position] = round_to_bfloat16(dense[position], draws)
         table.index_copy_(0, rows, vectors)
+        self.stack.embedding[slab, 0] = 0  # padding, also where a single-valued field has no value
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that learning needs to go on from here, as named tensors on the CPU."""
+        """Everything that learning needs to go on from here, copied to named tensors on the CPU."""
         state = {
             "embedding": self.stack.embedding,
             "dense": self.stack.dense,
@@ -169,7 +170,7 @@ class Learner:
                 name = f"pending.{number}.{position}"
                 state[f"{name}.dense"], state[f"{name}.table"] = gradient.dense, gradient.table
                 state[f"{name}.rows"], state[f"{name}.due"] = gradient.rows, torch.tensor([gradient.due])
-        return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+        return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on from what `state` returned, on a learner made with the same settings."""

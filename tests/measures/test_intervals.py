@@ -125,6 +125,24 @@ def test_additive_duplicates_give_the_interval_of_their_mean() -> None:
     assert got.high - got.mean == pytest.approx(half, rel=0.03)
 
 
+def test_noise_is_counted_once() -> None:
+    """Pure noise is in the spread of fleets and in that of users: the interval is that of the fleets' means alone."""
+    draw = np.random.default_rng(0)
+    squares = []
+    for seed in range(40):
+        values = 1 + draw.normal(size=(6, 2, 300))
+        squares.append(Resamples(6, 2, 300, 400, seed).models(values, np.ones(300)).half_width() ** 2)
+    expected = student.ppf(0.975, 5) ** 2 / (6 * 2 * 300)
+    assert np.mean(squares) == pytest.approx(expected, rel=0.25)
+
+
+def test_fleets_that_agree_by_chance_leave_the_spread_between_users() -> None:
+    users = np.random.default_rng(0).random(400)
+    values = np.stack([users, users[::-1]])[:, None]  # equal means, unrelated users
+    half = Resamples(2, 2, 400).pairs(values, np.ones(400)).half_width()
+    assert half == pytest.approx(1.96 * values.mean(axis=0).std() / 20, rel=0.1)
+
+
 def test_ordered_pairs_agree_with_unordered_ones_where_the_measure_is_symmetric() -> None:
     draw = np.random.default_rng(0)
     for fleets in (1, 3):

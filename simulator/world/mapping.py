@@ -23,6 +23,7 @@ empty cell is unknown. In Parquet, lists are multi-valued (any separator will do
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,9 +131,8 @@ def _distinct(mapping: Mapping) -> None:
             raise _fault(mapping.path, column, f"column {column!r} is named twice; give each column one meaning")
     for feature in mapping.features:
         if feature.column in ("user", "item"):
-            raise _fault(
-                mapping.path, "features", f"feature {feature.column!r} clashes with the {feature.column} itself; rename"
-            )
+            message = f"feature {feature.column!r} has the name of the {feature.column} itself; rename the column"
+            raise _fault(mapping.path, feature.column, message)
 
 
 def _expected(key: str) -> str:
@@ -149,9 +149,8 @@ def _known(path: Path, given: dict[str, Any], keys: tuple[str, ...], prefix: str
 
 
 def _fault(path: Path, word: str, message: str) -> DataError:
-    """The error with the first line that holds the word (TOML readers do not keep line numbers)."""
+    """The error with the last line that holds the word: TOML readers keep no line numbers, features come last."""
+    pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
     lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        if word in line.split("#")[0]:
-            return DataError(f"{path}:{number}: {message}")
-    return DataError(f"{path}: {message}")
+    places = [number for number, line in enumerate(lines, start=1) if pattern.search(line.split("#")[0])]
+    return DataError(f"{path}:{places[-1]}: {message}" if places else f"{path}: {message}")

@@ -1,0 +1,19 @@
+"""What several test packages share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def movietweetings() -> Path:
+    """The real log, in the folder named by FLICKER_DATA or ../shared/data; tests skip where there is none."""
+    folder = Path(os.environ.get("FLICKER_DATA", ROOT.parent / "shared" / "data")) / "movietweetings-100k"
+    if not folder.is_dir():
+        pytest.skip(f"no real log at {folder}; set FLICKER_DATA to the folder that holds movietweetings-100k")
+    return folder

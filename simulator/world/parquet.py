@@ -60,8 +60,9 @@ class ParquetReader:
         self._path, self._row = path, row
         with _damage_named(path):
             self._arrow = _pyarrow(path)
-            # without pre_buffer: it would hold a whole row group, which may be the whole log
+            # Without pre_buffer: it would hold a whole row group, which may be the whole log
             self._file = self._arrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+            self._check_kinds(wanted)
             groups = self._file.metadata.num_row_groups
             starts = np.cumsum([0] + [self._file.metadata.row_group(group).num_rows for group in range(groups)])
             first = min(int(np.searchsorted(starts, row, side="right")) - 1, groups)
@@ -71,10 +72,20 @@ class ParquetReader:
 
     def _skip(self, rows: int) -> None:
         """Passes over the rows of the first row group that come before the position."""
-        while rows > 0:
-            rows -= len(batch := next(self._batches))
+        while rows > 0 and (batch := next(self._batches, None)) is not None:
+            rows -= len(batch)
             if rows < 0:
                 self._pending = self._arrow.Table.from_batches([batch.slice(len(batch) + rows)])
+
+    def _check_kinds(self, wanted: Sequence[str]) -> None:
+        """DataError for a column of structures or maps."""
+        kinds = self._arrow.types
+        for name in wanted:
+            kind = self._file.schema_arrow.field(name).type
+            value = kind.value_type if kinds.is_list(kind) or kinds.is_large_list(kind) else kind
+            if kinds.is_nested(value):
+                way_out = "columns may hold texts, numbers, timestamps and lists of them"
+                raise DataError(f"{self._path}: column {name!r} holds {kind}; {way_out}")
 
     @property
     def position(self) -> Position:

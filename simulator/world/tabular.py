@@ -81,7 +81,11 @@ class FileRows:
         """The blocks of the scan from number `first` on."""
         if first >= len(self._places):
             return
-        with closing(self.table.open(self.mapping.columns, self._places[first][0])) as reader:
+        try:
+            opened = self.table.open(self.mapping.columns, self._places[first][0])
+        except OSError as error:
+            raise _changed(self.table.path) from error
+        with closing(opened) as reader:
             for _, count in self._places[first:]:
                 if (chunk := reader.read(count)) is None:
                     raise _changed(self.table.path)

@@ -166,6 +166,14 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
         world_of(tmp_path / "map.toml")
 
 
+def test_a_parquet_column_of_structures_is_refused(tmp_path: Path) -> None:
+    columns = dict(zip(HEADER, map(list, zip(*rows_of(100), strict=True)), strict=True))
+    pyarrow.parquet.write_table(pyarrow.table({**columns, "tags": [[{"a": 1}]] * 100}), tmp_path / "log.parquet")
+    (tmp_path / "map.toml").write_text(MAPPING.format(log="log.parquet", more=""))
+    with pytest.raises(DataError, match=r"log.parquet: column 'tags' holds list<.*; columns may hold"):
+        world_of(tmp_path / "map.toml")
+
+
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "map.toml").write_text(MAPPING.format(log="log.parquet", more=""))
     (tmp_path / "log.parquet").write_bytes(b"")
@@ -245,6 +253,9 @@ def test_a_log_that_changes_between_the_passes_is_noticed(tmp_path: Path) -> Non
     world = world_of(written(tmp_path, rows))
     rows[299][1] = "somebody else"
     written(tmp_path, rows)
+    with pytest.raises(DataError, match="log.csv: changed while it was being read"):
+        whole(world)
+    (tmp_path / "log.csv").unlink()
     with pytest.raises(DataError, match="log.csv: changed while it was being read"):
         whole(world)
 

@@ -22,7 +22,7 @@ MIXED = Schema(
 SINGLE = Schema((Field("user", "user", 9), Field("item", "item", 11)))
 """Single-valued fields only: another code path, without pooling."""
 
-MODEL = ModelConfig(dim=5, hidden=(12, 7), batch=8)
+MODEL = ModelConfig(dim=5, hidden=(24, 15), batch=8)
 
 
 def make_events(schema: Schema, count: int, seed: int = 0, start: int = 0) -> Batch:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.integrate import quad
+from scipy.integrate import quad  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from simulator.errors import SettingError

@@ -2,7 +2,9 @@
 either the whole snapshot or none.
 
     FOLDER/weights.safetensors    the named tensors
-    FOLDER/manifest.json          {"format": 1, "sha256": ..., "tensors": {name: shape}, "about": {...}}
+    FOLDER/manifest.json          {"format": 1, "sha256": ..., "tensors": {name: shape}, "about": {...}, "digest": ...}
+
+`sha256` is of the weights, `digest` of the manifest's other entries: a damaged `about` must not pass either.
 """
 
 from __future__ import annotations
@@ -39,11 +41,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_snapshot(folder: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write tensors, then the manifest that makes them valid. `about` says whose they are."""
+    """Write tensors, then the manifest that makes them valid; `about` says whose they are (arm, duplicate, ...)."""
     folder.mkdir(parents=True, exist_ok=True)
     content = save(tensors)
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     manifest = {"format": FORMAT, "sha256": hashlib.sha256(content).hexdigest(), "tensors": shapes, "about": about}
+    manifest["digest"] = _digest(manifest)
     write_atomically(folder / WEIGHTS, content)
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
@@ -53,24 +56,41 @@ def read_snapshot(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises ResultError where a file is missing, its digest differs, or a tensor has another shape than announced.
     """
+    manifest, weights = _read_manifest(folder / MANIFEST), folder / WEIGHTS
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        content = (folder / WEIGHTS).read_bytes()
-        expected, shapes, about = manifest["sha256"], manifest["tensors"], manifest["about"]
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise ResultError(f"{folder}: no readable snapshot ({problem}): publish it again") from None
-    if manifest.get("format") != FORMAT:
-        raise ResultError(f"{folder / MANIFEST}: format = {manifest.get('format')}: this version reads format {FORMAT}")
-    found = hashlib.sha256(content).hexdigest()
+        content = weights.read_bytes()
+    except OSError as problem:
+        raise ResultError(f"{weights}: {problem.strerror}: publish the snapshot again") from None
+    found, expected = hashlib.sha256(content).hexdigest(), manifest["sha256"]
     if found != expected:
-        raise ResultError(
-            f"{folder / WEIGHTS}: sha256 = {found[:12]}..., expected {expected[:12]}...: the file is damaged"
-        )
+        raise ResultError(f"{weights}: sha256 = {found[:12]}..., expected {expected[:12]}...: the file is damaged")
     try:
         tensors = load(content)
     except SafetensorError as problem:
-        raise ResultError(f"{folder / WEIGHTS}: {problem}: the file is damaged") from None
-    actual = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    if actual != shapes:
-        raise ResultError(f"{folder / WEIGHTS}: shapes = {actual}, expected {shapes}: publish it again")
-    return tensors, about
+        raise ResultError(f"{weights}: {problem}: the file is damaged") from None
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    if shapes != manifest["tensors"]:
+        raise ResultError(f"{weights}: shapes = {shapes}, expected {manifest['tensors']}: publish the snapshot again")
+    return tensors, manifest["about"]
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """What a manifest says, if it is whole."""
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+    except OSError as problem:
+        raise ResultError(f"{path}: {problem.strerror}: publish the snapshot again") from None
+    except ValueError as problem:
+        raise ResultError(f"{path}: {problem}: the file is damaged") from None
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise ResultError(f"{path}: format = {found}: this version reads format {FORMAT}")
+    if manifest.get("digest") != _digest(manifest):
+        raise ResultError(f"{path}: its entries do not match their digest: the file is damaged")
+    return manifest
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 of all other entries of a manifest, whatever their order and spacing."""
+    entries = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()

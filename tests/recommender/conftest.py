@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+import pytest
+import torch
 
 from simulator.config import NO_NOISE, ModelConfig, NoiseConfig
 from simulator.randomness import generator
@@ -23,6 +27,15 @@ SINGLE = Schema((Field("user", "user", 9), Field("item", "item", 11)))
 """Single-valued fields only: another code path, without pooling."""
 
 MODEL = ModelConfig(dim=5, hidden=(24, 15), batch=8)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread_per_operation() -> Iterator[None]:
+    """Operations as small as these lose a hundredfold by being shared between threads on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def make_events(schema: Schema, count: int, seed: int = 0, start: int = 0) -> Batch:

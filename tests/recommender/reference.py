@@ -99,7 +99,7 @@ class LoneLearner:
     def __init__(self, schema: Schema, config: ModelConfig, spec: str, table: Tensor, dense: dict[str, Tensor]) -> None:
         """Starts from one model's table [V, D] and its dense parameters by name; copies both to float64."""
         self.schema, self.config, self.function = schema, config, FORMULAS[spec]
-        self.embedding = nn.Embedding(*table.shape, padding_idx=0, _weight=table.double().clone())
+        self.embedding = nn.Embedding(len(table), config.dim, padding_idx=0, _weight=table.double().clone())
         self.dense = {name: nn.Parameter(value.double().clone()) for name, value in dense.items()}
         self.optimizer = torch.optim.Adagrad(
             self.dense.values(),
@@ -126,8 +126,7 @@ class LoneLearner:
             parameter.grad = gradient
         self.optimizer.step()
         with torch.no_grad():
-            touched = rows.unique()
-            touched = touched[touched > 0]
+            touched = torch.tensor(sorted({int(row) for row in rows.flatten()} - {0}))
             gradient = gradients[0][touched]
             self.squares[touched] += (gradient**2).mean(1)
             step = gradient / self.squares[touched].sqrt().unsqueeze(1)

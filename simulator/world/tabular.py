@@ -142,7 +142,7 @@ class MappedLog:
         for rows in source.scan():
             self._learn(rows)
         if not len(self._users):
-            left_out = f" but {damage.skipped} damaged ones" if damage.skipped else ""
+            left_out = f" ({damage.skipped} damaged ones left out)" if damage.skipped else ""
             raise DataError(f"{mapping.log}: no rows in it{left_out}; give a log with at least one row")
         self.encoder: Encoder = assemble(len(self._users), len(self._items), self._features)
 

@@ -13,9 +13,10 @@ import pytest
 from simulator.config import ReplayConfig
 from simulator.errors import SettingError
 from simulator.types import Batch, Query, World
+from simulator.world.negatives import negatives
 from simulator.world.replay import ReplayWorld
 
-HORIZON, RECENT, SEED = 40.0, 150, 5
+HORIZON, RECENT, SEED, BLOCK = 40.0, 150, 5, 64
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ def labelled(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labelled: bool) -> ReplayWorld:
-    """The log as a world, in blocks so short that everything crosses their borders."""
-    monkeypatch.setattr("simulator.world.tabular.BLOCK", 64)
+    """The log as a world, in blocks and a range of queries so short that everything crosses their borders."""
+    monkeypatch.setattr("simulator.world.tabular.BLOCK", BLOCK)
+    monkeypatch.setattr("simulator.world.replay.QUERY_EVENTS", 400)
     return build(tmp_path, labelled)
 
 
@@ -100,6 +102,19 @@ def test_events_are_the_rows_each_followed_by_its_negatives(world: ReplayWorld, 
     number = {name: n for n, name in enumerate(dict.fromkeys(row.device for row in ROWS))}
     expected = [world.schema.first_row("device") + number[row.device] for row in ROWS for _ in range(step)]
     assert device.tolist() == expected
+
+
+def test_negatives_know_all_that_came_before_their_block(world: ReplayWorld, labelled: bool) -> None:
+    if labelled:
+        assert not np.array_equal(whole(world).label, np.ones(len(ROWS)))  # as recorded, nothing is sampled
+        return
+    items = np.array([row.item for row in ROWS])
+    drawn = whole(world).item.reshape(-1, 4)[:, 1:]
+    for block, start in enumerate(range(0, len(ROWS), BLOCK)):
+        before, here = items[:start], slice(start, start + BLOCK)
+        known = len(set(before.tolist()))
+        expected = negatives(items[here], before[-RECENT:], known, RECENT, 3, SEED, block)
+        assert np.array_equal(drawn[here], expected)
 
 
 def test_any_split_gives_the_same_events(world: ReplayWorld, tmp_path: Path, labelled: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulator.config import SyntheticConfig
 from simulator.randomness import generator
@@ -81,7 +82,7 @@ class Catalog:
             item[again] = self.popularity.draw(rng.random(len(again)))
         return item
 
-    def _absent(self, item: Ints, time: Doubles) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _absent(self, item: Ints, time: Doubles) -> NDArray[np.bool_]:
         return (time < self.arrival[item]) | (time >= self.departure[item])
 
 

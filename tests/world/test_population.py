@@ -1,0 +1,76 @@
+"""Users, items and the click model of the synthetic world, each against its stated formula."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+from simulator.config import SyntheticConfig
+from simulator.world.audience import Audience
+from simulator.world.catalog import Catalog
+from simulator.world.clicks import ClickModel, examination
+from simulator.world.stream import SPAN
+from simulator.world.tastes import TASTES
+from simulator.world.zipf import Zipf
+from tests.world.synthetic_checks import CONFIG
+
+
+def test_tags_are_distinct_one_to_three_and_padded_last() -> None:
+    tags = Catalog(CONFIG, 3, SPAN).tags
+    filled = (tags >= 0).sum(1)
+    assert set(filled) == {1, 2, 3}
+    for row, count in zip(tags, filled, strict=True):
+        assert (row[:count] >= 0).all() and (row[count:] == -1).all() and len(set(row[:count])) == count
+
+
+def test_the_click_model_is_the_stated_formula() -> None:
+    rng = np.random.default_rng(0)
+    tastes = [rng.standard_normal((3_000, TASTES), dtype=np.float32) for _ in range(3)]
+    model = ClickModel(np.random.default_rng(1), *tastes)
+    log_odds = model.log_odds(*tastes).astype(np.float64)
+    assert log_odds.std() == pytest.approx(2, rel=1e-3)
+    p = model.probability(*tastes)
+    np.testing.assert_allclose(p, 1 / (1 + np.exp(-log_odds)), rtol=1e-5)
+    assert p.mean() == pytest.approx(0.4, abs=1e-4)
+
+
+def test_examination_is_one_at_the_top_and_falls_as_a_power() -> None:
+    np.testing.assert_allclose(examination(np.array([1, 4, 9]), 0.5), [1, 1 / 2, 1 / 3])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_zipf_draws_have_the_slope_and_the_shares(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    zipf = Zipf(rng, 1_000, 0.8)
+    weight = np.arange(1, 1_001) ** -0.8
+    np.testing.assert_allclose(np.sort(zipf.share)[::-1], weight / weight.sum())
+    counts = np.bincount(zipf.draw(rng.random(400_000)), minlength=1_000)
+    statistic = ((counts - 400_000 * zipf.share) ** 2 / (400_000 * zipf.share)).sum()
+    assert 1e-6 < chi2.sf(statistic, 999) < 1 - 1e-6
+    top = np.sort(counts)[::-1][:100]
+    slope = np.polyfit(np.log(np.arange(1, 101)), np.log(top), 1)[0]
+    assert slope == pytest.approx(-0.8, abs=0.05)
+    assert zipf.draw(np.array([0.0, 1 - 2**-53])).tolist() == [0, 999]
+
+
+def test_tastes_stand_still_without_drift_and_move_by_the_stated_share_with_it() -> None:
+    users, start, end = np.arange(5_000), np.zeros(5_000), np.full(5_000, SPAN)
+    for drift in (0.0, 0.2, 1.0):
+        audience = Audience(SyntheticConfig(users=5_000, drift=drift), 2, SPAN)
+        first, half, last = (audience.taste(users, time) for time in (start, end / 2, end))
+        assert np.sqrt(((last - first) ** 2).mean()) == pytest.approx(drift, rel=0.05, abs=1e-12)
+        assert np.sqrt(((half - first) ** 2).mean()) == pytest.approx(drift / 2, rel=0.15, abs=1e-12)  # arc, chord
+        assert last.std() == pytest.approx(first.std(), rel=0.1)
+
+
+def test_absent_items_leave_the_shares_of_the_others_alone() -> None:
+    catalog = Catalog(replace(CONFIG, items=50, turnover=0.9), 1, SPAN)
+    time = SPAN / 3
+    counts = np.bincount(catalog.draw(np.random.default_rng(0), np.full(200_000, time)), minlength=50)
+    present = catalog.present(time)
+    assert 0 < len(present) < 50 and counts[present].sum() == 200_000
+    expected = 200_000 * catalog.popularity.share[present] / catalog.popularity.share[present].sum()
+    assert 1e-6 < chi2.sf(((counts[present] - expected) ** 2 / expected).sum(), len(present) - 1) < 1 - 1e-6

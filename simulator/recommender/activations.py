@@ -205,8 +205,8 @@ def activation(spec: str) -> Activation:
             values[key] = float(text)
         except ValueError:
             raise SettingError(f"{name}: {key}", text, "a number, such as 0.5") from None
-        if not math.isfinite(values[key]):
-            raise SettingError(f"{name}: {key}", text, "a finite number")
+        if not (values[key] == 0 or 1e-6 <= abs(values[key]) <= 1e6):  # beyond that float32 overflows
+            raise SettingError(f"{name}: {key}", text, "a finite number: 0, or between 1e-6 and 1e6 in size")
     return make(**values)
 
 

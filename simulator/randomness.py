@@ -12,4 +12,6 @@ def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
 
     The same arguments give the same stream on every machine; it does not matter what else was drawn before.
     """
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), *index])))
+    # the number of indices is part of the key, since NumPy reads missing trailing words as zeros
+    key = [seed, zlib.crc32(purpose.encode()), len(index), *index]
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from simulator.errors import ResultError
 from simulator.report.page import page
 from simulator.report.result import read_result
 
@@ -23,10 +24,13 @@ def write_report(folder: Path) -> Path:
     """Draw `folder`/report.html from `folder`/result.json and `folder`/config.json; returns its path.
 
     The same two files always give the same page. A page that was there before is replaced in one step.
-    Raises ResultError where one of the files is missing, damaged or of another schema.
+    Raises ResultError where one of the files is missing, damaged or of another schema, or the page cannot be written.
     """
     html = page(read_result(folder))
     target, unfinished = folder / "report.html", folder / "report.html.part"
-    unfinished.write_text(html, encoding="utf-8")
-    unfinished.replace(target)
+    try:
+        unfinished.write_text(html, encoding="utf-8")
+        unfinished.replace(target)
+    except OSError as error:
+        raise ResultError(f"{target}: {(error.strerror or str(error)).lower()}: make the folder writable") from None
     return target

@@ -86,11 +86,14 @@ class Result:
 
 def read_result(folder: Path) -> Result:
     """Read a result folder. Raises ResultError naming the file, what is wrong with it, and the way out."""
-    path = folder / "result.json"
-    raw, config = _load(path), _load(folder / "config.json")
+    results, settings = folder / "result.json", folder / "config.json"
+    raw, config = _load(results), _load(settings)
     if raw.get("schema") != SCHEMA:
-        raise ResultError(f"{path}: schema = {raw.get('schema')!r}: this version of flicker reads schema {SCHEMA}")
+        raise ResultError(f"{results}: schema = {raw.get('schema')!r}: this version of flicker reads schema {SCHEMA}")
+    path = settings
     try:
+        parts = {name: _typed(config, name, dict) for name in ("config", "versions", "machine")}
+        path = results
         arms = [_arm(spec, values) for spec, values in _typed(raw, "arms", dict).items()]
         if not arms:
             raise _Damage("arms: empty")
@@ -98,14 +101,12 @@ def read_result(folder: Path) -> Result:
             world=_typed(raw, "world", dict),
             arms=arms,
             generations=[_generation(i, g) for i, g in enumerate(_typed(raw, "generations", list))],
-            notes=[str(note) for note in raw.get("notes") or []],
-            seconds=_number(raw.get("seconds", 0), "seconds"),
-            peak_memory_bytes=_number(raw.get("peak_memory_bytes", 0), "peak_memory_bytes"),
+            notes=[str(note) for note in _typed(raw, "notes", list)],
+            seconds=_number(raw.get("seconds"), "seconds"),
+            peak_memory_bytes=_number(raw.get("peak_memory_bytes"), "peak_memory_bytes"),
             flicker=str(raw.get("flicker", "")),
-            config=_typed(config, "config", dict, "config.json: "),
-            versions=_typed(config, "versions", dict, "config.json: "),
-            machine=_typed(config, "machine", dict, "config.json: "),
             command=str(config.get("command", "")),
+            **parts,
         )
     except _Damage as damage:
         raise ResultError(f"{path}: {damage}: the file is damaged; run `flicker run` again") from None
@@ -131,9 +132,9 @@ def _load(path: Path) -> dict[str, Any]:
     return value
 
 
-def _typed(parent: dict[str, Any], key: str, kind: type, where: str = "") -> Any:
+def _typed(parent: dict[str, Any], key: str, kind: type) -> Any:
     if not isinstance(parent.get(key), kind):
-        raise _Damage(f"{where}{key}: missing or not a JSON {'object' if kind is dict else 'array'}")
+        raise _Damage(f"{key}: missing or not a JSON {'object' if kind is dict else 'array'}")
     return parent[key]
 
 

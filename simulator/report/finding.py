@@ -22,7 +22,7 @@ def compared(ratio: Interval | None) -> Literal["less", "more", "unclear"]:
 
 def ratio_to(arm: Arm, base: Arm, name: str) -> Interval | None:
     """The run's ratio of a measure, or that of the means (no interval) where the run gave none; None for x/0."""
-    given = arm.ratios.get(name.removeprefix("swaps."))
+    given = arm.ratios.get(name.removeprefix("swaps.").replace("_swaps.", "_"))
     if given is not None or arm is base:
         return given if arm is not base else Interval(1, 1, 1)
     if name not in arm.measures or name not in base.measures or base.measures[name].mean == 0:

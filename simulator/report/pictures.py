@@ -216,7 +216,7 @@ def _name_rows(axes: Axes, arms: list[Arm]) -> None:
         for place, text in enumerate(lines):
             down = (place - (len(lines) - 1) / 2) * 10  # points
             where: Any = ("axes fraction", "data")
-            offset: Any = {"xytext": (-7, -down), "textcoords": "offset points", "ha": "right", "va": "center"}
+            offset: Any = {"xytext": (-8, -down), "textcoords": "offset points", "ha": "right", "va": "center"}
             axes.annotate(text, (0, index), xycoords=where, annotation_clip=False, **offset)
 
 

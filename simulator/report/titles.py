@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from simulator.report.finding import silent, talked_about
-from simulator.report.result import Result
+from simulator.report.finding import compared, ratio_to, silent, talked_about
+from simulator.report.result import Arm, Result
 from simulator.report.words import label, number, percent
 
 JUMP = 0.25
@@ -47,16 +47,26 @@ def generations(result: Result) -> str:
 
 
 def plane(result: Result) -> str:
-    """Title of the PD-against-loss plane: is one arm lowest on both axes?"""
+    """Title of the PD-against-loss plane: is one arm lowest on both axes, and beyond doubt?"""
     if len(result.arms) == 1:
         return "One arm is one point: add arms to see a trade-off"
     steady = min(result.arms, key=lambda arm: arm.measures["pd"].mean)
     accurate = min(result.arms, key=lambda arm: arm.measures["log_loss"].mean)
     if len({arm.measures["pd"].mean for arm in result.arms}) == 1:
         return f"All arms have the same PD; {label(accurate.spec)} has the lowest log loss"
+    clear = _clearly_lowest(result, steady, "pd") and _clearly_lowest(result, accurate, "log_loss")
+    doubt = "" if clear else ", but the intervals of ratios include 1"
     if steady is accurate:
-        return f"{label(steady.spec)} has both the lowest PD and the lowest log loss"
-    return f"A trade-off: {label(steady.spec)} has the lowest PD, {label(accurate.spec)} the lowest log loss"
+        return f"{label(steady.spec)} has both the lowest PD and the lowest log loss{doubt}"
+    return f"A trade-off: {label(steady.spec)} has the lowest PD, {label(accurate.spec)} the lowest log loss{doubt}"
+
+
+def _clearly_lowest(result: Result, arm: Arm, name: str) -> bool:
+    """Whether an arm is below the first one beyond doubt; of the first arm, whether all others are above it."""
+    base, *others = result.arms
+    if arm is base:
+        return all(compared(ratio_to(other, base, name)) == "more" for other in others)
+    return compared(ratio_to(arm, base, name)) == "less"
 
 
 def activations(result: Result) -> str:

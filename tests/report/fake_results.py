@@ -44,7 +44,7 @@ def fake_arm(spec: str, factor: float, loss: float, wide: float = 0.12) -> Json:
         "train_seconds": 41.27,
         "events_per_second": 21_807.0,
         "parameters": 1_248_321,
-        "ratio": {name: spread(factor, wide) for name in ("pd", *MEASURES)}
+        "ratio": {name: spread(factor, wide) for name in ("pd", *MEASURES, "refresh_pair")}
         | {"log_loss": spread(loss / 0.4315, 0.001), "auc": spread(1.002, 0.001), "ranking_loss": spread(0.99, 0.001)},
         "activation": {"name": spec, "x": x.tolist(), "y": y.tolist(), "gradient": gradient.tolist()},
     }

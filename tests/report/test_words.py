@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from simulator.report import titles
 from simulator.report.finding import headline
 from simulator.report.result import Interval, read_result
 from simulator.report.words import interval, label, number, percent
@@ -60,3 +61,28 @@ def test_intervals_percents_and_names_for_people() -> None:
     assert [plain(percent(share)) for share in (0, 0.1894, 0.0065, 0.00012)] == ["0 %", "18.9 %", "0.65 %", "0.012 %"]
     assert label("gsmelu:alpha=1,beta=2#3") == "gSmeLU (alpha = 1, beta = 2) #3"
     assert label("<b>") == "<b>"
+
+
+@pytest.mark.parametrize(
+    ("arms", "wide", "expected"),
+    [
+        ({"relu": (1, 0.43), "gelu": (0.5, 0.42)}, 0.1, "GELU has both the lowest PD and the lowest log loss"),
+        (
+            {"relu": (1, 0.43), "gelu": (0.5, 0.44)},
+            0.1,
+            "A trade-off: GELU has the lowest PD, ReLU the lowest log loss",
+        ),
+        ({"relu": (1, 0.43), "gelu": (0.9, 0.42)}, 0.3, "GELU has both .*, but the intervals of ratios include 1"),
+        ({"relu": (1, 0.43), "gelu": (1.1, 0.44)}, 0.3, "ReLU has both .*, but the intervals of ratios include 1"),
+        ({"relu": (1, 0.43)}, 0.1, "One arm is one point"),
+    ],
+)
+def test_plane_title_doubts_overlap(
+    tmp_path: Path, arms: dict[str, tuple[float, float]], wide: float, expected: str
+) -> None:
+    result = fake_result(arms, 2, wide)
+    for spec, (_, loss) in arms.items():
+        result["arms"][spec]["ratio"]["log_loss"] = spread(loss / 0.43, 0.001)
+    assert re.fullmatch(
+        expected + ".*" * expected.startswith("One"), titles.plane(read_result(write(tmp_path, result)))
+    )

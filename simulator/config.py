@@ -79,9 +79,9 @@ class ModelConfig:
     """Widths of the hidden layers, at least one, each 1 to 8,192."""
     norm: Literal["none", "before", "after", "weight"] = "after"
     """Layer norm before or after the activation, or weights of unit length per neuron (`weight`), or none."""
-    learning_rate: float = 0.03
+    learning_rate: float = 0.005
     """Adagrad's step size, more than 0."""
-    initial_accumulator: float = 0.1
+    initial_accumulator: float = 0.00001
     """Adagrad's sum of squares at the start, more than 0: larger means smaller first steps."""
     batch: int = 512
     """Events per mini-batch, at least 1."""

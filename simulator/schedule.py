@@ -26,6 +26,8 @@ class Plan:
     """Events of the log per generation, feedback included; a whole number of shuffle windows."""
     generations: int
     """The last one takes what is left."""
+    total: int
+    """Events of the log that are learned in all, feedback included."""
 
     @staticmethod
     def of(config: ExperimentConfig, world: World, chunk: int) -> Plan:
@@ -37,7 +39,8 @@ class Plan:
         if learned <= size:
             way_out = f"more than {size * 10 // 9}, or a smaller batch ({config.model.batch}), window or feedback"
             raise SettingError("events", world.events, f"too few for two generations: {way_out}")
-        return Plan(learned, held_out, size, max(2, 1 + round((learned - size) / (size - feedback))))
+        generations = max(2, 1 + round((learned - size) / (size - feedback)))
+        return Plan(learned, held_out, size, generations, learned + feedback * (generations - 1))
 
 
 class Log:

@@ -28,6 +28,7 @@ LAYERS: list[set[str]] = [
     {"store"},
     {"comparison", "schedule"},
     {"experiment", "report"},
+    {"folder", "outcome", "flags", "terminal"},
     {"cli"},
     {"__main__"},
 ]

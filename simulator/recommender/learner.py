@@ -104,7 +104,8 @@ class Learner:
         shares = stack.pooling.weights(rows)
         x = stack.pooling.forward(stack.vectors(slab, rows), shares)
         logits, tape = stack.network.forward(x, weights, segments)
-        slope = (torch.sigmoid(logits) - labels).div_(labels.shape[1])
+        # each event weighs 1 / batch, also in a shorter mini-batch at the end, whose few events would shake the model
+        slope = (torch.sigmoid(logits) - labels).div_(self.model.batch)
         if lost.any():
             slope[torch.from_numpy(lost).to(slope.device)] = 0  # a zero gradient leaves Adagrad where it is
         dense = torch.zeros_like(stack.dense[slab])

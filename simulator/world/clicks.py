@@ -13,12 +13,12 @@ from simulator.types import Doubles, Floats, Ints
 from simulator.world.tastes import TASTES
 
 HIDDEN = 48
-GAIN = 1.5
+GAIN = 2.5
 """Spread of the input of the hidden units: large enough that tanh bends and tastes interact."""
 SPREAD = 2.0
 """Standard deviation of the true log-odds over impressions."""
 BASE_RATE = 0.4
-"""Mean true click probability over impressions, before position bias; with the default bias 0.27 of them are clicked."""
+"""Mean true click probability over impressions, before position bias; the default bias leaves 0.27 of them clicked."""
 
 
 class ClickModel:

@@ -1,0 +1,5 @@
+"""`python -m simulator` is `flicker`."""
+
+from simulator.cli import main
+
+main()

@@ -1,0 +1,107 @@
+"""The flags of `flicker run`: help and ranges come from the docstrings in config.py, defaults from the preset."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
+from simulator.errors import FlickerError, SettingError
+from simulator.presets import PRESETS
+
+Flat, Hidden = tyro.conf.OmitArgPrefixes, tyro.conf.Suppress
+
+
+@dataclass(frozen=True)
+class Comparison(ExperimentConfig):
+    """What is compared, and how it is measured."""
+
+    world: Annotated[SyntheticConfig | ReplayConfig, Hidden] = field(default_factory=SyntheticConfig)
+
+
+@dataclass(frozen=True)
+class Replay(ReplayConfig):
+    """A real click log, named with --data."""
+
+    path: Annotated[Path, Hidden] = Path()
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """Teach duplicates of every arm the same click log, ask all of them the same queries, and count what differs.
+
+    Prints a table, and leaves a page with pictures in --out.
+    """
+
+    preset: Literal["relu_vs_smelu", "smoke", "no_noise"] = "relu_vs_smelu"
+    """Where settings come from that no flag gives. relu_vs_smelu: the question itself, on a million made-up events.
+    smoke: everything once in seconds. no_noise: every source of noise off, so that all differences must be 0."""
+    data: Path | None = None
+    """A real log instead of the synthetic world: a folder of the MovieLens family (ratings.dat, movies.dat), or a
+    mapping file (*.toml) that names the columns of a CSV or Parquet log."""
+    out: Path | None = None
+    """Folder for report.html, result.json and config.json (default: results/DATE-TIME-PRESET)."""
+    resume: bool = False
+    """Go on with the interrupted run in --out; the numbers are those of a run without the interruption."""
+    compare: Annotated[Comparison, Flat] = field(default_factory=Comparison)
+    synthetic: Annotated[SyntheticConfig, Flat] = field(default_factory=SyntheticConfig)
+    replay: Annotated[Replay, Flat] = field(default_factory=Replay)
+
+    @staticmethod
+    def of(preset: str) -> RunFlags:
+        """The flags as a preset sets them."""
+        config = PRESETS[preset]()
+        assert isinstance(config.world, SyntheticConfig)
+        compare, world = Comparison(**_values(config)), config.world
+        return RunFlags(preset=preset, compare=compare, synthetic=world)  # type: ignore[arg-type]  # one of Literal
+
+    def config(self) -> ExperimentConfig:
+        """The full config. Raises SettingError for a flag that describes the world that is not used."""
+        default = RunFlags.of(self.preset)
+        if self.data is None:
+            _refuse(self.replay, default.replay, "describes a real log: name one with --data")
+            return ExperimentConfig(**_values(self.compare) | {"world": self.synthetic})
+        _refuse(self.synthetic, default.synthetic, "describes the synthetic world, but --data names a log")
+        world = ReplayConfig(**_values(self.replay) | {"path": self.data})
+        return ExperimentConfig(**_values(self.compare) | {"world": world})
+
+
+def parse_run(arguments: list[str]) -> RunFlags:
+    """Flags of `flicker run`. Prints help and exits with 0 for --help; raises FlickerError for what cannot be used."""
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.add_argument("--preset", default="relu_vs_smelu")
+    preset = peek.parse_known_args(arguments)[0].preset
+    default = RunFlags.of(preset if preset in PRESETS else "relu_vs_smelu")
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(RunFlags, prog="flicker run", args=arguments, default=default)
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+        raise FlickerError(_one_line(complaint.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """The words in the box that tyro draws around what it has to say."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│ ") for line in box.splitlines()]
+    words = " ".join(line for line in lines if line and line[0] not in "╭╰─" and "full helptext" not in line)
+    words = re.sub(r"^Error parsing [a-z]\S*: ", "", words)  # our own sections, which the user does not know
+    return words.replace(" Argument helptext:", "; its help:") or "see flicker run --help"
+
+
+def _refuse(unused: Any, default: Any, why: str) -> None:
+    for name, value in _values(unused).items():
+        if value != getattr(default, name):
+            raise SettingError(f"--{name.replace('_', '-')}", value, why)
+
+
+def _values(config: Any) -> dict[str, Any]:
+    return {f.name: getattr(config, f.name) for f in fields(config)}

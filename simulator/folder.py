@@ -1,0 +1,142 @@
+"""A result folder: config.json first, checkpoints while the run goes on, result.json and report.html at the end.
+
+OUT/config.json      {"config": ..., "versions": ..., "machine": ..., "command": ...}
+OUT/checkpoint/G/    snapshot of everything after generation G; only the newest is kept, none after the end
+OUT/result.json      see simulator/outcome.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from simulator.config import ExperimentConfig
+from simulator.errors import ResultError
+from simulator.experiment import Experiment, State
+from simulator.recommender.snapshot import read_snapshot, write_atomically, write_snapshot
+
+CHECKPOINT_SHARE = 0.05
+"""Checkpoints take at most about this share of a run's time: the next one waits for it."""
+
+
+class Folder:
+    """Where one run leaves what it found."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._saved_at = time.monotonic()
+        self._cost = 0.0
+
+    def start(self, config: ExperimentConfig, command: str, resume: bool) -> None:
+        """Claim the folder for a run of this config, or, to resume, make sure that it holds this very run.
+
+        Raises ResultError where it holds another run, or nothing that could be resumed.
+        """
+        resolved, file = as_json(config), self.path / "config.json"
+        if resume:
+            self._same_run(file, resolved)
+            return
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            held = "holds another run" if file.exists() else "is not empty"
+            raise ResultError(f"out = {self.path}: {held}: name another folder, delete it, or go on with --resume")
+        about = {"config": resolved, "versions": versions(), "machine": machine(), "command": command}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, json.dumps(about, indent=1).encode())
+        except OSError as problem:
+            raise ResultError(f"out = {self.path}: {problem.strerror}: name a folder that can be written") from None
+
+    def _same_run(self, file: Path, resolved: dict[str, Any]) -> None:
+        try:
+            held = json.loads(file.read_bytes())["config"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ResultError(f"out = {self.path}: no run to resume there: leave --resume away") from None
+        if different := _differences(held, resolved):
+            raise ResultError(f"out = {self.path}: cannot resume with other settings ({different}): use the same ones")
+        if (self.path / "result.json").exists():
+            raise ResultError(f"out = {self.path}: this run is complete: see {self.path / 'report.html'}")
+
+    def save(self, experiment: Experiment) -> None:
+        """Write a checkpoint, unless the last one was so recent that they would cost more than CHECKPOINT_SHARE."""
+        start = time.monotonic()
+        if start - self._saved_at < self._cost / CHECKPOINT_SHARE:
+            return
+        root, generation = self.path / "checkpoint", experiment.state.generation
+        write_snapshot(root / str(generation), experiment.learner.state(), asdict(experiment.state))
+        for old in root.iterdir():
+            if old.name != str(generation):
+                shutil.rmtree(old)
+        self._saved_at = time.monotonic()
+        self._cost = self._saved_at - start
+
+    def restore(self, experiment: Experiment) -> None:
+        """Put an experiment where its newest readable checkpoint stands; leave it at the start where there is none."""
+        root = self.path / "checkpoint"
+        names = [int(entry.name) for entry in root.iterdir() if entry.name.isdigit()] if root.is_dir() else []
+        for generation in sorted(names, reverse=True):
+            try:
+                tensors, about = read_snapshot(root / str(generation))
+            except ResultError:  # written when the run was cut off: the one before it is still there
+                continue
+            experiment.learner.restore(tensors)
+            experiment.state = State(**about)
+            return
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write result.json, then forget the checkpoints."""
+        write_atomically(self.path / "result.json", json.dumps(_finite(result), indent=1).encode())
+        shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
+
+
+def as_json(value: Any) -> Any:
+    """A config as JSON would give it back: nested dicts and lists, paths absolute, the kind of world named."""
+    plain = asdict(value)
+    plain["world"] = {"kind": type(value.world).__name__.removesuffix("Config").lower(), **plain["world"]}
+    if "path" in plain["world"]:
+        plain["world"]["path"] = str(Path(plain["world"]["path"]).resolve())
+    return json.loads(json.dumps(plain))
+
+
+def versions() -> dict[str, str]:
+    """What the numbers may depend on."""
+    packages = ("flicker", "torch", "numpy", "safetensors")
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+
+
+def machine() -> dict[str, Any]:
+    """What the speed depends on."""
+    found: dict[str, Any] = {"platform": platform.platform(), "cores": os.cpu_count()}
+    found["torch_threads"] = torch.get_num_threads()
+    found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def _differences(held: Any, wanted: Any, name: str = "") -> str:
+    """Names of the settings that differ, with both values."""
+    if isinstance(held, dict) and isinstance(wanted, dict):
+        keys = [*held, *(key for key in wanted if key not in held)]
+        found = [_differences(held.get(k), wanted.get(k), f"{name}.{k}" if name else str(k)) for k in keys]
+        return ", ".join(filter(None, found))
+    return "" if held == wanted else f"{name}: {held} there, {wanted} here"
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity: they become null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        return None
+    return value

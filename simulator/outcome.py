@@ -1,0 +1,144 @@
+"""The final measurement of a run as result.json, schema 1.
+
+    {"schema": 1, "flicker": VERSION,
+     "world": {"name", "events", "learned", "held_out", "users", "items", "has_truth", "skipped_rows"},
+     "arms": {LABEL: {"pd": I, "pd_ranking": I, "pd_shift": I,
+                      "swaps": {"slot": I, "top1": I, "set": I, "pair": I, "rbo": I},
+                      "refresh_swaps": {...}, "both_swaps": {...},
+                      "log_loss": I, "progressive_log_loss": I, "auc": I, "calibration": I, "ranking_loss": I,
+                      "regret": I, "useful_swaps": I, "useless_swaps": I,       only where the truth is known
+                      "clicks_per_slate": I, "train_seconds": x, "events_per_second": x, "parameters": n,
+                      "ratio": {MEASURE: I to the first arm, null for 0 / 0},
+                      "activation": {"name", "x", "y", "gradient"}}},
+     "generations": [{"generation", "events", "arms": {LABEL: {"pd": I, "swaps": {...}, "refresh_swaps": {...},
+                      "both_swaps": {...}, "progressive_log_loss": I}}}],
+     "notes": [...], "seconds": x, "peak_memory_bytes": n}
+
+I = {"mean", "low", "high"}: a mean with its 95 % interval. train_seconds: compute seconds of all the arm's models on
+one core (on a GPU: its share of the device's time); events_per_second: events learned per such second by one of them.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from simulator.comparison import Comparison, Estimates
+from simulator.config import SyntheticConfig
+from simulator.experiment import Experiment, Final
+from simulator.measures.intervals import Resamples, ratio
+from simulator.recommender.activations import curve
+from simulator.types import Query
+
+SCHEMA = 1
+AT_MOST_ONE = {"auc", "regret", "useful_swaps", "useless_swaps"}
+RATIOS = ("pd", "pd_ranking", "slot", "top1", "set", "pair", "rbo", "refresh_pair", "log_loss", "auc", "ranking_loss")
+"""Measures whose ratio to the first arm is given."""
+
+
+def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
+    """result.json of a finished run, all but `seconds` and `peak_memory_bytes` decided by its config."""
+    config, state, plan, world = experiment.config, experiment.state, experiment.plan, experiment.world
+    users = final.held_out.user
+    comparison = Comparison(experiment.shape, final.queries, users, repetitions=1_000, seed=config.seed)
+    bias = config.world.position_bias if isinstance(config.world, SyntheticConfig) else None
+    arms: dict[str, Any] = {}
+    baseline: Estimates = {}
+    record: dict[str, Any] = {"generation": state.generation, "events": state.scored, "arms": {}}
+    for number, arm in enumerate(experiment.arms):
+        by_cause = {
+            "swaps": comparison.duplicate_swaps(number, final.after),
+            "refresh_swaps": comparison.refresh_swaps(number, final.before, final.after),
+            "both_swaps": comparison.both_swaps(number, final.before, final.after),
+        }
+        single = comparison.differences(number, final.logits)
+        single |= comparison.accuracy(number, final.logits, final.held_out.label)
+        single |= comparison.ranking_quality(number, final.after, final.queries, bias)
+        single["progressive_log_loss"] = comparison.progressive(number, np.array(state.losses) / state.scored)
+        if world.has_truth:
+            single |= comparison.churn(number, final.before, final.after, final.queries)
+        flat = single | by_cause["swaps"] | {"refresh_pair": by_cause["refresh_swaps"]["pair"]}
+        baseline = baseline or flat
+        compute = float(np.array(state.compute)[experiment.shape.models(number)].sum())
+        learned = state.scored * config.fleets * config.duplicates
+        arms[arm.label] = (
+            {name: _interval(name, estimate) for name, estimate in single.items()}
+            | {cause: {n: _interval(n, e, 1.0) for n, e in found.items()} for cause, found in by_cause.items()}
+            | {
+                "clicks_per_slate": _clicks(state.clicks[arm.label], config.seed),
+                "train_seconds": compute,
+                "events_per_second": learned / compute,
+                "parameters": experiment.stack.parameters,
+                "ratio": {name: _ratio(flat, baseline, name) for name in RATIOS if name in flat},
+                "activation": {"name": arm.spec, **curve(arm.spec)},
+            }
+        )
+        whole = arms[arm.label]
+        record["arms"][arm.label] = {name: whole[name] for name in ("pd", "swaps", "refresh_swaps", "both_swaps")} | {
+            "progressive_log_loss": comparison.progressive(number, final.progressive).interval().as_dict()
+        }
+    return {
+        "schema": SCHEMA,
+        "flicker": version("flicker"),
+        "world": {
+            "name": world.name,
+            "events": world.events,
+            "learned": plan.learned,
+            "held_out": plan.held_out,
+            "users": _vocabulary(experiment, "user"),
+            "items": _vocabulary(experiment, "item"),
+            "has_truth": world.has_truth,
+            "skipped_rows": getattr(world, "skipped_rows", 0),
+        },
+        "arms": arms,
+        "generations": [*state.records, record],
+        "notes": _notes(experiment, comparison.resamples, final.queries),
+        "seconds": round(state.seconds, 2),
+        "peak_memory_bytes": peak_memory(),
+    }
+
+
+def peak_memory() -> int:
+    """Most bytes of memory that this process ever held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _interval(name: str, estimate: Any, most: float = np.inf) -> dict[str, float]:
+    least = -np.inf if name == "pd_shift" else 0.0
+    found: dict[str, float] = estimate.interval(least, 1.0 if name in AT_MOST_ONE else most).as_dict()
+    return found
+
+
+def _ratio(own: Estimates, baseline: Estimates, name: str) -> dict[str, float] | None:
+    found = ratio(own[name], baseline[name]) if name in baseline else None
+    return found.as_dict() if found else None
+
+
+def _clicks(clicks: list[float], seed: int) -> dict[str, float] | None:
+    """Clicks per slate that the arm showed, with an interval over the slates; None where it showed none."""
+    if not clicks:
+        return None
+    slates = np.array(clicks)[None, None]
+    return Resamples(1, 1, len(clicks), seed=seed).models(slates, np.ones(len(clicks))).interval().as_dict()
+
+
+def _vocabulary(experiment: Experiment, name: str) -> int:
+    return next((field.vocabulary for field in experiment.world.schema.fields if field.name == name), 0)
+
+
+def _notes(experiment: Experiment, resamples: Resamples, queries: list[Query]) -> list[str]:
+    """What a reader should know before quoting a number."""
+    config, plan = experiment.config, experiment.plan
+    notes = [
+        f"Final measures: {plan.held_out:,} held-out events and {len(queries):,} queries of {config.candidates:,} "
+        f"candidates, slates of {config.k}. 95 % intervals over {resamples.covers}; those of AUC and calibration "
+        "do not cover users."
+    ]
+    if skipped := getattr(experiment.world, "skipped_rows", 0):
+        notes.append(f"{skipped:,} damaged rows of the log were skipped.")
+    return notes

@@ -36,7 +36,8 @@ def run(arguments: list[str]) -> None:
     from simulator.report import write_report
     from simulator.report.finding import headline
     from simulator.report.result import read_result
-    from simulator.terminal import open_console, progress_bar, table
+    from simulator.report.words import plural
+    from simulator.terminal import open_console, progress_bar, tables
 
     parse_arms(config.arms)  # before anything is opened or written
     if flags.resume and flags.out is None:
@@ -56,7 +57,7 @@ def run(arguments: list[str]) -> None:
         experiment.state.seconds = before + time.monotonic() - started
         folder.save(experiment)
 
-    models = f"{len(config.arms)} arms x {config.fleets} fleets x {config.duplicates} duplicates"
+    models = f"{plural(len(config.arms), 'arm')} x {plural(config.fleets, 'fleet')} x {config.duplicates} duplicates"
     console.print(f"{models} learn {experiment.plan.learned:,} events; {experiment.plan.held_out:,} are held out")
     with progress_bar(console) as bar:
         task = bar.add_task("learning", total=experiment.plan.total, completed=experiment.state.scored)
@@ -66,7 +67,7 @@ def run(arguments: list[str]) -> None:
     result["seconds"] = round(before + time.monotonic() - started, 2)
     folder.finish(result)
     page, read = write_report(out), read_result(out)
-    console.print(table(read))
+    console.print(*tables(read, console.width), sep="\n")
     for note in read.notes:
         console.print(note, style="dim")
     console.print(f"{headline(read)}.", style="bold")

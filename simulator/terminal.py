@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from simulator.report.finding import ratio_to
-from simulator.report.result import Arm, Result
+from simulator.report.result import Arm, Interval, Result
 from simulator.report.words import DASH, duration, interval, label, number
 
-COLUMNS = (
+ROWS = (
     ("PD", "pd", None),
-    ("pair swaps", "swaps.pair", None),
+    ("slot swaps", "swaps.slot", None),
     ("top-1 swaps", "swaps.top1", None),
-    ("refresh pair swaps", "refresh_swaps.pair", None),
+    ("pair swaps", "swaps.pair", None),
+    ("pair swaps, refresh", "refresh_swaps.pair", None),
     ("log loss", "log_loss", 4),
     ("AUC", "auc", 4),
     ("ranking loss", "ranking_loss", 4),
 )
 """Heading, measure, decimal places (three significant digits where None)."""
-WIDTH = 132
-"""Columns of the table where the output is no terminal that knows better."""
+WIDTH = 120
+"""Columns where the output is a file or a pipe."""
+ARM_WIDTH = 31
+"""Columns that one arm takes in the table."""
 
 
 class EventsPerSecond(ProgressColumn):
@@ -52,22 +58,39 @@ def open_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
 
-def table(result: Result) -> Table:
-    """One row per arm: mean, ratio to the first arm, and 95 % interval of each measure."""
-    drawn = Table(caption="mean  ×ratio to the first arm / (95 % interval)", caption_justify="left", show_lines=True)
-    drawn.add_column("arm", no_wrap=True)
-    for heading, _, _ in COLUMNS:
-        drawn.add_column(heading, justify="right")
-    drawn.add_column("train time", justify="right")
-    for arm in result.arms:
-        cells = [_cell(arm, result.arms[0], measure, places) for _, measure, places in COLUMNS]
-        seconds = arm.costs.get("train_seconds")
-        drawn.add_row(label(arm.spec), *cells, duration(seconds) if seconds else DASH)
-    return drawn
+def tables(result: Result, width: int) -> Iterator[Table]:
+    """One row per measure, one column per arm: mean, 95 % interval, and ratio to the first arm. As many tables as the
+    width asks for, each with the first arm in it."""
+    first, others = result.arms[0], result.arms[1:]
+    step = max(1, (width - 20) // ARM_WIDTH - 1)
+    for start in range(0, max(len(others), 1), step):
+        arms = [first, *others[start : start + step]]
+        drawn = Table(box=SIMPLE_HEAD)
+        drawn.add_column("")
+        for arm in arms:
+            drawn.add_column(label(arm.spec), justify="right", no_wrap=True)
+        for heading, measure, places in ROWS:
+            drawn.add_row(heading, *(_cell(arm, first, measure, places) for arm in arms))
+        drawn.add_row("train time", *(_seconds(arm, first) for arm in arms))
+        yield drawn
 
 
 def _cell(arm: Arm, first: Arm, measure: str, places: int | None) -> str:
     mean, limits = interval(arm.measures.get(measure), places)
-    ratio = ratio_to(arm, first, measure)
-    beside = "" if arm is first or ratio is None else f" ×{number(ratio.mean, 2 if abs(ratio.mean - 1) > 0.05 else 4)}"
-    return f"{mean}{beside}\n{limits.replace(' to ', '–')}"
+    return " ".join(
+        filter(None, [mean, limits.replace(" to ", "–"), _beside(arm, first, ratio_to(arm, first, measure))])
+    )
+
+
+def _seconds(arm: Arm, first: Arm) -> str:
+    own, base = (one.costs.get("train_seconds") for one in (arm, first))
+    if not own or not base:
+        return DASH
+    return f"{duration(own)} {_beside(arm, first, Interval(own / base, own / base, own / base))}".strip()
+
+
+def _beside(arm: Arm, first: Arm, ratio: Interval | None) -> str:
+    """The ratio to the first arm, such as `×0.45`; close to 1 it takes more digits to say anything."""
+    if arm is first or ratio is None:
+        return ""
+    return f"[bold]×{number(ratio.mean, 2 if abs(ratio.mean - 1) > 0.05 else 4)}[/bold]"

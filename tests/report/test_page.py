@@ -131,8 +131,10 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     result["world"]["name"] = "</title><b>"
     config = CONFIG | {"command": "flicker run --arms '</pre><script>'", "machine": {"<svg onload=x>": "<object>"}}
     write(tmp_path, result, config)
-    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    page = Page(text)
     assert page.open == []
     assert not page.tags.keys() & {"script", "img", "iframe", "object", "b "}
     assert not [name for name in page.attributes if name.startswith("on")]
     assert [row[0] for row in page.rows[1:]] == names
+    assert f">{names[2]}</text>" in text, "a name in a drawing is not mathematics"

@@ -200,4 +200,5 @@ class Experiment:
 
 
 def _intervals(estimates: Estimates) -> dict[str, Any]:
-    return {name: estimate.interval().as_dict() for name, estimate in estimates.items()}
+    """Swap measures as in result.json; a share is at most 1."""
+    return {name: estimate.interval(most=1.0).as_dict() for name, estimate in estimates.items()}

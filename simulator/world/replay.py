@@ -22,7 +22,7 @@ from simulator.world.asking import ask
 from simulator.world.log import Block, Log, trail
 from simulator.world.movielens import open_movielens
 from simulator.world.negatives import negatives
-from simulator.world.retrieval import Popularity, with_answers
+from simulator.world.retrieval import Popularity
 from simulator.world.tabular import open_mapped
 
 QUERY_EVENTS = 50_000
@@ -128,9 +128,9 @@ class ReplayWorld:
         User, time and context are the engagement's, `id` its event number. Relevant is what the user engages with
         from event `at` on in [time, time + horizon]. Candidates: most popular in the trailing `recent` engagements
         before `at` among users of the segment (equal first user feature; everybody where there is none), filled up
-        from all users, then from older items; ties by item number. Answers that are missing replace the least popular,
-        at most a tenth. One pass over the range and the horizon behind it. SettingError for too many candidates
-        or too many queries.
+        from all users, then from older items; ties by item number. What retrieval misses is not ranked: a query without
+        a relevant candidate has no ranking loss. One pass over the range and the horizon behind it. SettingError for
+        too many candidates or too many queries.
         """
         row = -(-at // self._per_row)
         window = trail(self._log, self._index, row, self._config.recent)
@@ -152,7 +152,7 @@ class ReplayWorld:
         for number in range(count):
             answers = asking.answers(number, self._config.horizon)
             user = int(asking.query.user[number])
-            items = with_answers(popular.candidates(int(segments[user])), answers)
+            items = popular.candidates(int(segments[user]))
             context = tuple(asking.query.context[number].tolist())
             features = self._encoder.candidates(user, items, context)
             relevance = np.isin(items, answers).astype(np.float32)

@@ -36,17 +36,3 @@ class Popularity:
             others = self._overall[~np.isin(self._overall, own)]
             self._found[segment] = np.concatenate([own, others])[: self._count]
         return self._found[segment]
-
-
-def with_answers(candidates: Ints, answers: Ints) -> Ints:
-    """[N] candidates in which missing answers take the place of the least popular items that are no answers.
-
-    At most a tenth of the candidates (and at least one) is replaced, earliest answers first: so nearly every query
-    has something to find, and ranking loss is defined, while retrieval stays what it is.
-    """
-    missing = answers[~np.isin(answers, candidates)]
-    replaceable = np.flatnonzero(~np.isin(candidates, answers))
-    count = min(len(missing), max(1, len(candidates) // 10), len(replaceable))
-    if count == 0:
-        return candidates
-    return np.concatenate([np.delete(candidates, replaceable[-count:]), missing[:count]])

@@ -1,0 +1,108 @@
+"""A figure: what was measured, its spread, its target; how it is shown and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any, Literal
+
+from interleave import Passes
+from rich.table import Table
+
+Clock = Literal["cpu", "wall"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound on a figure."""
+
+    bound: float
+    at_most: bool = False
+    """Whether the figure may not exceed the bound; else it may not fall below it."""
+
+    def met_by(self, value: float) -> bool:
+        """Whether the value is on the right side."""
+        return value <= self.bound if self.at_most else value >= self.bound
+
+    def __str__(self) -> str:
+        return f"{'at most' if self.at_most else 'at least'} {shown(self.bound)}"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured value."""
+
+    name: str
+    value: float
+    """From medians: a ratio is that of two medians, a speed is work by median time."""
+    unit: str
+    low: float
+    """Smallest of the single passes; of a ratio, of the pairs of passes made one after the other."""
+    high: float
+    clock: Clock
+    """What `value`, `low` and `high` were measured in."""
+    other: float
+    """The same value by the other clock."""
+    medians: dict[str, dict[str, float]]
+    """Variant -> median seconds of a pass by either clock."""
+    target: Target | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """None where there is no target."""
+        return self.target.met_by(self.value) if self.target else None
+
+    def as_json(self) -> dict[str, Any]:
+        """An entry of `figures` in the results file."""
+        entry = asdict(self) | {"target": self.target.bound if self.target else None, "met": self.met}
+        if self.target:
+            entry["target_is"] = "at most" if self.target.at_most else "at least"
+        return entry
+
+
+def speed(
+    name: str, unit: str, passes: Passes, work: float, target: Target | None = None, clock: Clock = "cpu"
+) -> Figure:
+    """Work (events, queries ...) per second of passes that each do `work`."""
+    seconds, others = _by(clock, passes)
+    medians = {name: passes.medians()}
+    return Figure(
+        name, work / median(seconds), unit, work / max(seconds), work / min(seconds), clock, work / median(others),
+        medians, target,
+    )  # fmt: skip
+
+
+def ratio(
+    name: str, passes: dict[str, Passes], over: str, under: str, target: Target | None = None, clock: Clock = "cpu"
+) -> Figure:
+    """Time of variant `over` in multiples of the time of variant `under`."""
+    (above, others_above), (below, others_below) = _by(clock, passes[over]), _by(clock, passes[under])
+    pairs = [a / b for a, b in zip(above, below, strict=True)]
+    value, other = median(above) / median(below), median(others_above) / median(others_below)
+    medians = {variant: passes[variant].medians() for variant in (over, under)}
+    return Figure(name, value, "x", min(pairs), max(pairs), clock, other, medians, target)
+
+
+def _by(clock: Clock, passes: Passes) -> tuple[list[float], list[float]]:
+    """Seconds by the clock, and by the other one."""
+    return (passes.cpu, passes.wall) if clock == "cpu" else (passes.wall, passes.cpu)
+
+
+def shown(value: float) -> str:
+    """A number for the table: three decimals for ratios, thousands for speeds."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value == round(value, 2) else f"{value:.3f}"
+
+
+def table(figures: Sequence[Figure], title: str) -> Table:
+    """All figures, one a row."""
+    drawn = Table(title=title, title_justify="left")
+    for column in ("figure", "value", "lowest to highest", "unit", "clock", "other clock", "target", "met"):
+        drawn.add_column(column, justify="right" if column in ("value", "other clock") else "left")
+    for figure in figures:
+        met = {None: "", True: "[green]yes[/]", False: "[bold red]no[/]"}[figure.met]
+        drawn.add_row(
+            figure.name, shown(figure.value), f"{shown(figure.low)} to {shown(figure.high)}", figure.unit,
+            figure.clock, shown(figure.other), str(figure.target or ""), met,
+        )  # fmt: skip
+    return drawn

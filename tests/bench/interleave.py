@@ -1,0 +1,48 @@
+"""Variants timed side by side, A B A B ..., so that whatever else the machine does slows all of them alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+@dataclass
+class Passes:
+    """Seconds of each timed pass of one variant, in the order they were made."""
+
+    cpu: list[float] = field(default_factory=list)
+    """Of the process, all its threads together: the steadier clock where other processes share the cores."""
+    wall: list[float] = field(default_factory=list)
+
+    def medians(self) -> dict[str, float]:
+        """What goes into the results file."""
+        return {"cpu_seconds": median(self.cpu), "wall_seconds": median(self.wall)}
+
+
+def interleave(
+    label: str, variants: Mapping[str, Callable[[int], object]], rounds: int, warm_up: int
+) -> dict[str, Passes]:
+    """Time `rounds` passes of each variant in turn, after `warm_up` rounds that do not count; progress on stderr.
+
+    A variant is called with the number of the round, so that all of them can do the same work in it.
+    """
+    passes = {name: Passes() for name in variants}
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    # without a thread of its own, which would count as work of ours: the bar moves between passes
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), auto_refresh=False) as progress:
+        task = progress.add_task(label, total=(warm_up + rounds) * len(variants))
+        for number in range(warm_up + rounds):
+            for name, work in variants.items():
+                cpu, wall = time.process_time(), time.perf_counter()
+                work(number)
+                cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+                if number >= warm_up:
+                    passes[name].cpu.append(cpu)
+                    passes[name].wall.append(wall)
+                progress.update(task, advance=1, refresh=True)
+    return passes

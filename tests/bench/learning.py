@@ -1,0 +1,98 @@
+"""The stacked step of all duplicates: against plain models one after another, and with other activations and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from figures import Figure, Target, ratio, speed
+from interleave import interleave
+from plain import PlainLearner, plain_copies
+from sizes import Size
+
+from simulator.config import NO_NOISE, NoiseConfig
+from simulator.randomness import generator
+from simulator.recommender.duplicates import Duplicates, parse_arms
+from simulator.recommender.learner import Learner
+from simulator.types import Batch, Field, Schema
+from simulator.world.zipf import Zipf
+
+CHUNKS = 8
+"""Made in advance; round r learns chunk r modulo this, so that memory is touched as in a run."""
+
+Work = Callable[[int], object]
+
+
+def measure_stack(size: Size) -> list[Figure]:
+    """The stack against plain models, with one thread and with two."""
+    chunks, before = make_chunks(size), torch.get_num_threads()
+    torch.set_num_threads(1)
+    plain, fused = plain_models(size, chunks, fused=False), plain_models(size, chunks, fused=True)
+    variants = {"stacked": stacked(size, chunks, "relu"), "plain": plain, "plain, fused Adagrad": fused}
+    one = interleave("stacked step, 1 thread", variants, size.rounds, size.warm_up)
+    torch.set_num_threads(2)
+    variants = {"stacked": stacked(size, chunks, "relu", threads=2), "plain": plain}
+    two = interleave("stacked step, 2 threads", variants, size.rounds_of_two_threads, size.warm_up)
+    torch.set_num_threads(before)
+    examples, unit, name = size.events * size.duplicates, "model-examples/s", "plain models / stacked step"
+    return [
+        ratio(name, one, "plain", "stacked", Target(1.3)),
+        ratio(f"{name}, fused Adagrad", one, "plain, fused Adagrad", "stacked"),
+        ratio(f"{name}, 2 threads each", two, "plain", "stacked", clock="wall"),
+        speed("stacked step", unit, one["stacked"], examples),
+        speed("plain models", unit, one["plain"], examples),
+        speed("stacked step, 2 threads", unit, two["stacked"], examples, clock="wall"),
+        speed("plain models, 2 threads", unit, two["plain"], examples, clock="wall"),
+    ]
+
+
+def measure_variants(size: Size) -> list[Figure]:
+    """What other activations cost, and what noise costs, against ReLU with noise; one thread."""
+    chunks, before = make_chunks(size), torch.get_num_threads()
+    torch.set_num_threads(1)
+    specs = "relu", "smelu:beta=1", "gelu", "swish", "softplus"
+    variants = {spec: stacked(size, chunks, spec) for spec in specs}
+    variants["relu without noise"] = stacked(size, chunks, "relu", noise=NO_NOISE)
+    passes = interleave("activations and noise", variants, size.rounds, size.warm_up)
+    torch.set_num_threads(before)
+    targets = {"smelu:beta=1": Target(1.15, at_most=True)}
+    return [ratio(f"{v} step / relu step", passes, v, "relu", targets.get(v)) for v in variants if v != "relu"]
+
+
+def stacked(size: Size, chunks: list[Batch], spec: str, *, noise: NoiseConfig | None = None, threads: int = 1) -> Work:
+    """A pass: all duplicates of an arm learn one chunk in one call."""
+    learner = Learner(make_stack(size, spec, noise, threads), noise or NoiseConfig(window=size.window), seed=0)
+    return lambda number: learner.learn(chunks[number % len(chunks)])
+
+
+def make_stack(size: Size, spec: str, noise: NoiseConfig | None = None, threads: int = 1) -> Duplicates:
+    """The duplicates of one arm."""
+    noise = noise or NoiseConfig(window=size.window)
+    arms, duplicates = parse_arms((spec,)), size.duplicates
+    return Duplicates(schema(size), arms, size.model, noise, fleets=1, duplicates=duplicates, seed=0, threads=threads)
+
+
+def plain_models(size: Size, chunks: list[Batch], *, fused: bool) -> Work:
+    """A pass: as many plain models learn the same chunk, one after another. They need not shuffle it."""
+    data = [(torch.from_numpy(chunk.features), torch.from_numpy(chunk.label)) for chunk in chunks]
+    learners = [PlainLearner(model, size.model, fused) for model in plain_copies(make_stack(size, "relu"))]
+    return lambda number: [learner.learn(*data[number % len(data)]) for learner in learners]
+
+
+def schema(size: Size) -> Schema:
+    """Single-valued fields of equal size."""
+    return Schema(tuple(Field(f"field{number}", "user", size.vocabulary) for number in range(size.fields)))
+
+
+def make_chunks(size: Size) -> list[Batch]:
+    """Random events; values come by Zipf's law, as users and items do."""
+    fields, values = schema(size), Zipf(generator(0, "popularity"), size.vocabulary, exponent=1.0)
+    first = np.array([fields.first_row(field.name) for field in fields.fields], np.int32)
+    chunks = []
+    for number in range(CHUNKS):
+        draws, number_only = generator(0, "chunk", number), np.arange(size.events)
+        features = values.draw(draws.random((size.events, size.fields))).astype(np.int32) + first
+        label = (draws.random(size.events) < 0.25).astype(np.float32)
+        chunks.append(Batch(number_only, number_only, number_only.astype(np.float64), features, label))
+    return chunks

@@ -93,4 +93,5 @@ def _beside(arm: Arm, first: Arm, ratio: Interval | None) -> str:
     """The ratio to the first arm, such as `×0.45`; close to 1 it takes more digits to say anything."""
     if arm is first or ratio is None:
         return ""
-    return f"[bold]×{number(ratio.mean, 2 if abs(ratio.mean - 1) > 0.05 else 4)}[/bold]"
+    places = 4 if abs(ratio.mean - 1) <= 0.05 else 2 if ratio.mean >= 0.01 else None
+    return f"[bold]×{number(ratio.mean, places)}[/bold]"

@@ -7,7 +7,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from simulator.errors import FlickerError
+from simulator.errors import DataError, FlickerError, SettingError
 
 USAGE = """usage: flicker COMMAND ...
 
@@ -42,15 +42,18 @@ def run(arguments: list[str]) -> None:
     parse_arms(config.arms)  # before anything is opened or written
     if flags.resume and flags.out is None:
         raise FlickerError("resume: needs --out DIR, the folder of the interrupted run")
+    out = flags.out or Path("results") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{flags.preset}"
+    folder = Folder(out)
+    folder.check(config, flags.resume)
     console, started = open_console(), time.monotonic()
     console.print(f"Opening {flags.data or 'the synthetic world'} ...")
     experiment = Experiment(config, open_world(config.world, config.seed))
-    out = flags.out or Path("results") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{flags.preset}"
-    folder = Folder(out)
-    folder.start(config, " ".join(["flicker run", *arguments]), flags.resume)
     if flags.resume:
         folder.restore(experiment)
         console.print(f"Going on after generation {experiment.state.generation} of {experiment.plan.generations}")
+    else:
+        experiment.check()
+        folder.start(config, " ".join(["flicker run", *arguments]))
     before = experiment.state.seconds
 
     def checkpoint() -> None:
@@ -61,7 +64,11 @@ def run(arguments: list[str]) -> None:
     console.print(f"{models} learn {experiment.plan.learned:,} events; {experiment.plan.held_out:,} are held out")
     with progress_bar(console) as bar:
         task = bar.add_task("learning", total=experiment.plan.total, completed=experiment.state.scored)
-        final = experiment.run(lambda events: bar.update(task, completed=events), checkpoint)
+        try:
+            final = experiment.run(lambda events: bar.update(task, completed=events), checkpoint)
+        except (SettingError, DataError):  # it would end like this every time
+            folder.withdraw()
+            raise
     console.print("Measuring ...")
     result = measure(experiment, final)
     result["seconds"] = round(before + time.monotonic() - started, 2)
@@ -76,9 +83,11 @@ def run(arguments: list[str]) -> None:
 
 def report(arguments: list[str]) -> None:
     """`flicker report DIR`: draw report.html again from result.json and config.json."""
-    if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
+    if arguments[:1] in (["-h"], ["--help"]):
         print("usage: flicker report DIR\n\nDraw DIR/report.html again from DIR/result.json and DIR/config.json.")
-        sys.exit(0 if arguments[:1] in (["-h"], ["--help"]) else 2)
+        return
+    if len(arguments) != 1:
+        raise FlickerError(f"report = {' '.join(arguments) or 'no folder'}: name one, as in flicker report DIR")
 
     from simulator.report import write_report
 
@@ -99,7 +108,7 @@ def main() -> None:
             raise FlickerError(f"command = {command}: one of {', '.join(COMMANDS)}; see flicker --help")
         COMMANDS[command](arguments)
     except FlickerError as problem:
-        print(f"flicker: {problem}", file=sys.stderr)
+        print(f"flicker: {' '.join(str(problem).splitlines())}", file=sys.stderr)  # also where a file's name breaks
         sys.exit(2)
     except KeyboardInterrupt:
         print(

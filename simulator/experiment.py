@@ -15,6 +15,7 @@ import numpy as np
 
 from simulator.comparison import Comparison, Estimates, Rankings, Shape
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
+from simulator.errors import DataError, SettingError
 from simulator.measures.quality import log_loss
 from simulator.randomness import generator
 from simulator.recommender.duplicates import Duplicates, parse_arms
@@ -31,7 +32,13 @@ PEEK = 2_000
 
 def open_world(config: SyntheticConfig | ReplayConfig, seed: int) -> World:
     """The world of a config. Raises DataError or SettingError where a log cannot be read."""
-    return SyntheticWorld(config, seed) if isinstance(config, SyntheticConfig) else ReplayWorld(config, seed)
+    if isinstance(config, SyntheticConfig):
+        return SyntheticWorld(config, seed)
+    try:
+        return ReplayWorld(config, seed)
+    except OSError as problem:  # of any file that the log consists of
+        path, reason = problem.filename or config.path, problem.strerror or problem
+        raise DataError(f"{path}: {reason}: give a log that can be read") from None
 
 
 @dataclass
@@ -91,10 +98,20 @@ class Experiment:
         models = len(self.stack)
         self.state = State(losses=[0.0] * models, compute=[0.0] * models, clicks={arm.label: [] for arm in self.arms})
 
+    def check(self) -> None:
+        """Ask the first and the last queries in vain, before anything is learned or written.
+
+        Raises SettingError where the world has too few candidates or queries for the settings.
+        """
+        config, plan = self.config, self.plan
+        self.world.queries(config.queries_per_generation, config.candidates, plan.size, "live")
+        self.world.queries(config.queries, config.candidates, plan.learned, "final")
+
     def run(self, progress: Callable[[int], None], checkpoint: Callable[[], None]) -> Final:
         """Run from wherever `state` stands to the end; returns what the final measurement is made from.
 
         `progress` is told how many events were learned after each step; `checkpoint` is called after each generation.
+        Raises SettingError where learning diverges or the world has too few candidates or queries.
         """
         log = Log(self.world, self.state.position, self.plan.learned, self.learner.chunk_events)
         queries, rankings = self._resumed(log)
@@ -127,14 +144,23 @@ class Experiment:
             if chunk is None:
                 break
             logits = self.learner.learn(chunk)
-            sums += log_loss(logits, chunk.label).sum(axis=1)
             count += len(chunk)
+            self._check_finite(logits, self.state.scored + count)
+            sums += log_loss(logits, chunk.label).sum(axis=1)
             progress(self.state.scored + count)
         self.state.position = log.position
         self.state.losses = list(np.add(self.state.losses, sums))
         self.state.scored += count
         self.state.compute = list(np.add(self.state.compute, self.learner.take_seconds()))
         return sums / count
+
+    def _check_finite(self, logits: Floats, events: int) -> None:
+        """Raises SettingError where a model's log-odds [M, n] are not finite any more."""
+        diverged = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+        if len(diverged):
+            arm = self.arms[self.stack.members[diverged[0]].arm].label
+            way_out = f"{arm} diverged within {events:,} events: use a smaller one, or another norm"
+            raise SettingError("learning_rate", self.config.model.learning_rate, way_out)
 
     def _ask(self) -> list[Query]:
         config = self.config

@@ -76,9 +76,9 @@ class RunFlags:
 def parse_run(arguments: list[str]) -> RunFlags:
     """Flags of `flicker run`. Prints help and exits with 0 for --help; raises FlickerError for what cannot be used."""
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    peek.add_argument("--preset", default="relu_vs_smelu")
+    peek.add_argument("--preset", nargs="?")  # one without a value is complained of below
     preset = peek.parse_known_args(arguments)[0].preset
-    default = RunFlags.of(preset if preset in PRESETS else "relu_vs_smelu")
+    default = RunFlags.of(preset if preset in PRESETS else RunFlags.preset)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -94,7 +94,8 @@ def _one_line(box: str) -> str:
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│ ") for line in box.splitlines()]
     words = " ".join(line for line in lines if line and line[0] not in "╭╰─" and "full helptext" not in line)
     words = re.sub(r"^Error parsing [a-z]\S*: ", "", words)  # our own sections, which the user does not know
-    return words.replace(" Argument helptext:", "; its help:") or "see flicker run --help"
+    words, _, its_help = words.partition(" Argument helptext: ")
+    return f"{words}; {f'its help: {its_help}' if its_help else 'see flicker run --help'}"
 
 
 def _refuse(unused: Any, default: Any, why: str) -> None:

@@ -12,6 +12,8 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -35,35 +37,54 @@ class Folder:
         self.path = path
         self._saved_at = time.monotonic()
         self._cost = 0.0
+        self._claimed = False
 
-    def start(self, config: ExperimentConfig, command: str, resume: bool) -> None:
-        """Claim the folder for a run of this config, or, to resume, make sure that it holds this very run.
-
-        Raises ResultError where it holds another run, or nothing that could be resumed.
-        """
-        resolved, file = as_json(config), self.path / "config.json"
+    def check(self, config: ExperimentConfig, resume: bool) -> None:
+        """ResultError where a new run would overwrite something, or, to resume, where this very run is not there."""
         if resume:
-            self._same_run(file, resolved)
-            return
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            held = "holds another run" if file.exists() else "is not empty"
-            raise ResultError(f"out = {self.path}: {held}: name another folder, delete it, or go on with --resume")
-        about = {"config": resolved, "versions": versions(), "machine": machine(), "command": command}
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, json.dumps(about, indent=1).encode())
-        except OSError as problem:
-            raise ResultError(f"out = {self.path}: {problem.strerror}: name a folder that can be written") from None
+            self._same_run(as_json(config))
+        elif self.path.exists() and not self.path.is_dir():
+            raise ResultError(f"out = {self.path}: a file: name another folder, or delete it")
+        elif (self.path / "config.json").exists():
+            way_out = "name another folder, delete it, or go on with --resume"
+            raise ResultError(f"out = {self.path}: holds another run: {way_out}")
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise ResultError(f"out = {self.path}: is not empty: name another folder, or empty it")
 
-    def _same_run(self, file: Path, resolved: dict[str, Any]) -> None:
+    def start(self, config: ExperimentConfig, command: str) -> None:
+        """Claim the folder for a new run. Raises ResultError where it cannot be written."""
+        self.check(config, resume=False)
+        about = {"config": as_json(config), "versions": versions(), "machine": machine(), "command": command}
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path / "config.json", json.dumps(about, indent=1).encode())
+        self._claimed = True
+
+    def withdraw(self) -> None:
+        """Take back all of a run that cannot be brought to its end; one that was only resumed stays as it is."""
+        if self._claimed:
+            shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
+            (self.path / "config.json").unlink(missing_ok=True)
+            with suppress(OSError):  # what somebody else put there stays
+                self.path.rmdir()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            held = json.loads(file.read_bytes())["config"]
+            yield
+        except OSError as problem:
+            reason = problem.strerror or problem
+            raise ResultError(f"out = {self.path}: {reason}: name a folder that can be written") from None
+
+    def _same_run(self, resolved: dict[str, Any]) -> None:
+        try:
+            held = json.loads((self.path / "config.json").read_bytes())["config"]
         except (OSError, ValueError, KeyError, TypeError):
             raise ResultError(f"out = {self.path}: no run to resume there: leave --resume away") from None
         if different := _differences(held, resolved):
             raise ResultError(f"out = {self.path}: cannot resume with other settings ({different}): use the same ones")
         if (self.path / "result.json").exists():
-            raise ResultError(f"out = {self.path}: this run is complete: see {self.path / 'report.html'}")
+            raise ResultError(f"out = {self.path}: this run is complete: flicker report {self.path}")
 
     def save(self, experiment: Experiment) -> None:
         """Write a checkpoint, unless the last one was so recent that they would cost more than CHECKPOINT_SHARE."""
@@ -71,10 +92,11 @@ class Folder:
         if start - self._saved_at < self._cost / CHECKPOINT_SHARE:
             return
         root, generation = self.path / "checkpoint", experiment.state.generation
-        write_snapshot(root / str(generation), experiment.learner.state(), asdict(experiment.state))
-        for old in root.iterdir():
-            if old.name != str(generation):
-                shutil.rmtree(old)
+        with self._writing():
+            write_snapshot(root / str(generation), experiment.learner.state(), asdict(experiment.state))
+            for old in root.iterdir():
+                if old.name != str(generation):
+                    shutil.rmtree(old)
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - start
 
@@ -93,7 +115,8 @@ class Folder:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write result.json, then forget the checkpoints."""
-        write_atomically(self.path / "result.json", json.dumps(_finite(result), indent=1).encode())
+        with self._writing():
+            write_atomically(self.path / "result.json", json.dumps(_finite(result), indent=1).encode())
         shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
 
 

@@ -8,7 +8,7 @@
                       "log_loss": I, "progressive_log_loss": I, "auc": I, "calibration": I, "ranking_loss": I,
                       "regret": I, "useful_swaps": I, "useless_swaps": I,       only where the truth is known
                       "clicks_per_slate": I, "train_seconds": x, "events_per_second": x, "parameters": n,
-                      "ratio": {MEASURE: I to the first arm, null for 0 / 0},
+                      "ratio": {MEASURE: I to the first arm, null where there is none},
                       "activation": {"name", "x", "y", "gradient"}}},
      "generations": [{"generation", "events", "arms": {LABEL: {"pd": I, "swaps": {...}, "refresh_swaps": {...},
                       "both_swaps": {...}, "progressive_log_loss": I}}}],
@@ -20,6 +20,7 @@ one core (on a GPU: its share of the device's time); events_per_second: events l
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 from importlib.metadata import version
@@ -115,7 +116,9 @@ def _interval(name: str, estimate: Any, most: float = np.inf) -> dict[str, float
 
 
 def _ratio(own: Estimates, baseline: Estimates, name: str) -> dict[str, float] | None:
-    found = ratio(own[name], baseline[name]) if name in baseline else None
+    if name not in baseline or math.isnan(baseline[name].mean):  # AUC, where a log holds engagements only
+        return None
+    found = ratio(own[name], baseline[name])
     return found.as_dict() if found else None
 
 

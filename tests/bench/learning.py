@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -25,16 +26,16 @@ Work = Callable[[int], object]
 
 
 def measure_stack(size: Size) -> list[Figure]:
-    """The stack against plain models, with one thread and with two."""
-    chunks, before = make_chunks(size), torch.get_num_threads()
-    torch.set_num_threads(1)
-    plain, fused = plain_models(size, chunks, fused=False), plain_models(size, chunks, fused=True)
-    variants = {"stacked": stacked(size, chunks, "relu"), "plain": plain, "plain, fused Adagrad": fused}
+    """The stack against plain models, with one thread and with two, each of which has half of the models."""
+    chunks = make_chunks(size)
+    variants = {
+        "stacked": stacked(size, chunks, "relu"),
+        "plain": plain_models(size, chunks),
+        "plain, fused Adagrad": plain_models(size, chunks, fused=True),
+    }
     one = interleave("stacked step, 1 thread", variants, size.rounds, size.warm_up)
-    torch.set_num_threads(2)
-    variants = {"stacked": stacked(size, chunks, "relu", threads=2), "plain": plain}
-    two = interleave("stacked step, 2 threads", variants, size.rounds_of_two_threads, size.warm_up)
-    torch.set_num_threads(before)
+    variants = {"stacked": stacked(size, chunks, "relu", threads=2), "plain": plain_models(size, chunks, threads=2)}
+    two = interleave("stacked step, 2 threads", variants, size.rounds, size.warm_up)
     examples, unit, name = size.events * size.duplicates, "model-examples/s", "plain models / stacked step"
     return [
         ratio(name, one, "plain", "stacked", Target(1.3)),
@@ -48,14 +49,12 @@ def measure_stack(size: Size) -> list[Figure]:
 
 
 def measure_variants(size: Size) -> list[Figure]:
-    """What other activations cost, and what noise costs, against ReLU with noise; one thread."""
-    chunks, before = make_chunks(size), torch.get_num_threads()
-    torch.set_num_threads(1)
+    """What other activations cost, and what noise costs, against ReLU with noise."""
+    chunks = make_chunks(size)
     specs = "relu", "smelu:beta=1", "gelu", "swish", "softplus"
     variants = {spec: stacked(size, chunks, spec) for spec in specs}
     variants["relu without noise"] = stacked(size, chunks, "relu", noise=NO_NOISE)
     passes = interleave("activations and noise", variants, size.rounds, size.warm_up)
-    torch.set_num_threads(before)
     targets = {"smelu:beta=1": Target(1.15, at_most=True)}
     return [ratio(f"{v} step / relu step", passes, v, "relu", targets.get(v)) for v in variants if v != "relu"]
 
@@ -73,11 +72,12 @@ def make_stack(size: Size, spec: str, noise: NoiseConfig | None = None, threads:
     return Duplicates(schema(size), arms, size.model, noise, fleets=1, duplicates=duplicates, seed=0, threads=threads)
 
 
-def plain_models(size: Size, chunks: list[Batch], *, fused: bool) -> Work:
+def plain_models(size: Size, chunks: list[Batch], *, fused: bool = False, threads: int = 1) -> Work:
     """A pass: as many plain models learn the same chunk, one after another. They need not shuffle it."""
     data = [(torch.from_numpy(chunk.features), torch.from_numpy(chunk.label)) for chunk in chunks]
     learners = [PlainLearner(model, size.model, fused) for model in plain_copies(make_stack(size, "relu"))]
-    return lambda number: [learner.learn(*data[number % len(data)]) for learner in learners]
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    return lambda number: list(pool.map(lambda learner: learner.learn(*data[number % len(data)]), learners))
 
 
 def schema(size: Size) -> Schema:

@@ -35,7 +35,7 @@ class PlainLearner:
 
     def __init__(self, model: PlainModel, config: ModelConfig, fused: bool = False) -> None:
         """`fused`: PyTorch's faster Adagrad for the dense parameters; it knows no sparse gradients."""
-        torch.sparse.check_sparse_tensor_invariants.disable()  # as by default, but sparse Adagrad warns unless told
+        torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call] # or sparse Adagrad warns
         rate, start = config.learning_rate, config.initial_accumulator
         self.model, self.batch, self.loss = model, config.batch, nn.BCEWithLogitsLoss()
         self.optimizers = [

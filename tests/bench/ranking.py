@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 from figures import Figure, speed
 from interleave import interleave
 from learning import make_chunks, make_stack
@@ -15,9 +14,7 @@ from simulator.recommender.ranking import score_events, slate
 
 
 def measure(size: Size) -> list[Figure]:
-    """One query after the other: score its candidates, sort them, cut the slate; one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """One query after the other: score its candidates, sort them, cut the slate."""
     stack = make_stack(replace(size, duplicates=1), "relu")
     features = np.concatenate([chunk.features for chunk in make_chunks(size)])
     items = np.arange(size.candidates)
@@ -28,5 +25,4 @@ def measure(size: Size) -> list[Figure]:
             slate(score_events(stack, features[start : start + size.candidates])[0], items, k=10)
 
     passes = interleave("ranking", {"ranking": rank}, size.rounds, size.warm_up)
-    torch.set_num_threads(before)
     return [speed(f"one duplicate ranks {size.candidates} candidates", "queries/s", passes["ranking"], size.queries)]

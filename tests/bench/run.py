@@ -19,6 +19,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy reads it when it is imported: 
 import learning
 import machine
 import ranking
+import torch
 import worlds
 from figures import Figure, table
 from rich.console import Console
@@ -29,6 +30,7 @@ def main() -> None:
     """Measure, print, write."""
     out, size = arguments()
     about, before = machine.describe(), machine.load()
+    torch.set_num_threads(1)  # of one operation; where two threads are compared, each has models of its own
     figures: list[Figure] = []
     for measure in (worlds.measure, learning.measure_stack, learning.measure_variants, ranking.measure):
         figures += measure(size)

@@ -14,8 +14,6 @@ class Size:
 
     rounds: int = 15
     """Timed passes of each variant."""
-    rounds_of_two_threads: int = 7
-    """Fewer: on a busy machine threads of plain models wait for each other, up to half a minute a pass."""
     warm_up: int = 2
     """Passes before them that do not count."""
     world_events: int = 32 * BLOCK
@@ -42,7 +40,6 @@ class Size:
 
 QUICK = Size(
     rounds=2,
-    rounds_of_two_threads=2,
     warm_up=1,
     world_events=BLOCK,
     ratings=200,

@@ -42,7 +42,7 @@ class Figure:
     high: float
     clock: Clock
     """What `value`, `low` and `high` were measured in."""
-    other: float
+    by_other_clock: float
     """The same value by the other clock."""
     medians: dict[str, dict[str, float]]
     """Variant -> median seconds of a pass by either clock."""
@@ -103,6 +103,6 @@ def table(figures: Sequence[Figure], title: str) -> Table:
         met = {None: "", True: "[green]yes[/]", False: "[bold red]no[/]"}[figure.met]
         drawn.add_row(
             figure.name, shown(figure.value), f"{shown(figure.low)} to {shown(figure.high)}", figure.unit,
-            figure.clock, shown(figure.other), str(figure.target or ""), met,
+            figure.clock, shown(figure.by_other_clock), str(figure.target or ""), met,
         )  # fmt: skip
     return drawn

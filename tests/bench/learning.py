@@ -60,14 +60,14 @@ def measure_variants(size: Size) -> list[Figure]:
 
 
 def stacked(size: Size, chunks: list[Batch], spec: str, *, noise: NoiseConfig | None = None, threads: int = 1) -> Work:
-    """A pass: all duplicates of an arm learn one chunk in one call."""
-    learner = Learner(make_stack(size, spec, noise, threads), noise or NoiseConfig(window=size.window), seed=0)
+    """A pass: all duplicates of an arm learn one chunk in one call, shuffled unless `noise` says otherwise."""
+    noise = noise or NoiseConfig(window=size.window)
+    learner = Learner(make_stack(size, spec, noise, threads), noise, seed=0)
     return lambda number: learner.learn(chunks[number % len(chunks)])
 
 
-def make_stack(size: Size, spec: str, noise: NoiseConfig | None = None, threads: int = 1) -> Duplicates:
+def make_stack(size: Size, spec: str, noise: NoiseConfig, threads: int = 1) -> Duplicates:
     """The duplicates of one arm."""
-    noise = noise or NoiseConfig(window=size.window)
     arms, duplicates = parse_arms((spec,)), size.duplicates
     return Duplicates(schema(size), arms, size.model, noise, fleets=1, duplicates=duplicates, seed=0, threads=threads)
 
@@ -75,7 +75,7 @@ def make_stack(size: Size, spec: str, noise: NoiseConfig | None = None, threads:
 def plain_models(size: Size, chunks: list[Batch], *, fused: bool = False, threads: int = 1) -> Work:
     """A pass: as many plain models learn the same chunk, one after another. They need not shuffle it."""
     data = [(torch.from_numpy(chunk.features), torch.from_numpy(chunk.label)) for chunk in chunks]
-    learners = [PlainLearner(model, size.model, fused) for model in plain_copies(make_stack(size, "relu"))]
+    learners = [PlainLearner(model, size.model, fused) for model in plain_copies(make_stack(size, "relu", NO_NOISE))]
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     return lambda number: list(pool.map(lambda learner: learner.learn(*data[number % len(data)]), learners))
 
@@ -91,8 +91,8 @@ def make_chunks(size: Size) -> list[Batch]:
     first = np.array([fields.first_row(field.name) for field in fields.fields], np.int32)
     chunks = []
     for number in range(CHUNKS):
-        draws, number_only = generator(0, "chunk", number), np.arange(size.events)
+        draws, position = generator(0, "chunk", number), np.arange(size.events)
         features = values.draw(draws.random((size.events, size.fields))).astype(np.int32) + first
         label = (draws.random(size.events) < 0.25).astype(np.float32)
-        chunks.append(Batch(number_only, number_only, number_only.astype(np.float64), features, label))
+        chunks.append(Batch(position, position, position.astype(np.float64), features, label))
     return chunks

@@ -10,12 +10,13 @@ from interleave import interleave
 from learning import make_chunks, make_stack
 from sizes import Size
 
+from simulator.config import NO_NOISE
 from simulator.recommender.ranking import score_events, slate
 
 
 def measure(size: Size) -> list[Figure]:
     """One query after the other: score its candidates, sort them, cut the slate."""
-    stack = make_stack(replace(size, duplicates=1), "relu")
+    stack = make_stack(replace(size, duplicates=1), "relu", NO_NOISE)
     features = np.concatenate([chunk.features for chunk in make_chunks(size)])
     items = np.arange(size.candidates)
 

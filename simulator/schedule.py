@@ -31,14 +31,17 @@ class Plan:
 
     @staticmethod
     def of(config: ExperimentConfig, world: World, chunk: int) -> Plan:
-        """Raises SettingError where the world is too short for two generations."""
+        """At most `config.generations` of them. Raises SettingError where the world is too short for two."""
         held_out = min(world.events // HELD_OUT_SHARE, HELD_OUT_MOST)
         learned = world.events - held_out
         feedback = config.queries_per_generation * config.k if world.has_truth else 0
-        size = chunk * max(round(learned / config.generations / chunk), feedback // chunk + 1)
-        if learned <= size:
-            way_out = f"more than {size * 10 // 9}, or a smaller batch ({config.model.batch}), window or feedback"
+        least = feedback + 2 * chunk
+        if learned <= least:
+            way_out = f"more than {least * 10 // 9}, or a smaller batch ({config.model.batch}), window or feedback"
             raise SettingError("events", world.events, f"too few for two generations: {way_out}")
+        # each generation but the first begins with feedback, which must leave room for the world's own events
+        whole = learned + feedback * (config.generations - 1)
+        size = chunk * -(-whole // (config.generations * chunk))
         generations = max(2, 1 + round((learned - size) / (size - feedback)))
         return Plan(learned, held_out, size, generations, learned + feedback * (generations - 1))
 

@@ -133,7 +133,7 @@ class ExperimentConfig:
 
     world: SyntheticConfig | ReplayConfig = field(default_factory=SyntheticConfig)
     """Where events come from."""
-    arms: tuple[str, ...] = ("relu", "smelu:beta=1")
+    arms: tuple[str, ...] = ("relu", "smelu:beta=2")
     """Designs under comparison, such as `relu`, `smelu:beta=0.5`; the first is what ratios refer to. A repeated
     spec is an independent second set, written `relu#2`."""
     model: ModelConfig = field(default_factory=ModelConfig)

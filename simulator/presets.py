@@ -10,7 +10,7 @@ from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, NoiseConfi
 
 def relu_vs_smelu() -> ExperimentConfig:
     """The question itself: ReLU against SmeLU on a synthetic world of a million events. About two minutes."""
-    return ExperimentConfig(arms=("relu", "smelu:beta=1", "smelu:beta=2"), fleets=3)
+    return ExperimentConfig(arms=("relu", "smelu:beta=2"), fleets=3)
 
 
 def smoke() -> ExperimentConfig:

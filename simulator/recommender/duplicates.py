@@ -134,14 +134,16 @@ class Duplicates:
                 runs.append((function, slice(position, position + 1)))
         return runs
 
-    def vectors(self, slab: slice, rows: Tensor) -> Tensor:
-        """Embedding vectors [m, B, S, D] of table rows [m, B, S] (or [1, B, S], the same for the whole slab)."""
-        size, table = slab.stop - slab.start, self.embedding[slab].flatten(0, 1)
-        shift = torch.arange(size, device=self.device).view(-1, 1, 1) * self.schema.rows
-        flat = (rows if size == 1 else rows + shift).flatten()
-        return table.index_select(0, flat).view(size, *rows.shape[1:], -1)
+    def entries(self, slab: slice, rows: Tensor) -> Tensor:
+        """Rows [m, B, S] of each model's own table (or [1, B, S], the same for all) as rows of all tables in a row."""
+        models = torch.arange(slab.stop - slab.start, device=self.device)
+        return rows.long() + models.view(-1, 1, 1) * self.schema.rows
+
+    def vectors(self, slab: slice, entries: Tensor) -> Tensor:
+        """Embedding vectors [m, B, S, D] of entries [m, B, S]."""
+        return self.embedding[slab].flatten(0, 1).index_select(0, entries.flatten()).view(*entries.shape, -1)
 
     def logits(self, slab: slice, rows: Tensor) -> Tensor:
         """Log-odds [m, B] of events with table rows [1, B, S], without learning."""
-        x = self.pooling.forward(self.vectors(slab, rows), self.pooling.weights(rows))
+        x = self.pooling.forward(self.vectors(slab, self.entries(slab, rows)), self.pooling.weights(rows))
         return self.network.forward(x, self.layout.views(self.dense[slab]), self.segments(slab))[0]

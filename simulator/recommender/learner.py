@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from simulator.config import NoiseConfig
@@ -24,13 +25,27 @@ from simulator.types import Batch, Doubles, Floats
 
 @dataclass
 class Gradient:
-    """What one mini-batch taught a slab: dense [m, P], and for table rows [m, B S] the summed gradient [m B S, D]."""
+    """What one mini-batch taught a slab: dense [m, P], and for its table entries [m B S] the summed gradient [., D]."""
 
     dense: Tensor
     rows: Tensor
     table: Tensor
     due: int
     """The step at which it is applied: its own, or later where updates are delayed."""
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """What the models of a slab learn in one step."""
+
+    entries: Tensor
+    """[m, B, S] rows of the slab's tables joined to one."""
+    shares: Tensor | None
+    """[m, B, S] see `Pooling.weights`."""
+    labels: Tensor
+    """[m, B]"""
+    lost: NDArray[np.bool_]
+    """[m] whether the model never learns it."""
 
 
 class Learner:
@@ -84,52 +99,52 @@ class Learner:
         delays = self.noise.delays(members[0], self.chunks, steps)
         rounding = [self.noise.rounding(who, self.chunks) for who in members]
         segments, first_step = self.stack.segments(slab), self.chunks * (self.chunk_events // batch)
-        logits = torch.empty(len(members), n, device=device)
+        ordered, labels = rows[order], labels[order]  # [m, n, S] and [m, n]: the chunk as each model sees it
+        shares, entries = self.stack.pooling.weights(ordered), self.stack.entries(slab, ordered)
+        parts = []
         for step in range(steps):
-            events = order[:, step * batch : (step + 1) * batch]
-            predicted, gradient = self._gradient(slab, segments, rows[events], labels[events], lost[:, step])
-            logits.scatter_(1, events, predicted)
+            part = slice(step * batch, (step + 1) * batch)
+            events = MiniBatch(
+                entries[:, part], None if shares is None else shares[:, part], labels[:, part], lost[:, step]
+            )
+            predicted, gradient = self._gradient(slab, segments, events)
+            parts.append(predicted)
             gradient.due = first_step + step + int(delays[step])
             self.pending[number].append(gradient)
             for due in self._due(number, first_step + step):
                 self._apply(slab, due, rounding)
-        return logits
+        return torch.empty(len(members), n, device=device).scatter_(1, order, torch.cat(parts, 1))
 
-    def _gradient(
-        self, slab: slice, segments: Segments, rows: Tensor, labels: Tensor, lost: np.ndarray
-    ) -> tuple[Tensor, Gradient]:
-        """Score a mini-batch (rows [m, B, S], labels [m, B]); the gradient of its mean log loss. No weight changes."""
+    def _gradient(self, slab: slice, segments: Segments, events: MiniBatch) -> tuple[Tensor, Gradient]:
+        """Log-odds [m, B] of a mini-batch, and the gradient of its mean log loss. No weight changes."""
         stack = self.stack
         weights = stack.layout.views(stack.dense[slab])
-        shares = stack.pooling.weights(rows)
-        x = stack.pooling.forward(stack.vectors(slab, rows), shares)
+        x = stack.pooling.forward(stack.vectors(slab, events.entries), events.shares)
         logits, tape = stack.network.forward(x, weights, segments)
         # each event weighs 1 / batch, also in a shorter mini-batch at the end, whose few events would shake the model
-        slope = (torch.sigmoid(logits) - labels).div_(self.model.batch)
-        if lost.any():
-            slope[torch.from_numpy(lost).to(slope.device)] = 0  # a zero gradient leaves Adagrad where it is
+        slope = (torch.sigmoid(logits) - events.labels).div_(self.model.batch)
+        if events.lost.any():
+            slope[torch.from_numpy(events.lost).to(slope.device)] = 0  # a zero gradient leaves Adagrad where it is
         dense = torch.zeros_like(stack.dense[slab])
         back = stack.network.backward(slope, weights, tape, segments, stack.layout.views(dense))
-        per_slot = stack.pooling.backward(back, shares).reshape(-1, self.model.dim)
-        shift = torch.arange(len(rows), device=rows.device).view(-1, 1, 1) * stack.schema.rows
-        flat = (rows + shift).flatten()
-        return logits, Gradient(dense, flat, self._sum_by_row(len(rows), flat, per_slot), due=0)
+        per_slot = stack.pooling.backward(back, events.shares).reshape(-1, self.model.dim)
+        rows = events.entries.flatten()
+        return logits, Gradient(dense, rows, self._sum_by_row(slab, rows, per_slot), due=0)
 
-    def _sum_by_row(self, models: int, rows: Tensor, grads: Tensor) -> Tensor:
+    def _sum_by_row(self, slab: slice, rows: Tensor, grads: Tensor) -> Tensor:
         """For each entry of rows [n], the sum of the gradients [n, D] of all entries with the same row.
 
         A scratch table that is zero between calls saves sorting; its sums are made in a fixed order.
         """
         scratch: Tensor | None = getattr(self._workspace, "table", None)
-        if scratch is None or len(scratch) != models * self.stack.schema.rows:
-            scratch = torch.zeros(models * self.stack.schema.rows, self.model.dim, device=rows.device)
-            self._workspace.table = scratch
+        if scratch is None:  # every slab of a stack is of one size
+            scratch = self._workspace.table = torch.zeros_like(self.stack.embedding[slab]).flatten(0, 1)
         if rows.is_cuda:
-            scratch.index_put_((rows.long(),), grads, accumulate=True)  # sorts: atomic adds would round at random
+            scratch.index_put_((rows,), grads, accumulate=True)  # sorts: atomic adds would round at random
         else:
             scratch.index_add_(0, rows, grads)
         sums = scratch.index_select(0, rows)
-        scratch.index_fill_(0, rows.long(), 0)
+        scratch.index_fill_(0, rows, 0)
         return sums
 
     def _due(self, number: int, step: int) -> Iterator[Gradient]:
@@ -142,7 +157,7 @@ class Learner:
 
         A row that occurs several times is written several times with one and the same value.
         """
-        rate, rows = self.model.learning_rate, gradient.rows.long()
+        rate, rows = self.model.learning_rate, gradient.rows
         dense, squares = self.stack.dense[slab], self.dense_squares[slab]
         squares.addcmul_(gradient.dense, gradient.dense)
         dense.addcdiv_(gradient.dense, squares.sqrt(), value=-rate)

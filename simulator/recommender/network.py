@@ -86,6 +86,8 @@ class Pooling:
         self.dim = dim
         self.spans = [(s.start, s.stop) for s in (schema.slot_range(f.name) for f in schema.fields)]
         self.single = all(stop - start == 1 for start, stop in self.spans)
+        widths = torch.tensor([stop - start for start, stop in self.spans])
+        self.field_of_slot = torch.repeat_interleave(torch.arange(len(widths)), widths)
 
     def weights(self, rows: Tensor) -> Tensor | None:
         """[..., S] the share of each slot in its field's average, 0 for padding; None where all fields are single."""
@@ -114,9 +116,7 @@ class Pooling:
         by_field = grad.reshape(*grad.shape[:2], -1, self.dim)
         if weights is None:
             return by_field
-        widths = [stop - start for start, stop in self.spans]
-        field_of_slot = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths)).to(grad.device)
-        return by_field.index_select(2, field_of_slot) * weights[..., None]
+        return by_field.index_select(2, self.field_of_slot.to(grad.device)) * weights[..., None]
 
 
 Segments = list[tuple[Activation, slice]]

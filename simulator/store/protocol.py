@@ -1,0 +1,148 @@
+"""What processes share: an event log, a snapshot registry and leases, behind one protocol (memory or Redis).
+
+    trainer   reads the log, publishes generations        replica   fetches generations, holds a lease and an address
+    router    appends feedback, finds replicas            feeder    appends the world's events, as far as there is room
+
+**Log.** Entries are batches of events, never changed, numbered by the store in the order of appending. Each trainer is a
+*group*; it acknowledges an entry only when what it learned from it is saved, and entries that every group has
+acknowledged may be forgotten. The log holds at most `capacity` events that are not yet acknowledged: beyond it `append`
+refuses, so that the writer waits or says no. Nothing is ever dropped.
+
+**Exactly once.** A trainer saves its position (the last entry it learned from) together with its weights, and reads on
+from there; acknowledgement only frees memory. A writer that must not repeat itself (the feeder) hands in a mark with its
+batch, stored in the same step; after a crash it goes on from the last mark.
+
+**Generations.** Published parts are immutable; a generation is announced only when all its parts are there, and the last
+`KEPT` generations stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from simulator.errors import FlickerError
+from simulator.types import Batch
+
+KEPT = 3
+"""Generations kept in the registry."""
+
+
+class StoreError(FlickerError):
+    """The store cannot do what was asked; the message names the store and the way out."""
+
+
+class StoreAway(StoreError):
+    """The store cannot be reached just now; the caller may try again later, nothing was changed that is not known."""
+
+
+class LogFull(StoreError):
+    """No room for more events until a trainer has learned and saved some: wait and try again."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One appended batch."""
+
+    id: str
+    """Names the entry in its log; later entries have later ids (compare with `entry_order`)."""
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Member:
+    """A replica that serves."""
+
+    name: str
+    """Unique, e.g. host and process id."""
+    address: str
+    """host:port of its gRPC server."""
+    duplicate: int
+    """The duplicate of every arm that it holds, 0-based."""
+    generation: int
+    """What it serves now; -1 while it has none."""
+
+
+class EventLog(Protocol):
+    """The order of events that all duplicates learn from."""
+
+    def append(self, batch: Batch, *, writer: str = "", mark: str = "") -> str:
+        """Append events as one entry and, where `writer` is named, remember its `mark`, both or neither.
+
+        Returns the entry's id. Raises LogFull, StoreAway.
+        """
+
+    def mark(self, writer: str) -> str:
+        """The last mark of a writer, empty where it has none."""
+
+    def join(self, group: str) -> None:
+        """Make a group known: from now on nothing is forgotten that it has not acknowledged. Harmless when repeated."""
+
+    def leave(self, group: str) -> None:
+        """Forget a group that will not come back, so that it no longer holds the log up."""
+
+    def read(self, group: str, after: str, events: int, wait: float) -> list[Entry]:
+        """Entries after id `after` ("" for the first), in order, about `events` events at the most (at least one entry).
+
+        Waits up to `wait` seconds for the first; empty when there is none by then. Raises StoreAway, and StoreError
+        where entries after `after` were forgotten already.
+        """
+
+    def acknowledge(self, group: str, upto: str) -> None:
+        """What the group learned up to this entry is saved; forget what every group has acknowledged."""
+
+    def waiting(self) -> int:
+        """Events in the log that some group has not acknowledged."""
+
+    def capacity(self) -> int:
+        """Most events that may wait."""
+
+
+class Registry(Protocol):
+    """Published generations."""
+
+    def publish(self, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
+        """Store all parts, then announce the generation in one step; forget all but the last KEPT.
+
+        Publishing the newest generation again with the same content is harmless (a trainer that died in between).
+        Raises StoreError for a generation that is older than the newest or has other content, StoreAway.
+        """
+
+    def newest(self) -> int:
+        """The last announced generation, -1 where there is none."""
+
+    def about(self, generation: int) -> dict[str, Any]:
+        """What was announced with a generation. Raises StoreError where it is unknown or forgotten."""
+
+    def fetch(self, generation: int, part: str) -> bytes:
+        """One part. Raises StoreError where it is unknown or forgotten, or its digest differs."""
+
+    def wait_newer(self, than: int, wait: float) -> int:
+        """The newest generation, as soon as it is newer than `than` or after `wait` seconds."""
+
+
+class Leases(Protocol):
+    """Who serves which duplicate."""
+
+    def claim(self, owner: str, duplicates: int, seconds: float) -> int:
+        """A duplicate number for `seconds`: one that nobody holds, else the least shared; the same one when repeated."""
+
+    def release(self, owner: str) -> None:
+        """Give the number back and leave the members."""
+
+    def announce(self, member: Member, seconds: float) -> None:
+        """Be found by routers for `seconds`; repeat before they are over."""
+
+    def members(self) -> list[Member]:
+        """Replicas whose announcements have not run out, by name."""
+
+
+class Store(EventLog, Registry, Leases, Protocol):
+    """All of it, in one place."""
+
+    def ping(self) -> None:
+        """Raises StoreAway where the store cannot be reached."""
+
+    def close(self) -> None:
+        """Let go of connections; the store itself stays."""

@@ -103,7 +103,7 @@ class Folder:
     def restore(self, experiment: Experiment) -> None:
         """Put an experiment where its newest readable checkpoint stands; leave it at the start where there is none."""
         root = self.path / "checkpoint"
-        names = [int(entry.name) for entry in root.iterdir() if entry.name.isdigit()] if root.is_dir() else []
+        names = [int(entry.name) for entry in root.iterdir() if entry.name.isdecimal()] if root.is_dir() else []
         for generation in sorted(names, reverse=True):
             try:
                 tensors, about = read_snapshot(root / str(generation))

@@ -177,7 +177,9 @@ def test_the_position_counts_the_worlds_events_that_were_taken(
 
 
 @given(st.integers(1, 30), st.integers(1, 90), st.data())
-def test_a_log_that_goes_on_at_its_position_gives_what_was_left(chunks_taken: int, chunk: int, data: st.DataObject) -> None:
+def test_a_log_that_goes_on_at_its_position_gives_what_was_left(
+    chunks_taken: int, chunk: int, data: st.DataObject
+) -> None:
     world, stop = NumberedWorld(1_000), data.draw(st.integers(0, 1_000))
     whole = Log(world, 0, stop, chunk)
     for _ in range(chunks_taken):

@@ -1,0 +1,115 @@
+"""result.json: its documented schema, and figures that can be recounted from the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss, roc_auc_score
+
+from simulator.config import ReplayConfig
+from simulator.experiment import Experiment, Final
+from simulator.folder import _finite
+from simulator.outcome import measure
+from tests.result_schema import assert_interval, assert_schema
+from tests.small_runs import SMALL, outcome, prepared, small_replay
+
+Run = tuple[Experiment, Final, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    experiment = prepared(replace(SMALL, arms=("relu", "relu", "smelu:beta=1")))
+    final = experiment.run(lambda events: None, lambda: None)
+    return experiment, final, measure(experiment, final)
+
+
+def test_a_synthetic_result_is_of_the_documented_schema(run: Run) -> None:
+    assert_schema(run[2], ["relu", "relu#2", "smelu:beta=1"], run[0].plan.generations)
+
+
+def test_a_replayed_result_is_of_the_documented_schema(tmp_path: Path) -> None:
+    experiment = prepared(small_replay(tmp_path / "log"))
+    result = outcome(experiment)
+    assert_schema(result, ["relu", "smelu:beta=1"], experiment.plan.generations)
+    assert result["world"]["name"] == "log" and result["world"]["has_truth"] is False
+    assert result["world"]["users"] == 50 and result["world"]["items"] == 40
+
+
+def test_held_out_accuracy_is_that_of_scikit_learn(run: Run) -> None:
+    experiment, final, result = run
+    size = len(experiment.stack) // 3
+    for number, arm in enumerate(result["arms"].values()):
+        chances = [1 / (1 + np.exp(-x.astype(float))) for x in final.logits[number * size : (number + 1) * size]]
+        labels = final.held_out.label
+        assert arm["log_loss"]["mean"] == pytest.approx(fmean(log_loss(labels, p) for p in chances), rel=1e-9)
+        assert arm["auc"]["mean"] == pytest.approx(fmean(roc_auc_score(labels, p) for p in chances), rel=1e-9)
+
+
+def test_progressive_log_loss_is_the_mean_over_generations(run: Run) -> None:
+    """Each generation reports its own mean; the arm's is over all events."""
+    result, learned_before, total = run[2], 0, 0.0
+    for record in result["generations"]:
+        events = record["events"] - learned_before
+        total += events * record["arms"]["relu"]["progressive_log_loss"]["mean"]
+        learned_before = record["events"]
+    assert learned_before == run[0].plan.total
+    mean = result["arms"]["relu"]["progressive_log_loss"]["mean"]
+    assert mean == pytest.approx(total / learned_before, rel=1e-9)
+
+
+def test_useful_and_useless_swaps_make_up_the_refresh_swaps(run: Run) -> None:
+    for arm in run[2]["arms"].values():
+        both = arm["useful_swaps"]["mean"] + arm["useless_swaps"]["mean"]
+        assert both == pytest.approx(arm["refresh_swaps"]["pair"]["mean"], rel=1e-9)
+
+
+def test_ratios_are_of_the_means_and_the_first_arm_is_1(run: Run) -> None:
+    arms = run[2]["arms"]
+    assert all(ratio["mean"] == 1 for ratio in arms["relu"]["ratio"].values())
+    for arm in arms.values():
+        assert arm["ratio"]["pd"]["mean"] == pytest.approx(arm["pd"]["mean"] / arms["relu"]["pd"]["mean"])
+        pair = arm["refresh_swaps"]["pair"]["mean"] / arms["relu"]["refresh_swaps"]["pair"]["mean"]
+        assert arm["ratio"]["refresh_pair"]["mean"] == pytest.approx(pair)
+
+
+def test_clicks_per_slate_and_costs_are_counted(run: Run) -> None:
+    experiment, _, result = run
+    clicks, seconds = experiment.state.clicks, sum(experiment.state.compute)
+    for label, arm in result["arms"].items():
+        assert arm["clicks_per_slate"]["mean"] == pytest.approx(fmean(clicks[label]))
+        learned = experiment.plan.total * SMALL.fleets * SMALL.duplicates
+        assert arm["events_per_second"] == pytest.approx(learned / arm["train_seconds"])
+    assert sum(arm["train_seconds"] for arm in result["arms"].values()) == pytest.approx(seconds)
+
+
+def test_an_arm_that_showed_no_slate_has_no_clicks(run: Run) -> None:
+    experiment, final, _ = run
+    kept = experiment.state.clicks
+    experiment.state.clicks = kept | {"relu": []}
+    try:
+        assert measure(experiment, final)["arms"]["relu"]["clicks_per_slate"] is None
+    finally:
+        experiment.state.clicks = kept
+
+
+def test_a_log_of_engagements_only_has_no_auc(tmp_path: Path) -> None:
+    """A log with labels that are all 1: AUC is 0 / 0, and so is its ratio."""
+    rows = [f"{n % 7},{n % 12},{n},1" for n in range(1_500)]
+    (tmp_path / "log.csv").write_text("\n".join(["u,i,t,y", *rows]) + "\n")
+    (tmp_path / "log.toml").write_text('log = "log.csv"\nuser = "u"\nitem = "i"\ntime = "t"\nlabel = "y"\n')
+    world, model = ReplayConfig(tmp_path / "log.toml"), replace(SMALL.model, batch=16)
+    result = _finite(outcome(prepared(replace(SMALL, world=world, candidates=10, model=model))))
+    arm = result["arms"]["smelu:beta=1"]
+    assert arm["auc"] == {"mean": None, "low": None, "high": None} and arm["ratio"]["auc"] is None
+    assert_interval(arm["log_loss"], "log_loss", 0)
+
+
+def test_notes_say_what_the_intervals_cover(run: Run) -> None:
+    note = run[2]["notes"][0]
+    assert "600 held-out events and 40 queries of 30 candidates, slates of 5" in note
+    assert "duplicates and users, given this one fleet's initialisation" in note

@@ -1,19 +1,19 @@
 """What processes share: an event log, a snapshot registry and leases, behind one protocol (memory or Redis).
 
-    trainer   reads the log, publishes generations        replica   fetches generations, holds a lease and an address
-    router    appends feedback, finds replicas            feeder    appends the world's events, as far as there is room
+    trainer   reads the log, publishes generations    replica   fetches generations, holds a lease and an address
+    router    appends feedback, finds replicas        feeder    appends the world's events, as far as there is room
 
-**Log.** Entries are batches of events, never changed, numbered by the store in the order of appending. Each trainer is a
-*group*; it acknowledges an entry only when what it learned from it is saved, and entries that every group has
-acknowledged may be forgotten. The log holds at most `capacity` events that are not yet acknowledged: beyond it `append`
-refuses, so that the writer waits or says no. Nothing is ever dropped.
+**Log.** Entries are batches of events, never changed, numbered by the store in the order of appending. Each trainer is
+a *group*; it acknowledges an entry only when what it learned from it is saved, and entries that every group has
+acknowledged may be forgotten. The log holds at most `capacity` events that are not yet acknowledged: beyond it
+`append` refuses, so that the writer waits or says no. Nothing is ever dropped.
 
 **Exactly once.** A trainer saves its position (the last entry it learned from) together with its weights, and reads on
-from there; acknowledgement only frees memory. A writer that must not repeat itself (the feeder) hands in a mark with its
-batch, stored in the same step; after a crash it goes on from the last mark.
+from there; acknowledgement only frees memory. A writer that must not repeat itself (the feeder) hands in a mark with
+its batch, stored in the same step; after a crash it goes on from the last mark.
 
-**Generations.** Published parts are immutable; a generation is announced only when all its parts are there, and the last
-`KEPT` generations stay.
+**Generations.** Published parts are immutable; a generation is announced only when all its parts are there, and the
+last `KEPT` generations stay.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ class EventLog(Protocol):
         """The last mark of a writer, empty where it has none."""
 
     def join(self, group: str) -> None:
-        """Make a group known: from now on nothing is forgotten that it has not acknowledged. Harmless when repeated."""
+        """Make a group known: nothing is forgotten any more that it has not acknowledged. Harmless when repeated."""
 
     def leave(self, group: str) -> None:
         """Forget a group that will not come back, so that it no longer holds the log up."""
 
     def read(self, group: str, after: str, events: int, wait: float) -> list[Entry]:
-        """Entries after id `after` ("" for the first), in order, about `events` events at the most (at least one entry).
+        """Entries after id `after` ("" for the first), in order: about `events` events at most, at least one entry.
 
         Waits up to `wait` seconds for the first; empty when there is none by then. Raises StoreAway, and StoreError
         where entries after `after` were forgotten already.
@@ -126,7 +126,7 @@ class Leases(Protocol):
     """Who serves which duplicate."""
 
     def claim(self, owner: str, duplicates: int, seconds: float) -> int:
-        """A duplicate number for `seconds`: one that nobody holds, else the least shared; the same one when repeated."""
+        """A duplicate number for `seconds`: one that nobody holds, else the least shared; the same when repeated."""
 
     def release(self, owner: str) -> None:
         """Give the number back and leave the members."""

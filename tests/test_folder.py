@@ -1,169 +1,18 @@
-"""Result folders: who may write there, and runs that are cut off and go on as if nothing had happened."""
+"""Result folders: who may write there, what lies in them, and when they are left alone."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from simulator import folder as folder_module
-from simulator.config import ExperimentConfig, NoiseConfig, ReplayConfig
+from simulator.config import ReplayConfig
 from simulator.errors import ResultError
-from simulator.experiment import Experiment
 from simulator.folder import Folder, as_json
-from simulator.recommender.snapshot import read_snapshot
-from tests.small_runs import SMALL, outcome, prepared, small_replay, timeless
-
-Damage = Callable[[Path], None]
-
-NOISES = {
-    "window": NoiseConfig(window=4),
-    "delay": NoiseConfig(window=4, delay=9),
-    "all": NoiseConfig(init="own", window=2, lost=0.1, delay=3, precision="bfloat16", reductions=True),
-}
-
-
-class CutOff(Exception):
-    """What stands for a crash after a checkpoint."""
-
-
-@pytest.fixture(autouse=True)
-def a_checkpoint_at_every_generation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs this short would otherwise wait for checkpoints to be worth their time."""
-    monkeypatch.setattr(folder_module, "CHECKPOINT_SHARE", float("inf"))
-
-
-def cut_off(config: ExperimentConfig, path: Path, generation: int, keep: Path | None = None) -> Experiment:
-    """Runs until a generation is saved; copies each checkpoint to `keep`."""
-    folder, experiment = Folder(path), prepared(config)
-    folder.start(config, "a test")
-
-    def save() -> None:
-        folder.save(experiment)
-        now = experiment.state.generation
-        if keep:
-            shutil.copytree(path / "checkpoint" / str(now), keep / str(now))
-        if now == generation:
-            raise CutOff
-
-    with pytest.raises(CutOff):
-        experiment.run(lambda events: None, save)
-    return experiment
-
-
-def resumed(config: ExperimentConfig, path: Path) -> Experiment:
-    """A new experiment that stands where the folder says."""
-    folder, experiment = Folder(path), prepared(config)
-    folder.check(config, resume=True)
-    folder.restore(experiment)
-    return experiment
-
-
-def small(noise: str) -> ExperimentConfig:
-    return replace(SMALL, noise=NOISES[noise], duplicates=2)
-
-
-@pytest.mark.parametrize("noise", NOISES)
-def test_a_run_cut_off_after_any_generation_ends_with_identical_numbers(noise: str, tmp_path: Path) -> None:
-    config = small(noise)
-    whole = timeless(outcome(prepared(config)))
-    generations = prepared(config).plan.generations
-    for generation in range(1, generations):
-        path = tmp_path / str(generation)
-        before = cut_off(config, path, generation)
-        if NOISES[noise].delay:
-            assert any(before.learner.pending), "nothing was waiting: this generation shows nothing about delays"
-        experiment = resumed(config, path)
-        assert experiment.state.generation == generation
-        assert timeless(outcome(experiment)) == whole
-
-
-def test_a_replayed_log_goes_on_with_identical_numbers(tmp_path: Path) -> None:
-    config = small_replay(tmp_path / "log")
-    whole = timeless(outcome(prepared(config)))
-    cut_off(config, tmp_path / "out", 2)
-    assert timeless(outcome(resumed(config, tmp_path / "out"))) == whole
-
-
-def test_a_run_may_be_cut_off_again_and_again(tmp_path: Path) -> None:
-    whole = timeless(outcome(prepared(SMALL)))
-    cut_off(SMALL, tmp_path / "out", 1)
-    for generation in (2, 3):
-        folder, experiment = Folder(tmp_path / "out"), resumed(SMALL, tmp_path / "out")
-        assert experiment.state.generation == generation - 1
-
-        def save(folder: Folder = folder, experiment: Experiment = experiment) -> None:
-            folder.save(experiment)
-            raise CutOff
-
-        with pytest.raises(CutOff):
-            experiment.run(lambda events: None, save)
-    assert timeless(outcome(resumed(SMALL, tmp_path / "out"))) == whole
-
-
-def cut_weights(checkpoint: Path) -> None:
-    weights = checkpoint / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1_000])
-
-
-def drop_manifest(checkpoint: Path) -> None:
-    (checkpoint / "manifest.json").unlink()
-
-
-def change_state(checkpoint: Path) -> None:
-    manifest = checkpoint / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"position": ', '"position": 1'))
-
-
-damages = pytest.mark.parametrize("damage", [cut_weights, drop_manifest, change_state])
-
-
-@damages
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage: Damage, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    cut_off(SMALL, out, 2, keep=tmp_path / "kept")
-    shutil.copytree(tmp_path / "kept" / "1", out / "checkpoint" / "1")
-    damage(out / "checkpoint" / "2")
-    assert resumed(SMALL, out).state.generation == 1
-
-
-@damages
-def test_a_run_whose_only_checkpoint_is_damaged_starts_again(damage: Damage, tmp_path: Path) -> None:
-    cut_off(SMALL, tmp_path / "out", 2)
-    damage(tmp_path / "out" / "checkpoint" / "2")
-    experiment = resumed(SMALL, tmp_path / "out")
-    assert experiment.state.generation == experiment.state.position == 0
-    folder = Folder(tmp_path / "out")
-    assert timeless(outcome(experiment, lambda: folder.save(experiment))) == timeless(outcome(prepared(SMALL)))
-
-
-def test_strange_entries_among_the_checkpoints_are_passed_over(tmp_path: Path) -> None:
-    cut_off(SMALL, tmp_path / "out", 1)
-    for name in ("notes", "²", "-3"):
-        (tmp_path / "out" / "checkpoint" / name).mkdir()
-    assert resumed(SMALL, tmp_path / "out").state.generation == 1
-
-
-def test_only_the_newest_checkpoint_is_kept_and_none_after_the_end(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    cut_off(SMALL, out, 3)
-    assert [entry.name for entry in (out / "checkpoint").iterdir()] == ["3"]
-    Folder(out).finish({"pd": float("nan"), "auc": [float("inf"), 1.5]})
-    assert sorted(entry.name for entry in out.iterdir()) == ["config.json", "result.json"]
-    assert json.loads((out / "result.json").read_text()) == {"pd": None, "auc": [None, 1.5]}
-
-
-def test_a_checkpoint_that_would_cost_too_much_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_module, "CHECKPOINT_SHARE", 1e-9)
-    folder, experiment = Folder(tmp_path / "out"), prepared(SMALL)
-    folder.start(SMALL, "a test")
-    experiment.run(lambda events: None, lambda: folder.save(experiment))
-    assert [entry.name for entry in (tmp_path / "out" / "checkpoint").iterdir()] == ["1"]
+from tests.interrupted import cut_off, files
+from tests.small_runs import SMALL, prepared, small_replay
 
 
 def test_config_json_holds_settings_versions_machine_and_command(tmp_path: Path) -> None:
@@ -185,11 +34,6 @@ def test_a_relative_path_to_the_same_log_is_the_same_run(tmp_path: Path, monkeyp
     here = replace(SMALL, world=ReplayConfig(Path("log")))
     there = replace(SMALL, world=ReplayConfig(tmp_path / "log"))
     assert as_json(here) == as_json(there)
-
-
-def files(path: Path) -> dict[str, bytes]:
-    """All files below a folder."""
-    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -267,20 +111,3 @@ def test_a_run_that_was_only_resumed_is_not_withdrawn(tmp_path: Path) -> None:
     again.check(SMALL, resume=True)
     again.withdraw()
     assert files(tmp_path / "out") == before
-
-
-def test_a_disk_that_cannot_be_written_is_one_line_and_keeps_the_older_checkpoint(tmp_path: Path) -> None:
-    """A file lies where the next checkpoint's folder should be made."""
-    out = tmp_path / "out"
-    cut_off(SMALL, out, 1)
-    folder, experiment = Folder(out), resumed(SMALL, out)
-    (out / "checkpoint" / "2").write_text("in the way")
-    with pytest.raises(ResultError, match=f"out = {out}: File exists: name a folder that can be written"):
-        experiment.run(lambda events: None, lambda: folder.save(experiment))
-    assert read_snapshot(out / "checkpoint" / "1")[1]["generation"] == 1
-
-
-def test_the_state_that_is_saved_is_all_plain_json(tmp_path: Path) -> None:
-    experiment = cut_off(SMALL, tmp_path / "out", 2)
-    state: dict[str, Any] = read_snapshot(tmp_path / "out" / "checkpoint" / "2")[1]
-    assert state == json.loads(json.dumps(vars(experiment.state)))

@@ -138,27 +138,45 @@ class Network:
         """Inputs [m, B, F D] -> log-odds [m, B], and a tape for `backward`."""
         tape: Tape = []
         for n in self.layers:
-            weight, bias = w[f"weight{n}"], w[f"bias{n}"].unsqueeze(1)
-            gain = w.get(f"gain{n}", bias)
-            if self.norm == "weight":
-                weight = weight * _inverse_length(weight) * gain.unsqueeze(1)
-            if self.norm == "before":
-                product = torch.bmm(x, weight)
-                normed, mean, scale = layer_norm(product, gain)
-                y, saved = _activate(segments, normed.add_(bias))
-                tape.append((x, weight, saved, product, mean, scale))
-                x = y
-            else:
-                y, saved = _activate(segments, torch.baddbmm(bias, x, weight))
-                if self.norm == "after":
-                    normed, mean, scale = layer_norm(y, gain)
-                    tape.append((x, weight, saved, y, mean, scale))
-                    x = normed
-                else:
-                    tape.append((x, weight, saved))
-                    x = y
+            x = self._layer(n, x, w, segments, tape)
         tape.append((x,))
-        return torch.baddbmm(w["bias_out"].unsqueeze(1), x, w["weight_out"]).squeeze(-1), tape
+        return self._output(x, w), tape
+
+    def forward_from(self, product: Tensor, w: dict[str, Tensor], segments: Segments) -> Tensor:
+        """Log-odds [m, B] from the first layer's product of inputs and weights [m, B, H], without its bias."""
+        x = product if self.norm == "before" else product + w["bias0"].unsqueeze(1)
+        x = self._shape(0, x, w, segments)[0]
+        for n in self.layers[1:]:
+            x = self._layer(n, x, w, segments, [])
+        return self._output(x, w)
+
+    def weight(self, n: int, w: dict[str, Tensor]) -> Tensor:
+        """The matrix [m, fan in, H] of layer n that inputs are multiplied with."""
+        weight = w[f"weight{n}"]
+        return weight * _inverse_length(weight) * w[f"gain{n}"].unsqueeze(1) if self.norm == "weight" else weight
+
+    def _layer(self, n: int, x: Tensor, w: dict[str, Tensor], segments: Segments, tape: Tape) -> Tensor:
+        """Layer n's output [m, B, H]; writes down on the tape what the backward pass needs."""
+        weight = self.weight(n, w)
+        before = self.norm == "before"
+        product = torch.bmm(x, weight) if before else torch.baddbmm(w[f"bias{n}"].unsqueeze(1), x, weight)
+        y, *kept = self._shape(n, product, w, segments)
+        tape.append((x, weight, *kept))
+        return y
+
+    def _shape(self, n: int, product: Tensor, w: dict[str, Tensor], segments: Segments) -> tuple[Tensor, ...]:
+        """From a layer's product [m, B, H] (with its bias, but for `before`) to its output, and what the tape keeps."""
+        if self.norm == "before":
+            normed, mean, scale = layer_norm(product, w[f"gain{n}"])
+            return *_activate(segments, normed.add_(w[f"bias{n}"].unsqueeze(1))), product, mean, scale
+        y, saved = _activate(segments, product)
+        if self.norm == "after":
+            normed, mean, scale = layer_norm(y, w[f"gain{n}"])
+            return normed, saved, y, mean, scale
+        return y, saved
+
+    def _output(self, x: Tensor, w: dict[str, Tensor]) -> Tensor:
+        return torch.baddbmm(w["bias_out"].unsqueeze(1), x, w["weight_out"]).squeeze(-1)
 
     def backward(
         self, grad: Tensor, w: dict[str, Tensor], tape: Tape, segments: Segments, g: dict[str, Tensor]

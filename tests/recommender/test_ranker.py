@@ -1,0 +1,68 @@
+"""The serving path against the plain one: the same scores, and every parameter of a snapshot really used."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from simulator.config import ModelConfig, NoiseConfig, SyntheticConfig
+from simulator.recommender.duplicates import Duplicates, parse_arms
+from simulator.recommender.ranker import Ranker
+from simulator.recommender.ranking import score_queries
+from simulator.types import Floats, Query
+from simulator.world.stream import SyntheticWorld
+
+SPECS = ["relu", "smelu:beta=1"]
+WORLD = SyntheticWorld(SyntheticConfig(events=3_000, users=50, items=60), seed=3)
+QUERIES = WORLD.queries(8, 20, 2_000, "test")
+
+
+def trained(norm: str) -> Duplicates:
+    """One duplicate of two arms whose parameters are all away from their start (zeros and ones hide mistakes)."""
+    model = ModelConfig(dim=4, hidden=(12, 6), norm=norm)  # type: ignore[arg-type]
+    stack = Duplicates(WORLD.schema, parse_arms(tuple(SPECS)), model, NoiseConfig(), fleets=1, duplicates=1, seed=5)
+    generator = torch.Generator().manual_seed(1)
+    stack.dense += torch.randn(stack.dense.shape, generator=generator) * 0.3
+    stack.embedding[:, 1:] += torch.randn(stack.embedding[:, 1:].shape, generator=generator) * 0.3
+    return stack
+
+
+def ranker(stack: Duplicates) -> Ranker:
+    tensors = {"embedding": stack.embedding, "dense": stack.dense}
+    return Ranker(WORLD.schema, SPECS, stack.model, tensors, WORLD.encoder.user_rows, WORLD.encoder.item_rows)
+
+
+def scores(ranker: Ranker, arm: int, queries: list[Query] = QUERIES) -> Floats:
+    users, contexts = np.array([q.user for q in queries]), np.array([q.context for q in queries], np.int32)
+    return ranker.scores(arm, users, contexts, np.stack([q.candidates for q in queries]))
+
+
+@pytest.mark.parametrize("norm", ["none", "before", "after", "weight"])
+def test_scores_are_those_of_the_whole_network(norm: str) -> None:
+    stack = trained(norm)
+    plain = score_queries(stack, QUERIES)
+    for arm in range(len(SPECS)):
+        np.testing.assert_allclose(scores(ranker(stack), arm), plain[arm], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("norm", ["before", "after", "weight"])
+def test_every_parameter_of_a_snapshot_is_used(norm: str) -> None:
+    stack = trained(norm)
+    before = scores(ranker(stack), 1)
+    for part in stack.layout.parts.values():
+        for element in range(part.start, part.start + part.size):
+            kept = float(stack.dense[1, element])
+            stack.dense[1, element] = kept + 0.5
+            plain = score_queries(stack, QUERIES)[1]
+            np.testing.assert_allclose(scores(ranker(stack), 1), plain, rtol=0, atol=2e-5, err_msg=part.name)
+            if part.name == "bias_out":  # the one-element parameter that compilers like to bake in
+                np.testing.assert_allclose(plain, before + 0.5, rtol=0, atol=2e-5)
+            stack.dense[1, element] = kept
+
+
+def test_another_shape_is_refused() -> None:
+    stack = trained("after")
+    tensors = {"embedding": stack.embedding[:, :-1], "dense": stack.dense}
+    with pytest.raises(ValueError, match="embedding"):
+        Ranker(WORLD.schema, SPECS, stack.model, tensors, WORLD.encoder.user_rows, WORLD.encoder.item_rows)

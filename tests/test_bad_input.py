@@ -40,7 +40,9 @@ def test_a_bad_setting_is_one_line_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     arguments, words = SETTINGS[name]
     out = [] if "--resume" in arguments else ["--out", "out"]
-    assert_refused(flicker("run", *SMALL_RUN, *out, *arguments.split()), *words)
+    said = flicker("run", *SMALL_RUN, *out, *arguments.split())
+    assert_refused(said, *words)
+    assert ("held out" in said.out) == ("diverges" in name), "all but one are found before learning begins"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,8 +15,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from simulator.cli import main
+from simulator.flags import parse_run
 from simulator.folder import as_json
 from simulator.presets import smoke
+from simulator.recommender.snapshot import read_snapshot, write_snapshot
+from tests.interrupted import cut_off
 from tests.result_schema import assert_schema
 from tests.small_runs import timeless
 from tests.terminal import SMALL_RUN, Terminal, assert_refused
@@ -132,6 +135,16 @@ def test_an_interrupted_run_says_how_to_go_on(
         said = flicker("run", *SMALL_RUN, "--events", "3000", "--out", tmp_path / "out")
     assert said.code == 130 and "--resume" in said.err
     assert flicker("run", *SMALL_RUN, "--events", "3000", "--out", tmp_path / "out", "--resume").code == 0
+
+
+def test_the_time_before_an_interruption_counts(flicker: Terminal, tmp_path: Path) -> None:
+    arguments = [*SMALL_RUN, "--events", "3000"]
+    cut_off(parse_run(arguments).config(), tmp_path / "out", 1)
+    checkpoint = tmp_path / "out" / "checkpoint" / "1"
+    tensors, about = read_snapshot(checkpoint)
+    write_snapshot(checkpoint, tensors, about | {"seconds": 1_000.0})
+    assert flicker("run", *arguments, "--out", tmp_path / "out", "--resume").code == 0
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["seconds"] > 1_000
 
 
 @pytest.mark.parametrize("arguments", ["", "-h", "--help"])

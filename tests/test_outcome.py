@@ -23,7 +23,7 @@ Run = tuple[Experiment, Final, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    experiment = prepared(replace(SMALL, arms=("relu", "relu", "smelu:beta=1")))
+    experiment = prepared(replace(SMALL, arms=("relu", "relu", "smelu:beta=1"), fleets=2, duplicates=2))
     final = experiment.run(lambda events: None, lambda: None)
     return experiment, final, measure(experiment, final)
 
@@ -82,7 +82,7 @@ def test_clicks_per_slate_and_costs_are_counted(run: Run) -> None:
     clicks, seconds = experiment.state.clicks, sum(experiment.state.compute)
     for label, arm in result["arms"].items():
         assert arm["clicks_per_slate"]["mean"] == pytest.approx(fmean(clicks[label]))
-        learned = experiment.plan.total * SMALL.fleets * SMALL.duplicates
+        learned = experiment.plan.total * 4  # by two duplicates of two fleets
         assert arm["events_per_second"] == pytest.approx(learned / arm["train_seconds"])
     assert sum(arm["train_seconds"] for arm in result["arms"].values()) == pytest.approx(seconds)
 
@@ -112,4 +112,5 @@ def test_a_log_of_engagements_only_has_no_auc(tmp_path: Path) -> None:
 def test_notes_say_what_the_intervals_cover(run: Run) -> None:
     note = run[2]["notes"][0]
     assert "600 held-out events and 40 queries of 30 candidates, slates of 5" in note
-    assert "duplicates and users, given this one fleet's initialisation" in note
+    assert "over fleets, their duplicates, and users" in note
+    assert "duplicates and users, given this one fleet's initialisation" in outcome(prepared(SMALL))["notes"][0]

@@ -99,6 +99,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage: Damage, tmp_p
     out = tmp_path / "out"
     cut_off(SMALL, out, 2, keep=tmp_path / "kept")
     shutil.copytree(tmp_path / "kept" / "1", out / "checkpoint" / "1")
+    assert resumed(SMALL, out).state.generation == 2
     damage(out / "checkpoint" / "2")
     assert resumed(SMALL, out).state.generation == 1
 

@@ -30,7 +30,7 @@ PEEK = 2_000
 """Events just ahead of a generation on which its PD is measured, before they are learned."""
 
 
-def open_world(config: SyntheticConfig | ReplayConfig, seed: int) -> World:
+def open_world(config: SyntheticConfig | ReplayConfig, seed: int) -> SyntheticWorld | ReplayWorld:
     """The world of a config. Raises DataError or SettingError where a log cannot be read."""
     if isinstance(config, SyntheticConfig):
         return SyntheticWorld(config, seed)
@@ -145,7 +145,7 @@ class Experiment:
                 break
             logits = self.learner.learn(chunk)
             count += len(chunk)
-            self._check_finite(logits, self.state.scored + count)
+            self.learner.check_finite(logits, self.state.scored + count)
             sums += log_loss(logits, chunk.label).sum(axis=1)
             progress(self.state.scored + count)
         self.state.position = log.position
@@ -153,14 +153,6 @@ class Experiment:
         self.state.scored += count
         self.state.compute = list(np.add(self.state.compute, self.learner.take_seconds()))
         return sums / count
-
-    def _check_finite(self, logits: Floats, events: int) -> None:
-        """Raises SettingError where a model's log-odds [M, n] are not finite any more."""
-        diverged = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-        if len(diverged):
-            arm = self.arms[self.stack.members[diverged[0]].arm].label
-            way_out = f"{arm} diverged within {events:,} events: use a smaller one, or another norm"
-            raise SettingError("learning_rate", self.config.model.learning_rate, way_out)
 
     def _ask(self) -> list[Query]:
         config = self.config

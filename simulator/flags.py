@@ -8,7 +8,7 @@ import io
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tyro
 
@@ -54,13 +54,13 @@ class RunFlags:
     synthetic: Annotated[SyntheticConfig, Flat] = field(default_factory=SyntheticConfig)
     replay: Annotated[Replay, Flat] = field(default_factory=Replay)
 
-    @staticmethod
-    def of(preset: str) -> RunFlags:
+    @classmethod
+    def of(cls, preset: str) -> Self:
         """The flags as a preset sets them."""
         config = PRESETS[preset]()
         assert isinstance(config.world, SyntheticConfig)
         compare, world = Comparison(**_values(config)), config.world
-        return RunFlags(preset=preset, compare=compare, synthetic=world)  # type: ignore[arg-type]  # one of Literal
+        return cls(preset=preset, compare=compare, synthetic=world)  # type: ignore[arg-type]  # one of Literal
 
     def config(self) -> ExperimentConfig:
         """The full config. Raises SettingError for a flag that describes the world that is not used."""
@@ -73,29 +73,37 @@ class RunFlags:
         return ExperimentConfig(**_values(self.compare) | {"world": world})
 
 
+AnyFlags = TypeVar("AnyFlags", bound=RunFlags)
+
+
 def parse_run(arguments: list[str]) -> RunFlags:
-    """Flags of `flicker run`. Prints help and exits with 0 for --help; raises FlickerError for what cannot be used."""
+    """Flags of `flicker run`, see `parse`."""
+    return parse(RunFlags, "flicker run", arguments)
+
+
+def parse(kind: type[AnyFlags], program: str, arguments: list[str]) -> AnyFlags:
+    """Flags of a program. Prints help and exits with 0 for --help; raises FlickerError for what cannot be used."""
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("--preset", nargs="?")  # one without a value is complained of below
     preset = peek.parse_known_args(arguments)[0].preset
-    default = RunFlags.of(preset if preset in PRESETS else RunFlags.preset)
+    default = kind.of(preset if preset in PRESETS else kind.preset)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(RunFlags, prog="flicker run", args=arguments, default=default)
+            return tyro.cli(kind, prog=program, args=arguments, default=default)
     except SystemExit as ended:
         if not ended.code:
             raise
-        raise FlickerError(_one_line(complaint.getvalue())) from None
+        raise FlickerError(_one_line(complaint.getvalue(), program)) from None
 
 
-def _one_line(box: str) -> str:
+def _one_line(box: str, program: str) -> str:
     """The words in the box that tyro draws around what it has to say."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│ ") for line in box.splitlines()]
     words = " ".join(line for line in lines if line and line[0] not in "╭╰─" and "full helptext" not in line)
     words = re.sub(r"^Error parsing [a-z]\S*: ", "", words)  # our own sections, which the user does not know
     words, _, its_help = words.partition(" Argument helptext: ")
-    return f"{words}; {f'its help: {its_help}' if its_help else 'see flicker run --help'}"
+    return f"{words}; {f'its help: {its_help}' if its_help else f'see {program} --help'}"
 
 
 def _refuse(unused: Any, default: Any, why: str) -> None:

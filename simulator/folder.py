@@ -81,7 +81,7 @@ class Folder:
             held = json.loads((self.path / "config.json").read_bytes())["config"]
         except (OSError, ValueError, KeyError, TypeError):
             raise ResultError(f"out = {self.path}: no run to resume there: leave --resume away") from None
-        if different := _differences(held, resolved):
+        if different := differences(held, resolved):
             raise ResultError(f"out = {self.path}: cannot resume with other settings ({different}): use the same ones")
         if (self.path / "result.json").exists():
             raise ResultError(f"out = {self.path}: this run is complete: flicker report {self.path}")
@@ -145,11 +145,11 @@ def machine() -> dict[str, Any]:
     return found
 
 
-def _differences(held: Any, wanted: Any, name: str = "") -> str:
+def differences(held: Any, wanted: Any, name: str = "") -> str:
     """Names of the settings that differ, with both values."""
     if isinstance(held, dict) and isinstance(wanted, dict):
         keys = [*held, *(key for key in wanted if key not in held)]
-        found = [_differences(held.get(k), wanted.get(k), f"{name}.{k}" if name else str(k)) for k in keys]
+        found = [differences(held.get(k), wanted.get(k), f"{name}.{k}" if name else str(k)) for k in keys]
         return ", ".join(filter(None, found))
     return "" if held == wanted else f"{name}: {held} there, {wanted} here"
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simulator.config import NoiseConfig
+from simulator.errors import SettingError
 from simulator.recommender.duplicates import Duplicates
 from simulator.recommender.network import Segments
 from simulator.recommender.noise import Noise, round_to_bfloat16
@@ -77,6 +78,14 @@ class Learner:
         logits: Floats = self.stack.each_slab(lambda number: self._timed(number, rows, labels)).numpy()
         self.chunks += 1
         return logits
+
+    def check_finite(self, logits: Floats, events: int) -> None:
+        """Raises SettingError where a model's log-odds [M, n] are not finite any more, after `events` in all."""
+        diverged = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+        if len(diverged):
+            arm = self.stack.arms[self.stack.members[diverged[0]].arm].label
+            way_out = f"{arm} diverged within {events:,} events: use a smaller one, or another norm"
+            raise SettingError("learning_rate", self.model.learning_rate, way_out)
 
     def take_seconds(self) -> Doubles:
         """[M] compute seconds spent on each model since the last call: of one core on a CPU, of the device on a GPU."""

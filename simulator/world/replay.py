@@ -22,7 +22,7 @@ from simulator.world.asking import ask
 from simulator.world.log import Block, Log, trail
 from simulator.world.movielens import open_movielens
 from simulator.world.negatives import negatives
-from simulator.world.retrieval import Popularity
+from simulator.world.retrieval import Popularity, segments_of
 from simulator.world.tabular import open_mapped
 
 QUERY_EVENTS = 50_000
@@ -49,7 +49,7 @@ class ReplayWorld:
         self._config, self._seed = config, seed
         self._log = open_log(config)
         self._index = self._log.index
-        self._encoder = self._log.encoder
+        self.encoder = self._log.encoder
         self._per_row = 1 if self._log.labelled else 1 + config.negatives
 
     @property
@@ -60,7 +60,7 @@ class ReplayWorld:
     @property
     def schema(self) -> Schema:
         """Fields, table rows and slots."""
-        return self._encoder.schema
+        return self.encoder.schema
 
     @property
     def events(self) -> int:
@@ -110,7 +110,7 @@ class ReplayWorld:
     def _expanded(self, block: Block, number: int, before: Ints) -> Batch:
         """A block's events: its rows, and behind each its negatives where the log has no labels."""
         if self._log.labelled:
-            features = self._encoder.encode(block.user, block.item, block.context)
+            features = self.encoder.encode(block.user, block.item, block.context)
             return Batch(block.user, block.item, block.time, features, block.label)
         count, config = self._per_row, self._config
         known = int(self._index.items[number])
@@ -119,7 +119,7 @@ class ReplayWorld:
         user, time = np.repeat(block.user, count), np.repeat(block.time, count)
         label = np.zeros((len(block), count), np.float32)
         label[:, 0] = 1
-        features = self._encoder.encode(user, item, np.repeat(block.context, count, axis=0))
+        features = self.encoder.encode(user, item, np.repeat(block.context, count, axis=0))
         return Batch(user, item, time, features, label.ravel())
 
     def queries(self, count: int, candidates: int, at: int, purpose: str) -> list[Query]:
@@ -145,8 +145,7 @@ class ReplayWorld:
             self._config.horizon,
             lambda available: self._drawn(count, available, at, stop, purpose),
         )
-        users = self._encoder.user_rows
-        segments = users[:, 1].astype(np.int64) if users.shape[1] > 1 else np.zeros(len(users), np.int64)
+        segments = segments_of(self.encoder.user_rows)
         popular = Popularity(window, segments, candidates)
         found = []
         for number in range(count):
@@ -154,7 +153,7 @@ class ReplayWorld:
             user = int(asking.query.user[number])
             items = popular.candidates(int(segments[user]))
             context = tuple(asking.query.context[number].tolist())
-            features = self._encoder.candidates(user, items, context)
+            features = self.encoder.candidates(user, items, context)
             relevance = np.isin(items, answers).astype(np.float32)
             event, time = int(asking.row[number]) * self._per_row, float(asking.query.time[number])
             found.append(Query(event, user, time, context, items, features, relevance))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.types import Ints
+from simulator.types import Ints, Rows
 from simulator.world.log import Trail
 
 
@@ -15,6 +15,11 @@ def by_popularity(items: Ints) -> Ints:
     """Distinct items, most frequent first, equal counts by item number."""
     distinct, counts = np.unique(items, return_counts=True)
     return distinct[np.argsort(-counts, kind="stable")]
+
+
+def segments_of(user_rows: Rows) -> Ints:
+    """[U] the value of the users' first feature, from their table rows [U, Su]; all alike where they have none."""
+    return user_rows[:, 1].astype(np.int64) if user_rows.shape[1] > 1 else np.zeros(len(user_rows), np.int64)
 
 
 class Popularity:

@@ -5,12 +5,14 @@
 
 **Log.** Entries are batches of events, never changed, numbered by the store in the order of appending. Each trainer is
 a *group*; it acknowledges an entry only when what it learned from it is saved, and entries that every group has
-acknowledged may be forgotten. The log holds at most `capacity` events that are not yet acknowledged: beyond it
-`append` refuses, so that the writer waits or says no. Nothing is ever dropped.
+acknowledged are forgotten. The log holds at most `capacity` events that are not yet acknowledged: beyond it `append`
+refuses, so that the writer waits or says no. Nothing is ever dropped: while no group has joined, everything waits.
+The bound is each writer's own, so that a feeder with a lower one leaves room for users' feedback.
 
 **Exactly once.** A trainer saves its position (the last entry it learned from) together with its weights, and reads on
 from there; acknowledgement only frees memory. A writer that must not repeat itself (the feeder) hands in a mark with
-its batch, stored in the same step; after a crash it goes on from the last mark.
+its batch, stored in the same step; after a crash it goes on from the last mark. An append whose answer was lost is
+simply repeated: with the writer's last mark it is not appended twice.
 
 **Generations.** Published parts are immutable; a generation is announced only when all its parts are there, and the
 last `KEPT` generations stay.
@@ -34,7 +36,8 @@ class StoreError(FlickerError):
 
 
 class StoreAway(StoreError):
-    """The store cannot be reached just now; the caller may try again later, nothing was changed that is not known."""
+    """The store cannot be reached just now; try again later. Whether the last change was made is not known: every
+    change may be repeated without harm, an `append` where it names a writer and a mark."""
 
 
 class LogFull(StoreError):
@@ -46,8 +49,14 @@ class Entry:
     """One appended batch."""
 
     id: str
-    """Names the entry in its log; later entries have later ids (compare with `entry_order`)."""
+    """`"E-0"`, where E counts the events of the log up to and including this entry (see `entry_order`). Redis orders
+    its stream by the same ids, so that events are counted without opening entries."""
     batch: Batch
+
+
+def entry_order(id: str) -> int:
+    """Events of the log up to and including entry `id`, 0 for "": later entries are greater."""
+    return int(id.partition("-")[0]) if id else 0
 
 
 @dataclass(frozen=True)
@@ -68,16 +77,20 @@ class EventLog(Protocol):
     """The order of events that all duplicates learn from."""
 
     def append(self, batch: Batch, *, writer: str = "", mark: str = "") -> str:
-        """Append events as one entry and, where `writer` is named, remember its `mark`, both or neither.
+        """Append events (at least one) as one entry and, where `writer` is named, remember its `mark`, both or neither.
 
-        Returns the entry's id. Raises LogFull, StoreAway.
+        Returns the entry's id. With the mark (not empty) that is the writer's last already, it changes nothing and
+        returns the id of then. Raises LogFull, StoreAway, and StoreError for a batch larger than the capacity.
         """
 
     def mark(self, writer: str) -> str:
         """The last mark of a writer, empty where it has none."""
 
     def join(self, group: str) -> None:
-        """Make a group known: nothing is forgotten any more that it has not acknowledged. Harmless when repeated."""
+        """Make a group known: nothing is forgotten any more that it has not acknowledged. Harmless when repeated.
+
+        It starts at the first entry that is not forgotten.
+        """
 
     def leave(self, group: str) -> None:
         """Forget a group that will not come back, so that it no longer holds the log up."""
@@ -86,17 +99,22 @@ class EventLog(Protocol):
         """Entries after id `after` ("" for the first), in order: about `events` events at most, at least one entry.
 
         Waits up to `wait` seconds for the first; empty when there is none by then. Raises StoreAway, and StoreError
-        where entries after `after` were forgotten already.
+        where the group has not joined, where entries after `after` were forgotten already, and where `after` is not an
+        entry of this log (a store that lost its data).
         """
 
     def acknowledge(self, group: str, upto: str) -> None:
-        """What the group learned up to this entry is saved; forget what every group has acknowledged."""
+        """What the group learned up to this entry is saved; forget what every group has acknowledged.
+
+        Harmless when repeated, and for an entry before the last acknowledged one. Raises StoreAway, and StoreError
+        where the group has not joined or the log ends before `upto`.
+        """
 
     def waiting(self) -> int:
-        """Events in the log that some group has not acknowledged."""
+        """Events in the log that some group has not acknowledged; all of them while there is no group."""
 
     def capacity(self) -> int:
-        """Most events that may wait."""
+        """Most events that may wait before this writer's `append` refuses."""
 
 
 class Registry(Protocol):
@@ -105,8 +123,9 @@ class Registry(Protocol):
     def publish(self, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
         """Store all parts, then announce the generation in one step; forget all but the last KEPT.
 
-        Publishing the newest generation again with the same content is harmless (a trainer that died in between).
-        Raises StoreError for a generation that is older than the newest or has other content, StoreAway.
+        Publishing the newest generation again with the same parts is harmless (a trainer that died in between); what
+        was announced first stays. `about` holds what JSON can. Raises StoreError for a generation that is older than
+        the newest or has other parts, StoreAway.
         """
 
     def newest(self) -> int:
@@ -126,10 +145,13 @@ class Leases(Protocol):
     """Who serves which duplicate."""
 
     def claim(self, owner: str, duplicates: int, seconds: float) -> int:
-        """A duplicate number for `seconds`: one that nobody holds, else the least shared; the same when repeated."""
+        """A duplicate number, 0 to `duplicates` - 1, for `seconds`: one that nobody holds, else the least shared.
+
+        Among equals the lowest. Repeated in time, it keeps the number and renews it.
+        """
 
     def release(self, owner: str) -> None:
-        """Give the number back and leave the members."""
+        """Give the number back and leave the members (`owner` is the member's name)."""
 
     def announce(self, member: Member, seconds: float) -> None:
         """Be found by routers for `seconds`; repeat before they are over."""

@@ -1,0 +1,38 @@
+"""Messages with a value in every field, made from the descriptors: a new field is covered as soon as it exists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from protos import recommender_pb2
+
+SCALARS: dict[int, Any] = {
+    FieldDescriptor.TYPE_UINT32: 2**32 - 1,
+    FieldDescriptor.TYPE_UINT64: 2**64 - 1,
+    FieldDescriptor.TYPE_BOOL: True,
+    FieldDescriptor.TYPE_STRING: "smelu:beta=0.5 \u2713",
+    FieldDescriptor.TYPE_BYTES: b"\x00\xff\x80",
+    FieldDescriptor.TYPE_FLOAT: -1.1754943508222875e-38,  # exact in 32 bits
+    FieldDescriptor.TYPE_DOUBLE: 0.1,
+    FieldDescriptor.TYPE_ENUM: recommender_pb2.CAUSE_REFRESH,
+}
+MESSAGES: dict[str, Descriptor] = dict(recommender_pb2.DESCRIPTOR.message_types_by_name)
+
+
+def filled(kind: Descriptor) -> Message:
+    """A message of this kind whose every field is set, repeated ones twice."""
+    message: Message = message_factory.GetMessageClass(kind)()
+    for field in kind.fields:
+        is_message = field.type == FieldDescriptor.TYPE_MESSAGE
+        value = filled(field.message_type) if is_message else SCALARS[field.type]
+        if isinstance(getattr(message, field.name), Message):
+            getattr(message, field.name).CopyFrom(value)
+        elif hasattr(getattr(message, field.name), "extend"):
+            getattr(message, field.name).extend([value, value])
+        else:
+            setattr(message, field.name, value)
+    return message

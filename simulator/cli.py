@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
-from datetime import datetime
 from pathlib import Path
 
-from simulator.errors import DataError, FlickerError, SettingError
+from simulator.errors import FlickerError
 
 USAGE = """usage: flicker COMMAND ...
 
@@ -29,56 +27,9 @@ def run(arguments: list[str]) -> None:
     flags = parse_run(arguments)
     config = flags.config()
 
-    from simulator.experiment import Experiment, open_world  # brings torch: seconds that --help need not wait for
-    from simulator.folder import Folder
-    from simulator.outcome import measure
-    from simulator.recommender.duplicates import parse_arms
-    from simulator.report import write_report
-    from simulator.report.finding import headline
-    from simulator.report.result import read_result
-    from simulator.report.words import plural
-    from simulator.terminal import open_console, progress_bar, tables
+    from simulator.run import run_experiment  # brings torch: seconds that --help need not wait for
 
-    parse_arms(config.arms)  # before anything is opened or written
-    if flags.resume and flags.out is None:
-        raise FlickerError("resume: needs --out DIR, the folder of the interrupted run")
-    out = flags.out or Path("results") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{flags.preset}"
-    folder = Folder(out)
-    folder.check(config, flags.resume)
-    console, started = open_console(), time.monotonic()
-    console.print(f"Opening {flags.data or 'the synthetic world'} ...")
-    experiment = Experiment(config, open_world(config.world, config.seed))
-    if flags.resume:
-        folder.restore(experiment)
-        console.print(f"Going on after generation {experiment.state.generation} of {experiment.plan.generations}")
-    else:
-        experiment.check()
-        folder.start(config, " ".join(["flicker run", *arguments]))
-    before = experiment.state.seconds
-
-    def checkpoint() -> None:
-        experiment.state.seconds = before + time.monotonic() - started
-        folder.save(experiment)
-
-    models = f"{plural(len(config.arms), 'arm')} x {plural(config.fleets, 'fleet')} x {config.duplicates} duplicates"
-    console.print(f"{models} learn {experiment.plan.learned:,} events; {experiment.plan.held_out:,} are held out")
-    with progress_bar(console) as bar:
-        task = bar.add_task("learning", total=experiment.plan.total, completed=experiment.state.scored)
-        try:
-            final = experiment.run(lambda events: bar.update(task, completed=events), checkpoint)
-        except (SettingError, DataError):  # it would end like this every time
-            folder.withdraw()
-            raise
-    console.print("Measuring ...")
-    result = measure(experiment, final)
-    result["seconds"] = round(before + time.monotonic() - started, 2)
-    folder.finish(result)
-    page, read = write_report(out), read_result(out)
-    console.print(*tables(read, console.width), sep="\n")
-    for note in read.notes:
-        console.print(note, style="dim")
-    console.print(f"{headline(read)}.", style="bold")
-    console.print(f"Pictures and all measures: {page}", soft_wrap=True)
+    run_experiment(flags, config, " ".join(["flicker run", *arguments]))
 
 
 def report(arguments: list[str]) -> None:

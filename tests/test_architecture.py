@@ -29,6 +29,7 @@ LAYERS: list[set[str]] = [
     {"comparison", "schedule"},
     {"experiment", "report"},
     {"folder", "outcome", "flags", "terminal"},
+    {"run"},
     {"cli"},
     {"__main__"},
 ]

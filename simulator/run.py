@@ -1,0 +1,86 @@
+"""One run of `flicker run`: prepare, learn, conclude."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from simulator.config import ExperimentConfig
+from simulator.errors import DataError, FlickerError, SettingError
+from simulator.experiment import Experiment, Final, open_world
+from simulator.flags import RunFlags
+from simulator.folder import Folder
+from simulator.outcome import measure
+from simulator.recommender.duplicates import parse_arms
+from simulator.report import write_report
+from simulator.report.finding import headline
+from simulator.report.result import read_result
+from simulator.report.words import plural
+from simulator.terminal import open_console, progress_bar, tables
+
+
+def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> None:
+    """Run a config from the start, or from the last checkpoint in --out; print a table, leave a page.
+
+    Nothing is written before settings and log are known to be good. Raises FlickerError.
+    """
+    if flags.resume and flags.out is None:
+        raise FlickerError("resume: needs --out DIR, the folder of the interrupted run")
+    folder = Folder(flags.out or Path("results") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{flags.preset}")
+    console, started = open_console(), time.monotonic()
+    experiment = _prepare(flags, config, command, folder, console)
+    before = experiment.state.seconds
+    final = _learn(experiment, folder, console, lambda: before + time.monotonic() - started)
+    console.print("Measuring ...")
+    result = measure(experiment, final)
+    result["seconds"] = round(before + time.monotonic() - started, 2)
+    folder.finish(result)
+    _show(folder.path, console)
+
+
+def _prepare(flags: RunFlags, config: ExperimentConfig, command: str, folder: Folder, console: Console) -> Experiment:
+    """Open the world, and claim the folder or go back to where its run stopped."""
+    parse_arms(config.arms)
+    folder.check(config, flags.resume)
+    console.print(f"Opening {flags.data or 'the synthetic world'} ...")
+    experiment = Experiment(config, open_world(config.world, config.seed))
+    if flags.resume:
+        folder.restore(experiment)
+        console.print(f"Going on after generation {experiment.state.generation} of {experiment.plan.generations}")
+    else:
+        experiment.check()
+        folder.start(config, command)
+    models = f"{plural(len(config.arms), 'arm')} x {plural(config.fleets, 'fleet')} x {config.duplicates} duplicates"
+    console.print(f"{models} learn {experiment.plan.learned:,} events; {experiment.plan.held_out:,} are held out")
+    console.print(f"Results go to {folder.path}; Ctrl-C is safe (--resume goes on)", soft_wrap=True)
+    return experiment
+
+
+def _learn(experiment: Experiment, folder: Folder, console: Console, seconds: Callable[[], float]) -> Final:
+    """The story, with a progress bar and checkpoints; `seconds` tells how long the run has taken so far."""
+
+    def checkpoint() -> None:
+        experiment.state.seconds = seconds()
+        folder.save(experiment)
+
+    with progress_bar(console) as bar:
+        task = bar.add_task("learning", total=experiment.plan.total, completed=experiment.state.scored)
+        try:
+            return experiment.run(lambda events: bar.update(task, completed=events), checkpoint)
+        except (SettingError, DataError):  # it would end like this every time
+            folder.withdraw()
+            raise
+
+
+def _show(path: Path, console: Console) -> None:
+    """Draw the page; print the table, what to keep in mind, and the finding."""
+    page, result = write_report(path), read_result(path)
+    console.print(*tables(result, console.width), sep="\n")
+    for note in result.notes:
+        console.print(note, style="dim")
+    console.print(f"{headline(result)}.", style="bold")
+    console.print(f"Pictures and all measures: {page}", soft_wrap=True)

@@ -46,5 +46,5 @@ $(ready): pyproject.toml constraints.txt
 		echo "Flicker needs Python 3.11 to 3.14: install one, or name it with PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON); the first time this takes a few minutes"
 	@$(PYTHON) -m venv $(VENV)
-	@$(run-python) -m pip install --constraint constraints.txt $(PIP_ARGS) --editable '.[dev]'
+	@$(run-python) -m pip install --constraint constraints.txt $(PIP_ARGS) --editable '.[live,dev]'
 	@touch $@

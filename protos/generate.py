@@ -3,10 +3,10 @@
     python -m protos.generate            write the stubs beside the proto
     python -m protos.generate --check    write nothing; exit 1 and name the stubs that are not what the proto says
 
-Stubs refuse a grpcio or protobuf that is older than their generator, and from grpcio-tools 1.63 on also a protobuf that
-is two major versions newer (one major version newer warns). 1.62 is the last that writes no such check: its stubs run
-with protobuf 4.25 and all that came since. It cannot live beside a newer protobuf, so the tools get a virtual
-environment of their own inside the running one (`<venv>/protos`), made on first use.
+Stubs made by a newer grpcio-tools refuse an older grpcio (checked from 1.63 on) and an older protobuf (from 1.66 on).
+1.62 is the last that checks nothing: its stubs run with grpcio 1.62, protobuf 4.25 and what came since. It cannot live
+beside a newer protobuf, so the tools get a virtual environment of their own inside the running one (`<venv>/protos`),
+made on first use.
 
 Style and compatibility are buf's (settings in protos/buf.yaml), from the repository root:
 

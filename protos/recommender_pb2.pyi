@@ -9,10 +9,10 @@ Two hops, two services:
 
 Why the second hop is not the same unary call again: in Python a bare gRPC call costs its server 155 us (threads) to
 285 us (asyncio) of CPU, about what ranking 200 candidates costs. Router and replica together took 690 us for a query
-that was passed on as a call of its own, and 250 us with raw bytes and all calls that are pending for a replica in one
-RPC. So Rank carries a list of queries, each the bytes of a RecommendRequest just as the user sent them; each answer is
-the bytes of a RecommendResponse, which the router returns unread. Parsing a query for what routing needs costs under
-1 us, even with 200 candidates; building an answer of 10 items costs 8 us, and only the replica does it.
+passed on as a call of its own, and 250 us with raw bytes and all calls that are pending for a replica in one RPC. So
+Rank carries a list of queries, each the bytes of a RecommendRequest just as the user sent them; each answer is the
+bytes of a RecommendResponse, which the router returns unread. Parsing a query for what routing needs costs under 1
+us, even with 200 candidates; building an answer of 10 items costs 8 us, and only the replica does it.
 
 What the router decides it *appends*: two serialised messages one after the other parse as one in which the later
 value of a singular field wins. `query + RecommendRequest(query_id=7, arm="relu").SerializeToString()` is the query
@@ -83,7 +83,7 @@ class RecommendRequest(google.protobuf.message.Message):
     GENERATION_FIELD_NUMBER: builtins.int
     SCORE_ALL_FIELD_NUMBER: builtins.int
     query_id: builtins.int
-    """Names the query; any number. 0: the router makes one. The replica is chosen by a hash of it, so the same number
+    """Names the query, 1 to 2^64 - 1. 0: the router makes one. The replica is chosen by a hash of it, so the same number
     asked again under the same seed goes to the same replica, as long as the same replicas are healthy.
     """
     user: builtins.int
@@ -147,7 +147,7 @@ class RecommendResponse(google.protobuf.message.Message):
     ANSWERED_BY_FIELD_NUMBER: builtins.int
     SCORED_FIELD_NUMBER: builtins.int
     query_id: builtins.int
-    """The query's number: the caller's, or the one that the router made."""
+    """The query's number, 1 to 2^64 - 1: the caller's, or the one that the router made."""
     @property
     def slate(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Item]:
         """Best first: scores never increase, and equal scores are ordered by item number, ascending. k items, or all
@@ -215,7 +215,7 @@ class ScoredCandidates(google.protobuf.message.Message):
 
     @property
     def scores(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Log-odds of an engagement of the item at the same place, any finite number."""
+        """Log-odds of an engagement of the item at the same place, as in `Item.score`."""
 
     def __init__(
         self,
@@ -302,7 +302,7 @@ class CompareResponse(google.protobuf.message.Message):
     ANSWERS_FIELD_NUMBER: builtins.int
     COMPARISONS_FIELD_NUMBER: builtins.int
     query_id: builtins.int
-    """The query's number, the same for all answers."""
+    """The query's number, 1 to 2^64 - 1, the same for all answers."""
     @property
     def answers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RecommendResponse]:
         """By duplicate, ascending; for CAUSE_REFRESH every duplicate answers twice, with the older generation first. `scored`
@@ -343,7 +343,7 @@ class Comparison(google.protobuf.message.Message):
     first: builtins.int
     """Place of one answer in `answers`, from 0."""
     second: builtins.int
-    """Place of the other answer in `answers`; more than `first`."""
+    """Place of the other answer in `answers`, more than `first`."""
     slot: builtins.float
     """Share of the positions whose item differs, 0 to 1."""
     top1: builtins.float
@@ -404,7 +404,7 @@ class FeedbackRequest(google.protobuf.message.Message):
     ANSWERED_BY_FIELD_NUMBER: builtins.int
     TIME_FIELD_NUMBER: builtins.int
     query_id: builtins.int
-    """Number of the query that was answered, as in `RecommendResponse.query_id`; 0 when unknown."""
+    """Number of the query that was answered, as in `RecommendResponse.query_id`. 0: unknown."""
     user: builtins.int
     """The user who was shown the slate, 0 to the number of users - 1."""
     time: builtins.float
@@ -627,8 +627,8 @@ class Failure(google.protobuf.message.Message):
     index: builtins.int
     """Place of the query in `RankRequest.queries`, from 0."""
     code: builtins.int
-    """gRPC status code for the user who asked, 1 to 16: 3 INVALID_ARGUMENT, 4 DEADLINE_EXCEEDED, 8 RESOURCE_EXHAUSTED,
-    9 FAILED_PRECONDITION, 14 UNAVAILABLE.
+    """The gRPC status for the user who asked, 1 to 16: 3 INVALID_ARGUMENT, 4 DEADLINE_EXCEEDED, 8 RESOURCE_EXHAUSTED, 9
+    FAILED_PRECONDITION, 14 UNAVAILABLE.
     """
     message: builtins.str
     """One line for the user: field, value and range."""

@@ -9,10 +9,10 @@ Two hops, two services:
 
 Why the second hop is not the same unary call again: in Python a bare gRPC call costs its server 155 us (threads) to
 285 us (asyncio) of CPU, about what ranking 200 candidates costs. Router and replica together took 690 us for a query
-that was passed on as a call of its own, and 250 us with raw bytes and all calls that are pending for a replica in one
-RPC. So Rank carries a list of queries, each the bytes of a RecommendRequest just as the user sent them; each answer is
-the bytes of a RecommendResponse, which the router returns unread. Parsing a query for what routing needs costs under
-1 us, even with 200 candidates; building an answer of 10 items costs 8 us, and only the replica does it.
+passed on as a call of its own, and 250 us with raw bytes and all calls that are pending for a replica in one RPC. So
+Rank carries a list of queries, each the bytes of a RecommendRequest just as the user sent them; each answer is the
+bytes of a RecommendResponse, which the router returns unread. Parsing a query for what routing needs costs under 1
+us, even with 200 candidates; building an answer of 10 items costs 8 us, and only the replica does it.
 
 What the router decides it *appends*: two serialised messages one after the other parse as one in which the later
 value of a singular field wins. `query + RecommendRequest(query_id=7, arm="relu").SerializeToString()` is the query

@@ -20,6 +20,8 @@ SCALARS: dict[int, Any] = {
     FieldDescriptor.TYPE_DOUBLE: 0.1,
     FieldDescriptor.TYPE_ENUM: recommender_pb2.CAUSE_REFRESH,
 }
+UNKNOWN = b"\xa2\x06\x03new"
+"""Field 100, a string, as a later version might send it."""
 MESSAGES: dict[str, Descriptor] = dict(recommender_pb2.DESCRIPTOR.message_types_by_name)
 
 
@@ -27,8 +29,7 @@ def filled(kind: Descriptor) -> Message:
     """A message of this kind whose every field is set, repeated ones twice."""
     message: Message = message_factory.GetMessageClass(kind)()
     for field in kind.fields:
-        is_message = field.type == FieldDescriptor.TYPE_MESSAGE
-        value = filled(field.message_type) if is_message else SCALARS[field.type]
+        value = filled(field.message_type) if field.message_type is not None else SCALARS[field.type]
         if isinstance(getattr(message, field.name), Message):
             getattr(message, field.name).CopyFrom(value)
         elif hasattr(getattr(message, field.name), "extend"):

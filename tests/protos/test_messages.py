@@ -7,11 +7,7 @@ import pytest
 from google.protobuf import json_format, message_factory
 
 from protos.recommender_pb2 import Comparison, Item, RankRequest, RecommendRequest, RecommendResponse, ReplicaState
-
-from .filled import MESSAGES, filled
-
-UNKNOWN = b"\xa2\x06\x03new"
-"""Field 100, a string, as a later version might send it."""
+from tests.protos.filled import MESSAGES, UNKNOWN, filled
 
 
 @pytest.mark.parametrize("name", MESSAGES)

@@ -13,8 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from protos import recommender_pb2, recommender_pb2_grpc
-
-from .test_messages import UNKNOWN
+from tests.protos.filled import UNKNOWN
 
 SERVICES = tuple(service.full_name for service in recommender_pb2.DESCRIPTOR.services_by_name.values())
 RECOMMEND = "/flicker.v1.Recommender/Recommend"
@@ -39,9 +38,7 @@ class TinyRecommender(recommender_pb2_grpc.RecommenderServicer):
 class TinyReplica(recommender_pb2_grpc.ReplicaServicer):
     """Ranks the candidates as they come; an even user is an error. An answer carries a field of a later version."""
 
-    def Rank(
-        self, request: recommender_pb2.RankRequest, context: grpc.ServicerContext
-    ) -> recommender_pb2.RankResponse:
+    def Rank(self, request: recommender_pb2.RankRequest, context: grpc.ServicerContext) -> recommender_pb2.RankResponse:
         response = recommender_pb2.RankResponse()
         for index, raw in enumerate(request.queries):
             query = recommender_pb2.RecommendRequest.FromString(raw)

@@ -41,7 +41,10 @@ def encode(batch: Batch) -> bytes:
 
 
 def decode(data: bytes) -> Batch:
-    """The batch of these bytes, in arrays of its own. Raises StoreError where they are damaged or of another version."""
+    """The batch of these bytes, in arrays of its own.
+
+    Raises StoreError where they are damaged or of another version.
+    """
     if len(data) < HEADER.size or not data.startswith(MAGIC):
         raise StoreError("an entry of the log is not a batch of events: another program writes to this log")
     _, version, letters, n, slots, checksum = HEADER.unpack_from(data)
@@ -89,23 +92,6 @@ def decode_entries(after: str, raw: list[tuple[str, bytes]]) -> list[Entry]:
         entry = Entry(id, decode(data))
         position += len(entry.batch)
         if entry_order(id) != position:
-            raise StoreError(
-                f"the log has a gap before entry {id}: position {after or 'at the start'} is not of this log"
-            )
+            raise StoreError(f"the log has a gap before entry {id}: it does not follow on {after or 'the start'}")
         entries.append(entry)
     return entries
-
-
-def check_position(after: str, forgotten: int, appended: int) -> None:
-    """Raises StoreError where a reader at `after` can no longer go on in a log of which events (forgotten, appended]
-    are there."""
-    if entry_order(after) < forgotten:
-        raise StoreError(
-            f"the log begins after event {forgotten} and cannot be read from event {entry_order(after)}: "
-            "start without saved state and with an empty store, or from state that was saved later"
-        )
-    if entry_order(after) > appended:
-        raise StoreError(
-            f"the log ends at event {appended}, before the reader's position {entry_order(after)}: "
-            "the store lost its data or is another one; start without saved state and with an empty store"
-        )

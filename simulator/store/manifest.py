@@ -27,16 +27,3 @@ def part_digest(manifest: str, generation: int, part: str) -> str:
     if part not in parts:
         raise StoreError(f"generation {generation} has no part {part}: it has {', '.join(sorted(parts)) or 'none'}")
     return str(parts[part]["sha256"])
-
-
-def refuse_publishing(generation: int, newest: int, same: bool) -> None:
-    """Raises StoreError unless `generation` may be published (again) while `newest` is the last one."""
-    if generation < newest:
-        raise StoreError(f"generation {generation} is older than {newest}, which is published: another trainer runs")
-    if generation == newest and not same:
-        raise StoreError(f"generation {generation} is published with other content: another trainer runs")
-
-
-def unknown_generation(generation: int, newest: int) -> StoreError:
-    """For a generation that is not (or no longer) in the registry."""
-    return StoreError(f"generation {generation} is not in the store, the newest is {newest}: ask for the newest")

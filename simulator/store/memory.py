@@ -11,9 +11,16 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from simulator.store.codec import check_position, decode_entries, encode
-from simulator.store.manifest import part_digest, refuse_publishing, same_parts, unknown_generation, write_manifest
-from simulator.store.protocol import KEPT, Entry, LogFull, Member, StoreError, entry_order
+from simulator.store.codec import decode_entries, encode
+from simulator.store.manifest import part_digest, same_parts, write_manifest
+from simulator.store.protocol import KEPT, Entry, Member, entry_order
+from simulator.store.refusals import (
+    check_position,
+    refuse_appending,
+    refuse_publishing,
+    unknown_generation,
+    unknown_group,
+)
 from simulator.types import Batch
 
 
@@ -200,20 +207,3 @@ class MemoryStore:
 
     def close(self) -> None:
         """See Store: there is nothing to let go of."""
-
-
-def refuse_appending(events: int, waiting: int, capacity: int) -> None:
-    """Raises LogFull or StoreError unless `events` more fit beside those that wait."""
-    assert events >= 1, "an entry holds at least one event"
-    if events > capacity:
-        raise StoreError(f"a batch of {events} events can never fit into a log of {capacity}: append smaller batches")
-    if waiting + events > capacity:
-        raise LogFull(
-            f"the log has no room for {events} events: {waiting} of at most {capacity} wait until trainers have "
-            "learned and saved them; try again later"
-        )
-
-
-def unknown_group(group: str) -> StoreError:
-    """For a reader whose group the log does not know."""
-    return StoreError(f"group {group} has not joined this log: join before reading, and start on an empty store anew")

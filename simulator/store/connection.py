@@ -1,0 +1,91 @@
+"""The way to a Redis or Valkey server: one pool of connections, repeated tries, and errors in our own words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from simulator.errors import SettingError
+from simulator.store.protocol import StoreAway, StoreError
+
+T = TypeVar("T")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
+"""Seconds between two tries: doubled from the first to the longest."""
+TIMEOUT = 5.0
+"""Seconds without an answer after which the server counts as away."""
+BLOCK = 1.0
+"""Most seconds that one blocking read waits on the server; longer waits repeat it."""
+
+
+class Connection:
+    """Asks one server; may be used from any thread (each takes a connection of its own from the pool)."""
+
+    def __init__(self, url: str, run: str, patience: float) -> None:
+        """`patience`: seconds to go on trying before a call raises StoreAway. Raises SettingError for a bad URL."""
+        try:
+            # The client's own retries are off: it would repeat changes too, and multiply the pauses of ask().
+            self.client: Any = redis.Redis.from_url(
+                url,
+                protocol=2,
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=TIMEOUT,
+                socket_connect_timeout=TIMEOUT,
+            )
+        except ValueError as error:
+            raise SettingError(
+                "store", without_password(url), f"a URL such as redis://127.0.0.1:6379/0 ({error})"
+            ) from None
+        self.name = without_password(url)
+        self._prefix = f"flicker:{run}:"
+        self._patience = patience
+
+    def key(self, name: str) -> str:
+        """The name of a key of this run."""
+        return self._prefix + name
+
+    def script(self, text: str) -> Callable[..., Any]:
+        """A Lua script, called with `keys` and `args`; the server keeps it, and gets it again after a restart."""
+        script: Callable[..., Any] = self.client.register_script(text)
+        return script
+
+    def ask(self, what: Callable[[], T], *, repeat: bool = True) -> T:
+        """What the server answers; tried again while it is away, unless a second time could change more.
+
+        Raises StoreAway after `patience` seconds, StoreError where the server refuses.
+        """
+        give_up, pause = time.monotonic() + self._patience, FIRST_PAUSE
+        while True:
+            try:
+                return what()
+            except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
+                raise StoreError(f"the store at {self.name} refuses the user or password: {one_line(error)}") from error
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                if not repeat or time.monotonic() + pause > give_up:
+                    raise StoreAway(f"the store at {self.name} is away: {one_line(error)}") from error
+            except redis.RedisError as error:
+                raise StoreError(f"the store at {self.name} refuses: {one_line(error)}") from error
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def wait_for_entry(self, stream: str, after: str, wait: float) -> None:
+        """Returns as soon as `stream` has an entry after the id `after`, or after `wait` seconds (or BLOCK)."""
+        milliseconds = max(1, int(1000 * min(wait, BLOCK)))  # 0 would wait for ever
+        self.ask(lambda: self.client.xread({stream: after}, count=1, block=milliseconds))
+
+
+def without_password(url: str) -> str:
+    """A URL that may be shown."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def one_line(error: Exception) -> str:
+    """An error's message, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

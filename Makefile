@@ -15,10 +15,10 @@ ARGS =
 run-python = $(VENV)/bin/python
 ready = $(VENV)/.ready
 
-.PHONY: help setup run test check bench clean
+.PHONY: help setup run test check protos bench clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 
 setup: $(ready) ## make the virtual environment, as pinned in constraints.txt
 	@echo "$(VENV) is ready"
@@ -33,6 +33,10 @@ check: $(ready) ## lint, formatting and types
 	$(run-python) -m ruff check
 	$(run-python) -m ruff format --check
 	$(run-python) -m mypy
+	$(VENV)/bin/buf lint protos
+
+protos: $(ready) ## regenerate the gRPC stubs (ARGS=--check: only say whether they are what the proto says)
+	@$(run-python) -m protos.generate $(ARGS)
 
 bench: $(ready) ## measure speed, print medians and ratios
 	@$(run-python) tests/bench/run.py $(ARGS)

@@ -15,7 +15,7 @@ import numpy as np
 
 from simulator.comparison import Comparison, Estimates, Rankings, Shape
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
-from simulator.errors import DataError, SettingError
+from simulator.errors import DataError
 from simulator.measures.quality import log_loss
 from simulator.randomness import generator
 from simulator.recommender.duplicates import Duplicates, parse_arms

@@ -59,7 +59,7 @@ class RunFlags:
         """The flags as a preset sets them."""
         config = PRESETS[preset]()
         assert isinstance(config.world, SyntheticConfig)
-        compare, world = Comparison(**_values(config)), config.world
+        compare, world = Comparison(**values(config)), config.world
         return cls(preset=preset, compare=compare, synthetic=world)  # type: ignore[arg-type]  # one of Literal
 
     def config(self) -> ExperimentConfig:
@@ -67,10 +67,10 @@ class RunFlags:
         default = RunFlags.of(self.preset)
         if self.data is None:
             _refuse(self.replay, default.replay, "describes a real log: name one with --data")
-            return ExperimentConfig(**_values(self.compare) | {"world": self.synthetic})
+            return ExperimentConfig(**values(self.compare) | {"world": self.synthetic})
         _refuse(self.synthetic, default.synthetic, "describes the synthetic world, but --data names a log")
-        world = ReplayConfig(**_values(self.replay) | {"path": self.data})
-        return ExperimentConfig(**_values(self.compare) | {"world": world})
+        world = ReplayConfig(**values(self.replay) | {"path": self.data})
+        return ExperimentConfig(**values(self.compare) | {"world": world})
 
 
 AnyFlags = TypeVar("AnyFlags", bound=RunFlags)
@@ -101,16 +101,17 @@ def _one_line(box: str, program: str) -> str:
     """The words in the box that tyro draws around what it has to say."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│ ") for line in box.splitlines()]
     words = " ".join(line for line in lines if line and line[0] not in "╭╰─" and "full helptext" not in line)
-    words = re.sub(r"^Error parsing [a-z]\S*: ", "", words)  # our own sections, which the user does not know
+    words = re.sub(r"^Error parsing [A-Za-z]\S*: ", "", words)  # our own sections, which the user does not know
     words, _, its_help = words.partition(" Argument helptext: ")
     return f"{words}; {f'its help: {its_help}' if its_help else f'see {program} --help'}"
 
 
 def _refuse(unused: Any, default: Any, why: str) -> None:
-    for name, value in _values(unused).items():
+    for name, value in values(unused).items():
         if value != getattr(default, name):
             raise SettingError(f"--{name.replace('_', '-')}", value, why)
 
 
-def _values(config: Any) -> dict[str, Any]:
+def values(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass, as they are."""
     return {f.name: getattr(config, f.name) for f in fields(config)}

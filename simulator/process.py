@@ -1,0 +1,122 @@
+"""What every live process shares: logging, a stop flag, a metrics port, patience, and how it ends.
+
+A process runs in three verbs (startup, main loop, shutdown); SIGTERM and SIGINT raise a flag that its loops look at.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+from simulator.errors import FlickerError, SettingError
+
+Result = TypeVar("Result")
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+"""Seconds between attempts: doubled each time, so that all are back within 2 s of what they waited for."""
+
+
+class Stopped(Exception):
+    """The stop flag was raised while something was waited for."""
+
+
+def configure_logging() -> None:
+    """One line per event on standard error: time, level, who, what."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True
+    )
+
+
+def stop_on_signals() -> threading.Event:
+    """The flag that SIGTERM and SIGINT raise from now on, instead of ending the process. For the main thread."""
+    flag = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: flag.set())
+    return flag
+
+
+class Backoff:
+    """Pauses that grow until `reset`, cut short by the stop flag."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop, self._next = stop, FIRST_PAUSE
+
+    def wait(self) -> None:
+        """Pause. Raises Stopped as soon as the flag is raised."""
+        pause, self._next = self._next, min(2 * self._next, LONGEST_PAUSE)
+        if self._stop.wait(pause):
+            raise Stopped
+
+    def reset(self) -> None:
+        """Begin with short pauses again."""
+        self._next = FIRST_PAUSE
+
+
+def insist(
+    action: Callable[[], Result],
+    passing: type[Exception] | tuple[type[Exception], ...],
+    stop: threading.Event,
+    told: Callable[[Exception], None],
+) -> Result:
+    """The result of `action`, tried again after each `passing` error, of which `told` is told.
+
+    Raises Stopped when the flag is raised in between, and any other error at once.
+    """
+    backoff = Backoff(stop)
+    while True:
+        try:
+            return action()
+        except passing as problem:
+            told(problem)
+        backoff.wait()
+
+
+def serve_metrics(registry: CollectorRegistry, port: int, host: str = "127.0.0.1") -> int:
+    """Serve a registry's metrics over HTTP from a thread of its own; port 0 takes a free one. Returns the port.
+
+    Raises SettingError where the port cannot be had.
+    """
+    try:
+        server, _ = start_http_server(port, addr=host, registry=registry)
+    except (OSError, OverflowError) as problem:
+        raise SettingError("metrics_port", port, f"{problem}: name a free port, or 0 for any") from None
+    return int(server.server_port)
+
+
+def from_environment(name: str, default: str) -> str:
+    """The value of an environment variable, the default where it is not set or empty."""
+    return os.environ.get(name) or default
+
+
+def whole_number(name: str, default: int) -> int:
+    """An environment variable as a whole number. Raises SettingError where it is none."""
+    text = from_environment(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise SettingError(name, text, "a whole number") from None
+
+
+def require_ours(package: str) -> None:
+    """Raises FlickerError where another package of that name is found first: `trainer` is a common one."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None or Path(found.origin).parents[1] != Path(__file__).parents[1]:
+        where = found.origin if found else "nowhere"
+        raise FlickerError(f"package {package} = {where}: not the one beside simulator: run in the project's folder")
+
+
+def run(name: str, main: Callable[[list[str]], None]) -> None:
+    """Run a process to its end; what the user can mend is told in one line, with exit code 2."""
+    try:
+        main(sys.argv[1:])
+    except FlickerError as problem:
+        print(f"{name}: {' '.join(str(problem).splitlines())}", file=sys.stderr)
+        sys.exit(2)

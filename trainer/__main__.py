@@ -1,0 +1,46 @@
+"""`python -m trainer`: flags and environment to a running trainer, with its feeder and its metrics page."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+
+from simulator.errors import SettingError
+from simulator.flags import parse
+from simulator.process import configure_logging, require_ours, run, serve_metrics, stop_on_signals
+
+
+def main(arguments: list[str]) -> None:
+    """Set up, train until a signal comes, end in order. Raises FlickerError for what the user can mend."""
+    require_ours("trainer")
+    from trainer.flags import TrainerFlags
+
+    flags = parse(TrainerFlags, "python -m trainer", arguments)
+    config = flags.config()
+    if not flags.store:
+        raise SettingError("store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
+
+    from simulator.experiment import open_world  # brings torch: seconds that --help need not wait for
+    from simulator.store.open import open_store
+    from trainer import loop
+    from trainer.feeder import Feeder
+    from trainer.metrics import Metrics
+    from trainer.resume import StateFolder
+
+    configure_logging()
+    stop, registry = stop_on_signals(), CollectorRegistry()
+    metrics, folder = Metrics(registry), StateFolder(flags.state, flags.run)
+    store, world = open_store(flags.store, run=flags.run), open_world(config.world, config.seed)
+    trainer = loop.Trainer(config, world, store, folder, metrics, stop, flags.generation_events)
+    feeder = Feeder(world, store, metrics, stop, *flags.pace(world))
+    port = serve_metrics(registry, flags.metrics_port)
+    print(f"trainer: metrics at http://127.0.0.1:{port}/metrics", flush=True)
+    folder.open()
+    try:
+        loop.run(trainer, feeder)
+    finally:
+        folder.close()
+        store.close()
+
+
+if __name__ == "__main__":
+    run("trainer", main)

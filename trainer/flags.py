@@ -1,0 +1,85 @@
+"""The flags of the trainer: those of `flicker run` that decide what is learned, and the wiring of this process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from simulator.config import require
+from simulator.errors import FlickerError
+from simulator.flags import Comparison, Flat, Hidden, RunFlags, values
+from simulator.process import from_environment, whole_number
+from simulator.types import World
+from trainer.feeder import Pace, as_logged, steady
+
+RATE = 2_000.0
+"""Events per second that are fed where no flag says otherwise."""
+STEADY_ENTRY, AS_LOGGED_ENTRY = 0.1, 250
+"""Seconds of events per entry of the log where they come steadily; events per entry where the log sets the pace."""
+ENTRY_MOST = 1_000
+"""Events per entry, at most."""
+
+
+@dataclass(frozen=True)
+class Learning(Comparison):
+    """What is learned."""
+
+    fleets: Annotated[int, Hidden, tyro.conf.Fixed] = 1
+    generations: Annotated[int, Hidden, tyro.conf.Fixed] = 2
+    k: Annotated[int, Hidden, tyro.conf.Fixed] = 10
+    queries: Annotated[int, Hidden, tyro.conf.Fixed] = 500
+    queries_per_generation: Annotated[int, Hidden, tyro.conf.Fixed] = 50
+
+
+@dataclass(frozen=True)
+class TrainerFlags(RunFlags):
+    """Learn continuously from the events in a store, and publish a generation of all duplicates every so many.
+
+    Beside the clicks of users, a background world feeds its own events into the store. Stopped by SIGTERM or Ctrl-C,
+    after saving; started again with the same flags it goes on where it was.
+    """
+
+    out: Annotated[Path | None, Hidden, tyro.conf.Fixed] = None
+    resume: Annotated[bool, Hidden, tyro.conf.Fixed] = False
+    compare: Annotated[Learning, Flat] = field(default_factory=Learning)
+    store: str = field(default_factory=lambda: from_environment("FLICKER_REDIS_URL", ""))
+    """The store, such as redis://127.0.0.1:6379/0 (default: the environment's FLICKER_REDIS_URL)."""
+    run: str = field(default_factory=lambda: from_environment("FLICKER_RUN", "default"))
+    """Name of this run among others in the same store (default: FLICKER_RUN)."""
+    state: Path = field(default_factory=lambda: Path(from_environment("FLICKER_STATE", "state/trainer")))
+    """Folder in which the trainer saves where it is (default: FLICKER_STATE)."""
+    metrics_port: int = field(default_factory=lambda: whole_number("FLICKER_METRICS_PORT", 0))
+    """Port of the metrics page, 0 for any free one, which is printed (default: FLICKER_METRICS_PORT)."""
+    generation_events: int | None = None
+    """Events per generation, a whole number of shuffle windows (--batch x --window events; two of them by default)."""
+    rate: float | None = None
+    """Events of the world per second, more than 0 (2,000 by default); where the log is full, the world waits."""
+    for_: Annotated[float | None, tyro.conf.arg(name="for")] = None
+    """Instead of --rate: feed the whole world steadily within so many seconds, more than 0."""
+    speed: Annotated[float | None, tyro.conf.arg(name="speed")] = None
+    """Instead of --rate: so many times as fast as the times of its events say, more than 0."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("rate", self.rate), ("for", self.for_), ("speed", self.speed)):
+            require(value is None or 0 < value < float("inf"), name, value, "more than 0")
+        require(0 <= self.metrics_port < 65_536, "metrics_port", self.metrics_port, "from 0 to 65535")
+        given = [value for value in (self.rate, self.for_, self.speed) if value is not None]
+        if len(given) > 1:
+            raise FlickerError("--rate, --for and --speed: each sets the world's pace: give one of them")
+
+    @classmethod
+    def of(cls, preset: str) -> TrainerFlags:
+        """The flags as a preset sets them; the live system has one fleet."""
+        base = RunFlags.of(preset)
+        learning = Learning(**values(base.compare) | {"fleets": 1})
+        return cls(preset=base.preset, compare=learning, synthetic=base.synthetic)
+
+    def pace(self, world: World) -> tuple[Pace, int]:
+        """How fast the world comes, and how many of its events go into one entry of the log."""
+        if self.speed is not None:
+            return as_logged(self.speed), AS_LOGGED_ENTRY
+        rate = self.rate or (world.events / self.for_ if self.for_ is not None else RATE)
+        return steady(rate), max(1, min(ENTRY_MOST, round(rate * STEADY_ENTRY)))

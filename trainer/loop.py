@@ -1,0 +1,188 @@
+"""The trainer's loop, numbered: read, learn, validate, cut a generation, save, publish, acknowledge, and again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from simulator.config import ExperimentConfig, ReplayConfig, require
+from simulator.errors import ResultError
+from simulator.folder import as_json
+from simulator.process import Stopped, insist
+from simulator.recommender.duplicates import Duplicates, parse_arms
+from simulator.recommender.learner import Learner
+from simulator.store.protocol import Store, StoreAway
+from simulator.types import Batch, Floats
+from simulator.world.replay import ReplayWorld
+from simulator.world.stream import RECENT, SyntheticWorld
+from trainer.feeder import Feeder
+from trainer.metrics import Metrics
+from trainer.progressive import Progressive
+from trainer.publish import Engagements, about, parts
+from trainer.reader import Reader
+from trainer.resume import State, StateFolder
+
+log = logging.getLogger("trainer")
+
+GROUP = "trainer"
+WAIT = 0.5
+"""Seconds to wait for events at a time, between looks at the stop flag."""
+LAST_SECONDS = 2.0
+"""The feeder has so long to end after the stop flag is raised."""
+Result = TypeVar("Result")
+
+
+class Trainer:
+    """Teaches all duplicates of all arms what is in the log, and publishes them generation by generation."""
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        world: SyntheticWorld | ReplayWorld,
+        store: Store,
+        folder: StateFolder,
+        metrics: Metrics,
+        stop: threading.Event,
+        generation_events: int | None = None,
+    ) -> None:
+        """`generation_events`: a whole number of shuffle windows (default: two). Raises SettingError."""
+        self.config, self.world, self.store, self.folder = config, world, store, folder
+        self.metrics, self.stop = metrics, stop
+        self.stack = Duplicates(
+            world.schema,
+            parse_arms(config.arms),
+            config.model,
+            config.noise,
+            fleets=1,
+            duplicates=config.duplicates,
+            seed=config.seed,
+            device=config.device,
+        )
+        self.learner = Learner(self.stack, config.noise, seed=config.seed)
+        chunk = self.learner.chunk_events
+        self.generation_events = generation_events or 2 * chunk
+        whole = self.generation_events > 0 and self.generation_events % chunk == 0
+        require(whole, "generation_events", generation_events, f"a multiple of {chunk}, the events of a shuffle window")
+        most = store.capacity() // 2  # or the log would be full before a generation is complete, and stay so
+        require(self.generation_events <= most, "generation_events", self.generation_events, f"at most {most}")
+        self.reader = Reader(store, GROUP, chunk)
+        self.progressive = Progressive([arm.label for arm in self.stack.arms], config.duplicates)
+        recent = config.world.recent if isinstance(config.world, ReplayConfig) else RECENT
+        self.engagements = Engagements(recent)
+        self.settings = {"config": as_json(config), "generation_events": self.generation_events}
+        self.state, self._saved, self._acknowledged = State(), 0, 0
+
+    def startup(self) -> None:
+        """Take up what is saved, and bring the store to where that is. Raises ResultError, StoreError, Stopped."""
+        self._restore()
+        self._insist(lambda: self.store.join(GROUP))
+        self._acknowledge()
+        newest, generation = self._insist(self.store.newest), self.state.generation
+        if newest > generation:
+            way_out = f"holds generation {generation}, but {newest} is published"
+            raise ResultError(f"state = {self.folder.path}: {way_out}: name its own folder, or another --run")
+        if generation and newest < generation and self.state.events == generation * self.generation_events:
+            self._publish()  # killed after saving, before all was announced
+        elif generation:
+            self.metrics.show_generation(generation, self.state.cut, self.state.quality)
+
+    def main_loop(self) -> None:
+        """Learn until the stop flag is raised. Raises Stopped where that ends a wait for the store."""
+        while not self.stop.is_set():
+            chunk = self._read()  # 1. read: a whole shuffle window, or nothing yet
+            if chunk is None:
+                continue
+            logits = self._learn(chunk)  # 2. learn, every duplicate scores each event first
+            self.progressive.add(logits, chunk.label)  # 3. validate
+            self.engagements.add(chunk)
+            if self.state.events % self.generation_events == 0:
+                self._cut()  # 4. cut a generation: all duplicates at once
+                self._save()  # 5. save: it can be published again whatever happens
+                self._publish()  # 6. publish
+                self._acknowledge()  # 7. acknowledge what is saved
+
+    def shutdown(self) -> None:
+        """Save what was learned since the last generation."""
+        if self.state.events > self._saved:
+            self._save()
+        log.info("stopped after %s events, generation %s", f"{self.state.events:,}", self.state.generation)
+
+    def _read(self) -> Batch | None:
+        chunk = self._insist(lambda: self.reader.take(WAIT))
+        learned_since = self.state.events - self._acknowledged
+        taken = len(chunk) if chunk is not None else 0
+        self.metrics.waiting.set(max(0, self._insist(self.store.waiting) - learned_since - taken))
+        return chunk
+
+    def _learn(self, chunk: Batch) -> Floats:
+        with self.metrics.learn_seconds.time():
+            logits = self.learner.learn(chunk)
+        self.learner.check_finite(logits, self.state.events + len(chunk))
+        self.state.events += len(chunk)
+        self.metrics.learned.inc(len(chunk))
+        return logits
+
+    def _cut(self) -> None:
+        """What a generation announces is part of the state, so that it can be announced again word for word."""
+        self.state.generation += 1
+        self.state.cut = time.time()
+        self.state.quality = self.progressive.cut()
+
+    def _save(self) -> None:
+        self.state.after, self.state.offset = self.reader.after, self.reader.offset
+        tensors = self.learner.state() | self.progressive.state() | self.engagements.state()
+        self.folder.save(tensors, self.state, self.settings)
+        self._saved = self.state.events
+
+    def _restore(self) -> None:
+        saved = self.folder.load(self.settings)
+        if saved is None:
+            return
+        tensors, self.state = saved
+        for part in (self.learner, self.progressive, self.engagements):
+            part.restore(tensors)
+        self.reader = Reader(self.store, GROUP, self.learner.chunk_events, self.state.after, self.state.offset)
+        self._saved = self.state.events
+        log.info("going on after %s events, generation %s", f"{self.state.events:,}", self.state.generation)
+
+    def _publish(self) -> None:
+        state = self.state
+        cut = {"generation": state.generation, "events": state.events, "published": state.cut, "quality": state.quality}
+        with self.metrics.publish_seconds.time():
+            made = parts(self.stack, self.world.encoder, self.engagements.trail(), self.config.candidates)
+            announced = about(self.stack, self.world.name, cut)
+            self._insist(lambda: self.store.publish(state.generation, made, announced))
+        self.metrics.show_generation(state.generation, state.cut, state.quality)
+        log.info("generation %s after %s events", state.generation, f"{state.events:,}")
+
+    def _acknowledge(self) -> None:
+        if self.state.after:
+            self._insist(lambda: self.store.acknowledge(GROUP, self.state.after))
+            self._acknowledged = self.state.events - self.state.offset
+
+    def _insist(self, action: Callable[[], Result]) -> Result:
+        """Try until the store is there. Raises Stopped."""
+        return insist(action, StoreAway, self.stop, self._told)
+
+    def _told(self, problem: Exception) -> None:
+        self.metrics.store_errors.inc()
+        log.warning("%s", problem)
+
+
+def run(trainer: Trainer, feeder: Feeder) -> None:
+    """The whole life of a trainer, in three verbs. Raises what ended the feeder before its time."""
+    try:
+        trainer.startup()
+        feeder.start()
+        trainer.main_loop()
+    except Stopped:
+        pass
+    finally:
+        trainer.stop.set()
+        feeder.join(LAST_SECONDS)
+    trainer.shutdown()
+    if feeder.problem:
+        raise feeder.problem

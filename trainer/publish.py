@@ -1,0 +1,112 @@
+"""A generation as parts: the weights of each duplicate, and the catalogue that ranks for all of them alike.
+
+    duplicate/R   safetensors: `embedding` [A, V, D] and `dense` [A, P] of duplicate R of every arm
+    catalog       safetensors: `user_rows` [U, Su], `item_rows` [I, Si], `segment` [U], `candidates` [G, N] best first
+
+Shapes: A arms, V table rows, D embedding length, P dense parameters, U users, I items, G segments, N candidates,
+n engagements.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from simulator.recommender.duplicates import Duplicates
+from simulator.types import Batch, Ints
+from simulator.world.features import Encoder
+from simulator.world.log import Trail
+from simulator.world.retrieval import Popularity, segments_of
+
+CATALOG = "catalog"
+
+
+class Engagements:
+    """The trailing engagements of the log, from which candidates are retrieved."""
+
+    def __init__(self, most: int) -> None:
+        """Keeps the last `most` of them."""
+        self._most = most
+        self._user: Ints = np.empty(0, np.int64)
+        self._item: Ints = np.empty(0, np.int64)
+        self._items = 0
+
+    def add(self, events: Batch) -> None:
+        """The next events of the log, engagements or not."""
+        clicked = events.label == 1
+        self._user = np.concatenate([self._user, events.user[clicked]])[-self._most :]
+        self._item = np.concatenate([self._item, events.item[clicked]])[-self._most :]
+        self._items = max(self._items, int(events.item.max(initial=-1)) + 1)
+
+    def trail(self) -> Trail:
+        """The trailing engagements; every item up to the highest number seen counts as known."""
+        return Trail(self._user, self._item, self._items)
+
+    def state(self) -> dict[str, Tensor]:
+        """All of it, as named tensors."""
+        return {
+            "engagements.user": torch.from_numpy(self._user.copy()),
+            "engagements.item": torch.from_numpy(self._item.copy()),
+            "engagements.items": torch.tensor([self._items]),
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        self._user, self._item = state["engagements.user"].numpy(), state["engagements.item"].numpy()
+        self._items = int(state["engagements.items"])
+
+
+def duplicate_part(number: int) -> str:
+    """Name of the part that holds one duplicate of every arm."""
+    return f"duplicate/{number}"
+
+
+def parts(stack: Duplicates, encoder: Encoder, recent: Trail, count: int) -> dict[str, bytes]:
+    """The parts of a generation: its only fleet's weights, and `count` candidates (all known items, if fewer)."""
+    assert stack.fleets == 1
+    found = {CATALOG: safetensors.numpy.save(catalog(encoder, recent, count))}
+    for number in range(stack.duplicates):
+        own = slice(number, None, stack.duplicates)  # members are in the order arm, duplicate
+        weights = {"embedding": stack.embedding[own], "dense": stack.dense[own]}
+        copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
+        found[duplicate_part(number)] = safetensors.torch.save(copies)
+    return found
+
+
+def catalog(encoder: Encoder, recent: Trail, count: int) -> dict[str, np.ndarray]:
+    """What a replica knows of users and items, and what it ranks for a user's segment."""
+    values = segments_of(encoder.user_rows)
+    distinct, segment = np.unique(values, return_inverse=True)
+    popular = Popularity(recent, values, min(count, recent.items))
+    return {
+        "user_rows": encoder.user_rows,
+        "item_rows": encoder.item_rows,
+        "segment": segment.astype(np.int64),
+        "candidates": np.stack([popular.candidates(int(value)) for value in distinct]),
+    }
+
+
+def about(stack: Duplicates, world: str, cut: Mapping[str, Any]) -> dict[str, Any]:
+    """What is announced with a generation; `cut` holds `generation`, `events`, `published` and `quality`."""
+    arms = stack.arms
+    return json.loads(  # type: ignore[no-any-return]  # as every store gives it back: lists, no tuples
+        json.dumps(
+            {
+                "arms": [arm.label for arm in arms],
+                "specs": [arm.spec for arm in arms],
+                "duplicates": stack.duplicates,
+                "fields": [asdict(field) for field in stack.schema.fields],
+                "model": asdict(stack.model),
+                "world": world,
+                **cut,
+            }
+        )
+    )

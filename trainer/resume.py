@@ -1,0 +1,119 @@
+"""A trainer's state on disk, saved as a whole or not at all.
+
+    DIR/lock          held while a trainer uses the folder
+    DIR/EVENTS/       snapshot after so many events: weights, optimiser, pending gradients, validation, engagements, and
+                      in its manifest the place in the log and the counters; only the newest is kept
+    DIR/.saving/      one that is being written
+
+A crash while saving leaves the state before; the log still holds what was learned since, for it is acknowledged only
+behind what is saved.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from torch import Tensor
+
+from simulator.errors import ResultError
+from simulator.folder import differences
+from simulator.recommender.snapshot import read_snapshot, write_snapshot
+from trainer.progressive import Quality
+
+SAVING = ".saving"
+
+
+@dataclass
+class State:
+    """What a trainer needs besides tensors to go on."""
+
+    events: int = 0
+    """Events of the log that were learned."""
+    generation: int = 0
+    """The last one that was cut; 0 before the first."""
+    after: str = ""
+    """The last entry of which every event was learned."""
+    offset: int = 0
+    """Events learned of the entry behind it."""
+    cut: float = 0.0
+    """When the generation was cut, unix seconds."""
+    quality: Quality = field(default_factory=dict)
+    """Progressive quality of the generation."""
+
+
+class StateFolder:
+    """Where one trainer keeps its state."""
+
+    def __init__(self, path: Path, run: str) -> None:
+        """`run`: whose state it is."""
+        self.path, self._run = path, run
+        self._lock: IO[str] | None = None
+
+    def open(self) -> None:
+        """Make the folder and claim it. Raises ResultError where that cannot be."""
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / "lock", "w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            way_out = "stop it, or name another folder"
+            raise ResultError(f"state = {self.path}: another trainer uses it: {way_out}") from None
+
+    def close(self) -> None:
+        """Let another trainer use the folder."""
+        if self._lock:
+            self._lock.close()
+
+    def load(self, settings: dict[str, Any]) -> tuple[dict[str, Tensor], State] | None:
+        """The newest state, None where nothing was ever saved. `settings`: all that decides the numbers, as JSON.
+
+        Raises ResultError where it is damaged, or was saved under other settings.
+        """
+        saved = self._saved()
+        if not saved:
+            return None
+        tensors, about = read_snapshot(self.path / str(max(saved)))
+        if different := differences(about["settings"], {"run": self._run, **settings}):
+            way_out = "use the same ones, or name another --state and --run"
+            raise ResultError(f"state = {self.path}: cannot go on with other settings ({different}): {way_out}")
+        return tensors, State(**about["state"])
+
+    def save(self, tensors: dict[str, Tensor], state: State, settings: dict[str, Any]) -> None:
+        """Replace what is saved. Raises ResultError where the folder cannot be written."""
+        unfinished, finished = self.path / SAVING, self.path / str(state.events)
+        with self._writing():
+            shutil.rmtree(unfinished, ignore_errors=True)
+            about = {"settings": {"run": self._run, **settings}, "state": asdict(state)}
+            write_snapshot(unfinished, tensors, about)
+            os.rename(unfinished, finished)
+            self._flush()
+            for events in self._saved():
+                if events != state.events:
+                    shutil.rmtree(self.path / str(events))
+
+    def _saved(self) -> list[int]:
+        return [int(entry.name) for entry in self.path.iterdir() if entry.name.isdecimal()]
+
+    def _flush(self) -> None:
+        """Make the renaming outlive a power cut."""
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as problem:
+            reason = problem.strerror or problem
+            raise ResultError(f"state = {self.path}: {reason}: name a folder that can be written") from None

@@ -1,0 +1,143 @@
+"""From the wire to what can be ranked, and back; whatever is wrong with a query is said as field, value and range.
+
+Shapes: U users, I items, N candidates, K slate length, C context slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from grpc import StatusCode
+
+from protos.recommender_pb2 import AnsweredBy, Item, RecommendRequest, RecommendResponse, ScoredCandidates
+from simulator.types import Field, Floats, Ints, Schema, Slate
+
+DEFAULT_K, MOST_ITEMS = 10, 1_000
+"""Length of a slate: unless said, and at most."""
+MOST_CANDIDATES = 10_000
+"""Items that one query may bring to be ranked."""
+SHOWN = 80
+"""Characters of a text from outside that an error repeats."""
+
+
+class Refusal(Exception):
+    """A query that gets no answer: status `code`, one line for the user, and the `field` at fault, empty for none."""
+
+    def __init__(self, code: StatusCode, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.code, self.message, self.field = code, message, field
+
+
+def bad(field: str, value: object, range: str) -> Refusal:
+    """INVALID_ARGUMENT, in the words of SettingError: `user = 9: 0 to 8`."""
+    text = str(value) if not isinstance(value, str) else repr(value)
+    return Refusal(StatusCode.INVALID_ARGUMENT, f"{field} = {text[:SHOWN]}: {range}", field)
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What the values of a query may be."""
+
+    arms: tuple[str, ...]
+    """Labels of the arms, in order."""
+    users: int
+    items: int
+    duplicates: int
+    context: tuple[tuple[str, int, int, int], ...]
+    """Name, vocabulary, first table row and slots of each context field."""
+
+    @staticmethod
+    def of(about: Mapping[str, Any], users: int, items: int) -> Ranges:
+        """Of a generation: what was announced with it, and the sizes of its catalogue."""
+        schema = schema_of(about)
+        fields = [field for field in schema.fields if field.side == "context"]
+        context = tuple((f.name, f.vocabulary, schema.first_row(f.name), f.slots) for f in fields)
+        return Ranges(tuple(about["arms"]), users, items, int(about["duplicates"]), context)
+
+    def user(self, user: int) -> int:
+        """A user number. Raises Refusal."""
+        if user >= self.users:
+            raise bad("user", user, f"0 to {self.users - 1}")
+        return user
+
+    def context_rows(self, values: Sequence[int]) -> tuple[int, ...]:
+        """Table rows [C] of a context: one value per field, or none at all. Raises Refusal."""
+        if not values:
+            values = [0] * len(self.context)
+        if len(values) != len(self.context):
+            names = ", ".join(name for name, *_ in self.context)
+            raise bad("context", f"{len(values)} values", f"{len(self.context)} ({names}), or none")
+        rows: list[int] = []
+        for value, (name, vocabulary, first, slots) in zip(values, self.context, strict=True):
+            if value >= vocabulary:
+                raise bad("context", value, f"0 to {vocabulary - 1} for {name}")
+            rows += [first + value, *[0] * (slots - 1)]  # 0 is padding
+        return tuple(rows)
+
+    def arm(self, label: str) -> int:
+        """Place of an arm. Raises Refusal."""
+        if label not in self.arms:
+            raise bad("arm", label, f"one of {', '.join(self.arms)}")
+        return self.arms.index(label)
+
+    def candidates(self, items: Sequence[int]) -> Ints:
+        """[N] distinct item numbers, as they were given. Raises Refusal."""
+        if len(items) > MOST_CANDIDATES:
+            raise bad("candidates", f"{len(items)} items", f"at most {MOST_CANDIDATES:,}")
+        found: Ints = np.array(items, np.int64)
+        if len(found) and (highest := int(found.max())) >= self.items:
+            raise bad("candidates", highest, f"0 to {self.items - 1}")
+        if len(set(items)) < len(found):
+            distinct, counts = np.unique(found, return_counts=True)
+            raise bad("candidates", int(distinct[counts.argmax()]), "distinct items; this one is there twice")
+        return found
+
+
+def schema_of(about: Mapping[str, Any]) -> Schema:
+    """The schema that was announced with a generation."""
+    return Schema(tuple(Field(**field) for field in about["fields"]))
+
+
+def length(k: int) -> int:
+    """Length of the slate that `RecommendRequest.k` asks for. Raises Refusal."""
+    if k > MOST_ITEMS:
+        raise bad("k", k, f"1 to {MOST_ITEMS:,}, or 0 for {DEFAULT_K}")
+    return k or DEFAULT_K
+
+
+def parse_query(raw: bytes) -> RecommendRequest:
+    """A query from its bytes. Raises Refusal where they are none."""
+    try:
+        return RecommendRequest.FromString(raw)
+    except DecodeError:
+        raise bad("query", f"{len(raw)} bytes", "the bytes of a flicker.v1.RecommendRequest") from None
+
+
+def answered_by(replica: str, arm: str, duplicate: int, generation: int) -> bytes:
+    """The last part of an answer's bytes: the same for every answer of one model."""
+    who = AnsweredBy(replica=replica, arm=arm, duplicate=duplicate, generation=generation)
+    return RecommendResponse(answered_by=who).SerializeToString()
+
+
+def answer(query_id: int, slate: Slate, who: bytes, scored: tuple[Ints, Floats] | None = None) -> bytes:
+    """The bytes of an answer; `scored` holds all candidates [N] with their scores [N]. Messages in a row are one."""
+    pairs = zip(slate.items.tolist(), slate.scores.tolist(), strict=True)
+    response = RecommendResponse(query_id=query_id, slate=[Item(item=item, score=score) for item, score in pairs])
+    if scored is not None:
+        response.scored.CopyFrom(ScoredCandidates(items=scored[0].tolist(), scores=scored[1].tolist()))
+    return response.SerializeToString() + who
+
+
+def slate_of(response: RecommendResponse) -> Slate:
+    """The slate of an answer."""
+    items = np.array([place.item for place in response.slate], np.int64)
+    return Slate(items, np.array([place.score for place in response.slate], np.float32))
+
+
+def scored_of(response: RecommendResponse) -> tuple[Ints, Floats]:
+    """All candidates [N] of an answer with their scores [N]; none where the query did not ask for them."""
+    return np.array(response.scored.items, np.int64), np.array(response.scored.scores, np.float32)

@@ -158,10 +158,13 @@ def wait_for_answer(server: StoreServer, folder: Path, seconds: float) -> None:
     try:
         while True:
             try:
-                answered = connection.ask(lambda: connection.client.info("server"))
-                if answered["process_id"] == server.process.pid:
+                answered = connection.ask(lambda: connection.client.info())
+                if answered["process_id"] != server.process.pid:
+                    reason = f"another server has port {answered['tcp_port']}"
+                elif answered["loading"]:
+                    reason = "it still reads its data"
+                else:
                     return
-                reason = f"another server has port {answered['tcp_port']}"
             except StoreAway as error:
                 reason = str(error)
             if not server.alive():

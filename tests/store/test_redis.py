@@ -1,0 +1,201 @@
+"""What only a store on a server has: lost answers, damage, passwords, several runs, several processes' clients."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import redis
+
+from simulator.errors import SettingError
+from simulator.store.memory import MemoryStore
+from simulator.store.open import CAPACITY, open_store
+from simulator.store.protocol import LogFull, StoreAway, StoreError
+from simulator.store.redis import RedisStore
+from simulator.store.server import StoreServer, free_port
+from tests.store.batches import batch
+from tests.store.proxy import Proxy
+
+
+def keys(store: RedisStore) -> dict[str, int]:
+    """Every key of the store's run, without its prefix, and in how many seconds it runs out (-1 for never)."""
+    client, prefix = store._server.client, store._server.key("")
+    return {key.decode().removeprefix(prefix): client.ttl(key) for key in client.scan_iter(prefix + "*")}
+
+
+def test_runs_on_one_server_know_nothing_of_each_other(server: StoreServer) -> None:
+    one, other = (open_store(server.url, run=run) for run in ("one", "other"))
+    one.join("trainer")
+    one.append(batch(0, 5), writer="feeder", mark="5")
+    one.publish(0, {"part": b"x"}, {})
+    one.claim("a", 2, 60.0)
+    assert (other.waiting(), other.mark("feeder"), other.newest(), other.claim("b", 2, 60.0)) == (0, "", -1, 0)
+    with pytest.raises(StoreError, match="not joined"):
+        other.read("trainer", "", 10, 0.0)
+    assert open_store(server.url, run="one").waiting() == 5
+    for store in (one, other):
+        store.close()
+
+
+def test_a_feeder_with_a_lower_bound_leaves_room_for_others(server: StoreServer) -> None:
+    feeder, router = (open_store(server.url, run="bounds", capacity=bound) for bound in (10, 15))
+    feeder.append(batch(0, 10))
+    with pytest.raises(LogFull):
+        feeder.append(batch(10, 1))
+    router.append(batch(10, 5))
+    assert feeder.waiting() == 15
+    for store in (feeder, router):
+        store.close()
+
+
+def test_an_append_whose_answer_is_lost_is_repeated_only_with_a_mark(server: StoreServer) -> None:
+    with Proxy(server.url) as proxy:
+        store = RedisStore(proxy.url, run="lost", capacity=100)
+        store.append(batch(0, 1))  # from here on the scripts are known to the server
+        proxy.lose_next_answer()
+        assert store.append(batch(1, 4), writer="feeder", mark="5") == "5-0"
+        assert store.waiting() == 5
+        proxy.lose_next_answer()
+        with pytest.raises(StoreAway):
+            store.append(batch(5, 2))
+        assert store.waiting() == 7  # the caller cannot know
+        store.close()
+
+
+def test_a_publication_whose_answer_is_lost_is_done_once(server: StoreServer) -> None:
+    with Proxy(server.url) as proxy:
+        store = RedisStore(proxy.url, run="lost announcement", capacity=100)
+        store.publish(0, {"part": b"0"}, {})
+        announce = store._announce_generation
+        losses = iter([proxy.lose_next_answer])  # one
+
+        def lose_the_first(**arguments: Any) -> Any:
+            next(losses, lambda: None)()
+            return announce(**arguments)
+
+        store._announce_generation = lose_the_first
+        store.publish(1, {"part": b"1"}, {})
+        assert next(losses, None) is None
+        assert [store.fetch(generation, "part") for generation in (0, 1)] == [b"0", b"1"]
+        store.close()
+
+
+def test_a_damaged_part_is_refused(redis_store: RedisStore) -> None:
+    redis_store.publish(0, {"catalog": b"abc", "duplicate/0": b"def"}, {})
+    (name,) = (key for key in keys(redis_store) if key.startswith("part:0:catalog:"))
+    redis_store._server.client.set(redis_store._server.key(name), b"abd")
+    with pytest.raises(StoreError, match="part catalog of generation 0 is damaged: its digest differs"):
+        redis_store.fetch(0, "catalog")
+    assert redis_store.fetch(0, "duplicate/0") == b"def"
+
+
+def test_a_damaged_entry_is_refused(redis_store: RedisStore) -> None:
+    redis_store.join("trainer")
+    redis_store._server.client.xadd(redis_store._log, {"batch": b"noise"}, id="1-0")
+    redis_store._server.client.hset(redis_store._counts, "appended", 1)
+    with pytest.raises(StoreError, match="not a batch of events"):
+        redis_store.read("trainer", "", 10, 0.0)
+
+
+def test_only_announced_parts_stay(redis_store: RedisStore) -> None:
+    redis_store._upload(redis_store._part_key(0, "half", "digest"), b"from a trainer that died")
+    for generation in range(5):
+        redis_store.publish(generation, {"part": b"%d" % generation}, {})
+    kept = {name.split(":")[1] + name.split(":")[2]: left for name, left in keys(redis_store).items() if "part" in name}
+    assert 0 < kept.pop("0half") <= 600
+    assert kept == {"2part": -1, "3part": -1, "4part": -1}
+
+
+def test_a_generation_is_not_announced_without_all_of_its_parts(redis_store: RedisStore) -> None:
+    redis_store._upload = lambda key, data: None  # type: ignore[method-assign]  # as if it ran out meanwhile
+    with pytest.raises(StoreAway, match="ran out"):
+        redis_store.publish(0, {"part": b"x"}, {})
+    assert redis_store.newest() == -1
+
+
+def test_what_is_read_and_forgotten_leaves_no_memory_behind(redis_store: RedisStore) -> None:
+    redis_store.join("trainer")
+    for number in range(50):
+        redis_store.acknowledge("trainer", redis_store.append(batch(number, 50)))
+    client = redis_store._server.client
+    assert client.xlen(redis_store._log) == 0
+    assert client.memory_usage(redis_store._log) < 2000
+    assert sorted(keys(redis_store)) == ["log", "log:counts"]
+
+
+def test_a_trainer_is_a_consumer_group_whose_lag_the_server_shows(redis_store: RedisStore) -> None:
+    redis_store.join("trainer")
+    ids = [redis_store.append(batch(number, 5)) for number in range(4)]
+    redis_store.acknowledge("trainer", ids[1])
+    (group,) = redis_store._server.client.xinfo_groups(redis_store._log)
+    assert (group["name"], group["last-delivered-id"], group["pending"]) == (b"trainer", ids[1].encode(), 0)
+
+
+def test_counts_beyond_what_lua_prints_exactly(redis_store: RedisStore) -> None:
+    large = 10**15
+    redis_store._server.client.hset(redis_store._counts, mapping={"appended": large, "forgotten": large})
+    redis_store.join("trainer")
+    id = redis_store.append(batch(0, 3))
+    assert id == f"{large + 3}-0"
+    assert len(redis_store.read("trainer", f"{large}-0", 10, 0.0)) == 1
+    redis_store.acknowledge("trainer", id)
+    assert redis_store.waiting() == 0
+
+
+def test_a_wrong_password_is_no_outage_and_is_not_shown(own_server: StoreServer) -> None:
+    with redis.Redis.from_url(own_server.url, protocol=2) as client:
+        client.config_set("requirepass", "right")
+    address = own_server.url.removeprefix("redis://")
+    for url in (own_server.url, f"redis://:wr0ng@{address}"):
+        store = RedisStore(url, run="password", capacity=1)
+        with pytest.raises(StoreError, match=f"at {own_server.url} refuses the user or password") as caught:
+            store.ping()
+        assert not isinstance(caught.value, StoreAway)
+        assert "wr0ng" not in str(caught.value)
+        store.close()
+    store = RedisStore(f"redis://:right@{address}", run="password", capacity=1)
+    store.ping()
+    store.close()
+
+
+def test_a_server_without_memory_refuses_and_keeps_what_it_has(own_server: StoreServer) -> None:
+    store = RedisStore(own_server.url, run="memory", capacity=100)
+    store.publish(0, {"part": b"x" * 1000}, {})
+    store._server.client.config_set("maxmemory", 1)
+    with pytest.raises(StoreError, match="refuses: .*memory"):
+        store.append(batch(0, 1))
+    with pytest.raises(StoreError, match="refuses: .*memory"):
+        store.publish(1, {"part": b"y"}, {})
+    assert (store.newest(), store.fetch(0, "part"), store.waiting()) == (0, b"x" * 1000, 0)
+    store.close()
+
+
+def test_nobody_there_is_one_line_without_the_password() -> None:
+    port = free_port()
+    store = open_store(f"redis://user:s3cret@127.0.0.1:{port}/0")
+    before = time.monotonic()
+    with pytest.raises(StoreAway, match=f"the store at redis://127.0.0.1:{port}/0 is away") as caught:
+        store.ping()
+    assert time.monotonic() - before > 0.3, "it tried more than once"
+    assert "\n" not in str(caught.value) and "s3cret" not in str(caught.value)
+    store.close()
+
+
+def test_a_url_opens_its_store(server: StoreServer) -> None:
+    assert isinstance(open_store("memory://"), MemoryStore)
+    store = open_store(server.url)
+    assert isinstance(store, RedisStore) and store.capacity() == CAPACITY
+    store.ping()
+    store.close()
+
+
+@pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost", "redis://localhost:port"])
+def test_a_bad_url_is_named(url: str) -> None:
+    with pytest.raises(SettingError, match=r"^store = .*a URL such as redis://"):
+        open_store(url)
+
+
+def test_a_bad_capacity_is_named() -> None:
+    with pytest.raises(SettingError, match="capacity = 0: at least 1 event"):
+        open_store("memory://", capacity=0)

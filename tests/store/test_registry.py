@@ -1,0 +1,99 @@
+"""What every registry does, whichever store is behind it."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from simulator.store.protocol import KEPT, Store, StoreError
+
+
+def parts(generation: int) -> dict[str, bytes]:
+    return {"duplicate/0": b"weights %d" % generation, "catalog": bytes(range(256)), "empty": b""}
+
+
+def test_a_published_generation_can_be_fetched(store: Store) -> None:
+    assert store.newest() == -1
+    about = {"generation": 0, "arms": ["relu", "smelu:beta=1"], "quality": {"relu": {"auc": 0.75}}, "none": None}
+    store.publish(0, parts(0), about)
+    assert store.newest() == 0
+    assert store.about(0) == about
+    assert {name: store.fetch(0, name) for name in parts(0)} == parts(0)
+
+
+def test_the_last_generations_stay_and_older_ones_go(store: Store) -> None:
+    generations = [0, 1, 2, 5, 6, 10]
+    for generation in generations:
+        store.publish(generation, parts(generation), {"generation": generation})
+    assert store.newest() == 10
+    for generation in generations[-KEPT:]:
+        assert store.fetch(generation, "duplicate/0") == parts(generation)["duplicate/0"]
+        assert store.about(generation) == {"generation": generation}
+    for generation in (*generations[:-KEPT], 3, 11):
+        with pytest.raises(StoreError, match=f"generation {generation} is not in the store, the newest is 10"):
+            store.about(generation)
+        with pytest.raises(StoreError, match=f"generation {generation} is not in the store"):
+            store.fetch(generation, "catalog")
+
+
+def test_an_unknown_part_is_named_with_those_there_are(store: Store) -> None:
+    store.publish(0, parts(0), {})
+    with pytest.raises(StoreError, match="no part duplicate/9: it has catalog, duplicate/0, empty"):
+        store.fetch(0, "duplicate/9")
+
+
+def test_publishing_the_newest_again_is_harmless(store: Store) -> None:
+    store.publish(0, parts(0), {})
+    store.publish(1, parts(1), {"published": 1.0})
+    store.publish(1, parts(1), {"published": 2.0})
+    assert store.newest() == 1
+    assert store.about(1) == {"published": 1.0}
+    assert store.fetch(0, "duplicate/0") == parts(0)["duplicate/0"]
+
+
+@pytest.mark.parametrize("other", [{**parts(1), "catalog": b"other"}, {**parts(1), "more": b""}, {}])
+def test_published_parts_never_change(store: Store, other: dict[str, bytes]) -> None:
+    store.publish(1, parts(1), {})
+    with pytest.raises(StoreError, match="generation 1 is published with other content"):
+        store.publish(1, other, {})
+    assert {name: store.fetch(1, name) for name in parts(1)} == parts(1)
+    with pytest.raises(StoreError):
+        store.fetch(1, "more")
+
+
+def test_an_older_generation_is_refused(store: Store) -> None:
+    store.publish(5, parts(5), {})
+    with pytest.raises(StoreError, match="generation 4 is older than 5"):
+        store.publish(4, parts(4), {})
+    assert store.newest() == 5
+
+
+def test_waiting_ends_with_a_newer_generation(store: Store) -> None:
+    assert store.wait_newer(-1, 0.0) == -1
+    store.publish(3, parts(3), {})
+    assert store.wait_newer(-1, 30.0) == 3
+    assert store.wait_newer(3, 0.01) == 3
+    found: list[int] = []
+    waiter = threading.Thread(target=lambda: found.append(store.wait_newer(3, 30.0)))
+    waiter.start()
+    store.publish(4, parts(4), {})
+    waiter.join()
+    assert found == [4]
+
+
+def test_of_two_trainers_that_publish_at_once_one_wins_whole(store: Store) -> None:
+    def publish(trainer: int) -> bool:
+        try:
+            store.publish(0, {"a": b"%d" % trainer, "b": b"%d" % trainer}, {"trainer": trainer})
+            return True
+        except StoreError:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(publish, range(8)))
+    assert sum(won) == 1
+    winner = won.index(True)
+    assert store.about(0) == {"trainer": winner}
+    assert store.fetch(0, "a") == store.fetch(0, "b") == b"%d" % winner

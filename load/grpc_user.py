@@ -1,0 +1,60 @@
+"""Locust users that speak gRPC: one channel per process, and every call is told to Locust.
+
+gRPC blocks the whole process unless `init_gevent` comes before its first channel. It is called with the first channel
+and not on import, since Locust's `--processes` forks in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import grpc
+import grpc.experimental.gevent as grpc_gevent  # type: ignore[import-not-found]  # the stubs lack it
+from locust import User
+from locust.env import Environment
+
+from protos import recommender_pb2_grpc
+
+
+class TellLocust(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Fires Locust's `request` event for every call that ends, by the method's name, with what it failed of."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._fire: Callable[..., None] = environment.events.request.fire
+
+    def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        """The call, once it has ended."""
+        start = time.perf_counter()
+        call = continuation(details, request)
+        problem = call.exception()  # waits, and lets the other users go on meanwhile
+        self._fire(
+            request_type="grpc",
+            name=str(details.method).rpartition("/")[2],
+            response_time=1_000 * (time.perf_counter() - start),
+            response_length=0 if problem else call.result().ByteSize(),
+            exception=problem,
+            context={},
+        )
+        return call
+
+
+def open_channel(environment: Environment, address: str) -> grpc.Channel:
+    """A channel whose calls are told to Locust. `address` is host:port, as Locust's --host gives it."""
+    grpc_gevent.init_gevent()
+    return grpc.intercept_channel(grpc.insecure_channel(address), TellLocust(environment))
+
+
+class GrpcUser(User):
+    """A user with a stub of the router."""
+
+    abstract = True
+    _stubs: ClassVar[dict[str, recommender_pb2_grpc.RecommenderStub]] = {}
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        address = (self.host or "").removeprefix("grpc://").removeprefix("http://").rstrip("/")
+        if address not in self._stubs:
+            self._stubs[address] = recommender_pb2_grpc.RecommenderStub(open_channel(environment, address))
+        self.router = self._stubs[address]

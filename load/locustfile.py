@@ -1,0 +1,172 @@
+"""Simulated users of the live system, for Locust, run in the project's folder:
+
+    locust -f load/locustfile.py --host 127.0.0.1:PORT --headless -u 25 -t 60s
+
+or without --headless, with Locust's web page. Settings are environment variables, see load/settings.py; the rate is
+FLICKER_RATE whatever the number of users (-u). What the number limits: a user waits for each answer, so N users have at
+most N queries in flight (and those asked again), and the offered rate is achieved as long as a query is answered within
+N / rate seconds. A user that fell behind makes up for one second; offered and achieved rates are both reported.
+Locust ends with exit code 1 when calls failed, see its --exit-code-on-error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, NoReturn
+
+import grpc
+import numpy as np
+from locust import events, task
+from locust.env import Environment
+from locust.event import EventHook
+from locust.runners import MasterRunner, WorkerRunner
+from prometheus_client import CollectorRegistry
+
+from load.grpc_user import GrpcUser
+from load.metrics import LoadCollector
+from load.people import Asking, open_world
+from load.session import USERS_MESSAGE, Session
+from load.settings import read_settings
+from load.tally import Call, Repeat, add_report, compare
+from protos.recommender_pb2 import FeedbackRequest, RecommendRequest, RecommendResponse, ShownItem
+from simulator.errors import FlickerError
+from simulator.process import serve_metrics
+
+ADD: Callable[[EventHook, Callable[..., None]], object] = EventHook.add_listener
+"""Locust's method, with a type."""
+GOLDEN = 0.6180339887498949
+"""Users' turns are this share of a period apart (mod 1): nearly even for any number of users."""
+
+
+class Searcher(GrpcUser):
+    """Searches, clicks what it likes of the slate, and now and then asks the same again from another device."""
+
+    session: ClassVar[Session]
+    _count: ClassVar[int] = 0
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        Searcher._count += 1
+        phase = (Searcher._count * GOLDEN) % 1
+        self._due = self.session.work_so_far() + (phase - 1) * self.session.period
+        self._waited = False
+
+    def wait_time(self) -> float:
+        """Seconds until this user's next query is due, on a grid of its own: what was late does not shift the next."""
+        self._waited = True
+        self._due = max(self._due + self.session.period, self.session.work_so_far())
+        return self.session.seconds_until(self._due)
+
+    @task
+    def search(self) -> None:
+        """Ask one query; report what came of it, and ask again, beside the user's own course."""
+        if not self._waited:  # Locust runs the first task at once, but this user's turn is only later
+            return
+        asking = self.session.next_asking()
+        answer = self._ask(asking, asking.id)
+        if answer is None:
+            return
+        self.session.aside(partial(self._report, asking, answer))
+        again = self.session.is_repeated()
+        if again is not None:
+            self.session.aside(partial(self._ask_again, asking, answer), after=again)
+
+    def _ask(self, asking: Asking, id: int) -> RecommendResponse | None:
+        """The answer; None where there is none, which the interceptor has told Locust."""
+        settings = self.session.settings
+        request = RecommendRequest(
+            query_id=id, user=asking.query.user, context=asking.context, k=settings.k, arm=asking.arm
+        )
+        try:
+            return self.router.Recommend(request, timeout=settings.timeout)
+        except grpc.RpcError:
+            return None
+
+    def _ask_again(self, asking: Asking, first: RecommendResponse) -> None:
+        """The same user, context and arm; only the query's number, and with it perhaps the replica, is another."""
+        second = self._ask(asking, asking.id + 1)
+        if second is None or second.answered_by.arm != first.answered_by.arm:
+            return
+        changed, slots = compare([shown.item for shown in first.slate], [shown.item for shown in second.slate])
+        same_generation = first.answered_by.generation == second.answered_by.generation
+        self.session.counts.repeat(Repeat(first.answered_by.arm, same_generation, changed, slots))
+
+    def _report(self, asking: Asking, answer: RecommendResponse) -> None:
+        items = np.array([shown.item for shown in answer.slate], np.int64)
+        try:
+            clicks = self.session.clicks(asking, items)
+        except IndexError:
+            refuse(FlickerError(f"item {items.max()}: not in this world: give the load the same world as the trainer"))
+        feedback = FeedbackRequest(
+            query_id=answer.query_id,
+            user=asking.query.user,
+            context=asking.context,
+            shown=[ShownItem(item=item, clicked=clicked) for item, clicked in zip(items, clicks, strict=True)],
+            answered_by=answer.answered_by,
+            time=asking.query.time,
+        )
+        try:
+            self.router.Feedback(feedback, timeout=self.session.settings.timeout)
+        except grpc.RpcError:
+            return
+        self.session.counts.click(sum(clicks))
+
+
+def refuse(problem: FlickerError) -> NoReturn:
+    """End at once; the user can mend it."""
+    print(f"load: {' '.join(str(problem).splitlines())}", file=sys.stderr, flush=True)
+    os._exit(2)  # Locust logs an exception and goes on
+
+
+def attach(environment: Environment, **_: Any) -> None:
+    """Make this process's session, and let Locust's events reach it."""
+    runner = environment.runner
+    assert runner is not None
+    try:
+        session = Searcher.session = Session(SETTINGS, WORLD, environment)
+        if not isinstance(runner, WorkerRunner):
+            registry = CollectorRegistry()
+            LoadCollector(lambda: session.tally, lambda: int(runner.user_count), registry)
+            port = serve_metrics(registry, SETTINGS.metrics_port)
+            print(json.dumps({"ready": "load", "name": "load", "metrics": f"127.0.0.1:{port}"}), flush=True)
+    except FlickerError as problem:
+        refuse(problem)
+    options = environment.parsed_options
+    if options is not None and options.spawn_rate is None and options.num_users:
+        options.spawn_rate = min(100, options.num_users)  # Locust's own default is one user a second
+    # queries in flight at the end may finish: they have not failed
+    environment.stop_timeout = max(environment.stop_timeout or 0, SETTINGS.timeout)
+    listen(environment, session)
+    if isinstance(runner, WorkerRunner):
+        runner.register_message(USERS_MESSAGE, lambda msg, **_: session.hear_users(int(msg.data["count"])))
+
+
+def listen(environment: Environment, session: Session) -> None:
+    """Tell the session what Locust does."""
+
+    def on_request(name: str, response_time: float, exception: Exception | None, **_: Any) -> None:
+        code = exception.code().name if isinstance(exception, grpc.Call) else "UNKNOWN"
+        session.counts.call(Call(name, code if exception else "OK", response_time / 1_000))
+
+    on, add = environment.events, ADD
+    add(on.request, on_request)
+    add(on.test_start, lambda **_: session.start())
+    add(on.spawning_complete, lambda **_: session.tell_users())
+    add(on.test_stopping, lambda **_: session.stopping())
+    add(on.test_stop, lambda **_: session.stopped())
+    add(on.report_to_master, lambda client_id, data: data.update(flicker=session.outbox.take()))
+    if isinstance(environment.runner, MasterRunner):
+        add(on.worker_report, lambda client_id, data: add_report(session.tally, data["flicker"]))
+        add(on.quit, lambda **_: session.write_summary())  # the workers' last reports come late
+
+
+try:
+    SETTINGS = read_settings(os.environ)
+    WORLD = open_world(SETTINGS.world_config(), SETTINGS.seed)
+except FlickerError as problem:
+    refuse(problem)
+ADD(events.init, attach)

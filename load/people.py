@@ -1,0 +1,112 @@
+"""Who asks what: queries of the world's own users, made in pools ahead of time, and what they click.
+
+Users come as often as in the world (by Zipf's law on the synthetic one, as the log says on a real one), with the
+context that the world gives them. On a real log queries follow its order, from the engagements behind a position on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.config import ReplayConfig, SyntheticConfig
+from simulator.errors import SettingError
+from simulator.types import Ints, Query, Schema, World
+from simulator.world.replay import ReplayWorld
+from simulator.world.stream import SyntheticWorld
+
+POOL = 500
+"""Queries made at once: 20 to 160 ms of work, best done by another thread than the one that sends them."""
+ANSWERS = 1_000
+"""On a real log, the most popular items among which a user's engagements are looked for."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A query as a user will ask it."""
+
+    id: int
+    """The query's number on the wire, even; the same query asked again has the next number."""
+    query: Query
+    """What the world knows of it; its candidates are not sent."""
+    context: tuple[int, ...]
+    """One value per context field, from 0."""
+    arm: str
+    """Who is to answer; empty: whom the router takes."""
+    purpose: str
+    """The random stream of its clicks."""
+
+
+def open_world(config: SyntheticConfig | ReplayConfig, seed: int) -> World:
+    """The world that a config describes. Raises DataError where its log cannot be read."""
+    return SyntheticWorld(config, seed) if isinstance(config, SyntheticConfig) else ReplayWorld(config, seed)
+
+
+class People:
+    """The users that one process plays."""
+
+    def __init__(self, world: World, arms: tuple[str, ...] = (), worker: int = 0) -> None:
+        """`worker` numbers the processes that ask at the same time: each has its own queries."""
+        self._world, self._arms, self._worker = world, arms, worker
+        self._waiting: deque[Asking] = deque()
+        self._pools = self._made = 0
+
+    def __len__(self) -> int:
+        """Queries that are ready to be asked."""
+        return len(self._waiting)
+
+    def next(self) -> Asking:
+        """The next query. There must be one (see `refill`)."""
+        return self._waiting.popleft()
+
+    def refill(self, position: int | None = None) -> None:
+        """Make POOL more queries (fewer near the end of a short log), asked when event `position` is due.
+
+        Without a position the world goes on by one event per query. At the end of the world the last tenth is asked
+        again and again. Raises SettingError for a log with nobody in it to ask.
+        """
+        at = self._made if position is None else position
+        at = max(1, min(at, self._world.events * 9 // 10))  # time 0 would mean `now` on the wire
+        purpose = f"load {self._worker} {self._pools}"
+        queries = _some_queries(self._world, at, purpose)
+        fresh = [self._asking(number, query, purpose) for number, query in enumerate(queries, start=self._made)]
+        self._pools, self._made = self._pools + 1, self._made + len(queries)
+        self._waiting += fresh
+
+    def clicks(self, asking: Asking, items: Ints) -> list[bool]:
+        """[K] whether the user clicks the item at each position of the slate `items` [K], as the world says."""
+        return [bool(click) for click in self._world.click(asking.query, items, asking.purpose)]
+
+    def _asking(self, number: int, query: Query, purpose: str) -> Asking:
+        arm = self._arms[number % len(self._arms)] if self._arms else ""
+        id = (self._worker << 40) + 2 * (number + 1)
+        return Asking(id, query, context_values(self._world.schema, query.context), arm, purpose)
+
+
+def context_values(schema: Schema, rows: tuple[int, ...]) -> tuple[int, ...]:
+    """One value per context field, 0 to its vocabulary - 1, from the table rows of the context slots.
+
+    Of a field with several slots the first counts, and where it is empty (padding), value 0: the wire has one each.
+    """
+    fields = [field for field in schema.fields if field.side == "context"]
+    first_slots = np.cumsum([0, *(field.slots for field in fields)])
+    return tuple(
+        max(0, rows[slot] - schema.first_row(field.name)) for field, slot in zip(fields, first_slots, strict=False)
+    )
+
+
+def _some_queries(world: World, at: int, purpose: str) -> list[Query]:
+    """At most POOL queries. The synthetic world tells clicks without candidates; a log needs those it may hold."""
+    count, candidates = POOL, 1 if world.has_truth else ANSWERS
+    while True:
+        try:
+            return sorted(world.queries(count, candidates, at, purpose), key=lambda query: query.id)
+        except SettingError as too_many:
+            if too_many.setting == "candidates" and candidates:
+                candidates //= 2
+            elif too_many.setting == "queries" and count > 1:
+                count //= 2
+            else:
+                raise

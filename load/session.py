@@ -1,0 +1,199 @@
+"""One process's part in a load test: what is due when, who asks next, what is counted, and where it is written.
+
+Locust calls it a *test* from start to stop; with its web page there can be several. With `--processes` the workers ask,
+each a share, and report what they counted to the master.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent  # type: ignore[import-untyped]
+from gevent.event import Event  # type: ignore[import-untyped]
+from gevent.pool import Group  # type: ignore[import-untyped]
+from locust.env import Environment
+from locust.runners import MasterRunner, Runner, WorkerRunner
+
+from load.people import POOL, Asking, People
+from load.settings import LoadSettings
+from load.shapes import due, work
+from load.tally import Outbox, Tally
+from simulator.randomness import generator
+from simulator.store.open import open_store
+from simulator.store.protocol import Store, StoreError
+from simulator.types import World
+
+log = logging.getLogger("load")
+
+FEEDER = "world"
+"""Whose mark in the store says which event of the world is due."""
+USERS_MESSAGE = "flicker_users"
+"""By which the master tells its workers how many users there are in all."""
+CATCH_UP = 1.0
+"""Seconds of its own queries that a user makes up for when answers were slow; what is older it never asks."""
+
+
+class Session:
+    """What the users of one process share."""
+
+    def __init__(self, settings: LoadSettings, world: World, environment: Environment) -> None:
+        assert environment.runner is not None
+        self.settings, self._world = settings, world
+        self._runner: Runner = environment.runner
+        self._worker = isinstance(self._runner, WorkerRunner)
+        self._asks = not isinstance(self._runner, MasterRunner)
+        self.tally, self.outbox = Tally(), Outbox()
+        self._store: Store | None = open_store(settings.store, run=settings.run) if settings.store else None
+        self._people: People | None = None
+        self._told_users = 0
+        self._started, self._counted = 0.0, 0.0
+        self._stopping, self._refilled, self._refilling = Event(), Event(), False
+        self._aside = Group()
+        self._stopping.set()
+
+    @property
+    def counts(self) -> Tally | Outbox:
+        """Where this process counts."""
+        return self.outbox if self._worker else self.tally
+
+    # the course of a test
+
+    def start(self) -> None:
+        """A test starts: count from 0, with queries at hand."""
+        self.tally, self.outbox = Tally(), Outbox()
+        if self._asks and self._people is None:
+            worker = max(0, getattr(self._runner, "worker_index", 0))
+            self._rng = generator(self.settings.seed, "load repeats", worker)
+            self._people = People(self._world, self.settings.arms, worker)
+            self._people.refill(self._position())
+        self._started = self._counted = time.perf_counter()
+        self._stopping.clear()
+        if not self._worker:
+            gevent.spawn(self._pulse, self._stopping)
+        self.tell_users()
+
+    def stopping(self) -> None:
+        """No new queries: time is up."""
+        if not self._stopping.is_set():
+            self._tick()
+            self._stopping.set()
+
+    def stopped(self) -> None:
+        """All users have stopped: wait for what is still in flight, and write the summary."""
+        self._aside.join(timeout=self.settings.timeout)
+        self.write_summary()
+
+    def write_summary(self) -> None:
+        """Write what was counted so far, where the settings name a file: all of it or nothing."""
+        path = self.settings.summary
+        if path is None or self._worker:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(self.tally.summary(), indent=1) + "\n")
+        os.replace(partial, path)
+
+    # the offered rate
+
+    def tell_users(self) -> None:
+        """The master's: tell the workers how many users there are in all, so that each knows its share of the rate."""
+        if isinstance(self._runner, MasterRunner):
+            self._runner.send_message(USERS_MESSAGE, {"count": self._runner.target_user_count})
+
+    def hear_users(self, count: int) -> None:
+        """A worker's: there are so many users in all."""
+        self._told_users = count
+
+    @property
+    def period(self) -> float:
+        """Seconds at the full rate from one query of a user to its next, those that it asks again aside."""
+        everyone = self._told_users or self._runner.target_user_count
+        return max(1, everyone) * (1 + self.settings.repeat) / self.settings.rate
+
+    def work_so_far(self) -> float:
+        """What was due by now, in seconds at the full rate, but for what is too long ago to be made up for."""
+        return self._work(max(0.0, time.perf_counter() - self._started - CATCH_UP))
+
+    def seconds_until(self, amount: float) -> float:
+        """Seconds from now until so much work is due, 0 where it is already."""
+        at = due(self.settings.shape, amount, self.settings.shape_seconds)
+        return max(0.0, self._started + at - time.perf_counter())
+
+    def _work(self, seconds: float) -> float:
+        return work(self.settings.shape, seconds, self.settings.shape_seconds)
+
+    def _offered(self, seconds: float) -> float:
+        """Queries due by then from all users; those asked again are due as much later as they wait on average."""
+        later = (self.settings.repeat_after + self.settings.repeat_before) / 2
+        both = self._work(seconds) + self.settings.repeat * self._work(max(0.0, seconds - later))
+        return self.settings.rate / (1 + self.settings.repeat) * both
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        present = min(1.0, self._runner.user_count / max(1, self._runner.target_user_count))
+        offered = self._offered(now - self._started) - self._offered(self._counted - self._started)
+        self.tally.tick(now - self._counted, offered * present)
+        self._counted = now
+
+    def _pulse(self, stopping: Event) -> None:
+        while not stopping.wait(1.0):
+            self._tick()
+
+    # who asks
+
+    def next_asking(self) -> Asking:
+        """The next query; waits where none is ready."""
+        assert self._people is not None
+        while True:
+            if len(self._people) < POOL // 2 and not self._refilling:
+                self._refilling = True
+                self._refilled.clear()
+                gevent.spawn(self._refill, self._people)
+            if len(self._people):
+                return self._people.next()
+            self._refilled.wait()
+
+    def is_repeated(self) -> float | None:
+        """Seconds after which the next query is asked again; None for most."""
+        one, other = self._rng.random(2)
+        if one >= self.settings.repeat:
+            return None
+        return float(self.settings.repeat_after + other * (self.settings.repeat_before - self.settings.repeat_after))
+
+    def clicks(self, asking: Asking, items: Any) -> list[bool]:
+        """[K] what the user clicks of the items [K]."""
+        assert self._people is not None
+        return self._people.clicks(asking, items)
+
+    def aside(self, action: Callable[[], None], after: float = 0.0) -> None:
+        """Do something beside the user's own course, `after` seconds from now, unless the test stops before."""
+
+        def when_due() -> None:
+            if after == 0 or not self._stopping.wait(after):
+                action()
+
+        self._aside.spawn(when_due)
+
+    def _refill(self, people: People) -> None:
+        position = self._position()
+        try:  # in a real thread: the world's work must not keep the users from asking
+            gevent.get_hub().threadpool.apply(people.refill, (position,))
+        finally:
+            self._refilling = False
+            self._refilled.set()
+
+    def _position(self) -> int | None:
+        """The event of the world that is due, where the store tells."""
+        if self._store is None:
+            return None
+        try:
+            mark = self._store.mark(FEEDER)
+        except StoreError as problem:
+            log.warning("%s", problem)
+            return None
+        return int(mark) if mark.isdecimal() else None

@@ -1,0 +1,220 @@
+"""What came of the calls, and what users saw on asking twice: plain counts, added up over processes.
+
+**User-visible swap ratio**: the share of queries asked again moments later, by the same user in the same context, whose
+slate changed in any slot. A *repeat* is told by arm and by whether both answers came from one generation: if so only
+another duplicate can have changed it, else a refresh may have, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+WINDOW = 500
+"""Repeats of an arm that the live ratio looks back on."""
+RECENT = 10
+"""Seconds that live rates and latencies look back on."""
+STEP = 1.02
+"""Latencies are counted in buckets this factor wide: quantiles are right to 1 %."""
+
+
+class Call(NamedTuple):
+    """One finished call."""
+
+    method: str
+    """`Recommend` or `Feedback`."""
+    code: str
+    """gRPC status, `OK` for an answer."""
+    seconds: float
+    """From sending to answer."""
+
+
+class Repeat(NamedTuple):
+    """One query that was asked twice."""
+
+    arm: str
+    same_generation: bool
+    changed: int
+    """Slots whose item differs."""
+    slots: int
+    """Slots of the longer slate."""
+
+
+@dataclass
+class Seen:
+    """Repeats, added up."""
+
+    repeats: int = 0
+    changed: int = 0
+    """Of them, those with any slot changed."""
+    slots: int = 0
+    changed_slots: int = 0
+
+    def add(self, repeat: Repeat) -> None:
+        """One more repeat."""
+        self.repeats += 1
+        self.changed += repeat.changed > 0
+        self.slots += repeat.slots
+        self.changed_slots += repeat.changed
+
+    def __add__(self, other: Seen) -> Seen:
+        return Seen(
+            self.repeats + other.repeats,
+            self.changed + other.changed,
+            self.slots + other.slots,
+            self.changed_slots + other.changed_slots,
+        )
+
+
+def compare(first: Sequence[int], second: Sequence[int]) -> tuple[int, int]:
+    """Slots in which two slates differ, and slots of the longer one; a slot that only one of them has differs."""
+    same = sum(a == b for a, b in zip(first, second, strict=False))
+    slots = max(len(first), len(second))
+    return slots - same, slots
+
+
+def quantile(latencies: Counter[int], share: float) -> float | None:
+    """Seconds within which a share of the counted latencies (buckets of STEP) lies; None where there are none."""
+    rank = math.ceil(share * latencies.total())
+    for bucket in sorted(latencies):
+        rank -= latencies[bucket]
+        if rank <= 0:
+            return STEP**bucket
+    return None
+
+
+@dataclass
+class Tally:
+    """Counts since the start of a test."""
+
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By method and code."""
+    latencies: Counter[int] = field(default_factory=Counter)
+    """Answered queries by bucket of their latency."""
+    clicks: int = 0
+    seen: dict[tuple[str, bool], Seen] = field(default_factory=dict)
+    """By arm and whether the generation was the same."""
+    offered: float = 0.0
+    """Queries that were due."""
+    seconds: float = 0.0
+    """Length of the test so far."""
+    _window: dict[str, deque[bool]] = field(default_factory=dict)
+    _recent: deque[tuple[float, float, Counter[int]]] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """Per second or so: its length, the queries offered in it, and the latencies of those answered."""
+    _second: Counter[int] = field(default_factory=Counter)
+
+    def call(self, call: Call) -> None:
+        """One more call."""
+        self.calls[call.method, call.code] += 1
+        if call.method == "Recommend" and call.code == "OK":
+            bucket = round(math.log(max(call.seconds, 1e-6), STEP))
+            self.latencies[bucket] += 1
+            self._second[bucket] += 1
+
+    def repeat(self, repeat: Repeat) -> None:
+        """One more query that was asked twice."""
+        self.seen.setdefault((repeat.arm, repeat.same_generation), Seen()).add(repeat)
+        self._window.setdefault(repeat.arm, deque(maxlen=WINDOW)).append(repeat.changed > 0)
+
+    def click(self, clicks: int) -> None:
+        """So many more clicks."""
+        self.clicks += clicks
+
+    def tick(self, seconds: float, offered: float) -> None:
+        """So much more time went by, in which so many queries were due; call it about once a second."""
+        self.seconds += seconds
+        self.offered += offered
+        self._recent.append((seconds, offered, self._second))
+        self._second = Counter()
+
+    def swap_ratios(self) -> dict[str, float]:
+        """The live user-visible swap ratio of each arm, over its last WINDOW repeats."""
+        return {arm: sum(changed) / len(changed) for arm, changed in sorted(self._window.items())}
+
+    def recent_rates(self) -> tuple[float, float]:
+        """Offered and achieved queries per second over the last RECENT seconds; 0 before the first has passed."""
+        seconds = sum(part[0] for part in self._recent)
+        achieved = sum(part[2].total() for part in self._recent)
+        return (sum(part[1] for part in self._recent) / seconds, achieved / seconds) if seconds else (0.0, 0.0)
+
+    def recent_latency(self, share: float) -> float | None:
+        """Seconds within which a share of the queries of the last RECENT seconds was answered."""
+        return quantile(sum((part[2] for part in self._recent), Counter()), share)
+
+    def summary(self) -> dict[str, Any]:
+        """What is written at the end; times in seconds, rates in queries per second (see README)."""
+        answered = self.calls["Recommend", "OK"]
+        arms = sorted({arm for arm, _ in self.seen})
+        return {
+            "seconds": self.seconds,
+            "requests": self._requests("Recommend"),
+            "failures": self._failures("Recommend"),
+            "p50": quantile(self.latencies, 0.5),
+            "p99": quantile(self.latencies, 0.99),
+            "offered": self.offered / self.seconds if self.seconds else 0.0,
+            "achieved": answered / self.seconds if self.seconds else 0.0,
+            "feedback": {
+                "requests": self._requests("Feedback"),
+                "failures": self._failures("Feedback"),
+                "clicks": self.clicks,
+            },
+            "user_visible_swap_ratio": {arm: self._arm(arm) for arm in arms},
+        }
+
+    def _arm(self, arm: str) -> dict[str, Any]:
+        same, other = (self.seen.get((arm, generation), Seen()) for generation in (True, False))
+        return _ratios(same + other) | {"same_generation": _ratios(same), "other_generation": _ratios(other)}
+
+    def _requests(self, method: str) -> int:
+        return sum(count for (called, _), count in self.calls.items() if called == method)
+
+    def _failures(self, method: str) -> dict[str, int]:
+        calls = sorted(self.calls.items())
+        return {code: count for (called, code), count in calls if called == method and code != "OK"}
+
+
+def _ratios(seen: Seen) -> dict[str, Any]:
+    return {
+        "ratio": seen.changed / seen.repeats if seen.repeats else None,
+        "slot_ratio": seen.changed_slots / seen.slots if seen.slots else None,
+        "repeats": seen.repeats,
+        "changed": seen.changed,
+    }
+
+
+class Outbox:
+    """Where a worker counts: what came since its last report to the master, in lists that MessagePack holds."""
+
+    def __init__(self) -> None:
+        self._report: dict[str, list[Any]] = {"calls": [], "repeats": [], "clicks": []}
+
+    def call(self, call: Call) -> None:
+        """One more call."""
+        self._report["calls"].append(list(call))
+
+    def repeat(self, repeat: Repeat) -> None:
+        """One more query that was asked twice."""
+        self._report["repeats"].append(list(repeat))
+
+    def click(self, clicks: int) -> None:
+        """So many more clicks."""
+        self._report["clicks"].append(clicks)
+
+    def take(self) -> dict[str, list[Any]]:
+        """The report; it starts anew."""
+        report = self._report
+        self._report = {name: [] for name in report}
+        return report
+
+
+def add_report(tally: Tally, report: dict[str, list[Any]]) -> None:
+    """Add a worker's report to the master's counts."""
+    for call in report["calls"]:
+        tally.call(Call(*call))
+    for repeat in report["repeats"]:
+        tally.repeat(Repeat(*repeat))
+    for clicks in report["clicks"]:
+        tally.click(clicks)

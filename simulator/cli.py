@@ -1,7 +1,8 @@
-"""The command line: `flicker run` and `flicker report`. What a user can mend is told in one line, with exit code 2."""
+"""The command line: `flicker run`, `report`, `up`, `query`. What a user can mend is one line, with exit code 2."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,9 @@ How much do a recommender's results change for no reason, and what cures it?
                                                     mapping file for CSV and Parquet (see README.md)
   flicker run --help                                every setting with its unit, range and default
   flicker report DIR                                draw the page of a finished run again
+
+  flicker up                                        the live system: trainer, replicas, router, traffic, live gauges
+  flicker query --user 7 --all                      ask it: the same query of every duplicate, side by side
 """
 
 
@@ -45,7 +49,24 @@ def report(arguments: list[str]) -> None:
     print(write_report(Path(arguments[0])))
 
 
-COMMANDS = {"run": run, "report": report}
+def up(arguments: list[str]) -> None:
+    """`flicker up`: the live system on this machine."""
+    from simulator.flags import parse
+    from simulator.live.flags import UpFlags
+
+    flags = parse(UpFlags, "flicker up", arguments)
+
+    from simulator.live.up import run_up
+
+    sys.exit(run_up(flags, " ".join(["flicker up", *arguments])))
+
+
+def query(arguments: list[str]) -> None:
+    """`flicker query` is a client of the serving side, which this package does not import: it becomes that process."""
+    os.execv(sys.executable, [sys.executable, "-m", "serving", "query", *arguments])
+
+
+COMMANDS = {"run": run, "report": report, "up": up, "query": query}
 
 
 def main() -> None:

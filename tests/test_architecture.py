@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # A module or package of the simulator may import itself and the layers above it in this list, never its neighbours.
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"randomness", "types", "config", "process"},
+    {"randomness", "types", "config", "process", "files"},
     {"world", "recommender", "measures", "presets"},
     {"store"},
     {"comparison", "schedule"},

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from simulator.errors import ResultError
+from simulator.files import write_atomically
 
 FORMAT = 1
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file as a whole: temporary file, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def write_snapshot(folder: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:

@@ -1,0 +1,100 @@
+"""A supervised process: started with its output in a log file, watched, restarted when it dies, stopped by its id."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RESTARTS, RESTART_SPAN = 3, 60.0
+"""A process that dies more often than this within so many seconds is dead for good."""
+BAD_SETTING = 2
+"""Exit code of a process that cannot run with its settings: starting it again would not help."""
+
+# Linux ends a child whose parent died (PR_SET_PDEATHSIG = 1); the order survives exec. See simulator/store/server.py.
+LAUNCH = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != int(sys.argv[1]): sys.exit("the parent died first")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@dataclass
+class Child:
+    """One process of the live system."""
+
+    name: str
+    command: list[str]
+    """Program and arguments; the program is a path."""
+    log: Path
+    """Where its standard output and error go; what was there stays."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables beside those of this process."""
+    may_end: bool = False
+    """Whether it may end by itself with exit code 0, as timed traffic does."""
+    process: subprocess.Popen[bytes] | None = None
+    deaths: list[float] = field(default_factory=list)
+    """When it died, on the monotonic clock."""
+
+    def start(self) -> None:
+        """Start it in a session of its own: Ctrl-C reaches this process alone, and the order of ending is ours."""
+        with open(self.log, "ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", LAUNCH, str(os.getpid()), *self.command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=os.environ | self.environment,
+                start_new_session=True,
+            )
+
+    def watch(self) -> str | None:
+        """Restart it where it died; returns why it is dead for good, or None."""
+        code = None if self.process is None else self.process.poll()
+        if code is None or (code == 0 and self.may_end):
+            return None
+        now = time.monotonic()
+        self.deaths = [death for death in self.deaths if now - death < RESTART_SPAN] + [now]
+        if code == BAD_SETTING or len(self.deaths) > RESTARTS:
+            return f"{self.name}: ended with {_ending(code)}: {self.last_words()} (log: {self.log})"
+        self.start()
+        return None
+
+    def ended(self) -> bool:
+        """Whether it is not running."""
+        return self.process is None or self.process.poll() is not None
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM, where it still runs."""
+        if not self.ended():
+            assert self.process is not None
+            self.process.send_signal(signal.SIGTERM)
+
+    def stop(self, seconds: float) -> None:
+        """End it in order, or after `seconds` at once."""
+        self.ask_to_stop()
+        if self.process is None:
+            return
+        try:
+            self.process.wait(max(seconds, 0.1))
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        try:
+            lines = self.log.read_text(errors="replace").strip().splitlines()
+        except OSError:
+            return "no log"
+        return lines[-1] if lines else "no message"
+
+
+def _ending(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,91 @@
+"""The flags of `flicker up`: those of `flicker run` that decide what is learned, and how much of everything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from simulator.config import require
+from simulator.flags import Comparison, Flat, Hidden, RunFlags, values
+
+
+@dataclass(frozen=True)
+class Learning(Comparison):
+    """What is learned. Every replica serves one duplicate of every arm."""
+
+    fleets: Annotated[int, Hidden] = 1
+    generations: Annotated[int, Hidden] = 2
+    queries: Annotated[int, Hidden] = 500
+    queries_per_generation: Annotated[int, Hidden] = 50
+
+
+@dataclass(frozen=True)
+class UpFlags(RunFlags):
+    """Run the live system on this machine: store, trainer, replicas, router and traffic, until --for or Ctrl-C.
+
+    Shows live how often two duplicates would have given a user different results, and leaves summary.json in --out.
+    """
+
+    out: Path | None = None
+    """Folder for summary.json, logs, the store's data and the trainer's state (default: results/DATE-TIME-up)."""
+    resume: Annotated[bool, Hidden] = False
+    compare: Annotated[Learning, Flat] = field(default_factory=Learning)
+    for_: Annotated[float | None, tyro.conf.arg(name="for")] = None
+    """Seconds to run, at least 10; until Ctrl-C where it is left out."""
+    replicas: int = 3
+    """Serving processes, at least 1. With more than --duplicates some share one."""
+    rate: float = 50.0
+    """Queries per second that simulated users offer, more than 0."""
+    no_load: Annotated[bool, tyro.conf.FlagConversionOff] = False
+    """Start no traffic; ask by yourself with `flicker query`."""
+    shadow: float = 0.1
+    """Share of queries that the router compares off the user's path, 0 to 1."""
+    refresh_events: int | None = None
+    """Events per generation, a whole number of shuffle windows (two windows by default)."""
+    port: int = 0
+    """Port of the router on this machine, 0 for a free one, which is shown."""
+
+    def __post_init__(self) -> None:
+        require(self.for_ is None or 10 <= self.for_ < float("inf"), "for", self.for_, "at least 10 seconds")
+        require(1 <= self.replicas <= 64, "replicas", self.replicas, "from 1 to 64")
+        require(0 < self.rate < float("inf"), "rate", self.rate, "more than 0 queries per second")
+        require(0 <= self.shadow <= 1, "shadow", self.shadow, "from 0 to 1")
+        require(0 <= self.port < 65_536, "port", self.port, "from 0 to 65535")
+
+    @classmethod
+    def of(cls, preset: str) -> UpFlags:
+        """The flags as a preset sets them, with one fleet of as many duplicates as there are replicas."""
+        base = RunFlags.of(preset)
+        compare = Learning(**values(base.compare) | {"fleets": 1, "duplicates": cls.replicas})
+        return cls(preset=base.preset, compare=compare, synthetic=base.synthetic)
+
+    def learning_arguments(self) -> list[str]:
+        """The flags that the trainer needs to learn the same, as on its command line."""
+        default = UpFlags.of(self.preset)
+        arguments = ["--preset", self.preset]
+        if self.data is not None:
+            arguments += ["--data", str(self.data.resolve())]
+        for section in ("compare", "synthetic", "replay"):
+            arguments += as_arguments(getattr(self, section), getattr(default, section))
+        return [*arguments, "--duplicates", str(self.compare.duplicates)]
+
+
+HIDDEN = {"world", "path", "duplicates"}
+
+
+def as_arguments(settings: Any, default: Any) -> list[str]:
+    """The settings that differ from a default, as flags."""
+    arguments: list[str] = []
+    for name, value in values(settings).items():
+        if is_dataclass(value):
+            arguments += [] if name in HIDDEN else as_arguments(value, getattr(default, name))
+        elif name not in HIDDEN and value != getattr(default, name):
+            flag = "--" + name.replace("_", "-")
+            if isinstance(value, bool):
+                arguments.append(flag if value else "--no-" + flag[2:])
+            else:
+                arguments += [flag, *map(str, value if isinstance(value, tuple) else [value])]
+    return arguments

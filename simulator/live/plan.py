@@ -1,0 +1,105 @@
+"""Which processes the live system has: their commands, environment, ports and logs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from simulator.errors import FlickerError
+from simulator.flags import values
+from simulator.live.children import Child
+from simulator.live.flags import UpFlags
+
+RUN = "up"
+"""Name of the run in the store, which is its own."""
+USERS_PER_RATE = 0.5
+"""Simulated users for each query per second: each asks every two seconds, so that a slow answer delays few."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The processes in the order in which they start; they end in the opposite order, so traffic first."""
+
+    children: list[Child]
+    metrics: dict[str, int]
+    """Port of each process's metrics page."""
+    address: str
+    """host:port of the router."""
+    load_summary: Path
+    """What the traffic leaves when it ends."""
+
+
+def plan(flags: UpFlags, store: str, out: Path) -> Plan:
+    """All processes of a run whose results go to `out` and whose store is at the URL `store`."""
+    names = ["trainer", *(f"replica-{number}" for number in range(flags.replicas)), "router", "load"]
+    router_port, *ports = free_ports(len(names) + 1)
+    router_port = flags.port or router_port
+    metrics = dict(zip(names, ports, strict=True))
+    wiring = ["--store", store, "--run", RUN]
+    pace = ["--for", str(flags.for_)] if flags.data is not None and flags.for_ is not None else []
+    generation = [] if flags.refresh_events is None else ["--generation-events", str(flags.refresh_events)]
+    commands = {
+        "trainer": ["-m", "trainer", *wiring, "--state", str(out / "trainer"), *pace, *generation]
+        + flags.learning_arguments(),
+        "router": ["-m", "serving", "router", *wiring, "--port", str(router_port)]
+        + ["--seed", str(flags.compare.seed), "--shadow", str(flags.shadow)],
+    }
+    commands |= {
+        name: ["-m", "serving", "replica", *wiring, "--name", name] for name in names if name.startswith("replica")
+    }
+    children = [
+        _child(name, [*commands[name], "--metrics-port", str(metrics[name])], out) for name in names if name != "load"
+    ]
+    summary = out / "load.json"
+    if flags.no_load:
+        del metrics["load"]
+    else:
+        children.append(_load(flags, store, out, f"127.0.0.1:{router_port}", metrics["load"], summary))
+    return Plan(children, metrics, f"127.0.0.1:{router_port}", summary)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listened on a moment ago, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _child(name: str, arguments: list[str], out: Path, environment: dict[str, str] | None = None) -> Child:
+    # one thread per operation: the processes share the cores
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return Child(name, [sys.executable, *arguments], out / f"{name}.log", threads | (environment or {}))
+
+
+def _load(flags: UpFlags, store: str, out: Path, address: str, metrics_port: int, summary: Path) -> Child:
+    package = importlib.util.find_spec("load")
+    if package is None or package.origin is None:
+        raise FlickerError("package load = nowhere: run in the project's folder, or use --no-load")
+    users = str(max(1, round(flags.rate * USERS_PER_RATE)))
+    command = ["-m", "locust", "-f", str(Path(package.origin).parent / "locustfile.py"), "--headless"]
+    command += ["--host", address, "-u", users, "-r", users]
+    world = values(flags.synthetic if flags.data is None else flags.replay)
+    world.pop("path", None)
+    settings = {
+        "rate": flags.rate,
+        "k": flags.compare.k,
+        "seed": flags.compare.seed,
+        "data": None if flags.data is None else str(flags.data.resolve()),
+        "world": world,
+        "store": store,
+        "run": RUN,
+        "metrics_port": metrics_port,
+        "summary": str(summary),
+    }
+    file = out / "load-settings.json"
+    file.write_text(json.dumps(settings, indent=1))
+    return _child("load", command, out, {"FLICKER_LOAD_CONFIG": str(file)})

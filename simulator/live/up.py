@@ -1,0 +1,113 @@
+"""`flicker up` in three verbs: startup, main loop, shutdown. Nothing it started is left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from simulator.errors import ResultError
+from simulator.live.children import Child
+from simulator.live.flags import UpFlags
+from simulator.live.plan import Plan, plan
+from simulator.live.summary import write_summary
+from simulator.live.view import picture, plain_line
+from simulator.live.watch import Watch
+from simulator.process import stop_on_signals
+from simulator.store.server import StoreServer, find_or_start
+from simulator.terminal import open_console
+
+LINE_EVERY = 10.0
+"""Seconds between lines where the output is no terminal."""
+GRACE = 10.0
+"""Seconds that all processes together have to end in order."""
+
+
+class DiedForGood(Exception):
+    """A process cannot be kept running; the message names it and says why."""
+
+
+class Up:
+    """The live system of one `flicker up`."""
+
+    def __init__(self, flags: UpFlags, command: str) -> None:
+        self.flags, self.command = flags, command
+        self.out = flags.out or Path("results") / f"{datetime.now():%Y-%m-%d-%H%M%S}-up"
+        self.console: Console = open_console()
+        self.stop: threading.Event = stop_on_signals()
+        self.server: StoreServer | None = None
+        self.plan: Plan | None = None
+        self.watch = Watch({})
+
+    def startup(self) -> None:
+        """Claim the folder, then start the store and everything that uses it."""
+        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            raise ResultError(f"out = {self.out}: is not empty: name another folder, or delete it")
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.console.print(f"Starting store, trainer, {self.flags.replicas} replicas, router and traffic ...")
+        self.server = find_or_start(self.out / "store")
+        self.plan = plan(self.flags, self.server.url, self.out)
+        self.watch = Watch(self.plan.metrics)
+        for child in self.plan.children:
+            child.start()
+        self.console.print(f"Logs and summary: {self.out}", soft_wrap=True)
+
+    def main_loop(self) -> None:
+        """Watch, once a second, until time is up or a signal comes. Raises DiedForGood."""
+        assert self.plan is not None
+        line_due = 0.0
+        with Live(console=self.console, auto_refresh=False, transient=False) as live:
+            while not self.stop.wait(1.0) and not self._time_is_up():
+                self._keep_alive(self.plan.children)
+                self.watch.look(self.plan.children)
+                if self.console.is_terminal:
+                    live.update(picture(self.watch, self.plan.address, self.flags.for_), refresh=True)
+                elif self.watch.seconds() >= line_due:
+                    line_due = self.watch.seconds() + LINE_EVERY
+                    self.console.print(plain_line(self.watch, self.plan.address, self.flags.for_), soft_wrap=True)
+
+    def shutdown(self) -> None:
+        """End traffic first, then router, replicas, trainer and store, each in order or after GRACE at once."""
+        deadline = time.monotonic() + GRACE
+        for child in reversed(self.plan.children if self.plan else []):
+            child.stop(deadline - time.monotonic())
+        if self.server is not None:
+            self.server.stop(max(1.0, deadline - time.monotonic()))
+
+    def conclude(self) -> None:
+        """Write summary.json and say what was seen."""
+        assert self.plan is not None
+        finding = write_summary(self.out, self.watch, self.plan.load_summary, self.command)
+        self.console.print(finding, style="bold")
+        self.console.print(f"Summary: {self.out / 'summary.json'}", soft_wrap=True)
+
+    def _keep_alive(self, children: list[Child]) -> None:
+        if self.server is not None and not self.server.alive():
+            raise DiedForGood(f"store: ended by itself (log: {self.out / 'store'})")
+        for child in children:
+            if (reason := child.watch()) is not None:
+                raise DiedForGood(reason)
+
+    def _time_is_up(self) -> bool:
+        return self.flags.for_ is not None and self.watch.seconds() >= self.flags.for_
+
+
+def run_up(flags: UpFlags, command: str) -> int:
+    """The whole life of the system; returns the exit code: 1 where a process died for good. Raises FlickerError."""
+    flags.config()  # a flag that does not belong to the world, before anything starts
+    up = Up(flags, command)
+    code = 0
+    try:
+        up.startup()
+        up.main_loop()
+    except DiedForGood as death:
+        code = 1
+        up.console.print(f"flicker: {death}", style="bold red", soft_wrap=True)
+    finally:
+        up.shutdown()
+    up.conclude()
+    return code

@@ -1,0 +1,90 @@
+"""The terminal's picture of the running system; a line now and then where the output is no terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from simulator.live.watch import Watch
+from simulator.report.words import label, number, size
+
+BARS = "▁▂▃▄▅▆▇█"
+DASH = "–"
+HEADINGS = (
+    *("arm", "pair swaps, duplicate", "", "top-1", "slot", "pair swaps, refresh"),
+    *("PD", "log loss", "AUC", "users see"),
+)
+
+
+def picture(watch: Watch, address: str, seconds: float | None) -> Group:
+    """Everything worth seeing now; `seconds` is how long the run lasts, None: until Ctrl-C."""
+    table = Table(box=SIMPLE_HEAD)
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading in ("arm", "") else "right", no_wrap=True)
+    for arm in watch.arms():
+        table.add_row(label(arm), *_row(watch, arm))
+    hint = Text(f"Ask it yourself: flicker query --address {address} --user 7 --all", style="dim")
+    return Group(Text(heading_line(watch, address, seconds)), table, Text(traffic_line(watch)), hint)
+
+
+def heading_line(watch: Watch, address: str, seconds: float | None) -> str:
+    """How long it runs, where it answers, and what it serves."""
+    whole = f" of {seconds:.0f} s" if seconds is not None else " s, Ctrl-C ends it"
+    generation = watch.trainer.value("flicker_generation")
+    serves = f"generation {generation:.0f}" if generation >= 0 else "no generation yet"
+    ended = "; the log has ended, serving goes on" if watch.trainer.value("flicker_world_ended") == 1 else ""
+    return f"Flicker  {watch.seconds():.0f}{whole}   router {address}   {serves}{ended}   memory {size(watch.memory)}"
+
+
+def traffic_line(watch: Watch) -> str:
+    """What users get."""
+    answered = watch.router.total("flicker_router_queries_total", code="OK")
+    failed = watch.router.total("flicker_router_queries_total") - answered
+    offered, achieved = (watch.load.value(f"flicker_load_{name}_rate") for name in ("offered", "achieved"))
+    rates = "" if math.isnan(offered) else f"   {achieved:.1f} queries/s of {offered:.1f} offered"
+    latency = [watch.load.value("flicker_load_latency_seconds", quantile=share) for share in ("0.5", "0.99")]
+    quick = "" if any(map(math.isnan, latency)) else f"   p50 {latency[0] * 1e3:.1f} ms, p99 {latency[1] * 1e3:.1f} ms"
+    healthy = watch.router.value("flicker_router_replicas", healthy="true")
+    return f"{answered:,.0f} answered, {failed:,.0f} failed{rates}{quick}   {_shown(healthy, 0)} replicas healthy"
+
+
+def plain_line(watch: Watch, address: str, seconds: float | None) -> str:
+    """The same in one line, for a log."""
+    swaps = [
+        f"{label(arm)} {_shown(watch.router.value('flicker_swap_ratio', arm=arm, cause='duplicate', measure='pair'))}"
+        for arm in watch.arms()
+    ]
+    return f"{heading_line(watch, address, seconds)}   pair swaps: {', '.join(swaps) or DASH}   {traffic_line(watch)}"
+
+
+def _row(watch: Watch, arm: str) -> Iterable[str]:
+    def swap(cause: str, measure: str) -> str:
+        return _shown(watch.router.value("flicker_swap_ratio", arm=arm, cause=cause, measure=measure))
+
+    return (
+        swap("duplicate", "pair"),
+        sparkline(watch.trend.get((arm, "duplicate"), ())),
+        swap("duplicate", "top1"),
+        swap("duplicate", "slot"),
+        swap("refresh", "pair"),
+        _shown(watch.router.value("flicker_prediction_difference", arm=arm, cause="duplicate")),
+        _shown(watch.trainer.value("flicker_progressive_log_loss", arm=arm), 4),
+        _shown(watch.trainer.value("flicker_progressive_auc", arm=arm), 4),
+        _shown(watch.load.value("flicker_user_visible_swap_ratio", arm=arm)),
+    )
+
+
+def sparkline(values: Iterable[float]) -> str:
+    """Values as bars from 0 to the largest."""
+    known = [value for value in values if math.isfinite(value)]
+    top = max(known, default=0.0)
+    return "".join(BARS[round(value / top * (len(BARS) - 1))] if top > 0 else BARS[0] for value in known)
+
+
+def _shown(value: float, places: int | None = None) -> str:
+    return DASH if math.isnan(value) else number(value, places)

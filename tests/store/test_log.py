@@ -46,11 +46,12 @@ def test_a_waiting_reader_gets_what_is_appended_meanwhile(store: Store) -> None:
     last = store.append(batch(0, 2))
     found: list[int] = []
     reader = threading.Thread(
-        target=lambda: found.extend(numbers([e.batch for e in store.read("trainer", last, 10, 30.0)]))
+        target=lambda: found.extend(numbers([e.batch for e in store.read("trainer", last, 10, 600.0)])), daemon=True
     )
     reader.start()
+    time.sleep(0.05)  # it waits by now
     store.append(batch(2, 2))
-    reader.join()
+    reader.join(60.0)
     assert found == [2, 3]
 
 
@@ -156,6 +157,15 @@ def test_acknowledging_goes_forward_only(store: Store) -> None:
     for upto in (ids[1], ids[1], ids[0], ""):
         store.acknowledge("trainer", upto)
         assert store.waiting() == 1
+
+
+def test_a_group_that_acknowledges_again_does_not_go_back(store: Store) -> None:
+    for group in ("a", "b"):
+        store.join(group)
+    ids = [store.append(batch(number, 1)) for number in range(3)]
+    for group, upto in (("a", ids[2]), ("a", ids[0]), ("b", ids[2])):
+        store.acknowledge(group, upto)
+    assert store.waiting() == 0
 
 
 def test_the_log_goes_on_after_it_was_emptied(store: Store) -> None:

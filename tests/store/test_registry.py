@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -76,10 +77,11 @@ def test_waiting_ends_with_a_newer_generation(store: Store) -> None:
     assert store.wait_newer(-1, 30.0) == 3
     assert store.wait_newer(3, 0.01) == 3
     found: list[int] = []
-    waiter = threading.Thread(target=lambda: found.append(store.wait_newer(3, 30.0)))
+    waiter = threading.Thread(target=lambda: found.append(store.wait_newer(3, 600.0)), daemon=True)
     waiter.start()
+    time.sleep(0.05)  # it waits by now
     store.publish(4, parts(4), {})
-    waiter.join()
+    waiter.join(60.0)
     assert found == [4]
 
 

@@ -1,0 +1,95 @@
+"""Compare: one query asked of several models at once, and how much each pair of the answers differs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+from grpc import StatusCode
+
+from protos.recommender_pb2 import (
+    CAUSE_REFRESH,
+    Cause,
+    CompareRequest,
+    CompareResponse,
+    Comparison,
+    RecommendResponse,
+)
+from serving.codec import Refusal, bad
+from serving.comparison import Answer, compare
+from serving.router.replica import Replica
+from serving.router.router import Router
+from serving.shadow import ask
+from simulator.measures.swaps import common_pair_swaps
+
+
+def compare_all(request: CompareRequest, router: Router, deadline: float) -> CompareResponse:
+    """Ask, and compare what was answered. Raises Refusal."""
+    query, refresh = request.query, request.cause == CAUSE_REFRESH
+    if request.cause not in Cause.values():
+        raise bad("cause", request.cause, f"one of {', '.join(Cause.keys())}")
+    if query.HasField("duplicate"):
+        raise bad("query.duplicate", query.duplicate, "not to be set: name them in `duplicates`")
+    routed = router.decide(query, query.SerializeToString())
+    asked = holders(request.duplicates, router, refresh)
+    generation = routed.generation
+    if generation is None:
+        generation = max(min(replica.member.generation for replica in asked.values()), 0)
+    if refresh and generation == 0:
+        raise Refusal(
+            StatusCode.FAILED_PRECONDITION, "generation = 0: it has none before it: wait for the first refresh"
+        )
+    generations = (generation - 1, generation) if refresh else (generation,)
+    calls = [ask(replica, routed.query, n, wanted, deadline) for n, replica in asked.items() for wanted in generations]
+    answers = [RecommendResponse.FromString(call.result()) for call in calls]
+    pairs = (
+        [(n, n + 1) for n in range(0, len(answers), 2)] if refresh else itertools.combinations(range(len(answers)), 2)
+    )
+    response = CompareResponse(
+        query_id=routed.query_id,
+        comparisons=[measured(answers, first, second) for first, second in pairs],
+    )
+    if not query.score_all:
+        for answer in answers:
+            answer.ClearField("scored")
+    response.answers.extend(answers)
+    return response
+
+
+def holders(wanted: Sequence[int], router: Router, refresh: bool) -> dict[int, Replica]:
+    """A healthy replica for each duplicate, ascending; all duplicates where none is named. Raises Refusal."""
+    duplicates = router.generation().ranges.duplicates
+    for number in wanted:
+        if number >= duplicates or list(wanted).count(number) > 1:
+            raise bad("duplicates", number, f"distinct, each from 0 to {duplicates - 1}")
+    held = sorted({replica.member.duplicate for replica in router.pool.able(None, None)})
+    least = 1 if refresh else 2
+    if 0 < len(wanted) < least:
+        raise bad("duplicates", f"{len(wanted)} duplicate", "at least 2 for CAUSE_DUPLICATE, or none for all")
+    chosen = {number: router.pool.able(number, None)[0] for number in sorted(wanted or held)}
+    if len(chosen) < least:
+        message = f"healthy replicas hold duplicate {held[0]} only: start another replica, or ask with CAUSE_REFRESH"
+        raise Refusal(StatusCode.FAILED_PRECONDITION, message)
+    return chosen
+
+
+def measured(answers: Sequence[RecommendResponse], first: int, second: int) -> Comparison:
+    """How much two of the answers differ."""
+    one, two = Answer.of(answers[first]), Answer.of(answers[second])
+    sums = compare(one, two)
+    k = min(len(one.slate), len(two.slate))
+    common_pair = float(common_pair_swaps(one.slate[:k], two.slate[:k]))
+    n = sums.candidates
+    return Comparison(
+        first=first,
+        second=second,
+        slot=sums.swapped_slots / sums.slots,
+        top1=sums.swapped_first,
+        set=sums.missing_items / sums.slots,
+        common_pair=None if math.isnan(common_pair) else common_pair,
+        rbo=sums.rbo,
+        prediction_difference=sums.prediction_difference / n if n else None,
+        prediction_difference_ranking=sums.prediction_difference_ranking / n if n else None,
+        common_candidates=int(n),
+    )

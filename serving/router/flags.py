@@ -1,0 +1,61 @@
+"""The router's flags; each has an environment variable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serving.router.policies import PolicyName
+from simulator.config import require
+from simulator.process import from_environment, whole_number
+
+
+@dataclass(frozen=True)
+class RouterFlags:
+    """Send each query to a random replica, and show live how much it matters to which.
+
+    Finds the replicas through the store. Takes queries and feedback by gRPC; compares a sampled share of the answers.
+    """
+
+    store: str = field(default_factory=lambda: from_environment("FLICKER_REDIS_URL", ""))
+    """The store, such as redis://127.0.0.1:6379/0 (default: the environment's FLICKER_REDIS_URL)."""
+    run: str = field(default_factory=lambda: from_environment("FLICKER_RUN", "flicker"))
+    """Name of this run among others in the same store (default: FLICKER_RUN)."""
+    host: str = field(default_factory=lambda: from_environment("FLICKER_HOST", "127.0.0.1"))
+    """Address to listen at; 0.0.0.0 for all (default: FLICKER_HOST)."""
+    port: int = field(default_factory=lambda: whole_number("FLICKER_PORT", 0))
+    """Port for gRPC, 0 for any free one, which is printed (default: FLICKER_PORT)."""
+    metrics_port: int = field(default_factory=lambda: whole_number("FLICKER_METRICS_PORT", 0))
+    """Port of the metrics page, 0 for any free one, which is printed (default: FLICKER_METRICS_PORT)."""
+    name: str = field(default_factory=lambda: from_environment("FLICKER_NAME", ""))
+    """Name of this router, no other's (default: FLICKER_NAME, else host and process number)."""
+    policy: PolicyName = "random"
+    """Who answers a query. random: by hash(seed, query id). round_robin: in turn. sticky: the same replica for a user.
+    least_loaded: who has the fewest queries in flight."""
+    seed: int = 0
+    """Seed of all hashes: replica, arm, sample; 0 or more."""
+    shadow: float = 0.1
+    """Share of the queries that are compared off the user's path, 0 (none) to 1."""
+    window: float = 60.0
+    """Seconds that the live gauges look back, more than 0."""
+    comparisons: Path | None = None
+    """File that gets a JSON line for each comparison, to repeat it offline; none by default."""
+    in_flight: int = 256
+    """Queries that wait for an answer at most, 1 to 4,096; more are refused at once with RESOURCE_EXHAUSTED."""
+    deadline: float = 5.0
+    """Seconds for an answer where the caller allows more or says nothing, more than 0."""
+    feedback_buffer: int = 20_000
+    """Events of feedback that wait for the store at most, at least 1,000; more are refused with UNAVAILABLE."""
+    log_capacity: int = 200_000
+    """Events in the log that no trainer has learned and saved, at most, before feedback waits; at least 1,000."""
+
+    def __post_init__(self) -> None:
+        for name, port in (("port", self.port), ("metrics_port", self.metrics_port)):
+            require(0 <= port < 65_536, name, port, "from 0 to 65535")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(0 <= self.shadow <= 1, "shadow", self.shadow, "from 0 to 1")
+        require(0 < self.window < float("inf"), "window", self.window, "more than 0 seconds")
+        require(1 <= self.in_flight <= 4_096, "in_flight", self.in_flight, "from 1 to 4,096 queries")
+        require(0 < self.deadline <= 3_600, "deadline", self.deadline, "more than 0 seconds, at most 3,600")
+        require(self.feedback_buffer >= 1_000, "feedback_buffer", self.feedback_buffer, "at least 1,000 events")
+        require(self.log_capacity >= 1_000, "log_capacity", self.log_capacity, "at least 1,000 events")

@@ -1,0 +1,114 @@
+"""`python -m serving router`: flags and environment to a running router."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from typing import IO
+
+from prometheus_client import CollectorRegistry
+
+from serving.flags import parse
+from serving.router.feedback import FeedbackBuffer
+from serving.router.flags import RouterFlags
+from serving.router.metrics import GrpcMetrics, RouterMetrics, ShadowMetrics
+from serving.router.policies import make_policy
+from serving.router.pool import Pool
+from serving.router.published import Watch
+from serving.router.router import Router
+from serving.router.server import Methods, Server
+from serving.shadow import Comparing, NoShadow, Shadow
+from simulator.errors import SettingError
+from simulator.process import configure_logging, serve_metrics, stop_on_signals
+from simulator.store.open import open_store
+from simulator.store.protocol import Store
+
+GRACE = 3.0
+"""Seconds for what is being answered when the router ends."""
+
+
+class RunningRouter:
+    """A router's threads and its server, in the three verbs of a process."""
+
+    def __init__(self, flags: RouterFlags, store: Store, registry: CollectorRegistry, stop: threading.Event) -> None:
+        """Raises SettingError for a port or a file that cannot be had."""
+        self.name = flags.name or f"router-{socket.gethostname()}-{os.getpid()}"
+        self._stop = stop
+        self._metrics = RouterMetrics(registry)
+        self._pool = Pool(self._metrics, self._say)
+        self._watch = Watch(store, self._pool, self._metrics, stop, self._say)
+        router = Router(
+            flags.seed,
+            make_policy(flags.policy, flags.seed),
+            self._pool,
+            lambda: self._watch.published,
+            self._metrics,
+            flags.in_flight,
+        )
+        self._feedback = FeedbackBuffer(store, self._metrics, self.name, flags.feedback_buffer)
+        recorder = ShadowMetrics(registry, flags.window)
+        self._shadow: Shadow = NoShadow()
+        if flags.shadow:
+            self._shadow = Comparing(self._pool, recorder, flags.seed, flags.shadow, open_lines(flags))
+        methods = Methods(router, self._shadow, self._feedback, self._metrics)
+        address = f"{flags.host}:{flags.port}"
+        self._server = Server(methods, GrpcMetrics(registry), address, flags.in_flight, flags.deadline)
+        self.address = f"{flags.host}:{self._server.port}"
+
+    def start(self) -> None:
+        """Listen, and look for replicas."""
+        self._feedback.start()
+        self._shadow.start()
+        self._server.start()
+        self._watch.start()
+
+    def close(self) -> None:
+        """Take nothing new, answer what was taken, hand over the feedback, let go of the replicas."""
+        self._stop.set()
+        self._server.stop(GRACE)
+        self._shadow.close()
+        self._feedback.close()
+        self._watch.join(GRACE)
+        self._pool.close()
+
+    def _say(self) -> None:
+        """Queries can be answered once there is a generation, and while there is a replica."""
+        self._server.say(self._watch.published is not None and bool(self._pool.healthy))
+
+
+def open_lines(flags: RouterFlags) -> IO[str] | None:
+    """The file for comparisons, where one is named. Raises SettingError where it cannot be written."""
+    if flags.comparisons is None:
+        return None
+    try:
+        return flags.comparisons.open("a", encoding="utf-8")
+    except OSError as problem:
+        way_out = f"{problem.strerror}: name a file that can be written"
+        raise SettingError("comparisons", flags.comparisons, way_out) from None
+
+
+def main(arguments: list[str]) -> None:
+    """Start, serve until a signal comes, end in order. Raises FlickerError for what the user can mend."""
+    flags = parse(RouterFlags, "python -m serving router", arguments)
+    if not flags.store:
+        raise SettingError("store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
+    configure_logging()
+    stop, registry = stop_on_signals(), CollectorRegistry()
+    store = open_store(flags.store, run=flags.run, capacity=flags.log_capacity)
+    router = RunningRouter(flags, store, registry, stop)
+    metrics_port = serve_metrics(registry, flags.metrics_port, flags.host)
+    router.start()
+    ready = {
+        "ready": "router",
+        "name": router.name,
+        "address": router.address,
+        "metrics": f"{flags.host}:{metrics_port}",
+    }
+    print(json.dumps(ready), flush=True)
+    try:
+        stop.wait()
+    finally:
+        router.close()
+        store.close()

@@ -1,0 +1,163 @@
+"""Every instrument of the router, on a registry that is handed in."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from grpc import StatusCode
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from serving.comparison import FIELDS, MEASURES, Difference
+from simulator.measures.window import WindowSums
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper ends of latency buckets."""
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Upper ends of the buckets of queries per call."""
+
+
+class RouterMetrics:
+    """Queries, replicas and feedback; the comparisons' are ShadowMetrics, those of gRPC itself GrpcMetrics."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.queries = Counter(
+            "flicker_router_queries", "Queries by the code they ended with", ["arm", "code"], registry=registry
+        )
+        self.seconds = Histogram(
+            "flicker_router_query_seconds", "From query to answer", ["arm"], buckets=SECONDS, registry=registry
+        )
+        self.in_flight = Gauge("flicker_router_in_flight", "Queries taken and not yet answered", registry=registry)
+        self.shed = Counter("flicker_router_shed", "Queries refused at once: too many in flight", registry=registry)
+        self.retried = Counter(
+            "flicker_router_retried", "Queries sent to a second replica after the first was lost", registry=registry
+        )
+        self.replicas = Gauge("flicker_router_replicas", "Replicas known", ["healthy"], registry=registry)
+        self.replica_queries = Counter(
+            "flicker_router_replica_queries", "Users' queries sent to a replica", ["replica"], registry=registry
+        )
+        self.coalesced = Histogram(
+            "flicker_router_coalesced_queries", "Queries that share a call", ["lane"], buckets=SIZES, registry=registry
+        )
+        self.generation = Gauge("flicker_router_generation", "Newest generation published", registry=registry)
+        self.store_up = Gauge("flicker_router_store_up", "1 while the store can be reached", registry=registry)
+        self.feedback_events = Counter(
+            "flicker_feedback_events",
+            "Shown items reported, by whether they were clicked",
+            ["clicked"],
+            registry=registry,
+        )
+        self.feedback_refused = Counter(
+            "flicker_feedback_refused",
+            "Shown items refused: the store is away and the buffer full",
+            registry=registry,
+        )
+        self.feedback_buffered = Gauge(
+            "flicker_feedback_buffered", "Events that wait for the store to take them", registry=registry
+        )
+
+
+class GrpcMetrics:
+    """What every gRPC server counts, under the names of go-grpc-prometheus, whose dashboards fit them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ["grpc_type", "grpc_service", "grpc_method"]
+        self.started = Counter("grpc_server_started", "Calls begun", labels, registry=registry)
+        self.handled = Counter("grpc_server_handled", "Calls ended", [*labels, "grpc_code"], registry=registry)
+        self.seconds = Histogram(
+            "grpc_server_handling_seconds", "From begin to end of a call", labels, buckets=SECONDS, registry=registry
+        )
+
+
+SUMS = {
+    "comparisons": ("flicker_compared", "Pairs of answers compared"),
+    "swapped_slates": ("flicker_swapped_slates", "Compared slates in which any place differs"),
+    "swapped_first": ("flicker_swapped_first_items", "Compared slates whose first item differs"),
+    "slots": ("flicker_compared_slots", "Places of slates compared"),
+    "swapped_slots": ("flicker_swapped_slots", "Compared places whose item differs"),
+    "missing_items": ("flicker_missing_items", "Items of a compared slate that the other one lacks"),
+    "rbo": ("flicker_summed_rbo_distance", "Sum over comparisons of 1 - rank-biased overlap"),
+    "pairs": ("flicker_compared_pairs", "Pairs of candidates that both models scored"),
+    "swapped_pairs": ("flicker_swapped_pairs", "Those that stand in opposite order"),
+    "candidates": ("flicker_compared_candidates", "Candidates that both models scored"),
+    "prediction_difference": ("flicker_summed_prediction_difference", "Sum over them of 2 |p1 - p2| / (p1 + p2)"),
+    "prediction_difference_ranking": (
+        "flicker_summed_prediction_difference_ranking",
+        "The same after both models' log-odds were moved to their common mean",
+    ),
+}
+"""Field of Difference -> the counter that adds it up, and what it says."""
+
+
+class ShadowMetrics(Collector):
+    """Comparisons: counters, from which recording rules make ratios, and gauges of the last seconds."""
+
+    def __init__(self, registry: CollectorRegistry, window: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`window` of the gauges in seconds."""
+        labels = ["arm", "cause"]
+        self._sums = [Counter(*SUMS[field], labels, registry=registry) for field in FIELDS]
+        self._failed = Counter(
+            "flicker_comparisons_failed",
+            "Comparisons without an answer of both sides",
+            ["cause", "code"],
+            registry=registry,
+        )
+        self._backlog = Gauge("flicker_shadow_backlog", "Sampled queries that wait to be compared", registry=registry)
+        self._dropped = Counter(
+            "flicker_shadow_dropped", "Sampled queries not compared: the backlog was full", registry=registry
+        )
+        self._window, self._clock = window, clock
+        self._lock = threading.Lock()
+        self._recent: dict[tuple[str, str], WindowSums] = {}
+        registry.register(self)
+
+    def record(self, arm: str, cause: str, difference: Difference) -> None:
+        """See Recorder."""
+        sums = difference.sums()
+        for counter, value in zip(self._sums, sums.tolist(), strict=True):
+            counter.labels(arm, cause).inc(value)
+        with self._lock:
+            recent = self._recent.setdefault((arm, cause), WindowSums(self._window, len(FIELDS)))
+            recent.add(self._clock(), sums)
+
+    def fail(self, cause: str, code: StatusCode) -> None:
+        """See Recorder."""
+        self._failed.labels(cause, code.name).inc()
+
+    def backlog(self, length: int) -> None:
+        """See Recorder."""
+        self._backlog.set(length)
+
+    def drop(self) -> None:
+        """See Recorder."""
+        self._dropped.inc()
+
+    def collect(self) -> Iterator[Metric]:
+        """The gauges; none for an arm and cause without a comparison in the window."""
+        swap = GaugeMetricFamily(
+            "flicker_swap_ratio", "Swaps over the last seconds, 0 to 1", labels=["arm", "cause", "measure"]
+        )
+        means = {
+            field: GaugeMetricFamily(f"flicker_{field}", text, labels=["arm", "cause"])
+            for field, text in (
+                ("prediction_difference", "Mean relative prediction difference over the last seconds, 0 to 2"),
+                ("prediction_difference_ranking", "The part of it that can change a ranking, 0 to 2"),
+            )
+        }
+        with self._lock:
+            now = self._clock()
+            recent = {
+                labels: dict(zip(FIELDS, sums.sums(now).tolist(), strict=True)) for labels, sums in self._recent.items()
+            }
+        for labels, sums in recent.items():
+            for measure, (part, whole) in MEASURES.items():
+                if sums[whole]:
+                    swap.add_metric([*labels, measure], sums[part] / sums[whole])
+            for field, family in means.items():
+                if sums["candidates"]:
+                    family.add_metric(labels, sums[field] / sums["candidates"])
+        yield swap
+        yield from means.values()

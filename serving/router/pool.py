@@ -1,0 +1,130 @@
+"""The replicas that the router knows, and which of them can answer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection
+
+import grpc
+
+from protos.recommender_pb2 import ReplicaState
+from serving.codec import Refusal
+from serving.router.metrics import RouterMetrics
+from serving.router.replica import Replica
+from simulator.store.protocol import Member
+
+log = logging.getLogger(__name__)
+
+
+class Pool:
+    """Found through the store, checked by their own health: who is SERVING answers, store or no store.
+
+    A replica leaves the pool at once when its connection breaks, and comes back when its health is SERVING. It is
+    forgotten when it neither announces itself nor is healthy.
+    """
+
+    def __init__(self, metrics: RouterMetrics, changed: Callable[[], None]) -> None:
+        """`changed` is told whenever the healthy replicas are others."""
+        self._metrics, self._told = metrics, changed
+        self._lock = threading.RLock()
+        self._known: dict[str, Replica] = {}
+        self.healthy: tuple[Replica, ...] = ()
+        """By name; replaced as a whole, never changed."""
+
+    def announce(self, members: list[Member]) -> None:
+        """What the store knows now."""
+        announced = {member.name: member for member in members}
+        addresses = {member.address: member.name for member in members}
+        gone: list[Replica] = []
+        with self._lock:
+            for name, replica in list(self._known.items()):
+                moved = name in announced and announced[name].address != replica.member.address
+                replaced = addresses.get(replica.member.address, name) != name
+                if moved or replaced or (name not in announced and not replica.healthy):
+                    gone.append(self._known.pop(name))
+            for name, member in announced.items():
+                if name in self._known:
+                    self._known[name].member = member
+                else:
+                    self._known[name] = Replica(member, self._metrics, self._changed)
+                    self._known[name].check()
+        for replica in gone:
+            log.info("replica %s at %s forgotten", replica.name, replica.member.address)
+            replica.close()
+        self._changed()
+
+    def check(self) -> None:
+        """Ask every replica for its health, in the background."""
+        for replica in self.known():
+            replica.check()
+
+    def known(self) -> list[Replica]:
+        """All of them, by name."""
+        with self._lock:
+            return [self._known[name] for name in sorted(self._known)]
+
+    def _changed(self) -> None:
+        with self._lock:
+            before = self.healthy
+            self.healthy = tuple(replica for replica in self.known() if replica.healthy)
+            self._metrics.replicas.labels("true").set(len(self.healthy))
+            self._metrics.replicas.labels("false").set(len(self._known) - len(self.healthy))
+            for replica in set(before).symmetric_difference(self.healthy):
+                log.info(
+                    "replica %s at %s %s",
+                    replica.name,
+                    replica.member.address,
+                    "joins the pool" if replica.healthy else "leaves the pool",
+                )
+        self._told()
+
+    def able(
+        self, duplicate: int | None, generation: int | None, without: Collection[Replica] = ()
+    ) -> tuple[Replica, ...]:
+        """The healthy replicas that may answer, at least one. Raises Refusal.
+
+        Where a generation is asked for, those that announced it or the next one come first: a replica keeps two.
+        """
+        healthy = self.healthy
+        if without:
+            healthy = tuple(replica for replica in healthy if replica not in without)
+        if not healthy:
+            raise Refusal(
+                grpc.StatusCode.UNAVAILABLE, f"no {'other ' if without else ''}replica is healthy: try again later"
+            )
+        if duplicate is not None:
+            healthy = tuple(replica for replica in healthy if replica.member.duplicate == duplicate)
+            if not healthy:
+                held = ", ".join(map(str, sorted({replica.member.duplicate for replica in self.healthy})))
+                raise Refusal(
+                    grpc.StatusCode.FAILED_PRECONDITION,
+                    f"duplicate = {duplicate}: no healthy replica holds it; held: {held or 'none'}",
+                )
+        if generation is not None:
+            keep = tuple(r for r in healthy if r.member.generation in (generation, generation + 1))
+            healthy = keep or healthy
+        return healthy
+
+    def states(self, arms: list[str]) -> list[ReplicaState]:
+        """What is known of each, by name."""
+        return [
+            ReplicaState(
+                name=replica.name,
+                address=replica.member.address,
+                duplicate=replica.member.duplicate,
+                generation=replica.member.generation if replica.member.generation >= 0 else None,
+                healthy=replica.healthy,
+                in_flight=replica.in_flight,
+                arms=arms,
+            )
+            for replica in self.known()
+        ]
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        with self._lock:
+            known, self._known = self.known(), {}
+        for replica in known:
+            replica.close()
+        self._changed()

@@ -1,0 +1,99 @@
+"""What the router knows from the store: the newest generation's catalogue, and who serves.
+
+Shapes: U users, I items, Su and Si slots of users and items.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import safetensors.numpy
+
+from serving.codec import Ranges, schema_of
+from serving.router.metrics import RouterMetrics
+from serving.router.pool import Pool
+from simulator.store.protocol import Store, StoreAway, StoreError
+from simulator.world.features import Encoder
+
+log = logging.getLogger(__name__)
+
+EVERY = 0.5
+"""Seconds between two looks at the store, and between two questions for a replica's health."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """The newest generation, without its weights."""
+
+    generation: int
+    ranges: Ranges
+    """What the values of a query may be; also the arms, in order."""
+    encoder: Encoder
+    """Features of what was shown."""
+    learns_feedback: bool
+    """Whether trainers learn from users' clicks; on a replayed log all events come from the log."""
+
+    @staticmethod
+    def fetch(store: Store, generation: int) -> Published:
+        """Raises StoreError where the generation is damaged or gone, StoreAway."""
+        about = store.about(generation)
+        tables = safetensors.numpy.load(store.fetch(generation, "catalog"))
+        encoder = Encoder(schema_of(about), tables["user_rows"], tables["item_rows"])
+        ranges = Ranges.of(about, len(encoder.user_rows), len(encoder.item_rows))
+        learns = about.get("learns_feedback", about["world"] == "synthetic")
+        return Published(generation, ranges, encoder, bool(learns))
+
+
+class Watch:
+    """Looks at the store every EVERY seconds, in a thread of its own: a store that is away blocks nobody."""
+
+    def __init__(
+        self, store: Store, pool: Pool, metrics: RouterMetrics, stop: threading.Event, changed: Callable[[], None]
+    ) -> None:
+        """`changed` is told when the first generation is there."""
+        self._store, self._pool, self._metrics, self._stop, self._changed = store, pool, metrics, stop, changed
+        self.published: Published | None = None
+        self.store_up = True
+        """Whether the last look at the store succeeded."""
+        self._threads = [
+            threading.Thread(target=self._loop, args=(action,), name=name, daemon=True)
+            for name, action in (("watch the store", self._look), ("check replicas", pool.check))
+        ]
+
+    def start(self) -> None:
+        """Begin to look."""
+        for thread in self._threads:
+            thread.start()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the threads to end after the stop flag was raised."""
+        for thread in self._threads:
+            thread.join(seconds)
+
+    def _loop(self, action: Callable[[], None]) -> None:
+        while not self._stop.is_set():
+            action()
+            self._stop.wait(EVERY)
+
+    def _look(self) -> None:
+        try:
+            self._pool.announce(self._store.members())
+            newest = self._store.newest()
+            if newest >= 0 and (self.published is None or newest != self.published.generation):
+                self.published = Published.fetch(self._store, newest)
+                self._metrics.generation.set(newest)
+                self._changed()
+            self._say(True)
+        except StoreAway as problem:
+            self._say(False, str(problem))
+        except (StoreError, KeyError, ValueError, safetensors.SafetensorError) as problem:
+            log.error("the newest generation cannot be used, the last one stays: %s", problem)
+
+    def _say(self, up: bool, why: str = "") -> None:
+        if up != self.store_up:
+            log.warning("the store is %s", "back" if up else f"away: {why}")
+        self.store_up = up
+        self._metrics.store_up.set(up)

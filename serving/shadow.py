@@ -1,0 +1,211 @@
+"""Comparisons off the user's path: a sampled share of the queries is asked again of other models.
+
+For a query that replica 1 answered at generation g:
+
+    cause duplicate   replica 1 and another duplicate's replica, both pinned to one generation that both hold (g)
+    cause refresh     replica 1 pinned to g - 1 and to g
+
+Both sides are asked anew, with the scores of all candidates: the user's answer stays as small as it was, and its query
+never waits. What cannot be compared (a replica went, a generation is gone) is counted and left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import IO, Protocol
+
+from grpc import StatusCode
+
+from protos.recommender_pb2 import RecommendRequest, RecommendResponse
+from serving.codec import Refusal
+from serving.comparison import Answer, Difference, compare
+from serving.router.hashing import RANGE, stable_hash
+from serving.router.pool import Pool
+from serving.router.replica import Replica
+from serving.router.work import Call
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 256
+"""Sampled queries that wait, at most; more are dropped."""
+AT_ONCE = 16
+"""Sampled queries that are asked together: their calls share RPCs."""
+PATIENCE = 5.0
+"""Seconds for an answer."""
+
+
+class Shadow(Protocol):
+    """What becomes of an answered query."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def close(self) -> None:
+        """End."""
+
+    def offer(self, query_id: int, query: bytes, answer: bytes) -> None:
+        """Never waits, never fails."""
+
+
+class NoShadow:
+    """Compares nothing."""
+
+    def start(self) -> None:
+        """See Shadow."""
+
+    def close(self) -> None:
+        """See Shadow."""
+
+    def offer(self, query_id: int, query: bytes, answer: bytes) -> None:
+        """See Shadow."""
+
+
+class Recorder(Protocol):
+    """Where comparisons are counted."""
+
+    def record(self, arm: str, cause: str, difference: Difference) -> None:
+        """One comparison."""
+
+    def fail(self, cause: str, code: StatusCode) -> None:
+        """A comparison without an answer of both sides."""
+
+    def backlog(self, length: int) -> None:
+        """Sampled queries that wait."""
+
+    def drop(self) -> None:
+        """A sampled query for which there was no room."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One query asked of two models; the answers are to come."""
+
+    cause: str
+    query: RecommendRequest
+    first: Call
+    second: Call
+
+
+class Comparing:
+    """Samples, asks and compares, in one thread of its own."""
+
+    def __init__(self, pool: Pool, recorder: Recorder, seed: int, share: float, file: IO[str] | None = None) -> None:
+        """`share` of the queries, 0 to 1, sampled by hash(seed, query id); `file` gets a line for each comparison."""
+        self._pool, self._recorder, self._seed, self._file = pool, recorder, seed, file
+        self._below = round(share * RANGE)
+        self._queue: queue.Queue[tuple[int, bytes, bytes]] = queue.Queue(BACKLOG)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="compare", daemon=True)
+
+    def start(self) -> None:
+        """Begin to compare."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop after what is being compared."""
+        self._stop.set()
+        self._thread.join(2 * PATIENCE)
+        if self._file:
+            self._file.close()
+
+    def offer(self, query_id: int, query: bytes, answer: bytes) -> None:
+        """See Shadow."""
+        if stable_hash(self._seed, "sample", query_id) < self._below:
+            try:
+                self._queue.put_nowait((query_id, query, answer))
+                self._recorder.backlog(self._queue.qsize())
+            except queue.Full:
+                self._recorder.drop()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            pairs = [pair for sample in self._drain() for pair in self._ask(*sample)]
+            for pair in pairs:
+                try:
+                    self._compare(pair)
+                except Refusal as refusal:
+                    self._recorder.fail(pair.cause, refusal.code)
+                except Exception:  # the live view must not end because of one answer
+                    log.exception("a comparison failed")
+
+    def _drain(self) -> list[tuple[int, bytes, bytes]]:
+        """What waits, after a moment for the first; perhaps nothing."""
+        samples: list[tuple[int, bytes, bytes]] = []
+        with contextlib.suppress(queue.Empty):
+            samples.append(self._queue.get(timeout=0.2))
+            while len(samples) < AT_ONCE:
+                samples.append(self._queue.get_nowait())
+        self._recorder.backlog(self._queue.qsize())
+        return samples
+
+    def _ask(self, query_id: int, query: bytes, answer: bytes) -> list[Pair]:
+        """Ask all sides of one sampled query; the answers come later."""
+        who = RecommendResponse.FromString(answer).answered_by
+        healthy = self._pool.healthy
+        first = next((replica for replica in healthy if replica.name == who.replica), None)
+        if first is None:
+            return []
+        request, deadline = RecommendRequest.FromString(query), time.monotonic() + PATIENCE
+        pairs: list[Pair] = []
+        others = {r.member.duplicate: r for r in reversed(healthy) if r.member.duplicate != who.duplicate}
+
+        @functools.cache
+        def side(replica: Replica, duplicate: int, generation: int) -> Call:
+            return ask(replica, query, duplicate, generation, deadline)
+
+        def own(generation: int) -> Call:
+            return side(first, who.duplicate, generation)
+
+        if others:
+            number = stable_hash(self._seed, "second", query_id) % len(others)
+            duplicate = sorted(others)[number]
+            second = others[duplicate]
+            both = min(who.generation, second.member.generation)
+            pairs.append(Pair("duplicate", request, own(both), side(second, duplicate, both)))
+        if who.generation > 0:
+            pairs.append(Pair("refresh", request, own(who.generation - 1), own(who.generation)))
+        return pairs
+
+    def _compare(self, pair: Pair) -> None:
+        answers = [RecommendResponse.FromString(call.result()) for call in (pair.first, pair.second)]
+        difference = compare(Answer.of(answers[0]), Answer.of(answers[1]))
+        arm = answers[0].answered_by.arm
+        self._recorder.record(arm, pair.cause, difference)
+        if self._file:
+            self._file.write(json.dumps(line(pair.query, pair.cause, answers, difference)) + "\n")
+            self._file.flush()
+
+
+def ask(replica: Replica, query: bytes, duplicate: int, generation: int, deadline: float) -> Call:
+    """Ask one model a query, with all scores, off the users' lane; the answer comes later."""
+    pinned = RecommendRequest(duplicate=duplicate, generation=generation, score_all=True).SerializeToString()
+    call = Call(query + pinned, deadline)
+    replica.shadow.submit(call)
+    return call
+
+
+def line(
+    query: RecommendRequest, cause: str, answers: Sequence[RecommendResponse], difference: Difference
+) -> dict[str, object]:
+    """One comparison, with all that it takes to repeat it offline from the snapshots."""
+    return {
+        "query_id": answers[0].query_id,
+        "user": query.user,
+        "context": list(query.context),
+        "k": query.k,
+        "candidates": list(query.candidates),
+        "arm": answers[0].answered_by.arm,
+        "cause": cause,
+        "duplicates": [answer.answered_by.duplicate for answer in answers],
+        "generations": [answer.answered_by.generation for answer in answers],
+        "slates": [[item.item for item in answer.slate] for answer in answers],
+        "difference": asdict(difference),
+    }

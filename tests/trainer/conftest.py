@@ -1,0 +1,42 @@
+"""The run that all interrupted ones are compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from simulator.store.memory import MemoryStore
+from simulator.store.protocol import Store
+from tests.trainer.small_trainer import announced, finish, published, same_tensors, saved
+
+
+@dataclass
+class Reference:
+    """Where a trainer ends that nothing disturbs."""
+
+    tensors: dict[str, torch.Tensor]
+    state: dict[str, Any]
+    parts: dict[tuple[int, str], bytes]
+    abouts: list[dict[str, Any]]
+
+    def check(self, store: Store, path: Path) -> None:
+        """Another trainer ended in the same way, to the last bit of its weights and of what it published."""
+        tensors, state = saved(path)
+        assert same_tensors(tensors, self.tensors)
+        learned = {name: state[name] for name in ("events", "generation", "quality")}
+        assert learned == {name: self.state[name] for name in learned}
+        assert published(store) == self.parts
+        assert announced(store) == self.abouts
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """One run from start to end."""
+    store, path = MemoryStore(10_000), tmp_path_factory.mktemp("reference")
+    finish(store, path)
+    tensors, state = saved(path)
+    return Reference(tensors, state, published(store), announced(store))

@@ -1,0 +1,162 @@
+"""Real processes on a real server, killed by SIGKILL: nothing lost, nothing learned twice, the same to the last bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from simulator.process import run
+from simulator.store.redis import RedisStore
+from simulator.store.server import StoreServer, free_port, start_server
+from tests.trainer.conftest import Reference
+from tests.trainer.small_trainer import ARGUMENTS, CHUNK, EVENTS, GENERATIONS, PATIENCE, finish, running, saved
+from trainer.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+MOMENTS = {
+    "learning, between two generations": ("simulator.recommender.learner:Learner.learn", 7),
+    "saving, the weights written": ("simulator.recommender.snapshot:write_atomically", 5),
+    "saving, all written but not in place": ("trainer.resume:write_snapshot", 3),
+    "saved, nothing published": ("trainer.resume:StateFolder.save", 2),
+    "publishing, half of the parts there": ("simulator.store.redis_registry:RedisRegistry._upload", 10),
+    "published, not acknowledged": ("simulator.store.redis_registry:RedisRegistry.publish", 4),
+    "fed, the mark just set": ("simulator.store.redis_log:RedisLog.append", 3),
+}
+Launch = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
+    """A server that no test stops."""
+    with start_server(tmp_path_factory.mktemp("store")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def launch() -> Iterator[Launch]:
+    """Starts Python processes, all of which have ended when the tests have."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, *map(str, arguments)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=pipe, stderr=pipe))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def killed(server: StoreServer, launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The state folders that trainers left which died at each of the moments, side by side."""
+    folders = {name: tmp_path_factory.mktemp("killed") for name in MOMENTS}
+    moments = []
+    for number, (name, (where, count)) in enumerate(MOMENTS.items()):
+        wiring = f"--store {server.url} --run killed-{number} --state {folders[name]} --rate 5000".split()
+        moments.append((where, count, wiring + ARGUMENTS))
+    endings, errors = launch(ROOT / "tests/trainer/dying.py", json.dumps(moments)).communicate(timeout=2 * PATIENCE)
+    assert json.loads(endings.splitlines()[-1]) == [-signal.SIGKILL] * len(MOMENTS), errors
+    return folders
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed(moment: str, server: StoreServer, killed: dict[str, Path], reference: Reference) -> None:
+    name = f"killed-{list(MOMENTS).index(moment)}"
+    store = RedisStore(server.url, run=name, capacity=200_000)
+    try:
+        assert store.waiting() < EVENTS
+        finish(store, killed[moment], run=name)
+        reference.check(store, killed[moment])
+        (rest,) = {entry.id for entry in store.read("trainer", saved(killed[moment])[1]["after"], 500, 0.0)[-1:]}
+        assert rest == f"{EVENTS}-0"  # every event of the world is in the log, once
+    finally:
+        store.close()
+
+
+def test_killed_from_outside_and_stopped_by_a_signal(
+    server: StoreServer, launch: Launch, reference: Reference, tmp_path: Path
+) -> None:
+    flags = ["-m", "trainer", "--store", server.url, "--run", "outside", "--state", tmp_path, "--rate", 1_500]
+    store = RedisStore(server.url, run="outside", capacity=200_000)
+    try:
+        process = launch(*flags, *ARGUMENTS)
+        assert store.wait_newer(1, PATIENCE) > 1
+        process.kill()
+        process.wait()
+        process = launch(*flags, *ARGUMENTS)
+        address = re.search(r"http://\S+", process.stdout.readline() if process.stdout else "")
+        assert address
+        assert store.wait_newer(3, PATIENCE) > 3
+        with urllib.request.urlopen(address[0]) as page:
+            assert "flicker_events_learned_total" in page.read().decode()
+        process.terminate()
+        _, errors = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0 and "Traceback" not in errors
+        finish(store, tmp_path, run="outside")
+        reference.check(store, tmp_path)
+    finally:
+        store.close()
+
+
+def test_a_server_that_is_stopped_for_a_while(reference: Reference, tmp_path: Path) -> None:
+    port = free_port()
+    store = RedisStore(f"redis://127.0.0.1:{port}/0", run="default", capacity=200_000, patience=0.1)
+    server = start_server(tmp_path / "store", port=port)
+    try:
+        with running(store, tmp_path / "state", rate=4_000.0) as one:
+            one.learn(3 * CHUNK)
+            server.stop()
+            before = one.metric("flicker_store_errors_total") or 0
+            one.wait_for(lambda: (one.metric("flicker_store_errors_total") or 0) >= before + 3)
+            server = start_server(tmp_path / "store", port=port)
+            one.learn(EVENTS // CHUNK * CHUNK)
+            one.wait_for(lambda: one.metric("flicker_generation") == GENERATIONS)
+        reference.check(store, tmp_path / "state")
+    finally:
+        store.close()
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ("", "store = nothing: name one with --store, or in FLICKER_REDIS_URL"),
+        ("--store nowhere", "store = nowhere: a URL such as redis://127.0.0.1:6379/0, or memory://"),
+        ("--store memory:// --rate 0", "rate = 0.0: more than 0"),
+        ("--store memory:// --rate 1 --for 2", "--rate, --for and --speed: each sets the world's pace"),
+        ("--store memory:// --arms zelu", "activation = zelu: one of "),
+        ("--store memory:// --fleets 3", "--fleets, 3"),
+        ("--store memory:// --generation-events 100", "generation_events = 100: a multiple of 8192"),
+        ("--store memory:// --metrics-port 70000", "metrics_port = 70000: from 0 to 65535"),
+        ("--store memory:// --state /dev/null/x", "state = /dev/null/x: Not a directory"),
+        ("--store memory:// --data /nowhere", "/nowhere: no such file or folder"),
+    ],
+)
+def test_bad_settings_are_one_line(
+    flags: str, complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setattr(sys, "argv", ["trainer", *flags.split()])
+    monkeypatch.delenv("FLICKER_REDIS_URL", raising=False)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run("trainer", main)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("trainer: ") and complaint in said[0]

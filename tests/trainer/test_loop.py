@@ -1,0 +1,263 @@
+"""The trainer on a store in memory: what it learns, when it publishes, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+from prometheus_client import CollectorRegistry
+from sklearn.metrics import log_loss, roc_auc_score
+
+from simulator.errors import FlickerError, ResultError, SettingError
+from simulator.recommender.duplicates import Duplicates, parse_arms
+from simulator.recommender.learner import Learner
+from simulator.store.memory import MemoryStore
+from simulator.store.protocol import StoreAway
+from simulator.types import Batch
+from tests.trainer.conftest import Reference
+from tests.trainer.small_trainer import (
+    CHUNK,
+    CHUNKS,
+    CONFIG,
+    EVENTS,
+    GENERATION,
+    GENERATIONS,
+    Running,
+    finish,
+    running,
+    saved,
+    small_world,
+)
+from trainer.loop import GROUP, Trainer
+from trainer.metrics import Metrics
+from trainer.resume import StateFolder
+
+
+def test_it_learns_what_a_plain_learner_learns(reference: Reference) -> None:
+    world = small_world()
+    arms = parse_arms(CONFIG.arms)
+    stack = Duplicates(world.schema, arms, CONFIG.model, CONFIG.noise, fleets=1, duplicates=3, seed=CONFIG.seed)
+    learner = Learner(stack, CONFIG.noise, seed=CONFIG.seed)
+    logits, chunks = [], list(world.batches(CHUNK, 0, CHUNKS * CHUNK))
+    for chunk in chunks:
+        logits.append(learner.learn(chunk))
+        if learner.chunks == GENERATION // CHUNK * GENERATIONS:
+            for duplicate in range(3):  # of the arms [relu, smelu], three duplicates each
+                part = safetensors.torch.load(reference.parts[GENERATIONS, f"duplicate/{duplicate}"])
+                assert part["embedding"].equal(stack.embedding[[duplicate, 3 + duplicate]])
+                assert part["dense"].equal(stack.dense[[duplicate, 3 + duplicate]])
+    for name, tensor in learner.state().items():
+        assert reference.tensors[name].equal(tensor), name
+
+    last = slice((GENERATIONS - 1) * GENERATION // CHUNK, GENERATIONS * GENERATION // CHUNK)
+    probability = 1 / (1 + np.exp(-np.concatenate(logits[last], axis=1).astype(np.float64)))
+    label = np.concatenate([chunk.label for chunk in chunks[last]])
+    quality = reference.abouts[-1]["quality"]
+    for number, arm in enumerate(("relu", "smelu:beta=1")):
+        own = probability[3 * number : 3 * number + 3]
+        assert quality[arm]["log_loss"] == pytest.approx(np.mean([log_loss(label, p) for p in own]))
+        assert quality[arm]["auc"] == pytest.approx(np.mean([roc_auc_score(label, p) for p in own]))
+        assert quality[arm]["calibration"] == pytest.approx(own.mean() / label.mean(), rel=1e-5)
+
+
+def test_what_is_announced(reference: Reference) -> None:
+    about = reference.abouts[-1]
+    assert {**about, "fields": None, "quality": None, "model": None} == {
+        "generation": GENERATIONS,
+        "events": GENERATIONS * GENERATION,
+        "arms": ["relu", "smelu:beta=1"],
+        "specs": ["relu", "smelu:beta=1"],
+        "duplicates": 3,
+        "fields": None,
+        "model": None,
+        "quality": None,
+        "world": "synthetic",
+    }
+    assert about["fields"][0] == {"name": "user", "side": "user", "vocabulary": 80, "slots": 1}
+    assert about["model"] == json.loads(json.dumps(vars(CONFIG.model)))
+
+
+def test_candidates_are_what_was_clicked_lately_in_the_segment(reference: Reference) -> None:
+    world, catalog = small_world(), safetensors.torch.load(reference.parts[GENERATIONS, "catalog"])
+    seen = next(world.batches(GENERATIONS * GENERATION))
+    clicked = seen.label == 1
+    group = world.audience.age_group
+    assert catalog["candidates"].shape == (len(set(group)), 30)
+    for user in range(80):
+        own = Counter(i for u, i in zip(seen.user[clicked], seen.item[clicked], strict=True) if group[u] == group[user])
+        best = sorted(own, key=lambda item: (-own[item], item))[:30]
+        assert catalog["candidates"][catalog["segment"][user]].tolist()[: len(best)] == best
+    assert np.array_equal(catalog["user_rows"], world.encoder.user_rows)
+    assert np.array_equal(catalog["item_rows"], world.encoder.item_rows)
+
+
+@pytest.mark.parametrize("entry", [1_000, 37])
+def test_the_size_of_entries_changes_nothing(reference: Reference, tmp_path: Path, entry: int) -> None:
+    store = MemoryStore(10_000)
+    finish(store, tmp_path, entry=entry)
+    reference.check(store, tmp_path)
+
+
+def test_stopped_and_started_again_and_again(reference: Reference, tmp_path: Path) -> None:
+    store = MemoryStore(2_000)
+    for events in (CHUNK, 2 * CHUNK, 7 * CHUNK, 8 * CHUNK):
+        with running(store, tmp_path, entry=100) as one:
+            one.learn(events)
+        assert saved(tmp_path)[1]["events"] % CHUNK == 0
+    finish(store, tmp_path, entry=300)
+    reference.check(store, tmp_path)
+
+
+def test_a_full_log_holds_the_feeder_back_and_nothing_is_lost(reference: Reference, tmp_path: Path) -> None:
+    store = MemoryStore(2 * GENERATION)
+    with running(store, tmp_path, entry=200) as one:
+        one.learn(CHUNKS * CHUNK)
+        one.wait_for(lambda: store.newest() == GENERATIONS)
+        assert one.metric("flicker_feeder_paused_seconds_total")
+        one.wait_for(lambda: one.metric("flicker_world_ended") == 1)
+        assert one.metric("flicker_feeder_events_total") == EVENTS
+    reference.check(store, tmp_path)
+
+
+class Watched(MemoryStore):
+    """Notes the order of what it is asked, and is away when told."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self.acknowledged: list[str] = []
+        self.away = threading.Event()
+
+    def acknowledge(self, group: str, upto: str) -> None:
+        self.ping()
+        super().acknowledge(group, upto)
+        self.acknowledged.append(upto)
+
+    def publish(self, *arguments: Any) -> None:
+        self.ping()
+        super().publish(*arguments)
+
+    def read(self, group: str, after: str, events: int, wait: float) -> Any:
+        self.ping()
+        return super().read(group, after, events, wait)
+
+    def ping(self) -> None:
+        if self.away.is_set():
+            raise StoreAway("away: a test said so")
+
+
+def test_only_what_is_saved_is_acknowledged(tmp_path: Path) -> None:
+    store = Watched(10_000)
+    with running(store, tmp_path, entry=100, generation_events=4 * CHUNK) as one:
+        one.learn(6 * CHUNK)
+        one.wait_for(lambda: bool(store.acknowledged))
+        # generation 1 ends at event 1024, within entry 11: that one is still needed
+        assert store.acknowledged[0] == "1000-0"
+    state = saved(tmp_path)[1]
+    assert (state["after"], state["offset"]) == (f"{state['events'] // 100 * 100}-0", state["events"] % 100)
+
+
+def test_a_store_that_is_away_for_a_while_changes_nothing(reference: Reference, tmp_path: Path) -> None:
+    store = Watched(10_000)
+    with running(store, tmp_path) as one:
+        for events in (GENERATION, 3 * GENERATION, 4 * GENERATION):
+            one.learn(events)
+            store.away.set()
+            before = one.metric("flicker_store_errors_total") or 0
+            one.wait_for(lambda least=before + 2: (one.metric("flicker_store_errors_total") or 0) >= least)
+            store.away.clear()
+        one.learn(CHUNKS * CHUNK)
+        one.wait_for(lambda: store.newest() == GENERATIONS)
+    reference.check(store, tmp_path)
+
+
+def test_it_stops_while_the_store_is_away(tmp_path: Path) -> None:
+    store = Watched(10_000)
+    with running(store, tmp_path, rate=2_000.0) as one:
+        one.learn(CHUNK)
+        store.away.set()
+        one.wait_for(lambda: (one.metric("flicker_store_errors_total") or 0) >= 1)
+    assert saved(tmp_path)[1]["events"] >= CHUNK
+
+
+def test_clicks_of_users_are_learned_beside_the_world(tmp_path: Path) -> None:
+    store, clicks = MemoryStore(50_000), next(small_world().batches(CHUNK, 1_000))
+    with running(store, tmp_path) as one:
+        one.wait_for(lambda: one.metric("flicker_world_ended") == 1)
+        one.learn(CHUNKS * CHUNK)
+        store.append(clicks)
+        one.learn((CHUNKS + 1) * CHUNK)
+    assert saved(tmp_path)[1]["events"] == (CHUNKS + 1) * CHUNK
+
+
+def test_metrics_of_a_run(reference: Reference, tmp_path: Path) -> None:
+    store = MemoryStore(10_000)
+    with running(store, tmp_path) as one:
+        one.learn(CHUNKS * CHUNK)
+        one.wait_for(lambda: one.metric("flicker_generation") == GENERATIONS)
+        one.wait_for(lambda: one.metric("flicker_events_waiting") == EVENTS - CHUNKS * CHUNK)
+        assert one.metric("flicker_events_learned_total") == CHUNKS * CHUNK
+        assert one.metric("flicker_learn_seconds_count") == CHUNKS
+        assert one.metric("flicker_publish_seconds_count") == GENERATIONS
+        assert one.metric("flicker_feeder_events_total") == EVENTS
+        assert one.metric("flicker_store_errors_total") == 0
+        assert one.metric("flicker_snapshot_published_timestamp_seconds") == store.about(GENERATIONS)["published"]
+        for arm, quality in reference.abouts[-1]["quality"].items():
+            assert one.metric("flicker_progressive_log_loss", arm=arm) == quality["log_loss"]
+            assert one.metric("flicker_progressive_auc", arm=arm) == quality["auc"]
+            assert one.metric("flicker_calibration", arm=arm) == quality["calibration"]
+    with running(store, tmp_path) as again:  # a new process knows what it serves before it has learned anything
+        again.wait_for(lambda: again.metric("flicker_generation") == GENERATIONS)
+        assert again.metric("flicker_progressive_log_loss", arm="relu") == quality_of(reference, "relu")
+
+
+def quality_of(reference: Reference, arm: str) -> float:
+    """Log loss of the last generation."""
+    return float(reference.abouts[-1]["quality"][arm]["log_loss"])
+
+
+@pytest.mark.parametrize("events", [0, -512, 100, 300, 6 * CHUNK])
+def test_generations_that_cannot_be(tmp_path: Path, events: int) -> None:
+    with pytest.raises(SettingError, match=f"generation_events = {events}"):
+        Running(MemoryStore(10 * CHUNK), tmp_path, generation_events=events)
+
+
+def test_state_that_lags_behind_what_is_published(tmp_path: Path) -> None:
+    store = MemoryStore(10_000)
+    finish(store, tmp_path / "one")
+    with pytest.raises(ResultError, match=r"two: holds generation 0, but 5 is published"):
+        with running(store, tmp_path / "two") as one:
+            one.wait_for(lambda: False)
+
+
+def test_an_empty_store_under_old_state(tmp_path: Path) -> None:
+    finish(MemoryStore(10_000), tmp_path)
+    with pytest.raises(FlickerError, match="lost its data"):
+        with running(MemoryStore(10_000), tmp_path) as one:
+            one.wait_for(lambda: False)
+
+
+def test_models_that_diverge_end_it_and_are_not_saved(tmp_path: Path) -> None:
+    store, stop = MemoryStore(10_000), threading.Event()
+    store.join(GROUP)
+    broken = next(small_world().batches(CHUNK))
+    store.append(Batch(broken.user, broken.item, broken.time, broken.features, broken.label * np.float32("nan")))
+    trainer = Trainer(CONFIG, small_world(), store, StateFolder(tmp_path, "a test"), Metrics(CollectorRegistry()), stop)
+    trainer.startup()
+    with pytest.raises(SettingError, match="learning_rate = .* diverged within 256 events"):
+        trainer.main_loop()
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_settings_cannot_go_on(tmp_path: Path) -> None:
+    store = MemoryStore(10_000)
+    finish(store, tmp_path)
+    one = Running(store, tmp_path)
+    one.trainer.settings["config"] = json.loads(json.dumps(one.trainer.settings["config"])) | {"seed": 7}
+    with pytest.raises(ResultError, match="config.seed: 0 there, 7 here"):
+        one.trainer.startup()

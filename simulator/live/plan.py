@@ -22,9 +22,9 @@ USERS_PER_RATE = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """The processes in the order in which they start; they end in the opposite order, so traffic first."""
-
-    children: list[Child]
+    servers: list[Child]
+    load: list[Child]
+    """The traffic, which begins when every replica serves; empty where there is none."""
     metrics: dict[str, int]
     """Port of each process's metrics page."""
     address: str
@@ -51,15 +51,12 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     commands |= {
         name: ["-m", "serving", "replica", *wiring, "--name", name] for name in names if name.startswith("replica")
     }
-    children = [
+    servers = [
         _child(name, [*commands[name], "--metrics-port", str(metrics[name])], out) for name in names if name != "load"
     ]
-    summary = out / "load.json"
-    if flags.no_load:
-        del metrics["load"]
-    else:
-        children.append(_load(flags, store, out, f"127.0.0.1:{router_port}", metrics["load"], summary))
-    return Plan(children, metrics, f"127.0.0.1:{router_port}", summary)
+    address, summary = f"127.0.0.1:{router_port}", out / "load.json"
+    load = [] if flags.no_load else [_load(flags, store, out, address, metrics["load"], summary)]
+    return Plan(servers, load, metrics, address, summary)
 
 
 def free_ports(count: int) -> list[int]:

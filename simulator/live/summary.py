@@ -83,7 +83,7 @@ def _ratio(blocks: list[Sums], whose: tuple[str, str], over: str, under: str) ->
     steps = np.diff(totals, axis=0, prepend=0.0)
     steps = steps[steps[:, 1] > 0]
     estimate = Resamples(1, 1, len(steps)).models(steps[None, None, :, 0], steps[:, 1])
-    return estimate.interval(most=2.0 if over.startswith("prediction") else 1.0).as_dict()
+    return estimate.interval(most=2.0 if "difference" in over else 1.0).as_dict()
 
 
 def _serving(watch: Watch, load: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Up:
         self.server = find_or_start(self.out / "store")
         self.plan = plan(self.flags, self.server.url, self.out)
         self.watch = Watch(self.plan.metrics)
-        for child in self.plan.children:
+        for child in self.plan.servers:
             child.start()
         self.console.print(f"Logs and summary: {self.out}", soft_wrap=True)
 
@@ -62,8 +62,9 @@ class Up:
         line_due = 0.0
         with Live(console=self.console, auto_refresh=False, transient=False) as live:
             while not self.stop.wait(1.0) and not self._time_is_up():
-                self._keep_alive(self.plan.children)
-                self.watch.look(self.plan.children)
+                self._keep_alive()
+                self.watch.look(self.running)
+                self._let_users_in()
                 if self.console.is_terminal:
                     live.update(picture(self.watch, self.plan.address, self.flags.for_), refresh=True)
                 elif self.watch.seconds() >= line_due:
@@ -73,7 +74,7 @@ class Up:
     def shutdown(self) -> None:
         """End traffic first, then router, replicas, trainer and store, each in order or after GRACE at once."""
         deadline = time.monotonic() + GRACE
-        for child in reversed(self.plan.children if self.plan else []):
+        for child in reversed(self.running):
             child.stop(deadline - time.monotonic())
         if self.server is not None:
             self.server.stop(max(1.0, deadline - time.monotonic()))
@@ -85,10 +86,24 @@ class Up:
         self.console.print(finding, style="bold")
         self.console.print(f"Summary: {self.out / 'summary.json'}", soft_wrap=True)
 
-    def _keep_alive(self, children: list[Child]) -> None:
+    @property
+    def running(self) -> list[Child]:
+        """All processes that were started, but for the store."""
+        return [child for child in [*self.plan.servers, *self.plan.load] if child.process] if self.plan else []
+
+    def _let_users_in(self) -> None:
+        """Traffic begins when every replica serves: a query before that could only fail."""
+        assert self.plan is not None
+        healthy = self.watch.router.value("flicker_router_replicas", healthy="true")
+        if healthy >= self.flags.replicas:
+            for child in self.plan.load:
+                if child.process is None:
+                    child.start()
+
+    def _keep_alive(self) -> None:
         if self.server is not None and not self.server.alive():
             raise DiedForGood(f"store: ended by itself (log: {self.out / 'store'})")
-        for child in children:
+        for child in self.running:
             if (reason := child.watch()) is not None:
                 raise DiedForGood(reason)
 

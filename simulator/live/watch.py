@@ -22,12 +22,12 @@ SWAPS = {
     "top1": ("swapped_first_items", "compared"),
     "set": ("missing_items", "compared_slots"),
     "pair": ("swapped_pairs", "compared_pairs"),
-    "rbo": ("rbo_distance", "compared"),
+    "rbo": ("summed_rbo_distance", "compared"),
 }
 """Swap measure -> the two counters (flicker_NAME_total of the router) whose quotient it is."""
 DIFFERENCES = {
-    "pd": ("prediction_difference_sum", "compared_candidates"),
-    "pd_ranking": ("prediction_difference_ranking_sum", "compared_candidates"),
+    "pd": ("summed_prediction_difference", "compared_candidates"),
+    "pd_ranking": ("summed_prediction_difference_ranking", "compared_candidates"),
 }
 Sums = dict[tuple[str, str, str], float]
 """(arm, cause, counter) -> its value."""

@@ -26,7 +26,7 @@ from locust.event import EventHook
 from locust.runners import MasterRunner, WorkerRunner
 from prometheus_client import CollectorRegistry
 
-from load.grpc_user import GrpcUser
+from load.grpc_user import Failed, GrpcUser
 from load.metrics import LoadCollector
 from load.people import Asking, open_world
 from load.session import USERS_MESSAGE, Session
@@ -64,7 +64,9 @@ class Searcher(GrpcUser):
     @task
     def search(self) -> None:
         """Ask one query; report what came of it, and ask again, beside the user's own course."""
-        if not self._waited:  # Locust runs the first task at once, but this user's turn is only later
+        # Locust runs the first task at once, but this user's turn is only later; and a user whose wait ends while the
+        # test stops is killed in the middle of its call
+        if not self._waited or self.session.is_stopping:
             return
         asking = self.session.next_asking()
         answer = self._ask(asking, asking.id)
@@ -149,8 +151,8 @@ def listen(environment: Environment, session: Session) -> None:
     """Tell the session what Locust does."""
 
     def on_request(name: str, response_time: float, exception: Exception | None, **_: Any) -> None:
-        code = exception.code().name if isinstance(exception, grpc.Call) else "UNKNOWN"
-        session.counts.call(Call(name, code if exception else "OK", response_time / 1_000))
+        code = exception.code if isinstance(exception, Failed) else "UNKNOWN" if exception else "OK"
+        session.counts.call(Call(name, code, response_time / 1_000))
 
     on, add = environment.events, ADD
     add(on.request, on_request)

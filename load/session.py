@@ -57,6 +57,11 @@ class Session:
         self._stopping.set()
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether no test is running (any more)."""
+        return bool(self._stopping.is_set())
+
+    @property
     def counts(self) -> Tally | Outbox:
         """Where this process counts."""
         return self.outbox if self._worker else self.tally

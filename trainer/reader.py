@@ -35,7 +35,7 @@ class Reader:
         """
         if self.ahead < self._chunk:
             last = self._ahead[-1].id if self._ahead else self.after
-            self._ahead += self._log.read(self._group, last, self._chunk - self.ahead + self.offset, wait)
+            self._ahead += self._log.read(self._group, last, 2 * self._chunk, wait)  # one read for two chunks
         return self._cut() if self.ahead >= self._chunk else None
 
     def _cut(self) -> Batch:

@@ -64,6 +64,7 @@ class StateFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self.close()
             way_out = "stop it, or name another folder"
             raise ResultError(f"state = {self.path}: another trainer uses it: {way_out}") from None
 

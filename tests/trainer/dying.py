@@ -1,7 +1,8 @@
 """Trainers that kill themselves by SIGKILL at chosen moments, each a process of its own.
 
-The argument is JSON of [[WHERE, COUNT, FLAGS]]; WHERE is module:function or module:Class.method; right after its call number COUNT the process is gone. Prints how each
-of them ended. They are forked from a process that has imported everything and done nothing, which saves seconds each.
+The argument is JSON of [[WHERE, COUNT, FLAGS]]; WHERE is module:function or module:Class.method, and right after its
+call number COUNT the process is gone. Prints how each of them ended. They are forked from a process that has imported
+everything and done nothing, which saves seconds each.
 """
 
 from __future__ import annotations

@@ -1,0 +1,128 @@
+"""What live processes share."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import types
+import urllib.request
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from simulator import process
+from simulator.errors import FlickerError, SettingError
+from simulator.process import Backoff, Stopped, insist, require_ours, run, serve_metrics, stop_on_signals
+
+
+class Pauses(threading.Event):
+    """Notes how long it is waited for, and waits for nothing."""
+
+    def __init__(self, until: int) -> None:
+        """Is raised in pause number `until`."""
+        super().__init__()
+        self.pauses: list[float] = []
+        self._until = until
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.pauses.append(timeout or 0.0)
+        return len(self.pauses) >= self._until
+
+
+def test_pauses_double_up_to_the_longest_and_start_again() -> None:
+    stop = Pauses(until=100)
+    backoff = Backoff(stop)
+    for _ in range(7):
+        backoff.wait()
+    backoff.reset()
+    backoff.wait()
+    assert stop.pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 0.1]
+
+
+def test_insisting_until_it_works() -> None:
+    failures = iter([KeyError("one"), KeyError("two")])
+    told: list[Exception] = []
+
+    def action() -> str:
+        for failure in failures:
+            raise failure
+        return "done"
+
+    assert insist(action, KeyError, Pauses(until=100), told.append) == "done"
+    assert [problem.args[0] for problem in told] == ["one", "two"]
+
+
+def test_insisting_ends_with_the_flag_and_with_other_errors() -> None:
+    stop = Pauses(until=3)
+
+    def action() -> None:
+        raise KeyError
+
+    with pytest.raises(Stopped):
+        insist(action, KeyError, stop, lambda problem: None)
+    assert len(stop.pauses) == 3
+    with pytest.raises(KeyError):
+        insist(action, (ValueError, OSError), stop, lambda problem: None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_raise_the_flag(number: signal.Signals) -> None:
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        flag = stop_on_signals()
+        assert not flag.is_set()
+        signal.raise_signal(number)
+        assert flag.is_set()
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+
+
+def test_the_metrics_page_is_served_on_a_free_port_and_a_taken_one_is_named() -> None:
+    registry = CollectorRegistry()
+    Counter("flicker_tests", "Made here.", registry=registry).inc(3)
+    port = serve_metrics(registry, 0)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+        assert "flicker_tests_total 3.0" in page.read().decode().splitlines()
+    with pytest.raises(SettingError, match=rf"metrics_port = {port}: .*name a free port, or 0 for any"):
+        serve_metrics(registry, port)
+
+
+def test_whole_numbers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLICKER_X", raising=False)
+    assert process.whole_number("FLICKER_X", 7) == 7
+    monkeypatch.setenv("FLICKER_X", "12")
+    assert process.whole_number("FLICKER_X", 7) == 12
+    monkeypatch.setenv("FLICKER_X", "many")
+    with pytest.raises(SettingError, match="FLICKER_X = many: a whole number"):
+        process.whole_number("FLICKER_X", 7)
+
+
+def test_another_package_of_the_same_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_ours("trainer")
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer" / "__init__.py").touch()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "trainer"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(FlickerError, match=r"package trainer = .*trainer/__init__.py: not the one beside simulator"):
+        require_ours("trainer")
+    with pytest.raises(FlickerError, match="package no_such_package = nowhere"):
+        require_ours("no_such_package")
+
+
+def test_what_the_user_can_mend_is_one_line_and_all_else_is_a_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(problem: Exception) -> types.FunctionType:
+        def main(arguments: list[str]) -> None:
+            raise problem
+
+        return main  # type: ignore[return-value]
+
+    with pytest.raises(SystemExit) as ended:
+        run("store", fail(SettingError("k", 0, "at least\n1")))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "store: k = 0: at least 1\n"
+    with pytest.raises(ZeroDivisionError):
+        run("store", fail(ZeroDivisionError()))

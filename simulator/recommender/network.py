@@ -86,7 +86,9 @@ class Pooling:
         self.dim = dim
         self.spans = [(s.start, s.stop) for s in (schema.slot_range(f.name) for f in schema.fields)]
         self.single = all(stop - start == 1 for start, stop in self.spans)
-        widths = torch.tensor([stop - start for start, stop in self.spans])
+        widths = torch.tensor(
+            [stop - start for start, stop in self.spans], dtype=torch.int64
+        )  # also where there are none
         self.field_of_slot = torch.repeat_interleave(torch.arange(len(widths)), widths)
 
     def weights(self, rows: Tensor) -> Tensor | None:

@@ -9,8 +9,9 @@ import torch
 from simulator.config import ModelConfig, NoiseConfig, SyntheticConfig
 from simulator.recommender.duplicates import Duplicates, parse_arms
 from simulator.recommender.ranker import Ranker
-from simulator.recommender.ranking import score_queries
-from simulator.types import Floats, Query
+from simulator.recommender.ranking import score_events, score_queries
+from simulator.types import Field, Floats, Query, Schema
+from simulator.world.features import Encoder
 from simulator.world.stream import SyntheticWorld
 
 SPECS = ["relu", "smelu:beta=1"]
@@ -66,3 +67,18 @@ def test_another_shape_is_refused() -> None:
     tensors = {"embedding": stack.embedding[:, :-1], "dense": stack.dense}
     with pytest.raises(ValueError, match="embedding"):
         Ranker(WORLD.schema, SPECS, stack.model, tensors, WORLD.encoder.user_rows, WORLD.encoder.item_rows)
+
+
+def test_a_world_without_context_is_served_too() -> None:
+    schema = Schema((Field("user", "user", 5), Field("item", "item", 7), Field("tags", "item", 3, slots=2)))
+    rng = np.random.default_rng(0)
+    users = np.arange(1, 6, dtype=np.int32)[:, None]
+    items = np.column_stack([np.arange(6, 13), rng.integers(13, 16, 7), np.zeros(7)]).astype(np.int32)
+    encoder = Encoder(schema, users, items)
+    model = ModelConfig(dim=4, hidden=(6,))
+    stack = Duplicates(schema, parse_arms(("relu",)), model, NoiseConfig(), fleets=1, duplicates=1, seed=0)
+    ranker = Ranker(schema, ["relu"], model, {"embedding": stack.embedding, "dense": stack.dense}, users, items)
+    asked, candidates = np.array([0, 4]), np.array([[0, 3, 6], [1, 2, 5]])
+    nothing = np.empty((2, 0), np.int32)
+    plain = [score_events(stack, encoder.candidates(int(u), c, ()))[0] for u, c in zip(asked, candidates, strict=True)]
+    np.testing.assert_allclose(ranker.scores(0, asked, nothing, candidates), np.stack(plain), rtol=0, atol=2e-5)

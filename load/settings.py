@@ -7,6 +7,7 @@ variables can: `"world": {"users": 500, "items": 300}`, the fields of SyntheticC
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -60,15 +61,15 @@ class LoadSettings:
     """File for the JSON summary at the end."""
 
     def __post_init__(self) -> None:
-        require(self.rate > 0, "rate", self.rate, "more than 0 queries per second")
+        require(0 < self.rate < math.inf, "rate", self.rate, "more than 0 queries per second")
         require(self.shape in SHAPES, "shape", self.shape, f"one of {', '.join(SHAPES)}")
-        require(self.shape_seconds > 0, "shape_seconds", self.shape_seconds, "more than 0 seconds")
+        require(0 < self.shape_seconds < math.inf, "shape_seconds", self.shape_seconds, "more than 0 seconds")
         require(0 <= self.repeat <= 1, "repeat", self.repeat, "from 0 to 1")
         require(self.repeat_after >= 0, "repeat_after", self.repeat_after, "0 seconds or more")
         least = f"at least repeat_after ({self.repeat_after} seconds)"
-        require(self.repeat_before >= self.repeat_after, "repeat_before", self.repeat_before, least)
+        require(self.repeat_after <= self.repeat_before < math.inf, "repeat_before", self.repeat_before, least)
         require(1 <= self.k <= 1_000, "k", self.k, "from 1 to 1,000")
-        require(self.timeout > 0, "timeout", self.timeout, "more than 0 seconds")
+        require(0 < self.timeout < math.inf, "timeout", self.timeout, "more than 0 seconds")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         require(0 <= self.metrics_port < 1 << 16, "metrics_port", self.metrics_port, "a port, or 0 for a free one")
 

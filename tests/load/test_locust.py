@@ -1,0 +1,261 @@
+"""Locust for real, in processes of its own, against a gRPC server whose flicker is known."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from tests.load.flickering import Flickering, serve
+
+ROOT = Path(__file__).parents[2]
+WORLD = {"events": 5_000, "users": 100, "items": 60}
+
+
+@dataclass
+class Load:
+    """A Locust that runs, and what it has printed."""
+
+    process: subprocess.Popen[str]
+    summary_file: Path
+    ready: dict[str, str] = field(default_factory=dict)
+
+    def page(self) -> dict[str, float]:
+        """The metrics page: values by name and labels."""
+        with urlopen(f"http://{self.ready['metrics']}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+    def summary(self) -> dict[str, Any]:
+        """What it wrote at its end."""
+        return dict(json.loads(self.summary_file.read_text()))
+
+
+def environment(settings: dict[str, Any], folder: Path) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("FLICKER_", "LOCUST_"))}
+    file = folder / "load.json"
+    file.write_text(json.dumps({"world": WORLD, **settings}))
+    return own | {"FLICKER_LOAD_CONFIG": str(file), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+@contextmanager
+def load(address: str, folder: Path, arguments: str, **settings: Any) -> Iterator[Load]:
+    """Locust once it is ready; killed at the end where it still runs."""
+    summary = folder / "summary.json"
+    command = [sys.executable, "-m", "locust", "-f", "load/locustfile.py", "--host", address, *arguments.split()]
+    with (folder / "load.log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment({"summary": str(summary)} | settings, folder),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        assert process.stdout is not None
+        running = Load(process, summary)
+        line = process.stdout.readline()
+        assert line, (folder / "load.log").read_text()
+        running.ready = json.loads(line)
+        yield running
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its own group: its workers, too
+        process.communicate(timeout=30)
+
+
+@contextmanager
+def router(**flicker: int) -> Iterator[tuple[Flickering, str]]:
+    servicer = Flickering(**flicker)
+    server, address = serve(servicer)
+    try:
+        yield servicer, address
+    finally:
+        server.stop(0).wait()
+
+
+def page_when(running: Load, name: str, least: float) -> dict[str, float]:
+    """The metrics page once a sample of it is at least so much."""
+    for _ in range(300):
+        page = running.page()
+        if page.get(name, 0) >= least:
+            return page
+        time.sleep(0.1)
+    raise AssertionError(f"{name} = {page.get(name)}, waited for {least}")
+
+
+def assert_told_what_happened(summary: dict[str, Any], servicer: Flickering) -> None:
+    """The summary's counts are the server's own."""
+    assert summary["requests"] == len(servicer.asked)
+    assert summary["failures"] == ({"RESOURCE_EXHAUSTED": servicer.refused} if servicer.refused else {})
+    assert summary["feedback"]["requests"] == len(servicer.feedback)
+    assert summary["feedback"]["failures"] == {}
+    assert summary["feedback"]["clicks"] == sum(shown.clicked for f in servicer.feedback for shown in f.shown)
+    pairs, told = servicer.pairs(), summary["user_visible_swap_ratio"]
+    assert set(told) == {arm for arm, _, _ in pairs}
+    for arm, seen in told.items():
+        for name, same in (("same_generation", True), ("other_generation", False)):
+            changed, kept = pairs[arm, same, True], pairs[arm, same, False]
+            assert (seen[name]["changed"], seen[name]["repeats"]) == (changed, changed + kept)
+        assert seen["repeats"] == sum(count for (of, _, _), count in pairs.items() if of == arm)
+        assert seen["ratio"] == seen["changed"] / seen["repeats"]
+        assert seen["slot_ratio"] == pytest.approx(2 * seen["changed"] / (8 * seen["repeats"]))  # two of k = 8 slots
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Flickering, dict[str, Any], dict[str, float], int]:
+    """Five seconds at 50/s: what the server saw, the summary, a metrics page of meanwhile, and the exit code."""
+    with router(refuse_every=25, refresh_every=60) as (servicer, address):
+        settings = {"rate": 50, "repeat": 0.5, "repeat_after": 0.1, "repeat_before": 0.3, "k": 8}
+        with load(address, tmp_path_factory.mktemp("load"), "--headless -u 10 -t 5s", **settings) as running:
+            page = page_when(running, 'flicker_load_calls_total{code="OK",method="Recommend"}', 100)
+            code = running.process.wait(60)
+            return servicer, running.summary(), page, code
+
+
+Measured = tuple[Flickering, dict[str, Any], dict[str, float], int]
+
+
+def test_the_summary_tells_what_happened(measured: Measured) -> None:
+    servicer, summary, _, code = measured
+    assert_told_what_happened(summary, servicer)
+    assert len(servicer.asked) >= 100 and servicer.refused >= 4 and code == 1, "failed calls are Locust's exit code 1"
+    for seen in summary["user_visible_swap_ratio"].values():
+        assert abs(seen["changed"] - seen["repeats"] / 2) <= 1, "every second repetition was changed"
+    assert 0 < summary["p50"] <= summary["p99"] < 5
+
+
+def test_the_offered_rate_is_the_configured_one(measured: Measured) -> None:
+    _, summary, _, _ = measured
+    # a third of the queries, those asked again, starts 0.2 s late; the users spawn within a second
+    assert 40 < summary["offered"] <= 50
+    assert summary["achieved"] == (summary["requests"] - summary["failures"]["RESOURCE_EXHAUSTED"]) / summary["seconds"]
+    assert summary["requests"] <= 1.1 * 50 * summary["seconds"]
+
+
+def test_a_repetition_is_the_same_query_with_another_number(measured: Measured) -> None:
+    servicer, _, _, _ = measured
+    asked = {request.query_id: request for request in servicer.asked}
+    assert len(asked) == len(servicer.asked), "every number once"
+    repeated = [id for id in asked if id % 2]
+    for id in repeated:
+        first, second = asked[id - 1], asked[id]
+        assert (second.user, list(second.context), second.k) == (first.user, list(first.context), 8)
+        assert second.arm == first.arm == "" and not second.candidates
+    firsts = sum(id % 2 == 0 and id in servicer.answers for id in asked)
+    assert abs(len(repeated) - firsts / 2) < 5 * (firsts / 4) ** 0.5 + 10, "half of them, but for those not yet due"
+
+
+def test_feedback_tells_what_was_shown(measured: Measured) -> None:
+    servicer, _, _, _ = measured
+    asked = {request.query_id: request for request in servicer.asked}
+    for feedback in servicer.feedback:
+        answer = servicer.answers[feedback.query_id]
+        assert [shown.item for shown in feedback.shown] == [place.item for place in answer.slate]
+        assert feedback.answered_by == answer.answered_by
+        assert feedback.query_id % 2 == 0 and feedback.time > 0
+        request = asked[feedback.query_id]
+        assert (feedback.user, list(feedback.context)) == (request.user, list(request.context))
+
+
+def test_the_metrics_page_while_it_runs(measured: Measured) -> None:
+    servicer, _, page, _ = measured
+    assert page["flicker_load_users"] == 10
+    assert 0 < page["flicker_load_achieved_rate"] and 30 < page["flicker_load_offered_rate"] < 55
+    assert (
+        0
+        < page['flicker_load_latency_seconds{quantile="0.5"}']
+        <= page['flicker_load_latency_seconds{quantile="0.99"}']
+    )
+    assert page['flicker_load_failures_total{code="RESOURCE_EXHAUSTED",method="Recommend"}'] >= 3
+    for arm in ("even", "odd"):
+        labels = [f'{{arm="{arm}",same_generation="{same}"}}' for same in ("true", "false")]
+        repeats, changed = (
+            sum(page.get(f"flicker_user_{name}_total{label}", 0) for label in labels) for name in ("repeats", "changed")
+        )
+        assert repeats > 0 and page[f'flicker_user_visible_swap_ratio{{arm="{arm}"}}'] == changed / repeats
+
+
+def test_sigterm_ends_it_with_a_summary(tmp_path: Path) -> None:
+    with router() as (servicer, address):
+        settings = {"rate": 100, "repeat": 1, "repeat_after": 0, "repeat_before": 0.2, "k": 8, "arms": "a b"}
+        with load(address, tmp_path, "--headless -u 10", shape="ramp", shape_seconds=1, **settings) as running:
+            page_when(running, 'flicker_user_repeats_total{arm="a",same_generation="true"}', 10)
+            running.process.send_signal(signal.SIGTERM)
+            assert running.process.wait(60) == 0
+            assert_told_what_happened(running.summary(), servicer)
+            assert set(running.summary()["user_visible_swap_ratio"]) == {"a", "b"}
+
+
+def test_workers_report_to_the_master(tmp_path: Path) -> None:
+    with router() as (servicer, address):
+        settings = {"rate": 60, "repeat": 0.5, "repeat_after": 0, "repeat_before": 0.1, "k": 8}
+        with load(address, tmp_path, "--headless -u 6 -t 3s --processes 2", **settings) as running:
+            assert running.process.wait(60) == 0
+            assert_told_what_happened(running.summary(), servicer)
+    assert {request.query_id >> 40 for request in servicer.asked} == {0, 1}, "both workers asked"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"rate": -1}, "rate = -1.0: more than 0 queries per second"),
+        ({"data": "no/such/log.toml", "world": {}}, "no/such/log.toml: no such file"),
+        ({"store": "ftp://nowhere"}, "store = ftp://nowhere:"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_exit_code_2(tmp_path: Path, settings: dict[str, Any], told: str) -> None:
+    assert_refused(tmp_path, settings, told)
+
+
+def test_a_metrics_port_that_is_taken_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_refused(tmp_path, {"metrics_port": port}, f"metrics_port = {port}:")
+
+
+def assert_refused(folder: Path, settings: dict[str, Any], told: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "locust",
+        "-f",
+        "load/locustfile.py",
+        "--headless",
+        "-t",
+        "1s",
+        "--loglevel",
+        "ERROR",
+    ]
+    ended = subprocess.run(
+        [*command, "--host", "127.0.0.1:1"],
+        cwd=ROOT,
+        env=environment(settings, folder),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"load: {told}") and ended.stderr.count("\n") == 1
+
+
+def test_nothing_of_it_loads_torch() -> None:
+    modules = "load.grpc_user, load.metrics, load.people, load.session, load.settings, load.shapes, load.tally"
+    code = f"import {modules}, load.locustfile, sys; sys.exit('torch' in sys.modules)"
+    own = {name: value for name, value in os.environ.items() if not name.startswith("FLICKER_")}
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=own, timeout=60).returncode == 0

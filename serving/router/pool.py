@@ -55,7 +55,14 @@ class Pool:
         self._changed()
 
     def check(self) -> None:
-        """Ask every replica for its health, in the background."""
+        """Ask every replica for its health, in the background; those that hang get a new connection."""
+        with self._lock:
+            hanging = [replica for replica in self._known.values() if replica.hangs]
+            for replica in hanging:
+                self._known[replica.name] = Replica(replica.member, self._metrics, self._changed)
+        for replica in hanging:
+            log.warning("replica %s at %s hangs", replica.name, replica.member.address)
+            replica.close()
         for replica in self.known():
             replica.check()
 
@@ -70,13 +77,10 @@ class Pool:
             self.healthy = tuple(replica for replica in self.known() if replica.healthy)
             self._metrics.replicas.labels("true").set(len(self.healthy))
             self._metrics.replicas.labels("false").set(len(self._known) - len(self.healthy))
-            for replica in set(before).symmetric_difference(self.healthy):
-                log.info(
-                    "replica %s at %s %s",
-                    replica.name,
-                    replica.member.address,
-                    "joins the pool" if replica.healthy else "leaves the pool",
-                )
+            for replica in set(self.healthy) - set(before):
+                log.info("replica %s at %s joins the pool", replica.name, replica.member.address)
+            for replica in set(before) - set(self.healthy):
+                log.info("replica %s at %s leaves the pool", replica.name, replica.member.address)
         self._told()
 
     def able(

@@ -30,11 +30,13 @@ class Replica:
         """`changed` is told when `healthy` changes, from any thread."""
         self.member = member
         self.healthy = False
+        self.hangs = False
+        """It answers nothing: let go of the connection, so that what waits for it is asked elsewhere."""
         self._changed = changed
         self._checking = False
         self._channel = grpc.insecure_channel(member.address, CHANNEL)
         self._health = health_pb2_grpc.HealthStub(self._channel)
-        rank, lost = ReplicaStub(self._channel).Rank.future, self.leave_pool
+        rank, lost = ReplicaStub(self._channel).Rank, self.leave_pool
         self.users = Lane(member.name, rank, lost, metrics.coalesced.labels("users").observe)
         """For users' queries."""
         self.shadow = Lane(member.name, rank, lost, metrics.coalesced.labels("shadow").observe)
@@ -67,10 +69,8 @@ class Replica:
         problem = future.exception()
         if problem is None:
             return self._set(future.result().status == health_pb2.HealthCheckResponse.SERVING)
+        self.hangs = isinstance(problem, grpc.Call) and problem.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         self._set(False)
-        if isinstance(problem, grpc.Call) and problem.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            self.users.cancel()
-            self.shadow.cancel()
 
     def _set(self, healthy: bool) -> None:
         if healthy != self.healthy:

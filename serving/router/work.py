@@ -1,18 +1,18 @@
 """Queries on their way: calls that are pending for a replica share one RPC, with no timer.
 
-A *lane* has at most OUTSTANDING RPCs under way. A query that comes while one is free goes out at once; those that come
+A *lane* has one RPC under way at a time. A query that comes while there is none goes out at once; those that come
 meanwhile go out together with the next. So calls are shared as much as the load makes them, and nobody waits for
 others to come.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import grpc
@@ -22,8 +22,6 @@ from serving.codec import Refusal
 
 log = logging.getLogger(__name__)
 
-OUTSTANDING = 1
-"""RPCs under way per lane."""
 MOST_QUERIES, MOST_BYTES = 1024, 3 << 20
 """Queries and bytes per RPC: recommender.proto allows 1,024 and 4 MiB."""
 MARGIN = 0.25
@@ -36,32 +34,34 @@ CODES = {code.value[0]: code for code in grpc.StatusCode}
 class Call:
     """One query that waits for its answer."""
 
-    __slots__ = ("query", "deadline", "answer", "refused", "_done")
+    __slots__ = ("query", "deadline", "_answer", "_refusal", "_done")
 
     def __init__(self, query: bytes, deadline: float) -> None:
         """`query`: a serialised RecommendRequest; `deadline` on the monotonic clock, in seconds."""
         self.query, self.deadline = query, deadline
-        self.answer = b""
-        self.refused: Refusal | None = None
-        self._done = threading.Event()
+        self._answer = b""
+        self._refusal: Refusal | None = None
+        self._done = threading.Lock()  # released when there is an outcome: half the cost of an Event
+        self._done.acquire()
 
     def give(self, answer: bytes) -> None:
-        """Wake up who waits, with a serialised RecommendResponse."""
-        self.answer = answer
-        self._done.set()
+        """Wake up who waits, with a serialised RecommendResponse. Once, and not after `refuse`."""
+        self._answer = answer
+        self._done.release()
 
-    def refuse(self, code: grpc.StatusCode, message: str) -> None:
-        """Wake up who waits: there is no answer."""
-        self.refused = Refusal(code, message)
-        self._done.set()
+    def refuse(self, refusal: Refusal) -> None:
+        """Wake up who waits: there is no answer. Once, and not after `give`."""
+        self._refusal = refusal
+        self._done.release()
 
     def result(self) -> bytes:
-        """The answer. Raises Refusal, also when the deadline passes first."""
-        if not self._done.wait(max(self.deadline - time.monotonic(), 0)):
+        """The answer, for one who waits. Raises Refusal, also when the deadline passes first."""
+        if not self._done.acquire(timeout=max(self.deadline - time.monotonic(), 0)):
             raise late()
-        if self.refused:
-            raise self.refused
-        return self.answer
+        self._done.release()
+        if self._refusal:
+            raise self._refusal
+        return self._answer
 
 
 def late() -> Refusal:
@@ -70,123 +70,112 @@ def late() -> Refusal:
 
 
 class RankCall(Protocol):
-    """The stub's method Rank, begun in the background."""
+    """The stub's method Rank."""
 
-    def __call__(self, request: RankRequest, timeout: float) -> grpc.Future[RankResponse]:
-        """Begin it; `timeout` in seconds."""
+    def __call__(self, request: RankRequest, timeout: float) -> RankResponse:
+        """Call it; `timeout` in seconds."""
 
 
 class Lane:
-    """What goes to one replica, coalesced."""
+    """What goes to one replica, coalesced; a thread of its own sends, waits and hands out."""
 
     def __init__(self, replica: str, rank: RankCall, lost: Callable[[], None], sent: Callable[[float], None]) -> None:
         """`lost` is told when the connection breaks, `sent` how many queries share an RPC."""
         self._replica, self._rank, self._lost, self._sent = replica, rank, lost, sent
+        self._pending: SimpleQueue[Call | None] = SimpleQueue()  # None: no more will come
+        self._next: Call | None = None  # taken from the queue, too large for the last RPC
         self._lock = threading.Lock()
-        self._pending: deque[Call] = deque()
-        self._under_way: set[grpc.Future[RankResponse]] = set()
-        self._free = OUTSTANDING
         self._closed = False
         self.in_flight = 0
         """Queries that were handed in and have no answer."""
+        threading.Thread(target=self._run, name=f"ask {replica}", daemon=True).start()
 
     def submit(self, call: Call) -> None:
-        """Send a query, now or with the next RPC; its answer comes to `call`."""
+        """Send a query with the next RPC; its answer comes to `call`."""
         with self._lock:
             closed = self._closed
             if not closed:
                 self.in_flight += 1
-                self._pending.append(call)
-                batch = self._take()
+                self._pending.put(call)
         if closed:
-            call.refuse(grpc.StatusCode.UNAVAILABLE, f"replica {self._replica} has gone")
-        elif batch:
-            self._send(batch)
-
-    def cancel(self) -> None:
-        """Give up what is under way, so that it is asked elsewhere (the replica hangs)."""
-        with self._lock:
-            under_way = list(self._under_way)
-        for future in under_way:
-            future.cancel()
+            self._refuse([call])
 
     def close(self) -> None:
         """Refuse what comes from now on, and what has not been sent."""
         with self._lock:
             self._closed = True
-            unsent = list(self._pending)
-            self._pending.clear()
-            self.in_flight -= len(unsent)
-        for call in unsent:
-            call.refuse(grpc.StatusCode.UNAVAILABLE, f"replica {self._replica} has gone")
-        self.cancel()
+            self._pending.put(None)
+
+    def _run(self) -> None:
+        while batch := self._take():
+            now = time.monotonic()
+            waiting = [call for call in batch if call.deadline > now]  # for the others nobody waits any more
+            if self._closed:
+                self._refuse(waiting)
+            elif waiting:
+                self._send(waiting, now)
+            with self._lock:
+                self.in_flight -= len(batch)
 
     def _take(self) -> list[Call]:
-        """What goes out with the next RPC; under the lock. Expired queries are dropped."""
-        batch: list[Call] = []
-        size, now = 0, time.monotonic()
-        while self._free and self._pending and len(batch) < MOST_QUERIES:
-            call = self._pending[0]
-            if batch and size + len(call.query) > MOST_BYTES:
-                break
-            self._pending.popleft()
-            if call.deadline <= now:
-                self.in_flight -= 1
-                continue  # nobody waits for it any more
-            batch.append(call)
-            size += len(call.query)
-        self._free -= bool(batch)
+        """What is pending, as much as an RPC holds; waits for the first. Empty at the end."""
+        first = self._next or self._pending.get()
+        self._next = None
+        if first is None:
+            return []
+        batch, size = [first], len(first.query)
+        with contextlib.suppress(Empty):
+            while len(batch) < MOST_QUERIES:
+                call = self._pending.get_nowait()
+                if call is None:
+                    self._pending.put(None)
+                    break
+                size += len(call.query)
+                if size > MOST_BYTES:
+                    self._next = call
+                    break
+                batch.append(call)
         return batch
 
-    def _send(self, batch: list[Call]) -> None:
-        now = time.monotonic()
-        left = [max(call.deadline - now, 0.001) for call in batch]
-        request = RankRequest(
-            queries=[call.query for call in batch], timeouts_ms=[int(seconds * 1_000) or 1 for seconds in left]
-        )
+    def _send(self, batch: list[Call], now: float) -> None:
+        left = [call.deadline - now for call in batch]
+        timeouts = [max(int(seconds * 1_000), 1) for seconds in left]
         self._sent(len(batch))
-        future = self._rank(request, timeout=max(left) + MARGIN)
-        with self._lock:
-            self._under_way.add(future)
-        future.add_done_callback(partial(self._received, batch))
-
-    def _received(self, batch: list[Call], future: grpc.Future[RankResponse]) -> None:
-        """The next RPC goes out before the answers of this one are handed out: the replica need not wait."""
-        with self._lock:
-            self._under_way.discard(future)
-            self._free += 1
-            self.in_flight -= len(batch)
-            following = self._take()
-        if following:
-            self._send(following)
-        problem = future.exception()
-        if problem is None:
-            self._hand_out(batch, future.result())
-        else:
-            self._fail(batch, problem)
+        try:
+            request = RankRequest(queries=[call.query for call in batch], timeouts_ms=timeouts)
+            response = self._rank(request, timeout=max(left) + MARGIN)
+        except grpc.RpcError as problem:
+            code = problem.code() if isinstance(problem, grpc.Call) else None
+            if code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED):
+                return self._refuse(batch, code, f"replica {self._replica} is too busy: ask again later")
+            if code not in LOST:
+                log.error("replica %s failed: %s", self._replica, problem)
+            self._lost()
+            return self._refuse(batch)
+        except ValueError:  # how gRPC says that the channel was closed
+            return self._refuse(batch)
+        self._hand_out(batch, response)
 
     def _hand_out(self, batch: list[Call], response: RankResponse) -> None:
         if len(response.answers) != len(batch):
             log.error("replica %s gave %d answers to %d queries", self._replica, len(response.answers), len(batch))
-            return self._fail(batch, None)
-        for failure in response.failures:
-            if failure.index < len(batch):
-                batch[failure.index].refuse(CODES.get(failure.code, grpc.StatusCode.UNAVAILABLE), failure.message)
-        for call, answer in zip(batch, response.answers, strict=True):
-            if answer:
+            return self._refuse(batch)
+        failures = {failure.index: failure for failure in response.failures}
+        for index, (call, answer) in enumerate(zip(batch, response.answers, strict=True)):
+            if index in failures:
+                code = CODES.get(failures[index].code, grpc.StatusCode.UNAVAILABLE)
+                call.refuse(Refusal(code, failures[index].message))
+            elif answer:
                 call.give(answer)
-            elif call.refused is None:
-                call.refuse(grpc.StatusCode.UNAVAILABLE, f"replica {self._replica} gave no answer")
+            else:
+                self._refuse([call])
 
-    def _fail(self, batch: list[Call], problem: BaseException | None) -> None:
-        """The whole RPC failed. What is not the user's concern is told as UNAVAILABLE, and asked elsewhere."""
-        code = problem.code() if isinstance(problem, grpc.RpcError) and hasattr(problem, "code") else None
-        if code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED):
-            message = f"replica {self._replica} is too busy: ask again later"
-        else:
-            if code not in LOST:
-                log.error("replica %s failed: %s", self._replica, problem)
-            code, message = grpc.StatusCode.UNAVAILABLE, f"replica {self._replica} was lost"
-            self._lost()
-        for call in batch:
-            call.refuse(code, message)
+    def _refuse(
+        self,
+        calls: list[Call],
+        code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE,
+        message: str = "",
+    ) -> None:
+        """No answers; unless said otherwise the replica was lost, and who asked may ask elsewhere."""
+        for call in calls:
+            call.refuse(Refusal(code, message or f"replica {self._replica} was lost"))

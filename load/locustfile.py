@@ -29,7 +29,7 @@ from prometheus_client import CollectorRegistry
 from load.grpc_user import Failed, GrpcUser
 from load.metrics import LoadCollector
 from load.people import Asking, open_world
-from load.session import USERS_MESSAGE, Session
+from load.session import CATCH_UP, USERS_MESSAGE, Session
 from load.settings import read_settings
 from load.tally import Call, Repeat, add_report, compare
 from protos.recommender_pb2 import FeedbackRequest, RecommendRequest, RecommendResponse, ShownItem
@@ -52,13 +52,13 @@ class Searcher(GrpcUser):
         super().__init__(environment)
         Searcher._count += 1
         phase = (Searcher._count * GOLDEN) % 1
-        self._due = self.session.work_so_far() + (phase - 1) * self.session.period
+        self._due = self.session.work_due() + (phase - 1) * self.session.period
         self._waited = False
 
     def wait_time(self) -> float:
         """Seconds until this user's next query is due, on a grid of its own: what was late does not shift the next."""
         self._waited = True
-        self._due = max(self._due + self.session.period, self.session.work_so_far())
+        self._due = max(self._due + self.session.period, self.session.work_due(ago=CATCH_UP))
         return self.session.seconds_until(self._due)
 
     @task

@@ -120,9 +120,9 @@ class Session:
         everyone = self._told_users or self._runner.target_user_count
         return max(1, everyone) * (1 + self.settings.repeat) / self.settings.rate
 
-    def work_so_far(self) -> float:
-        """What was due by now, in seconds at the full rate, but for what is too long ago to be made up for."""
-        return self._work(max(0.0, time.perf_counter() - self._started - CATCH_UP))
+    def work_due(self, ago: float = 0.0) -> float:
+        """What was due by now, or some seconds ago, in seconds at the full rate."""
+        return self._work(max(0.0, time.perf_counter() - self._started - ago))
 
     def seconds_until(self, amount: float) -> float:
         """Seconds from now until so much work is due, 0 where it is already."""

@@ -61,6 +61,11 @@ class Flickering(RecommenderServicer):
             self.feedback.append(request)
         return FeedbackResponse(accepted=len(request.shown))
 
+    def forget(self) -> None:
+        """Start to record anew."""
+        with self._lock:
+            self.asked, self.answers, self.feedback, self.refused = [], {}, [], 0
+
     def pairs(self) -> Counter[tuple[str, bool, bool]]:
         """Answered repetitions by arm, same generation, and changed."""
         found: Counter[tuple[str, bool, bool]] = Counter()

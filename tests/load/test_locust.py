@@ -14,10 +14,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
 
+from simulator.config import SyntheticConfig
+from simulator.store.open import open_store
+from simulator.store.server import start_server
+from simulator.world.stream import SyntheticWorld
 from tests.load.flickering import Flickering, serve
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +92,14 @@ def router(**flicker: int) -> Iterator[tuple[Flickering, str]]:
         yield servicer, address
     finally:
         server.stop(0).wait()
+
+
+def wait_until_open(port: int) -> None:
+    for _ in range(300):
+        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 10):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"nobody listens on port {port}")
 
 
 def page_when(running: Load, name: str, least: float) -> dict[str, float]:
@@ -205,10 +218,40 @@ def test_sigterm_ends_it_with_a_summary(tmp_path: Path) -> None:
 def test_workers_report_to_the_master(tmp_path: Path) -> None:
     with router() as (servicer, address):
         settings = {"rate": 60, "repeat": 0.5, "repeat_after": 0, "repeat_before": 0.1, "k": 8}
-        with load(address, tmp_path, "--headless -u 6 -t 3s --processes 2", **settings) as running:
+        with load(address, tmp_path, "--headless -u 6 -t 2s --processes 2", **settings) as running:
             assert running.process.wait(60) == 0
             assert_told_what_happened(running.summary(), servicer)
     assert {request.query_id >> 40 for request in servicer.asked} == {0, 1}, "both workers asked"
+
+
+def test_queries_follow_the_feeder_through_the_world(tmp_path: Path) -> None:
+    with router() as (servicer, address), start_server(tmp_path / "store") as server:
+        store = open_store(server.url, run="here")
+        store.append(next(iter(SyntheticWorld(SyntheticConfig(**WORLD), 0).batches(10))), writer="world", mark="2500")
+        store.close()
+        with load(address, tmp_path, "--headless -u 5", rate=50, k=8, store=server.url, run="here") as running:
+            page_when(running, 'flicker_load_calls_total{code="OK",method="Feedback"}', 10)
+    assert {feedback.time for feedback in servicer.feedback} == {15 * 86_400.0}, "event 2,500 of 5,000 in 30 days"
+
+
+def test_with_the_web_page_every_test_counts_from_zero(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def post(path: str, **form: str) -> None:
+        with urlopen(f"http://127.0.0.1:{port}{path}", urlencode(form).encode(), timeout=10) as answer:
+            assert json.load(answer)["success"]
+
+    with router() as (servicer, address):
+        settings = {"rate": 60, "repeat": 0.5, "repeat_after": 0, "repeat_before": 0.1, "k": 8}
+        with load(address, tmp_path, f"--web-host 127.0.0.1 --web-port {port}", **settings) as running:
+            wait_until_open(port)
+            for _ in range(2):
+                servicer.forget()
+                post("/swarm", user_count="5", spawn_rate="5", host=address)
+                page_when(running, "flicker_load_offered_total", 30)
+                post("/stop")
+                assert_told_what_happened(running.summary(), servicer)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from simulator.errors import FlickerError, ResultError, SettingError
 from simulator.recommender.duplicates import Duplicates, parse_arms
 from simulator.recommender.learner import Learner
 from simulator.store.memory import MemoryStore
-from simulator.store.protocol import StoreAway
+from simulator.store.protocol import LogFull, StoreAway
 from simulator.types import Batch
 from tests.trainer.conftest import Reference
 from tests.trainer.small_trainer import (
@@ -104,12 +104,25 @@ def test_the_size_of_entries_changes_nothing(reference: Reference, tmp_path: Pat
     reference.check(store, tmp_path)
 
 
+class Gated(MemoryStore):
+    """Lets events in only up to a gate."""
+
+    gate = 0
+
+    def append(self, batch: Batch, *, writer: str = "", mark: str = "") -> str:
+        if int(mark) > self.gate:
+            raise LogFull("full: a test said so")
+        return super().append(batch, writer=writer, mark=mark)
+
+
 def test_stopped_and_started_again_and_again(reference: Reference, tmp_path: Path) -> None:
-    store = MemoryStore(2_000)
-    for events in (CHUNK, 2 * CHUNK, 7 * CHUNK, 8 * CHUNK):
+    store = Gated(2_000)
+    for chunks in (1, 2, 7, 9, 10):  # in the middle of a generation, and at its end
+        store.gate = chunks * CHUNK + 200
         with running(store, tmp_path, entry=100) as one:
-            one.learn(events)
-        assert saved(tmp_path)[1]["events"] % CHUNK == 0
+            one.learn(chunks * CHUNK)
+        assert saved(tmp_path)[1]["events"] == chunks * CHUNK
+    store.gate = EVENTS
     finish(store, tmp_path, entry=300)
     reference.check(store, tmp_path)
 

@@ -33,7 +33,7 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"__main__"},
 ]
-TORCH_FREE = {"errors", "randomness", "types", "config", "world", "measures"}
+TORCH_FREE = {"errors", "randomness", "types", "config", "world", "measures", "store", "files", "process"}
 
 Imports = dict[str, set[str]]
 """Module -> the dotted names that it imports, at its top or inside a function."""

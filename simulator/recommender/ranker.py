@@ -72,7 +72,8 @@ class Ranker:
         """[n, H] what the fields of one side, with table rows [n, slots], add to the first layer's product."""
         which = self._sides[side]
         weight = self.network.weight(0, self._weights[arm])[0, which.inputs]
-        vectors = self._embedding[arm].index_select(0, rows.flatten()).view(1, *rows.shape, -1)
+        table = self._embedding[arm]
+        vectors = table.index_select(0, rows.flatten()).view(1, *rows.shape, table.shape[1])
         return which.pooling.forward(vectors, which.pooling.weights(rows[None]))[0] @ weight
 
 

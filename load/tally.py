@@ -145,7 +145,12 @@ class Tally:
         return quantile(sum((part[2] for part in self._recent), Counter()), share)
 
     def summary(self) -> dict[str, Any]:
-        """What is written at the end; times in seconds, rates in queries per second (see README)."""
+        """What is written at the end: times in seconds, rates in queries per second, failures by gRPC code.
+
+        `requests`, `failures`, `p50` and `p99` are those of Recommend. Per arm `ratio` is the share of repeats with any
+        slot changed, `slot_ratio` the share of slots; in all, and by whether both answers came from one generation.
+        What nothing was counted for is null.
+        """
         answered = self.calls["Recommend", "OK"]
         arms = sorted({arm for arm, _ in self.seen})
         return {

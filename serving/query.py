@@ -45,9 +45,9 @@ class QueryFlags:
     """Which design answers, such as smelu:beta=2; chosen by the user unless given."""
     times: int = 4
     """How often to ask, each time as a new query that may meet another replica; 1 to 100."""
-    all: Annotated[bool, tyro.conf.FlagConversionOff] = False
+    all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Ask every duplicate at one generation instead, and print how much they differ."""
-    refresh: Annotated[bool, tyro.conf.FlagConversionOff] = False
+    refresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Ask every duplicate at its last two generations instead."""
     timeout: float = 5.0
     """Seconds to wait for an answer, more than 0."""

@@ -39,12 +39,12 @@ class UpFlags(RunFlags):
     """Serving processes, at least 1. With more than --duplicates some share one."""
     rate: float = 50.0
     """Queries per second that simulated users offer, more than 0."""
-    no_load: Annotated[bool, tyro.conf.FlagConversionOff] = False
+    no_load: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Start no traffic; ask by yourself with `flicker query`."""
     shadow: float = 0.1
     """Share of queries that the router compares off the user's path, 0 to 1."""
     refresh_events: int | None = None
-    """Events per generation, a whole number of shuffle windows (two windows by default)."""
+    """Events per generation, a whole number of shuffle windows (one by default, so that the first comes soon)."""
     port: int = 0
     """Port of the router on this machine, 0 for a free one, which is shown."""
 

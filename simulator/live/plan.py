@@ -41,7 +41,8 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     metrics = dict(zip(names, ports, strict=True))
     wiring = ["--store", store, "--run", RUN]
     pace = ["--for", str(flags.for_)] if flags.data is not None and flags.for_ is not None else []
-    generation = [] if flags.refresh_events is None else ["--generation-events", str(flags.refresh_events)]
+    window = flags.compare.model.batch * (flags.compare.noise.window or 16)
+    generation = ["--generation-events", str(flags.refresh_events or window)]
     commands = {
         "trainer": ["-m", "trainer", *wiring, "--state", str(out / "trainer"), *pace, *generation]
         + flags.learning_arguments(),

@@ -1,0 +1,161 @@
+"""`flicker up` piece by piece: flags for the trainer, supervised processes, metrics pages, the summary's arithmetic."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from simulator.errors import FlickerError
+from simulator.flags import parse
+from simulator.live.children import RESTARTS, Child
+from simulator.live.flags import UpFlags
+from simulator.live.gauges import Page, joined
+from simulator.live.plan import free_ports, plan
+from simulator.live.summary import finding, write_summary
+from simulator.live.view import plain_line, sparkline
+from simulator.live.watch import Watch
+
+ROUTER = """\
+flicker_compared_total{arm="relu",cause="duplicate"} %(n)s
+flicker_compared_pairs_total{arm="relu",cause="duplicate"} %(pairs)s
+flicker_swapped_pairs_total{arm="relu",cause="duplicate"} %(swapped)s
+flicker_swap_ratio{arm="relu",cause="duplicate",measure="pair"} 0.25
+flicker_router_queries_total{arm="relu",code="OK"} 40
+flicker_router_queries_total{arm="relu",code="UNAVAILABLE"} 2
+"""
+TRAINER = (
+    'flicker_generation 3\nflicker_progressive_log_loss{arm="relu"} 0.5\nflicker_progressive_auc{arm="relu"} 0.75\n'
+)
+
+
+def up_flags(*arguments: str) -> UpFlags:
+    return parse(UpFlags, "flicker up", list(arguments))
+
+
+def test_the_trainer_is_told_what_differs_from_the_preset() -> None:
+    flags = up_flags("--arms", "relu", "gelu", "--hidden", "32", "16", "--reductions", "--events", "50000")
+    told = flags.learning_arguments()
+    assert told == (
+        ["--preset", "relu_vs_smelu", "--arms", "relu", "gelu", "--hidden", "32", "16", "--reductions"]
+        + ["--events", "50000", "--duplicates", "3"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--replicas", "0"], "replicas = 0"),
+        (["--for", "3"], "for = 3.0"),
+        (["--rate", "-1"], "rate = -1.0"),
+        (["--shadow", "1.5"], "shadow = 1.5"),
+        (["--nonsense", "1"], "--nonsense"),
+    ],
+)
+def test_bad_flags_are_named_in_one_line(arguments: list[str], named: str) -> None:
+    with pytest.raises(FlickerError, match=named) as refused:
+        up_flags(*arguments)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_the_plan_gives_every_process_its_own_port(tmp_path: Path) -> None:
+    made = plan(up_flags("--replicas", "2", "--rate", "20"), "redis://127.0.0.1:1/0", tmp_path)
+    assert [child.name for child in made.servers] == ["trainer", "replica-0", "replica-1", "router"]
+    assert [child.name for child in made.load] == ["load"] and set(made.metrics) == {c.name for c in made.servers} | {
+        "load"
+    }
+    assert len({*made.metrics.values(), made.address}) == 6
+    settings = json.loads((tmp_path / "load-settings.json").read_text())
+    assert settings["rate"] == 20 and settings["world"]["events"] == 1_000_000
+    assert not plan(up_flags("--no-load"), "redis://127.0.0.1:1/0", tmp_path).load
+
+
+def test_free_ports_differ() -> None:
+    assert len(set(free_ports(20))) == 20
+
+
+def child(tmp_path: Path, code: str) -> Child:
+    return Child("worker", [sys.executable, "-c", code], tmp_path / "worker.log")
+
+
+def test_a_killed_process_is_started_again(tmp_path: Path) -> None:
+    one = child(tmp_path, "import time; time.sleep(60)")
+    one.start()
+    try:
+        assert one.process is not None
+        first = one.process.pid
+        os.kill(first, signal.SIGKILL)
+        one.process.wait(10)
+        assert one.watch() is None and one.process.pid != first and not one.ended()
+    finally:
+        one.stop(5)
+    assert one.ended()
+
+
+def test_a_process_that_keeps_dying_is_dead_for_good(tmp_path: Path) -> None:
+    one = child(tmp_path, "print('no luck'); raise SystemExit(7)")
+    one.start()
+    reason = None
+    for _ in range(RESTARTS + 1):
+        assert reason is None and one.process is not None
+        one.process.wait(10)
+        reason = one.watch()
+    assert reason is not None and "worker" in reason and "exit code 7" in reason and "no luck" in reason
+
+
+def test_a_bad_setting_is_not_tried_again(tmp_path: Path) -> None:
+    one = child(tmp_path, "print('beta = -1: more than 0'); raise SystemExit(2)")
+    one.start()
+    assert one.process is not None
+    one.process.wait(10)
+    assert "beta = -1" in (one.watch() or "")
+
+
+def test_a_process_that_does_not_end_in_order_is_ended_at_once(tmp_path: Path) -> None:
+    one = child(
+        tmp_path, "import signal, time; signal.signal(15, signal.SIG_IGN); print('on', flush=True); time.sleep(60)"
+    )
+    one.start()
+    while not one.log.read_text():
+        time.sleep(0.02)
+    one.stop(0.3)
+    assert one.process is not None and one.process.returncode == -signal.SIGKILL
+
+
+def test_pages_are_read_and_added() -> None:
+    page = Page(ROUTER % {"n": 4, "pairs": 100, "swapped": 25})
+    assert page.total("flicker_router_queries_total") == 42
+    assert page.total("flicker_router_queries_total", code="OK") == 40
+    assert page.value("flicker_router_queries_total", code="OK") != 40  # a value asks for all labels
+    assert page.labels("flicker_swap_ratio", "arm") == ["relu"]
+    assert joined([page, page]).total("flicker_compared_total") == 8
+
+
+def test_the_summary_divides_sums_of_the_whole_run(tmp_path: Path) -> None:
+    watch = Watch({})
+    watch.trainer = Page(TRAINER)
+    for n, pairs, swapped in ((2, 50, 10), (4, 100, 25), (10, 400, 100)):
+        watch.router = Page(ROUTER % {"n": n, "pairs": pairs, "swapped": swapped})
+        watch.blocks.append(watch._sums())
+    (tmp_path / "load.json").write_text('{"requests": 42, "failures": {"UNAVAILABLE": 2}, "p50": 0.004, "p99": 0.02}')
+    said = write_summary(tmp_path, watch, tmp_path / "load.json", "flicker up")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    pair = summary["arms"]["relu"]["swaps"]["pair"]
+    assert pair["mean"] == 0.25 and 0 <= pair["low"] <= 0.25 <= pair["high"] <= 1
+    assert summary["arms"]["relu"]["swaps"]["slot"] is None  # no slots were compared
+    assert summary["serving"]["requests"] == 42 and summary["serving"]["failures"] == 2
+    assert "25.0" in said
+    assert "0 failed" not in plain_line(watch, "127.0.0.1:1", 60.0)
+
+
+def test_nothing_compared_is_said() -> None:
+    assert "No comparisons yet" in finding({"relu": {"swaps": {"pair": None}}})
+
+
+def test_sparklines_start_at_zero() -> None:
+    assert sparkline([0, 1, 2]) == "▁▅█" and sparkline([0, 0]) == "▁▁" and sparkline([float("nan")]) == ""

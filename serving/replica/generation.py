@@ -1,0 +1,142 @@
+"""A generation in memory: one duplicate of every arm with the catalogue that it ranks, verified before it serves.
+
+Shapes: A arms, U users, I items, G segments, N candidates, C context slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from serving.codec import MOST_CANDIDATES, Ranges, answered_by, schema_of
+from simulator.config import ModelConfig
+from simulator.recommender.ranker import Ranker
+from simulator.types import Ints, Schema, Side
+
+CATALOG = {"user_rows": np.int32, "item_rows": np.int32, "segment": np.int64, "candidates": np.int64}
+SHAPE = ("arms", "specs", "fields", "model", "duplicates")
+"""Entries of `about` in which all generations of a run agree."""
+
+
+class Refused(Exception):
+    """A published generation that cannot be served; `reason` is `digest`, `format`, `shape`, `values` or `about`."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a replica needs to answer; never changed."""
+
+    number: int
+    duplicate: int
+    published: float
+    """Unix seconds."""
+    about: Mapping[str, Any]
+    ranges: Ranges
+    ranker: Ranker
+    segment: Ints
+    """[U] row of `candidates` for each user."""
+    candidates: Ints
+    """[G, N] item numbers."""
+    who: tuple[bytes, ...]
+    """For each arm what its answers say about who answered."""
+
+    @staticmethod
+    def of(
+        number: int, duplicate: int, replica: str, about: Mapping[str, Any], weights: bytes, catalog: bytes
+    ) -> Generation:
+        """Build one from its published parts; the items' part of the first layer is computed here. Raises Refused."""
+        try:
+            schema, specs, published = schema_of(about), [str(spec) for spec in about["specs"]], about["published"]
+            model = ModelConfig(**about["model"] | {"hidden": tuple(about["model"]["hidden"])})
+            arms = tuple(map(str, about["arms"]))
+            if not arms or len(arms) != len(specs) or not 0 <= duplicate < about["duplicates"]:
+                raise ValueError(f"{len(arms)} arms, {len(specs)} specs, {about['duplicates']} duplicates")
+        except (KeyError, TypeError, ValueError) as problem:
+            raise Refused("about", f"what was announced cannot be used: {problem!r}") from None
+        tables = _catalog(catalog, schema)
+        ranker = _ranker(schema, specs, model, weights, tables)
+        ranges = Ranges.of(about, len(tables["user_rows"]), len(tables["item_rows"]))
+        who = tuple(answered_by(replica, arm, duplicate, number) for arm in arms)
+        segment, candidates = tables["segment"], tables["candidates"]
+        found = Generation(number, duplicate, float(published), about, ranges, ranker, segment, candidates, who)
+        found._try()
+        return found
+
+    def refuse_unlike(self, other: Generation) -> None:
+        """Raises Refused where `other` cannot follow this one: another model, or a catalogue of another size."""
+        for entry in SHAPE:
+            if self.about[entry] != other.about[entry]:
+                raise Refused("shape", f"{entry} = {other.about[entry]}, served so far with {self.about[entry]}")
+        if (self.ranges.users, self.ranges.items) != (other.ranges.users, other.ranges.items):
+            raise Refused("shape", f"{other.ranges.users} users and {other.ranges.items} items, not as served so far")
+
+    def _try(self) -> None:
+        """Rank once: the first query must not be the slow one, nor the one that finds infinite scores."""
+        context = np.array([self.ranges.context_rows(())], np.int32)
+        for arm in range(len(self.who)):
+            scores = self.ranker.scores(arm, np.zeros(1, np.int64), context, self.candidates[:1])
+            if not np.isfinite(scores).all():
+                raise Refused("values", f"scores of {self.ranges.arms[arm]} are not finite: learning has diverged")
+
+
+def _ranker(
+    schema: Schema, specs: list[str], model: ModelConfig, weights: bytes, tables: Mapping[str, np.ndarray]
+) -> Ranker:
+    tensors: dict[str, Tensor] = _unpack(safetensors.torch.load, weights, "weights")
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            raise Refused("shape", f"{name}: {tensor.dtype}, expected float32")
+        if not torch.isfinite(tensor).all():
+            raise Refused("values", f"{name}: not all finite: learning has diverged")
+    try:
+        return Ranker(schema, specs, model, tensors, tables["user_rows"], tables["item_rows"])
+    except ValueError as problem:
+        raise Refused("shape", str(problem)) from None
+
+
+def _catalog(data: bytes, schema: Schema) -> dict[str, np.ndarray]:
+    """The tables of the catalogue; every number in them may be used as an index."""
+    tables: dict[str, np.ndarray] = _unpack(safetensors.numpy.load, data, "catalog")
+    for name, dtype in CATALOG.items():
+        if name not in tables or tables[name].dtype != dtype or tables[name].size == 0:
+            raise Refused("shape", f"{name}: missing, empty or not {np.dtype(dtype).name}")
+    users, items, segment, candidates = (tables[name] for name in CATALOG)
+    shapes = {
+        "user_rows": (users.shape, (len(users), _slots(schema, "user"))),
+        "item_rows": (items.shape, (len(items), _slots(schema, "item"))),
+        "segment": (segment.shape, (len(users),)),
+        "candidates": (candidates.shape, (len(candidates), min(candidates.shape[-1], MOST_CANDIDATES))),
+    }
+    for name, (found, expected) in shapes.items():
+        if found != expected:
+            raise Refused("shape", f"{name}: {list(found)}, expected {list(expected)}")
+    below = dict(zip(CATALOG, (schema.rows, schema.rows, len(candidates), len(items)), strict=True))
+    for name, limit in below.items():
+        if tables[name].min() < 0 or tables[name].max() >= limit:
+            raise Refused("values", f"{name}: not all from 0 to {limit - 1}")
+    if (np.diff(np.sort(candidates, axis=1), axis=1) == 0).any():
+        raise Refused("values", "candidates: an item is there twice")
+    return tables
+
+
+def _slots(schema: Schema, side: Side) -> int:
+    return sum(field.slots for field in schema.fields if field.side == side)
+
+
+def _unpack(load: Any, data: bytes, what: str) -> Any:
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError) as problem:
+        raise Refused("format", f"{what}: {problem}: damaged or truncated") from None

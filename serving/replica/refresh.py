@@ -1,0 +1,109 @@
+"""Taking newer generations into service, beside the queries: wait, fetch, verify, prepare, then swap one reference."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+
+from serving.replica.generation import Generation, Refused
+from serving.replica.membership import Membership
+from serving.replica.metrics import Metrics
+from serving.replica.shelf import Shelf
+from simulator.process import Backoff, Stopped
+from simulator.store.protocol import KEPT, Registry, StoreAway, StoreError
+
+log = logging.getLogger("replica.refresh")
+WAIT = 0.5
+"""Seconds to wait for a newer generation before looking at the stop flag and the lease again."""
+
+
+class Refresher:
+    """Keeps a shelf up to date."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        name: str,
+        shelf: Shelf,
+        membership: Membership,
+        metrics: Metrics,
+        ready: Callable[[], None],
+        stop: threading.Event,
+    ) -> None:
+        """`ready` is called after each swap."""
+        self._registry, self._name, self._shelf, self._membership = registry, name, shelf, membership
+        self._metrics, self._ready, self._stop = metrics, ready, stop
+        self._refused = -1
+
+    def run(self) -> None:
+        """Refresh until the stop flag is raised, through all absences of the store."""
+        torch.set_num_threads(1)
+        backoff = Backoff(self._stop)
+        while not self._stop.is_set():
+            try:
+                self.once(WAIT)
+                backoff.reset()
+            except Exception as problem:  # whatever is published must not end the thread that waits for the next
+                if not isinstance(problem, StoreAway):
+                    log.exception("refreshing failed")
+                try:
+                    backoff.wait()
+                except Stopped:
+                    return
+
+    def once(self, wait: float) -> None:
+        """Wait up to `wait` seconds for a newer generation and take it. Raises StoreAway."""
+        current = self._shelf.current
+        served = current.number if current else -1
+        newest = self._registry.wait_newer(max(served, self._refused), wait)
+        moved = current is not None and current.duplicate != self._membership.duplicate
+        if newest < 0 or (newest in (served, self._refused) and not moved):
+            return
+        # with nothing to serve, one of the older generations is better than none
+        for number in [newest] if current else range(newest, max(-1, newest - KEPT), -1):
+            if self._take(number):
+                return
+
+    def _take(self, number: int) -> bool:
+        """Whether a generation was taken into service; one that cannot be is counted."""
+        started = time.perf_counter()
+        try:
+            generation = self._load(number)
+        except Refused as problem:
+            self._refused = max(self._refused, number)
+            self._metrics.refused.labels(problem.reason).inc()
+            log.warning("generation %d refused: %s", number, problem)
+            return False
+        if generation is None or self._stop.is_set():
+            return False
+        self._shelf.put(generation)
+        self._metrics.refreshed(number, generation.published, time.perf_counter() - started)
+        log.info("serving generation %d, duplicate %d", number, generation.duplicate)
+        self._membership.tell()
+        self._ready()
+        return True
+
+    def _load(self, number: int) -> Generation | None:
+        """A generation, ready to serve; None where newer ones have displaced it. Raises Refused and StoreAway."""
+        try:
+            about = self._registry.about(number)
+            duplicates = about.get("duplicates")
+            if not isinstance(duplicates, int) or duplicates < 1:
+                raise Refused("about", f"duplicates = {duplicates}: at least 1")
+            duplicate = self._membership.claim(duplicates)
+            weights = self._registry.fetch(number, f"duplicate/{duplicate}")
+            catalog = self._registry.fetch(number, "catalog")
+        except StoreAway:
+            raise
+        except StoreError as problem:
+            if self._registry.newest() - number >= KEPT:
+                return None
+            raise Refused("digest", str(problem)) from None
+        generation = Generation.of(number, duplicate, self._name, about, weights, catalog)
+        if current := self._shelf.current:
+            current.refuse_unlike(generation)
+        return generation

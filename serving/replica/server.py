@@ -1,0 +1,191 @@
+"""The gRPC server of a replica: `Replica.Rank` with raw bytes, health and reflection.
+
+A thread per call parses and checks queries, waits for the worker, and builds the answers; torch runs in the worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from concurrent import futures
+from typing import NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_reflection.v1alpha import reflection
+
+from protos.recommender_pb2 import DESCRIPTOR, Failure, RankRequest, RankResponse, RecommendRequest
+from serving.codec import Refusal, answer, bad, length, parse_query
+from serving.replica.metrics import Metrics
+from serving.replica.shelf import Shelf
+from serving.replica.work import Call, Job, Queue
+from simulator.errors import SettingError
+from simulator.recommender.ranking import slate
+
+log = logging.getLogger("replica.server")
+SERVICE = DESCRIPTOR.services_by_name["Replica"].full_name
+MOST_QUERIES = 1_024
+"""Queries per call."""
+THREADS, MOST_CALLS = 64, 256
+"""Calls at work at once, and in the house at once; beyond it gRPC answers RESOURCE_EXHAUSTED by itself."""
+
+
+class RankService:
+    """Answers `Rank`; called from many threads."""
+
+    def __init__(self, shelf: Shelf, queue: Queue, metrics: Metrics) -> None:
+        self._shelf, self._queue, self._metrics = shelf, queue, metrics
+        metrics.watch_queue(queue.__len__)
+
+    def rank(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
+        """The bytes of a RankResponse for those of a RankRequest."""
+        started, code = time.perf_counter(), grpc.StatusCode.OK
+        self._metrics.started.inc()
+        try:
+            return self._rank(raw, context)
+        except Refusal as refusal:
+            code = refusal.code
+            abort(context, refusal)
+        except Exception:
+            code = grpc.StatusCode.INTERNAL
+            log.exception("a call failed")
+            abort(context, Refusal(code, "the replica made a mistake; its log says which"))
+        finally:
+            self._metrics.handled("".join(word.title() for word in code.name.split("_")) if code.value[0] else "OK")
+            self._metrics.handling_seconds.observe(time.perf_counter() - started)
+
+    def _rank(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
+        request, now = parse_call(raw), time.monotonic()
+        self._shelf.find(None)  # refuses the call as a whole where nothing is published
+        call, left = Call(), context.time_remaining()
+        until = now + left if left is not None else math.inf
+        if not context.add_callback(call.cancel):
+            call.cancel()
+        timeouts = request.timeouts_ms or [0] * len(request.queries)
+        asked: list[tuple[RecommendRequest, Job] | Refusal] = []
+        for query, timeout in zip(request.queries, timeouts, strict=True):
+            deadline = min(until, now + timeout / 1_000) if timeout else until
+            try:
+                asked.append(self._job(parse_query(query), call, deadline))
+            except Refusal as refusal:
+                asked.append(refusal)
+        jobs = [each[1] for each in asked if not isinstance(each, Refusal)]
+        self._work(jobs, call, left)
+        return self._response(asked)
+
+    def _job(self, query: RecommendRequest, call: Call, deadline: float) -> tuple[RecommendRequest, Job]:
+        """What the worker needs to rank a query. Raises Refusal."""
+        generation = self._shelf.find(query.generation if query.HasField("generation") else None)
+        ranges, duplicate = generation.ranges, generation.duplicate
+        if query.HasField("duplicate") and query.duplicate != duplicate:
+            if query.duplicate >= ranges.duplicates:
+                raise bad("duplicate", query.duplicate, f"0 to {ranges.duplicates - 1}")
+            way_out = f"here is {duplicate}"
+            message = f"duplicate = {query.duplicate}: {way_out}"
+            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, message, "duplicate")
+        arm, user, rows = ranges.arm(query.arm), ranges.user(query.user), ranges.context_rows(query.context)
+        length(query.k)
+        items = ranges.candidates(query.candidates)
+        if not len(items):
+            items = generation.candidates[generation.segment[user]]
+        return query, Job(call, generation, arm, user, rows, items, deadline)
+
+    def _work(self, jobs: list[Job], call: Call, left: float | None) -> None:
+        """Have the jobs done. Raises Refusal where there is room for none, or the caller's deadline passes."""
+        if not jobs:
+            return
+        taken = self._queue.put(jobs)
+        full = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, f"queue = {self._queue.most} queries: full, try again later")
+        for job in jobs[taken:]:
+            job.refusal = full
+        self._metrics.shed.inc(len(jobs) - taken)
+        if not taken:
+            raise full
+        if not call.done.wait(left):
+            call.cancel()
+            raise Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed while the queries waited")
+
+    def _response(self, asked: list[tuple[RecommendRequest, Job] | Refusal]) -> bytes:
+        response = RankResponse()
+        for index, each in enumerate(asked):
+            refusal = each if isinstance(each, Refusal) else each[1].refusal
+            if isinstance(each, Refusal) or refusal is not None:
+                assert refusal is not None
+                self._count(refusal)
+                code = refusal.code.value[0]
+                response.failures.append(Failure(index=index, code=code, message=refusal.message))
+                response.answers.append(b"")
+                continue
+            query, job = each
+            best = slate(job.scores, job.candidates, length(query.k))
+            scored = (job.candidates, job.scores) if query.score_all else None
+            response.answers.append(answer(query.query_id, best, job.generation.who[job.arm], scored))
+            self._metrics.queries.labels(job.generation.ranges.arms[job.arm]).inc()
+        return response.SerializeToString()
+
+    def _count(self, refusal: Refusal) -> None:
+        if refusal.code is grpc.StatusCode.INVALID_ARGUMENT:
+            self._metrics.bad_queries.labels(refusal.field).inc()
+
+
+def parse_call(raw: bytes) -> RankRequest:
+    """A call from its bytes. Raises Refusal."""
+    try:
+        request = RankRequest.FromString(raw)
+    except DecodeError:
+        raise bad("request", f"{len(raw)} bytes", "the bytes of a flicker.v1.RankRequest") from None
+    queries, timeouts = len(request.queries), len(request.timeouts_ms)
+    if not 1 <= queries <= MOST_QUERIES:
+        raise bad("queries", f"{queries} queries", f"1 to {MOST_QUERIES:,}")
+    if timeouts not in (0, queries):
+        raise bad("timeouts_ms", f"{timeouts} values", f"as many as queries ({queries}), or none")
+    return request
+
+
+def abort(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
+    """End a call with an error status."""
+    context.abort(refusal.code, refusal.message)
+    raise AssertionError("abort raises")
+
+
+class Server:
+    """Listens, and says whether it is healthy."""
+
+    def __init__(self, service: RankService, host: str, port: int) -> None:
+        """Raises SettingError where the address cannot be had."""
+        options = [("grpc.so_reuseport", 0)]  # two replicas on one port are a mistake, not a balance
+        pool = futures.ThreadPoolExecutor(THREADS, thread_name_prefix="call")
+        self._server = grpc.server(pool, options=options, maximum_concurrent_rpcs=MOST_CALLS)
+        rank = grpc.unary_unary_rpc_method_handler(service.rank)  # no serialisers: bytes in, bytes out
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Rank": rank}),))
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        self.serving(False)
+        try:
+            self.port = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError:
+            raise SettingError("port", f"{host}:{port}", "name a free port of this machine, or 0 for any") from None
+        self.address = f"{host}:{self.port}"
+
+    def serving(self, ready: bool) -> None:
+        """Answer health checks so from now on."""
+        status = HealthCheckResponse.SERVING if ready else HealthCheckResponse.NOT_SERVING
+        for name in ("", SERVICE):
+            self._health.set(name, status)
+
+    def start(self) -> None:
+        """Take calls."""
+        self._server.start()
+
+    def retire(self) -> None:
+        """Answer still, but ask not to be sent any more."""
+        self._health.enter_graceful_shutdown()
+
+    def stop(self, grace: float) -> None:
+        """Take no more calls; returns when those at work are done, after `grace` seconds at the latest."""
+        self._server.stop(grace).wait()

@@ -1,0 +1,175 @@
+"""Ranking by one thread that drains what is pending: queries that come while it computes are ranked together.
+
+There is no timer: a lone query is ranked at once. How a matrix product rounds depends on its number of rows, so what
+shares a pass with a query could swap near-equal items of its slate. Hence the padding: with at least two queries per
+pass, and candidates padded to a multiple of 32, at least 64, every score is the same to the last bit whoever shares
+the pass (held by a test).
+
+Shapes: Q queries of a pass, N candidates, P = N padded, C context slots.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from grpc import StatusCode
+
+from serving.codec import Refusal
+from serving.replica.generation import Generation
+from serving.replica.metrics import Metrics
+from simulator.types import Floats, Ints
+
+log = logging.getLogger("replica.work")
+ROWS_PER_PASS = 2_048
+"""Query-candidate pairs scored at once: what a pass touches stays in the cache."""
+MOST_PER_DRAIN = 64
+"""Queries taken from the queue at once; those behind them are not kept waiting by other arms for long."""
+ALIGNED, LEAST = 32, 64
+"""Candidates of a pass: a multiple of the first, at least the second."""
+
+
+class Call:
+    """One call and how many of its queries are still to be ranked; ended once by the worker, perhaps by its caller."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.done = threading.Event()
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """The caller no longer waits: drop what is not ranked yet."""
+        self.cancelled = True
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One checked query: what to rank, with what, until when, and what came of it."""
+
+    call: Call
+    generation: Generation
+    arm: int
+    user: int
+    context: tuple[int, ...]
+    candidates: Ints
+    deadline: float
+    """time.monotonic() at which nobody waits for it any more."""
+    scores: Floats = field(init=False)
+    """[N] once ranked."""
+    refusal: Refusal | None = None
+
+    @property
+    def padded(self) -> int:
+        """Candidates with padding."""
+        return max(LEAST, -(-len(self.candidates) // ALIGNED) * ALIGNED)
+
+
+class Queue:
+    """Queries that wait, at most `most` of them."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._jobs: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def put(self, jobs: list[Job]) -> int:
+        """Take as many of a call's queries as there is room for, the first ones; returns how many."""
+        with self._changed:
+            taken = jobs[: max(0, self.most - len(self._jobs))] if not self._closed else []
+            for job in taken:
+                job.call.left += 1
+            self._jobs.extend(taken)
+            self._changed.notify()
+        return len(taken)
+
+    def take(self) -> list[Job]:
+        """What is pending, as soon as there is something; empty when the queue is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closed)
+            return [self._jobs.popleft() for _ in range(min(len(self._jobs), MOST_PER_DRAIN))]
+
+    def close(self) -> None:
+        """Take no more; what is there will be ranked."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class Worker:
+    """The thread that ranks."""
+
+    def __init__(self, queue: Queue, metrics: Metrics) -> None:
+        self._queue, self._metrics = queue, metrics
+
+    def run(self) -> None:
+        """Rank until the queue is closed and empty."""
+        torch.set_num_threads(1)
+        while jobs := self._queue.take():
+            for batch in passes(jobs):
+                self._rank(self._unexpired(batch))
+
+    def _rank(self, jobs: list[Job]) -> None:
+        started = time.perf_counter()
+        try:
+            if jobs:
+                score(jobs)
+        except Exception:  # a mistake of ours must not end the thread that all queries wait for
+            log.exception("ranking failed")
+            for job in jobs:
+                job.refusal = Refusal(StatusCode.INTERNAL, "ranking failed; the replica's log says why")
+        self._metrics.ranked(len(jobs), time.perf_counter() - started)
+        for job in jobs:
+            finish(job)
+
+    def _unexpired(self, jobs: list[Job]) -> list[Job]:
+        now, left = time.monotonic(), []
+        for job in jobs:
+            if job.deadline > now and not job.call.cancelled:
+                left.append(job)
+                continue
+            job.refusal = Refusal(StatusCode.DEADLINE_EXCEEDED, "the deadline passed while the query waited")
+            self._metrics.expired.inc()
+            finish(job)
+        return left
+
+
+def finish(job: Job) -> None:
+    """Tell a call that one of its queries is done with. Only the worker does, so it needs no lock."""
+    job.call.left -= 1
+    if not job.call.left:
+        job.call.done.set()
+
+
+def passes(jobs: list[Job]) -> Iterator[list[Job]]:
+    """Queries that one product can rank: of one generation and arm, with equally many candidates after padding."""
+    groups: dict[tuple[int, int, int], list[Job]] = {}
+    for job in jobs:
+        groups.setdefault((id(job.generation), job.arm, job.padded), []).append(job)
+    for (_, _, padded), group in groups.items():
+        size = max(1, ROWS_PER_PASS // padded)
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
+
+
+def score(jobs: list[Job]) -> None:
+    """Rank the queries of one pass: fill in their scores."""
+    count, padded = max(2, len(jobs)), jobs[0].padded
+    users = np.zeros(count, np.int64)
+    context = np.empty((count, len(jobs[0].context)), np.int32)
+    items = np.zeros((count, padded), np.int64)
+    for row, job in enumerate(jobs):
+        users[row], context[row], items[row, : len(job.candidates)] = job.user, job.context, job.candidates
+    context[len(jobs) :] = context[0]
+    scores = jobs[0].generation.ranker.scores(jobs[0].arm, users, context, items)
+    for row, job in enumerate(jobs):
+        job.scores = scores[row, : len(job.candidates)]

@@ -65,9 +65,8 @@ class Trainer:
         chunk = self.learner.chunk_events
         self.generation_events = 2 * chunk if generation_events is None else generation_events
         whole = self.generation_events > 0 and self.generation_events % chunk == 0
-        require(
-            whole, "generation_events", self.generation_events, f"a multiple of {chunk}, the events of a shuffle window"
-        )
+        way_out = f"a multiple of {chunk}, the events of a shuffle window"
+        require(whole, "generation_events", self.generation_events, way_out)
         most = store.capacity() // 2  # or the log would be full before a generation is complete, and stay so
         require(self.generation_events <= most, "generation_events", self.generation_events, f"at most {most}")
         self.reader = Reader(store, GROUP, chunk)

@@ -12,6 +12,7 @@ import torch
 from simulator.store.memory import MemoryStore
 from simulator.store.protocol import Store
 from tests.trainer.small_trainer import announced, finish, published, same_tensors, saved
+from trainer import loop
 
 
 @dataclass
@@ -31,6 +32,12 @@ class Reference:
         assert learned == {name: self.state[name] for name in learned}
         assert published(store) == self.parts
         assert announced(store) == self.abouts
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainers look at the stop flag more often: dozens of them are stopped here."""
+    monkeypatch.setattr(loop, "WAIT", 0.02)
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from simulator.process import run
 from simulator.store.redis import RedisStore
 from simulator.store.server import StoreServer, free_port, start_server
 from tests.trainer.conftest import Reference
 from tests.trainer.small_trainer import ARGUMENTS, CHUNK, EVENTS, GENERATIONS, PATIENCE, finish, running, saved
-from trainer.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 MOMENTS = {
@@ -128,35 +126,3 @@ def test_a_server_that_is_stopped_for_a_while(reference: Reference, tmp_path: Pa
     finally:
         store.close()
         server.stop()
-
-
-@pytest.mark.parametrize(
-    ("flags", "complaint"),
-    [
-        ("", "store = nothing: name one with --store, or in FLICKER_REDIS_URL"),
-        ("--store nowhere", "store = nowhere: a URL such as redis://127.0.0.1:6379/0, or memory://"),
-        ("--store memory:// --rate 0", "rate = 0.0: more than 0"),
-        ("--store memory:// --rate 1 --for 2", "--rate, --for and --speed: each sets the world's pace"),
-        ("--store memory:// --arms zelu", "activation = zelu: one of "),
-        ("--store memory:// --fleets 3", "--fleets, 3"),
-        ("--store memory:// --generation-events 100", "generation_events = 100: a multiple of 8192"),
-        ("--store memory:// --metrics-port 70000", "metrics_port = 70000: from 0 to 65535"),
-        ("--store memory:// --state /dev/null/x", "state = /dev/null/x: Not a directory"),
-        ("--store memory:// --data /nowhere", "/nowhere: no such file or folder"),
-    ],
-)
-def test_bad_settings_are_one_line(
-    flags: str, complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    monkeypatch.setattr(sys, "argv", ["trainer", *flags.split()])
-    monkeypatch.delenv("FLICKER_REDIS_URL", raising=False)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            run("trainer", main)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    assert ended.value.code == 2
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and said[0].startswith("trainer: ") and complaint in said[0]

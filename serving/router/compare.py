@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from grpc import StatusCode
 
@@ -33,15 +33,11 @@ def compare_all(request: CompareRequest, router: Router, deadline: float) -> Com
         raise bad("query.duplicate", query.duplicate, "not to be set: name them in `duplicates`")
     routed = router.decide(query, query.SerializeToString())
     asked = holders(request.duplicates, router, refresh)
-    generation = routed.generation
-    if generation is None:
-        generation = max(min(replica.member.generation for replica in asked.values()), 0)
-    if refresh and generation == 0:
-        raise Refusal(
-            StatusCode.FAILED_PRECONDITION, "generation = 0: it has none before it: wait for the first refresh"
-        )
-    generations = (generation - 1, generation) if refresh else (generation,)
-    calls = [ask(replica, routed.query, n, wanted, deadline) for n, replica in asked.items() for wanted in generations]
+    calls = [
+        ask(replica, routed.query, number, generation, deadline)
+        for number, replica in asked.items()
+        for generation in generations(routed.generation, replica, asked.values(), refresh)
+    ]
     answers = [RecommendResponse.FromString(call.result()) for call in calls]
     pairs = (
         [(n, n + 1) for n in range(0, len(answers), 2)] if refresh else itertools.combinations(range(len(answers)), 2)
@@ -57,6 +53,17 @@ def compare_all(request: CompareRequest, router: Router, deadline: float) -> Com
     return response
 
 
+def generations(pinned: int | None, replica: Replica, asked: Iterable[Replica], refresh: bool) -> tuple[int, ...]:
+    """What one replica is asked at: the newest that all have, or its own last two. Raises Refusal."""
+    if not refresh:
+        return (min(max(each.member.generation, 0) for each in asked) if pinned is None else pinned,)
+    newest = replica.member.generation if pinned is None else pinned
+    if newest < 1:
+        message = f"generation = {newest}: there is none before it; wait for the next refresh"
+        raise Refusal(StatusCode.FAILED_PRECONDITION, message)
+    return newest - 1, newest
+
+
 def holders(wanted: Sequence[int], router: Router, refresh: bool) -> dict[int, Replica]:
     """A healthy replica for each duplicate, ascending; all duplicates where none is named. Raises Refusal."""
     duplicates = router.generation().ranges.duplicates
@@ -66,7 +73,7 @@ def holders(wanted: Sequence[int], router: Router, refresh: bool) -> dict[int, R
     held = sorted({replica.member.duplicate for replica in router.pool.able(None, None)})
     least = 1 if refresh else 2
     if 0 < len(wanted) < least:
-        raise bad("duplicates", f"{len(wanted)} duplicate", "at least 2 for CAUSE_DUPLICATE, or none for all")
+        raise bad("duplicates", list(wanted), "at least 2 for CAUSE_DUPLICATE, or none for all")
     chosen = {number: router.pool.able(number, None)[0] for number in sorted(wanted or held)}
     if len(chosen) < least:
         message = f"healthy replicas hold duplicate {held[0]} only: start another replica, or ask with CAUSE_REFRESH"

@@ -38,7 +38,7 @@ def events_of(request: FeedbackRequest, published: Published) -> Batch:
     """
     ranges, n = published.ranges, len(request.shown)
     if not 1 <= n <= MOST_ITEMS:
-        raise bad("shown", f"{n} items", f"1 to {MOST_ITEMS:,} items")
+        raise bad("shown", n, f"1 to {MOST_ITEMS:,} items")
     if not (math.isfinite(request.time) and request.time >= 0):
         raise bad("time", request.time, "seconds, a finite number, 0 or more")
     item = np.array([shown.item for shown in request.shown], np.int64)

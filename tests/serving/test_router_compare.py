@@ -1,0 +1,82 @@
+"""Compare: one query asked of several models at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from protos.recommender_pb2 import CAUSE_REFRESH, CompareRequest, RecommendRequest
+from simulator.measures.differences import split_pd
+from simulator.store.memory import MemoryStore
+from tests.serving.fake_replica import FakeReplica, publish, retrieved, scores
+from tests.serving.router_under_test import Asked, healthy, refusal, running
+
+QUERY = RecommendRequest(query_id=3, user=4, arm="relu", k=6)
+
+
+@pytest.fixture(scope="module")
+def asked() -> Iterator[Asked]:
+    """Three duplicates, one of them a generation ahead."""
+    store = MemoryStore(10_000)
+    publish(store, 3)
+    replicas = [FakeReplica(name, number, generation=2 + (number == 1)) for number, name in enumerate("abc")]
+    for replica in replicas:
+        replica.say(True)
+        replica.announce(store)
+    with running(store) as router:
+        healthy(router, 3)
+        yield router
+    for replica in replicas:
+        replica.stop()
+
+
+def test_all_duplicates_answer_at_one_generation(asked: Asked) -> None:
+    response = asked.stub.Compare(CompareRequest(query=QUERY))
+    assert [(a.answered_by.duplicate, a.answered_by.generation) for a in response.answers] == [(0, 2), (1, 2), (2, 2)]
+    assert [(c.first, c.second) for c in response.comparisons] == [(0, 1), (0, 2), (1, 2)]
+    items = retrieved(4, 2)
+    split = split_pd(scores("relu", 0, 2, 4, items), scores("relu", 1, 2, 4, items))
+    first = response.comparisons[0]
+    assert first.prediction_difference == pytest.approx(split.total.mean())
+    assert first.prediction_difference_ranking == pytest.approx(split.ranking.mean())
+    one, two = ([item.item for item in answer.slate] for answer in response.answers[:2])
+    assert first.slot == np.mean([a != b for a, b in zip(one, two, strict=True)])
+    assert first.common_candidates == 20 and not response.answers[0].HasField("scored")
+
+
+def test_chosen_duplicates_answer_with_scores(asked: Asked) -> None:
+    query = RecommendRequest(user=4, arm="relu", generation=2, score_all=True, candidates=[5, 9, 2])
+    response = asked.stub.Compare(CompareRequest(query=query, duplicates=[2, 0]))
+    assert [a.answered_by.duplicate for a in response.answers] == [0, 2]
+    assert list(response.answers[0].scored.items) == [5, 9, 2] and response.query_id > 0
+
+
+def test_a_refresh_is_compared_on_the_replica_that_holds_both(asked: Asked) -> None:
+    response = asked.stub.Compare(CompareRequest(query=QUERY, cause=CAUSE_REFRESH))
+    found = [(a.answered_by.duplicate, a.answered_by.generation) for a in response.answers]
+    assert found == [(0, 1), (0, 2), (1, 2), (1, 3), (2, 1), (2, 2)]
+    assert [(c.first, c.second) for c in response.comparisons] == [(0, 1), (2, 3), (4, 5)]
+    assert response.comparisons[0].common_candidates == 18  # a refresh changed two
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (CompareRequest(query=RecommendRequest(duplicate=1)), "query.duplicate = 1"),
+        (CompareRequest(duplicates=[3, 0]), "duplicates = 3: distinct, each from 0 to 2"),
+        (CompareRequest(duplicates=[1, 1]), "duplicates = 1: distinct"),
+        (CompareRequest(duplicates=[1]), "duplicates = [1]: at least 2"),
+        (CompareRequest(cause=7), "cause = 7: one of"),  # type: ignore[arg-type]
+        (CompareRequest(query=RecommendRequest(arm="x")), "arm = 'x'"),
+    ],
+)
+def test_bad_requests_are_told_why(asked: Asked, request_: CompareRequest, message: str) -> None:
+    code, details = refusal(lambda: asked.stub.Compare(request_))
+    assert code.name == "INVALID_ARGUMENT" and details.startswith(message)
+
+
+def test_a_generation_that_is_gone_is_told(asked: Asked) -> None:
+    request = CompareRequest(query=RecommendRequest(generation=9))
+    assert refusal(lambda: asked.stub.Compare(request))[0].name == "FAILED_PRECONDITION"

@@ -1,6 +1,6 @@
-# `make run` and `make test` are all there is to it: each sets up .venv first when it is missing or out of date.
+# `make up` and `make test` are all there is to it: each sets up .venv first when it is missing or out of date.
 #
-#   ARGS="..."       flags for run, test and bench:  make run ARGS="--preset smoke --out results/smoke"
+#   ARGS="..."       flags for up, run, test and bench:  make run ARGS="--preset smoke --out results/smoke"
 #   PYTHON=...       the interpreter that .venv is made from; by default the first of 3.11 to 3.14 on PATH
 #   PIP_ARGS="..."   more flags for pip: on Linux, `--extra-index-url URL` of an index of CPU-only torch wheels spares
 #                    the CUDA libraries (gigabytes) that torch brings otherwise
@@ -15,7 +15,7 @@ ARGS =
 run-python = $(VENV)/bin/python
 ready = $(VENV)/.ready
 
-.PHONY: help setup run test check protos bench clean
+.PHONY: help setup up run test check protos bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -23,7 +23,10 @@ help: ## show this list
 setup: $(ready) ## make the virtual environment, as pinned in constraints.txt
 	@echo "$(VENV) is ready"
 
-run: $(ready) ## run the default experiment and say where its report is
+up: $(ready) ## run the live system, watch results flicker; Ctrl-C ends it (ARGS="--data LOG --for 180")
+	@$(run-python) -m simulator up $(ARGS)
+
+run: $(ready) ## run the default experiment in one process and say where its report is
 	@$(run-python) -m simulator run $(ARGS)
 
 test: $(ready) ## run the tests

@@ -1,4 +1,4 @@
-"""`python -m serving replica ...` and `python -m serving router ...`."""
+"""`python -m serving replica ...`, `python -m serving router ...`, `python -m serving query ...`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import sys
 from simulator.errors import SettingError
 from simulator.process import run
 
-USAGE = """usage: python -m serving replica|router ...
+USAGE = """usage: python -m serving replica|router|query ...
 
   replica   serves one duplicate of every arm; see python -m serving replica --help
   router    sends queries to random replicas; see python -m serving router --help
+  query     asks a running system; the same as `flicker query`
 """
 
 
@@ -27,8 +28,12 @@ def main(arguments: list[str]) -> None:
         from serving.router.main import main as router
 
         router(rest)
+    elif which == "query":
+        from serving.query import main as query
+
+        query(rest)
     else:
-        raise SettingError("process", which, "replica or router")
+        raise SettingError("process", which, "replica, router or query")
 
 
 if __name__ == "__main__":

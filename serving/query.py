@@ -22,6 +22,7 @@ from protos.recommender_pb2 import (
 from protos.recommender_pb2_grpc import RecommenderStub
 from simulator.config import require
 from simulator.errors import FlickerError
+from simulator.flags import parse_flags
 from simulator.process import from_environment
 from simulator.terminal import open_console
 
@@ -82,11 +83,11 @@ def ask(flags: QueryFlags) -> tuple[list[RecommendResponse], CompareResponse | N
 
 def side_by_side(answers: list[RecommendResponse]) -> Table:
     """One column per answer; an item that the first answer has not in this place is marked."""
-    table = Table(box=SIMPLE_HEAD, caption="bold: another item than the first answer has in this place")
+    table = Table(box=SIMPLE_HEAD, caption="* another item than the first answer has in this place")
     table.add_column("", justify="right")
     for answer in answers:
         who = answer.answered_by
-        heading = f"{who.arm}\nduplicate {who.duplicate}, generation {who.generation}\n{who.replica}"
+        heading = f"{who.arm}\nduplicate {who.duplicate}\ngeneration {who.generation}\n{who.replica}"
         table.add_column(heading, justify="right", no_wrap=True)
     for place in range(max(len(answer.slate) for answer in answers)):
         cells = []
@@ -97,7 +98,7 @@ def side_by_side(answers: list[RecommendResponse]) -> Table:
             item, first = answer.slate[place], answers[0].slate
             moved = place >= len(first) or first[place].item != item.item
             text = f"{item.item}  {item.score:+.3f}"
-            cells.append(f"[bold red]{text}[/]" if moved else text)
+            cells.append(f"[bold red]* {text}[/]" if moved else text)
         table.add_row(str(place + 1), *cells)
     return table
 
@@ -120,7 +121,7 @@ def differences(compared: CompareResponse) -> Table:
 
 def main(arguments: list[str]) -> None:
     """Ask and print. Raises FlickerError in one line where there is no answer."""
-    flags = tyro.cli(QueryFlags, prog="flicker query", args=arguments)
+    flags = parse_flags(QueryFlags, "flicker query", arguments)
     answers, compared = ask(flags)
     console = open_console()
     if not answers:

@@ -74,6 +74,7 @@ class RunFlags:
 
 
 AnyFlags = TypeVar("AnyFlags", bound=RunFlags)
+Flags = TypeVar("Flags")
 
 
 def parse_run(arguments: list[str]) -> RunFlags:
@@ -87,9 +88,16 @@ def parse(kind: type[AnyFlags], program: str, arguments: list[str]) -> AnyFlags:
     peek.add_argument("--preset", nargs="?")  # one without a value is complained of below
     preset = peek.parse_known_args(arguments)[0].preset
     default = kind.of(preset if preset in PRESETS else kind.preset)
+    return parse_flags(kind, program, arguments, default)
+
+
+def parse_flags(kind: type[Flags], program: str, arguments: list[str], default: Flags | None = None) -> Flags:
+    """Flags of any dataclass, help from its docstrings. Ends and raises as `parse` does."""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
+            if default is None:
+                return tyro.cli(kind, prog=program, args=arguments)
             return tyro.cli(kind, prog=program, args=arguments, default=default)
     except SystemExit as ended:
         if not ended.code:

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ("help", "setup", "run", "test", "check", "protos", "bench", "clean")
+TARGETS = ("help", "setup", "up", "run", "test", "check", "protos", "bench", "clean")
 
 # Home folders of one machine and hosts of package registries, spelt so that this file does not hold them.
 HOMES = ["/".join(("", folder, "")) for folder in ("root", "work", "Users")]

@@ -46,6 +46,18 @@ def as_logged(speed: float) -> Pace:
     return seconds
 
 
+def head_start(events: int, pace: Pace) -> Pace:
+    """The first so many events at once, the others at their pace: the first generation need not wait for them."""
+    left = events
+
+    def seconds(batch: Batch) -> float:
+        nonlocal left
+        at_once, left = left > 0, left - len(batch)
+        return 0.0 if at_once else pace(batch)
+
+    return seconds
+
+
 class Feeder:
     """A thread that feeds one world into one log."""
 

@@ -13,7 +13,7 @@ from simulator.errors import FlickerError
 from simulator.flags import Comparison, Flat, Hidden, RunFlags, values
 from simulator.process import from_environment, whole_number
 from simulator.types import World
-from trainer.feeder import Pace, as_logged, steady
+from trainer.feeder import Pace, as_logged, head_start, steady
 
 RATE = 2_000.0
 """Events per second that are fed where no flag says otherwise."""
@@ -62,7 +62,11 @@ class TrainerFlags(RunFlags):
     speed: Annotated[float | None, tyro.conf.arg(name="speed")] = None
     """Instead of --rate: so many times as fast as the times of its events say, more than 0."""
 
+    head_start: int = 0
+    """Events of the world that are fed at once when the trainer starts, so that the first generation comes soon."""
+
     def __post_init__(self) -> None:
+        require(self.head_start >= 0, "head_start", self.head_start, "0 events or more")
         for name, value in (("rate", self.rate), ("for", self.for_), ("speed", self.speed)):
             require(value is None or 0 < value < float("inf"), name, value, "more than 0")
         require(0 <= self.metrics_port < 65_536, "metrics_port", self.metrics_port, "from 0 to 65535")
@@ -80,6 +84,6 @@ class TrainerFlags(RunFlags):
     def pace(self, world: World) -> tuple[Pace, int]:
         """How fast the world comes, and how many of its events go into one entry of the log."""
         if self.speed is not None:
-            return as_logged(self.speed), AS_LOGGED_ENTRY
+            return head_start(self.head_start, as_logged(self.speed)), AS_LOGGED_ENTRY
         rate = self.rate or (world.events / self.for_ if self.for_ is not None else RATE)
-        return steady(rate), max(1, min(ENTRY_MOST, round(rate * STEADY_ENTRY)))
+        return head_start(self.head_start, steady(rate)), max(1, min(ENTRY_MOST, round(rate * STEADY_ENTRY)))

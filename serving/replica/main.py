@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import torch
 from prometheus_client import CollectorRegistry
 
-from serving.flags import parse
 from serving.replica.membership import Membership
 from serving.replica.metrics import Metrics
 from serving.replica.refresh import Refresher
@@ -22,6 +21,7 @@ from serving.replica.shelf import Shelf
 from serving.replica.work import Queue, Worker
 from simulator.config import require
 from simulator.errors import SettingError
+from simulator.flags import parse_flags
 from simulator.process import configure_logging, from_environment, serve_metrics, stop_on_signals, whole_number
 from simulator.store.open import open_store
 from simulator.store.protocol import Store, StoreError
@@ -106,7 +106,7 @@ class Replica:
 
 def main(arguments: list[str]) -> None:
     """Serve until a signal comes. Raises FlickerError for what the user can mend."""
-    flags = parse(ReplicaFlags, "python -m serving replica", arguments)
+    flags = parse_flags(ReplicaFlags, "python -m serving replica", arguments)
     if not flags.store:
         raise SettingError("store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
     configure_logging()

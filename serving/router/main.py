@@ -10,7 +10,6 @@ from typing import IO
 
 from prometheus_client import CollectorRegistry
 
-from serving.flags import parse
 from serving.router.feedback import FeedbackBuffer
 from serving.router.flags import RouterFlags
 from serving.router.metrics import GrpcMetrics, RouterMetrics, ShadowMetrics
@@ -21,6 +20,7 @@ from serving.router.router import Router
 from serving.router.server import Methods, Server
 from serving.shadow import Comparing, NoShadow, Shadow
 from simulator.errors import SettingError
+from simulator.flags import parse_flags
 from simulator.process import configure_logging, serve_metrics, stop_on_signals
 from simulator.store.open import open_store
 from simulator.store.protocol import Store
@@ -91,7 +91,7 @@ def open_lines(flags: RouterFlags) -> IO[str] | None:
 
 def main(arguments: list[str]) -> None:
     """Start, serve until a signal comes, end in order. Raises FlickerError for what the user can mend."""
-    flags = parse(RouterFlags, "python -m serving router", arguments)
+    flags = parse_flags(RouterFlags, "python -m serving router", arguments)
     if not flags.store:
         raise SettingError("store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
     configure_logging()

@@ -44,7 +44,7 @@ class UpFlags(RunFlags):
     shadow: float = 0.1
     """Share of queries that the router compares off the user's path, 0 to 1."""
     refresh_events: int | None = None
-    """Events per generation, a whole number of shuffle windows (one by default, so that the first comes soon)."""
+    """Events per generation, a whole number of shuffle windows (two by default)."""
     port: int = 0
     """Port of the router on this machine, 0 for a free one, which is shown."""
 

@@ -42,7 +42,8 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     wiring = ["--store", store, "--run", RUN]
     pace = ["--for", str(flags.for_)] if flags.data is not None and flags.for_ is not None else []
     window = flags.compare.model.batch * (flags.compare.noise.window or 16)
-    generation = ["--generation-events", str(flags.refresh_events or window)]
+    size = flags.refresh_events or 2 * window
+    generation = ["--generation-events", str(size), "--head-start", str(size)]
     commands = {
         "trainer": ["-m", "trainer", *wiring, "--state", str(out / "trainer"), *pace, *generation]
         + flags.learning_arguments(),

@@ -2,9 +2,11 @@
 
     {"schema": 1, "flicker": VERSION, "command": ..., "seconds": x, "peak_memory_bytes": n,
      "arms": {LABEL: {"pd": I, "pd_ranking": I, "swaps": {"slot": I, ...}, "refresh_swaps": {...}, "comparisons": n,
-                      "log_loss": I, "auc": I, "user_visible_swap_ratio": x or null}},
+                      "log_loss": I, "auc": I, "user_visible_swap_ratio": x, "user_visible_slot_ratio": x}},
      "serving": {"requests", "failures", "p50", "p99", "refreshes", "first_answer", "first_gauge"}}   times in seconds
 
+user_visible_swap_ratio: of the queries that users asked again moments later, the share whose slate changed in any slot,
+for whatever cause; user_visible_slot_ratio: the share of their slots that changed. null where nobody asked twice.
 Ratios are sums of counters over the whole run, never means of ratios. I = {"mean", "low", "high"}: a bootstrap over
 blocks of some seconds, given this run's one fleet. log_loss and auc are progressive, of the last generation.
 """
@@ -71,7 +73,8 @@ def _arm(watch: Watch, load: dict[str, Any], arm: str) -> dict[str, Any]:
         value = watch.trainer.value(f"flicker_progressive_{measure}", arm=arm)
         found[measure] = None if math.isnan(value) else Interval(value, value, value).as_dict()
     seen = load.get("user_visible_swap_ratio", {}).get(arm, {})
-    found["user_visible_swap_ratio"] = seen.get("ratio") if isinstance(seen, dict) else seen
+    found["user_visible_swap_ratio"] = seen.get("ratio")
+    found["user_visible_slot_ratio"] = seen.get("slot_ratio")
     return found
 
 

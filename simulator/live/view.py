@@ -17,7 +17,7 @@ BARS = "▁▂▃▄▅▆▇█"
 DASH = "–"
 HEADINGS = (
     *("arm", "pair swaps, duplicate", "", "top-1", "slot", "pair swaps, refresh"),
-    *("PD", "log loss", "AUC", "users see"),
+    *("PD", "log loss", "AUC", "asked twice: slots", "any"),
 )
 
 
@@ -75,8 +75,15 @@ def _row(watch: Watch, arm: str) -> Iterable[str]:
         _shown(watch.router.value("flicker_prediction_difference", arm=arm, cause="duplicate")),
         _shown(watch.trainer.value("flicker_progressive_log_loss", arm=arm), 4),
         _shown(watch.trainer.value("flicker_progressive_auc", arm=arm), 4),
+        _shown(_share(watch, "changed_slots", "slots", arm)),
         _shown(watch.load.value("flicker_user_visible_swap_ratio", arm=arm)),
     )
+
+
+def _share(watch: Watch, part: str, whole: str, arm: str) -> float:
+    """Share of what users saw on asking twice, over the whole run."""
+    over, under = (watch.load.total(f"flicker_user_{name}_total", arm=arm) for name in (part, whole))
+    return over / under if under else math.nan
 
 
 def sparkline(values: Iterable[float]) -> str:

@@ -66,7 +66,7 @@ def generations(pinned: int | None, replica: Replica, asked: Iterable[Replica], 
 
 def holders(wanted: Sequence[int], router: Router, refresh: bool) -> dict[int, Replica]:
     """A healthy replica for each duplicate, ascending; all duplicates where none is named. Raises Refusal."""
-    duplicates = router.generation().ranges.duplicates
+    duplicates = router.published().ranges.duplicates
     for number in wanted:
         if number >= duplicates or list(wanted).count(number) > 1:
             raise bad("duplicates", number, f"distinct, each from 0 to {duplicates - 1}")

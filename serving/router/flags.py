@@ -1,4 +1,4 @@
-"""The router's flags; each has an environment variable."""
+"""The router's flags; what says where things are has an environment variable too."""
 
 from __future__ import annotations
 

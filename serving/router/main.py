@@ -43,7 +43,7 @@ class RunningRouter:
             flags.seed,
             make_policy(flags.policy, flags.seed),
             self._pool,
-            lambda: self._watch.published,
+            self._watch.current,
             self._metrics,
             flags.in_flight,
         )

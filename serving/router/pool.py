@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import grpc
 
@@ -110,7 +110,7 @@ class Pool:
             healthy = keep or healthy
         return healthy
 
-    def states(self, arms: list[str]) -> list[ReplicaState]:
+    def states(self, arms: Sequence[str]) -> list[ReplicaState]:
         """What is known of each, by name."""
         return [
             ReplicaState(

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import safetensors.numpy
+from grpc import StatusCode
 
-from serving.codec import Ranges, schema_of
+from serving.codec import Ranges, Refusal, schema_of
 from serving.router.metrics import RouterMetrics
 from serving.router.pool import Pool
 from simulator.store.protocol import Store, StoreAway, StoreError
@@ -63,6 +64,13 @@ class Watch:
             for name, action in (("watch the store", self._look), ("check replicas", pool.check))
         ]
 
+    def current(self) -> Published:
+        """What is published. Raises Refusal where nothing is known to be."""
+        if self.published is None:
+            why = "the trainer has not cut its first generation" if self.store_up else "the store is away"
+            raise Refusal(StatusCode.UNAVAILABLE, f"nothing is published yet: {why}; try again later")
+        return self.published
+
     def start(self) -> None:
         """Begin to look."""
         for thread in self._threads:
@@ -75,7 +83,10 @@ class Watch:
 
     def _loop(self, action: Callable[[], None]) -> None:
         while not self._stop.is_set():
-            action()
+            try:
+                action()
+            except Exception:  # queries are answered as long as anybody can; the next look may succeed
+                log.exception("a look at the system failed")
             self._stop.wait(EVERY)
 
     def _look(self) -> None:

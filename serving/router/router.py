@@ -57,30 +57,17 @@ class Router:
         seed: int,
         policy: Policy,
         pool: Pool,
-        published: Callable[[], Published | None],
+        published: Callable[[], Published],
         metrics: RouterMetrics,
         most_in_flight: int,
     ) -> None:
-        """`published`: the newest generation; `most_in_flight`: queries beyond it are refused at once."""
-        self.seed, self.pool, self.metrics = seed, pool, metrics
-        self._policy, self._published, self._most = policy, published, most_in_flight
+        """`published`: the newest generation, or raises Refusal; `most_in_flight`: queries beyond it are refused at once."""
+        self.seed, self.pool, self.published, self.metrics = seed, pool, published, metrics
+        self._policy, self._most = policy, most_in_flight
         self._numbers = itertools.count(secrets.randbits(62) | 1)  # of queries that came without one
         self._lock = threading.Lock()
         self._in_flight = 0
         metrics.in_flight.set_function(lambda: self._in_flight)
-
-    def generation(self) -> Published:
-        """What is published. Raises Refusal where nothing is."""
-        published = self._published()
-        if published is None:
-            message = "nothing is published yet: the trainer has not cut its first generation; try again later"
-            raise Refusal(StatusCode.UNAVAILABLE, message)
-        return published
-
-    def arms(self) -> tuple[str, ...]:
-        """The designs that are served; none while nothing is published."""
-        published = self._published()
-        return published.ranges.arms if published else ()
 
     def route(self, raw: bytes) -> Routed:
         """Read what routing needs, decide what was left open. Raises Refusal."""
@@ -90,7 +77,7 @@ class Router:
 
     def decide(self, request: RecommendRequest, raw: bytes) -> Routed:
         """As `route`, for a query that was parsed already."""
-        ranges = self.generation().ranges
+        ranges = self.published().ranges
         query_id, arm = request.query_id, request.arm
         if arm:
             ranges.arm(arm)

@@ -50,7 +50,7 @@ class Methods:
 
     def feedback(self, raw: bytes, deadline: float) -> bytes:
         """Recommender.Feedback."""
-        request, published = parse(FeedbackRequest(), raw), self._router.generation()
+        request, published = parse(FeedbackRequest(), raw), self._router.published()
         events = events_of(request, published)
         if published.learns_feedback:
             self._feedback.take(events)
@@ -61,7 +61,10 @@ class Methods:
 
     def list_replicas(self, raw: bytes, deadline: float) -> bytes:
         """Recommender.ListReplicas."""
-        arms = list(self._router.arms())
+        try:
+            arms = self._router.published().ranges.arms
+        except Refusal:  # replicas may wait for the first generation
+            arms = ()
         return ListReplicasResponse(replicas=self._router.pool.states(arms)).SerializeToString()
 
 

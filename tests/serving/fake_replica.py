@@ -62,6 +62,19 @@ def retrieved(user: int, generation: int) -> Ints:
     return (np.arange(CANDIDATES) + user + 2 * generation) % ITEMS
 
 
+class Health(health.HealthServicer):  # type: ignore[misc]
+    """Answers unless it hangs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def Check(self, request: object, context: grpc.ServicerContext) -> object:  # noqa: N802
+        self.gate.wait(10)
+        return super().Check(request, context)
+
+
 class FakeReplica(ReplicaServicer):
     """Serves `generation` and the one before."""
 
@@ -73,7 +86,7 @@ class FakeReplica(ReplicaServicer):
         self.failure: Callable[[RecommendRequest], Failure | None] = lambda query: None
         self._server = grpc.server(ThreadPoolExecutor(16))
         add_ReplicaServicer_to_server(self, self._server)
-        self._health = health.HealthServicer()
+        self._health = Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self._server.start()
@@ -116,7 +129,13 @@ class FakeReplica(ReplicaServicer):
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         self._health.set("", status)
 
+    def hang(self) -> None:
+        """Answer nothing any more, with all connections open."""
+        self.gate.clear()
+        self._health.gate.clear()
+
     def stop(self) -> None:
         """As a crash does: connections break."""
         self.gate.set()
+        self._health.gate.set()
         self._server.stop(None).wait()

@@ -15,8 +15,18 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from protos.recommender_pb2 import Failure, ListReplicasRequest, RecommendRequest, RecommendResponse
+from protos.recommender_pb2 import (
+    CompareRequest,
+    Failure,
+    FeedbackRequest,
+    ListReplicasRequest,
+    RecommendRequest,
+    RecommendResponse,
+    ShownItem,
+)
 from simulator.store.memory import MemoryStore
 from tests.serving.fake_replica import ARMS, FakeReplica, publish
 from tests.serving.router_under_test import Asked, healthy, refusal, running, until
@@ -213,6 +223,57 @@ def test_a_lost_replica_fails_no_query_and_comes_back(
         failures = [message for asker in askers for message in asker.result() if message]
     assert failures == []
     assert asked.metric("flicker_router_retried_total") >= 1
+
+
+def test_what_waits_for_a_replica_that_hangs_is_asked_elsewhere(
+    asked: Asked, replicas: list[FakeReplica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.router.replica.HANGS", 0.3)
+    replicas[2].hang()
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda number: ask(asked, 1, query_id=number), range(1, 30)))
+    assert found == [""] * 29
+    healthy(asked, 2)
+
+
+def test_nothing_that_is_sent_brings_a_fault_to_light(asked: Asked) -> None:
+    calls = {name: asked.channel.unary_unary(f"/flicker.v1.Recommender/{name}") for name in METHODS}
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.sampled_from(METHODS), st.binary(max_size=40) | messages())
+    def send(method: str, raw: bytes) -> None:
+        try:
+            calls[method](raw, timeout=5)
+        except grpc.RpcError as problem:
+            assert isinstance(problem, grpc.Call)
+            assert problem.code().name in ("INVALID_ARGUMENT", "FAILED_PRECONDITION") and problem.details()
+
+    send()
+
+
+METHODS = ("Recommend", "Compare", "Feedback", "ListReplicas")
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> bytes:
+    """Well-formed queries, comparisons and feedback with any values."""
+    number, small = st.integers(0, 2**32 - 1), st.integers(0, 4)
+    numbers = st.lists(small | number, max_size=4)
+    query = RecommendRequest(
+        query_id=draw(st.integers(0, 2**64 - 1)),
+        user=draw(small | number),
+        context=draw(numbers),
+        k=draw(small),
+        arm=draw(st.sampled_from([*ARMS, "", "x" * 200])),
+        duplicate=draw(st.none() | small | number),
+        generation=draw(st.none() | small | number),
+        score_all=draw(st.booleans()),
+    )
+    compare = CompareRequest(query=query, duplicates=draw(numbers), cause=draw(st.integers(-1, 3)))  # type: ignore[arg-type]
+    shown = [ShownItem(item=item) for item in draw(numbers)]
+    time = draw(st.floats() | st.just(0.0))
+    feedback = FeedbackRequest(user=draw(small | number), context=draw(numbers), shown=shown, time=time)
+    return draw(st.sampled_from([query, compare, feedback])).SerializeToString()
 
 
 def test_a_query_is_retried_once(asked: Asked, replicas: list[FakeReplica]) -> None:

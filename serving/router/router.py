@@ -61,7 +61,7 @@ class Router:
         metrics: RouterMetrics,
         most_in_flight: int,
     ) -> None:
-        """`published`: the newest generation, or raises Refusal; `most_in_flight`: queries beyond it are refused at once."""
+        """`published` gives the newest generation or raises Refusal; more queries in flight are refused at once."""
         self.seed, self.pool, self.published, self.metrics = seed, pool, published, metrics
         self._policy, self._most = policy, most_in_flight
         self._numbers = itertools.count(secrets.randbits(62) | 1)  # of queries that came without one

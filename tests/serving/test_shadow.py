@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2 import RecommendRequest
 from serving.comparison import FIELDS, Answer, Difference, compare
+from serving.router.hashing import RANGE, stable_hash
 from serving.router.metrics import SUMS, ShadowMetrics
 from simulator.store.memory import MemoryStore
 from tests.serving.fake_replica import ARMS, FakeReplica, publish, retrieved, scores
@@ -116,9 +117,11 @@ def test_the_live_gauges_are_the_quotients(store: MemoryStore) -> None:
 
 def test_the_sample_is_a_share_and_the_same_again(store: MemoryStore, tmp_path: Path) -> None:
     found = []
+    sampled = sum(stable_hash(0, "sample", number) < 0.3 * RANGE for number in range(1, QUERIES + 1))
     for name in ("first", "second"):
         with running(store, shadow=0.3, comparisons=tmp_path / name) as asked:
             ask_all(asked)
+            until(lambda asked=asked: compared(asked) == 2 * sampled)  # type: ignore[misc]
         lines = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
         found.append(sorted((line["query_id"], line["cause"]) for line in lines))
     assert found[0] == found[1] and QUERIES * 0.1 < len(found[0]) / 2 < QUERIES * 0.5

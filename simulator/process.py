@@ -20,6 +20,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 from simulator.errors import FlickerError, SettingError
 
 Result = TypeVar("Result")
+ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
+"""Signals that ask a process to end."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between attempts: doubled each time, so that all are back within 2 s of what they waited for."""
 
@@ -36,10 +38,24 @@ def configure_logging() -> None:
 
 
 def stop_on_signals() -> threading.Event:
-    """The flag that SIGTERM and SIGINT raise from now on, instead of ending the process. For the main thread."""
+    """The flag that SIGTERM and SIGINT raise from now on, instead of ending the process. For the main thread.
+
+    A thread raises it: a handler runs inside the main thread, perhaps while that holds the flag's own lock in `wait`,
+    and would wait for it for ever. What the signals write to the pipe needs no lock.
+    """
     flag = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: flag.set())
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in ENDING:
+        signal.signal(number, lambda number, frame: None)
+
+    def raise_flag() -> None:
+        while ENDING.isdisjoint(os.read(reader, 1)):
+            pass
+        flag.set()
+
+    threading.Thread(target=raise_flag, name="stop on signals", daemon=True).start()
     return flag
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import threading
 import types
@@ -74,10 +75,29 @@ def test_signals_raise_the_flag(number: signal.Signals) -> None:
         flag = stop_on_signals()
         assert not flag.is_set()
         signal.raise_signal(number)
-        assert flag.is_set()
+        assert flag.wait(10)
     finally:
         for n, handler in before.items():
             signal.signal(n, handler)
+
+
+SIGNALLED = """
+import os, signal, threading
+from simulator.process import stop_on_signals
+for _ in range(30):
+    flag = stop_on_signals()
+    threading.Timer(0.002, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    while not flag.wait(0):
+        pass
+"""
+
+
+def test_a_signal_in_the_middle_of_waiting_for_the_flag_ends_the_wait() -> None:
+    process = subprocess.Popen([sys.executable, "-c", SIGNALLED], cwd=Path(__file__).parents[1])
+    try:
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
 
 
 def test_the_metrics_page_is_served_on_a_free_port_and_a_taken_one_is_named() -> None:

@@ -47,7 +47,7 @@ class TrainerFlags(RunFlags):
     compare: Annotated[Learning, Flat] = field(default_factory=Learning)
     store: str = field(default_factory=lambda: from_environment("FLICKER_REDIS_URL", ""))
     """The store, such as redis://127.0.0.1:6379/0 (default: the environment's FLICKER_REDIS_URL)."""
-    run: str = field(default_factory=lambda: from_environment("FLICKER_RUN", "default"))
+    run: str = field(default_factory=lambda: from_environment("FLICKER_RUN", "flicker"))
     """Name of this run among others in the same store (default: FLICKER_RUN)."""
     state: Path = field(default_factory=lambda: Path(from_environment("FLICKER_STATE", "state/trainer")))
     """Folder in which the trainer saves where it is (default: FLICKER_STATE)."""

@@ -15,21 +15,24 @@ from simulator.report.words import label, number, size
 
 BARS = "▁▂▃▄▅▆▇█"
 DASH = "–"
-HEADINGS = (
-    *("arm", "pair swaps, duplicate", "", "top-1", "slot", "pair swaps, refresh"),
-    *("PD", "log loss", "AUC", "asked twice: slots", "any"),
+HEADINGS = ("arm", "pair swaps", "lately", "top-1", "slots", "refresh", "PD", "log loss", "AUC", "users see")
+LEFT = ("arm", "lately")
+LEGEND = (
+    "pair swaps, top-1, slots, PD: between two duplicates; refresh: pair swaps from one generation to the next; "
+    "users see: share of slots that changed on asking twice"
 )
 
 
 def picture(watch: Watch, address: str, seconds: float | None) -> Group:
     """Everything worth seeing now; `seconds` is how long the run lasts, None: until Ctrl-C."""
-    table = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in ("arm", "") else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=heading in LEFT)
     for arm in watch.arms():
         table.add_row(label(arm), *_row(watch, arm))
     hint = Text(f"Ask it yourself: flicker query --address {address} --user 7 --all", style="dim")
-    return Group(Text(heading_line(watch, address, seconds)), table, Text(traffic_line(watch)), hint)
+    legend = Text(LEGEND, style="dim")
+    return Group(Text(heading_line(watch, address, seconds)), table, legend, Text(traffic_line(watch)), hint)
 
 
 def heading_line(watch: Watch, address: str, seconds: float | None) -> str:
@@ -76,7 +79,6 @@ def _row(watch: Watch, arm: str) -> Iterable[str]:
         _shown(watch.trainer.value("flicker_progressive_log_loss", arm=arm), 4),
         _shown(watch.trainer.value("flicker_progressive_auc", arm=arm), 4),
         _shown(_share(watch, "changed_slots", "slots", arm)),
-        _shown(watch.load.value("flicker_user_visible_swap_ratio", arm=arm)),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from simulator.live.children import Child
 from simulator.live.gauges import Page, joined, scrape
 
-TREND = 24
+TREND = 8
 """Seconds of swap ratios that are kept to draw."""
 BLOCK = 5.0
 """Seconds between the sums that intervals are made from."""

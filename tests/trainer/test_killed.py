@@ -111,7 +111,7 @@ def test_killed_from_outside_and_stopped_by_a_signal(
 
 def test_a_server_that_is_stopped_for_a_while(reference: Reference, tmp_path: Path) -> None:
     port = free_port()
-    store = RedisStore(f"redis://127.0.0.1:{port}/0", run="default", capacity=200_000, patience=0.1)
+    store = RedisStore(f"redis://127.0.0.1:{port}/0", run="flicker", capacity=200_000, patience=0.1)
     server = start_server(tmp_path / "store", port=port)
     try:
         with running(store, tmp_path / "state", rate=4_000.0) as one:

@@ -33,9 +33,8 @@ class Refusal(Exception):
 
 
 def bad(field: str, value: object, range: str) -> Refusal:
-    """INVALID_ARGUMENT, in the words of SettingError: `user = 9: 0 to 8`."""
-    text = str(value) if not isinstance(value, str) else repr(value)
-    return Refusal(StatusCode.INVALID_ARGUMENT, f"{field} = {text[:SHOWN]}: {range}", field)
+    """INVALID_ARGUMENT, in the words of SettingError: `user = 9: 0 to 8`. A text from outside comes as its repr."""
+    return Refusal(StatusCode.INVALID_ARGUMENT, f"{field} = {str(value)[:SHOWN]}: {range}", field)
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Ranges:
     def arm(self, label: str) -> int:
         """Place of an arm. Raises Refusal."""
         if label not in self.arms:
-            raise bad("arm", label, f"one of {', '.join(self.arms)}")
+            raise bad("arm", repr(label), f"one of {', '.join(self.arms)}")
         return self.arms.index(label)
 
     def candidates(self, items: Sequence[int]) -> Ints:

@@ -58,7 +58,8 @@ class Generation:
     ) -> Generation:
         """Build one from its published parts; the items' part of the first layer is computed here. Raises Refused."""
         try:
-            schema, specs, published = schema_of(about), [str(spec) for spec in about["specs"]], about["published"]
+            schema, specs = schema_of(about), [str(spec) for spec in about["specs"]]
+            published = float(about["published"])
             model = ModelConfig(**about["model"] | {"hidden": tuple(about["model"]["hidden"])})
             arms = tuple(map(str, about["arms"]))
             if not arms or len(arms) != len(specs) or not 0 <= duplicate < about["duplicates"]:
@@ -70,7 +71,7 @@ class Generation:
         ranges = Ranges.of(about, len(tables["user_rows"]), len(tables["item_rows"]))
         who = tuple(answered_by(replica, arm, duplicate, number) for arm in arms)
         segment, candidates = tables["segment"], tables["candidates"]
-        found = Generation(number, duplicate, float(published), about, ranges, ranker, segment, candidates, who)
+        found = Generation(number, duplicate, published, about, ranges, ranker, segment, candidates, who)
         found._try()
         return found
 

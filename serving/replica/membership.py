@@ -10,7 +10,7 @@ from simulator.process import Backoff, Stopped
 from simulator.store.protocol import Leases, StoreError
 from simulator.store.protocol import Member as Announced
 
-log = logging.getLogger("replica.membership")
+log = logging.getLogger(__name__)
 SECONDS = 3.0
 """How long a lease and an announcement hold; after a crash routers forget the replica within it, at the latest."""
 BEAT = 0.5

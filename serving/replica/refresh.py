@@ -16,7 +16,7 @@ from serving.replica.shelf import Shelf
 from simulator.process import Backoff, Stopped
 from simulator.store.protocol import KEPT, Registry, StoreAway, StoreError
 
-log = logging.getLogger("replica.refresh")
+log = logging.getLogger(__name__)
 WAIT = 0.5
 """Seconds to wait for a newer generation before looking at the stop flag and the lease again."""
 

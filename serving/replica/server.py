@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import socket
 import time
 from concurrent import futures
 from typing import NoReturn
@@ -25,7 +26,7 @@ from serving.replica.work import Call, Job, Queue
 from simulator.errors import SettingError
 from simulator.recommender.ranking import slate
 
-log = logging.getLogger("replica.server")
+log = logging.getLogger(__name__)
 SERVICE = DESCRIPTOR.services_by_name["Replica"].full_name
 MOST_QUERIES = 1_024
 """Queries per call."""
@@ -151,6 +152,16 @@ def abort(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
     raise AssertionError("abort raises")
 
 
+def check_free(host: str, port: int) -> None:
+    """Raises SettingError where a server could not listen; gRPC would say so too, but in lines of its own."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((host, port), family=family).close()
+    except OSError as problem:
+        way_out = f"{problem.strerror}: name an address of this machine and a free port, or 0 for any"
+        raise SettingError("host:port", f"{host}:{port}", way_out) from None
+
+
 class Server:
     """Listens, and says whether it is healthy."""
 
@@ -166,10 +177,8 @@ class Server:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         self.serving(False)
-        try:
-            self.port = self._server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError:
-            raise SettingError("port", f"{host}:{port}", "name a free port of this machine, or 0 for any") from None
+        check_free(host, port)
+        self.port = self._server.add_insecure_port(f"{host}:{port}")
         self.address = f"{host}:{self.port}"
 
     def serving(self, ready: bool) -> None:

@@ -26,7 +26,7 @@ from serving.replica.generation import Generation
 from serving.replica.metrics import Metrics
 from simulator.types import Floats, Ints
 
-log = logging.getLogger("replica.work")
+log = logging.getLogger(__name__)
 ROWS_PER_PASS = 2_048
 """Query-candidate pairs scored at once: what a pass touches stays in the cache."""
 MOST_PER_DRAIN = 64

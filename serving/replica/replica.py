@@ -1,0 +1,65 @@
+"""A replica's threads and its server, in the three verbs of a process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import torch
+from prometheus_client import CollectorRegistry
+
+from serving.replica.flags import ReplicaFlags
+from serving.replica.membership import Membership
+from serving.replica.metrics import Metrics
+from serving.replica.refresh import Refresher
+from serving.replica.server import RankService, Server
+from serving.replica.shelf import Shelf
+from serving.replica.work import Queue, Worker
+from simulator.store.protocol import Store, StoreError
+
+log = logging.getLogger(__name__)
+LEAVING, DRAINING = 1.0, 2.5
+"""Seconds for routers to learn that this replica leaves, and for the calls at work to end."""
+
+
+class Replica:
+    """The process in three verbs: start, run (until the flag is raised), stop."""
+
+    def __init__(self, flags: ReplicaFlags, store: Store, registry: CollectorRegistry, stop: threading.Event) -> None:
+        """Listens nowhere yet, but has its address. Raises SettingError where that cannot be had."""
+        torch.set_num_threads(1)  # products this small lose by being shared, and the cores are the other replicas'
+        self.metrics, self.shelf, self.queue, self._stop = Metrics(registry), Shelf(), Queue(flags.queue), stop
+        self.server = Server(RankService(self.shelf, self.queue, self.metrics), flags.host, flags.port)
+        self.address = f"{flags.advertise}:{self.server.port}" if flags.advertise else self.server.address
+        self.membership = Membership(store, flags.name, self.address, self.shelf, stop)
+        ready = lambda: self.server.serving(True)  # noqa: E731
+        refresher = Refresher(store, flags.name, self.shelf, self.membership, self.metrics, ready, stop)
+        work = {"worker": Worker(self.queue, self.metrics).run, "refresh": refresher.run, "beat": self.membership.run}
+        self._threads = [threading.Thread(target=run, name=name, daemon=True) for name, run in work.items()]
+
+    def start(self) -> None:
+        """Take calls, be found, and load what is published."""
+        self.server.start()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, leaving: float = LEAVING) -> None:
+        """Leave the members, answer what is sent for `leaving` more seconds, end: within 5 seconds."""
+        self._stop.set()
+        started = time.monotonic()
+        self.server.retire()
+        farewell = threading.Thread(target=self._leave, daemon=True)  # the store may be away
+        farewell.start()
+        farewell.join(LEAVING)
+        time.sleep(max(0.0, started + leaving - time.monotonic()))
+        self.server.stop(DRAINING)
+        self.queue.close()
+        for thread in self._threads:
+            thread.join(max(0.0, started + LEAVING + DRAINING + 1.0 - time.monotonic()))
+
+    def _leave(self) -> None:
+        try:
+            self.membership.leave()
+        except StoreError as problem:
+            log.warning("not deregistered: %s", problem)

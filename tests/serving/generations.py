@@ -1,0 +1,79 @@
+"""Small generations with real weights, published as a trainer does, and what must be answered from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from protos.recommender_pb2 import RecommendRequest
+from simulator.config import ModelConfig, NoiseConfig, SyntheticConfig
+from simulator.recommender.duplicates import Duplicates, parse_arms
+from simulator.recommender.ranking import score_events
+from simulator.store.protocol import Registry
+from simulator.types import Floats, Ints
+from simulator.world.stream import SyntheticWorld
+from trainer import publish
+
+ARMS = ("relu", "smelu:beta=1")
+DUPLICATES, CANDIDATES = 3, 40
+WORLD = SyntheticWorld(SyntheticConfig(events=3_000, users=50, items=120), seed=3)
+CONTEXT = [field for field in WORLD.schema.fields if field.side == "context"]
+
+
+def stack_of(generation: int, **changes: Any) -> Duplicates:
+    """Duplicates whose parameters are all away from their start, and differ between generations."""
+    model = ModelConfig(**{"dim": 4, "hidden": (12, 6)} | changes)
+    stack = Duplicates(
+        WORLD.schema, parse_arms(ARMS), model, NoiseConfig(), fleets=1, duplicates=DUPLICATES, seed=5, threads=1
+    )
+    noise = torch.Generator().manual_seed(generation)
+    stack.dense += torch.randn(stack.dense.shape, generator=noise) * 0.3
+    stack.embedding[:, 1:] += torch.randn(stack.embedding[:, 1:].shape, generator=noise) * 0.3
+    return stack
+
+
+def engagements() -> publish.Engagements:
+    """What the candidates are retrieved from."""
+    recent = publish.Engagements(1_000)
+    for batch in WORLD.batches(500):
+        recent.add(batch)
+    return recent
+
+
+TRAIL = engagements().trail()
+
+
+def parts_of(stack: Duplicates) -> dict[str, bytes]:
+    """The parts of a generation."""
+    return publish.parts(stack, WORLD.encoder, TRAIL, CANDIDATES)
+
+
+def about_of(stack: Duplicates, generation: int) -> dict[str, Any]:
+    """What is announced with it."""
+    cut = {"generation": generation, "events": generation * 100, "published": 1_000.0 + generation, "quality": {}}
+    return publish.about(stack, "synthetic", cut)
+
+
+def publish_generation(registry: Registry, generation: int, stack: Duplicates | None = None) -> Duplicates:
+    """Publish a generation; returns its stack."""
+    stack = stack or stack_of(generation)
+    registry.publish(generation, parts_of(stack), about_of(stack, generation))
+    return stack
+
+
+def retrieved(user: int) -> Ints:
+    """The candidates of the user's segment."""
+    tables = publish.catalog(WORLD.encoder, TRAIL, CANDIDATES)
+    found: Ints = tables["candidates"][tables["segment"][user]]
+    return found
+
+
+def plain_scores(stack: Duplicates, arm: int, duplicate: int, query: RecommendRequest) -> tuple[Ints, Floats]:
+    """A query's candidates and their log-odds, by the whole network."""
+    items = np.array(query.candidates, np.int64) if query.candidates else retrieved(query.user)
+    values = list(query.context) or [0] * len(CONTEXT)
+    context = tuple(WORLD.schema.first_row(f.name) + value for f, value in zip(CONTEXT, values, strict=True))
+    scores = score_events(stack, WORLD.encoder.candidates(query.user, items, context))
+    return items, scores[arm * stack.duplicates + duplicate]

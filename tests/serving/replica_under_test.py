@@ -1,0 +1,115 @@
+"""A replica with a real server, in the threads of the test, and what asks it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import grpc
+import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
+
+from protos.recommender_pb2 import Failure, RankRequest, RankResponse, RecommendRequest, RecommendResponse
+from serving.replica.flags import ReplicaFlags
+from serving.replica.replica import Replica
+from simulator.recommender.ranker import Ranker
+from simulator.store.protocol import Store
+from simulator.types import Floats, Ints, Rows
+
+RANK = "/flicker.v1.Replica/Rank"
+
+
+class Asking:
+    """A replica's clients."""
+
+    def __init__(self, replica: Replica, channel: grpc.Channel, registry: CollectorRegistry) -> None:
+        self.replica, self.channel, self.registry = replica, channel, registry
+
+    def rank(self, *queries: RecommendRequest, timeouts: list[int] | None = None, timeout: float = 10) -> RankResponse:
+        """One call with several queries."""
+        raw = [query.SerializeToString() for query in queries]
+        return self.send(RankRequest(queries=raw, timeouts_ms=timeouts).SerializeToString(), timeout)
+
+    def send(self, raw: bytes, timeout: float = 10) -> RankResponse:
+        """One call with these bytes."""
+        return RankResponse.FromString(self.channel.unary_unary(RANK)(raw, timeout=timeout))
+
+    def ask(self, query: RecommendRequest) -> RecommendResponse:
+        """The answer to one query, which must have one."""
+        response = self.rank(query)
+        assert not response.failures, response.failures
+        return RecommendResponse.FromString(response.answers[0])
+
+    def refused(self, query: RecommendRequest) -> Failure:
+        """Why a query has no answer."""
+        response = self.rank(query)
+        assert list(response.answers) == [b""] and len(response.failures) == 1
+        return response.failures[0]
+
+    def health(self, service: str = "") -> int:
+        """What a probe is told."""
+        stub = health_pb2_grpc.HealthStub(self.channel)
+        return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A sample of the replica's metrics, 0 where there is none."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+class Gate:
+    """A ranker that waits to be let through, to keep the worker busy."""
+
+    def __init__(self, ranker: Ranker) -> None:
+        self._ranker = ranker
+        self.reached, self.open = threading.Event(), threading.Event()
+
+    def scores(self, arm: int, users: Ints, context: Rows, items: Ints) -> Floats:
+        """As the ranker's."""
+        self.reached.set()
+        assert self.open.wait(30)
+        return self._ranker.scores(arm, users, context, items)
+
+
+def put_gate(replica: Replica) -> Gate:
+    """Make a replica's worker stop at its next pass."""
+    current = replica.shelf.current
+    assert current is not None
+    gate = Gate(current.ranker)
+    replica.shelf.put(replace(current, ranker=gate))  # type: ignore[arg-type]  # it is one in all that matters
+    return gate
+
+
+@contextmanager
+def running(store: Store, name: str = "a", queue: int = 1_024) -> Iterator[Asking]:
+    """A replica that serves from a store."""
+    registry, flags = CollectorRegistry(), ReplicaFlags(store="", name=name, queue=queue)
+    replica = Replica(flags, store, registry, threading.Event())
+    replica.start()
+    try:
+        with grpc.insecure_channel(replica.address) as channel:
+            yield Asking(replica, channel, registry)
+    finally:
+        replica.stop(leaving=0.0)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Returns once the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.01)
+
+
+def wait_for_generation(asking: Asking, number: int) -> None:
+    """Returns once a generation is served, and health says so."""
+    wait_for(lambda: asking.metric("flicker_generation") == number and asking.health() == 1)
+
+
+def best_first(scores: Floats, items: Ints) -> list[int]:
+    """Items by falling score, equal ones by number: the rule in one line of plain Python."""
+    pairs = sorted(zip((-scores.astype(np.float64)).tolist(), items.tolist(), strict=True))
+    return [item for _, item in pairs]

@@ -1,0 +1,102 @@
+"""What a query may say, and what an answer says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from grpc import StatusCode
+
+from protos.recommender_pb2 import AnsweredBy, Item, RecommendRequest, RecommendResponse
+from serving.codec import Ranges, Refusal, answer, answered_by, length, parse_query, scored_of, slate_of
+from simulator.types import Slate
+
+FIELDS = [
+    {"name": "user", "side": "user", "vocabulary": 5, "slots": 1},
+    {"name": "item", "side": "item", "vocabulary": 7, "slots": 1},
+    {"name": "device", "side": "context", "vocabulary": 3, "slots": 1},
+    {"name": "places", "side": "context", "vocabulary": 4, "slots": 2},
+]
+ABOUT = {"arms": ["relu", "smelu:beta=1"], "duplicates": 3, "fields": FIELDS}
+RANGES = Ranges.of(ABOUT, users=5, items=7)
+
+
+def test_ranges_are_those_of_the_generation() -> None:
+    assert (RANGES.arms, RANGES.users, RANGES.items, RANGES.duplicates) == (("relu", "smelu:beta=1"), 5, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "rows"),
+    [
+        ([], (13, 16, 0)),  # rows: 0 padding, 1-5 users, 6-12 items, 13-15 devices, 16-19 places
+        ([0, 0], (13, 16, 0)),
+        ([2, 3], (15, 19, 0)),
+    ],
+)
+def test_a_context_becomes_table_rows(values: list[int], rows: tuple[int, ...]) -> None:
+    assert RANGES.context_rows(values) == rows
+
+
+def test_a_log_without_context_fields_takes_none() -> None:
+    bare = Ranges.of(ABOUT | {"fields": FIELDS[:2]}, users=5, items=7)
+    assert bare.context_rows([]) == ()
+    with pytest.raises(Refusal, match=r"^context = 1 values: 0 "):
+        bare.context_rows([0])
+
+
+@pytest.mark.parametrize(
+    ("check", "field", "message"),
+    [
+        (lambda: RANGES.user(5), "user", "user = 5: 0 to 4"),
+        (lambda: RANGES.arm("gelu"), "arm", "arm = 'gelu': one of relu, smelu:beta=1"),
+        (lambda: RANGES.arm(""), "arm", "arm = '': one of relu, smelu:beta=1"),
+        (lambda: RANGES.context_rows([1]), "context", "context = 1 values: 2 (device, places), or none"),
+        (lambda: RANGES.context_rows([3, 0]), "context", "context = 3: 0 to 2 for device"),
+        (lambda: RANGES.context_rows([0, 4]), "context", "context = 4: 0 to 3 for places"),
+        (lambda: RANGES.candidates([1, 7]), "candidates", "candidates = 7: 0 to 6"),
+        (
+            lambda: RANGES.candidates([4, 2, 4]),
+            "candidates",
+            "candidates = 4: distinct items; this one is there twice",
+        ),
+        (lambda: RANGES.candidates(range(10_001)), "candidates", "candidates = 10001 items: at most 10,000"),
+        (lambda: length(1_001), "k", "k = 1001: 1 to 1,000, or 0 for 10"),
+        (lambda: parse_query(b"\xff\xff"), "query", "query = 2 bytes: the bytes of a flicker.v1.RecommendRequest"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_range(check, field: str, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(Refusal) as refusal:
+        check()
+    assert (refusal.value.code, refusal.value.field) == (StatusCode.INVALID_ARGUMENT, field)
+    assert str(refusal.value) == refusal.value.message == message
+
+
+def test_values_at_the_edges_pass() -> None:
+    assert (RANGES.user(4), RANGES.arm("smelu:beta=1"), length(0), length(1), length(1_000)) == (4, 1, 10, 1, 1_000)
+    assert RANGES.candidates([6, 0, 3]).tolist() == [6, 0, 3]
+
+
+def test_whatever_a_text_holds_the_error_is_one_short_line() -> None:
+    with pytest.raises(Refusal) as refusal:
+        RANGES.arm("re\nlu\x00" * 1_000)
+    assert len(refusal.value.message.splitlines()) == 1 and len(refusal.value.message) < 200
+
+
+def test_an_answer_is_one_message_though_built_from_two() -> None:
+    slate = Slate(np.array([4, 2]), np.array([1.5, -0.1], np.float32))
+    scored = np.array([2, 4]), np.array([-0.1, 1.5], np.float32)
+    response = RecommendResponse.FromString(answer(9, slate, answered_by("a", "relu", 0, 0), scored))
+    assert response.query_id == 9
+    assert list(response.slate) == [Item(item=4, score=1.5), Item(item=2, score=np.float32(-0.1))]
+    assert response.answered_by == AnsweredBy(replica="a", arm="relu")
+    back, (items, scores) = slate_of(response), scored_of(response)
+    np.testing.assert_array_equal(back.items, slate.items)
+    np.testing.assert_array_equal(back.scores, slate.scores)  # bit for bit
+    np.testing.assert_array_equal(items, scored[0])
+    np.testing.assert_array_equal(scores, scored[1])
+    assert not RecommendResponse.FromString(answer(9, slate, b"")).HasField("scored")
+
+
+def test_what_is_appended_to_a_query_wins() -> None:
+    raw = RecommendRequest(user=3, arm="gelu", candidates=[1]).SerializeToString()
+    query = parse_query(raw + RecommendRequest(query_id=7, arm="relu").SerializeToString())
+    assert query == RecommendRequest(user=3, arm="relu", candidates=[1], query_id=7)

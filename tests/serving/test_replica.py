@@ -18,7 +18,7 @@ from serving.codec import scored_of, slate_of
 from simulator.recommender.duplicates import Duplicates
 from simulator.store.memory import MemoryStore
 from tests.serving.generations import ARMS, plain_scores, publish_generation, stack_of
-from tests.serving.replica_under_test import Asking, best_first, put_gate, running, wait_for, wait_for_generation
+from tests.serving.replica_under_test import RANK, Asking, best_first, put_gate, running, wait_for, wait_for_generation
 
 NOT_SERVING, SERVING = 2, 1
 
@@ -252,6 +252,22 @@ def test_a_call_ends_at_its_deadline_and_its_work_is_dropped(own: Asking) -> Non
     assert all(busy.result().answers)
     wait_for(lambda: own.metric("flicker_expired_total") == 2)
     assert own.ask(query).answered_by == AnsweredBy(replica="a", arm="relu")
+
+
+def test_work_that_its_caller_cancels_is_dropped(own: Asking) -> None:
+    gate, query = put_gate(own.replica), RecommendRequest(arm="relu")
+    busy = in_background(own, query)
+    assert gate.reached.wait(10)
+    raw = RankRequest(queries=[query.SerializeToString()]).SerializeToString()
+    waiting = own.channel.unary_unary(RANK).future(raw)  # without a deadline
+    wait_for(lambda: own.metric("flicker_queue_length") == 1)
+    cancelled = own.replica.queue._jobs[0].call
+    waiting.cancel()
+    wait_for(lambda: cancelled.cancelled)
+    gate.open.set()
+    assert all(busy.result().answers)
+    wait_for(lambda: own.metric("flicker_expired_total") == 1)
+    assert own.metric("flicker_batch_size_sum") == 1
 
 
 def test_calls_at_work_are_answered_before_the_end(stacks: list[Duplicates]) -> None:

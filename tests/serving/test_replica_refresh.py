@@ -13,7 +13,9 @@ import safetensors.torch
 import torch
 
 from protos.recommender_pb2 import RankResponse, RecommendRequest, RecommendResponse
+from serving.codec import Refusal
 from serving.replica.generation import Generation, Refused
+from serving.replica.shelf import Shelf
 from simulator.store.memory import MemoryStore
 from simulator.store.protocol import Member, StoreAway
 from tests.serving.generations import about_of, parts_of, publish_generation, stack_of
@@ -189,6 +191,42 @@ def test_a_shared_number_is_left_when_another_is_free() -> None:
         with_old_number = asking.rank(RecommendRequest(arm="relu", duplicate=0)).failures[0]
         assert (with_old_number.code, with_old_number.message) == (9, "duplicate = 0: here is 1")
         wait_for(lambda: ("b", 1) in [(m.name, m.duplicate) for m in store.members()])
+
+
+def test_a_generation_of_another_duplicate_is_not_kept() -> None:
+    """It would pass for the same duplicate before its refresh."""
+    parts, shelf = parts_of(STACK), Shelf()
+    for number, duplicate in ((0, 0), (1, 1), (2, 1)):
+        about = about_of(STACK, number)
+        shelf.put(Generation.of(number, duplicate, "a", about, parts[f"duplicate/{duplicate}"], parts["catalog"]))
+        if number == 1:
+            with pytest.raises(Refusal, match="^generation = 0: here are 1$"):
+                shelf.find(0)
+    assert [shelf.find(number).duplicate for number in (1, 2)] == [1, 1]
+
+
+class Counting(MemoryStore):
+    """A store that counts how often it is asked for news."""
+
+    asked = 0
+
+    def wait_newer(self, than: int, wait: float) -> int:
+        self.asked += 1
+        return super().wait_newer(than, wait)
+
+
+def test_a_refused_generation_is_not_asked_for_over_and_over() -> None:
+    store = Counting(1_000)
+    publish_generation(store, 0)
+    with running(store) as asking:
+        wait_for_generation(asking, 0)
+        store.publish(1, parts_of(STACK) | {"duplicate/0": b"no"}, about_of(STACK, 1))
+        wait_for(lambda: asking.metric("flicker_snapshots_refused_total", reason="format") == 1)
+        before = store.asked
+        for _ in range(100):
+            asking.ask(QUERY)
+        assert store.asked - before < 20
+        assert asking.metric("flicker_snapshots_refused_total", reason="format") == 1
 
 
 class Leaving(MemoryStore):

@@ -43,63 +43,83 @@ RATIOS = ("pd", "pd_ranking", "slot", "top1", "set", "pair", "rbo", "refresh_pai
 
 def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
     """result.json of a finished run, all but `seconds` and `peak_memory_bytes` decided by its config."""
-    config, state, plan, world = experiment.config, experiment.state, experiment.plan, experiment.world
+    config, state = experiment.config, experiment.state
     users = final.held_out.user
     comparison = Comparison(experiment.shape, final.queries, users, repetitions=1_000, seed=config.seed)
-    bias = config.world.position_bias if isinstance(config.world, SyntheticConfig) else None
     arms: dict[str, Any] = {}
+    last: dict[str, Any] = {"generation": state.generation, "events": state.scored, "arms": {}}
     baseline: Estimates = {}
-    record: dict[str, Any] = {"generation": state.generation, "events": state.scored, "arms": {}}
     for number, arm in enumerate(experiment.arms):
-        by_cause = {
-            "swaps": comparison.duplicate_swaps(number, final.after),
-            "refresh_swaps": comparison.refresh_swaps(number, final.before, final.after),
-            "both_swaps": comparison.both_swaps(number, final.before, final.after),
-        }
-        single = comparison.differences(number, final.logits)
-        single |= comparison.accuracy(number, final.logits, final.held_out.label)
-        single |= comparison.ranking_quality(number, final.after, final.queries, bias)
-        single["progressive_log_loss"] = comparison.progressive(number, np.array(state.losses) / state.scored)
-        if world.has_truth:
-            single |= comparison.churn(number, final.before, final.after, final.queries)
+        single, by_cause = _single(experiment, final, comparison, number), _by_cause(final, comparison, number)
         flat = single | by_cause["swaps"] | {"refresh_pair": by_cause["refresh_swaps"]["pair"]}
         baseline = baseline or flat
-        compute = float(np.array(state.compute)[experiment.shape.models(number)].sum())
-        learned = state.scored * config.fleets * config.duplicates
-        arms[arm.label] = (
-            {name: _interval(name, estimate) for name, estimate in single.items()}
-            | {cause: {n: _interval(n, e, 1.0) for n, e in found.items()} for cause, found in by_cause.items()}
-            | {
-                "clicks_per_slate": _clicks(state.clicks[arm.label], config.seed),
-                "train_seconds": compute,
-                "events_per_second": learned / compute,
-                "parameters": experiment.stack.parameters,
-                "ratio": {name: _ratio(flat, baseline, name) for name in RATIOS if name in flat},
-                "activation": {"name": arm.spec, **curve(arm.spec)},
-            }
-        )
-        whole = arms[arm.label]
-        record["arms"][arm.label] = {name: whole[name] for name in ("pd", "swaps", "refresh_swaps", "both_swaps")} | {
-            "progressive_log_loss": comparison.progressive(number, final.progressive).interval().as_dict()
+        swaps = {cause: {n: _interval(n, e, 1.0) for n, e in found.items()} for cause, found in by_cause.items()}
+        arms[arm.label] = {
+            **{name: _interval(name, estimate) for name, estimate in single.items()},
+            **swaps,
+            **_costs(experiment, number),
+            "clicks_per_slate": _clicks(state.clicks[arm.label], config.seed),
+            "ratio": {name: _ratio(flat, baseline, name) for name in RATIOS if name in flat},
+            "activation": {"name": arm.spec, **curve(arm.spec)},
         }
+        progressive = comparison.progressive(number, final.progressive).interval().as_dict()
+        last["arms"][arm.label] = {"pd": arms[arm.label]["pd"], **swaps, "progressive_log_loss": progressive}
     return {
         "schema": SCHEMA,
         "flicker": version("flicker"),
-        "world": {
-            "name": world.name,
-            "events": world.events,
-            "learned": plan.learned,
-            "held_out": plan.held_out,
-            "users": _vocabulary(experiment, "user"),
-            "items": _vocabulary(experiment, "item"),
-            "has_truth": world.has_truth,
-            "skipped_rows": getattr(world, "skipped_rows", 0),
-        },
+        "world": _world(experiment),
         "arms": arms,
-        "generations": [*state.records, record],
+        "generations": [*state.records, last],
         "notes": _notes(experiment, comparison.resamples, final.queries),
         "seconds": round(state.seconds, 2),
         "peak_memory_bytes": peak_memory(),
+    }
+
+
+def _by_cause(final: Final, comparison: Comparison, number: int) -> dict[str, Estimates]:
+    """The swap measures of an arm by cause."""
+    return {
+        "swaps": comparison.duplicate_swaps(number, final.after),
+        "refresh_swaps": comparison.refresh_swaps(number, final.before, final.after),
+        "both_swaps": comparison.both_swaps(number, final.before, final.after),
+    }
+
+
+def _single(experiment: Experiment, final: Final, comparison: Comparison, number: int) -> Estimates:
+    """All other measures of an arm: prediction difference, accuracy and, where the truth is known, regret and churn."""
+    world, state = experiment.config.world, experiment.state
+    bias = world.position_bias if isinstance(world, SyntheticConfig) else None
+    found = comparison.differences(number, final.logits)
+    found |= comparison.accuracy(number, final.logits, final.held_out.label)
+    found |= comparison.ranking_quality(number, final.after, final.queries, bias)
+    found["progressive_log_loss"] = comparison.progressive(number, np.array(state.losses) / state.scored)
+    if experiment.world.has_truth:
+        found |= comparison.churn(number, final.before, final.after, final.queries)
+    return found
+
+
+def _costs(experiment: Experiment, number: int) -> dict[str, float]:
+    config, state = experiment.config, experiment.state
+    compute = float(np.array(state.compute)[experiment.shape.models(number)].sum())
+    learned = state.scored * config.fleets * config.duplicates
+    return {
+        "train_seconds": compute,
+        "events_per_second": learned / compute,
+        "parameters": experiment.stack.parameters,
+    }
+
+
+def _world(experiment: Experiment) -> dict[str, Any]:
+    world, plan = experiment.world, experiment.plan
+    return {
+        "name": world.name,
+        "events": world.events,
+        "learned": plan.learned,
+        "held_out": plan.held_out,
+        "users": _vocabulary(experiment, "user"),
+        "items": _vocabulary(experiment, "item"),
+        "has_truth": world.has_truth,
+        "skipped_rows": getattr(world, "skipped_rows", 0),
     }
 
 

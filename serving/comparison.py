@@ -12,7 +12,7 @@ import numpy as np
 from protos.recommender_pb2 import RecommendResponse
 from serving.codec import scored_of, slate_of
 from simulator.measures import differences, swaps
-from simulator.types import Doubles, Floats, Ints
+from simulator.types import Doubles, Floats, Ints, order
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def compare(first: Answer, second: Answer) -> Difference:
     _, one, two = np.intersect1d(first.items, second.items, assume_unique=True, return_indices=True)
     shared, scores = first.items[one], np.stack([first.scores[one], second.scores[two]])
     pairs, n = len(shared) * (len(shared) - 1) // 2, len(shared)
-    places = swaps.positions(swaps.order(scores, shared)) if pairs else None
+    places = swaps.positions(order(scores, shared)) if pairs else None
     split = differences.split_pd(scores[0], scores[1]) if n else None
     return Difference(
         comparisons=1,

@@ -13,7 +13,7 @@ import numpy as np
 
 from simulator.measures import differences, quality, swaps
 from simulator.measures.intervals import Estimate, Resamples, pair_index
-from simulator.types import Doubles, Floats, Ints, Query
+from simulator.types import Doubles, Floats, Ints, Query, order
 
 Estimates = dict[str, Estimate]
 """Measure -> estimate, e.g. `slot`, `top1`, `set`, `pair`, `rbo`."""
@@ -59,7 +59,7 @@ class Rankings:
         """scores [M, Q, N] log-odds of the candidates."""
         self.scores = scores
         items = np.stack([query.candidates for query in queries])
-        orders = swaps.order(scores, items)
+        orders = order(scores, items)
         self.positions = swaps.positions(orders)
         """[M, Q, N] place of each candidate, 0 for the best."""
         self.top = orders[..., :k]

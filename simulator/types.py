@@ -143,6 +143,11 @@ class Slate:
     """[K] log-odds of an engagement, never increasing."""
 
 
+def order(scores: Floats, items: Ints) -> Ints:
+    """Candidate indices [..., N] best first, equal scores by item number; scores [..., N], items broadcast to them."""
+    return np.lexsort((np.broadcast_to(items, scores.shape), -scores), axis=-1)
+
+
 class World(Protocol):
     """Users, items and how users respond. Both worlds look like this; every draw follows from the seed."""
 

@@ -24,11 +24,6 @@ CHUNK = 512
 """Rankings compared at a time: [N, CHUNK] bytes stay in the processor's cache."""
 
 
-def order(scores: Reals, items: Integers) -> Ints:
-    """Candidates [Q, N] best first, equal scores by item number; `items` [Q, N] or [N] broadcasts against scores."""
-    return np.lexsort((np.broadcast_to(items, scores.shape), -scores), axis=-1)
-
-
 def positions(order: Integers) -> Integers:
     """The place [Q, N] of each candidate in `order` [Q, N], 0 for the best; 16-bit where N allows it."""
     n = order.shape[-1]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from simulator.recommender.duplicates import Duplicates
-from simulator.types import Floats, Ints, Query, Rows, Slate
+from simulator.types import Floats, Ints, Query, Rows, Slate, order
 
 EVENTS_PER_PASS = 2_048
 """Events scored at once on a CPU: what a pass touches stays in the cache."""
@@ -34,11 +34,6 @@ def score_queries(stack: Duplicates, queries: list[Query]) -> Floats:
     """Log-odds [M, Q, N] of the candidates of queries with equally many candidates."""
     scores = score_events(stack, np.concatenate([query.features for query in queries]))
     return scores.reshape(len(scores), len(queries), -1)
-
-
-def order(scores: Floats, items: Ints) -> Ints:
-    """Candidate indices [..., N] best first; equal scores are ordered by item number. Both inputs [..., N]."""
-    return np.lexsort((np.broadcast_to(items, scores.shape), -scores), axis=-1)
 
 
 def slate(scores: Floats, items: Ints, k: int) -> Slate:

@@ -10,7 +10,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 
 from simulator.measures.differences import relative_pd, split_pd
-from simulator.measures.swaps import order, pair_swaps, positions
+from simulator.measures.swaps import pair_swaps, positions
+from simulator.types import order
 
 LOGITS = arrays(np.float64, 7, elements=st.floats(-1000, 1000))
 

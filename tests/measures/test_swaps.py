@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
+from simulator import types
 from simulator.measures import swaps
 
 MEASURES = [swaps.slot_swaps, swaps.top1_swaps, swaps.set_swaps, swaps.rbo_distance]
@@ -110,7 +111,7 @@ def test_pair_swaps_of_long_rankings(n: int) -> None:
 def test_equal_scores_are_ordered_by_item_number() -> None:
     scores = np.array([[0.5, 0.9, 0.5, 0.9, -0.0, 0.0]], np.float32)
     items = np.array([[30, 20, 10, 40, 6, 5]])
-    order = swaps.order(scores, items)
+    order = types.order(scores, items)
     np.testing.assert_array_equal(items[0, order[0]], [20, 40, 10, 30, 5, 6])
     np.testing.assert_array_equal(swaps.positions(order)[0], [3, 0, 2, 1, 5, 4])
 
@@ -119,7 +120,7 @@ def test_equal_scores_are_ordered_by_item_number() -> None:
 def test_order_against_sorted(candidates: list[tuple[int, int]]) -> None:
     scores, items = np.array([[float(s) for s, _ in candidates]]), np.array([i for _, i in candidates])
     expected = [item for _, item in sorted(candidates, key=lambda c: (-c[0], c[1]))]
-    order = swaps.order(scores, items)
+    order = types.order(scores, items)
     assert list(items[order[0]]) == expected
     np.testing.assert_array_equal(np.argsort(swaps.positions(order)[0]), order[0])
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from simulator.randomness import generator
 from simulator.recommender import ranking
-from simulator.recommender.ranking import order, score_events, score_queries, slate
-from simulator.types import Query
+from simulator.recommender.ranking import score_events, score_queries, slate
+from simulator.types import Query, order
 from tests.recommender.conftest import MIXED, make_events, make_stack
 
 CANDIDATES = st.lists(

@@ -14,10 +14,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from protos.recommender_pb2 import Failure, RankRequest, RankResponse, RecommendRequest
 from protos.recommender_pb2_grpc import ReplicaServicer, add_ReplicaServicer_to_server
 from serving import codec
-from simulator.measures.swaps import order
 from simulator.randomness import generator
 from simulator.store.protocol import Member, Store
-from simulator.types import Field, Floats, Ints, Schema, Slate
+from simulator.types import Field, Floats, Ints, Schema, Slate, order
 
 ARMS = ["relu", "smelu:beta=1"]
 USERS, ITEMS, CANDIDATES, DUPLICATES = 30, 40, 20, 3

@@ -24,12 +24,12 @@ from protos.recommender_pb2_grpc import RecommenderStub
 from serving.comparison import Answer, compare
 from serving.router.metrics import SUMS
 from simulator.config import NO_NOISE, ModelConfig, SyntheticConfig
-from simulator.measures.swaps import order
 from simulator.recommender.duplicates import Duplicates, parse_arms
 from simulator.recommender.ranker import Ranker
 from simulator.store.open import open_store
 from simulator.store.protocol import Store
 from simulator.store.server import start_server
+from simulator.types import order
 from simulator.world.stream import SyntheticWorld
 from tests.serving.router_under_test import until
 from trainer.publish import Engagements, about, parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import grpc
@@ -61,8 +62,9 @@ class Replica:
         """Ask for its health, in the background; one question at a time."""
         if not self._checking:
             self._checking = True
-            future = self._health.Check.future(health_pb2.HealthCheckRequest(), timeout=HANGS)
-            future.add_done_callback(self._checked)
+            with contextlib.suppress(ValueError):  # gRPC's, for a channel that was closed a moment ago
+                future = self._health.Check.future(health_pb2.HealthCheckRequest(), timeout=HANGS)
+                future.add_done_callback(self._checked)
 
     def _checked(self, future: grpc.Future[health_pb2.HealthCheckResponse]) -> None:
         self._checking = False

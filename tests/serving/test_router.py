@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2 import (
     CompareRequest,
@@ -27,7 +28,10 @@ from protos.recommender_pb2 import (
     RecommendResponse,
     ShownItem,
 )
+from serving.router.metrics import RouterMetrics
+from serving.router.replica import Replica
 from simulator.store.memory import MemoryStore
+from simulator.store.protocol import Member
 from tests.serving.fake_replica import ARMS, FakeReplica, publish
 from tests.serving.router_under_test import Asked, healthy, refusal, running, until
 
@@ -333,3 +337,10 @@ def test_calls_are_counted_as_other_grpc_servers_count(asked: Asked) -> None:
 def test_the_router_loads_no_torch() -> None:
     code = "import sys, serving.router.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_a_replica_that_was_just_forgotten_may_be_checked_once_more() -> None:
+    replica = Replica(Member("gone", "127.0.0.1:1", 0, 1), RouterMetrics(CollectorRegistry()), lambda: None)
+    replica.close()
+    replica.check()
+    assert not replica.healthy

@@ -79,6 +79,10 @@ class Child:
     def stop(self, seconds: float) -> None:
         """End it in order, or after `seconds` at once."""
         self.ask_to_stop()
+        self.finish(seconds)
+
+    def finish(self, seconds: float) -> None:
+        """Wait until it has ended after it was asked to; after `seconds` end it at once."""
         if self.process is None:
             return
         try:

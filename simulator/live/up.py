@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
@@ -72,10 +73,17 @@ class Up:
                     self.console.print(plain_line(self.watch, self.plan.address, self.flags.for_), soft_wrap=True)
 
     def shutdown(self) -> None:
-        """End traffic first, then router, replicas, trainer and store, each in order or after GRACE at once."""
+        """End traffic first, then router, replicas, trainer and store, each in order or after GRACE at once.
+
+        Replicas end side by side: each takes a second or more, so that routers learn that it goes.
+        """
         deadline = time.monotonic() + GRACE
-        for child in reversed(self.running):
-            child.stop(deadline - time.monotonic())
+        for _, alike in groupby(reversed(self.running), lambda child: child.name.partition("-")[0]):
+            children = list(alike)
+            for child in children:
+                child.ask_to_stop()
+            for child in children:
+                child.finish(deadline - time.monotonic())
         if self.server is not None:
             self.server.stop(max(1.0, deadline - time.monotonic()))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import psutil
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.recommender_pb2 import ListReplicasRequest, ReplicaState
 from protos.recommender_pb2_grpc import RecommenderStub
@@ -97,7 +98,7 @@ class System:
                 child.process.send_signal(signal.SIGCONT)
             child.ask_to_stop()
         for child in self.children.values():
-            child.stop(10.0)
+            child.finish(10.0)
 
     @contextlib.contextmanager
     def router(self, **flags: object) -> Iterator[Asked]:
@@ -127,6 +128,12 @@ class Asked:
     def replicas(self) -> dict[str, ReplicaState]:
         """What it knows of each replica, by name."""
         return {state.name: state for state in self.stub.ListReplicas(ListReplicasRequest(), timeout=5).replicas}
+
+    def serves(self) -> bool:
+        """Whether it says so to a probe: it has replicas, and has seen what is published."""
+        stub = health_pb2_grpc.HealthStub(self.channel)
+        status = stub.Check(health_pb2.HealthCheckRequest(), timeout=5).status
+        return bool(status == health_pb2.HealthCheckResponse.SERVING)
 
     def healthy(self) -> set[str]:
         """Names of those that it sends queries to."""

@@ -18,7 +18,7 @@ ONE = [ShownItem(item=1)]
 def asked(replicas: System, publisher: Publisher) -> Iterator[Asked]:
     """A router whose pool is full."""
     with replicas.router() as router:
-        until(lambda: len(router.healthy()) == 3, "three replicas serve")
+        until(lambda: len(router.healthy()) == 3 and router.serves(), "three replicas serve")
         yield router
 
 

@@ -27,7 +27,8 @@ SHOWN = [ShownItem(item=item, clicked=item == 3) for item in range(10)]
 def all_serve(asked: Asked, generation: int) -> bool:
     """Whether every replica is in the pool with this generation."""
     states = asked.replicas()
-    return set(states) == set(REPLICAS) and all(s.healthy and s.generation == generation for s in states.values())
+    ready = all(state.healthy and state.generation == generation for state in states.values())
+    return ready and set(states) == set(REPLICAS) and asked.serves()
 
 
 def test_a_replica_is_killed_and_comes_back(system: System, publisher: Publisher) -> None:

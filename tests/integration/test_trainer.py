@@ -50,7 +50,7 @@ def test_nothing_published_then_a_trainer_that_is_killed(store_process: StorePro
                 code, details = refusal(call)
                 assert code is grpc.StatusCode.UNAVAILABLE and "nothing is published yet" in details, details
             start_trainer()
-            first = until(lambda: newest(asked) >= 1, "both serve")
+            first = until(lambda: newest(asked) >= 1 and asked.serves(), "both serve")
             assert [health(address) for address in (asked.address, *replicas)] == [SERVING] * 3
             assert asked.stub.Recommend(RecommendRequest(user=7), timeout=5).slate
             with Traffic(asked.address) as traffic:

@@ -1,0 +1,184 @@
+"""`flicker up` as a user runs it: to its end with a replica killed, to Ctrl-C or SIGTERM, and with a dying process."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from simulator.store.server import free_port
+from tests.integration.system import until
+from tests.result_schema import SWAPS, assert_interval
+
+ROOT = Path(__file__).parents[2]
+ARMS = ("relu", "smelu:beta=1")
+SMALL = (
+    "--hidden 32 16 --dim 8 --batch 128 --window 4 --events 200000 --users 500 --items 400 --candidates 100 "
+    "--duplicates 2 --replicas 2 --rate 20 --shadow 1 --refresh-events 2048"
+).split() + ["--arms", *ARMS]
+MARK = "FLICKER_TEST_MARK"
+ENDS = 15.0
+"""Seconds in which everything has ended after a signal."""
+
+
+class Up:
+    """One `flicker up`, and all that came of it: every descendant inherits a mark."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.out, self._mark, self.port = folder / "out", secrets.token_hex(8), free_port()
+        self._said = folder / "said"
+        command = ["up", "--out", str(self.out), "--port", str(self.port), *SMALL, *arguments]
+        environment = {name: value for name, value in os.environ.items() if name != "FLICKER_REDIS_URL"}
+        with open(self._said, "wb") as said:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "simulator", *command],
+                cwd=ROOT,
+                env=environment | {MARK: self._mark, "COLUMNS": "200"},
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
+
+    def alive(self, *words: str) -> list[psutil.Process]:
+        """Running descendants, or `up` itself, whose command line holds all the words."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                marked = process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE
+                if marked and set(words) <= set(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def wait_for(self, name: str) -> psutil.Process:
+        """A replica, once it runs."""
+        until(lambda: bool(self.alive("serving", "replica", name)), f"{name} runs")
+        return self.alive("serving", "replica", name)[0]
+
+    def answers(self) -> bool:
+        """Whether the router has answered someone: the traffic begins when everyone serves."""
+        assert self.process.poll() is None, self.said()
+        log = self.out / "load.log"
+        return log.exists() and '{"ready": "load"' in log.read_text()
+
+    def said(self) -> str:
+        """What it printed so far."""
+        return self._said.read_text()
+
+    def wait(self, seconds: float) -> int:
+        """Its exit code; nothing that it started is left then."""
+        code = self.process.wait(seconds)
+        assert self.alive() == []
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", self.port)) != 0
+        assert "Traceback" not in self.said(), self.said()
+        return code
+
+
+@contextmanager
+def running(folder: Path, *arguments: str) -> Iterator[Up]:
+    """`flicker up` for as long as the block lasts; whatever it leaves behind is killed."""
+    up = Up(folder, *arguments)
+    try:
+        yield up
+    finally:
+        for process in up.alive():
+            process.kill()
+        up.process.wait()
+
+
+def query(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`flicker query` of it."""
+    command = [sys.executable, "-m", "simulator", "query", "--address", f"127.0.0.1:{up.port}", *arguments]
+    environment = os.environ | {"COLUMNS": "200"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20)
+
+
+def test_a_whole_run_with_a_replica_killed_in_the_middle(tmp_path: Path) -> None:
+    with running(tmp_path, "--for", "20") as up:
+        until(up.answers, "users ask")
+        killed = up.wait_for("replica-1")
+        killed.kill()
+        until(lambda: [p for p in up.alive("serving", "replica", "replica-1") if p.pid != killed.pid] != [], "restart")
+        time.sleep(4.0)
+        compared = query(up, "--user", "7", "--all")
+        assert compared.returncode == 0, compared.stderr + up.said()
+        for words in ("duplicate 0", "duplicate 1", "generation", "replica-0", "replica-1", "RBO distance", "0@"):
+            assert words in compared.stdout, compared.stdout
+        asked = query(up, "--user", "7", "--times", "2", "--k", "3", "--arm", "relu")
+        assert asked.returncode == 0 and asked.stdout.count("relu") == 2
+        refused = query(up, "--arm", "zelu")
+        assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1 and "zelu" in refused.stderr
+        assert up.wait(40) == 0, up.said()
+        summary = json.loads((up.out / "summary.json").read_text())
+        assert_summary(summary)
+        print(json.dumps(summary["serving"]), f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB")
+
+
+def assert_summary(summary: dict[str, Any]) -> None:
+    """Its shape, and that nothing went wrong."""
+    assert summary["schema"] == 1 and 19 < summary["seconds"] < 30 and summary["peak_memory_bytes"] > 2**28
+    assert summary["command"].startswith("flicker up --out ") and tuple(summary["arms"]) == ARMS
+    for label, arm in summary["arms"].items():
+        for cause in ("swaps", "refresh_swaps"):
+            assert arm[cause].keys() == SWAPS
+            for name, interval in arm[cause].items():
+                assert_interval(interval, f"{label}.{cause}.{name}", 0, 1)
+        for name in ("pd", "pd_ranking", "log_loss", "auc"):
+            assert_interval(arm[name], f"{label}.{name}", 0, 2)
+        assert arm["comparisons"] > 20 and 0 <= arm["user_visible_swap_ratio"] <= 1
+    serving = summary["serving"]
+    assert serving["failures"] == 0 and serving["requests"] > 80 and serving["refreshes"] >= 2
+    assert 0 < serving["p50"] <= serving["p99"] < 5 and 0 < serving["first_answer"] < 20
+    assert 0 < serving["achieved"] <= 1.5 * serving["offered"]
+
+
+@pytest.mark.parametrize(("number", "early"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
+def test_a_signal_ends_it_in_order(number: signal.Signals, early: bool, tmp_path: Path) -> None:
+    with running(tmp_path) as up:
+        if early:
+            up.wait_for("replica-1")  # it has just been started
+        else:
+            until(up.answers, "users ask")
+        started = time.monotonic()
+        up.process.send_signal(number)
+        assert up.wait(ENDS) == 0, up.said()
+        print(f"{signal.Signals(number).name}: ended after {time.monotonic() - started:.1f} s")
+        assert (up.out / "summary.json").exists()
+        for log in up.out.glob("*.log"):
+            assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def test_a_setting_that_no_process_can_use_ends_it(tmp_path: Path) -> None:
+    with running(tmp_path, "--arms", "zelu") as up:
+        assert up.wait(30) in (1, 2)
+        complaints = [line for line in up.said().splitlines() if line.startswith("flicker: ")]
+        assert len(complaints) == 1 and "activation = zelu: one of " in complaints[0], up.said()
+
+
+def test_a_replica_that_keeps_dying_ends_it(tmp_path: Path) -> None:
+    with running(tmp_path, "--no-load") as up:
+        killed: set[int] = set()
+        while up.process.poll() is None:
+            for process in up.alive("serving", "replica", "replica-0"):
+                if process.pid not in killed:
+                    killed.add(process.pid)
+                    process.kill()
+            time.sleep(0.05)
+        assert up.wait(ENDS) == 1
+        (complaint,) = [line for line in up.said().splitlines() if line.startswith("flicker: ")]
+        assert "replica-0: ended with signal SIGKILL" in complaint and str(up.out / "replica-0.log") in complaint
+        assert 2 <= len(killed) <= 6

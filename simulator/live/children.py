@@ -39,6 +39,8 @@ class Child:
     may_end: bool = False
     """Whether it may end by itself with exit code 0, as timed traffic does."""
     process: subprocess.Popen[bytes] | None = None
+    bad_setting: bool = False
+    """Whether it ended because it cannot run with its settings."""
     deaths: list[float] = field(default_factory=list)
     """When it died, on the monotonic clock."""
 
@@ -61,7 +63,8 @@ class Child:
             return None
         now = time.monotonic()
         self.deaths = [death for death in self.deaths if now - death < RESTART_SPAN] + [now]
-        if code == BAD_SETTING or len(self.deaths) > RESTARTS:
+        self.bad_setting = code == BAD_SETTING
+        if self.bad_setting or len(self.deaths) > RESTARTS:
             return f"{self.name}: ended with {_ending(code)}: {self.last_words()} (log: {self.log})"
         self.start()
         return None

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from simulator.errors import ResultError
-from simulator.live.children import Child
+from simulator.live.children import BAD_SETTING, Child
 from simulator.live.flags import UpFlags
 from simulator.live.plan import Plan, plan
 from simulator.live.summary import write_summary
@@ -29,7 +29,11 @@ GRACE = 10.0
 
 
 class DiedForGood(Exception):
-    """A process cannot be kept running; the message names it and says why."""
+    """A process cannot be kept running; the message names it and says why, `code` is what to exit with."""
+
+    def __init__(self, reason: str, code: int = 1) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class Up:
@@ -64,7 +68,7 @@ class Up:
         with Live(console=self.console, auto_refresh=False, transient=False) as live:
             while not self.stop.wait(1.0) and not self._time_is_up():
                 self._keep_alive()
-                self.watch.look(self.running)
+                self.watch.look(self._pids())
                 self._let_users_in()
                 if self.console.is_terminal:
                     live.update(picture(self.watch, self.plan.address, self.flags.for_), refresh=True)
@@ -99,11 +103,17 @@ class Up:
         """All processes that were started, but for the store."""
         return [child for child in [*self.plan.servers, *self.plan.load] if child.process] if self.plan else []
 
+    def _pids(self) -> list[int]:
+        """Process ids of all that runs, the store included where it is ours."""
+        processes = [child.process for child in self.running] + [self.server.process if self.server else None]
+        return [process.pid for process in processes if process is not None and process.poll() is None]
+
     def _let_users_in(self) -> None:
         """Traffic begins when every replica serves: a query before that could only fail."""
         assert self.plan is not None
         healthy = self.watch.router.value("flicker_router_replicas", healthy="true")
-        if healthy >= self.flags.replicas:
+        published = self.watch.router.value("flicker_router_generation") >= 1  # the router has looked at what is there
+        if healthy >= self.flags.replicas and published:
             for child in self.plan.load:
                 if child.process is None:
                     child.start()
@@ -113,14 +123,14 @@ class Up:
             raise DiedForGood(f"store: ended by itself (log: {self.out / 'store'})")
         for child in self.running:
             if (reason := child.watch()) is not None:
-                raise DiedForGood(reason)
+                raise DiedForGood(reason, BAD_SETTING if child.bad_setting else 1)
 
     def _time_is_up(self) -> bool:
         return self.flags.for_ is not None and self.watch.seconds() >= self.flags.for_
 
 
 def run_up(flags: UpFlags, command: str) -> int:
-    """The whole life of the system; returns the exit code: 1 where a process died for good. Raises FlickerError."""
+    """The whole life of the system; returns the exit code: 1 where a process died for good, 2 for its settings."""
     flags.config()  # a flag that does not belong to the world, before anything starts
     up = Up(flags, command)
     code = 0
@@ -128,9 +138,10 @@ def run_up(flags: UpFlags, command: str) -> int:
         up.startup()
         up.main_loop()
     except DiedForGood as death:
-        code = 1
+        code = death.code
         up.console.print(f"flicker: {death}", style="bold red", soft_wrap=True)
     finally:
         up.shutdown()
-    up.conclude()
+    if not code:
+        up.conclude()
     return code

@@ -8,7 +8,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from simulator.live.children import Child
 from simulator.live.gauges import Page, joined, scrape
 
 TREND = 8
@@ -55,8 +54,8 @@ class Watch:
     refreshes: int = 0
     """Generations published so far after the first."""
 
-    def look(self, children: list[Child]) -> None:
-        """Read all pages and sizes once."""
+    def look(self, pids: list[int]) -> None:
+        """Read all pages, and the sizes of these processes, once."""
         pages = scrape(self.ports)
         self.trainer, self.router = pages["trainer"], pages["router"]
         self.load = pages.get("load", Page())
@@ -74,8 +73,7 @@ class Watch:
             self._seen("answer")
         if self.seconds() >= BLOCK * len(self.blocks):
             self.blocks.append(self._sums())
-        sizes = [resident(child.process.pid) for child in children if child.process is not None and not child.ended()]
-        self.memory = sum(sizes)
+        self.memory = sum(map(resident, pids))
         self.peak_memory = max(self.peak_memory, self.memory)
 
     def arms(self) -> list[str]:

@@ -122,7 +122,7 @@ def test_a_world_that_replays_a_log_counts_feedback_and_learns_none() -> None:
         (FeedbackRequest(user=1), "shown = 0: 1 to 1,000"),
         (shown(user=30), "user = 30: 0 to 29"),
         (shown(items=31), "shown = 40: item 0 to 39"),
-        (shown(context=(1,)), "context = '1 values': 2 (device, position), or none"),
+        (shown(context=(1,)), "context = 1 values: 2 (device, position), or none"),
         (shown(context=(3, 0)), "context = 3: 0 to 2 for device"),
         (shown(time=float("nan")), "time = nan"),
         (shown(time=-1.0), "time = -1.0"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.measures import differences, quality, swaps
-from simulator.measures.intervals import Estimate, Resamples, pair_index
+from simulator.measures.intervals import Estimate, Resamples, pair_index, sums_by_user
 from simulator.types import Doubles, Floats, Ints, Query, order
 
 Estimates = dict[str, Estimate]
@@ -42,9 +42,7 @@ class Users:
 
     def sums(self, values: Doubles) -> Doubles:
         """Values [..., n] -> sums [..., U]; NaN (nothing to measure) counts as 0."""
-        flat = np.nan_to_num(values).reshape(-1, len(self.index))
-        sums: Doubles = np.stack([np.bincount(self.index, row, self.count) for row in flat]).astype(np.float64)
-        return sums.reshape(*values.shape[:-1], self.count)
+        return sums_by_user(np.nan_to_num(values), self.index, self.count)
 
     def weights(self, values: Doubles | None = None) -> Doubles:
         """[U] how many of the values [n] each user has; all where none are given."""

@@ -1,9 +1,13 @@
-"""Files that a crash leaves either old or new, never in between."""
+"""Files that a crash leaves either old or new, never in between; folders that cannot be written, in one line."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from simulator.errors import ResultError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -19,3 +23,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def writing(setting: str, folder: Path) -> Iterator[None]:
+    """What is done inside writes to the folder that a setting names: an OSError there becomes a ResultError."""
+    try:
+        yield
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise ResultError(f"{setting} = {folder}: {reason}: name a folder that can be written") from None

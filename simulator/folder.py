@@ -12,8 +12,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +23,7 @@ import torch
 from simulator.config import ExperimentConfig
 from simulator.errors import ResultError
 from simulator.experiment import Experiment, State
-from simulator.files import write_atomically
+from simulator.files import write_atomically, writing
 from simulator.recommender.snapshot import read_snapshot, write_snapshot
 
 CHECKPOINT_SHARE = 0.05
@@ -56,7 +55,7 @@ class Folder:
         """Claim the folder for a new run. Raises ResultError where it cannot be written."""
         self.check(config, resume=False)
         about = {"config": as_json(config), "versions": versions(), "machine": machine(), "command": command}
-        with self._writing():
+        with writing("out", self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / "config.json", json.dumps(about, indent=1).encode())
         self._claimed = True
@@ -68,14 +67,6 @@ class Folder:
             (self.path / "config.json").unlink(missing_ok=True)
             with suppress(OSError):  # what somebody else put there stays
                 self.path.rmdir()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as problem:
-            reason = problem.strerror or problem
-            raise ResultError(f"out = {self.path}: {reason}: name a folder that can be written") from None
 
     def _same_run(self, resolved: dict[str, Any]) -> None:
         try:
@@ -93,7 +84,7 @@ class Folder:
         if start - self._saved_at < self._cost / CHECKPOINT_SHARE:
             return
         root, generation = self.path / "checkpoint", experiment.state.generation
-        with self._writing():
+        with writing("out", self.path):
             write_snapshot(root / str(generation), experiment.learner.state(), asdict(experiment.state))
             for old in root.iterdir():
                 if old.name != str(generation):
@@ -116,7 +107,7 @@ class Folder:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write result.json, then forget the checkpoints."""
-        with self._writing():
+        with writing("out", self.path):
             write_atomically(self.path / "result.json", json.dumps(_finite(result), indent=1).encode())
         shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
 

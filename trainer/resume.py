@@ -14,8 +14,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +21,7 @@ from typing import IO, Any
 from torch import Tensor
 
 from simulator.errors import ResultError
+from simulator.files import writing
 from simulator.folder import differences
 from simulator.recommender.snapshot import read_snapshot, write_snapshot
 from trainer.progressive import Quality
@@ -58,7 +57,7 @@ class StateFolder:
 
     def open(self) -> None:
         """Make the folder and claim it. Raises ResultError where that cannot be."""
-        with self._writing():
+        with writing("state", self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / "lock", "w")
         try:
@@ -90,7 +89,7 @@ class StateFolder:
     def save(self, tensors: dict[str, Tensor], state: State, settings: dict[str, Any]) -> None:
         """Replace what is saved. Raises ResultError where the folder cannot be written."""
         unfinished, finished = self.path / SAVING, self.path / str(state.events)
-        with self._writing():
+        with writing("state", self.path):
             shutil.rmtree(unfinished, ignore_errors=True)
             about = {"settings": {"run": self._run, **settings}, "state": asdict(state)}
             write_snapshot(unfinished, tensors, about)
@@ -110,11 +109,3 @@ class StateFolder:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as problem:
-            reason = problem.strerror or problem
-            raise ResultError(f"state = {self.path}: {reason}: name a folder that can be written") from None

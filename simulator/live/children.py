@@ -10,19 +10,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from simulator.store.server import LAUNCH
+
 RESTARTS, RESTART_SPAN = 3, 60.0
 """A process that dies more often than this within so many seconds is dead for good."""
 BAD_SETTING = 2
 """Exit code of a process that cannot run with its settings: starting it again would not help."""
-
-# Linux ends a child whose parent died (PR_SET_PDEATHSIG = 1); the order survives exec. See simulator/store/server.py.
-LAUNCH = """
-import ctypes, os, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    if os.getppid() != int(sys.argv[1]): sys.exit("the parent died first")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""`python -m serving replica ...`, `python -m serving router ...`, `python -m serving query ...`."""
+"""`python -m serving replica ...`, and `router`, `query` and `health` in the same way."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import sys
 from simulator.errors import SettingError
 from simulator.process import run
 
-USAGE = """usage: python -m serving replica|router|query ...
+USAGE = """usage: python -m serving replica|router|query|health ...
 
   replica   serves one duplicate of every arm; see python -m serving replica --help
   router    sends queries to random replicas; see python -m serving router --help
   query     asks a running system; the same as `flicker query`
+  health    asks a router or replica whether it can answer; exit code 0 where it can
 """
 
 
@@ -32,8 +33,12 @@ def main(arguments: list[str]) -> None:
         from serving.query import main as query
 
         query(rest)
+    elif which == "health":
+        from serving.health import main as health
+
+        health(rest)
     else:
-        raise SettingError("process", which, "replica, router or query")
+        raise SettingError("process", which, "replica, router, query or health")
 
 
 if __name__ == "__main__":

@@ -13,13 +13,15 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
-
-from prometheus_client import CollectorRegistry, start_http_server
+from typing import TYPE_CHECKING, TypeVar
 
 from simulator.errors import FlickerError, SettingError
 
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
 Result = TypeVar("Result")
+Number = TypeVar("Number", int, float)
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
 """Signals that ask a process to end."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
@@ -35,6 +37,14 @@ def configure_logging() -> None:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True
     )
+
+
+def end_on_sigterm() -> None:
+    """SIGTERM ends the process at once, with exit code 0, until `stop_on_signals`: for a startup of several seconds.
+
+    The first process of a container would otherwise not end at all: there a signal without a handler does nothing.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
 
 
 def stop_on_signals() -> threading.Event:
@@ -98,8 +108,13 @@ def insist(
 def serve_metrics(registry: CollectorRegistry, port: int, host: str = "127.0.0.1") -> int:
     """Serve a registry's metrics over HTTP from a thread of its own; port 0 takes a free one. Returns the port.
 
-    Raises SettingError where the port cannot be had.
+    Beside them the page shows this process's own memory, CPU seconds and start time (`process_...`, on Linux). Raises
+    SettingError where the port cannot be had.
     """
+    from prometheus_client import ProcessCollector, start_http_server  # half of what importing this module would cost
+
+    if registry.get_sample_value("process_start_time_seconds") is None:  # else it was served before
+        ProcessCollector(registry=registry)
     try:
         server, _ = start_http_server(port, addr=host, registry=registry)
     except (OSError, OverflowError) as problem:
@@ -114,11 +129,20 @@ def from_environment(name: str, default: str) -> str:
 
 def whole_number(name: str, default: int) -> int:
     """An environment variable as a whole number. Raises SettingError where it is none."""
-    text = from_environment(name, str(default))
+    return _number(name, default, int, "a whole number")
+
+
+def number(name: str, default: float) -> float:
+    """An environment variable as a number. Raises SettingError where it is none."""
+    return _number(name, default, float, "a number")
+
+
+def _number(name: str, default: Number, read: Callable[[str], Number], way_out: str) -> Number:
+    text = from_environment(name, "")
     try:
-        return int(text)
+        return read(text) if text else default
     except ValueError:
-        raise SettingError(name, text, "a whole number") from None
+        raise SettingError(name, text, way_out) from None
 
 
 def require_ours(package: str) -> None:

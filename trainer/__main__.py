@@ -6,11 +6,12 @@ from prometheus_client import CollectorRegistry
 
 from simulator.errors import SettingError
 from simulator.flags import parse
-from simulator.process import configure_logging, require_ours, run, serve_metrics, stop_on_signals
+from simulator.process import configure_logging, end_on_sigterm, require_ours, run, serve_metrics, stop_on_signals
 
 
 def main(arguments: list[str]) -> None:
     """Set up, train until a signal comes, end in order. Raises FlickerError for what the user can mend."""
+    end_on_sigterm()
     require_ours("trainer")
     from trainer.flags import TrainerFlags
 
@@ -27,13 +28,15 @@ def main(arguments: list[str]) -> None:
     from trainer.resume import StateFolder
 
     configure_logging()
-    stop, registry = stop_on_signals(), CollectorRegistry()
+    registry = CollectorRegistry()
     metrics, folder = Metrics(registry), StateFolder(flags.state, flags.run)
     store, world = open_store(flags.store, run=flags.run), open_world(config.world, config.seed)
+    stop = stop_on_signals()
     trainer = loop.Trainer(config, world, store, folder, metrics, stop, flags.generation_events)
     feeder = Feeder(world, store, metrics, stop, *flags.pace(world))
-    port = serve_metrics(registry, flags.metrics_port)
-    print(f"trainer: metrics at http://127.0.0.1:{port}/metrics", flush=True)
+    metrics.show_arms([arm.label for arm in trainer.stack.arms])
+    port = serve_metrics(registry, flags.metrics_port, flags.host)
+    print(f"trainer: metrics at http://{flags.host}:{port}/metrics", flush=True)
     folder.open()
     try:
         loop.run(trainer, feeder)

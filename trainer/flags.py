@@ -51,6 +51,8 @@ class TrainerFlags(RunFlags):
     """Name of this run among others in the same store (default: FLICKER_RUN)."""
     state: Path = field(default_factory=lambda: Path(from_environment("FLICKER_STATE", "state/trainer")))
     """Folder in which the trainer saves where it is (default: FLICKER_STATE)."""
+    host: str = field(default_factory=lambda: from_environment("FLICKER_HOST", "127.0.0.1"))
+    """Address of the metrics page; 0.0.0.0 for all (default: FLICKER_HOST)."""
     metrics_port: int = field(default_factory=lambda: whole_number("FLICKER_METRICS_PORT", 0))
     """Port of the metrics page, 0 for any free one, which is printed (default: FLICKER_METRICS_PORT)."""
     generation_events: int | None = None

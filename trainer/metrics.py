@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from trainer.progressive import Quality
@@ -18,6 +20,12 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.generation = Gauge("flicker_generation", "The last published generation, -1 for none.", registry=registry)
         self.generation.set(-1)
+        self._arm_position = Gauge(
+            "flicker_arm_position",
+            "0 for the run's first arm, with which the others are compared, then 1, 2 ...",
+            ["arm"],
+            registry=registry,
+        )
         self.published = Gauge(
             "flicker_snapshot_published_timestamp_seconds",
             "Unix time at which the last published generation was cut.",
@@ -62,6 +70,11 @@ class Metrics:
             "flicker_store_errors", "Attempts to reach the store that failed.", registry=registry
         )
         self.world_ended = Gauge("flicker_world_ended", "1 once every event of the world is fed.", registry=registry)
+
+    def show_arms(self, arms: Sequence[str]) -> None:
+        """The arms of the run, in order."""
+        for position, arm in enumerate(arms):
+            self._arm_position.labels(arm).set(position)
 
     def show_generation(self, number: int, cut: float, quality: Quality) -> None:
         """A published generation, when it was cut (unix seconds), and how good its predictions were."""

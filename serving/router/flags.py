@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast, get_args
 
 from serving.router.policies import PolicyName
 from simulator.config import require
-from simulator.process import from_environment, whole_number
+from simulator.process import from_environment, number, whole_number
+
+
+def named_policy(name: str) -> PolicyName:
+    """A policy's name from the environment. Raises SettingError where there is none of that name."""
+    require(name in get_args(PolicyName), "FLICKER_POLICY", name, f"one of {', '.join(get_args(PolicyName))}")
+    return cast(PolicyName, name)
+
+
+def wanted_replicas() -> int | None:
+    """FLICKER_REPLICAS, None where it is not set. Raises SettingError where it is no number."""
+    return whole_number("FLICKER_REPLICAS", 0) if os.environ.get("FLICKER_REPLICAS") else None
 
 
 @dataclass(frozen=True)
@@ -29,13 +42,16 @@ class RouterFlags:
     """Port of the metrics page, 0 for any free one, which is printed (default: FLICKER_METRICS_PORT)."""
     name: str = field(default_factory=lambda: from_environment("FLICKER_NAME", ""))
     """Name of this router, no other's (default: FLICKER_NAME, else host and process number)."""
-    policy: PolicyName = "random"
+    policy: PolicyName = field(default_factory=lambda: named_policy(from_environment("FLICKER_POLICY", "random")))
     """Who answers a query. random: by hash(seed, query id). round_robin: in turn. sticky: the same replica for a user.
-    least_loaded: who has the fewest queries in flight."""
-    seed: int = 0
-    """Seed of all hashes: replica, arm, sample; 0 or more."""
-    shadow: float = 0.1
-    """Share of the queries that are compared off the user's path, 0 (none) to 1."""
+    least_loaded: who has the fewest queries in flight (default: FLICKER_POLICY)."""
+    seed: int = field(default_factory=lambda: whole_number("FLICKER_SEED", 0))
+    """Seed of all hashes: replica, arm, sample; 0 or more (default: FLICKER_SEED)."""
+    shadow: float = field(default_factory=lambda: number("FLICKER_SHADOW", 0.1))
+    """Share of the queries that are compared off the user's path, 0 (none) to 1 (default: FLICKER_SHADOW)."""
+    replicas: int | None = field(default_factory=wanted_replicas)
+    """Replicas that should serve, at least 1: shown beside those that do, so that an alert can tell when some are
+    missing (default: FLICKER_REPLICAS; nothing is expected where neither says)."""
     window: float = 60.0
     """Seconds that the live gauges look back, more than 0."""
     comparisons: Path | None = None
@@ -54,6 +70,7 @@ class RouterFlags:
             require(0 <= port < 65_536, name, port, "from 0 to 65535")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         require(0 <= self.shadow <= 1, "shadow", self.shadow, "from 0 to 1")
+        require(self.replicas is None or self.replicas >= 1, "replicas", self.replicas, "at least 1")
         require(0 < self.window < float("inf"), "window", self.window, "more than 0 seconds")
         require(1 <= self.in_flight <= 4_096, "in_flight", self.in_flight, "from 1 to 4,096 queries")
         require(0 < self.deadline <= 3_600, "deadline", self.deadline, "more than 0 seconds, at most 3,600")

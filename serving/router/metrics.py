@@ -23,7 +23,8 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 class RouterMetrics:
     """Queries, replicas and feedback; the comparisons' are ShadowMetrics, those of gRPC itself GrpcMetrics."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, replicas_expected: int | None = None) -> None:
+        """`replicas_expected`: how many should serve, shown where it is known."""
         self.queries = Counter(
             "flicker_router_queries", "Queries by the code they ended with", ["arm", "code"], registry=registry
         )
@@ -36,6 +37,9 @@ class RouterMetrics:
             "flicker_router_retried", "Queries sent to a second replica after the first was lost", registry=registry
         )
         self.replicas = Gauge("flicker_router_replicas", "Replicas known", ["healthy"], registry=registry)
+        if replicas_expected is not None:
+            expected = Gauge("flicker_router_replicas_expected", "Replicas that should serve", registry=registry)
+            expected.set(replicas_expected)
         self.replica_queries = Counter(
             "flicker_router_replica_queries", "Users' queries sent to a replica", ["replica"], registry=registry
         )

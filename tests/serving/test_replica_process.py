@@ -103,7 +103,7 @@ def page(address: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["replika"], "process = replika: replica, router or query"),
+        (["replika"], "process = replika: replica, router, query or health"),
         (["replica", "--store", ""], "store = nothing: name one with --store, or in FLICKER_REDIS_URL"),
         (["replica", "--store", "http://x"], "store = http://x: a URL such as redis://"),
         (["replica", "--port", "-1"], "port = -1: from 0 to 65535"),

@@ -6,16 +6,24 @@ and not on import, since Locust's `--processes` forks in between.
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import grpc
 import grpc.experimental.gevent as grpc_gevent  # type: ignore[import-not-found]  # the stubs lack it
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from locust import User
 from locust.env import Environment
 
 from protos import recommender_pb2_grpc
+from simulator.process import insist
+
+log = logging.getLogger("load")
+LOOK = 2.0
+"""Seconds for the router to say whether it serves."""
 
 
 class Failed(Exception):
@@ -54,6 +62,39 @@ def open_channel(environment: Environment, address: str) -> grpc.Channel:
     return grpc.intercept_channel(grpc.insecure_channel(address), TellLocust(environment))
 
 
+class NotServing(Exception):
+    """The router cannot answer yet."""
+
+
+def target(host: str | None) -> str:
+    """host:port of the router, however Locust was given it."""
+    return (host or "").removeprefix("grpc://").removeprefix("http://").rstrip("/")
+
+
+def wait_until_served(environment: Environment) -> None:
+    """Wait until the router at Locust's host, which its page may change meanwhile, says that it serves.
+
+    One without a health service is taken at once.
+    """
+
+    def look() -> None:
+        address = target(environment.host)
+        with grpc.insecure_channel(address) as channel:
+            try:
+                request = health_pb2.HealthCheckRequest()
+                status = health_pb2_grpc.HealthStub(channel).Check(request, timeout=LOOK).status
+            except grpc.RpcError as problem:
+                assert isinstance(problem, grpc.Call)
+                if problem.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    return
+                raise NotServing(f"{address}: {problem.code().name}") from None
+        if status != health_pb2.HealthCheckResponse.SERVING:
+            raise NotServing(f"{address}: {health_pb2.HealthCheckResponse.ServingStatus.Name(status)}")
+
+    grpc_gevent.init_gevent()
+    insist(look, NotServing, threading.Event(), lambda problem: log.info("waiting for the router at %s", problem))
+
+
 class GrpcUser(User):
     """A user with a stub of the router."""
 
@@ -62,7 +103,7 @@ class GrpcUser(User):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        address = (self.host or "").removeprefix("grpc://").removeprefix("http://").rstrip("/")
+        address = target(self.host)
         if address not in self._stubs:
             self._stubs[address] = recommender_pb2_grpc.RecommenderStub(open_channel(environment, address))
         self.router = self._stubs[address]

@@ -2,11 +2,13 @@
 
     locust -f load/locustfile.py --host 127.0.0.1:PORT --headless -u 25 -t 60s
 
-or without --headless, with Locust's web page. Settings are environment variables, see load/settings.py; the rate is
-FLICKER_RATE whatever the number of users (-u). What the number limits: a user waits for each answer, so N users have at
-most N queries in flight (and those asked again), and the offered rate is achieved as long as a query is answered within
-N / rate seconds. A user that fell behind makes up for one second; offered and achieved rates are both reported.
-Locust ends with exit code 1 when calls failed, see its --exit-code-on-error.
+or without --headless, with Locust's web page (--autostart: the test starts by itself, once the router answers).
+Settings are environment variables, see load/settings.py. The rate is FLICKER_RATE for the N users that Locust is
+started with (-u), whatever N is, and follows users who come and go on the page: twice as many ask twice as often. What
+N limits: a user waits for each answer, so N users have at most N queries in flight (and those asked again), and the
+offered rate is achieved as long as a query is answered within N / rate seconds. A user that fell behind makes up for
+one second; offered and achieved rates are both reported. Locust ends with exit code 1 when calls failed, see its
+--exit-code-on-error.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from load.settings import read_settings
 from load.tally import Call, Repeat, add_report, compare
 from protos.recommender_pb2 import FeedbackRequest, RecommendRequest, RecommendResponse, ShownItem
 from simulator.errors import FlickerError
-from simulator.process import serve_metrics
+from simulator.process import end_on_sigterm, serve_metrics
 
 ADD: Callable[[EventHook, Callable[..., None]], object] = EventHook.add_listener
 """Locust's method, with a type."""
@@ -133,8 +135,8 @@ def attach(environment: Environment, **_: Any) -> None:
         if not isinstance(runner, WorkerRunner):
             registry = CollectorRegistry()
             LoadCollector(lambda: session.tally, lambda: int(runner.user_count), registry)
-            port = serve_metrics(registry, SETTINGS.metrics_port)
-            print(json.dumps({"ready": "load", "name": "load", "metrics": f"127.0.0.1:{port}"}), flush=True)
+            port = serve_metrics(registry, SETTINGS.metrics_port, SETTINGS.host)
+            print(json.dumps({"ready": "load", "name": "load", "metrics": f"{SETTINGS.host}:{port}"}), flush=True)
     except FlickerError as problem:
         refuse(problem)
     options = environment.parsed_options
@@ -166,6 +168,7 @@ def listen(environment: Environment, session: Session) -> None:
         add(on.quit, lambda **_: session.write_summary())  # the workers' last reports come late
 
 
+end_on_sigterm()  # until Locust, which is to write its summary then, takes the signal over
 try:
     SETTINGS = read_settings(os.environ)
     WORLD = open_world(SETTINGS.world_config(), SETTINGS.seed)

@@ -103,8 +103,7 @@ def _some_queries(world: World, at: int, purpose: str) -> list[Query]:
     The synthetic world tells clicks without candidates. A log tells them of a query's candidates only: these are all
     items, or the ANSWERS most popular; early in a log at least half of those known by then.
     """
-    items = next(field.vocabulary for field in world.schema.fields if field.side == "item")
-    count, candidates = POOL, 1 if world.has_truth else min(ANSWERS, items)
+    count, candidates = POOL, 1 if world.has_truth else min(ANSWERS, world.items)
     while True:
         try:
             return sorted(world.queries(count, candidates, at, purpose), key=lambda query: query.id)

@@ -19,6 +19,7 @@ from gevent.pool import Group  # type: ignore[import-untyped]
 from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
 
+from load.grpc_user import wait_until_served
 from load.people import POOL, Asking, People
 from load.settings import LoadSettings
 from load.shapes import due, work
@@ -33,7 +34,7 @@ log = logging.getLogger("load")
 FEEDER = "world"
 """Whose mark in the store says which event of the world is due."""
 USERS_MESSAGE = "flicker_users"
-"""By which the master tells its workers how many users there are in all."""
+"""By which the master tells its workers how many users offer the configured rate."""
 CATCH_UP = 1.0
 """Seconds of its own queries that a user makes up for when answers were slow; what is older it never asks."""
 
@@ -42,15 +43,17 @@ class Session:
     """What the users of one process share."""
 
     def __init__(self, settings: LoadSettings, world: World, environment: Environment) -> None:
+        """Made before Locust's page can change its options."""
         assert environment.runner is not None
-        self.settings, self._world = settings, world
+        self.settings, self._world, self._environment = settings, world, environment
         self._runner: Runner = environment.runner
+        self._users_at_start = getattr(environment.parsed_options, "num_users", None)
+        self._users = 0  # who offer the configured rate together
         self._worker = isinstance(self._runner, WorkerRunner)
         self._asks = not isinstance(self._runner, MasterRunner)
         self.tally, self.outbox = Tally(), Outbox()
         self._store: Store | None = open_store(settings.store, run=settings.run) if settings.store else None
         self._people: People | None = None
-        self._told_users = 0
         self._started, self._counted = 0.0, 0.0
         self._stopping, self._refilled, self._refilling = Event(), Event(), False
         self._aside = Group()
@@ -69,7 +72,10 @@ class Session:
     # the course of a test
 
     def start(self) -> None:
-        """A test starts: count from 0, with queries at hand."""
+        """A test starts, once the router answers: count from 0, with queries at hand."""
+        if not self._worker:
+            wait_until_served(self._environment)
+            self._users = self._users_at_start or self._runner.target_user_count
         self.tally, self.outbox = Tally(), Outbox()
         if self._asks and self._people is None:
             worker = max(0, getattr(self._runner, "worker_index", 0))
@@ -106,19 +112,26 @@ class Session:
     # the offered rate
 
     def tell_users(self) -> None:
-        """The master's: tell the workers how many users there are in all, so that each knows its share of the rate."""
+        """The master's: tell the workers how many users offer the configured rate, so that they know a user's pace."""
         if isinstance(self._runner, MasterRunner):
-            self._runner.send_message(USERS_MESSAGE, {"count": self._runner.target_user_count})
+            self._runner.send_message(USERS_MESSAGE, {"count": self._users})
 
     def hear_users(self, count: int) -> None:
-        """A worker's: there are so many users in all."""
-        self._told_users = count
+        """A worker's: so many users offer the configured rate."""
+        self._users = count
 
     @property
     def period(self) -> float:
-        """Seconds at the full rate from one query of a user to its next, those that it asks again aside."""
-        everyone = self._told_users or self._runner.target_user_count
-        return max(1, everyone) * (1 + self.settings.repeat) / self.settings.rate
+        """Seconds at the full rate from one query of a user to its next, those that it asks again aside.
+
+        Every user keeps this pace, so that the rate grows with users who are added on Locust's page: as many as Locust
+        was started with (-u, LOCUST_USERS), or else as the test was, offer the configured rate.
+        """
+        return self._everyone * (1 + self.settings.repeat) / self.settings.rate
+
+    @property
+    def _everyone(self) -> int:
+        return max(1, self._users or self._runner.target_user_count)
 
     def work_due(self, ago: float = 0.0) -> float:
         """What was due by now, or some seconds ago, in seconds at the full rate."""
@@ -140,7 +153,7 @@ class Session:
 
     def _tick(self) -> None:
         now = time.perf_counter()
-        present = min(1.0, self._runner.user_count / max(1, self._runner.target_user_count))
+        present = self._runner.user_count / self._everyone
         offered = self._offered(now - self._started) - self._offered(self._counted - self._started)
         self.tally.tick(now - self._counted, offered * present)
         self._counted = now

@@ -1,7 +1,8 @@
 """What the load is told: by environment variables, over a JSON file that FLICKER_LOAD_CONFIG names, over the defaults.
 
 A field `rate` is the variable FLICKER_RATE and the key "rate" of the file. The file may also say more of the world than
-variables can: `"world": {"users": 500, "items": 300}`, the fields of SyntheticConfig or, with `data`, of ReplayConfig.
+the variables above: `"world": {"users": 500, "items": 300}`, the fields of SyntheticConfig or, with `data`, of
+ReplayConfig; FLICKER_WORLD holds the same object, as JSON.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -26,7 +28,8 @@ class LoadSettings:
     """Who asks, how often, and where it is written down."""
 
     rate: float = 50.0
-    """Queries per second offered in all, those asked again included; more than 0. Shapes vary it."""
+    """Queries per second offered in all, those asked again included; more than 0. Shapes vary it, and so do users who
+    are added or taken away on Locust's page: it is the rate of as many users as Locust was started with."""
     shape: Literal["steady", "ramp", "spike"] = "steady"
     """How the offered rate goes over time, see load/shapes.py."""
     shape_seconds: float = 60.0
@@ -55,8 +58,10 @@ class LoadSettings:
     """URL of the store, where queries are to follow the feeder through the world; none: from the start on."""
     run: str = "flicker"
     """Name of the run in the store."""
+    host: str = "127.0.0.1"
+    """Address of the metrics page; 0.0.0.0 for all."""
     metrics_port: int = 0
-    """Port of the metrics page on 127.0.0.1; 0: a free one."""
+    """Port of the metrics page; 0: a free one."""
     summary: Path | None = None
     """File for the JSON summary at the end."""
 
@@ -90,7 +95,7 @@ class LoadSettings:
 def read_settings(environment: Mapping[str, str]) -> LoadSettings:
     """Settings from variables and the file that FLICKER_LOAD_CONFIG names. Raises SettingError naming what is wrong."""
     values = _read_file(environment.get("FLICKER_LOAD_CONFIG", ""))
-    for name in READERS:
+    for name in [*READERS, "world"]:
         variable = VARIABLES.get(name, f"FLICKER_{name.upper()}")
         if environment.get(variable):
             values[name] = environment[variable]
@@ -114,6 +119,8 @@ def _read_file(path: str) -> dict[str, Any]:
 def _read(name: str, value: Any) -> Any:
     """A value of a file or variable as what its field holds."""
     if name == "world":
+        with suppress(ValueError):
+            value = json.loads(value) if isinstance(value, str) else value
         require(isinstance(value, dict), name, value, "one JSON object, the world's settings by name")
         return value
     read, way_out = READERS[name]
@@ -133,7 +140,7 @@ READERS = cast(
     dict[str, tuple[Reader, str]],
     dict.fromkeys(("rate", "shape_seconds", "repeat", "repeat_after", "repeat_before", "timeout"), _NUMBER)
     | dict.fromkeys(("k", "events", "seed", "metrics_port"), _WHOLE)
-    | dict.fromkeys(("shape", "store", "run"), _TEXT)
+    | dict.fromkeys(("shape", "store", "run", "host"), _TEXT)
     | dict.fromkeys(("data", "summary"), (Path, "a path"))
     | {"arms": (_arms, "names of arms, separated by spaces")},
 )

@@ -10,6 +10,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+from grpc_health.v1 import health, health_pb2_grpc
 
 from protos.recommender_pb2 import (
     AnsweredBy,
@@ -78,9 +79,11 @@ class Flickering(RecommenderServicer):
         return found
 
 
-def serve(servicer: Flickering) -> tuple[grpc.Server, str]:
-    """A server that listens on a free port of 127.0.0.1, and its address."""
+def serve(servicer: Flickering, probes: health.HealthServicer | None = None) -> tuple[grpc.Server, str]:
+    """A server that listens on a free port of 127.0.0.1, and its address; with a health service where one is given."""
     server = grpc.server(ThreadPoolExecutor(8))
+    if probes is not None:
+        health_pb2_grpc.add_HealthServicer_to_server(probes, server)
     add_RecommenderServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

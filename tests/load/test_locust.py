@@ -18,6 +18,8 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from simulator.config import SyntheticConfig
 from simulator.store.open import open_store
@@ -56,7 +58,9 @@ def environment(settings: dict[str, Any], folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def load(address: str, folder: Path, arguments: str, **settings: Any) -> Iterator[Load]:
+def load(
+    address: str, folder: Path, arguments: str, variables: dict[str, str] | None = None, **settings: Any
+) -> Iterator[Load]:
     """Locust once it is ready; killed at the end where it still runs."""
     summary = folder / "summary.json"
     command = [sys.executable, "-m", "locust", "-f", "load/locustfile.py", "--host", address, *arguments.split()]
@@ -64,7 +68,7 @@ def load(address: str, folder: Path, arguments: str, **settings: Any) -> Iterato
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment({"summary": str(summary)} | settings, folder),
+            env=environment({"summary": str(summary)} | settings, folder) | (variables or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -235,23 +239,93 @@ def test_queries_follow_the_feeder_through_the_world(tmp_path: Path) -> None:
 
 
 def test_with_the_web_page_every_test_counts_from_zero(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-
-    def post(path: str, **form: str) -> None:
-        with urlopen(f"http://127.0.0.1:{port}{path}", urlencode(form).encode(), timeout=10) as answer:
-            assert json.load(answer)["success"]
-
+    port = free_port()
     with router() as (servicer, address):
         settings = {"rate": 60, "repeat": 0.5, "repeat_after": 0, "repeat_before": 0.1, "k": 8}
         with load(address, tmp_path, f"--web-host 127.0.0.1 --web-port {port}", **settings) as running:
             wait_until_open(port)
             for _ in range(2):
                 servicer.forget()
-                post("/swarm", user_count="5", spawn_rate="5", host=address)
+                post(port, "/swarm", user_count="5", spawn_rate="5", host=address)
                 page_when(running, "flicker_load_offered_total", 30)
-                post("/stop")
+                post(port, "/stop")
                 assert_told_what_happened(running.summary(), servicer)
+
+
+def as_in_a_container(port: int, users: int) -> dict[str, str]:
+    """Locust's own variables for a page with a test that starts by itself."""
+    page = {"LOCUST_WEB_HOST": "127.0.0.1", "LOCUST_WEB_PORT": str(port), "LOCUST_AUTOSTART": "true"}
+    return page | {"LOCUST_USERS": str(users), "LOCUST_EXIT_CODE_ON_ERROR": "0"}
+
+
+def test_more_users_on_the_page_raise_the_offered_rate(tmp_path: Path) -> None:
+    port, offered = free_port(), "flicker_load_offered_rate"
+    with router() as (_, address):
+        variables = as_in_a_container(port, 4) | {"FLICKER_RATE": "20", "FLICKER_HOST": "0.0.0.0"}
+        with load(address, tmp_path, "", variables, repeat=0, k=8) as running:
+            assert running.ready["metrics"].startswith("0.0.0.0:")
+            # the gauge looks back 10 seconds, the first of which has fewer users
+            first = page_when(running, offered, 16)
+            assert first["flicker_load_users"] == 4 and first[offered] < 21
+            post(port, "/swarm", user_count="12", spawn_rate="100", host=address)
+            raised = page_when(running, offered, 50)
+            assert raised["flicker_load_users"] == 12 and raised[offered] < 61
+            page_when(running, "flicker_load_achieved_rate", 40)  # not only offered
+            post(port, "/swarm", user_count="2", spawn_rate="100", host=address)
+            for _ in range(300):
+                lowered = running.page()
+                if lowered[offered] < 15:
+                    break
+                time.sleep(0.1)
+            assert 9 < lowered[offered] < 15
+            running.process.send_signal(signal.SIGTERM)
+            assert running.process.wait(10) == 0
+
+
+@pytest.mark.parametrize("headless", ["", "--headless"])
+def test_a_signal_ends_the_wait_for_the_router(tmp_path: Path, headless: str) -> None:
+    with load("127.0.0.1:1", tmp_path, headless, as_in_a_container(free_port(), 2)) as running:
+        wait_for_log(tmp_path, "waiting for the router at 127.0.0.1:1: UNAVAILABLE")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(10) == 0
+
+
+def test_the_test_begins_when_the_router_serves(tmp_path: Path) -> None:
+    probes, servicer = health.HealthServicer(), Flickering()
+    probes.set("", HealthCheckResponse.NOT_SERVING)
+    server, address = serve(servicer, probes)
+    try:
+        with load(address, tmp_path, "", as_in_a_container(free_port(), 5), rate=50, k=8) as running:
+            wait_for_log(tmp_path, f"waiting for the router at {address}: NOT_SERVING")
+            assert running.page()["flicker_load_users"] == 0 and not servicer.asked
+            probes.set("", HealthCheckResponse.SERVING)
+            page = page_when(running, 'flicker_load_calls_total{code="OK",method="Recommend"}', 20)
+            assert not [name for name in page if name.startswith("flicker_load_failures_total")]
+            assert {name.partition("method=")[2] for name in page if "load_calls" in name} == {
+                '"Recommend"}',
+                '"Feedback"}',
+            }, "probes are no traffic"
+    finally:
+        server.stop(0).wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def post(port: int, path: str, **form: str) -> None:
+    """Fill in a form of Locust's page."""
+    with urlopen(f"http://127.0.0.1:{port}{path}", urlencode(form).encode(), timeout=10) as answer:
+        assert json.load(answer)["success"]
+
+
+def wait_for_log(folder: Path, words: str) -> None:
+    for _ in range(300):
+        if words in (folder / "load.log").read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError((folder / "load.log").read_text())
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import pytest
 from load.settings import LoadSettings, read_settings
 from simulator.config import ReplayConfig, SyntheticConfig
 from simulator.errors import SettingError
+from simulator.flags import parse
+from trainer.flags import TrainerFlags
 
 
 def test_without_anything_the_defaults_hold() -> None:
@@ -42,6 +44,22 @@ def test_variables_over_the_file(tmp_path: Path) -> None:
     assert settings.world_config() == SyntheticConfig(events=5000, users=50)
 
 
+@pytest.mark.parametrize(
+    ("flags", "variables"),
+    [
+        ("", {}),
+        ("--events 30000 --seed 4", {"FLICKER_EVENTS": "30000", "FLICKER_SEED": "4"}),
+        ("--users 70 --items 50 --drift 0.5", {"FLICKER_WORLD": '{"users": 70, "items": 50, "drift": 0.5}'}),
+        ("--data some/log --seed 3", {"FLICKER_DATA": "some/log", "FLICKER_SEED": "3", "FLICKER_EVENTS": ""}),
+        ("--data log.toml --negatives 2", {"FLICKER_DATA": "log.toml", "FLICKER_WORLD": '{"negatives": 2}'}),
+    ],
+)
+def test_variables_give_the_world_that_flags_give_the_trainer(flags: str, variables: dict[str, str]) -> None:
+    settings = read_settings(variables)
+    trainers = parse(TrainerFlags, "trainer", flags.split()).config()
+    assert (settings.world_config(), settings.seed) == (trainers.world, trainers.seed)
+
+
 def test_a_real_log_and_arms_by_variables() -> None:
     settings = read_settings({"FLICKER_DATA": "some/log", "FLICKER_ARMS": "relu smelu:beta=1", "FLICKER_EVENTS": "9"})
     assert settings.arms == ("relu", "smelu:beta=1")
@@ -65,6 +83,8 @@ def test_a_real_log_and_arms_by_variables() -> None:
         ("FLICKER_TIMEOUT", "0"),
         ("FLICKER_METRICS_PORT", "65536"),
         ("FLICKER_LOAD_CONFIG", "/no/such/file.json"),
+        ("FLICKER_WORLD", "users=3"),
+        ("FLICKER_WORLD", "[3]"),
     ],
 )
 def test_what_cannot_be_used_is_named(variable: str, text: str) -> None:

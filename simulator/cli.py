@@ -1,4 +1,4 @@
-"""The command line: `flicker run`, `report`, `up`, `query`. What a user can mend is one line, with exit code 2."""
+"""The command line of `flicker`. What a user can mend is one line, with exit code 2."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ How much do a recommender's results change for no reason, and what cures it?
                                                     mapping file for CSV and Parquet (see README.md)
   flicker run --help                                every setting with its unit, range and default
   flicker report DIR                                draw the page of a finished run again
+  flicker recommend DIR --swap-budget 0.02          the most accurate arm that swaps no more than this, and its cost
+  flicker gate DIR --baseline DIR --max-swap-increase 0.005
+                                                    exit code 1 when a candidate flickers more than chance explains
 
   flicker up                                        the live system: trainer, replicas, router, traffic, live gauges
   flicker query --user 7 --all                      ask it: the same query of every duplicate, side by side
@@ -66,7 +69,29 @@ def query(arguments: list[str]) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "serving", "query", *arguments])
 
 
-COMMANDS = {"run": run, "report": report, "up": up, "query": query}
+def recommend(arguments: list[str]) -> None:
+    """`flicker recommend DIR`: the most accurate arm within a budget of swaps."""
+    from simulator import decide
+    from simulator.flags import parse_flags
+
+    _conclude(decide.recommend(parse_flags(decide.RecommendFlags, "flicker recommend", arguments)))
+
+
+def gate(arguments: list[str]) -> None:
+    """`flicker gate DIR --baseline DIR`: pass a candidate or hold it back."""
+    from simulator import decide
+    from simulator.flags import parse_flags
+
+    _conclude(decide.gate(parse_flags(decide.GateFlags, "flicker gate", arguments)))
+
+
+def _conclude(decision: tuple[list[str], int]) -> None:
+    lines, code = decision
+    print(*lines, sep="\n")
+    sys.exit(code)
+
+
+COMMANDS = {"run": run, "report": report, "recommend": recommend, "gate": gate, "up": up, "query": query}
 
 
 def main() -> None:

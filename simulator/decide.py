@@ -1,0 +1,190 @@
+"""From finished runs to a decision: `flicker recommend` chooses an arm, `flicker gate` holds back a candidate.
+
+Both read result folders. Two runs share neither duplicates nor, perhaps, users: their difference is taken as that of
+independent estimates, whose half-widths add in squares (Zou and Donner 2008).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from simulator.config import require
+from simulator.errors import FlickerError, SettingError
+from simulator.report.result import Arm, Interval, Result, read_result
+from simulator.report.words import label, number, written
+
+Swaps = Literal["slot", "top1", "set", "pair", "rbo"]
+Accuracy = Literal["log_loss", "ranking_loss", "auc"]
+WORDS = {
+    "slot": "slot swaps",
+    "top1": "top-1 swaps",
+    "set": "set swaps",
+    "pair": "pair swaps",
+    "rbo": "RBO distance",
+    "log_loss": "log loss",
+    "ranking_loss": "ranking loss",
+    "auc": "AUC",
+}
+COMPARABLE = ("k", "candidates")
+"""Settings that change what a swap ratio means."""
+
+
+@dataclass(frozen=True)
+class RecommendFlags:
+    """Name the arm with the best accuracy among those whose swap ratio is within a budget, and what it costs.
+
+    Exit code 0 when there is one, 1 when no arm is within the budget.
+    """
+
+    result: Annotated[Path, tyro.conf.Positional]
+    """Folder of a finished run."""
+    swap_budget: float
+    """Swap ratio between two duplicates that is accepted, 0 to 1."""
+    measure: Swaps = "pair"
+    """The swap measure that the budget is for."""
+    accuracy: Accuracy = "log_loss"
+    """What is best: the lowest log_loss or ranking_loss, or the highest auc."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.swap_budget <= 1, "swap-budget", self.swap_budget, "from 0 to 1")
+
+
+@dataclass(frozen=True)
+class GateFlags:
+    """Hold back a candidate that flickers more than chance and an allowance explain. For a release pipeline.
+
+    Exit code 0 when it passes, 1 when it is held back, with one line that says why; 2 when the runs cannot be compared.
+    """
+
+    result: Annotated[Path, tyro.conf.Positional]
+    """Folder of the candidate's finished run."""
+    baseline: Path
+    """Folder of the run that it is held against."""
+    max_swap_increase: float
+    """Increase of the swap ratio that is accepted, 0 to 1."""
+    measure: Swaps = "pair"
+    """The swap measure."""
+    arm: str | None = None
+    """The candidate's arm (default: the first of its run)."""
+    baseline_arm: str | None = None
+    """The baseline's arm (default: the first of its run)."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.max_swap_increase <= 1, "max-swap-increase", self.max_swap_increase, "from 0 to 1")
+
+
+def recommend(flags: RecommendFlags) -> tuple[list[str], int]:
+    """What to say, line by line, and the exit code. Raises ResultError for a folder that cannot be read."""
+    result = read_result(flags.result)
+    measured = [arm for arm in result.arms if flags.accuracy in arm.measures]
+    if not measured:
+        raise SettingError("accuracy", flags.accuracy, f"{flags.result} has no {WORDS[flags.accuracy]}: use another")
+    swaps, budget = WORDS[flags.measure], number(flags.swap_budget)
+    within = [arm for arm in measured if _swaps(arm, flags.measure).mean <= flags.swap_budget]
+    if not within:
+        calmest = min(measured, key=lambda arm: _swaps(arm, flags.measure).mean)
+        least = f"the least is {written(_swaps(calmest, flags.measure))}, {label(calmest.spec)}"
+        return [f"no arm keeps {swaps} within {budget}: {least}; raise the budget or add smoother arms"], 1
+    sign = -1 if flags.accuracy == "auc" else 1
+    best, *others = sorted(within, key=lambda arm: sign * arm.measures[flags.accuracy].mean)
+    accuracy = f"{WORDS[flags.accuracy]} {written(best.measures[flags.accuracy], 4)}"
+    lines = [
+        f"{label(best.spec)}: {accuracy}, the best of {len(within)} of {len(result.arms)} arms with {swaps} within "
+        f"{budget}",
+        f"  {swaps}: {written(_swaps(best, flags.measure))}{_doubt(best, flags)}",
+        f"  cost: {_cost(best, result.arms[0])}",
+    ]
+    if others:
+        lines.append(
+            f"  runner-up: {label(others[0].spec)}, {WORDS[flags.accuracy]} "
+            f"{written(others[0].measures[flags.accuracy], 4)}, {swaps} {written(_swaps(others[0], flags.measure))}"
+        )
+    better = [arm for arm in measured if sign * (arm.measures[flags.accuracy].mean - _mean(best, flags)) < 0]
+    lines += [
+        f"  over the budget: {label(arm.spec)}, {WORDS[flags.accuracy]} {written(arm.measures[flags.accuracy], 4)}, "
+        f"{swaps} {written(_swaps(arm, flags.measure))}"
+        for arm in better
+    ]
+    return lines, 0
+
+
+def gate(flags: GateFlags) -> tuple[list[str], int]:
+    """What to say, in one line, and the exit code.
+
+    Held back when the whole 95 % interval of the increase lies above the allowance: of candidates that are no worse
+    than it, one in forty is. Raises ResultError, or SettingError where the two runs do not measure the same.
+    """
+    candidate, baseline = read_result(flags.result), read_result(flags.baseline)
+    _require_comparable(candidate, baseline, flags)
+    new = _swaps(_arm(candidate, flags.arm, "arm"), flags.measure)
+    old = _swaps(_arm(baseline, flags.baseline_arm, "baseline-arm"), flags.measure)
+    increase = independent_difference(new, old)
+    allowed = f"{number(flags.max_swap_increase)} allowed"
+    line = f"{WORDS[flags.measure]} {written(new)} against {written(old)}: increase {written(increase)}, {allowed}"
+    if increase.low > flags.max_swap_increase:
+        return [f"held back: {line}"], 1
+    if increase.high > flags.max_swap_increase:
+        return [f"passed, by doubt: {line}; more fleets would tell"], 0
+    return [f"passed: {line}"], 0
+
+
+def independent_difference(new: Interval, old: Interval) -> Interval:
+    """new - old of two independent estimates, with its 95 % interval."""
+    mean = new.mean - old.mean
+    below = math.hypot(new.mean - new.low, old.high - old.mean)
+    above = math.hypot(new.high - new.mean, old.mean - old.low)
+    return Interval(mean, mean - below, mean + above)
+
+
+def _require_comparable(candidate: Result, baseline: Result, flags: GateFlags) -> None:
+    """Raises SettingError where the numbers of two runs do not mean the same."""
+    pairs = [("world", candidate.world.get("name"), baseline.world.get("name"))]
+    pairs += [(name, candidate.config.get(name), baseline.config.get(name)) for name in COMPARABLE]
+    for name, new, old in pairs:
+        if new != old:
+            raise SettingError(
+                "baseline", flags.baseline, f"its {name} is {old}, the candidate's {new}: run both alike"
+            )
+
+
+def _arm(result: Result, spec: str | None, setting: str) -> Arm:
+    if spec is None:
+        return result.arms[0]
+    found = [arm for arm in result.arms if arm.spec == spec]
+    if not found:
+        raise SettingError(setting, spec, f"the run has {', '.join(arm.spec for arm in result.arms)}")
+    return found[0]
+
+
+def _swaps(arm: Arm, measure: str) -> Interval:
+    found = arm.measures.get(f"swaps.{measure}")
+    if found is None:
+        raise FlickerError(f"arm {arm.spec}: no {WORDS[measure]} in its result: use another --measure")
+    return found
+
+
+def _mean(arm: Arm, flags: RecommendFlags) -> float:
+    return arm.measures[flags.accuracy].mean
+
+
+def _doubt(arm: Arm, flags: RecommendFlags) -> str:
+    over = _swaps(arm, flags.measure).high > flags.swap_budget
+    return "; the interval reaches over the budget: more fleets would tell" if over else ""
+
+
+def _cost(arm: Arm, base: Arm) -> str:
+    """Training time and parameters as ratios to the first arm."""
+    if arm is base:
+        return "none: it is the first arm of the run, what others are compared with"
+    words = {"train_seconds": "training time", "parameters": "parameters"}
+    parts = [
+        f"{word} × {number(arm.costs[name] / base.costs[name], 2)}"
+        for name, word in words.items()
+        if base.costs.get(name) and name in arm.costs
+    ]
+    return f"{', '.join(parts)} of {label(base.spec)}"

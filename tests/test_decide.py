@@ -1,0 +1,139 @@
+"""Decisions from finished runs: which arm a budget allows, and which candidate a gate holds back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulator.decide import GateFlags, RecommendFlags, gate, independent_difference, recommend
+from simulator.errors import FlickerError
+from simulator.measures.intervals import Resamples, pair_index
+from simulator.randomness import generator
+from simulator.report.result import Interval
+from tests.report.fake_results import fake_result, write
+
+Json = dict[str, Any]
+ARMS = {"relu": (1.0, 0.4315), "smelu:beta=1": (0.5, 0.4287), "smelu:beta=8": (0.2, 0.4400)}
+"""Pair swaps 0.085, 0.0425 and 0.017."""
+
+
+def saved(folder: Path, arms: dict[str, tuple[float, float]], wide: float = 0.12) -> Path:
+    folder.mkdir(exist_ok=True)
+    return write(folder, fake_result(arms, wide=wide))
+
+
+@pytest.mark.parametrize(
+    ("budget", "chosen"), [(0.1, "SmeLU (beta = 1)"), (0.05, "SmeLU (beta = 1)"), (0.02, "SmeLU (beta = 8)")]
+)
+def test_the_most_accurate_arm_within_the_budget_is_named(tmp_path: Path, budget: float, chosen: str) -> None:
+    lines, code = recommend(RecommendFlags(saved(tmp_path, ARMS), swap_budget=budget))
+    assert code == 0 and lines[0].startswith(f"{chosen}: log loss")
+
+
+def test_it_names_interval_cost_runner_up_and_what_the_budget_rules_out(tmp_path: Path) -> None:
+    folder = saved(tmp_path, {**ARMS, "gelu": (0.9, 0.42)})
+    said = "\n".join(recommend(RecommendFlags(folder, swap_budget=0.05))[0])
+    assert "the best of 2 of 4 arms" in said
+    assert "pair swaps: 0.0425 (0.0374 to 0.0476)\n" in said
+    assert "training time × 1.00, parameters × 1.00 of ReLU" in said
+    assert "runner-up: SmeLU (beta = 8), log loss 0.4400" in said
+    assert "over the budget: GELU, log loss 0.4200" in said and "over the budget: ReLU" not in said
+
+
+def test_an_interval_that_reaches_over_the_budget_is_said(tmp_path: Path) -> None:
+    lines, _ = recommend(RecommendFlags(saved(tmp_path, ARMS), swap_budget=0.0425))
+    assert "the interval reaches over the budget" in lines[1]
+
+
+def test_no_arm_within_the_budget_is_exit_code_1_and_names_the_least(tmp_path: Path) -> None:
+    lines, code = recommend(RecommendFlags(saved(tmp_path, ARMS), swap_budget=0.001))
+    assert code == 1 and len(lines) == 1 and "the least is 0.0170 (0.0150 to 0.0190), SmeLU (beta = 8)" in lines[0]
+
+
+def test_the_best_auc_is_the_highest(tmp_path: Path) -> None:
+    lines, _ = recommend(RecommendFlags(saved(tmp_path, ARMS), swap_budget=1, accuracy="auc"))
+    assert lines[0].startswith("SmeLU (beta = 1): AUC 0.8013")
+
+
+@pytest.mark.parametrize(
+    ("factor", "allowed", "code", "word"),
+    [
+        (2.0, 0.005, 1, "held back"),
+        (2.0, 0.2, 0, "passed:"),
+        (1.05, 0.005, 0, "passed, by doubt"),
+        (0.3, 0, 0, "passed:"),
+    ],
+)
+def test_a_candidate_that_clearly_flickers_more_is_held_back(
+    tmp_path: Path, factor: float, allowed: float, code: int, word: str
+) -> None:
+    baseline = saved(tmp_path / "old", {"relu": (1.0, 0.43)})
+    candidate = saved(tmp_path / "new", {"relu": (factor, 0.43)})
+    lines, got = gate(GateFlags(candidate, baseline, max_swap_increase=allowed))
+    assert got == code and len(lines) == 1 and lines[0].startswith(word)
+
+
+def test_arms_can_be_chosen_on_both_sides(tmp_path: Path) -> None:
+    folder = saved(tmp_path, ARMS)
+    flags = GateFlags(folder, folder, 0.01, arm="smelu:beta=1", baseline_arm="smelu:beta=8")
+    assert gate(flags)[1] == 1
+    with pytest.raises(FlickerError, match="arm = gelu: the run has relu, smelu:beta=1"):
+        gate(GateFlags(folder, folder, 0.01, arm="gelu"))
+
+
+def test_runs_that_measure_different_things_cannot_be_compared(tmp_path: Path) -> None:
+    baseline, candidate = saved(tmp_path / "old", ARMS), saved(tmp_path / "new", ARMS)
+    settings = json.loads((baseline / "config.json").read_text())
+    settings["config"]["k"] = 5
+    (baseline / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(FlickerError, match="its k is 5"):
+        gate(GateFlags(candidate, baseline, 0.01))
+
+
+def test_the_difference_of_independent_estimates_adds_half_widths_in_squares() -> None:
+    found = independent_difference(Interval(0.5, 0.2, 0.9), Interval(0.25, 0.0, 0.55))
+    assert found.mean == 0.25
+    assert found.low == pytest.approx(0.25 - np.hypot(0.3, 0.3)) and found.high == pytest.approx(
+        0.25 + np.hypot(0.4, 0.25)
+    )
+
+
+def made_up_run(seed: int, fleets: int, truth: float) -> Interval:
+    """Pair swaps of a run whose fleets, duplicates and users move the ratio, with the given true mean."""
+    draw, users = generator(seed, "run"), 60
+    first, second = pair_index(4)
+    fleet, duplicate = draw.normal(0, 0.02, (fleets, 1, 1)), draw.normal(0, 0.01, (fleets, 4))
+    user = draw.normal(0, 0.03, users)
+    values = truth + fleet + (duplicate[:, first] + duplicate[:, second])[..., None] + user
+    values = values + draw.normal(0, 0.05, values.shape)
+    estimate = Resamples(fleets, 4, users, repetitions=200, seed=seed).pairs(values, np.ones(users)).interval()
+    return Interval(estimate.mean, estimate.low, estimate.high)
+
+
+@pytest.mark.parametrize("fleets", [2, 3, 5])
+def test_a_gate_between_equals_seldom_rejects_and_a_clear_increase_is_seen(fleets: int) -> None:
+    runs = [(made_up_run(2 * n, fleets, 0.2), made_up_run(2 * n + 1, fleets, 0.2)) for n in range(100)]
+    rejected = sum(independent_difference(new, old).low > 0 for new, old in runs)
+    assert rejected <= 10
+    worse = [(made_up_run(2 * n, fleets, 1.0), made_up_run(2 * n + 1, fleets, 0.2)) for n in range(20)]
+    assert sum(independent_difference(new, old).low > 0 for new, old in worse) >= 19
+
+
+def test_the_commands_say_it_and_end_with_its_code(tmp_path: Path) -> None:
+    folder = saved(tmp_path, ARMS)
+    flicker = [sys.executable, "-m", "simulator"]
+    chosen = subprocess.run([*flicker, "recommend", folder, "--swap-budget", "0.05"], capture_output=True, text=True)
+    assert chosen.returncode == 0 and chosen.stdout.startswith("SmeLU (beta = 1)")
+    held = ["gate", folder, "--baseline", folder, "--max-swap-increase", "0.01", "--baseline-arm", "smelu:beta=8"]
+    back = subprocess.run([*flicker, *held], capture_output=True, text=True)
+    assert back.returncode == 1 and back.stdout.startswith("held back: pair swaps 0.0850")
+    bad = subprocess.run([*flicker, "recommend", folder, "--swap-budget", "2"], capture_output=True, text=True)
+    assert bad.returncode == 2 and bad.stderr == "flicker: swap-budget = 2.0: from 0 to 1; see flicker recommend --help\n"
+    gone = subprocess.run([*flicker, "gate", tmp_path / "no", *held[2:]], capture_output=True, text=True)
+    assert gone.returncode == 2 and "name a folder" in gone.stderr

@@ -85,6 +85,12 @@ class ModelConfig:
     """Adagrad's sum of squares at the start, more than 0: larger means smaller first steps."""
     batch: int = 512
     """Events per mini-batch, at least 1."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compiled kernels on a CPU: `auto` where there is a C++ compiler ($CXX, c++, g++, clang++), `on` or an error,
+    `off` plain PyTorch. All arms and duplicates take the same path; the two agree within rounding."""
+    hash_rows: int = 0
+    """Most rows of the embedding table for users, and as many for items: more of them share rows by a hash; 0: a row
+    for each."""
 
     def __post_init__(self) -> None:
         require(1 <= self.dim <= 512, "dim", self.dim, "from 1 to 512")
@@ -95,6 +101,8 @@ class ModelConfig:
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
         require(self.initial_accumulator > 0, "initial_accumulator", self.initial_accumulator, "more than 0")
         require(self.batch >= 1, "batch", self.batch, "at least 1 event")
+        require(self.compile in ("auto", "on", "off"), "compile", self.compile, "auto, on or off")
+        require(self.hash_rows >= 0, "hash_rows", self.hash_rows, "0 (a row for each) or a number of rows")
 
 
 @dataclass(frozen=True)

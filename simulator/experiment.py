@@ -30,12 +30,12 @@ PEEK = 2_000
 """Events just ahead of a generation on which its PD is measured, before they are learned."""
 
 
-def open_world(config: SyntheticConfig | ReplayConfig, seed: int) -> SyntheticWorld | ReplayWorld:
-    """The world of a config. Raises DataError or SettingError where a log cannot be read."""
+def open_world(config: SyntheticConfig | ReplayConfig, seed: int, hash_rows: int = 0) -> SyntheticWorld | ReplayWorld:
+    """The world of a config, `hash_rows` that of its model. Raises DataError or SettingError where a log is bad."""
     if isinstance(config, SyntheticConfig):
-        return SyntheticWorld(config, seed)
+        return SyntheticWorld(config, seed, hash_rows)
     try:
-        return ReplayWorld(config, seed)
+        return ReplayWorld(config, seed, hash_rows)
     except OSError as problem:  # of any file that the log consists of
         path, reason = problem.filename or config.path, problem.strerror or problem
         raise DataError(f"{path}: {reason}: give a log that can be read") from None

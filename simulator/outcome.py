@@ -116,8 +116,8 @@ def _world(experiment: Experiment) -> dict[str, Any]:
         "events": world.events,
         "learned": plan.learned,
         "held_out": plan.held_out,
-        "users": _vocabulary(experiment, "user"),
-        "items": _vocabulary(experiment, "item"),
+        "users": world.users,
+        "items": world.items,
         "has_truth": world.has_truth,
         "skipped_rows": getattr(world, "skipped_rows", 0),
     }
@@ -148,10 +148,6 @@ def _clicks(clicks: list[float], seed: int) -> dict[str, float] | None:
         return None
     slates = np.array(clicks)[None, None]
     return Resamples(1, 1, len(clicks), seed=seed).models(slates, np.ones(len(clicks))).interval().as_dict()
-
-
-def _vocabulary(experiment: Experiment, name: str) -> int:
-    return next((field.vocabulary for field in experiment.world.schema.fields if field.name == name), 0)
 
 
 def _notes(experiment: Experiment, resamples: Resamples, queries: list[Query]) -> list[str]:

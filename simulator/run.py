@@ -47,7 +47,7 @@ def _prepare(flags: RunFlags, config: ExperimentConfig, command: str, folder: Fo
     parse_arms(config.arms)
     folder.check(config, flags.resume)
     console.print(f"Opening {flags.data or 'the synthetic world'} ...")
-    experiment = Experiment(config, open_world(config.world, config.seed))
+    experiment = Experiment(config, open_world(config.world, config.seed, config.model.hash_rows))
     if flags.resume:
         folder.restore(experiment)
         console.print(f"Going on after generation {experiment.state.generation} of {experiment.plan.generations}")

@@ -164,6 +164,14 @@ class World(Protocol):
         """Number of events from start to end."""
 
     @property
+    def users(self) -> int:
+        """Number of users from start to end; where table rows are shared, more than the field has."""
+
+    @property
+    def items(self) -> int:
+        """Number of items from start to end; where table rows are shared, more than the field has."""
+
+    @property
     def has_truth(self) -> bool:
         """Whether `Query.relevance` is a true probability (synthetic) or what a log recorded."""
 

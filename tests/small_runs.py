@@ -49,7 +49,7 @@ def small_replay(folder: Path, **settings: Any) -> ExperimentConfig:
 
 def prepared(config: ExperimentConfig) -> Experiment:
     """An experiment that has not begun."""
-    return Experiment(config, open_world(config.world, config.seed))
+    return Experiment(config, open_world(config.world, config.seed, config.model.hash_rows))
 
 
 def outcome(experiment: Experiment, checkpoint: Callable[[], None] = lambda: None) -> dict[str, Any]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry
-
 from simulator.errors import SettingError
-from simulator.flags import parse
 from simulator.process import configure_logging, end_on_sigterm, require_ours, run, serve_metrics, stop_on_signals
 
 
@@ -13,12 +10,15 @@ def main(arguments: list[str]) -> None:
     """Set up, train until a signal comes, end in order. Raises FlickerError for what the user can mend."""
     end_on_sigterm()
     require_ours("trainer")
+    from simulator.flags import parse
     from trainer.flags import TrainerFlags
 
     flags = parse(TrainerFlags, "python -m trainer", arguments)
     config = flags.config()
     if not flags.store:
         raise SettingError("store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
+
+    from prometheus_client import CollectorRegistry
 
     from simulator.experiment import open_world  # brings torch: seconds that --help need not wait for
     from simulator.store.open import open_store
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     configure_logging()
     registry = CollectorRegistry()
     metrics, folder = Metrics(registry), StateFolder(flags.state, flags.run)
-    store, world = open_store(flags.store, run=flags.run), open_world(config.world, config.seed)
+    store, world = open_store(flags.store, run=flags.run), open_world(config.world, config.seed, config.model.hash_rows)
     stop = stop_on_signals()
     trainer = loop.Trainer(config, world, store, folder, metrics, stop, flags.generation_events)
     feeder = Feeder(world, store, metrics, stop, *flags.pace(world))

@@ -12,6 +12,7 @@ import numpy as np
 from simulator.config import SyntheticConfig
 from simulator.randomness import generator
 from simulator.types import Doubles, Field, Floats, Ints, Rows, Schema
+from simulator.world.identities import id_field, id_rows
 from simulator.world.tastes import EXPLAINED, TASTES, explained, normal
 from simulator.world.zipf import Zipf
 
@@ -54,10 +55,10 @@ class Audience:
         self._devices = np.cumsum(DEVICE_SHARES)[:-1]
 
     @staticmethod
-    def user_fields(count: int) -> tuple[Field, ...]:
+    def user_fields(count: int, hash_rows: int = 0) -> tuple[Field, ...]:
         """What a model sees of a user, among `count`."""
         return (
-            Field("user", "user", count),
+            id_field("user", count, hash_rows),
             Field("age_group", "user", AGE_GROUPS),
             Field("region", "user", REGIONS),
         )
@@ -74,7 +75,7 @@ class Audience:
     def rows(self, schema: Schema) -> Rows:
         """[U, Su] table rows of every user."""
         columns = [
-            schema.first_row("user") + np.arange(self.count),
+            id_rows(schema, "user", self.count),
             schema.first_row("age_group") + self.age_group,
             schema.first_row("region") + self.region,
         ]

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from simulator.config import SyntheticConfig
 from simulator.randomness import generator
 from simulator.types import Doubles, Field, Floats, Ints, Rows, Schema
+from simulator.world.identities import id_field, id_rows
 from simulator.world.tastes import EXPLAINED, explained, normal
 from simulator.world.zipf import Zipf
 
 CATEGORIES, PRICE_BANDS, TAGS, TAG_SLOTS = 12, 5, 40, 3
 POPULARITY = 0.8
 """Zipf exponent of how often items are shown."""
+ITEMS_PER_PASS = 8_192
+"""Items that are given their tags at once: all tags of a million items would take 640 MB."""
 
 
 class Catalog:
@@ -47,10 +50,10 @@ class Catalog:
         self.departure[early] = rng.uniform(0, span, len(early))
 
     @staticmethod
-    def fields(count: int) -> tuple[Field, ...]:
+    def fields(count: int, hash_rows: int = 0) -> tuple[Field, ...]:
         """What a model sees of an item, in a catalogue of `count`."""
         return (
-            Field("item", "item", count),
+            id_field("item", count, hash_rows),
             Field("category", "item", CATEGORIES),
             Field("price_band", "item", PRICE_BANDS),
             Field("tags", "item", TAGS, slots=TAG_SLOTS),
@@ -60,7 +63,7 @@ class Catalog:
         """[I, Si] table rows of every item, empty tag slots 0."""
         tags = np.where(self.tags >= 0, schema.first_row("tags") + self.tags, 0)
         single = [
-            schema.first_row("item") + np.arange(self.count),
+            id_rows(schema, "item", self.count),
             schema.first_row("category") + self.category,
             schema.first_row("price_band") + self.price_band,
         ]
@@ -88,6 +91,8 @@ class Catalog:
 
 def _tags(rng: np.random.Generator, count: int) -> Ints:
     """[count, TAG_SLOTS] one to TAG_SLOTS distinct tags per item, then -1."""
-    tags = rng.permuted(np.tile(np.arange(TAGS), (count, 1)), axis=1)[:, :TAG_SLOTS]
+    tags = np.empty((count, TAG_SLOTS), np.int64)
+    for part in np.split(tags, range(ITEMS_PER_PASS, count, ITEMS_PER_PASS)):
+        part[:] = rng.permuted(np.tile(np.arange(TAGS), (len(part), 1)), axis=1)[:, :TAG_SLOTS]
     filled = rng.integers(1, TAG_SLOTS + 1, size=(count, 1))
     return np.where(np.arange(TAG_SLOTS) < filled, tags, -1)

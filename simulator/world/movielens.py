@@ -30,7 +30,7 @@ MOST = 1 << 63
 """Identities are kept in 64 bits."""
 
 
-def open_movielens(folder: Path, config: ReplayConfig) -> MemoryLog:
+def open_movielens(folder: Path, config: ReplayConfig, hash_rows: int = 0) -> MemoryLog:
     """The log in a folder of the MovieLens family; DataError where a file is missing or damaged."""
     for name in ("ratings.dat", "movies.dat"):
         if not (folder / name).is_file():
@@ -44,7 +44,7 @@ def open_movielens(folder: Path, config: ReplayConfig) -> MemoryLog:
     if (folder / "users.dat").is_file():
         features += _users(folder / "users.dat", damage, user_ids)
     rows = Block(users, items, time, np.ones(len(time), np.float32), np.empty((len(time), 0), np.int32))
-    encoder = assemble(len(user_ids), len(item_ids), features)
+    encoder = assemble(len(user_ids), len(item_ids), features, hash_rows)
     return MemoryLog(folder.resolve().name, encoder, False, rows, damage.skipped)
 
 

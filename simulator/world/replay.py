@@ -29,25 +29,25 @@ QUERY_EVENTS = 50_000
 """Queries are asked by users of this many events from `at` on: near enough to `at`, and all of a held-out tail."""
 
 
-def open_log(config: ReplayConfig) -> Log:
+def open_log(config: ReplayConfig, hash_rows: int = 0) -> Log:
     """The log at the configured path; DataError where there is none or it is damaged."""
     path = Path(config.path)
     if path.is_dir():
-        return open_movielens(path, config)
+        return open_movielens(path, config, hash_rows)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; give a folder with ratings.dat or a mapping file *.toml")
     if path.suffix != ".toml":
         raise DataError(f"{path}: not a mapping file; give a *.toml that names the log's columns, or a folder")
-    return open_mapped(path, config)
+    return open_mapped(path, config, hash_rows)
 
 
 class ReplayWorld:
     """A World (see simulator/types.py) made of a log; it is read once when built, then again for each pass."""
 
-    def __init__(self, config: ReplayConfig, seed: int) -> None:
-        """Reads the log through; DataError naming file and line where it is damaged."""
+    def __init__(self, config: ReplayConfig, seed: int, hash_rows: int = 0) -> None:
+        """Reads the log through; DataError naming file and line where it is damaged; `hash_rows` as in ModelConfig."""
         self._config, self._seed = config, seed
-        self._log = open_log(config)
+        self._log = open_log(config, hash_rows)
         self._index = self._log.index
         self.encoder = self._log.encoder
         self._per_row = 1 if self._log.labelled else 1 + config.negatives
@@ -66,6 +66,16 @@ class ReplayWorld:
     def events(self) -> int:
         """Number of events, sampled negatives included."""
         return int(self._index.rows[-1]) * self._per_row
+
+    @property
+    def users(self) -> int:
+        """Number of users in the whole log."""
+        return len(self.encoder.user_rows)
+
+    @property
+    def items(self) -> int:
+        """Number of items in the whole log."""
+        return len(self.encoder.item_rows)
 
     @property
     def has_truth(self) -> bool:

@@ -43,13 +43,16 @@ class SyntheticWorld:
     name = "synthetic"
     has_truth = True
 
-    def __init__(self, config: SyntheticConfig, seed: int) -> None:
+    def __init__(self, config: SyntheticConfig, seed: int, hash_rows: int = 0) -> None:
+        """`hash_rows` as in `ModelConfig`."""
         self.config, self.seed = config, seed
-        self.events = config.events
+        self.events, self.users, self.items = config.events, config.users, config.items
         self.audience = Audience(config, seed, SPAN)
         self.catalog = Catalog(config, seed, SPAN)
         self.schema = Schema(
-            Audience.user_fields(config.users) + Catalog.fields(config.items) + Audience.context_fields()
+            Audience.user_fields(config.users, hash_rows)
+            + Catalog.fields(config.items, hash_rows)
+            + Audience.context_fields()
         )
         self.encoder = Encoder(self.schema, self.audience.rows(self.schema), self.catalog.rows(self.schema))
         first = [self.schema.first_row(name) for name in ("device", "hour", "position")]

@@ -26,7 +26,7 @@ from simulator.world.tables import CsvTable, Position, Table
 from simulator.world.vocabulary import Feature, Vocabulary, assemble
 
 
-def open_mapped(path: Path, config: ReplayConfig) -> Log:
+def open_mapped(path: Path, config: ReplayConfig, hash_rows: int = 0) -> Log:
     """The log that a mapping file describes; DataError naming file and line where anything is wrong with either."""
     mapping = read_mapping(path)
     if not mapping.log.is_file():
@@ -36,8 +36,9 @@ def open_mapped(path: Path, config: ReplayConfig) -> Log:
     mapping.check_columns(table.columns)
     damage = Damage(config.bad_rows)
     if not mapping.sort:
-        return MappedLog(mapping, FileRows(table, mapping, damage, config.limit), damage)
-    log = MappedLog(mapping, SortedRows(FileRows(table, mapping, damage, None), config.limit), damage)
+        return MappedLog(mapping, FileRows(table, mapping, damage, config.limit), damage, hash_rows)
+    source = SortedRows(FileRows(table, mapping, damage, None), config.limit)
+    log = MappedLog(mapping, source, damage, hash_rows)
     return MemoryLog(log.name, log.encoder, log.labelled, Block.concatenate(list(log.blocks(0))), log.skipped_rows)
 
 
@@ -131,7 +132,7 @@ class SortedRows:
 class MappedLog:
     """A log (see simulator/world/log.py) whose rows are read and numbered anew each time."""
 
-    def __init__(self, mapping: Mapping, source: RowSource, damage: Damage) -> None:
+    def __init__(self, mapping: Mapping, source: RowSource, damage: Damage, hash_rows: int) -> None:
         """Scans the whole source; DataError where it is damaged or empty."""
         self.name, self.labelled = mapping.path.stem, mapping.label is not None
         self._mapping, self._source, self._damage = mapping, source, damage
@@ -144,7 +145,7 @@ class MappedLog:
         if not len(self._users):
             left_out = f" ({damage.skipped} damaged ones left out)" if damage.skipped else ""
             raise DataError(f"{mapping.log}: no rows in it{left_out}; give a log with at least one row")
-        self.encoder: Encoder = assemble(len(self._users), len(self._items), self._features)
+        self.encoder: Encoder = assemble(len(self._users), len(self._items), self._features, hash_rows)
 
     @property
     def skipped_rows(self) -> int:

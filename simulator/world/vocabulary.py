@@ -9,6 +9,7 @@ import numpy as np
 
 from simulator.types import Field, Ints, Rows, Schema, Side
 from simulator.world.features import Encoder
+from simulator.world.identities import Identified, id_field, id_rows
 
 MOST_VALUES = 64
 """Values that one cell of a multi-valued feature may hold: every user or item gets as many slots as the longest."""
@@ -97,23 +98,26 @@ class Feature:
         return rows
 
 
-def assemble(users: int, items: int, features: Sequence[Feature]) -> Encoder:
-    """Fields in schema order: user, features of the user, item, features of the item, features of the context."""
+def assemble(users: int, items: int, features: Sequence[Feature], hash_rows: int = 0) -> Encoder:
+    """Fields in schema order: user, features of the user, item, features of the item, features of the context.
+
+    `hash_rows` as in `ModelConfig`.
+    """
     of: dict[Side, list[Feature]] = {"user": [], "item": [], "context": []}
     for feature in features:
         of[feature.side].append(feature)
     schema = Schema(
         (
-            Field("user", "user", users),
+            id_field("user", users, hash_rows),
             *(feature.field for feature in of["user"]),
-            Field("item", "item", items),
+            id_field("item", items, hash_rows),
             *(feature.field for feature in of["item"]),
             *(feature.field for feature in of["context"]),
         )
     )
 
-    def table(side: Side, count: int) -> Rows:
-        identity = schema.first_row(side) + np.arange(count, dtype=np.int32)[:, None]
+    def table(side: Identified, count: int) -> Rows:
+        identity = id_rows(schema, side, count).astype(np.int32)[:, None]
         return np.concatenate([identity, *(f.table(schema.first_row(f.name)) for f in of[side])], axis=1)
 
     return Encoder(schema, table("user", users), table("item", items))

@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import chi2
 
 from simulator.config import SyntheticConfig
+from simulator.world import catalog
 from simulator.world.audience import Audience
 from simulator.world.catalog import Catalog
 from simulator.world.clicks import ClickModel, examination
@@ -24,6 +25,14 @@ def test_tags_are_distinct_one_to_three_and_padded_last() -> None:
     assert set(filled) == {1, 2, 3}
     for row, count in zip(tags, filled, strict=True):
         assert (row[:count] >= 0).all() and (row[count:] == -1).all() and len(set(row[:count])) == count
+
+
+def test_items_are_the_same_however_many_get_their_tags_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Catalog(CONFIG, 3, SPAN)
+    monkeypatch.setattr(catalog, "ITEMS_PER_PASS", 7)
+    parts = Catalog(CONFIG, 3, SPAN)
+    for name in ("tags", "taste", "arrival"):
+        assert np.array_equal(getattr(parts, name), getattr(whole, name))
 
 
 def test_the_click_model_is_the_stated_formula() -> None:
@@ -67,10 +76,10 @@ def test_tastes_stand_still_without_drift_and_move_by_the_stated_share_with_it()
 
 
 def test_absent_items_leave_the_shares_of_the_others_alone() -> None:
-    catalog = Catalog(replace(CONFIG, items=50, turnover=0.9), 1, SPAN)
+    shop = Catalog(replace(CONFIG, items=50, turnover=0.9), 1, SPAN)
     time = SPAN / 3
-    counts = np.bincount(catalog.draw(np.random.default_rng(0), np.full(200_000, time)), minlength=50)
-    present = catalog.present(time)
+    counts = np.bincount(shop.draw(np.random.default_rng(0), np.full(200_000, time)), minlength=50)
+    present = shop.present(time)
     assert 0 < len(present) < 50 and counts[present].sum() == 200_000
-    expected = 200_000 * catalog.popularity.share[present] / catalog.popularity.share[present].sum()
+    expected = 200_000 * shop.popularity.share[present] / shop.popularity.share[present].sum()
     assert 1e-6 < chi2.sf(((counts[present] - expected) ** 2 / expected).sum(), len(present) - 1) < 1 - 1e-6

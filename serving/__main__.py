@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from simulator.errors import SettingError
-from simulator.process import run
+from simulator.process import end_on_sigterm, run
 
 USAGE = """usage: python -m serving replica|router|query|health ...
 
@@ -22,10 +22,12 @@ def main(arguments: list[str]) -> None:
     if which in ("-h", "--help"):
         print(USAGE, end="")
     elif which == "replica":
+        end_on_sigterm()
         from serving.replica.main import main as replica  # brings torch, which a router must not load
 
         replica(rest)
     elif which == "router":
+        end_on_sigterm()
         from serving.router.main import main as router
 
         router(rest)

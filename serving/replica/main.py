@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from serving.replica.flags import ReplicaFlags
 from simulator.errors import SettingError
 from simulator.flags import parse_flags
-from simulator.process import Stopped, configure_logging, end_on_sigterm, insist, serve_metrics, stop_on_signals
+from simulator.process import Stopped, configure_logging, insist, serve_metrics, stop_on_signals
 from simulator.store.open import open_store
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,6 @@ def own_address(store: str, family: socket.AddressFamily) -> str:
 
 def main(arguments: list[str]) -> None:
     """Serve until a signal comes. Raises FlickerError for what the user can mend."""
-    end_on_sigterm()
     flags = parse_flags(ReplicaFlags, "python -m serving replica", arguments)
     if not flags.store:
         raise SettingError("store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")

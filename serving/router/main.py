@@ -21,7 +21,7 @@ from serving.router.server import Methods, Server
 from serving.shadow import Comparing, NoShadow, Shadow
 from simulator.errors import SettingError
 from simulator.flags import parse_flags
-from simulator.process import configure_logging, end_on_sigterm, serve_metrics, stop_on_signals
+from simulator.process import configure_logging, serve_metrics, stop_on_signals
 from simulator.store.open import open_store
 from simulator.store.protocol import Store
 
@@ -91,7 +91,6 @@ def open_lines(flags: RouterFlags) -> IO[str] | None:
 
 def main(arguments: list[str]) -> None:
     """Start, serve until a signal comes, end in order. Raises FlickerError for what the user can mend."""
-    end_on_sigterm()
     flags = parse_flags(RouterFlags, "python -m serving router", arguments)
     if not flags.store:
         raise SettingError("store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")

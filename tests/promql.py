@@ -1,7 +1,8 @@
 """Reads a PromQL expression: the metrics and labels that it uses, and the labels of what comes out.
 
-A metric that no code declares, or a label that the metric does not have, is no error to Prometheus: the panel just stays
-empty and the alert silent. Labels are those that samples may carry; two sides of an operator that never match are told.
+A metric that no code declares, or a label that the metric does not have, is no error to Prometheus: the panel just
+stays empty and the alert silent. Labels are those that samples may carry; two sides of an operator that never match are
+told.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from simulator.config import ModelConfig, NoiseConfig
 from simulator.errors import SettingError
 from simulator.randomness import generator
 from simulator.recommender.activations import Activation, activation
-from simulator.recommender.network import Layout, Network, Pooling, Segments
+from simulator.recommender.native_network import make_network
+from simulator.recommender.network import Layout, Pooling, Segments
 from simulator.types import Schema
 
 EMBEDDING_SPREAD = 0.05
@@ -87,7 +88,7 @@ class Duplicates:
         self.members = [
             Member(a, f, r, arm.copy) for a, arm in enumerate(arms) for f in range(fleets) for r in range(duplicates)
         ]
-        self.layout, self.network = Layout(schema, model), Network(model)
+        self.layout, self.network = Layout(schema, model), make_network(model, device)
         self.pooling = Pooling(schema, model.dim)
         self.embedding = torch.empty(len(self.members), schema.rows, model.dim)
         self.dense = torch.empty(len(self.members), self.layout.length)

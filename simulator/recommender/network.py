@@ -9,6 +9,7 @@ Shapes: m models, B events, D embedding length, F fields, S slots, H width of a 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,8 +147,7 @@ class Network:
 
     def forward_from(self, product: Tensor, w: dict[str, Tensor], segments: Segments) -> Tensor:
         """Log-odds [m, B] from the first layer's product of inputs and weights [m, B, H], without its bias."""
-        x = product if self.norm == "before" else product + w["bias0"].unsqueeze(1)
-        x = self._shape(0, x, w, segments)[0]
+        x = self._shape(0, self._biased(0, product, w), w, segments)[0]
         for n in self.layers[1:]:
             x = self._layer(n, x, w, segments, [])
         return self._output(x, w)
@@ -160,11 +160,19 @@ class Network:
     def _layer(self, n: int, x: Tensor, w: dict[str, Tensor], segments: Segments, tape: Tape) -> Tensor:
         """Layer n's output [m, B, H]; writes down on the tape what the backward pass needs."""
         weight = self.weight(n, w)
-        before = self.norm == "before"
-        product = torch.bmm(x, weight) if before else torch.baddbmm(w[f"bias{n}"].unsqueeze(1), x, weight)
-        y, *kept = self._shape(n, product, w, segments)
+        y, *kept = self._shape(n, self._product(n, x, weight, w), w, segments)
         tape.append((x, weight, *kept))
         return y
+
+    def _product(self, n: int, x: Tensor, weight: Tensor, w: dict[str, Tensor]) -> Tensor:
+        """What `_shape` starts from: x @ weight [m, B, H], with the bias unless that comes later."""
+        if self.norm == "before":
+            return torch.bmm(x, weight)
+        return torch.baddbmm(w[f"bias{n}"].unsqueeze(1), x, weight)
+
+    def _biased(self, n: int, product: Tensor, w: dict[str, Tensor]) -> Tensor:
+        """The same, from the bare product."""
+        return product if self.norm == "before" else product + w[f"bias{n}"].unsqueeze(1)
 
     def _shape(self, n: int, product: Tensor, w: dict[str, Tensor], segments: Segments) -> tuple[Tensor, ...]:
         """From a layer's product [m, B, H] (with its bias, but for `before`) to its output, and what the tape keeps."""
@@ -190,18 +198,25 @@ class Network:
         torch.sum(grad, 1, keepdim=True, out=g["bias_out"])
         back = torch.bmm(column, w["weight_out"].transpose(1, 2))
         for n in reversed(self.layers):
-            x, weight, saved = tape[n][:3]
-            gain = w.get(f"gain{n}", weight)
-            if self.norm == "after":
-                back = layer_norm_backward(back, tape[n][3:], gain, g[f"gain{n}"])
-            back = _activate_backward(segments, saved, back)
-            torch.sum(back, 1, out=g[f"bias{n}"])
-            if self.norm == "before":
-                back = layer_norm_backward(back, tape[n][3:], gain, g[f"gain{n}"])
+            x, weight, *kept = tape[n]
+            back = self._shape_backward(n, back, w, kept, segments, g)
             torch.bmm(x.transpose(1, 2), back, out=g[f"weight{n}"])
             if self.norm == "weight":
-                _weight_norm_backward(w[f"weight{n}"], gain, g[f"weight{n}"], g[f"gain{n}"])
+                _weight_norm_backward(w[f"weight{n}"], w[f"gain{n}"], g[f"weight{n}"], g[f"gain{n}"])
             back = torch.bmm(back, weight.transpose(1, 2))
+        return back
+
+    def _shape_backward(
+        self, n: int, back: Tensor, w: dict[str, Tensor], kept: list[Tensor], segments: Segments, g: dict[str, Tensor]
+    ) -> Tensor:
+        """Gradient of layer n's output [m, B, H] -> gradient of its product; fills those of bias and gain."""
+        saved, *normed = kept
+        if self.norm == "after":
+            back = layer_norm_backward(back, normed, w[f"gain{n}"], g[f"gain{n}"])
+        back = _activate_backward(segments, saved, back)
+        torch.sum(back, 1, out=g[f"bias{n}"])
+        if self.norm == "before":
+            back = layer_norm_backward(back, normed, w[f"gain{n}"], g[f"gain{n}"])
         return back
 
 
@@ -215,7 +230,7 @@ def layer_norm(x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return y.mul_(gain.unsqueeze(1)), mean, scale
 
 
-def layer_norm_backward(grad: Tensor, taped: tuple[Tensor, ...], gain: Tensor, gain_grad: Tensor) -> Tensor:
+def layer_norm_backward(grad: Tensor, taped: Sequence[Tensor], gain: Tensor, gain_grad: Tensor) -> Tensor:
     """Gradient of `layer_norm`'s input, taped = (input, mean, 1 / standard deviation); fills gain_grad [m, H]."""
     x, mean, scale = taped
     backward, width = torch.ops.aten.native_layer_norm_backward, [x.shape[-1]]

@@ -1,0 +1,155 @@
+// The learner's inner loops, each in one pass over memory, behind a plain C interface: see native.py for who calls them.
+//
+// Every sum is made in a fixed order: the same numbers give the same bits in every thread and run on one machine. NaN
+// and infinity go through as they do in PyTorch. Nothing is allocated, kept or shared: calls may run side by side.
+//
+// Shapes: B events, H width of a layer, S slots, F fields, D embedding length; all arrays are contiguous float32.
+
+#include <cmath>
+#include <cstdint>
+
+namespace {
+
+struct Linear {
+    explicit Linear(const float*) {}
+    float value(float x) const { return x; }
+    float slope(float) const { return 1; }
+};
+
+struct Relu {
+    explicit Relu(const float*) {}
+    float value(float x) const { return 0 > x ? 0 : x; }
+    float slope(float x) const { return x <= 0 ? 0.0f : 1.0f; }
+};
+
+// SmeLU: gradient 0 left of -alpha, 1 at `length` right of it, a straight ramp between; as in activations.py.
+struct Smelu {
+    float alpha, length, steepness;
+    explicit Smelu(const float* p) : alpha(p[0]), length(p[1]), steepness(p[2]) {}
+    float ramp(float shifted) const {
+        const float above = 0 > shifted ? 0 : shifted;
+        return length < above ? length : above;
+    }
+    float value(float x) const {
+        const float shifted = x + alpha, c = ramp(shifted);
+        return steepness * c * (shifted - 0.5f * c);
+    }
+    float slope(float x) const { return steepness * ramp(x + alpha); }
+};
+
+struct GSmelu {
+    Smelu smelu;
+    float gminus, t;
+    explicit GSmelu(const float* p) : smelu(p), gminus(p[3]), t(p[4]) {}
+    float value(float x) const { return smelu.value(x) + (gminus * (x + smelu.alpha) + t); }
+    float slope(float x) const { return smelu.slope(x) + gminus; }
+};
+
+enum Norm { NONE, BEFORE, AFTER };
+const float EPSILON = 1e-5f;  // added to the variance, as in network.py
+
+// A layer behind its matrix product: product + bias -> activation -> norm, or norm -> bias -> activation (BEFORE).
+template <typename Activation, Norm NORM>
+struct Layer {
+    Activation f;
+    const float *product, *bias, *gain;
+    float *mean, *scale;  // [B], scale = 1 / standard deviation
+    int64_t rows, width;
+
+    // What is normalised: the activation's output, or the product itself.
+    float normed(const float* x, int64_t h) const { return NORM == AFTER ? f.value(x[h] + bias[h]) : x[h]; }
+
+    void forward(float* out) const {
+        for (int64_t b = 0; b < rows; ++b) {
+            const float* x = product + b * width;
+            float* y = out + b * width;
+            if (NORM == NONE) {
+#pragma omp simd
+                for (int64_t h = 0; h < width; ++h) y[h] = f.value(x[h] + bias[h]);
+                continue;
+            }
+            float sum = 0, squares = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t h = 0; h < width; ++h) sum += y[h] = normed(x, h);
+            const float centre = sum / width;
+#pragma omp simd reduction(+ : squares)
+            for (int64_t h = 0; h < width; ++h) squares += (y[h] - centre) * (y[h] - centre);
+            const float factor = 1 / std::sqrt(squares / width + EPSILON);
+#pragma omp simd
+            for (int64_t h = 0; h < width; ++h) {
+                const float scaled = (y[h] - centre) * factor * gain[h];
+                y[h] = NORM == BEFORE ? f.value(scaled + bias[h]) : scaled;
+            }
+            if (mean) mean[b] = centre, scale[b] = factor;
+        }
+    }
+
+    // In: grad = gradient of the output [B, H]. Out: grad = gradient of the product, and those of bias and gain [H].
+    void backward(float* grad, float* bias_grad, float* gain_grad) const {
+        for (int64_t h = 0; h < width; ++h) bias_grad[h] = 0;
+        if (NORM != NONE)
+            for (int64_t h = 0; h < width; ++h) gain_grad[h] = 0;
+        for (int64_t b = 0; b < rows; ++b) {
+            const float* x = product + b * width;
+            float* g = grad + b * width;
+            if (NORM == NONE) {
+#pragma omp simd
+                for (int64_t h = 0; h < width; ++h) bias_grad[h] += g[h] *= f.slope(x[h] + bias[h]);
+                continue;
+            }
+            const float centre = mean[b], factor = scale[b];
+            float sum = 0, along = 0;
+#pragma omp simd reduction(+ : sum, along)
+            for (int64_t h = 0; h < width; ++h) {
+                const float unit = (normed(x, h) - centre) * factor;
+                if (NORM == BEFORE) bias_grad[h] += g[h] *= f.slope(unit * gain[h] + bias[h]);
+                gain_grad[h] += g[h] * unit;
+                sum += g[h] * gain[h];
+                along += g[h] * gain[h] * unit;
+            }
+            sum /= width, along /= width;
+#pragma omp simd
+            for (int64_t h = 0; h < width; ++h) {
+                const float unit = (normed(x, h) - centre) * factor;
+                g[h] = factor * (g[h] * gain[h] - sum - unit * along);
+                if (NORM == AFTER) bias_grad[h] += g[h] *= f.slope(x[h] + bias[h]);
+            }
+        }
+    }
+};
+
+}  // namespace
+
+// Calls `WORK` on the layer that `kind` and `norm` name; returns whether there is one.
+#define WITH_NORM(ACTIVATION, NORM, WORK)                                                                          \
+    {                                                                                                              \
+        const Layer<ACTIVATION, NORM> layer{ACTIVATION(shape), product, bias, gain, mean, scale, rows, width};     \
+        layer.WORK;                                                                                                \
+        return 1;                                                                                                  \
+    }
+#define WITH_ACTIVATION(ACTIVATION, WORK)                    \
+    {                                                        \
+        if (norm == NONE) WITH_NORM(ACTIVATION, NONE, WORK)     \
+        if (norm == BEFORE) WITH_NORM(ACTIVATION, BEFORE, WORK) \
+        if (norm == AFTER) WITH_NORM(ACTIVATION, AFTER, WORK)   \
+    }
+#define WITH_LAYER(WORK)                              \
+    if (kind == 0) WITH_ACTIVATION(Linear, WORK)      \
+    if (kind == 1) WITH_ACTIVATION(Relu, WORK)        \
+    if (kind == 2) WITH_ACTIVATION(Smelu, WORK)       \
+    if (kind == 3) WITH_ACTIVATION(GSmelu, WORK)      \
+    return 0;
+
+extern "C" {
+
+int layer_forward(int kind, int norm, const float* shape, const float* product, const float* bias, const float* gain,
+                  float* mean, float* scale, int64_t rows, int64_t width, float* out) {
+    WITH_LAYER(forward(out))
+}
+
+int layer_backward(int kind, int norm, const float* shape, const float* product, const float* bias, const float* gain,
+                   float* mean, float* scale, int64_t rows, int64_t width, float* grad, float* bias_grad,
+                   float* gain_grad) {
+    WITH_LAYER(backward(grad, bias_grad, gain_grad))
+}
+}

@@ -9,10 +9,11 @@ def serving() -> Json:
     """From queries to answers, and what the processes need for it."""
     intro = (
         "**Are queries answered, quickly, by every replica?** Simulated users send queries to the router, which passes "
-        "each to a random healthy replica and asks a second one for a sample, off the user's path. Green is as it should "
-        "be. Vertical lines: a new generation was published."
+        "each to a random healthy replica and asks a second one for a sample, off the user's path. Green is as it "
+        "should be. Vertical lines: a new generation was published."
     )
-    per_second = "suffix: /s"
+    per_second = "suffix:/s"
+    failed = 'grpc_server_handled_total{job="router",grpc_method="Recommend",grpc_code!="OK"}'
     panels = [
         text("What am I looking at?", "How to read this page.", intro, 3),
         stat(
@@ -23,7 +24,7 @@ def serving() -> Json:
             decimals=1,
         ),
         stat(
-            "Failed, as the router counts",
+            "Failed, says the router",
             "Queries without an answer that were not the caller's own fault / all queries, over the last minute.",
             "percentunit",
             [Query("flicker:query_failure_ratio:1m", "failed")],
@@ -31,7 +32,7 @@ def serving() -> Json:
             decimals=2,
         ),
         stat(
-            "Failed, as users see it",
+            "Failed, say the users",
             "Calls of simulated users that failed / all their calls, over the last minute.",
             "percentunit",
             [Query("flicker:load_failure_ratio:1m", "failed")],
@@ -40,8 +41,8 @@ def serving() -> Json:
         ),
         stat(
             "p99 of the slowest arm",
-            "Time from query to answer at the router that 99 % of the last minute's queries stayed below. Below 50 ms is "
-            "good.",
+            "Time from query to answer at the router that 99 % of the last minute's queries stayed below. Below 50 ms "
+            "is good.",
             "s",
             [Query("max(flicker:query_seconds:p99_1m)", "p99")],
             ("green", (0.05, "orange"), (0.25, "red")),
@@ -55,7 +56,8 @@ def serving() -> Json:
         ),
         stat(
             "Age of the models",
-            "Time since the newest generation was published. It rises while the trainer is away or has nothing to learn.",
+            "Time since the newest generation was published. It rises while the trainer is away or has nothing to "
+            "learn.",
             "s",
             [Query("flicker:snapshot_age_seconds", "age")],
             ("green", (60, "orange"), (300, "red")),
@@ -74,8 +76,8 @@ def serving() -> Json:
         ),
         timeseries(
             "Does every replica take its share?",
-            "Users' queries per second that the router sent to each replica, over the last minute. The choice is random: "
-            "the lines should lie together. A replica that is new or gone shows as a line that begins or ends.",
+            "Users' queries per second that the router sent to each replica, over the last minute. The choice is "
+            "random: the lines should lie together. A replica that is new or gone shows as a line that begins or ends.",
             per_second,
             [Query("sum by (replica) (rate(flicker_router_replica_queries_total[1m]))", "{{replica}}")],
         ),
@@ -89,26 +91,28 @@ def serving() -> Json:
         ),
         timeseries(
             "How long does it take for the user?",
-            "Time to answer a query as simulated users measure it, network included, over the last seconds: the quantiles "
-            "0.5 and 0.99.",
+            "Time to answer a query as simulated users measure it, network included, over the last seconds: the "
+            "quantiles 0.5 and 0.99.",
             "s",
             [Query("max by (quantile) (flicker_load_latency_seconds)", "quantile {{quantile}}")],
         ),
         timeseries(
             "What fails?",
-            "Calls to the router per second that did not end well, by gRPC code, over the last minute. 0 is good. "
-            "INVALID_ARGUMENT is the caller's mistake, RESOURCE_EXHAUSTED a system that is too small.",
+            "Queries per second that did not end well, by gRPC code, over the last minute, and shown items whose "
+            "report was refused. 0 is good. InvalidArgument is the caller's mistake, ResourceExhausted a system that "
+            "is too small.",
             per_second,
             [
-                Query('sum by (code) (rate(flicker_router_queries_total{code!="OK"}[1m])) or vector(0)', "{{code}}"),
+                Query(f"sum(rate({failed}[1m]))", "all queries that failed"),
+                Query(f"sum by (grpc_code) (rate({failed}[1m])) > 0", "{{grpc_code}}"),
                 Query("sum(rate(flicker_feedback_refused_total[1m]))", "feedback refused", dashed=True),
             ],
         ),
         timeseries(
             "Is anything refused or tried again?",
             "Queries per second over the last minute: refused at once because too many were in flight at the router or "
-            "in a replica's queue (shed), dropped by a replica because nobody waited any more (expired), sent to a second "
-            "replica because the first was lost (retried). 0 is good.",
+            "in a replica's queue (shed), dropped by a replica because nobody waited any more (expired), sent to a "
+            "second replica because the first was lost (retried). 0 is good.",
             per_second,
             [
                 Query("sum(rate(flicker_router_shed_total[1m]))", "shed by the router"),
@@ -160,8 +164,8 @@ def serving() -> Json:
         ),
         timeseries(
             "Do they serve the same generation?",
-            "The newest generation published - the oldest one served. 1 for a moment at a refresh is normal; more, or for "
-            "long, is not: users see drift as churn.",
+            "The newest generation published - the oldest one served. 1 for a moment at a refresh is normal; more, or "
+            "for long, is not: users see drift as churn.",
             "none",
             [Query("flicker:generations_apart", "generations apart")],
             ("text", (2, "red")),
@@ -182,7 +186,8 @@ def serving() -> Json:
         timeseries(
             "Are comparisons lost?",
             "Per second over the last minute: sampled queries dropped because the backlog was full, and comparisons "
-            "without an answer of both sides, by cause and gRPC code. 0 is good: ratios stay right, with less behind them.",
+            "without an answer of both sides, by cause and gRPC code. 0 is good: ratios stay right, with less behind "
+            "them. FAILED_PRECONDITION at the start: there is no earlier generation yet to compare with.",
             per_second,
             [
                 Query("flicker:shadow_dropped:rate1m", "dropped"),
@@ -191,13 +196,9 @@ def serving() -> Json:
         ),
         timeseries(
             "Does feedback reach the log?",
-            "Shown items that users reported per second, by whether they were clicked, over the last minute; and how many "
-            "wait for the store.",
-            "short",
-            [
-                Query("sum by (clicked) (rate(flicker_feedback_events_total[1m]))", "clicked {{clicked}}, /s"),
-                Query("sum(flicker_feedback_buffered)", "waiting", dashed=True),
-            ],
+            "Shown items that users reported per second, by whether they were clicked, over the last minute.",
+            per_second,
+            [Query("sum by (clicked) (rate(flicker_feedback_events_total[1m]))", "clicked: {{clicked}}")],
         ),
         timeseries(
             "How much memory do they take?",
@@ -208,15 +209,18 @@ def serving() -> Json:
         timeseries(
             "How much CPU do they take?",
             "CPU cores in use by all processes of a kind, over the last minute.",
-            "suffix: cores",
+            "suffix:cores",
             [Query("flicker:cpu_cores:1m", "{{job}}")],
         ),
         timeseries(
             "Is the store there?",
-            "1 while the router can reach the store. Serving goes on without it; feedback waits.",
-            "none",
-            [Query("min(flicker_router_store_up)", "store up")],
-            ("red", (1, "green")),
+            "1 while the router can reach the store, and events of feedback that wait for it. Serving goes on without "
+            "the store; feedback waits, and is refused once the buffer is full.",
+            "short",
+            [
+                Query("min(flicker_router_store_up)", "store up"),
+                Query("sum(flicker_feedback_buffered)", "feedback that waits", dashed=True),
+            ],
         ),
     ]
     description = "Queries, replicas, comparisons and what they cost."

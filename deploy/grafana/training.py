@@ -9,8 +9,8 @@ from quality import LOG_LOSS, auc, calibration
 def training() -> Json:
     """From events to published generations."""
     intro = (
-        "**Is the trainer healthy, and are the models any good?** The trainer reads the log of clicks; every duplicate of "
-        "every arm scores each event first and then learns from it. Every so many events it cuts a *generation* and "
+        "**Is the trainer healthy, and are the models any good?** The trainer reads the log of clicks; every duplicate "
+        "of every arm scores each event first and then learns from it. Every so many events it cuts a *generation* and "
         "publishes it to the replicas (vertical lines). Waiting events and lag should stay near 0."
     )
     panels = [
@@ -25,7 +25,7 @@ def training() -> Json:
         stat(
             "Learned",
             "Events of the log learned per second, every one by every duplicate of every arm; over the last minute.",
-            "suffix: events/s",
+            "suffix:events/s",
             [Query("flicker:events_learned:rate1m", "learned")],
             decimals=0,
         ),
@@ -44,8 +44,8 @@ def training() -> Json:
             decimals=1,
         ),
         stat(
-            "Store errors (last 10 minutes)",
-            "Attempts to reach the store that failed. The trainer tries again; 0 is good.",
+            "Store errors in 10 min",
+            "Attempts to reach the store that failed in the last 10 minutes. The trainer tries again; 0 is good.",
             "short",
             [Query("sum(increase(flicker_store_errors_total[10m]))", "errors")],
             ("green", (1, "red")),
@@ -62,7 +62,7 @@ def training() -> Json:
             "Does the trainer keep up with the world?",
             "Events per second over the last minute: appended to the log by the world's feeder, and learned. The lines "
             "should lie together. Clicks of live users are learned too and not in the first line.",
-            "suffix: /s",
+            "suffix:/s",
             [
                 Query("sum(rate(flicker_feeder_events_total[1m]))", "fed by the world"),
                 Query("flicker:events_learned:rate1m", "learned"),
@@ -70,8 +70,8 @@ def training() -> Json:
         ),
         timeseries(
             "How many events wait?",
-            "Events in the log that are not learned yet: a saw-tooth between 0 and a shuffle window is normal, a steady "
-            "climb means that the trainer is too slow.",
+            "Events in the log that are not learned yet: a saw-tooth between 0 and a shuffle window is normal, a "
+            "steady climb means that the trainer is too slow.",
             "short",
             [Query("sum(flicker_events_waiting)", "waiting")],
         ),
@@ -94,8 +94,8 @@ def training() -> Json:
         ),
         timeseries(
             "How long does a chunk take to learn?",
-            "Seconds to score and learn one shuffle window with every duplicate of every arm, over 5 minutes: mean, and "
-            "the 90th percentile as far as the histogram's buckets can tell.",
+            "Seconds to score and learn one shuffle window with every duplicate of every arm, over 5 minutes: mean, "
+            "and the 90th percentile as far as the histogram's buckets can tell.",
             "s",
             mean_and_quantile("flicker_learn_seconds", 0.9),
         ),
@@ -111,8 +111,8 @@ def training() -> Json:
         calibration(),
         timeseries(
             "Does the world's feeder wait?",
-            "Share of time over the last minute that the feeder waited because the log was full or the store away. 0 is "
-            "good; 100 % means that the trainer sets the pace.",
+            "Share of time over the last minute that the feeder waited because the log was full or the store away. 0 "
+            "is good; 100 % means that the trainer sets the pace.",
             "percentunit",
             [Query("sum(rate(flicker_feeder_paused_seconds_total[1m]))", "paused")],
         ),
@@ -127,7 +127,10 @@ def training() -> Json:
             "Generations that a replica refused in the last minute, by reason (damaged, of another shape). The old one "
             "stays in service. 0 is good.",
             "short",
-            [Query("sum by (reason) (increase(flicker_snapshots_refused_total[1m])) or vector(0)", "{{reason}}")],
+            [
+                Query("sum(increase(flicker_snapshots_refused_total[1m])) or vector(0)", "refused"),
+                Query("sum by (reason) (increase(flicker_snapshots_refused_total[1m]))", "{{reason}}", dashed=True),
+            ],
             ("text", (1, "red")),
         ),
     ]

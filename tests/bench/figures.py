@@ -40,13 +40,15 @@ class Figure:
     low: float
     """Smallest of the single passes; of a ratio, of the pairs of passes made one after the other."""
     high: float
-    clock: Clock
-    """What `value`, `low` and `high` were measured in."""
-    by_other_clock: float
-    """The same value by the other clock."""
+    clock: Clock | None
+    """What `value`, `low` and `high` were measured in; None for what is no time."""
+    by_other_clock: float | None
+    """The same value by the other clock, where it has one."""
     medians: dict[str, dict[str, float]]
     """Variant -> median seconds of a pass by either clock."""
     target: Target | None = None
+    note: str = ""
+    """What bounds the figure, or what must be known to read it."""
 
     @property
     def met(self) -> bool | None:
@@ -84,6 +86,13 @@ def ratio(
     return Figure(name, value, "x", min(pairs), max(pairs), clock, other, medians, target)
 
 
+def single(
+    name: str, unit: str, values: Sequence[float], target: Target | None = None, clock: Clock | None = None
+) -> Figure:
+    """The median of values that were measured one by one, in their own unit."""
+    return Figure(name, median(values), unit, min(values), max(values), clock, None, {}, target)
+
+
 def _by(clock: Clock, passes: Passes) -> tuple[list[float], list[float]]:
     """Seconds by the clock, and by the other one."""
     return (passes.cpu, passes.wall) if clock == "cpu" else (passes.wall, passes.cpu)
@@ -103,6 +112,7 @@ def table(figures: Sequence[Figure], title: str) -> Table:
         met = {None: "", True: "[green]yes[/]", False: "[bold red]no[/]"}[figure.met]
         drawn.add_row(
             figure.name, shown(figure.value), f"{shown(figure.low)} to {shown(figure.high)}", figure.unit,
-            figure.clock, shown(figure.by_other_clock), str(figure.target or ""), met,
+            figure.clock or "", "" if figure.by_other_clock is None else shown(figure.by_other_clock),
+            str(figure.target or ""), met,
         )  # fmt: skip
     return drawn

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -32,10 +33,7 @@ def interleave(
     A variant is called with the number of the round, so that all of them can do the same work in it.
     """
     passes = {name: Passes() for name in variants}
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    # without a thread of its own, which would count as work of ours: the bar moves between passes
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), auto_refresh=False) as progress:
-        task = progress.add_task(label, total=(warm_up + rounds) * len(variants))
+    with progress_bar(label, (warm_up + rounds) * len(variants)) as advance:
         for number in range(warm_up + rounds):
             for name, work in variants.items():
                 cpu, wall = time.process_time(), time.perf_counter()
@@ -44,5 +42,14 @@ def interleave(
                 if number >= warm_up:
                     passes[name].cpu.append(cpu)
                     passes[name].wall.append(wall)
-                progress.update(task, advance=1, refresh=True)
+                advance()
     return passes
+
+
+@contextmanager
+def progress_bar(label: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error, and what moves it on; without a thread, whose work would count as ours."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), auto_refresh=False) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda: progress.update(task, advance=1, refresh=True)

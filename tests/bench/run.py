@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy reads it when it is imported: a world's speed is that of one core
@@ -22,18 +23,30 @@ import ranking
 import torch
 import worlds
 from figures import Figure, table
+from query_path import measure as query_path
+from query_path import memory, scoring
 from rich.console import Console
 from sizes import QUICK, Size
+
+MEASURED: dict[str, tuple[Callable[[Size], list[Figure]], ...]] = {
+    "worlds": (worlds.measure,),
+    "learning": (learning.measure_stack, learning.measure_variants),
+    "ranking": (ranking.measure, scoring.measure),
+    "queries": (query_path.measure,),
+    "memory": (memory.measure,),
+}
+"""What --only chooses from -> what measures it."""
 
 
 def main() -> None:
     """Measure, print, write."""
-    out, size = arguments()
+    out, size, only = arguments()
     about, before = machine.describe(), machine.load()
     torch.set_num_threads(1)  # of one operation; where two threads are compared, each has models of its own
     figures: list[Figure] = []
-    for measure in (worlds.measure, learning.measure_stack, learning.measure_variants, ranking.measure):
-        figures += measure(size)
+    for name in only:
+        for measure in MEASURED[name]:
+            figures += measure(size)
     load = {"start": before, "end": machine.load()}
     show(figures, about, load, quick=size is QUICK)
     if out:
@@ -42,15 +55,16 @@ def main() -> None:
         out.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def arguments() -> tuple[Path | None, Size]:
-    """The file to write, if any, and how much to measure."""
+def arguments() -> tuple[Path | None, Size, list[str]]:
+    """The file to write, if any, how much to measure, and which of MEASURED."""
     parser = argparse.ArgumentParser(prog="make bench", description="Measure speed, print medians and ratios.")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; the figures say nothing")
+    parser.add_argument("--only", nargs="+", choices=MEASURED, default=list(MEASURED), help="measure these alone")
     given = parser.parse_args()
     if given.out and (given.out.is_dir() or not given.out.absolute().parent.is_dir()):
         parser.error(f"--out = {given.out}: give a file in a folder that exists")
-    return given.out, QUICK if given.quick else Size()
+    return given.out, QUICK if given.quick else Size(), given.only
 
 
 def show(figures: list[Figure], about: dict[str, object], load: dict[str, float], quick: bool) -> None:
@@ -65,6 +79,9 @@ def show(figures: list[Figure], about: dict[str, object], load: dict[str, float]
     )
     console.print(", ".join(f"{name} {value}" for name, value in about.items()), highlight=False)
     console.print(f"load average {load['start']} at the start, {load['end']} at the end", highlight=False)
+    for figure in figures:
+        if figure.note:
+            console.print(f"[bold]{figure.name}:[/] {figure.note}", highlight=False)
     missed = [figure for figure in figures if figure.met is False]
     for figure in missed:
         console.print(f"[bold red]outside its target:[/] {figure.name} = {figure.value:.3f}, {figure.target}")

@@ -31,6 +31,17 @@ class Size:
     queries: int = 500
     """Ranked in a pass, one after the other."""
     candidates: int = 200
+    sized: str = "full"
+    """Model of the query path: a key of `query_path.model.SIZES`."""
+    slices: int = 8
+    """Slices of time that each contender of the query path is asked for, at 32 in flight; half of it at other loads."""
+    slice_seconds: float = 1.0
+    refreshing_seconds: float = 5.0
+    """Length of a slice with or without refreshes."""
+    snapshots: int = 8
+    """Cut and published one by one."""
+    stack_seconds: float = 15.0
+    """How long the live system runs before its memory is read; 0: it is not started."""
 
     @property
     def events(self) -> int:
@@ -50,5 +61,11 @@ QUICK = Size(
     window=2,
     queries=5,
     candidates=20,
+    sized="quick",
+    slices=2,
+    slice_seconds=0.2,
+    refreshing_seconds=0.3,
+    snapshots=2,
+    stack_seconds=0.0,
 )
 """For the tests: a second or two. Its figures say nothing."""

@@ -1,0 +1,102 @@
+"""Slices of time for each contender in turn under three loads, and the figures that they give."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import median
+
+from figures import Figure, Target, ratio, speed
+from interleave import Passes, progress_bar
+from sizes import Size
+
+from query_path.client import LoadClient, Slices
+from query_path.contender import Contender
+from query_path.system import Routed
+
+BUSY = "32 in flight"
+"""The load that the targets are stated for."""
+LOADS: dict[str, dict[str, float]] = {
+    BUSY: {"in_flight": 32},
+    "4 in flight": {"in_flight": 4},
+    "100 queries/s": {"rate": 100},
+}
+ALWAYS = ("echo", "naive", "routed")
+"""Who is measured under every load; the others are under the first only."""
+
+
+def measure(size: Size, client: LoadClient, contenders: dict[str, Contender]) -> list[Figure]:
+    """What a query costs, how many are answered, and what comparing them adds."""
+    shadow = contenders["shadow"]
+    assert isinstance(shadow, Routed)
+    found: dict[str, dict[str, Slices]] = {}
+    for load, how in LOADS.items():
+        taking = [name for name in contenders if load == BUSY or name in ALWAYS]
+        found[load] = {name: Slices() for name in taking}
+        rounds = size.slices if load == BUSY else max(1, size.slices // 2)
+        with progress_bar(f"query path, {load}", rounds * len(taking)) as advance:
+            for name in taking:
+                client.slice(contenders[name], size.slice_seconds, **how)
+            if load == BUSY:
+                before = shadow.settle()
+            for _ in range(rounds):
+                for name in taking:
+                    settle = shadow.settle if name == "shadow" else None
+                    client.measure(found[load][name], contenders[name], size.slice_seconds, settle, **how)
+                    advance()
+    busy = found[BUSY]
+    compared = (shadow.settle() - before) / len(busy["shadow"].latencies)
+    return [*costs(found), *throughput(busy), *shadowing(busy, compared), *peers(busy)]
+
+
+def costs(found: dict[str, dict[str, Slices]]) -> list[Figure]:
+    """CPU per query under each load, beside the floor and the naive way."""
+    targets = {"echo": Target(3.5, at_most=True), "naive": Target(0.33, at_most=True)}
+    figures = []
+    for load, slices in found.items():
+        passes = as_passes(slices)
+        for under, target in targets.items():
+            stated = target if load == BUSY else None
+            figures.append(ratio(f"CPU per query, routed / {under}, {load}", passes, "routed", under, stated))
+        figures += [cost(f"CPU per query, {name}, {load}", slices[name]) for name in ALWAYS]
+    return figures
+
+
+def throughput(busy: dict[str, Slices]) -> list[Figure]:
+    """Answers per second; the client, the same single process for all, takes part of the cores."""
+    passes = as_passes(busy)
+    return [
+        ratio(f"queries/s, routed / echo, {BUSY}", passes, "echo", "routed", Target(0.35), clock="wall"),
+        *(speed(f"queries/s, {name}, {BUSY}", "queries/s", passes[name], 1, clock="wall") for name in ALWAYS),
+    ]
+
+
+def shadowing(busy: dict[str, Slices], compared: float) -> list[Figure]:
+    """What comparing a tenth of the queries costs, with two replicas; what was put off at the end of a slice counts."""
+    name, target = "CPU per query, shadow 10 % / off", Target(1.12, at_most=True)
+    figure = ratio(name, as_passes(busy), "shadow", "two replicas", target)
+    note = f"two replicas; {compared:.3f} comparisons per query were made, 0.2 are all of a sampled tenth"
+    return [replace(figure, note=note), cost(f"CPU per query, two replicas, {BUSY}", busy["two replicas"])]
+
+
+def peers(busy: dict[str, Slices]) -> list[Figure]:
+    """Peers in multiples of the routed query; see the package's docstring."""
+    passes, figures = as_passes(busy), []
+    targets = {"ray_serve": Target(8), "pytriton": Target(1.8)}
+    for name in [name for name in busy if name not in (*ALWAYS, "two replicas", "shadow")]:
+        figures.append(ratio(f"CPU per query, {name} / routed", passes, name, "routed", targets.get(name)))
+        target = Target(5) if name == "ray_serve" else None
+        figures.append(ratio(f"queries/s, routed / {name}", passes, name, "routed", target, clock="wall"))
+        figures.append(cost(f"CPU per query, {name}, {BUSY}", busy[name]))
+    return figures
+
+
+def as_passes(slices: dict[str, Slices]) -> dict[str, Passes]:
+    """Seconds per answer as the seconds of a pass."""
+    return {name: Passes(each.cpu, each.wall) for name, each in slices.items()}
+
+
+def cost(name: str, slices: Slices) -> Figure:
+    """Microseconds of CPU for each answer."""
+    cpu, wall = ([seconds * 1e6 for seconds in each] for each in (slices.cpu, slices.wall))
+    medians = {name: Passes(slices.cpu, slices.wall).medians()}
+    return Figure(name, median(cpu), "us", min(cpu), max(cpu), "cpu", median(wall), medians)

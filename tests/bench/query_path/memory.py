@@ -1,0 +1,57 @@
+"""The live system in memory: proportional set size (PSS), which counts shared pages once, of all its processes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+from figures import Figure, Target, single
+from sizes import Size
+
+from query_path.contender import ROOT, family
+
+PATIENCE = 60.0
+"""Seconds for traffic to begin."""
+
+
+def measure(size: Size) -> list[Figure]:
+    """`flicker up` with two arms and three duplicates, read every half second while queries are answered."""
+    if not size.stack_seconds:
+        return []
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "up"
+        command = [sys.executable, "-m", "simulator", "up", "--for", "600", "--out", str(out)]
+        running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            readings, end = [pss(running.pid)], time.monotonic() + PATIENCE
+            while not (out / "load.log").exists() and time.monotonic() < end:
+                time.sleep(0.5)
+            end = time.monotonic() + size.stack_seconds
+            while time.monotonic() < end:
+                readings.append(pss(running.pid))
+                time.sleep(0.5)
+            assert running.poll() is None, "the live system ended"
+            processes = len(family([running.pid]))
+        finally:
+            running.send_signal(signal.SIGTERM)
+            running.wait(30)
+    found = single("the live system, 2 arms x 3 duplicates", "GiB", readings, Target(2.0, at_most=True))
+    note = f"PSS of {processes} processes, the store's among them; the value is the most of {len(readings)} readings"
+    return [replace(found, value=max(readings), note=note)]
+
+
+def pss(pid: int) -> float:
+    """GiB of a process and all that it started."""
+    total = 0
+    for number in family([pid]):
+        try:
+            total += psutil.Process(number).memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return total / 2**30

@@ -1,0 +1,112 @@
+"""Flicker as a contender: a store, replicas and a router, started as users start them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import grpc
+
+from protos.recommender_pb2 import RankRequest, RankResponse, RecommendRequest
+from query_path.contender import RECOMMEND, pid, process, ready
+from query_path.model import Model
+from simulator.live.gauges import Page, scrape
+from simulator.store.open import open_store
+from simulator.store.server import StoreServer
+
+RANK = "/flicker.v1.Replica/Rank"
+
+
+class System:
+    """Replicas of one run in a store, with generations to publish; routers are contenders in front of it."""
+
+    def __init__(self, store: StoreServer, run: str, replicas: int, model: Model, folder: Path) -> None:
+        self.server, self.run, self.model, self.folder, self.generation = store, run, model, folder, -1
+        self.wiring = ["--store", store.url, "--run", run]
+        self.store = open_store(store.url, run=run)
+        self.replicas = [
+            process(name, folder, "-m", "serving", "replica", *self.wiring, "--name", name)
+            for name in (f"{run}-{number}" for number in range(replicas))
+        ]
+        self._ranks: list[grpc.UnaryUnaryMultiCallable[bytes, bytes]] = []
+
+    def start(self) -> None:
+        """Publish two generations, as any replica that serves for a while has, and wait until they are served."""
+        for replica in self.replicas:
+            replica.start()
+        self._ranks = [grpc.insecure_channel(ready(child)["address"]).unary_unary(RANK) for child in self.replicas]
+        for _ in range(2):
+            self.publish()
+
+    def stop(self) -> None:
+        """End all replicas."""
+        for replica in self.replicas:
+            replica.ask_to_stop()
+        for replica in self.replicas:
+            replica.finish(10.0)
+        self.store.close()
+
+    def publish(self, parts: dict[str, bytes] | None = None) -> float:
+        """Cut a generation and publish it; returns the seconds until every replica serves it.
+
+        With `parts` cut before it is only published.
+        """
+        started = time.perf_counter()
+        self.generation += 1
+        self.store.publish(self.generation, parts or self.model.parts(), self.model.about(self.generation))
+        for rank in self._ranks:
+            while not self.serves(rank):
+                assert time.perf_counter() < started + 60, f"generation {self.generation} is not served"
+                time.sleep(0.005)
+        return time.perf_counter() - started
+
+    def serves(self, rank: grpc.UnaryUnaryMultiCallable[bytes, bytes]) -> bool:
+        """Whether a replica answers from the newest generation."""
+        query = RecommendRequest(arm="relu", generation=self.generation).SerializeToString()
+        try:
+            response = RankResponse.FromString(rank(RankRequest(queries=[query]).SerializeToString(), timeout=5))
+        except grpc.RpcError:  # nothing served yet
+            return False
+        return not response.failures
+
+
+class Routed:
+    """A router in front of a system."""
+
+    method, connect = RECOMMEND, "query_path.callers:unary"
+
+    def __init__(self, name: str, system: System, *flags: str) -> None:
+        self.name, self.address, self._system, self._metrics = name, "", system, 0
+        self.child = process(name, system.folder, "-m", "serving", "router", *system.wiring, *flags)
+
+    def start(self) -> None:
+        """See Contender."""
+        self.child.start()
+        said = ready(self.child)
+        self.address, self._metrics = said["address"], int(said["metrics"].rpartition(":")[2])
+        healthy = len(self._system.replicas)
+        while self.page().total("flicker_router_replicas", healthy="true") < healthy:
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """See Contender."""
+        self.child.stop(10.0)
+
+    def pids(self) -> list[int]:
+        """See Contender: router, replicas and store."""
+        store = self._system.server.process
+        return [pid(self.child), *map(pid, self._system.replicas), *([store.pid] if store else [])]
+
+    def page(self) -> Page:
+        """The router's metrics."""
+        return scrape({self.name: self._metrics}, seconds=10.0)[self.name]
+
+    def settle(self) -> float:
+        """Waits until no comparison is under way; returns how many were made since the start."""
+        made, again = -1.0, 0.0
+        while made != again:
+            made = again
+            time.sleep(0.1)
+            page = self.page()
+            again = page.total("flicker_compared_total") + page.total("flicker_comparisons_failed_total")
+        return page.total("flicker_compared_total")

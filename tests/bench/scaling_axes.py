@@ -1,0 +1,115 @@
+"""What is varied, one thing at a time from a base point, and the combination that the formula is checked against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from simulator.config import ExperimentConfig, ModelConfig, SyntheticConfig
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One run: all else is as in the presets."""
+
+    entities: int = 10_000
+    """Users, and as many items."""
+    hash_rows: int = 0
+    arms: int = 2
+    duplicates: int = 4
+    candidates: int = 200
+    events: int = 30_000
+    generations: int = 2
+
+    @property
+    def models(self) -> int:
+        """Models that learn side by side."""
+        return self.arms * self.duplicates
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """As `flicker run` would have it: `arms` designs, ReLU and SmeLU with growing beta."""
+        return ExperimentConfig(
+            world=SyntheticConfig(events=self.events, users=self.entities, items=self.entities),
+            arms=("relu", *(f"smelu:beta={number / 10:g}" for number in range(1, self.arms))),
+            model=ModelConfig(hash_rows=self.hash_rows),
+            duplicates=self.duplicates,
+            generations=self.generations,
+            candidates=self.candidates,
+        )
+
+    @property
+    def flags(self) -> list[str]:
+        """The same as flags of `flicker run`."""
+        config = self.config
+        given = {
+            "users": self.entities,
+            "items": self.entities,
+            "hash-rows": self.hash_rows,
+            "duplicates": self.duplicates,
+            "fleets": config.fleets,
+            "candidates": self.candidates,
+            "events": self.events,
+            "generations": self.generations,
+        }
+        return [*(word for name, value in given.items() for word in (f"--{name}", str(value))), "--arms", *config.arms]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All points to be measured."""
+
+    base: Setting
+    rows: list[int]
+    """Users and as many items, a row for each."""
+    hashed: list[int]
+    """Users and as many items, in `hash_rows` rows each."""
+    hash_rows: int
+    duplicates: list[int]
+    arms: list[int]
+    candidates: list[int]
+    held_out: Setting
+    repeats: int
+
+    def learning(self) -> dict[str, list[Setting]]:
+        """The settings of each axis of learning, the base point among them."""
+        return {
+            "rows": [replace(self.base, entities=count) for count in self.rows],
+            "hashed": [replace(self.base, entities=count, hash_rows=self.hash_rows) for count in self.hashed],
+            "duplicates": [replace(self.base, duplicates=count) for count in self.duplicates],
+            "arms": [replace(self.base, arms=count) for count in self.arms],
+            "candidates": [replace(self.base, candidates=count) for count in self.candidates],
+        }
+
+    def serving(self) -> dict[str, list[Setting]]:
+        """The settings of each axis of serving: duplicates are other replicas, they do not matter to one."""
+        axes = self.learning()
+        return {
+            axis: [replace(s, duplicates=2) for s in axes[axis]] for axis in ("rows", "hashed", "arms", "candidates")
+        }
+
+
+FULL = Plan(
+    base=Setting(),
+    rows=[10_000, 30_000, 100_000, 300_000, 1_000_000],
+    hashed=[30_000, 100_000, 300_000, 1_000_000],
+    hash_rows=10_000,
+    duplicates=[2, 4, 8, 12, 16],
+    arms=[1, 2, 5, 10, 20],
+    candidates=[50, 100, 200, 500, 1_000],
+    held_out=Setting(
+        entities=500_000, hash_rows=150_000, arms=5, duplicates=6, candidates=500, events=200_000, generations=10
+    ),
+    repeats=3,
+)
+QUICK = Plan(
+    base=Setting(entities=300, duplicates=2, candidates=30, events=20_000),
+    rows=[300, 600, 1_200],
+    hashed=[600, 1_200],
+    hash_rows=100,
+    duplicates=[2, 3],
+    arms=[1, 2],
+    candidates=[30, 60],
+    held_out=Setting(entities=600, hash_rows=200, arms=3, duplicates=2, candidates=40, events=20_000, generations=2),
+    repeats=1,
+)
+"""For the tests: to see that everything runs. Its figures say nothing."""

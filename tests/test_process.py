@@ -10,6 +10,7 @@ import types
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
@@ -92,6 +93,23 @@ for _ in range(30):
 """
 
 
+STARTING = """
+import os, signal, threading, time
+from simulator.process import end_on_sigterm
+end_on_sigterm()
+threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+try:
+    while True:
+        time.sleep(0.01)
+except BaseException:
+    os._exit(3)
+"""
+
+
+def test_before_a_process_has_anything_to_end_sigterm_ends_it_at_once() -> None:
+    assert subprocess.run([sys.executable, "-c", STARTING], cwd=Path(__file__).parents[1], timeout=60).returncode == 0
+
+
 def test_a_signal_in_the_middle_of_waiting_for_the_flag_ends_the_wait() -> None:
     process = subprocess.Popen([sys.executable, "-c", SIGNALLED], cwd=Path(__file__).parents[1])
     try:
@@ -110,6 +128,19 @@ def test_the_metrics_page_is_served_on_a_free_port_and_a_taken_one_is_named() ->
         serve_metrics(registry, port)
 
 
+def test_the_page_shows_the_process_once_however_often_it_is_served() -> None:
+    registry = CollectorRegistry()
+    serve_metrics(registry, 0)
+    with urllib.request.urlopen(f"http://127.0.0.1:{serve_metrics(registry, 0)}/metrics") as page:
+        lines = page.read().decode().splitlines()
+    found = {line.split()[0]: float(line.split()[1]) for line in lines if line.startswith("process_")}
+    assert len(found) == sum(line.startswith("process_") for line in lines), "each once"
+    own = psutil.Process()
+    assert found["process_start_time_seconds"] == pytest.approx(own.create_time(), abs=2)
+    assert found["process_resident_memory_bytes"] == pytest.approx(own.memory_info().rss, rel=0.2)
+    assert 0 < found["process_cpu_seconds_total"] <= sum(own.cpu_times()[:2])
+
+
 def test_whole_numbers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLICKER_X", raising=False)
     assert process.whole_number("FLICKER_X", 7) == 7
@@ -118,6 +149,16 @@ def test_whole_numbers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("FLICKER_X", "many")
     with pytest.raises(SettingError, match="FLICKER_X = many: a whole number"):
         process.whole_number("FLICKER_X", 7)
+
+
+def test_numbers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLICKER_X", "")
+    assert process.number("FLICKER_X", 0.1) == 0.1
+    monkeypatch.setenv("FLICKER_X", "0.25")
+    assert process.number("FLICKER_X", 0.1) == 0.25
+    monkeypatch.setenv("FLICKER_X", "much")
+    with pytest.raises(SettingError, match="FLICKER_X = much: a number"):
+        process.number("FLICKER_X", 0.1)
 
 
 def test_another_package_of_the_same_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,8 +26,8 @@ class ReplicaFlags:
     host: str = field(default_factory=lambda: from_environment("FLICKER_HOST", "127.0.0.1"))
     """Address to listen at."""
     advertise: str = field(default_factory=lambda: from_environment("FLICKER_ADVERTISE", ""))
-    """Host under which routers find this replica (default: --host; where that is 0.0.0.0 or ::, the address of this
-    machine or container on the network by which it reaches the store)."""
+    """Host under which routers find this replica (default: --host; where that is 0.0.0.0, the address of this machine
+    or container on the network by which it reaches the store)."""
     port: int = field(default_factory=lambda: whole_number("FLICKER_PORT", 0))
     """Port of the gRPC server, 0 for any free one, which is printed."""
     metrics_port: int = field(default_factory=lambda: whole_number("FLICKER_METRICS_PORT", 0))

@@ -17,12 +17,12 @@ from simulator.process import Stopped, configure_logging, insist, serve_metrics,
 from simulator.store.open import open_store
 
 log = logging.getLogger(__name__)
-EVERYWHERE = {"0.0.0.0": socket.AF_INET, "::": socket.AF_UNSPEC}
-"""Hosts that listen at every address, and so name none by which others could find it; and what addresses those are."""
+EVERYWHERE = "0.0.0.0"
+"""A host that listens at every address, and so names none by which others could find it."""
 
 
-def own_address(store: str, family: socket.AddressFamily) -> str:
-    """This machine's or container's address on the network by which it reaches the store, as part of host:port.
+def own_address(store: str) -> str:
+    """This machine's or container's IPv4 address on the network by which it reaches the store.
 
     Whoever reaches the store by the same network reaches this address: in a network of Docker Compose it is the
     container's own. (Its host name would do there too, but not where containers share names or names are not resolved.)
@@ -31,11 +31,10 @@ def own_address(store: str, family: socket.AddressFamily) -> str:
     url = urlsplit(store)
     if url.hostname is None:  # unix: all are on this machine
         return "127.0.0.1"
-    family, *_, address = socket.getaddrinfo(url.hostname, url.port or 6379, family, socket.SOCK_DGRAM)[0]
-    with socket.socket(family, socket.SOCK_DGRAM) as route:
-        route.connect(address)  # of a datagram socket: only looks up the route
-        own = str(route.getsockname()[0])
-    return f"[{own}]" if ":" in own else own
+    found = socket.getaddrinfo(url.hostname, url.port or 6379, socket.AF_INET, socket.SOCK_DGRAM)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+        route.connect(found[0][4])  # of a datagram socket: only looks up the route
+        return str(route.getsockname()[0])
 
 
 def main(arguments: list[str]) -> None:
@@ -49,20 +48,18 @@ def main(arguments: list[str]) -> None:
 
     configure_logging()
     stop, registry = stop_on_signals(), CollectorRegistry()
-    if not flags.advertise and flags.host in EVERYWHERE:
-        family = EVERYWHERE[flags.host]
+    if not flags.advertise and flags.host == EVERYWHERE:
         told = lambda problem: log.warning("where the store is cannot be found yet: %s", problem)  # noqa: E731
         try:
-            flags = replace(flags, advertise=insist(lambda: own_address(flags.store, family), OSError, stop, told))
+            flags = replace(flags, advertise=insist(lambda: own_address(flags.store), OSError, stop, told))
         except Stopped:
             return
     replica = Replica(flags, store, registry, stop)
     port = serve_metrics(registry, flags.metrics_port, flags.host)
     replica.start()
     metrics = f"{flags.advertise or flags.host}:{port}"
-    print(
-        json.dumps({"ready": "replica", "name": flags.name, "address": replica.address, "metrics": metrics}), flush=True
-    )
+    line = {"ready": "replica", "name": flags.name, "address": replica.address, "metrics": metrics}
+    print(json.dumps(line), flush=True)
     stop.wait()
     log.info("stopping")
     replica.stop()

@@ -17,6 +17,8 @@ How much do a recommender's results change for no reason, and what cures it?
   flicker run --data LOG --arms relu smelu:beta=2   on your own click log: a folder of the MovieLens family, or a
                                                     mapping file for CSV and Parquet (see README.md)
   flicker run --help                                every setting with its unit, range and default
+  flicker sweep --vary arms relu gelu --vary seed 0 1 2
+                                                    a grid of runs; see flicker sweep --help
   flicker report DIR                                draw the page of a finished run again
   flicker recommend DIR --swap-budget 0.02          the most accurate arm that swaps no more than this, and its cost
   flicker gate DIR --baseline DIR --max-swap-increase 0.005
@@ -69,6 +71,13 @@ def query(arguments: list[str]) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "serving", "query", *arguments])
 
 
+def sweep(arguments: list[str]) -> None:
+    """`flicker sweep`: a grid of runs."""
+    from simulator.sweep.main import parse, run_sweep
+
+    sys.exit(run_sweep(parse(arguments), " ".join(["flicker sweep", *arguments])))
+
+
 def recommend(arguments: list[str]) -> None:
     """`flicker recommend DIR`: the most accurate arm within a budget of swaps."""
     from simulator import decide
@@ -91,7 +100,15 @@ def _conclude(decision: tuple[list[str], int]) -> None:
     sys.exit(code)
 
 
-COMMANDS = {"run": run, "report": report, "recommend": recommend, "gate": gate, "up": up, "query": query}
+COMMANDS = {
+    "run": run,
+    "sweep": sweep,
+    "report": report,
+    "recommend": recommend,
+    "gate": gate,
+    "up": up,
+    "query": query,
+}
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ LAYERS: list[set[str]] = [
     {"comparison", "schedule"},
     {"experiment", "report"},
     {"folder", "outcome", "flags", "terminal"},
-    {"run", "live", "decide"},
+    {"run", "live", "decide", "sweep"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,122 @@
+"""Where the cells of a sweep run: what every engine gives, and the one that starts processes on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TextIO
+
+from simulator.sweep.grid import Cell
+
+PATIENCE = 10.0
+"""Seconds that a run has to end after it was asked to."""
+POLL = 0.05
+"""Seconds between looks at the processes."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A cell whose run has ended."""
+
+    cell: Cell
+    seconds: float
+    """Wall clock."""
+    failure: str | None
+    """Why there is no result: the last line that the run wrote to standard error; None where it succeeded."""
+
+
+class Engine(Protocol):
+    """Runs cells side by side."""
+
+    workers: int
+    """How many cells run at once."""
+
+    def run(self, cells: list[Cell], folder: Path) -> Iterator[Ended]:
+        """Run each cell into its folder `folder`/NAME, telling of each as it ends, in any order.
+
+        Closing the iterator ends all that still runs.
+        """
+
+
+def command(cell: Cell, out: Path) -> list[str]:
+    """The command of one cell; it goes on where an earlier attempt was cut off."""
+    going_on = ["--resume"] if (out / "config.json").exists() else []
+    return [sys.executable, "-m", "simulator", "run", *cell.arguments, "--out", str(out), *going_on]
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Variables of a run that may use so many threads."""
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+
+
+def last_line(text: str, code: int) -> str:
+    """What went wrong, in the words of the run."""
+    lines = text.strip().splitlines()
+    return lines[-1].removeprefix("flicker: ") if lines else f"ended with exit code {code} and said nothing"
+
+
+class Processes:
+    """Runs on this machine, at most `workers` at once, each with its share of the cores."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        cores = os.cpu_count() or 1
+        self.workers = workers or cores
+        self._threads = max(1, cores // self.workers)
+
+    def run(self, cells: list[Cell], folder: Path) -> Iterator[Ended]:
+        """See Engine. What a failed run wrote stays in `folder`/NAME.log."""
+        waiting, running = deque(cells), list[_Running]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.workers:
+                    running.append(_Running(waiting.popleft(), folder, self._threads))
+                ended = [one for one in running if one.process.poll() is not None]
+                running = [one for one in running if one not in ended]
+                yield from (one.ended() for one in ended)
+                time.sleep(POLL)
+        finally:
+            for one in running:
+                one.process.terminate()
+            for one in running:
+                one.stop()
+
+
+class _Running:
+    """One run and its log."""
+
+    def __init__(self, cell: Cell, folder: Path, threads: int) -> None:
+        self.cell, self.started = cell, time.monotonic()
+        self._log = folder / f"{cell.name}.log"
+        self._file: TextIO = self._log.open("w")
+        # a session of its own: Ctrl-C is for the sweep, which then ends its runs
+        self.process = subprocess.Popen(
+            command(cell, folder / cell.name),
+            stdout=subprocess.DEVNULL,
+            stderr=self._file,
+            env=environment(threads),
+            start_new_session=True,
+        )
+
+    def ended(self) -> Ended:
+        """What came of it; the log is only kept where it failed."""
+        self._file.close()
+        seconds, code = time.monotonic() - self.started, self.process.returncode
+        if code:
+            return Ended(self.cell, seconds, last_line(self._log.read_text(errors="replace"), code))
+        self._log.unlink()
+        return Ended(self.cell, seconds, None)
+
+    def stop(self) -> None:
+        """Wait until the process that was asked to end has ended, not for ever."""
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._file.close()

@@ -1,0 +1,120 @@
+"""From axes to cells: every combination of the values of all axes is one run of `flicker run`.
+
+A value is what one would write after the flag: `relu`, `"relu smelu:beta=1"` (two arms in one run), `16`, `true`. A
+table is several flags at once, under a name of its own:
+
+    [run]                                   # the same for every cell
+    data = "movietweetings-100k"
+    fleets = 3
+    [vary]                                  # 3 x 2 x 2 cells
+    arms = ["relu", "smelu:beta=1", "relu smelu:beta=1"]
+    seed = [0, 1]
+    noise = [{ name = "none", window = 0 }, { name = "own init", window = 0, init = "own" }]
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import DataError, FlickerError, SettingError
+from simulator.flags import parse_run
+from simulator.recommender.duplicates import parse_arms
+
+NOT_VARIED = ("out", "resume")
+"""Flags of `flicker run` that the sweep sets itself."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: where it stands in the grid, its folder's name, and the arguments of `flicker run`."""
+
+    place: Mapping[str, str]
+    """Axis -> the value as the user wrote it."""
+    arguments: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Readable, and safe as the name of a folder: `arms=smelu-beta=1,seed=0`."""
+        return ",".join(f"{axis}={re.sub(r'[^A-Za-z0-9.=+-]+', '-', value)}" for axis, value in self.place.items())
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The axes of a sweep, and the arguments that all of its runs share."""
+
+    shared: tuple[str, ...]
+    axes: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]]
+    """Axis -> its values, each as it is called and as arguments of `flicker run`."""
+
+    def cells(self) -> list[Cell]:
+        """All combinations, the last axis fastest. Raises FlickerError for what `flicker run` would refuse."""
+        cells = []
+        for values in itertools.product(*self.axes.values()):
+            place = dict(zip(self.axes, (called for called, _ in values), strict=True))
+            own = tuple(argument for _, arguments in values for argument in arguments)
+            cells.append(Cell(place, self.shared + own))
+        names = [cell.name for cell in cells]
+        for cell in cells:
+            if names.count(cell.name) > 1:
+                raise FlickerError(f"vary: two cells are both called {cell.name}: give their values other names")
+            _require_valid(cell)
+        return cells
+
+
+def grid(shared: Iterable[str], axes: Mapping[str, Iterable[Any]]) -> Grid:
+    """A grid of axes with values as the module describes. Raises SettingError where there is nothing to vary."""
+    if not axes:
+        raise SettingError("vary", "nothing", "name at least one flag and its values, as in --vary seed 0 1 2")
+    return Grid(tuple(shared), {axis: tuple(_value(axis, value) for value in values) for axis, values in axes.items()})
+
+
+def read_grid(path: Path) -> tuple[list[str], dict[str, list[Any]]]:
+    """The shared arguments and the axes in a TOML file. Raises DataError where it is not such a file."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise DataError(f"{path}: {(problem.strerror or str(problem)).lower()}: name a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise DataError(f"{path}: {problem}: see flicker sweep --help for what such a file holds") from None
+    for section, value in content.items():
+        if section not in ("run", "vary") or not isinstance(value, dict):
+            raise DataError(f"{path}: {section}: only the tables [run] and [vary] are known")
+    shared, axes = content.get("run", {}), content.get("vary", {})
+    for axis, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise DataError(f"{path}: vary.{axis} = {values}: a list of values")
+    return [argument for flag, value in shared.items() for argument in arguments(flag, value)], axes
+
+
+def arguments(flag: str, value: Any) -> tuple[str, ...]:
+    """A flag of `flicker run` with its value: `--arms relu gelu`, `--reductions`, `--no-reductions`."""
+    name = flag.replace("_", "-")
+    if flag in NOT_VARIED:
+        raise SettingError(flag, value, "the sweep gives each run a folder of its own: use its own --out and --resume")
+    if isinstance(value, bool) or value in ("true", "false"):
+        return (f"--{name}",) if value in (True, "true") else (f"--no-{name}",)
+    words = [str(word) for word in value] if isinstance(value, list) else shlex.split(str(value))
+    return (f"--{name}", *words)
+
+
+def _value(axis: str, value: Any) -> tuple[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        return str(value), arguments(axis, value)
+    flags = {flag: one for flag, one in value.items() if flag != "name"}
+    called = value.get("name") or ",".join(f"{flag}={one}" for flag, one in flags.items())
+    return str(called), tuple(argument for flag, one in flags.items() for argument in arguments(flag, one))
+
+
+def _require_valid(cell: Cell) -> None:
+    """What `flicker run` can say about its flags before it opens the log."""
+    try:
+        parse_arms(parse_run(list(cell.arguments)).config().arms)
+    except FlickerError as problem:
+        raise FlickerError(f"{cell.name}: {problem}") from None

@@ -1,0 +1,165 @@
+"""`flicker sweep`: from its arguments to a folder of results.
+
+OUT/cells/NAME/     the result folder of each cell, as `flicker run` leaves it
+OUT/cells/NAME.log  what a run that failed said
+OUT/sweep.json      the command and the cells with their arguments
+OUT/sweep.csv       a row per cell and arm: all measures with their intervals
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from simulator.errors import FlickerError, ResultError, SettingError
+from simulator.files import write_atomically, writing
+from simulator.report.words import duration, plural
+from simulator.sweep.engine import Ended, Engine, Processes
+from simulator.sweep.grid import Cell, grid, read_grid
+from simulator.sweep.table import drawn, rows, write_csv
+from simulator.terminal import open_console
+
+HELP = """Run a grid of experiments; each cell is a result folder of `flicker run`.
+
+  flicker sweep --vary arms relu smelu:beta=1 gelu --vary seed 0 1 2 --data ml-1m --fleets 3
+  flicker sweep grid.toml --out results/grid
+  flicker sweep grid.toml --out results/grid --resume       only what is missing
+  flicker sweep grid.toml --engine ray --address auto       on a Ray cluster
+
+Whatever is not listed below is a flag of `flicker run` and the same for every cell. A file says the same in TOML:
+
+  [run]
+  data = "ml-1m"
+  [vary]
+  arms = ["relu", "smelu:beta=1", "relu gelu"]     # the last one: two arms in one run
+  noise = [{ name = "none", window = 0 }, { name = "own start", window = 0, init = "own" }]
+
+A cell that fails is reported with its reason and does not stop the rest. Exit code 1 when any has failed."""
+
+
+@dataclass(frozen=True)
+class SweepFlags:
+    """The sweep's own flags, and the grid."""
+
+    cells: list[Cell]
+    out: Path
+    jobs: int | None
+    engine: Literal["local", "ray"]
+    address: str | None
+    resume: bool
+
+
+def parse(arguments: list[str]) -> SweepFlags:
+    """From the command line. Prints help and exits with 0 for --help; raises FlickerError for what cannot be used."""
+    parser = _Parser(
+        prog="flicker sweep",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        usage="flicker sweep [FILE.toml] [--vary FLAG VALUE ...] ... [flags of flicker run]",
+    )
+    parser.add_argument(
+        "--vary", nargs="+", action="append", default=[], metavar="X", help="a flag of `flicker run` and its values"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the results (default: results/sweep)", metavar="DIR")
+    parser.add_argument("--resume", action="store_true", help="go on in --out: run what has no result yet")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at once on this machine (default: one per core)")
+    parser.add_argument("--engine", default="local", choices=["local", "ray"], help="where the runs are started")
+    parser.add_argument("--address", help="of a Ray cluster, such as auto (default: one on this machine)")
+    own, rest = parser.parse_known_args(arguments)
+    if own.jobs is not None and own.jobs < 1:
+        raise SettingError("jobs", own.jobs, "at least 1")
+    shared: list[str] = []
+    axes: dict[str, list[object]] = {}
+    if rest and rest[0].endswith(".toml"):  # first, or it could not be told from the value of a flag
+        shared, axes = read_grid(Path(rest.pop(0)))
+    for axis, *values in own.vary:
+        if not values:
+            raise SettingError("vary", axis, f"values after it, as in --vary {axis} A B")
+        axes[axis] = values
+    cells = grid([*shared, *rest], axes).cells()
+    return SweepFlags(cells, own.out or Path("results/sweep"), own.jobs, own.engine, own.address, own.resume)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complaints of argparse are errors like all others."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]  # it raises, as the original exits
+        raise FlickerError(f"{message}; see {self.prog} --help")
+
+
+def run_sweep(flags: SweepFlags, command: str) -> int:
+    """Run what has no result yet; prints a table. Returns the exit code: 1 when a cell has failed."""
+    cells, folder, console = flags.cells, flags.out / "cells", open_console()
+    _claim(flags, command)
+    missing = [cell for cell in cells if not (folder / cell.name / "result.json").exists()]
+    engine = _engine(flags) if missing else Processes(1)
+    done = len(cells) - len(missing)
+    console.print(
+        f"{plural(len(cells), 'cell')}, {done} done already, {min(engine.workers, max(1, len(missing)))} at a time; "
+        f"results go to {flags.out}; Ctrl-C is safe (--resume goes on)",
+        soft_wrap=True,
+    )
+    failed = _run(engine, missing, folder, console, done)
+    found = list(rows(cells, folder))
+    write_csv(found, flags.out / "sweep.csv")
+    console.print(drawn(found))
+    console.print(f"All measures: {flags.out / 'sweep.csv'}", soft_wrap=True)
+    if failed:
+        console.print(f"[bold red]{plural(len(failed), 'cell')} failed:[/]")
+        for one in failed:
+            console.print(f"  {one.cell.name}: {one.failure}", soft_wrap=True, markup=False)
+    return 1 if failed else 0
+
+
+def _claim(flags: SweepFlags, command: str) -> None:
+    """Write sweep.json. Raises ResultError where the folder holds something else, or another run of the same name."""
+    record = flags.out / "sweep.json"
+    if not flags.resume and flags.out.exists() and (not flags.out.is_dir() or any(flags.out.iterdir())):
+        raise ResultError(f"out = {flags.out}: is not empty: name another folder, or go on with --resume")
+    if flags.resume and not record.exists():
+        raise ResultError(f"out = {flags.out}: no sweep to resume there: leave --resume away")
+    held = json.loads(record.read_text())["cells"] if record.exists() else {}
+    wanted = {cell.name: list(cell.arguments) for cell in flags.cells}
+    for name in held.keys() & wanted.keys():
+        if held[name] != wanted[name]:
+            raise ResultError(f"out = {flags.out}: cell {name} ran with {' '.join(held[name])}: name another folder")
+    with writing("out", flags.out):
+        (flags.out / "cells").mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"command": command, "cells": held | wanted}, indent=1)
+        write_atomically(record, text.encode())
+
+
+def _engine(flags: SweepFlags) -> Engine:
+    if flags.engine == "local":
+        return Processes(flags.jobs)
+    from simulator.sweep.on_ray import OnRay
+
+    return OnRay(flags.address)
+
+
+def _run(engine: Engine, missing: list[Cell], folder: Path, console: Console, done: int) -> list[Ended]:
+    """Run cells, with a progress bar and the time left; returns those that failed."""
+    failed: list[Ended] = []
+    bar = Progress(
+        TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"),
+        console=console,
+    )  # fmt: skip
+    started = time.monotonic()
+    with bar:
+        task = bar.add_task("", total=done + len(missing), completed=done, left="")
+        for number, one in enumerate(engine.run(missing, folder), 1):
+            each = (time.monotonic() - started) / number
+            bar.update(task, advance=1, left=f"{duration(each * (len(missing) - number))} left")
+            how = f"failed: {one.failure}" if one.failure else f"done in {duration(one.seconds)}"
+            bar.console.print(f"{one.cell.name}: {how}", soft_wrap=True, markup=False)
+            if one.failure:
+                failed.append(one)
+    return failed

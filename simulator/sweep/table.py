@@ -1,0 +1,72 @@
+"""What a sweep found, as one table: a row per cell and arm, in sweep.csv and on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from simulator.files import write_atomically
+from simulator.report.result import Arm, read_result
+from simulator.report.words import DASH, duration, label, written
+from simulator.sweep.grid import Cell
+
+SHOWN = (("PD", "pd", None), ("pair swaps", "swaps.pair", None), ("log loss", "log_loss", 4))
+"""Heading, measure, places after the point, of the terminal's columns."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm of one cell."""
+
+    cell: Cell
+    arm: Arm
+
+
+def rows(cells: list[Cell], folder: Path) -> Iterator[Row]:
+    """Every arm of every finished cell. Raises ResultError for a result that is damaged."""
+    for cell in cells:
+        if (folder / cell.name / "result.json").exists():
+            yield from (Row(cell, arm) for arm in read_result(folder / cell.name).arms)
+
+
+def write_csv(found: list[Row], path: Path) -> None:
+    """The axes, the arm, and all measures with their limits; empty where a run has no such measure."""
+    axes = list(found[0].cell.place) if found else []
+    measures = list(dict.fromkeys(name for row in found for name in row.arm.measures))
+    costs = list(dict.fromkeys(name for row in found for name in row.arm.costs))
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    limits = [f"{name}{part}" for name in measures for part in ("", "_low", "_high")]
+    out.writerow(["cell", *(f"axis_{axis}" for axis in axes), "arm", *limits, *costs])
+    for row in found:
+        values = [row.cell.name, *row.cell.place.values(), row.arm.spec]
+        for name in measures:
+            interval = row.arm.measures.get(name)
+            values += (
+                ["", "", ""] if interval is None else [str(v) for v in (interval.mean, interval.low, interval.high)]
+            )
+        out.writerow(values + [str(row.arm.costs.get(name, "")) for name in costs])
+    write_atomically(path, text.getvalue().encode())
+
+
+def drawn(found: list[Row]) -> Table:
+    """The terminal's table."""
+    table = Table(box=SIMPLE_HEAD)
+    axes = [axis for axis in (found[0].cell.place if found else {}) if axis != "arms"]
+    for heading in (*axes, "arm"):
+        table.add_column(heading, no_wrap=True)
+    for heading, *_ in SHOWN:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("train time", justify="right", no_wrap=True)
+    for row in found:
+        values = [written(row.arm.measures.get(name), places).replace(" to ", "–") for _, name, places in SHOWN]
+        seconds = row.arm.costs.get("train_seconds")
+        place = [row.cell.place[axis] for axis in axes]
+        table.add_row(*place, label(row.arm.spec), *values, DASH if seconds is None else duration(seconds))
+    return table

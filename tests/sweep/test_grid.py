@@ -1,0 +1,85 @@
+"""Grids: every combination once, flags as `flicker run` takes them, and what cannot be run refused before anything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from simulator.errors import FlickerError
+from simulator.flags import parse_run
+from simulator.sweep.grid import arguments, grid, read_grid
+
+
+def test_all_combinations_come_once_the_last_axis_fastest() -> None:
+    cells = grid(["--preset", "smoke"], {"arms": ["relu", "gelu"], "seed": [0, 1, 2]}).cells()
+    assert [cell.name for cell in cells] == [f"arms={arm},seed={seed}" for arm in ("relu", "gelu") for seed in range(3)]
+    assert cells[4].arguments == ("--preset", "smoke", "--arms", "gelu", "--seed", "1")
+
+
+def test_a_value_may_hold_several_words_or_be_a_list_or_a_switch() -> None:
+    assert arguments("arms", "relu smelu:beta=1") == ("--arms", "relu", "smelu:beta=1")
+    assert arguments("hidden", [8, 4]) == ("--hidden", "8", "4")
+    assert arguments("reductions", True) == arguments("reductions", "true") == ("--reductions",)
+    assert arguments("learning_rate", "0.01") == ("--learning-rate", "0.01")
+    assert arguments("reductions", False) == ("--no-reductions",)
+
+
+def test_a_table_is_several_flags_at_once_under_its_name() -> None:
+    noise = [{"name": "none", "window": 0}, {"window": 4, "reductions": True}]
+    cells = grid([], {"noise": noise}).cells()
+    assert [cell.name for cell in cells] == ["noise=none", "noise=window=4-reductions=True"]
+    assert parse_run(list(cells[1].arguments)).config().noise.reductions
+
+
+def test_a_file_says_the_same_as_flags(tmp_path: Path) -> None:
+    file = tmp_path / "grid.toml"
+    file.write_text('[run]\npreset = "smoke"\nfleets = 2\n[vary]\narms = ["relu", "relu gelu"]\nseed = [0, 1]\n')
+    shared, axes = read_grid(file)
+    flags = grid(["--preset", "smoke", "--fleets", "2"], {"arms": ["relu", "relu gelu"], "seed": ["0", "1"]})
+    assert grid(shared, axes).cells() == flags.cells()
+
+
+def test_names_are_safe_as_folders_and_never_shared() -> None:
+    (cell,) = grid([], {"arms": ["gsmelu:alpha=1,beta=2 relu"]}).cells()
+    assert cell.name == "arms=gsmelu-alpha=1-beta=2-relu"
+    with pytest.raises(FlickerError, match="two cells are both called seed=1"):
+        grid([], {"seed": [1, 1]}).cells()
+
+
+@pytest.mark.parametrize(
+    ("shared", "axes", "complaint"),
+    [
+        ([], {}, "vary = nothing"),
+        ([], {"out": ["a", "b"]}, "out = a: the sweep gives each run a folder of its own"),
+        (["--events", "many"], {"seed": [1]}, "seed=1: .*many"),
+        ([], {"arms": ["relu", "rely"]}, "arms=rely: .*rely"),
+        ([], {"duplicates": [1, 2]}, "duplicates=1: .*at least 2"),
+        (["--bogus"], {"seed": [1]}, "seed=1: .*bogus"),
+    ],
+)
+def test_what_flicker_run_would_refuse_is_refused_before_anything_runs(
+    shared: list[str], axes: dict[str, list[object]], complaint: str
+) -> None:
+    with pytest.raises(FlickerError, match=complaint):
+        grid(shared, axes).cells()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[vary", "flicker sweep --help"),
+        ("[grid]\na = 1", "grid: only the tables"),
+        ("[vary]\nseed = 3", "vary.seed = 3"),
+    ],
+)
+def test_a_file_that_is_no_grid_is_named(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "grid.toml"
+    file.write_text(text)
+    with pytest.raises(FlickerError, match=f"grid.toml: .*{complaint}"):
+        read_grid(file)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FlickerError, match=r"gone\.toml: no such file"):
+        read_grid(tmp_path / "gone.toml")

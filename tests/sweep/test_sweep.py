@@ -1,0 +1,151 @@
+"""Sweeps with real runs: failures that stop nothing, interruptions that lose nothing, the same numbers on Ray."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.sweep.engine import Processes
+from simulator.sweep.grid import Cell, grid
+from tests.small_runs import timeless
+
+TINY = ["--preset", "smoke", "--events", "6000", "--users", "80", "--items", "60", "--batch", "64", "--window", "4"]
+TINY += ["--dim", "4", "--hidden", "8", "--duplicates", "2", "--k", "5", "--candidates", "30", "--queries", "20"]
+AXES = {"arms": ["relu", "relu smelu:beta=1"], "seed": [0]}
+BROKEN = ["--vary", "learning-rate", "0.01", "1e30"]
+"""The second one diverges."""
+
+
+def flicker(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "simulator", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """Cell -> all of its result that must be repeatable."""
+    return {path.parent.name: timeless(json.loads(path.read_text())) for path in folder.glob("*/result.json")}
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Cell], Path]:
+    """A grid that ran on this machine, and where."""
+    cells, folder = grid(TINY, AXES).cells(), tmp_path_factory.mktemp("local")
+    assert [one.failure for one in Processes(2).run(cells, folder)] == [None, None]
+    return cells, folder
+
+
+def test_a_cell_is_what_flicker_run_gives(local: tuple[list[Cell], Path], tmp_path: Path) -> None:
+    cells, folder = local
+    assert flicker("run", *cells[0].arguments, "--out", tmp_path / "run").returncode == 0
+    alone = timeless(json.loads((tmp_path / "run" / "result.json").read_text()))
+    assert results(folder)[cells[0].name] == alone
+    assert (folder / cells[0].name / "report.html").exists() and not list(folder.glob("*.log"))
+
+
+def test_a_failure_is_told_and_stops_nothing_and_resume_runs_only_what_is_missing(tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    first = flicker("sweep", *TINY, *BROKEN, "--jobs", "2", "--out", out)
+    assert first.returncode == 1 and "1 cell failed" in first.stdout
+    assert "learning-rate=1e30: learning_rate = 1e+30: relu diverged" in first.stdout
+    assert "diverged" in (out / "cells" / "learning-rate=1e30.log").read_text()
+    rows = list(csv.DictReader((out / "sweep.csv").open()))
+    assert [(row["axis_learning-rate"], row["arm"]) for row in rows] == [("0.01", "relu"), ("0.01", "smelu:beta=2")]
+    kept = out / "cells" / "learning-rate=0.01" / "result.json"
+    held = json.loads(kept.read_text())["arms"]["relu"]["pd"]
+    assert [float(rows[0][name]) for name in ("pd", "pd_low", "pd_high")] == list(held.values())
+
+    refused = flicker("sweep", *TINY, *BROKEN, "--out", out)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "--resume" in refused.stderr
+    before = kept.stat().st_mtime_ns
+    again = flicker("sweep", *TINY, "--vary", "learning-rate", "0.01", "0.02", "--resume", "--out", out)
+    assert again.returncode == 0 and "2 cells, 1 done already" in again.stdout
+    assert kept.stat().st_mtime_ns == before and (out / "cells" / "learning-rate=0.02" / "result.json").exists()
+    other = flicker("sweep", *TINY, "--seed", "5", *BROKEN[:3], "--resume", "--out", out)
+    assert other.returncode == 2 and "cell learning-rate=0.01 ran with" in other.stderr
+
+
+def test_ctrl_c_ends_every_run_and_resume_gives_the_same_numbers(
+    local: tuple[list[Cell], Path], tmp_path: Path
+) -> None:
+    cells, folder = local
+    out, axes = tmp_path / "sweep", ["--vary", "arms", *AXES["arms"], "--vary", "seed", "0"]
+    command = [sys.executable, "-m", "simulator", "sweep", *TINY, *axes, "--jobs", "1", "--out", str(out)]
+    sweep = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "cells" / cells[0].name / "config.json").exists():
+            assert time.monotonic() < deadline and sweep.poll() is None
+            time.sleep(0.02)
+        children = subprocess.run(["pgrep", "-P", str(sweep.pid)], capture_output=True, text=True).stdout.split()
+        assert children
+        sweep.send_signal(signal.SIGINT)
+        _, said = sweep.communicate(timeout=60)
+    finally:
+        sweep.kill()
+        sweep.wait()
+    assert sweep.returncode == 130 and "--resume" in said
+    assert not [pid for pid in children if _alive(int(pid))]
+    assert flicker("sweep", *TINY, *axes, "--resume", "--out", out).returncode == 0
+    assert results(out / "cells") == results(folder)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_bad_arguments_are_one_line(tmp_path: Path) -> None:
+    for arguments, complaint in (
+        (["--vary", "seed"], "vary = seed: values after it"),
+        (["--vary", "seed", "1", "--jobs", "0"], "jobs = 0: at least 1"),
+        (["--vary", "seed", "1", "--engine", "slurm"], "slurm"),
+        (["nothing.toml"], "nothing.toml: no such file"),
+    ):
+        got = flicker("sweep", *arguments, "--out", tmp_path / "x")
+        assert got.returncode == 2 and complaint in got.stderr and got.stderr.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    """The address of a Ray cluster of two nodes on this machine."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'flicker[ray]'")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    nodes.wait_for_nodes()
+    try:
+        yield nodes.address
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+
+
+@pytest.mark.filterwarnings("default")  # Ray's own are not ours to mend
+def test_a_cluster_of_two_nodes_gives_the_same_numbers(
+    local: tuple[list[Cell], Path], cluster: str, tmp_path: Path
+) -> None:
+    from simulator.sweep.on_ray import OnRay
+
+    cells, folder = local
+    broken = Cell({"arms": "broken"}, (*TINY, "--learning-rate", "1e30"))
+    engine = OnRay(cluster)
+    assert engine.workers == 2
+    ended = {one.cell.name: one.failure for one in engine.run([*cells, broken], tmp_path)}
+    assert "diverged" in str(ended.pop(broken.name)) and list(ended.values()) == [None, None]
+    assert results(tmp_path) == results(folder)

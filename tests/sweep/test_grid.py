@@ -1,4 +1,4 @@
-"""Grids: every combination once, flags as `flicker run` takes them, and what cannot be run refused before anything is."""
+"""Grids: every combination once, in the flags of `flicker run`; what cannot be run is refused before anything is."""
 
 from __future__ import annotations
 

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib import font_manager
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+from plot import INK, NAMED, SOFT, frame, look, mark, plot
 from recorded import Line, Recorded
 from units import formatted
 from words import Pen
@@ -32,14 +30,19 @@ Json = dict[str, Any]
 FOLDER = Path(__file__).parent / "dashboards"
 COLUMNS, CELL, GAP, HEAD = 24, 38, 8, 40
 """Columns of the grid; pixels of a row, between panels, and above them."""
-EVERY = (1, 2, 5, 10, 15, 30, 60, 120, 360, 1440)
-"""Minutes between ticks."""
-PAGE, PANEL, EDGE, INK, SOFT, GRID = "#111217", "#181b1f", "#24272d", "#d5d7de", "#9a9da8", "#2b2e35"
+PAGE, PANEL, EDGE = "#111217", "#181b1f", "#24272d"
 FONTS = ("Inter", "Roboto", "Liberation Sans", "DejaVu Sans")
 """The first that this machine has; matplotlib brings the last."""
-PALETTE = ("#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#5794f2", "#b877d9", "#705da0", "#37872d", "#fade2a")
-"""Grafana's classic palette, for lines whose colour the dashboard leaves open."""
-NAMED = {"text": INK, "green": "#73bf69", "orange": "#ff9830", "red": "#f2495c"}
+
+
+@dataclass(frozen=True)
+class Box:
+    """A panel's place in pixels from the upper left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
 
 
 class Picture:
@@ -75,155 +78,67 @@ class Picture:
         self.pen.write(self.width - GAP - 4, HEAD / 2 + 6, "     ".join(shown), 13, SOFT, align="right")
 
     def _panel(self, panel: Json) -> None:
-        place = panel["gridPos"]
-        cell = (self.width - GAP) / COLUMNS
-        x, y = GAP + place["x"] * cell, HEAD + place["y"] * CELL
-        width, height = place["w"] * cell - GAP, place["h"] * CELL - GAP
-        low = self.height - y - height
-        size = self.width, self.height
-        self.figure.add_artist(
-            FancyBboxPatch(
-                (x / size[0], low / size[1]),
-                width / size[0],
-                height / size[1],
-                boxstyle="round,pad=0,rounding_size=0.0015",
-                facecolor=PANEL,
-                edgecolor=EDGE,
-                linewidth=0.8,
-                zorder=-1,
-            )
+        place, cell = panel["gridPos"], (self.width - GAP) / COLUMNS
+        box = Box(GAP + place["x"] * cell, HEAD + place["y"] * CELL, place["w"] * cell - GAP, place["h"] * CELL - GAP)
+        background = FancyBboxPatch(
+            (box.x / self.width, 1 - (box.y + box.height) / self.height),
+            box.width / self.width,
+            box.height / self.height,
+            boxstyle="round,pad=0,rounding_size=0.0015",
+            facecolor=PANEL,
+            edgecolor=EDGE,
+            linewidth=0.8,
+            zorder=-1,
         )
-        title = self.recorded.filled(panel["title"])
-        self.pen.write(x + 12, y + 22, self.pen.cut(title, width - 24, 13.5, "bold"), 13.5, INK, "bold")
-        match panel["type"]:
-            case "text":
-                self.pen.paragraphs(x + 12, y + 46, width - 24, panel["options"]["content"], 14, INK)
-            case "stat":
-                self._stat(panel, self.recorded.lines(panel), x, y, width, height)
-            case _:
-                self._lines(panel, self.recorded.lines(panel), x, y, width, height)
+        self.figure.add_artist(background)
+        title = self.pen.cut(self.recorded.filled(panel["title"]), box.width - 24, 13.5, "bold")
+        self.pen.write(box.x + 12, box.y + 22, title, 13.5, INK, "bold")
+        lines = self.recorded.lines(panel)
+        if panel["type"] == "text":
+            self.pen.paragraphs(box.x + 12, box.y + 46, box.width - 24, panel["options"]["content"], 14, INK)
+        elif panel["type"] == "stat":
+            self._stat(panel, lines, box)
+        else:
+            self._lines(panel, lines, box)
+        if panel["type"] != "text" and not lines:
+            self.pen.write(box.x + box.width / 2, box.y + box.height / 2, "No data", 14, SOFT, align="center")
 
-    def _stat(self, panel: Json, lines: list[Line], x: float, y: float, width: float, height: float) -> None:
+    def _stat(self, panel: Json, lines: list[Line], box: Box) -> None:
         defaults = panel["fieldConfig"]["defaults"]
-        middle = y + 30 + (height - 30) / 2
-        if not lines:
-            self.pen.write(x + width / 2, middle + 6, "No data", 14, SOFT, align="center")
+        named = panel["options"]["textMode"] == "value_and_name"
+        middle = box.y + 30 + (box.height - 30) / 2
         for number, line in enumerate(lines):
-            centre, value = x + (number + 0.5) * width / len(lines), float(line.values[-1])
-            colour = [
-                step["color"]
-                for step in defaults["thresholds"]["steps"]
-                if step["value"] is None or step["value"] <= value
-            ][-1]
+            centre, value = box.x + (number + 0.5) * box.width / len(lines), float(line.values[-1])
+            passed = [
+                step for step in defaults["thresholds"]["steps"] if step["value"] is None or step["value"] <= value
+            ]
             shown = formatted(value, defaults["unit"], defaults.get("decimals"))
-            named = panel["options"]["textMode"] == "value_and_name"
-            size = self.pen.fitting(shown, 0.85 * width / len(lines), min(44, (height - 50) / 2 + 8))
-            self.pen.write(centre, middle + size / 3 + 6 * named, shown, size, NAMED[colour], "bold", "center")
+            size = self.pen.fitting(shown, 0.85 * box.width / len(lines), min(44, (box.height - 50) / 2 + 8))
+            colour = NAMED[passed[-1]["color"]]
+            self.pen.write(centre, middle + size / 3 + 6 * named, shown, size, colour, "bold", "center")
             if named:
                 self.pen.write(centre, middle - size / 2 - 6, line.name, 14, SOFT, align="center")
 
-    def _lines(self, panel: Json, lines: list[Line], x: float, y: float, width: float, height: float) -> None:
-        looks = [_look(panel, line, number) for number, line in enumerate(lines)]
+    def _lines(self, panel: Json, lines: list[Line], box: Box) -> None:
         unit = panel["fieldConfig"]["defaults"]["unit"]
-        entries = [
-            (f"{line.name}  {formatted(float(line.values[-1]), unit)}", look)
-            for line, look in zip(lines, looks, strict=True)
-        ]
-        legend = self.pen.legend_rows(entries, width - 28, 12.5)
-        below = 32 + 19 * len(legend)
-        left = 62
+        looks = [look(panel, line, number) for number, line in enumerate(lines)]
+        latest = [f"{line.name}  {formatted(float(line.values[-1]), unit)}" for line in lines]
+        legend = self.pen.legend_rows(list(zip(latest, looks, strict=True)), box.width - 28, 12.5)
+        left, right, above, below = 62, 16, 38, 32 + 19 * len(legend)
         axes = self.figure.add_axes(
             (
-                (x + left) / self.width,
-                1 - (y + height - below) / self.height,
-                (width - left - 16) / self.width,
-                (height - below - 38) / self.height,
+                (box.x + left) / self.width,
+                1 - (box.y + box.height - below) / self.height,
+                (box.width - left - right) / self.width,
+                (box.height - above - below) / self.height,
             ),
             facecolor=PANEL,
         )
-        _plot(axes, panel, lines, looks)
-        _frame(axes, panel, lines, self.recorded)
-        if width > 300:
-            axes.vlines(
-                self.marks,
-                0,
-                1,
-                transform=axes.get_xaxis_transform(),
-                color="#5a6070",
-                lw=0.7,
-                ls=(0, (2, 3)),
-                zorder=1,
-            )
-        if not lines:
-            self.pen.write(x + width / 2, y + height / 2, "No data", 14, SOFT, align="center")
+        plot(axes, panel, lines, looks)
+        frame(axes, panel, lines, self.recorded)
+        mark(axes, self.marks)
         for row, items in enumerate(legend):
-            self.pen.legend(x + 16, y + height - 8 - 19 * (len(legend) - 1 - row), items, 12.5, INK)
-
-
-def _look(panel: Json, line: Line, number: int) -> Json:
-    """Colour, dashes and filling of a line, as the panel's overrides say."""
-    look: Json = {"color": PALETTE[number % len(PALETTE)], "ls": "-", "fill": True}
-    for override in panel["fieldConfig"]["overrides"]:
-        for property in override["properties"] if override["matcher"]["options"] == line.ref else ():
-            match property["id"], property["value"]:
-                case "color", value:
-                    look["color"] = NAMED.get(value["fixedColor"], value["fixedColor"])
-                case "custom.lineStyle", _:
-                    look["ls"] = (0, (4, 2.5))
-                case "custom.fillOpacity", _:
-                    look["fill"] = False
-    return look
-
-
-def _plot(axes: Axes, panel: Json, lines: list[Line], looks: list[Json]) -> None:
-    bridged = panel["fieldConfig"]["defaults"]["custom"]["spanNulls"] / 1000
-    base = panel["fieldConfig"]["defaults"].get("min")
-    for line, look in zip(lines, looks, strict=True):
-        gaps = np.flatnonzero(np.diff(line.times) > bridged) + 1
-        times, values = (np.insert(part, gaps, math.nan) for part in (line.times, line.values))
-        axes.plot(times, values, color=look["color"], ls=look["ls"], lw=1.7, solid_capstyle="round", zorder=3)
-        if look["fill"] and base is not None:
-            axes.fill_between(times, base, values, color=look["color"], alpha=0.07, lw=0, zorder=2)
-
-
-def _frame(axes: Axes, panel: Json, lines: list[Line], recorded: Recorded) -> None:
-    """Axes, grid and thresholds."""
-    defaults = panel["fieldConfig"]["defaults"]
-    axes.margins(y=0.12)
-    low, high = axes.get_ylim()
-    if "min" in defaults:
-        low = defaults["min"]
-        high = high if any((line.values > low).any() for line in lines) else low + 1
-    axes.set_ylim(low, defaults.get("max", high))
-    if defaults["custom"]["thresholdsStyle"]["mode"] == "dashed":
-        for step in defaults["thresholds"]["steps"][1:]:
-            if low <= step["value"] <= high:
-                axes.axhline(step["value"], color=NAMED[step["color"]], lw=1, ls=(0, (5, 4)), zorder=2)
-    _value_ticks(axes, defaults["unit"])
-    _time_ticks(axes, recorded)
-    axes.tick_params(colors=SOFT, length=0, labelsize=8.6, pad=5)
-    axes.grid(color=GRID, lw=0.7, zorder=0)
-    axes.set_axisbelow(True)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
-def _value_ticks(axes: Axes, unit: str) -> None:
-    low, high = axes.get_ylim()
-    if unit == "bytes":
-        axes.yaxis.set_major_locator(MultipleLocator(2.0 ** math.ceil(math.log2((high - low) / 5))))
-    else:
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    step = float(np.diff(axes.get_yticks()[:2])[0])
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: formatted(value, unit, step=step)))
-
-
-def _time_ticks(axes: Axes, recorded: Recorded) -> None:
-    axes.set_xlim(recorded.start, recorded.end)
-    minutes = (recorded.end - recorded.start) / 60
-    every = 60 * next(step for step in EVERY if minutes / step <= 6.5 or step == EVERY[-1])
-    axes.set_xticks(np.arange(math.ceil(recorded.start / every) * every, recorded.end, every))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{datetime.fromtimestamp(at, UTC):%H:%M}"))
+            self.pen.legend(box.x + 16, box.y + box.height - 8 - 19 * (len(legend) - 1 - row), items, 12.5, INK)
 
 
 def main() -> None:
@@ -233,7 +148,9 @@ def main() -> None:
     parser.add_argument("--dashboard", default="swaps", choices=sorted(file.stem for file in FOLDER.glob("*.json")))
     parser.add_argument("--minutes", type=float, default=10, help="length of the span that is drawn")
     parser.add_argument("--end", type=float, default=time.time(), help="its end in unix seconds (default: now)")
-    parser.add_argument("--measure", help="which measure counts as a swap (default: the dashboard's)")
+    parser.add_argument(
+        "--measure", choices=("pair", "slot", "top1", "set", "rbo"), help="what counts as a swap (default: pair)"
+    )
     parser.add_argument("--rows", type=int, help="draw only the panels in the first so many rows of the grid")
     parser.add_argument("--width", type=int, default=1240, help="pixels")
     parser.add_argument("--scale", type=float, default=1.5, help="pixels of the file per pixel of --width")

@@ -122,8 +122,8 @@ def dashboard(uid: str, title: str, description: str, panels: Sequence[Json], va
         "enable": True,
         "hide": False,
         "iconColor": "#6e7683",
-        "expr": "(flicker_snapshot_published_timestamp_seconds > 0) * 1000",
-        "step": "1s",
+        "expr": "max(flicker_snapshot_published_timestamp_seconds > 0) * 1000",
+        "step": "1s",  # those closer together would become one
         "titleFormat": "A new generation was published",
         "useValueForTime": True,  # a line where the generation was cut, in milliseconds, not where it was scraped
     }

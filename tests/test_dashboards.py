@@ -1,0 +1,310 @@
+"""deploy/grafana: that panels ask for what code declares, that Grafana's schema has every key, that all can be read."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from serving.comparison import MEASURES
+from tests.metric_names import declared
+from tests.promql import labels, problems
+
+Json = dict[str, Any]
+
+GRAFANA = Path(__file__).parents[1] / "deploy" / "grafana"
+DASHBOARDS: dict[str, Json] = {
+    file.stem: json.loads(file.read_text()) for file in sorted((GRAFANA / "dashboards").glob("*.json"))
+}
+PANELS = [panel for dashboard in DASHBOARDS.values() for panel in dashboard["panels"]]
+SHOWN = [panel for panel in PANELS if panel["type"] != "text"]
+START = 1_800_000_000
+"""Unix seconds at which the recording of this test begins."""
+
+
+def filled(expression: str, dashboard: Json) -> Iterator[str]:
+    """A query with each value of its variables."""
+    chosen = [variable for variable in dashboard["templating"]["list"] if f"${variable['name']}" in expression]
+    if not chosen:
+        assert "$" not in expression, "a variable that the dashboard does not have"
+        yield expression
+    for variable in chosen:
+        for option in variable["options"]:
+            yield from filled(expression.replace(f"${variable['name']}", option["value"]), dashboard)
+
+
+def queries(kind: str) -> list[Any]:
+    """Dashboard and target of every panel, or dashboard and annotation."""
+    found = []
+    for name, dashboard in DASHBOARDS.items():
+        of = dashboard["annotations"]["list"] if kind == "annotation" else dashboard["panels"]
+        for number, each in enumerate(of):
+            for target in each.get("targets", [each] if kind == "annotation" else []):
+                found.append(pytest.param(dashboard, target, id=f"{name}-{number}{target.get('refId', '')}"))
+    return found
+
+
+def test_there_are_three() -> None:
+    assert set(DASHBOARDS) == {"swaps", "training", "serving"}
+    assert len({dashboard["uid"] for dashboard in DASHBOARDS.values()}) == 3
+
+
+@pytest.mark.parametrize(("dashboard", "target"), [*queries("panel"), *queries("annotation")])
+def test_code_declares_every_metric_and_label(dashboard: Json, target: Json) -> None:
+    for expression in filled(target["expr"], dashboard):
+        assert problems(expression, declared()) == []
+
+
+@pytest.mark.parametrize(("dashboard", "target"), queries("panel"))
+def test_legends_name_labels_that_come_out(dashboard: Json, target: Json) -> None:
+    named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+    for expression in filled(target["expr"], dashboard):
+        assert named <= labels(expression, declared())
+    assert target["legendFormat"]
+
+
+def test_swaps_can_be_counted_by_every_measure_pairs_first() -> None:
+    (variable,) = DASHBOARDS["swaps"]["templating"]["list"]
+    values = [option["value"] for option in variable["options"]]
+    assert variable["current"]["value"] == values[0] == "pair"
+    assert set(values) == set(MEASURES)
+    assert variable["query"] == ",".join(f"{option['text']} : {option['value']}" for option in variable["options"])
+
+
+def test_every_recorded_swap_measure_has_accuracy_beside_it() -> None:
+    """A constant model never swaps anything."""
+    asked = json.dumps(DASHBOARDS["swaps"]["panels"])
+    for metric in ("flicker_progressive_log_loss", "flicker_progressive_auc", "flicker_calibration"):
+        assert metric in asked
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+def test_a_stranger_can_read_the_panel(panel: Json) -> None:
+    assert panel["title"] and panel["description"].endswith(".")
+    # on a page of 1366 pixels a column has 54, and a letter of a title takes 7 to 8 of them
+    assert len(panel["title"]) <= 7 * panel["gridPos"]["w"] - 2
+    if panel["type"] == "text":
+        assert panel["options"]["content"]
+
+
+@pytest.mark.parametrize("panel", SHOWN, ids=lambda panel: panel["title"])
+def test_units_are_those_that_are_drawn(panel: Json, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(GRAFANA)
+    units = importlib.import_module("units")
+    unit = panel["fieldConfig"]["defaults"]["unit"]
+    assert unit in units.UNITS or unit.startswith("suffix:")
+
+
+@pytest.mark.parametrize("panel", SHOWN, ids=lambda panel: panel["title"])
+def test_an_arm_has_the_colour_of_its_place(panel: Json) -> None:
+    """On every line of every panel alike; numbers take the colour of a threshold instead."""
+    colours = {
+        override["matcher"]["options"]: found["value"]["fixedColor"]
+        for override in panel["fieldConfig"]["overrides"]
+        for found in override["properties"]
+        if found["id"] == "color"
+    }
+    expected = ("#a3abb6", "#4ba3e3", "#ff8a3d", "#2fcf9f")  # the report's, in the dark
+    for target in panel["targets"] if panel["type"] == "timeseries" else ():
+        if place := re.search(r"flicker_arm_position\[1h]\) == (\d)", target["expr"]):
+            assert colours[target["refId"]] == expected[int(place[1])]
+        else:
+            assert colours.get(target["refId"]) not in expected
+
+
+def test_data_source_is_provisioned() -> None:
+    settings = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yml").read_text())
+    provisioned = {source["uid"]: source["type"] for source in settings["datasources"]}
+    assert provisioned == {"prometheus": "prometheus"}
+    annotations = [each for dashboard in DASHBOARDS.values() for each in dashboard["annotations"]["list"]]
+    targets = [target for panel in SHOWN for target in panel["targets"]]
+    for each in [*SHOWN, *targets, *annotations]:
+        assert provisioned[each["datasource"]["uid"]] == each["datasource"]["type"]
+
+
+def test_dashboards_lie_where_the_provider_looks() -> None:
+    settings = yaml.safe_load((GRAFANA / "provisioning" / "dashboards" / "flicker.yml").read_text())
+    (provider,) = settings["providers"]
+    compose = yaml.safe_load((GRAFANA.parents[1] / "docker-compose.yml").read_text())
+    mounts = compose["services"]["grafana"]["volumes"]
+    assert f"./deploy/grafana/dashboards:{provider['options']['path']}:ro" in mounts
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS.values(), ids=DASHBOARDS)
+def test_panels_have_places_of_their_own(dashboard: Json) -> None:
+    places = [panel["gridPos"] for panel in dashboard["panels"]]
+    for place in places:
+        assert place["x"] >= 0 and place["w"] > 0 and place["h"] > 0
+        assert place["x"] + place["w"] <= 24
+    for one, other in combinations(places, 2):
+        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        below = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+        assert beside or below
+    area = sum(place["w"] * place["h"] for place in places)
+    assert area == 24 * max(place["y"] + place["h"] for place in places), "a hole"
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(places)
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS.values(), ids=DASHBOARDS)
+def test_dashboards_link_to_each_other(dashboard: Json) -> None:
+    (link,) = dashboard["links"]
+    assert link["type"] == "dashboards" and set(link["tags"]) <= set(dashboard["tags"])
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS.values(), ids=DASHBOARDS)
+def test_schema_of_grafana_has_every_key(dashboard: Json) -> None:
+    """What its own library reads and writes back: a misspelt key would be lost."""
+    register_default_plugins()
+    back = json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard)))
+    # an annotation's own keys belong to the data source, and the library does not know those of Prometheus
+    of_prometheus = {f".annotations.list[0].{key}" for key in ("step", "titleFormat", "useValueForTime")}
+    assert set(lost(dashboard, back)) == of_prometheus
+
+
+def test_a_lost_key_is_told() -> None:
+    assert list(lost({"a": [{"b": 1, "c": 2}]}, {"a": [{"b": 1, "d": 3}]})) == [".a[0].c"]
+
+
+def lost(here: Any, back: Any, path: str = "") -> Iterator[str]:
+    """Where something of `here` is not in `back`, which may have more."""
+    if isinstance(here, dict) and isinstance(back, dict):
+        for key, value in here.items():
+            yield from lost(value, back[key], f"{path}.{key}") if key in back else [f"{path}.{key}"]
+    elif isinstance(here, list) and isinstance(back, list) and len(here) == len(back):
+        for number, (one, other) in enumerate(zip(here, back, strict=True)):
+            yield from lost(one, other, f"{path}[{number}]")
+    elif here != back:
+        yield f"{path}: {here} became {back}"
+
+
+def generate(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, folder / "generate.py", "--check"], text=True, capture_output=True)
+
+
+def test_generating_again_changes_nothing() -> None:
+    ended = generate(GRAFANA)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_change_by_hand_is_found(tmp_path: Path) -> None:
+    shutil.copytree(GRAFANA, tmp_path / "grafana")
+    file = tmp_path / "grafana" / "dashboards" / "swaps.json"
+    file.write_text(file.read_text().replace("percentunit", "percent", 1))
+    ended = generate(tmp_path / "grafana")
+    assert ended.returncode == 1 and "swaps.json: not what generate.py makes" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (0.1949, "percentunit", "19.5%"),
+        (1.0, "percentunit", "100%"),
+        (0.0042, "s", "4.2 ms"),
+        (0.0, "s", "0 s"),
+        (12.0, "s", "12 s"),
+        (90.0, "s", "1.5 min"),
+        (1024.0**2, "bytes", "1 MiB"),
+        (1.5 * 1024**3, "bytes", "1.5 GiB"),
+        (16_384.0, "short", "16.4 K"),
+        (999.0, "short", "999"),
+        (0.47316, "none", "0.473"),
+        (59.6, "suffix:/s", "59.6 /s"),
+    ],
+)
+def test_values_read_as_in_grafana(value: float, unit: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(GRAFANA)
+    assert importlib.import_module("units").formatted(value, unit) == shown
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server that recorded two arms for ten minutes: swap ratios 0.25 and 0.0625, a refresh per minute."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus is not on PATH: install it to draw what it recorded")
+    folder = tmp_path_factory.mktemp("prometheus")
+    samples: dict[str, list[str]] = {}
+    for at in range(START, START + 601, 5):
+        for place, (arm, ratio) in enumerate((("relu", 0.25), ("smelu:beta=2", 0.0625))):
+            named = f'arm="{arm}",cause="duplicate",measure="pair"'
+            samples.setdefault("flicker:swap_ratio:1m", []).append(f"{{{named}}} {ratio} {at}")
+            samples.setdefault("flicker_arm_position", []).append(f'{{arm="{arm}"}} {place} {at}')
+        refreshed = START + (at - START) // 60 * 60
+        samples.setdefault("flicker_snapshot_published_timestamp_seconds", []).append(f" {refreshed} {at}")
+    text = "".join(f"# TYPE {name} gauge\n" + "".join(f"{name}{one}\n" for one in of) for name, of in samples.items())
+    (folder / "recorded.txt").write_text(text + "# EOF\n")
+    (folder / "prometheus.yml").write_text("global: {}\n")
+    made = ["tsdb", "create-blocks-from", "openmetrics", folder / "recorded.txt", folder / "data"]
+    subprocess.run(["promtool", *made], check=True, capture_output=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
+    command += ["--storage.tsdb.retention.time=100y", f"--web.listen-address={address}"]
+    with (
+        open(folder / "log", "wb") as log,
+        subprocess.Popen(["prometheus", *command], stdout=log, stderr=log) as server,
+    ):
+        try:
+            wait_until_ready(f"http://{address}", server)
+            yield f"http://{address}"
+        finally:
+            server.send_signal(signal.SIGTERM)
+
+
+def wait_until_ready(address: str, server: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 60
+    while True:
+        assert server.poll() is None and time.monotonic() < end
+        try:
+            urllib.request.urlopen(f"{address}/-/ready", timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+
+
+def test_lines_are_what_was_recorded(prometheus: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(GRAFANA)
+    recorded = importlib.import_module("recorded").Recorded(prometheus, START, START + 600, {"measure": "pair"})
+    panel = next(panel for panel in PANELS if panel["title"].startswith("How often would another duplicate"))
+    lines = recorded.lines(panel)
+    assert [(line.name, line.ref) for line in lines] == [("relu", "A"), ("smelu:beta=2", "B")]
+    for line, ratio in zip(lines, (0.25, 0.0625), strict=True):
+        assert np.array_equal(line.times, np.arange(START, START + 601, 5))
+        assert set(line.values) == {ratio}
+    assert np.array_equal(recorded.marks(DASHBOARDS["swaps"]), np.arange(START, START + 601, 60))
+
+
+def test_pictures_have_the_panels_size(prometheus: str, tmp_path: Path) -> None:
+    span = ["--prometheus", prometheus, "--end", START + 600, "--minutes", 10]
+    size = ["--rows", 18, "--width", 1000, "--scale", 1, "--out", tmp_path / "swaps.png"]
+    command = [sys.executable, GRAFANA / "draw.py", *map(str, span + size)]
+    ended = subprocess.run(command, text=True, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    header = (tmp_path / "swaps.png").read_bytes()[:24]
+    assert header.startswith(b"\x89PNG")
+    assert (int.from_bytes(header[16:20]), int.from_bytes(header[20:24])) == (1000, 40 + 18 * 38 + 8)
+
+
+def test_a_server_that_is_away_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(GRAFANA)
+    recorded = importlib.import_module("recorded").Recorded("http://127.0.0.1:1", START, START + 600, {})
+    with pytest.raises(SystemExit, match="^--prometheus = http://127.0.0.1:1: .*: name a running server$"):
+        recorded.lines(SHOWN[0])

@@ -15,10 +15,10 @@ ARGS =
 run-python = $(VENV)/bin/python
 ready = $(VENV)/.ready
 
-.PHONY: help setup up run test check protos bench clean
+.PHONY: help setup up run test test-containers check protos bench clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 setup: $(ready) ## make the virtual environment, as pinned in constraints.txt
 	@echo "$(VENV) is ready"
@@ -31,6 +31,9 @@ run: $(ready) ## run the default experiment in one process and say where its rep
 
 test: $(ready) ## run the tests
 	@$(run-python) -m pytest $(ARGS)
+
+test-containers: ## run the containers and test them (needs Docker, or COMPOSE_RUNNER; see tests/containers/run.sh)
+	@tests/containers/run.sh
 
 check: $(ready) ## lint, formatting and types
 	$(run-python) -m ruff check

@@ -1,0 +1,126 @@
+"""What was started: everything, soon, small, without secrets; and what ends a container that was told nonsense."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from tests.containers.asking import answering, prometheus, read
+from tests.containers.engine import Container, ask, containers, get, until
+
+REPLICAS = int(os.environ.get("FLICKER_REPLICAS", "3"))
+SERVICES = {"redis": 1, "replica": REPLICAS, "router": 1, "load": 1, "prometheus": 1, "grafana": 1}
+OURS = ("trainer", "replica", "router", "load")
+BASE_SIZE = 130e6
+"""Bytes of python:3.11-slim-bookworm, the image that ours are built on; the rest is told by our own layers."""
+SECRET = re.compile(r"passw|secret|token|credential|private.?key|api.?key", re.IGNORECASE)
+
+
+def test_all_is_healthy_within_a_minute(note: Callable[[str], None]) -> None:
+    """From the first container made to the last one healthy, as the engine's events tell; the images were built."""
+    created = min(datetime.fromisoformat(c.inspect()["Created"]).timestamp() for c in containers())
+    filters = json.dumps({"event": ["health_status"]})
+    events = ask("GET", "/events", since=f"{created:.0f}", until=f"{time.time():.0f}", filters=filters)
+    healthy = [json.loads(line) for line in events.splitlines()]
+    assert healthy
+    seconds = max(event["timeNano"] for event in healthy if event["Action"] == "health_status: healthy") / 1e9 - created
+    note(f"from nothing to healthy: {seconds:.0f} s")
+    assert seconds <= 60
+
+
+def test_every_service_runs_and_is_healthy() -> None:
+    for service, count in SERVICES.items():
+        assert [container.is_healthy() for container in containers(service)] == [True] * count, service
+
+
+def test_prometheus_finds_every_process() -> None:
+    wanted = {"trainer": 1, "replica": REPLICAS, "router": 1, "load": 1, "prometheus": 1}
+
+    def up() -> dict[str, int]:
+        targets = prometheus("targets")["activeTargets"]
+        jobs = [target["labels"]["job"] for target in targets if target["health"] == "up"]
+        return {job: jobs.count(job) for job in wanted}
+
+    until(lambda: up() == wanted, 30, f"not all targets are up: {up()}")
+
+
+def test_every_replica_answers() -> None:
+    assert set(answering(200)) == {replica.host for replica in containers("replica")}
+
+
+def test_grafana_shows_the_dashboards_to_everybody() -> None:
+    assert json.loads(read("http://grafana:3000/api/health"))["database"] == "ok"
+    shown = {board["uid"] for board in json.loads(read("http://grafana:3000/api/search"))}
+    assert {"flicker-swaps", "flicker-training", "flicker-serving"} <= shown
+
+
+def test_locusts_page_is_there() -> None:
+    assert "Locust" in read("http://load:8089/")
+
+
+def image_of(service: str) -> str:
+    return str(containers(service)[0].inspect()["Image"])
+
+
+def own_layers(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The layers that our Dockerfile adds: all after its first instruction. The newest come first."""
+    first = next(place for place, layer in enumerate(history) if "PYTHONUNBUFFERED" in layer["CreatedBy"])
+    return history[: first + 1]
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_images_are_small_and_hold_no_secret(service: str, note: Callable[[str], None]) -> None:
+    history = own_layers(get(f"/images/{image_of(service)}/history"))
+    size = BASE_SIZE + sum(layer["Size"] for layer in history)
+    note(f"image {service}: {size / 1e6:.0f} MB")
+    assert size < 400e6 or service in ("trainer", "replica")  # which hold torch
+    environment = get(f"/images/{image_of(service)}/json")["Config"]["Env"]
+    assert [text for text in [*environment, *(layer["CreatedBy"] for layer in history)] if SECRET.search(text)] == []
+
+
+def test_no_container_is_told_a_secret() -> None:
+    told = [line for container in containers() for line in container.inspect()["Config"]["Env"]]
+    assert [line for line in told if SECRET.search(line)] == []
+
+
+def refused(service: str, command: list[str] | None = None, **environment: str) -> str:
+    """What a container of the service says at the end, which is told these settings and ends with exit code 2."""
+    bad = containers(service)[0].another(f"bad-{service}", command, environment, restart=False)
+    try:
+        bad.start()
+        code, lines = bad.end(60)
+    finally:
+        bad.remove()
+    assert code == 2, lines
+    assert not any("Traceback" in line for line in lines), lines
+    return lines[-1]
+
+
+def told(container: Container, flag: str, *values: str) -> list[str]:
+    """The container's command with other values for a flag, or with a flag more."""
+    command: list[str] = container.inspect()["Config"]["Cmd"]
+    return [*command, flag, *values]
+
+
+def test_an_unknown_arm_ends_the_trainer() -> None:
+    line = refused("trainer", told(containers("trainer")[0], "--arms", "relu", "rellu"))
+    assert line.startswith("trainer: ") and "rellu" in line
+
+
+def test_a_missing_log_ends_trainer_and_load() -> None:
+    path = "/log/no-such-log.toml"
+    world = ["--events", "1000000", "--data", path]
+    assert path in refused("trainer", told(containers("trainer")[0], *world))
+    assert path in refused("load", FLICKER_DATA=path)
+
+
+def test_no_replicas_end_the_router() -> None:
+    line = refused("router", FLICKER_REPLICAS="0")
+    assert line.startswith("serving router: ") and "replicas = 0" in line

@@ -1,0 +1,82 @@
+"""What happens under 100 queries/s when a process dies, and when a replica more is started."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import redis
+
+from tests.containers.asking import answering, metric, prometheus
+from tests.containers.engine import containers, project, until
+
+ENTRY_MOST = 1_000
+"""Events in one entry of the log, at most (trainer/flags.py): a generation may end within one."""
+
+
+def counted() -> tuple[float, float]:
+    """Calls of the simulated users that have ended, and those that failed."""
+    return metric("load", "flicker_load_calls_total"), metric("load", "flicker_load_failures_total")
+
+
+def test_a_replica_more_serves_within_20_seconds(note: Callable[[str], None]) -> None:
+    _, failures = counted()
+    # what `docker compose up --scale replica=N` makes: the same settings, network and alias, another number
+    extra = containers("replica")[0].another(f"{project()}-replica-99")
+    try:
+        start = time.monotonic()
+        extra.start()
+        until(lambda: answering(20)[extra.host], 20, "the new replica answers no query")
+        note(f"a replica more: answers after {time.monotonic() - start:.1f} s")
+
+        def scraped() -> bool:
+            targets = prometheus("targets")["activeTargets"]
+            up = [t for t in targets if t["labels"]["job"] == "replica" and t["health"] == "up"]
+            return len(up) == len(containers("replica"))
+
+        until(scraped, 30, "Prometheus does not find the new replica")
+    finally:
+        extra.remove()
+    assert counted()[1] == failures
+
+
+def test_a_replica_that_dies_fails_no_query_and_comes_back(note: Callable[[str], None]) -> None:
+    calls, failures = counted()
+    victim = containers("replica")[0]
+    start = time.monotonic()
+    victim.crash()
+    answering(100)
+    until(lambda: answering(20)[victim.host], 30, "the replica that died does not answer again")
+    note(f"a replica that died: answers again after {time.monotonic() - start:.1f} s")
+    assert counted()[0] > calls
+    assert counted()[1] == failures
+
+
+def test_a_trainer_that_dies_goes_on_where_it_was(note: Callable[[str], None]) -> None:
+    trainer = containers("trainer")[0]
+    command: list[str] = trainer.inspect()["Config"]["Cmd"]
+    size = int(command[command.index("--generation-events") + 1])
+    failures, before = counted()[1], metric("trainer", "flicker_generation")
+    start = time.time()
+    trainer.crash()
+
+    def going_on() -> re.Match[str] | None:
+        return re.search(r"going on after ([0-9,]+) events, generation (\d+)", " ".join(trainer.logs(start)))
+
+    line = until(going_on, 30, "the trainer does not say where it goes on")
+    events, generation = int(line[1].replace(",", "")), int(line[2])
+    assert generation >= before
+    assert events == generation * size  # killed, not stopped: what was learned since is learned again from there
+    until(trainer.is_healthy, 30, "the trainer is not healthy again")
+    newest = until(lambda: max(0, metric("trainer", "flicker_generation") - generation), 60, "nothing new is published")
+    note(f"a trainer that died: the next generation after {time.time() - start:.1f} s")
+
+    # Ids of the log count events. Had an event been lost or learned twice, the end of a generation and what the trainer
+    # acknowledged behind it would not be the same place of the log any more.
+    log = redis.Redis("redis", decode_responses=True, protocol=2)
+    acknowledged = int(log.xinfo_groups("flicker:flicker:log")[0]["last-delivered-id"].partition("-")[0])
+    ended = round(acknowledged / size)
+    assert ended >= generation + newest - 1
+    assert 0 <= ended * size - acknowledged < ENTRY_MOST
+    assert counted()[1] == failures

@@ -124,7 +124,7 @@ class Picture:
         looks = [look(panel, line, number) for number, line in enumerate(lines)]
         latest = [f"{line.name}  {formatted(float(line.values[-1]), unit)}" for line in lines]
         legend = self.pen.legend_rows(list(zip(latest, looks, strict=True)), box.width - 28, 12.5)
-        left, right, above, below = 62, 16, 38, 32 + 19 * len(legend)
+        left, right, above, below = 68, 16, 38, 32 + 19 * len(legend)
         axes = self.figure.add_axes(
             (
                 (box.x + left) / self.width,

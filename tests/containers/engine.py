@@ -112,16 +112,14 @@ class Container:
         return stats["usage"] - stats["stats"].get("inactive_file", 0), stats["limit"]
 
     def another(
-        self, name: str, command: list[str] | None = None, environment: dict[str, str] | None = None, restart: bool = True
+        self, name: str, command: list[str] | None = None, environment: dict[str, str] | None = None
     ) -> Container:
-        """A new container like this one, in its network under its service's name; not started yet."""
+        """A new container like this one, in its network under its service's name; neither started nor restarted."""
         seen = copy.deepcopy(self.inspect())
         config, host = seen["Config"], seen["HostConfig"]
         for own in ("Hostname", "Domainname", "MacAddress", "ExposedPorts"):
             config.pop(own, None)
-        host["PortBindings"] = {}
-        if not restart:
-            host["RestartPolicy"] = {"Name": "no"}
+        host |= {"PortBindings": {}, "RestartPolicy": {"Name": "no"}}
         if command is not None:
             config["Cmd"] = command
         names = dict(line.split("=", 1) for line in config["Env"]) | (environment or {})

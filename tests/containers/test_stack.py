@@ -92,7 +92,7 @@ def test_no_container_is_told_a_secret() -> None:
 
 def refused(service: str, command: list[str] | None = None, **environment: str) -> str:
     """What a container of the service says at the end, which is told these settings and ends with exit code 2."""
-    bad = containers(service)[0].another(f"bad-{service}", command, environment, restart=False)
+    bad = containers(service)[0].another(f"bad-{service}", command, environment)
     try:
         bad.start()
         code, lines = bad.end(60)

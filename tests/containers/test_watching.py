@@ -121,7 +121,7 @@ def test_memory_stays_within_4_gib(note: Callable[[str], None]) -> None:
         bytes_used, limits[container.service] = container.memory()
         used.setdefault(container.service, []).append(bytes_used)
     for service, sizes in used.items():
-        note(f"memory {service:<10} {len(sizes)} x {max(sizes) >> 20:>4} MiB at most, limit {limits[service] >> 20} MiB")
-    total, most = (sum(map(sum, used.values())), sum(len(used[s]) * limits[s] for s in used))
+        note(f"memory {service:<10} {len(sizes)} x {max(sizes) >> 20:>4} MiB of {limits[service] >> 20} MiB")
+    total, most = sum(map(sum, used.values())), sum(len(used[s]) * limits[s] for s in used)
     note(f"memory in all: {total / 2**30:.2f} GiB, limits {most / 2**30:.2f} GiB")
     assert most <= 4 * 2**30

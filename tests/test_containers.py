@@ -1,0 +1,209 @@
+"""Dockerfile, docker-compose.yml and .env read as files: what holds without an engine. tests/containers runs them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from load.settings import read_settings
+from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
+from simulator.flags import parse
+from trainer.flags import TrainerFlags
+
+ROOT = Path(__file__).parents[1]
+DOCKERFILE, COMPOSE, ENV = ((ROOT / name).read_text() for name in ("Dockerfile", "docker-compose.yml", ".env"))
+SETTINGS = {name: value.strip('"') for name, value in re.findall(r"^(\w+)=(.*)$", ENV, re.MULTILINE)}
+ORDER = (
+    "profiles image build user entrypoint command environment volumes networks ports depends_on healthcheck deploy "
+    "mem_limit << restart init read_only tmpfs cap_drop security_opt"
+).split()
+PUBLISHED = {"router", "load", "prometheus", "grafana"}
+ONE_SHOT = {"checks"}
+MIB = 2**20
+
+
+def interpolated(text: str, **others: str) -> str:
+    """A text as Compose reads it with .env: ${A}, ${A:-otherwise} and ${A:+if set}, the inner ones first."""
+    values = SETTINGS | others
+
+    def value(match: re.Match[str]) -> str:
+        name, sign, word = match.groups(default="")
+        found = values.get(name, "")
+        return word * bool(found) if sign == ":+" else found or word
+
+    while (done := re.sub(r"\$\{(\w+)(?:(:[-+])([^${}]*))?\}", value, text)) != text:
+        text = done
+    return text
+
+
+def services(**settings: str) -> dict[str, dict[str, Any]]:
+    """The services as Compose reads them."""
+    found: dict[str, dict[str, Any]] = yaml.safe_load(interpolated(COMPOSE, **settings))["services"]
+    return found
+
+
+def misplaced(text: str) -> list[str]:
+    """Services, and blocks that they share, with a key that is not in ORDER or not in its place.
+
+    Behind `<<` stands what differs from the shared block.
+    """
+    top = {key.value: block for key, block in yaml.compose(text).value}
+    blocks = [(key.value, block) for key, block in top["services"].value]
+    found = []
+    for name, block in [*blocks, ("x-trainer", top["x-trainer"]), ("x-common", top["x-common"])]:
+        keys = [key.value for key, _ in block.value]
+        own = keys[: keys.index("<<")] if "<<" in keys else keys
+        if set(keys) - set(ORDER) or own != sorted(own, key=ORDER.index):
+            found.append(name)
+    return found
+
+
+def test_every_installed_package_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    commands = re.findall(r"^RUN (pip install .*)$", DOCKERFILE.replace("\\\n", ""), re.MULTILINE)
+    assert all(command.startswith("pip install --no-cache-dir --constraint constraints.txt ") for command in commands)
+    installed = {word for command in commands for word in command.split()[5:] if word[0] not in "-$"}
+    assert installed >= {"torch", "grpcio", "locust", "pytest"}
+    assert installed - {Requirement(line).name for line in lines} == set()
+
+
+def test_only_what_learns_or_ranks_gets_torch() -> None:
+    _, *parts = re.split(r"^FROM (\S+) AS (\S+)$", DOCKERFILE.replace("\\\n", ""), flags=re.MULTILINE)
+    parents = dict(zip(parts[1::3], parts[0::3], strict=True))
+    commands = dict(zip(parts[1::3], parts[2::3], strict=True))
+    assert [name for name, text in commands.items() if re.search(r"pip install .* torch\b", text)] == ["learning"]
+    for target, learns in {"trainer": True, "replica": True, "router": False, "load": False, "checks": False}.items():
+        line = [target]
+        while line[-1] in parents:
+            line.append(parents[line[-1]])
+        assert ("learning" in line) == learns, line
+
+
+def test_what_is_copied_may_enter_and_nothing_else() -> None:
+    copied = {line.split()[1] for line in DOCKERFILE.splitlines() if line.startswith("COPY ")}
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    assert rules[0] == "*"
+    assert {rule[1:] for rule in rules if rule[0] == "!"} == copied
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_every_variable_is_set_with_a_comment_and_used() -> None:
+    used = set(re.findall(r"\$\{(\w+)", COMPOSE))
+    assert used | {"COMPOSE_PROFILES"} == set(SETTINGS)
+    bare = [
+        a for a, b in zip(ENV.splitlines(), ENV.splitlines()[1:], strict=False) if re.match(r"\w", b) and a[:1] != "#"
+    ]
+    # the tags of the official images share the comment of the first
+    assert [line.partition("=")[0] for line in bare] == ["FLICKER_REDIS_TAG", "FLICKER_PROMETHEUS_TAG"]
+
+
+def test_no_setting_is_a_secret() -> None:
+    told = [*SETTINGS, *(name for service in services().values() for name in service.get("environment", {}))]
+    assert [name for name in told if re.search("PASSWORD|SECRET|TOKEN|_KEY", name)] == []
+
+
+def test_the_keys_of_all_services_stand_in_one_order() -> None:
+    assert misplaced(COMPOSE) == []
+    assert misplaced(COMPOSE.replace("    image: redis:", "    mem_limit: 1m\n    image: redis:")) == ["redis"]
+    assert misplaced(COMPOSE.replace("    image: redis:", "    colour: red\n    image: redis:")) == ["redis"]
+
+
+@pytest.mark.parametrize("name", services())
+def test_a_service_is_guarded_and_watched(name: str) -> None:
+    service = services()[name]
+    assert service["read_only"] and service["init"]
+    assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"]
+    assert service["restart"] == ("no" if name in ONE_SHOT else "on-failure:3")
+    assert ("healthcheck" in service) == (name not in ONE_SHOT)
+    assert {how["condition"] for how in service.get("depends_on", {}).values()} <= {"service_healthy"}
+    image, _, tag = service["image"].rpartition(":")
+    assert image and re.search(r"\d+\.\d+\.\d+", tag)
+
+
+def test_python_is_pinned_to_one_version_everywhere() -> None:
+    assert f"ARG PYTHON_IMAGE={SETTINGS['FLICKER_PYTHON_IMAGE']}\n" in DOCKERFILE
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", SETTINGS["FLICKER_PYTHON_IMAGE"])
+
+
+def test_ports_are_published_on_loopback_unless_told() -> None:
+    ports = {name: service["ports"] for name, service in services().items() if "ports" in service}
+    assert set(ports) == PUBLISHED
+    assert all(port.startswith("127.0.0.1:") for published in ports.values() for port in published)
+    opened = services(FLICKER_BIND="0.0.0.0")
+    assert all(port.startswith("0.0.0.0:") for name in PUBLISHED for port in opened[name]["ports"])
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_memory_limits_are_within_4_gib(profile: str) -> None:
+    limits = [
+        int(service["mem_limit"].removesuffix("m")) * MIB * service.get("deploy", {}).get("replicas", 1)
+        for name, service in services().items()
+        if name not in ONE_SHOT and profile in service.get("profiles", [profile])
+    ]
+    assert len(limits) == 7
+    assert sum(limits) <= 4096 * MIB
+
+
+def trained(**settings: str) -> ExperimentConfig:
+    """What the trainer makes of its command line."""
+    command = shlex.split(services(**settings)["trainer"]["command"])
+    return parse(TrainerFlags, "trainer", command).config()
+
+
+def test_trainer_and_load_live_in_the_same_world() -> None:
+    config = trained()
+    assert config.arms == ("relu", "smelu:beta=2")
+    assert isinstance(config.world, SyntheticConfig)
+    assert read_settings(told("load")).world_config() == config.world
+
+
+@pytest.mark.parametrize("log", ["", "clicks.toml"])
+def test_a_log_of_the_host_takes_the_place_of_the_synthetic_world(log: str) -> None:
+    settings = {"FLICKER_DATA": "/home/me/logs", "FLICKER_LOG": log}
+    world = trained(**settings).world
+    assert world == ReplayConfig(path=Path("/log") / log)
+    assert read_settings(told("load", **settings)).world_config() == world
+    mounts = [v for name in ("trainer", "load") for v in services(**settings)[name]["volumes"] if "/log" in str(v)]
+    assert [(mount["source"], mount["target"], mount["read_only"]) for mount in mounts] == [
+        ("/home/me/logs", "/log", True)
+    ] * 2
+
+
+def told(service: str, **settings: str) -> dict[str, str]:
+    """The environment of a service."""
+    return {
+        name: "" if value is None else str(value)
+        for name, value in services(**settings)[service]["environment"].items()
+    }
+
+
+def run(*command: str) -> str:
+    """What a tool has to complain of, empty where it is content."""
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    return done.stdout + done.stderr if done.returncode or done.stdout else ""
+
+
+def test_linters_are_content() -> None:
+    tools = Path(sys.executable).parent
+    assert run(str(tools / "hadolint"), "Dockerfile") == ""
+    rules = "{extends: default, rules: {line-length: {max: 120}, document-start: disable}}"
+    assert run(sys.executable, "-m", "yamllint", "--strict", "-d", rules, "docker-compose.yml", "deploy") == ""
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu", "test"])
+def test_compose_is_content(profile: str) -> None:
+    docker = shutil.which("docker")
+    if not docker or subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
+        pytest.skip("no docker compose on PATH")
+    assert run(docker, "compose", "--profile", profile, "config", "--quiet") == ""

@@ -115,7 +115,7 @@ def layer_backward(
 def update_rows(
     plan: tuple[Tensor, Tensor, Tensor], grads: Tensor, table: Tensor, squares: Tensor, rate: float
 ) -> None:
-    """Row-wise Adagrad in place on table [m, V, D] and squares [m, V], for a plan of `rows.plan` and grads [m, n, D]."""
+    """Row-wise Adagrad in place on table [m, V, D], squares [m, V]: a plan as of `rows.plan`, and grads [m, n, D]."""
     rows, ends, places = plan
     models, entries, width = grads.shape
     assert rows.shape == (models, entries) and table.shape == (models, squares.shape[1], width)

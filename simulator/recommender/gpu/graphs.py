@@ -29,7 +29,8 @@ class CudaGraphs:
     """
 
     def __init__(self) -> None:
-        self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, work: Work) -> Work:
         """Run `work` a few times, then capture it. What is returned replays it on the caller's current stream."""

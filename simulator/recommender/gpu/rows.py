@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 def plan(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For rows [..., n] of each model's own table: sorted rows, where each run of equal rows ends, and whence they came.
+    """Rows [..., n] of each model's own table -> sorted rows, where each run of equal ones ends, and where they stood.
 
     All int32 [..., n]. The sort is stable: a run keeps the order of the mini-batch, alike for equal models.
     """
-    ordered, places = torch.sort(rows, dim=-1, stable=True)
+    ordered, places = torch.sort(rows.contiguous(), dim=-1, stable=True)
     ends = torch.searchsorted(ordered, ordered, right=True, out_int32=True)
     return ordered, ends, places.int()

@@ -1,4 +1,4 @@
-"""The learning step as one CUDA graph: whole mini-batches of a chunk, one launch each, on buffers that stay where they are.
+"""The learning step as one CUDA graph: whole mini-batches of a chunk, one launch each, on buffers that stay in place.
 
 The chunk's inputs are put into the buffers once; a counter on the GPU tells the graph which mini-batch is due. Adagrad
 and row-wise Adagrad are part of it. Who calls it keeps the plain path for what has another shape (the short mini-batch
@@ -20,14 +20,15 @@ from simulator.recommender.gpu.rows import plan
 
 
 class GraphedSteps:
-    """Learns whole mini-batches. Captured on first use, with every mini-batch marked as lost: that changes no weight."""
+    """Learns whole mini-batches. Captured on first use, with every mini-batch marked as lost: no weight changes."""
 
     def __init__(
         self, stack: Duplicates, dense_squares: Tensor, table_squares: Tensor, steps: int, capture: Capture
     ) -> None:
         """Adagrad's sums [m, P] and [m, V], which are updated in place like the weights; K = steps."""
         self.stack, self.dense_squares, self.table_squares = stack, dense_squares, table_squares
-        self._capture, self._replay = capture, None
+        self._capture = capture
+        self._replay: Work | None = None
         self._everyone = slice(0, len(stack))
         self._segments = stack.segments(self._everyone)
         batch, models = (steps, len(stack), stack.model.batch), (steps, len(stack))
@@ -39,7 +40,7 @@ class GraphedSteps:
         self._plan = [torch.zeros(*models, entries, dtype=torch.int32, device=device) for _ in range(3)]
         self._due = torch.zeros(1, dtype=torch.int64, device=device)
         self._gradient = torch.zeros_like(stack.dense)
-        self._replay: Work | None
+        stack.pooling.field_of_slot = stack.pooling.field_of_slot.to(device)  # no copies from the host in a capture
 
     def learn(self, rows: Tensor, entries: Tensor, shares: Tensor | None, labels: Tensor, lost: Tensor) -> Tensor:
         """Learn k whole mini-batches; returns the log-odds [m, k B] given to each event just before.
@@ -55,8 +56,7 @@ class GraphedSteps:
         self._lost[:count].copy_(lost.T)
         if self._shares is not None and shares is not None:
             self._fill(self._shares, shares, count)
-        by_step = rows.unflatten(1, (count, -1)).transpose(0, 1).flatten(2)  # [k, m, B S]
-        for buffer, part in zip(self._plan, plan(by_step), strict=True):
+        for buffer, part in zip(self._plan, plan(_by_step(rows, count).flatten(2)), strict=True):
             buffer[:count].copy_(part)
         for _ in range(count):
             self._replay()
@@ -64,7 +64,7 @@ class GraphedSteps:
 
     def _fill(self, buffer: Tensor, events: Tensor, count: int) -> None:
         """Put events [m, k B, ...] into a buffer [K, m, B, ...]."""
-        buffer[:count].copy_(events.unflatten(1, (count, -1)).transpose(0, 1))
+        buffer[:count].copy_(_by_step(events, count))
 
     def _now(self, buffer: Tensor) -> Tensor:
         """A buffer's part for the mini-batch that is due."""
@@ -91,3 +91,8 @@ class GraphedSteps:
         stack.dense.addcdiv_(self._gradient, self.dense_squares.sqrt(), value=-rate)
         rows, ends, places = (self._now(part) for part in self._plan)
         fused.update_rows((rows, ends, places), by_entry.contiguous(), stack.embedding, self.table_squares, rate)
+
+
+def _by_step(events: Tensor, count: int) -> Tensor:
+    """Events [m, k B, ...] as mini-batches [k, m, B, ...]."""
+    return events.reshape(len(events), count, -1, *events.shape[2:]).transpose(0, 1)

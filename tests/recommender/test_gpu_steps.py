@@ -1,0 +1,134 @@
+"""The learning step on static buffers, replayed, against the plain learner; the graph is a recording on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from simulator.config import NoiseConfig
+from simulator.recommender.duplicates import Duplicates
+from simulator.recommender.gpu import fused
+from simulator.recommender.gpu.rows import plan
+from simulator.recommender.gpu.steps import GraphedSteps
+from simulator.recommender.gpu.transfer import Orders
+from simulator.recommender.learner import Learner
+from simulator.types import Schema
+from tests.recommender.conftest import MIXED, MODEL, SINGLE, make_chunks, make_stack
+from tests.recommender.recorded import capture
+
+STEPS = 4
+TOLERANCE = 5e-5
+"""The two add the same float32 numbers in another order: a dozen steps of rounding."""
+
+
+@pytest.fixture(autouse=True)
+def rows_by_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table's kernel needs Triton: its work by PyTorch's operations, which can be recorded."""
+
+    def update(plan: tuple[Tensor, ...], grads: Tensor, table: Tensor, squares: Tensor, rate: float) -> None:
+        rows, _, places = (part.long() for part in plan)
+        for m in range(len(grads)):
+            sums = torch.zeros_like(table[m]).index_add_(0, rows[m], grads[m].index_select(0, places[m]))
+            sums[0].zero_()
+            squares[m] += sums.square().mean(1)
+            table[m] -= rate * sums / squares[m].sqrt().unsqueeze(1)
+
+    monkeypatch.setattr(fused, "update_rows", update)
+
+
+def learners(schema: Schema, norm: str, noise: NoiseConfig) -> tuple[Learner, Learner, GraphedSteps]:
+    """The plain learner, and one that graphed steps teach; each has one slab."""
+    found = []
+    for _ in range(2):
+        model = replace(MODEL, norm=norm, compile="off")  # type: ignore[arg-type]
+        stack = make_stack("relu", "smelu:beta=2", "gelu", schema=schema, model=model, noise=noise)
+        stack.slabs = [slice(0, len(stack))]
+        found.append(Learner(stack, noise, seed=7))
+    plain, taught = found
+    steps = GraphedSteps(taught.stack, taught.dense_squares, taught.table_squares, STEPS, capture)
+    return plain, taught, steps
+
+
+def teach(learner: Learner, steps: GraphedSteps, features: np.ndarray, label: np.ndarray, chunk: int) -> Tensor:
+    """One chunk of whole mini-batches, each model in its own order; log-odds in the order of the log."""
+    stack, n = learner.stack, len(label)
+    members = stack.members
+    order = torch.from_numpy(np.stack([learner.noise.order(who, chunk, n, stack.model.batch) for who in members]))
+    lost = np.stack([learner.noise.lost(who, chunk, n // stack.model.batch) for who in members])
+    rows, labels = torch.from_numpy(features)[order], torch.from_numpy(label)[order]
+    entries, shares = stack.entries(slice(0, len(stack)), rows), stack.pooling.weights(rows)
+    logits = steps.learn(rows, entries, shares, labels, torch.from_numpy(lost))
+    return torch.empty_like(logits).scatter_(1, order, logits)
+
+
+@pytest.mark.parametrize("schema", [MIXED, SINGLE], ids=["mixed", "single"])
+@pytest.mark.parametrize("norm", ["none", "before", "after", "weight"])
+def test_replayed_steps_learn_what_the_plain_learner_learns(schema: Schema, norm: str) -> None:
+    """Several chunks, of different lengths, with other events, orders and lost mini-batches in each."""
+    noise = NoiseConfig(window=STEPS, lost=0.3)
+    plain, taught, steps = learners(schema, norm, noise)
+    for number, chunk in enumerate(make_chunks(plain, 4)):
+        chunk = chunk[: len(chunk) // MODEL.batch * MODEL.batch]
+        expected = torch.from_numpy(plain.learn(chunk))
+        given = teach(taught, steps, chunk.features, chunk.label, number)
+        torch.testing.assert_close(given, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    for name, expected in plain.state().items():
+        found = taught.state()[name]
+        if name == "table_squares":
+            found, expected = found[:, 1:], expected[:, 1:]  # of padding nobody asks
+        if name != "chunks":
+            torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_capturing_changes_no_weight() -> None:
+    _, taught, steps = learners(MIXED, "after", NoiseConfig(window=STEPS))
+    before = {name: tensor.clone() for name, tensor in taught.state().items()}
+    capture(steps._step)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in taught.state().items())
+
+
+def test_equal_models_stay_equal_to_the_last_bit() -> None:
+    _, taught, steps = learners(MIXED, "after", NoiseConfig(window=0))
+    for number, chunk in enumerate(make_chunks(taught, 2)[:1]):
+        chunk = chunk[: STEPS * MODEL.batch]
+        logits = teach(taught, steps, chunk.features, chunk.label, number)
+    stack: Duplicates = taught.stack
+    for first in range(0, len(stack), 2):
+        assert torch.equal(logits[first], logits[first + 1])
+        assert torch.equal(stack.dense[first], stack.dense[first + 1])
+        assert torch.equal(stack.embedding[first], stack.embedding[first + 1])
+
+
+def test_a_plan_brings_equal_rows_together_in_their_order() -> None:
+    rows = torch.tensor([[[5, 0, 5, 2, 5, 0]], [[1, 1, 1, 1, 1, 1]]], dtype=torch.int32)
+    ordered, ends, places = plan(rows)
+    assert ordered.tolist() == [[[0, 0, 2, 5, 5, 5]], [[1] * 6]]
+    assert ends.tolist() == [[[2, 2, 3, 6, 6, 6]], [[6] * 6]]
+    assert places.tolist() == [[[1, 5, 3, 0, 2, 4]], [[0, 1, 2, 3, 4, 5]]]
+    assert {part.dtype for part in (ordered, ends, places)} == {torch.int32}
+
+
+def test_orders_made_ahead_are_those_made_at_once() -> None:
+    drawn = []
+
+    def draw(chunk: int, events: int) -> np.ndarray:
+        drawn.append((chunk, events))
+        return np.full((2, events), chunk)
+
+    orders = Orders(draw, torch.device("cpu"))
+    assert orders.take(0, 3).tolist() == [[0] * 3] * 2
+    orders.prepare(1, 3)
+    assert orders.take(1, 3).tolist() == [[1] * 3] * 2
+    orders.prepare(2, 3)
+    assert orders.take(2, 2).tolist() == [[2] * 2] * 2, "the chunk turned out shorter"
+    assert drawn == [(0, 3), (1, 3), (2, 3), (2, 2)]
+
+
+def test_without_a_gpu_nothing_is_fused() -> None:
+    assert not fused.usable(torch.device("cpu"))
+    if not torch.cuda.is_available():
+        assert fused.problem() == "no GPU is visible to PyTorch"

@@ -30,7 +30,7 @@ from serving.comparison import Answer, Difference, compare
 from serving.router.hashing import RANGE, stable_hash
 from serving.router.pool import Pool
 from serving.router.replica import Replica
-from serving.router.work import Call
+from serving.router.work import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +90,8 @@ class Pair:
 
     cause: str
     query: RecommendRequest
-    first: Call
-    second: Call
+    first: Waiting
+    second: Waiting
 
 
 class Comparing:
@@ -158,10 +158,10 @@ class Comparing:
         others = {r.member.duplicate: r for r in reversed(healthy) if r.member.duplicate != who.duplicate}
 
         @functools.cache
-        def side(replica: Replica, duplicate: int, generation: int) -> Call:
+        def side(replica: Replica, duplicate: int, generation: int) -> Waiting:
             return ask(replica, query, duplicate, generation, deadline)
 
-        def own(generation: int) -> Call:
+        def own(generation: int) -> Waiting:
             return side(first, who.duplicate, generation)
 
         if others:
@@ -184,10 +184,10 @@ class Comparing:
             self._file.flush()
 
 
-def ask(replica: Replica, query: bytes, duplicate: int, generation: int, deadline: float) -> Call:
+def ask(replica: Replica, query: bytes, duplicate: int, generation: int, deadline: float) -> Waiting:
     """Ask one model a query, with all scores, off the users' lane; the answer comes later."""
     pinned = RecommendRequest(duplicate=duplicate, generation=generation, score_all=True).SerializeToString()
-    call = Call(query + pinned, deadline)
+    call = Waiting(query + pinned, deadline)
     replica.shadow.submit(call)
     return call
 

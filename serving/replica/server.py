@@ -1,16 +1,14 @@
 """The gRPC server of a replica: `Replica.Rank` with raw bytes, health and reflection.
 
-A thread per call parses and checks queries, waits for the worker, and builds the answers; torch runs in the worker.
+The server's thread parses and checks the queries of a call; the worker ranks them, and builds and sends the answer.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import socket
 import time
-from concurrent import futures
-from typing import NoReturn
+from collections.abc import Callable
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -19,6 +17,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 
 from protos.recommender_pb2 import DESCRIPTOR, Failure, RankRequest, RankResponse, RecommendRequest
+from serving.calls import DirectPool, Reply, unary
 from serving.codec import Refusal, answer, bad, length, parse_query
 from serving.replica.metrics import Metrics
 from serving.replica.shelf import Shelf
@@ -31,7 +30,10 @@ SERVICE = DESCRIPTOR.services_by_name["Replica"].full_name
 MOST_QUERIES = 1_024
 """Queries per call."""
 THREADS, MOST_CALLS = 64, 256
-"""Calls at work at once, and in the house at once; beyond it gRPC answers RESOURCE_EXHAUSTED by itself."""
+"""Threads for health and the like, and calls in the house at once: beyond it gRPC answers RESOURCE_EXHAUSTED itself."""
+FAULT = "the replica made a mistake; its log says which"
+End = Callable[[bytes, Refusal | None], None]
+"""Ends a call: with the answer's bytes, or a refusal."""
 
 
 class RankService:
@@ -41,32 +43,36 @@ class RankService:
         self._shelf, self._queue, self._metrics = shelf, queue, metrics
         metrics.watch_queue(queue.__len__)
 
-    def rank(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
-        """The bytes of a RankResponse for those of a RankRequest."""
-        started, code = time.perf_counter(), grpc.StatusCode.OK
+    def rank(self, raw: bytes, reply: Reply) -> None:
+        """Answers the bytes of a RankRequest with those of a RankResponse; does not wait for them."""
+        started = time.perf_counter()
         self._metrics.started.inc()
-        try:
-            return self._rank(raw, context)
-        except Refusal as refusal:
-            code = refusal.code
-            abort(context, refusal)
-        except Exception:
-            code = grpc.StatusCode.INTERNAL
-            log.exception("a call failed")
-            abort(context, Refusal(code, "the replica made a mistake; its log says which"))
-        finally:
-            self._metrics.handled("".join(word.title() for word in code.name.split("_")) if code.value[0] else "OK")
+
+        def end(answer: bytes, refusal: Refusal | None) -> None:
+            if refusal is None:
+                reply.answer(answer)
+            else:
+                reply.refuse(refusal.code, refusal.message)
+            code = refusal.code.name.split("_") if refusal else ["OK"]
+            self._metrics.handled("".join(word.title() for word in code) if refusal else "OK")
             self._metrics.handling_seconds.observe(time.perf_counter() - started)
 
-    def _rank(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            self._begin(raw, reply, end)
+        except Refusal as refusal:
+            end(b"", refusal)
+        except Exception:
+            log.exception("a call failed")
+            end(b"", Refusal(grpc.StatusCode.INTERNAL, FAULT))
+
+    def _begin(self, raw: bytes, reply: Reply, end: End) -> None:
+        """Hand a call's queries to the worker, which ends it. Raises Refusal for the call as a whole."""
         request, now = parse_call(raw), time.monotonic()
         self._shelf.find(None)  # refuses the call as a whole where nothing is published
-        call, left = Call(), context.time_remaining()
-        until = now + left if left is not None else math.inf
-        if not context.add_callback(call.cancel):
-            call.cancel()
+        until = now + reply.seconds_left()
         timeouts = request.timeouts_ms or [0] * len(request.queries)
         asked: list[tuple[RecommendRequest, Job] | Refusal] = []
+        call = Call(lambda: self._finish(asked, end))
         for query, timeout in zip(request.queries, timeouts, strict=True):
             deadline = min(until, now + timeout / 1_000) if timeout else until
             try:
@@ -74,8 +80,20 @@ class RankService:
             except Refusal as refusal:
                 asked.append(refusal)
         jobs = [each[1] for each in asked if not isinstance(each, Refusal)]
-        self._work(jobs, call, left)
-        return self._response(asked)
+        if jobs:
+            self._work(jobs)
+            reply.when_ended(call.cancel)
+        else:
+            self._finish(asked, end)
+
+    def _finish(self, asked: list[tuple[RecommendRequest, Job] | Refusal], end: End) -> None:
+        """All queries of a call are done with."""
+        try:
+            answer = self._response(asked)
+        except Exception:
+            log.exception("a call failed")
+            return end(b"", Refusal(grpc.StatusCode.INTERNAL, FAULT))
+        end(answer, None)
 
     def _job(self, query: RecommendRequest, call: Call, deadline: float) -> tuple[RecommendRequest, Job]:
         """What the worker needs to rank a query. Raises Refusal."""
@@ -94,20 +112,17 @@ class RankService:
             items = generation.candidates[generation.segment[user]]
         return query, Job(call, generation, arm, user, rows, items, deadline)
 
-    def _work(self, jobs: list[Job], call: Call, left: float | None) -> None:
-        """Have the jobs done. Raises Refusal where there is room for none, or the caller's deadline passes."""
-        if not jobs:
-            return
-        taken = self._queue.put(jobs)
+    def _work(self, jobs: list[Job]) -> None:
+        """Have the jobs done. Raises Refusal where there is room for none."""
         full = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, f"queue = {self._queue.most} queries: full, try again later")
-        for job in jobs[taken:]:
+
+        def refuse(job: Job) -> None:
             job.refusal = full
+
+        taken = self._queue.put(jobs, refuse)
         self._metrics.shed.inc(len(jobs) - taken)
         if not taken:
             raise full
-        if not call.done.wait(left):
-            call.cancel()
-            raise Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed while the queries waited")
 
     def _response(self, asked: list[tuple[RecommendRequest, Job] | Refusal]) -> bytes:
         response = RankResponse()
@@ -146,12 +161,6 @@ def parse_call(raw: bytes) -> RankRequest:
     return request
 
 
-def abort(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
-    """End a call with an error status."""
-    context.abort(refusal.code, refusal.message)
-    raise AssertionError("abort raises")
-
-
 def check_free(host: str, port: int) -> None:
     """Raises SettingError where a server could not listen; gRPC would say so too, but in lines of its own."""
     try:
@@ -168,10 +177,10 @@ class Server:
     def __init__(self, service: RankService, host: str, port: int) -> None:
         """Raises SettingError where the address cannot be had."""
         options = [("grpc.so_reuseport", 0)]  # two replicas on one port are a mistake, not a balance
-        pool = futures.ThreadPoolExecutor(THREADS, thread_name_prefix="call")
+        pool = DirectPool(THREADS, thread_name_prefix="call")
         self._server = grpc.server(pool, options=options, maximum_concurrent_rpcs=MOST_CALLS)
-        rank = grpc.unary_unary_rpc_method_handler(service.rank)  # no serialisers: bytes in, bytes out
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Rank": rank}),))
+        methods = {"Rank": unary(service.rank)}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)

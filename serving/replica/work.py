@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,11 +36,12 @@ ALIGNED, LEAST = 32, 64
 
 
 class Call:
-    """One call and how many of its queries are still to be ranked; ended once by the worker, perhaps by its caller."""
+    """One call and how many of its queries are still to be ranked."""
 
-    def __init__(self) -> None:
+    def __init__(self, done: Callable[[], None]) -> None:
+        """`done` is called by the worker when none is left; it must not raise."""
         self.left = 0
-        self.done = threading.Event()
+        self.done = done
         self.cancelled = False
 
     def cancel(self) -> None:
@@ -82,10 +83,15 @@ class Queue:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def put(self, jobs: list[Job]) -> int:
-        """Take as many of a call's queries as there is room for, the first ones; returns how many."""
+    def put(self, jobs: list[Job], refuse: Callable[[Job], None] = lambda job: None) -> int:
+        """Take as many of a call's queries as there is room for, the first ones; returns how many.
+
+        The others are refused before the worker can see the first.
+        """
         with self._changed:
             taken = jobs[: max(0, self.most - len(self._jobs))] if not self._closed else []
+            for job in jobs[len(taken) :]:
+                refuse(job)
             for job in taken:
                 job.call.left += 1
             self._jobs.extend(taken)
@@ -147,7 +153,7 @@ def finish(job: Job) -> None:
     """Tell a call that one of its queries is done with. Only the worker does, so it needs no lock."""
     job.call.left -= 1
     if not job.call.left:
-        job.call.done.set()
+        job.call.done()
 
 
 def passes(jobs: list[Job]) -> Iterator[list[Job]]:

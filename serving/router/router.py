@@ -6,13 +6,15 @@ The query's bytes pass through as they came; what is decided is appended (see re
 from __future__ import annotations
 
 import itertools
+import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from grpc import StatusCode
+from prometheus_client import Counter, Histogram
 
 from protos.recommender_pb2 import RecommendRequest
 from serving.codec import Refusal, bad, parse_query
@@ -25,6 +27,10 @@ from serving.router.replica import Replica
 from serving.router.work import Call
 from serving.shadow import Shadow
 
+log = logging.getLogger(__name__)
+
+End = Callable[[bytes, Refusal | None], None]
+"""Told how a query ended: its answer's bytes, or why there are none."""
 ATTEMPTS = 2
 """Replicas that a query is sent to, at most, when one is lost."""
 MOST_QUERY_BYTES = 1 << 20
@@ -67,6 +73,7 @@ class Router:
         self._numbers = itertools.count(secrets.randbits(62) | 1)  # of queries that came without one
         self._lock = threading.Lock()
         self._in_flight = 0
+        self._counted: dict[tuple[str, StatusCode], tuple[Counter, Histogram]] = {}  # `labels` costs as much as routing
         metrics.in_flight.set_function(lambda: self._in_flight)
 
     def route(self, raw: bytes) -> Routed:
@@ -93,42 +100,33 @@ class Router:
         generation = request.generation if request.HasField("generation") else None
         return Routed(query_id, request.user, arm, duplicate, generation, raw)
 
-    def answer(self, routed: Routed, deadline: float) -> tuple[bytes, Replica]:
-        """The answer of a replica, and which; `deadline` on the monotonic clock. Raises Refusal."""
-        tried: list[Replica] = []
-        while True:
-            able = self.pool.able(routed.duplicate, routed.generation, tried)
-            replica = able[self._policy.choose(routed.query_id, routed.user, able)]
-            call = Call(routed.query, deadline)
-            replica.sent.inc()
-            replica.users.submit(call)
-            try:
-                return call.result(), replica
-            except Refusal as refusal:
-                tried.append(replica)
-                if refusal.code is not StatusCode.UNAVAILABLE or len(tried) == ATTEMPTS:
-                    raise
-                self.metrics.retried.inc()
+    def begin(self, raw: bytes, deadline: float, shadow: Shadow, end: End) -> None:
+        """One user's query: routed, answered, counted and perhaps sampled for comparison. Never waits, never raises.
 
-    def serve(self, raw: bytes, deadline: float, shadow: Shadow) -> bytes:
-        """One user's query: routed, answered, counted and perhaps sampled for comparison. Raises Refusal."""
-        start, arm, code = time.monotonic(), "", StatusCode.OK
-        self._enter()
+        `deadline` on the monotonic clock; `end` is told the outcome, perhaps before this returns.
+        """
+        query = _Query(self, deadline, shadow, end)
         try:
-            routed = self.route(raw)
-            arm = routed.arm
-            answer, _ = self.answer(routed, deadline)
-            if not routed.is_pinned:
-                shadow.offer(routed.query_id, routed.query, answer)
-            return answer
+            self._enter()
         except Refusal as refusal:
-            code = refusal.code
-            raise
-        finally:
-            with self._lock:
-                self._in_flight -= 1
-            self.metrics.queries.labels(arm, code.name).inc()
-            self.metrics.seconds.labels(arm).observe(time.monotonic() - start)
+            return end(b"", refusal)
+        query.begin(raw)
+
+    def choose(self, routed: Routed, tried: Sequence[Replica]) -> Replica:
+        """Who is asked next. Raises Refusal."""
+        able = self.pool.able(routed.duplicate, routed.generation, tried)
+        return able[self._policy.choose(routed.query_id, routed.user, able)]
+
+    def leave(self, arm: str, code: StatusCode, seconds: float) -> None:
+        """A query is no longer in flight."""
+        with self._lock:
+            self._in_flight -= 1
+        key = arm, code
+        if key not in self._counted:
+            self._counted[key] = self.metrics.queries.labels(arm, code.name), self.metrics.seconds.labels(arm)
+        queries, taken = self._counted[key]
+        queries.inc()
+        taken.observe(seconds)
 
     def _enter(self) -> None:
         """Raises Refusal where too many queries are in flight."""
@@ -142,3 +140,55 @@ class Router:
             self.metrics.queries.labels("", StatusCode.RESOURCE_EXHAUSTED.name).inc()
             message = f"{self._most} queries are in flight already: ask again later, or ask less"
             raise Refusal(StatusCode.RESOURCE_EXHAUSTED, message)
+
+
+class _Query:
+    """A user's query in flight: asked again elsewhere where a replica was lost, counted when it ends."""
+
+    __slots__ = ("_router", "_deadline", "_shadow", "_end", "_start", "_routed", "_tried")
+
+    def __init__(self, router: Router, deadline: float, shadow: Shadow, end: End) -> None:
+        self._router, self._deadline, self._shadow, self._end = router, deadline, shadow, end
+        self._start = time.monotonic()
+        self._routed: Routed | None = None
+        self._tried: list[Replica] = []
+
+    def begin(self, raw: bytes) -> None:
+        """Route and ask."""
+        try:
+            self._routed = self._router.route(raw)
+            self._ask(self._routed)
+        except Exception as problem:
+            self._finish(b"", _as_refusal(problem))
+
+    def _ask(self, routed: Routed) -> None:
+        replica = self._router.choose(routed, self._tried)
+        self._tried.append(replica)
+        replica.sent.inc()
+        replica.users.submit(Call(routed.query, self._deadline, self._told))
+
+    def _told(self, call: Call) -> None:
+        refusal, routed = call.refusal, self._routed
+        assert routed is not None
+        try:
+            if refusal and refusal.code is StatusCode.UNAVAILABLE and len(self._tried) < ATTEMPTS:
+                self._router.metrics.retried.inc()
+                return self._ask(routed)
+            if refusal is None and not routed.is_pinned:
+                self._shadow.offer(routed.query_id, routed.query, call.answer)
+        except Exception as problem:
+            refusal = _as_refusal(problem)
+        self._finish(call.answer, refusal)
+
+    def _finish(self, answer: bytes, refusal: Refusal | None) -> None:
+        arm, code = self._routed.arm if self._routed else "", refusal.code if refusal else StatusCode.OK
+        self._router.leave(arm, code, time.monotonic() - self._start)
+        self._end(answer, refusal)
+
+
+def _as_refusal(problem: Exception) -> Refusal:
+    """What a user is told of it."""
+    if isinstance(problem, Refusal):
+        return problem
+    log.error("a query failed", exc_info=problem)
+    return Refusal(StatusCode.INTERNAL, "a fault of the router; its log says more")

@@ -5,21 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import Counter, Histogram
 
 from protos import recommender_pb2
 from protos.recommender_pb2 import CompareRequest, FeedbackRequest, FeedbackResponse, ListReplicasResponse
+from serving.calls import DirectPool, Reply, unary
 from serving.codec import Refusal, bad
 from serving.router.compare import compare_all
 from serving.router.feedback import FeedbackBuffer, events_of
 from serving.router.metrics import GrpcMetrics, RouterMetrics
-from serving.router.router import Router
+from serving.router.router import End, Router
 from serving.router.work import late
 from serving.shadow import Shadow
 from simulator.errors import SettingError
@@ -28,10 +29,12 @@ log = logging.getLogger(__name__)
 
 SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name
 SPARE = 32
-"""Threads beyond those that queries in flight hold: for feedback, health and people's questions."""
+"""Calls beyond the queries in flight: feedback, health and people's questions."""
 Parsed = TypeVar("Parsed", bound=Message)
 Method = Callable[[bytes, float], bytes]
 """From a request's bytes and its deadline on the monotonic clock to the answer's bytes; raises Refusal."""
+Beginning = Callable[[bytes, float, End], None]
+"""The same without waiting: the end is told the outcome."""
 
 
 class Methods:
@@ -40,9 +43,9 @@ class Methods:
     def __init__(self, router: Router, shadow: Shadow, feedback: FeedbackBuffer, metrics: RouterMetrics) -> None:
         self._router, self._shadow, self._feedback, self._metrics = router, shadow, feedback, metrics
 
-    def recommend(self, raw: bytes, deadline: float) -> bytes:
-        """Recommender.Recommend."""
-        return self._router.serve(raw, deadline, self._shadow)
+    def recommend(self, raw: bytes, deadline: float, end: End) -> None:
+        """Recommender.Recommend; does not wait."""
+        self._router.begin(raw, deadline, self._shadow, end)
 
     def compare(self, raw: bytes, deadline: float) -> bytes:
         """Recommender.Compare."""
@@ -92,14 +95,14 @@ class Server:
         self._metrics, self._deadline = metrics, deadline
         threads = most_in_flight + SPARE
         self._server = grpc.server(
-            ThreadPoolExecutor(threads, thread_name_prefix="serve"),
+            DirectPool(threads, thread_name_prefix="serve"),
             options=[("grpc.so_reuseport", 0)],
             maximum_concurrent_rpcs=threads,
         )
-        handlers = {
+        handlers = {"Recommend": self._direct("Recommend", methods.recommend)}
+        handlers |= {
             name: self._handler(name, method)
             for name, method in (
-                ("Recommend", methods.recommend),
                 ("Compare", methods.compare),
                 ("Feedback", methods.feedback),
                 ("ListReplicas", methods.list_replicas),
@@ -130,10 +133,37 @@ class Server:
         self._health.enter_graceful_shutdown()
         self._server.stop(seconds).wait()
 
-    def _handler(self, name: str, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def _counters(self, name: str) -> tuple[Counter, dict[grpc.StatusCode, Counter], Histogram]:
+        """Calls begun, calls ended by code, seconds of one method."""
         labels = ("unary", SERVICE, name)
-        started, seconds = self._metrics.started.labels(*labels), self._metrics.seconds.labels(*labels)
         handled = {code: self._metrics.handled.labels(*labels, spelled(code)) for code in grpc.StatusCode}
+        return self._metrics.started.labels(*labels), handled, self._metrics.seconds.labels(*labels)
+
+    def _direct(self, name: str, method: Beginning) -> grpc.RpcMethodHandler[bytes, bytes]:
+        """A method that is answered by whichever thread has the answer."""
+        started, handled, seconds = self._counters(name)
+
+        def begin(raw: bytes, reply: Reply) -> None:
+            started.inc()
+            start, left = time.monotonic(), reply.seconds_left()
+
+            def end(answer: bytes, refusal: Refusal | None) -> None:
+                if refusal is None:
+                    reply.answer(answer)
+                else:
+                    reply.refuse(refusal.code, refusal.message)
+                handled[refusal.code if refusal else grpc.StatusCode.OK].inc()
+                seconds.observe(time.monotonic() - start)
+
+            if left <= 0:
+                return end(b"", late())
+            method(raw, start + min(left, self._deadline), end)
+
+        return unary(begin)
+
+    def _handler(self, name: str, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
+        """A method that a thread answers."""
+        started, handled, seconds = self._counters(name)
 
         def behave(raw: bytes, context: grpc.ServicerContext) -> bytes:
             started.inc()

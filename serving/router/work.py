@@ -28,45 +28,63 @@ MARGIN = 0.25
 """Seconds that an RPC may take longer than its queries: the replica says itself which of them are late."""
 LOST = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 """Nobody answered: the query may be asked elsewhere."""
+LATE = "no answer within the deadline: allow more time, or ask less"
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Call:
-    """One query that waits for its answer."""
+    """One query on its way to a replica, and whom to tell of the outcome."""
 
-    __slots__ = ("query", "deadline", "_answer", "_refusal", "_done")
+    __slots__ = ("query", "deadline", "answer", "refusal", "_told")
+
+    def __init__(self, query: bytes, deadline: float, told: Callable[[Call], None]) -> None:
+        """`query`: a serialised RecommendRequest; `deadline` on the monotonic clock, in seconds.
+
+        `told` is called once, by any thread, and must neither wait nor raise.
+        """
+        self.query, self.deadline, self._told = query, deadline, told
+        self.answer = b""
+        """A serialised RecommendResponse; empty where there is a refusal."""
+        self.refusal: Refusal | None = None
+
+    def give(self, answer: bytes) -> None:
+        """There is an answer. Once, and not after `refuse`."""
+        self.answer = answer
+        self._told(self)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """There is none. Once, and not after `give`."""
+        self.refusal = refusal
+        self._told(self)
+
+
+class Waiting(Call):
+    """A call whose outcome a thread waits for."""
+
+    __slots__ = ("_done",)
 
     def __init__(self, query: bytes, deadline: float) -> None:
-        """`query`: a serialised RecommendRequest; `deadline` on the monotonic clock, in seconds."""
-        self.query, self.deadline = query, deadline
-        self._answer = b""
-        self._refusal: Refusal | None = None
+        """See Call."""
+        super().__init__(query, deadline, Waiting._release)
         self._done = threading.Lock()  # released when there is an outcome: half the cost of an Event
         self._done.acquire()
 
-    def give(self, answer: bytes) -> None:
-        """Wake up who waits, with a serialised RecommendResponse. Once, and not after `refuse`."""
-        self._answer = answer
-        self._done.release()
-
-    def refuse(self, refusal: Refusal) -> None:
-        """Wake up who waits: there is no answer. Once, and not after `give`."""
-        self._refusal = refusal
+    def _release(self) -> None:
         self._done.release()
 
     def result(self) -> bytes:
-        """The answer, for one who waits. Raises Refusal, also when the deadline passes first."""
+        """The answer. Raises Refusal, also when the deadline passes first."""
         if not self._done.acquire(timeout=max(self.deadline - time.monotonic(), 0)):
             raise late()
         self._done.release()
-        if self._refusal:
-            raise self._refusal
-        return self._answer
+        if self.refusal:
+            raise self.refusal
+        return self.answer
 
 
 def late() -> Refusal:
     """For a query whose deadline has passed."""
-    return Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer within the deadline: allow more time, or ask less")
+    return Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, LATE)
 
 
 class RankCall(Protocol):
@@ -109,7 +127,11 @@ class Lane:
     def _run(self) -> None:
         while batch := self._take():
             now = time.monotonic()
-            waiting = [call for call in batch if call.deadline > now]  # for the others nobody waits any more
+            waiting = [call for call in batch if call.deadline > now]
+            if len(waiting) < len(batch):
+                for call in batch:
+                    if call.deadline <= now:
+                        call.refuse(late())
             if self._closed:
                 self._refuse(waiting)
             elif waiting:
@@ -146,8 +168,10 @@ class Lane:
             response = self._rank(request, timeout=max(left) + MARGIN)
         except grpc.RpcError as problem:
             code = problem.code() if isinstance(problem, grpc.Call) else None
-            if code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED):
+            if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 return self._refuse(batch, code, f"replica {self._replica} is too busy: ask again later")
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return self._refuse(batch, code, LATE)
             if code not in LOST:
                 log.error("replica %s failed: %s", self._replica, problem)
             self._lost()
@@ -160,6 +184,10 @@ class Lane:
         if len(response.answers) != len(batch):
             log.error("replica %s gave %d answers to %d queries", self._replica, len(response.answers), len(batch))
             return self._refuse(batch)
+        if not response.failures and all(response.answers):
+            for call, answer in zip(batch, response.answers, strict=True):
+                call.give(answer)
+            return None
         failures = {failure.index: failure for failure in response.failures}
         for index, (call, answer) in enumerate(zip(batch, response.answers, strict=True)):
             if index in failures:

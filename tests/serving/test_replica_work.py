@@ -32,7 +32,7 @@ def jobs_of(generation: Generation, sizes: list[int], arm: int = 0) -> list[Job]
     draws = generator(0, "test jobs")
     rows = generation.ranges.context_rows(())
     return [
-        Job(Call(), generation, arm, int(draws.integers(50)), rows, draws.permutation(120)[:size], INFINITY)
+        Job(Call(lambda: None), generation, arm, int(draws.integers(50)), rows, draws.permutation(120)[:size], INFINITY)
         for size in sizes
     ]
 
@@ -64,7 +64,7 @@ def test_a_pass_holds_one_generation_one_arm_and_one_padded_length() -> None:
 def test_a_pass_stays_in_the_cache() -> None:
     sizes = [len(group) for group in passes(jobs_of(served(), [50] * 70))]
     assert sizes == [32, 32, 6]
-    large = Job(Call(), served(), 0, 0, (), np.arange(10_000), INFINITY)
+    large = Job(Call(lambda: None), served(), 0, 0, (), np.arange(10_000), INFINITY)
     assert [len(group) for group in passes([large, large])] == [1, 1]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from torch import Tensor
 from simulator.config import NoiseConfig
 from simulator.errors import SettingError
 from simulator.recommender.duplicates import Duplicates
+from simulator.recommender.native_tables import make_tables
 from simulator.recommender.network import Segments
 from simulator.recommender.noise import Noise, round_to_bfloat16
+from simulator.recommender.tables import Entries
 from simulator.types import Batch, Doubles, Floats
 
 
@@ -31,18 +33,20 @@ class Gradient:
     dense: Tensor
     rows: Tensor
     table: Tensor
-    due: int
+    due: int = 0
     """The step at which it is applied: its own, or later where updates are delayed."""
+
+    def kept(self) -> Gradient:
+        """One that outlives the step, whose buffers the next one uses again."""
+        return replace(self, dense=self.dense.clone(), rows=self.rows.clone(), table=self.table.clone())
 
 
 @dataclass(frozen=True)
 class MiniBatch:
     """What the models of a slab learn in one step."""
 
-    entries: Tensor
-    """[m, B, S] rows of the slab's tables joined to one."""
-    shares: Tensor | None
-    """[m, B, S] see `Pooling.weights`."""
+    where: Entries
+    """Its table rows."""
     labels: Tensor
     """[m, B]"""
     lost: NDArray[np.bool_]
@@ -62,6 +66,7 @@ class Learner:
         self.chunks = 0
         self._seconds = np.zeros(len(stack))
         self.pending: list[list[Gradient]] = [[] for _ in stack.slabs]
+        self.tables = make_tables(stack)
         self._workspace = threading.local()
         if noise.precision == "bfloat16":
             stack.dense.copy_(stack.dense.bfloat16())
@@ -107,54 +112,44 @@ class Learner:
         lost = np.stack([self.noise.lost(who, self.chunks, steps) for who in members])
         delays = self.noise.delays(members[0], self.chunks, steps)
         rounding = [self.noise.rounding(who, self.chunks) for who in members]
-        segments, first_step = self.stack.segments(slab), self.chunks * (self.chunk_events // batch)
-        ordered, labels = rows[order], labels[order]  # [m, n, S] and [m, n]: the chunk as each model sees it
-        shares, entries = self.stack.pooling.weights(ordered), self.stack.entries(slab, ordered)
+        first_step = self.chunks * (self.chunk_events // batch)
+        weights, segments = self.stack.layout.views(self.stack.dense[slab]), self.stack.segments(slab)
+        labels, (entries, shares) = labels[order], self.tables.prepare(slab, rows[order])  # [m, n], [m, n, S]
         parts = []
         for step in range(steps):
             part = slice(step * batch, (step + 1) * batch)
-            events = MiniBatch(
-                entries[:, part], None if shares is None else shares[:, part], labels[:, part], lost[:, step]
-            )
-            predicted, gradient = self._gradient(slab, segments, events)
+            where = entries[:, part], None if shares is None else shares[:, part]
+            events = MiniBatch(where, labels[:, part], lost[:, step])
+            predicted, gradient = self._gradient(slab, weights, segments, events)
             parts.append(predicted)
+            if delays[step]:
+                gradient = gradient.kept()
             gradient.due = first_step + step + int(delays[step])
             self.pending[number].append(gradient)
             for due in self._due(number, first_step + step):
                 self._apply(slab, due, rounding)
         return torch.empty(len(members), n, device=device).scatter_(1, order, torch.cat(parts, 1))
 
-    def _gradient(self, slab: slice, segments: Segments, events: MiniBatch) -> tuple[Tensor, Gradient]:
+    def _gradient(
+        self, slab: slice, weights: dict[str, Tensor], segments: Segments, events: MiniBatch
+    ) -> tuple[Tensor, Gradient]:
         """Log-odds [m, B] of a mini-batch, and the gradient of its mean log loss. No weight changes."""
-        stack = self.stack
-        weights = stack.layout.views(stack.dense[slab])
-        x = stack.pooling.forward(stack.vectors(slab, events.entries), events.shares)
-        logits, tape = stack.network.forward(x, weights, segments)
+        network, (dense, dense_parts) = self.stack.network, self._dense_gradient(slab)
+        logits, tape = network.forward(self.tables.inputs(slab, events.where), weights, segments)
         # each event weighs 1 / batch, also in a shorter mini-batch at the end, whose few events would shake the model
-        slope = (torch.sigmoid(logits) - events.labels).div_(self.model.batch)
+        slope = torch.sigmoid(logits).sub_(events.labels).div_(self.model.batch)
         if events.lost.any():
             slope[torch.from_numpy(events.lost).to(slope.device)] = 0  # a zero gradient leaves Adagrad where it is
-        dense = torch.zeros_like(stack.dense[slab])
-        back = stack.network.backward(slope, weights, tape, segments, stack.layout.views(dense))
-        per_slot = stack.pooling.backward(back, events.shares).reshape(-1, self.model.dim)
-        rows = events.entries.flatten()
-        return logits, Gradient(dense, rows, self._sum_by_row(slab, rows, per_slot), due=0)
+        back = network.backward(slope, weights, tape, segments, dense_parts)
+        return logits, Gradient(dense, *self.tables.sum_by_row(slab, events.where, back))
 
-    def _sum_by_row(self, slab: slice, rows: Tensor, grads: Tensor) -> Tensor:
-        """For each entry of rows [n], the sum of the gradients [n, D] of all entries with the same row.
-
-        A scratch table that is zero between calls saves sorting; its sums are made in a fixed order.
-        """
-        scratch: Tensor | None = getattr(self._workspace, "table", None)
-        if scratch is None:  # every slab of a stack is of one size
-            scratch = self._workspace.table = torch.zeros_like(self.stack.embedding[slab]).flatten(0, 1)
-        if rows.is_cuda:
-            scratch.index_put_((rows,), grads, accumulate=True)  # sorts: atomic adds would round at random
-        else:
-            scratch.index_add_(0, rows, grads)
-        sums = scratch.index_select(0, rows)
-        scratch.index_fill_(0, rows, 0)
-        return sums
+    def _dense_gradient(self, slab: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        """A thread's buffer [m, P] for the dense gradient, and its named parts; zero where no parameter stands."""
+        held: tuple[Tensor, dict[str, Tensor]] | None = getattr(self._workspace, "dense", None)
+        if held is None:  # every slab of a stack is of one size
+            flat = torch.zeros_like(self.stack.dense[slab])
+            held = self._workspace.dense = flat, self.stack.layout.views(flat)
+        return held
 
     def _due(self, number: int, step: int) -> Iterator[Gradient]:
         waiting = self.pending[number]
@@ -162,24 +157,15 @@ class Learner:
         yield from (gradient for gradient in waiting if gradient.due <= step)
 
     def _apply(self, slab: slice, gradient: Gradient, rounding: list[np.random.Generator]) -> None:
-        """Adagrad on the dense parameters, row-wise Adagrad on the touched rows, both in place.
-
-        A row that occurs several times is written several times with one and the same value.
-        """
-        rate, rows = self.model.learning_rate, gradient.rows
-        dense, squares = self.stack.dense[slab], self.dense_squares[slab]
-        squares.addcmul_(gradient.dense, gradient.dense)
-        dense.addcdiv_(gradient.dense, squares.sqrt(), value=-rate)
-        table, table_squares = self.stack.embedding[slab].flatten(0, 1), self.table_squares[slab].flatten()
-        seen = table_squares.index_select(0, rows).add_(gradient.table.square().mean(1))
-        table_squares.index_copy_(0, rows, seen)
-        vectors = table.index_select(0, rows).addcmul_(gradient.table, seen.rsqrt().unsqueeze(1), value=-rate)
+        """Adagrad on the dense parameters, row-wise Adagrad on the touched rows, both in place."""
+        dense, rows = self.stack.dense[slab], gradient.rows
+        self.tables.adagrad(dense, self.dense_squares[slab], gradient.dense)
+        self.tables.adagrad_rows(slab, self.table_squares[slab], rows, gradient.table)
         if self.noise.config.precision == "bfloat16":
-            vectors = round_to_bfloat16(vectors, rounding[0])
+            table = self.stack.embedding[slab].flatten(0, 1)
+            table.index_copy_(0, rows, round_to_bfloat16(table.index_select(0, rows), rounding[0]))
             for position, draws in enumerate(rounding):
                 dense[position] = round_to_bfloat16(dense[position], draws)
-        table.index_copy_(0, rows, vectors)
-        self.stack.embedding[slab, 0] = 0  # padding, also where a single-valued field has no value
 
     def state(self) -> dict[str, Tensor]:
         """Everything that learning needs to go on from here, copied to named tensors on the CPU."""

@@ -118,6 +118,16 @@ struct Layer {
     }
 };
 
+const int64_t AHEAD = 4;  // events whose rows are fetched in advance
+
+// The share that each slot of a field has in its mean vector; the field begins at slot `s` and ends before `stop`.
+float field_share(const int32_t* rows, const int32_t* field_of_slot, int64_t s, int64_t slots, int64_t* stop) {
+    int64_t used = 0, end = s;
+    for (; end < slots && field_of_slot[end] == field_of_slot[s]; ++end) used += rows[end] != 0;
+    *stop = end;
+    return used > 1 ? 1.0f / used : 1.0f;
+}
+
 }  // namespace
 
 // Calls `WORK` on the layer that `kind` and `norm` name; returns whether there is one.
@@ -151,5 +161,105 @@ int layer_backward(int kind, int norm, const float* shape, const float* product,
                    float* mean, float* scale, int64_t rows, int64_t width, float* grad, float* bias_grad,
                    float* gain_grad) {
     WITH_LAYER(backward(grad, bias_grad, gain_grad))
+}
+
+// Rows [B, S] of a table [V, D] -> inputs [B, F D]: of each field the mean vector of its slots in use (row > 0).
+void gather(const float* table, const int32_t* rows, const int32_t* field_of_slot, int64_t events, int64_t slots,
+            int64_t fields, int64_t dim, float* out) {
+    for (int64_t b = 0; b < events; ++b, rows += slots, out += fields * dim) {
+        if (b + AHEAD < events)
+            for (int64_t s = 0; s < slots; ++s) __builtin_prefetch(table + rows[AHEAD * slots + s] * dim);
+        for (int64_t s = 0, stop; s < slots; s = stop) {
+            float* sum = out + field_of_slot[s] * dim;
+            const float share = field_share(rows, field_of_slot, s, slots, &stop);
+            const float* vector = table + rows[s] * dim;
+#pragma omp simd
+            for (int64_t d = 0; d < dim; ++d) sum[d] = share * vector[d];
+            for (int64_t more = s + 1; more < stop; ++more) {
+                const float* another = table + rows[more] * dim;
+#pragma omp simd
+                for (int64_t d = 0; d < dim; ++d) sum[d] += share * another[d];
+            }
+        }
+    }
+}
+
+// The way back: gradient of the inputs [B, F D] -> `touched` [n <= B S], the rows in use in the order they first come,
+// and for each the sum of its slots' gradients [n, D]; returns n. `place` [V] is -1 everywhere before and after.
+int64_t sum_by_row(const float* grad, const int32_t* rows, const int32_t* field_of_slot, int64_t events, int64_t slots,
+                   int64_t fields, int64_t dim, int32_t* place, int64_t* touched, float* sums) {
+    int64_t count = 0;
+    for (int64_t b = 0; b < events; ++b, rows += slots, grad += fields * dim) {
+        for (int64_t s = 0, stop; s < slots; s = stop) {
+            const float* from = grad + field_of_slot[s] * dim;
+            const float share = field_share(rows, field_of_slot, s, slots, &stop);
+            for (int64_t slot = s; slot < stop; ++slot) {
+                const int32_t row = rows[slot];
+                if (row == 0) continue;  // padding learns nothing
+                float* sum = sums + place[row] * dim;
+                if (place[row] < 0) {
+                    sum = sums + count * dim;
+                    touched[count] = row;
+                    place[row] = static_cast<int32_t>(count++);
+#pragma omp simd
+                    for (int64_t d = 0; d < dim; ++d) sum[d] = share * from[d];
+                } else {
+#pragma omp simd
+                    for (int64_t d = 0; d < dim; ++d) sum[d] += share * from[d];
+                }
+            }
+        }
+    }
+    for (int64_t n = 0; n < count; ++n) place[touched[n]] = -1;
+    return count;
+}
+
+// Adagrad, in place.
+void adagrad(float* values, float* squares, const float* grad, int64_t count, float rate) {
+#pragma omp simd
+    for (int64_t n = 0; n < count; ++n) {
+        squares[n] += grad[n] * grad[n];
+        values[n] -= rate * grad[n] / std::sqrt(squares[n]);
+    }
+}
+
+// Row-wise Adagrad on rows of a table [V, D], in place: one sum of squares [V] per row; each row comes once.
+void adagrad_rows(float* table, float* squares, const int64_t* rows, const float* sums, int64_t count, int64_t dim,
+                  float rate) {
+    for (int64_t n = 0; n < count; ++n, sums += dim) {
+        float square = 0;
+#pragma omp simd reduction(+ : square)
+        for (int64_t d = 0; d < dim; ++d) square += sums[d] * sums[d];
+        const float seen = squares[rows[n]] += square / dim;
+        const float step = rate / std::sqrt(seen);
+        float* vector = table + rows[n] * dim;
+#pragma omp simd
+        for (int64_t d = 0; d < dim; ++d) vector[d] -= step * sums[d];
+    }
+}
+
+// The output unit: x [B, H] -> log-odds [B].
+void output_forward(const float* x, const float* weight, const float* bias, int64_t rows, int64_t width, float* out) {
+    for (int64_t b = 0; b < rows; ++b, x += width) {
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t h = 0; h < width; ++h) sum += x[h] * weight[h];
+        out[b] = sum + *bias;
+    }
+}
+
+// Gradient of the log-odds [B] -> those of the weight [H], of the bias [1] and of x [B, H].
+void output_backward(const float* x, const float* weight, const float* grad, int64_t rows, int64_t width,
+                     float* weight_grad, float* bias_grad, float* x_grad) {
+    *bias_grad = 0;
+    for (int64_t h = 0; h < width; ++h) weight_grad[h] = 0;
+    for (int64_t b = 0; b < rows; ++b, x += width, x_grad += width) {
+        *bias_grad += grad[b];
+#pragma omp simd
+        for (int64_t h = 0; h < width; ++h) {
+            weight_grad[h] += grad[b] * x[h];
+            x_grad[h] = grad[b] * weight[h];
+        }
+    }
 }
 }

@@ -26,7 +26,19 @@ SOURCE = Path(__file__).with_name("native.cpp")
 NORMS = {"none": 0, "weight": 0, "before": 1, "after": 2}
 """Weights of unit length are the matrix product's business."""
 POINTER, COUNT = c_void_p, c_int64
-LAYER = c_int, c_int, POINTER, POINTER, POINTER, POINTER, POINTER, POINTER, COUNT, COUNT
+LAYER = c_int, c_int, *[POINTER] * 6, COUNT, COUNT
+SLOTS = *[POINTER] * 3, *[COUNT] * 4
+SIGNATURES = {
+    "layer_forward": [*LAYER, POINTER],
+    "layer_backward": [*LAYER, *[POINTER] * 3],
+    "output_forward": [*[POINTER] * 3, COUNT, COUNT, POINTER],
+    "output_backward": [*[POINTER] * 3, COUNT, COUNT, *[POINTER] * 3],
+    "gather": [*SLOTS, POINTER],
+    "sum_by_row": [*SLOTS, *[POINTER] * 3],
+    "adagrad": [*[POINTER] * 3, COUNT, c_float],
+    "adagrad_rows": [*[POINTER] * 4, COUNT, COUNT, c_float],
+}
+"""Function of native.cpp -> types of its arguments."""
 
 log = logging.getLogger("native")
 
@@ -47,9 +59,10 @@ class Native:
 
     def __init__(self, library: CDLL, compiler: str) -> None:
         self.compiler = compiler
-        self._forward, self._backward = library.layer_forward, library.layer_backward
-        self._forward.argtypes = [*LAYER, POINTER]
-        self._backward.argtypes = [*LAYER, POINTER, POINTER, POINTER]
+        for name, takes in SIGNATURES.items():
+            getattr(library, name).argtypes = takes
+        library.sum_by_row.restype = COUNT
+        self._library = library
 
     def layer(
         self,
@@ -69,7 +82,7 @@ class Native:
         each row, for `layer_backward`; to score it is left away.
         """
         out = torch.empty_like(product) if out is None else out
-        self._forward(*_layer(formula, norm, product, bias, gain, moments), out.data_ptr())
+        self._library.layer_forward(*_layer(formula, norm, product, bias, gain, moments), out.data_ptr())
         return out
 
     def layer_backward(
@@ -85,11 +98,64 @@ class Native:
         gain_grad: Tensor | None,
     ) -> None:
         """Turn the gradient of `layer`'s output [B, H] into that of its product, in place; fill bias_grad, gain_grad."""
-        self._backward(
+        self._library.layer_backward(
             *_layer(formula, norm, product, bias, gain, moments),
             grad.data_ptr(),
             bias_grad.data_ptr(),
             _address(gain_grad),
+        )
+
+    def output(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Log-odds [B] of the last layer's outputs [B, H], by weights [H] and bias [1]."""
+        out = x.new_empty(len(x))
+        self._library.output_forward(x.data_ptr(), weight.data_ptr(), bias.data_ptr(), *x.shape, out.data_ptr())
+        return out
+
+    def output_backward(
+        self, x: Tensor, weight: Tensor, grad: Tensor, weight_grad: Tensor, bias_grad: Tensor
+    ) -> Tensor:
+        """Gradient of the log-odds [B] -> that of x [B, H]; fills those of weight [H] and bias [1]."""
+        x_grad = torch.empty_like(x)
+        self._library.output_backward(
+            x.data_ptr(), weight.data_ptr(), grad.data_ptr(), *x.shape, weight_grad.data_ptr(), bias_grad.data_ptr(),
+            x_grad.data_ptr(),
+        )  # fmt: skip
+        return x_grad
+
+    def gather(self, table: Tensor, rows: Tensor, field_of_slot: Tensor, fields: int) -> Tensor:
+        """Inputs [B, F D]: of each field the mean vector of its slots in use.
+
+        table [V, D], int32 rows [B, S] (0 is padding), int32 field_of_slot [S] in ascending order.
+        """
+        dim = table.shape[1]
+        out = table.new_empty(len(rows), fields * dim)
+        self._library.gather(
+            table.data_ptr(), rows.data_ptr(), field_of_slot.data_ptr(), *rows.shape, fields, dim, out.data_ptr()
+        )
+        return out
+
+    def sum_by_row(
+        self, grad: Tensor, rows: Tensor, field_of_slot: Tensor, place: Tensor, touched: Tensor, sums: Tensor
+    ) -> int:
+        """Of inputs' gradient [B, F D]: the n rows in use -> touched [B S] int64, their sums [B S, D]; returns n.
+
+        place [V] int32 is -1 everywhere, and is again when this is done.
+        """
+        dim = sums.shape[1]
+        count: int = self._library.sum_by_row(
+            grad.data_ptr(), rows.data_ptr(), field_of_slot.data_ptr(), *rows.shape, grad.shape[1] // dim, dim,
+            place.data_ptr(), touched.data_ptr(), sums.data_ptr(),
+        )  # fmt: skip
+        return count
+
+    def adagrad(self, values: Tensor, squares: Tensor, grad: Tensor, rate: float) -> None:
+        """Adagrad in place, all of one shape."""
+        self._library.adagrad(values.data_ptr(), squares.data_ptr(), grad.data_ptr(), values.numel(), rate)
+
+    def adagrad_rows(self, table: Tensor, squares: Tensor, rows: Tensor, sums: Tensor, rate: float) -> None:
+        """Row-wise Adagrad in place: table [V, D], squares [V], rows [n] that differ, sums [n, D]."""
+        self._library.adagrad_rows(
+            table.data_ptr(), squares.data_ptr(), rows.data_ptr(), sums.data_ptr(), *sums.shape, rate
         )
 
 

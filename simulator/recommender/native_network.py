@@ -56,9 +56,22 @@ class NativeNetwork(Network):
         )
         return back
 
+    def _output(self, x: Tensor, w: dict[str, Tensor]) -> Tensor:
+        if not _fits(x):
+            return super()._output(x, w)
+        return self.native.output(x[0], w["weight_out"], w["bias_out"])[None]
+
+    def _output_backward(self, x: Tensor, grad: Tensor, w: dict[str, Tensor], g: dict[str, Tensor]) -> Tensor:
+        if not _fits(x) or not _fits(grad):
+            return super()._output_backward(x, grad, w, g)
+        return self.native.output_backward(x[0], w["weight_out"], grad, g["weight_out"], g["bias_out"])[None]
+
+
+def _fits(x: Tensor) -> bool:
+    """Whether a tensor [m, ...] is of the kind that the kernels take."""
+    return len(x) == 1 and x.dtype == torch.float32 and x.is_contiguous()
+
 
 def _formula(x: Tensor, segments: Segments) -> Formula | None:
     """The kernels' name for the one activation of a slab [1, B, H]; None where PyTorch has to do it."""
-    if len(x) > 1 or x.dtype != torch.float32 or not x.is_contiguous():
-        return None
-    return formula_of(segments[0][0])
+    return formula_of(segments[0][0]) if _fits(x) else None

@@ -192,11 +192,7 @@ class Network:
         self, grad: Tensor, w: dict[str, Tensor], tape: Tape, segments: Segments, g: dict[str, Tensor]
     ) -> Tensor:
         """Gradient of the log-odds [m, B] -> gradient of the inputs [m, B, F D]; fills the gradients g of w."""
-        column = grad.unsqueeze(-1)
-        (x,) = tape[-1]
-        torch.bmm(x.transpose(1, 2), column, out=g["weight_out"])
-        torch.sum(grad, 1, keepdim=True, out=g["bias_out"])
-        back = torch.bmm(column, w["weight_out"].transpose(1, 2))
+        back = self._output_backward(tape[-1][0], grad, w, g)
         for n in reversed(self.layers):
             x, weight, *kept = tape[n]
             back = self._shape_backward(n, back, w, kept, segments, g)
@@ -205,6 +201,13 @@ class Network:
                 _weight_norm_backward(w[f"weight{n}"], w[f"gain{n}"], g[f"weight{n}"], g[f"gain{n}"])
             back = torch.bmm(back, weight.transpose(1, 2))
         return back
+
+    def _output_backward(self, x: Tensor, grad: Tensor, w: dict[str, Tensor], g: dict[str, Tensor]) -> Tensor:
+        """Gradient of the log-odds [m, B] -> gradient of the output unit's inputs [m, B, H]; fills those of w."""
+        column = grad.unsqueeze(-1)
+        torch.bmm(x.transpose(1, 2), column, out=g["weight_out"])
+        torch.sum(grad, 1, keepdim=True, out=g["bias_out"])
+        return torch.bmm(column, w["weight_out"].transpose(1, 2))
 
     def _shape_backward(
         self, n: int, back: Tensor, w: dict[str, Tensor], kept: list[Tensor], segments: Segments, g: dict[str, Tensor]

@@ -10,7 +10,6 @@ import pytest
 from serving.__main__ import main
 from serving.replica.main import own_address
 from serving.router.flags import RouterFlags
-from simulator.errors import SettingError
 from simulator.flags import parse_flags
 from simulator.process import run
 from simulator.store.memory import MemoryStore
@@ -89,8 +88,3 @@ def test_a_replica_announces_the_address_by_which_it_reaches_the_store() -> None
     assert own_address("unix:///run/redis.sock") == "127.0.0.1"
     with pytest.raises(OSError):
         own_address("redis://no.such.host.invalid:6379/0")
-
-
-def test_a_bad_probe_is_no_process() -> None:
-    with pytest.raises(SettingError, match="replica, router, query or health"):
-        main(["heath"])

@@ -56,7 +56,8 @@ class Orders:
             return
         key = (chunk % 2, *drawn.shape)
         if key not in self._buffers:
-            self._buffers[key] = torch.empty_like(drawn, pin_memory=True), torch.empty_like(drawn, device=self._device)
+            pinned = torch.empty(drawn.shape, dtype=drawn.dtype, pin_memory=True)
+            self._buffers[key] = pinned, torch.empty_like(pinned, device=self._device)
             self._stream.wait_stream(torch.cuda.current_stream(self._device))  # whose memory it may have been
         pinned, there = self._buffers[key]
         pinned.copy_(drawn)

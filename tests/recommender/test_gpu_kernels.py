@@ -9,19 +9,27 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from simulator.config import NoiseConfig
 from simulator.randomness import generator
 from simulator.recommender.activations import activation
 from simulator.recommender.gpu import fused
+from simulator.recommender.gpu.graphs import CudaGraphs
 from simulator.recommender.gpu.layers import FusedNetwork, StackedSmeLU, betas
 from simulator.recommender.gpu.rows import plan
+from simulator.recommender.gpu.steps import GraphedSteps
+from simulator.recommender.learner import Learner
 from simulator.recommender.network import Network, Segments
+from simulator.recommender.tables import Tables
 from tests.recommender import reference
+from tests.recommender.conftest import MIXED, MODEL, make_events, make_stack
+from tests.recommender.test_gpu_steps import teach
 from tests.recommender.test_network import assert_same, problem, run_reference
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -33,6 +41,7 @@ needs_kernels = pytest.mark.skipif(
 )
 TOLERANCE = {torch.float32: 5e-6, torch.float64: 1e-12}
 BETAS = [0.0, 0.3, 2.0]
+COMPILED_OFF = replace(MODEL, compile="off")
 TYPES = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["float32", "float64"])
 
 
@@ -224,3 +233,23 @@ def test_a_stacked_smelu_is_an_activation() -> None:
     y, saved = function.forward(x)
     close(y, smelu(x, function.beta))
     assert saved is x, "the backward pass needs x only"
+
+
+@needs_kernels
+def test_steps_by_kernels_learn_what_the_plain_learner_learns() -> None:
+    """All kernels together, on a GPU inside a CUDA graph: two chunks in each duplicate's own order, some of it lost."""
+    noise = NoiseConfig(window=2, lost=0.2)
+    plain, taught = (
+        Learner(make_stack("relu", "smelu:beta=2", model=COMPILED_OFF, noise=noise, device=device), noise, seed=7)
+        for device in ("cpu", DEVICE)
+    )
+    taught.stack.network = FusedNetwork(COMPILED_OFF)
+    capture = CudaGraphs() if HAS_GPU else lambda work: work
+    steps = GraphedSteps(Tables(taught.stack), taught.dense_squares, taught.table_squares, 2, capture)
+    for number in range(2):
+        chunk = make_events(MIXED, 2 * COMPILED_OFF.batch, start=number)
+        expected = torch.from_numpy(plain.learn(chunk))
+        torch.testing.assert_close(teach(taught, steps, chunk, number), expected, rtol=5e-5, atol=5e-5)
+    for name, before in plain.state().items():
+        if name not in ("chunks", "table_squares"):
+            torch.testing.assert_close(taught.state()[name], before, rtol=5e-5, atol=5e-5)

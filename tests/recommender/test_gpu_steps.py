@@ -16,7 +16,8 @@ from simulator.recommender.gpu.rows import plan
 from simulator.recommender.gpu.steps import GraphedSteps
 from simulator.recommender.gpu.transfer import Orders
 from simulator.recommender.learner import Learner
-from simulator.types import Schema
+from simulator.recommender.tables import Tables
+from simulator.types import Batch, Schema
 from tests.recommender.conftest import MIXED, MODEL, SINGLE, make_chunks, make_stack
 from tests.recommender.recorded import capture
 
@@ -49,19 +50,19 @@ def learners(schema: Schema, norm: str, noise: NoiseConfig) -> tuple[Learner, Le
         stack.slabs = [slice(0, len(stack))]
         found.append(Learner(stack, noise, seed=7))
     plain, taught = found
-    steps = GraphedSteps(taught.stack, taught.dense_squares, taught.table_squares, STEPS, capture)
+    steps = GraphedSteps(taught.tables, taught.dense_squares, taught.table_squares, STEPS, capture)
     return plain, taught, steps
 
 
-def teach(learner: Learner, steps: GraphedSteps, features: np.ndarray, label: np.ndarray, chunk: int) -> Tensor:
-    """One chunk of whole mini-batches, each model in its own order; log-odds in the order of the log."""
-    stack, n = learner.stack, len(label)
+def teach(learner: Learner, steps: GraphedSteps, events: Batch, chunk: int) -> Tensor:
+    """One chunk of whole mini-batches, each model in its own order; log-odds in the order of the log, on the CPU."""
+    stack, n, device = learner.stack, len(events), learner.stack.device
     members = stack.members
     order = torch.from_numpy(np.stack([learner.noise.order(who, chunk, n, stack.model.batch) for who in members]))
     lost = np.stack([learner.noise.lost(who, chunk, n // stack.model.batch) for who in members])
-    rows, labels = torch.from_numpy(features)[order], torch.from_numpy(label)[order]
-    entries, shares = stack.entries(slice(0, len(stack)), rows), stack.pooling.weights(rows)
-    logits = steps.learn(rows, entries, shares, labels, torch.from_numpy(lost))
+    rows = torch.from_numpy(events.features)[order].to(device)
+    labels = torch.from_numpy(events.label)[order].to(device)
+    logits = steps.learn(rows, Tables(stack).prepare(slice(0, len(stack)), rows), labels, lost).cpu()
     return torch.empty_like(logits).scatter_(1, order, logits)
 
 
@@ -74,7 +75,7 @@ def test_replayed_steps_learn_what_the_plain_learner_learns(schema: Schema, norm
     for number, chunk in enumerate(make_chunks(plain, 4)):
         chunk = chunk[: len(chunk) // MODEL.batch * MODEL.batch]
         expected = torch.from_numpy(plain.learn(chunk))
-        given = teach(taught, steps, chunk.features, chunk.label, number)
+        given = teach(taught, steps, chunk, number)
         torch.testing.assert_close(given, expected, rtol=TOLERANCE, atol=TOLERANCE)
     for name, expected in plain.state().items():
         found = taught.state()[name]
@@ -95,7 +96,7 @@ def test_equal_models_stay_equal_to_the_last_bit() -> None:
     _, taught, steps = learners(MIXED, "after", NoiseConfig(window=0))
     for number, chunk in enumerate(make_chunks(taught, 2)[:1]):
         chunk = chunk[: STEPS * MODEL.batch]
-        logits = teach(taught, steps, chunk.features, chunk.label, number)
+        logits = teach(taught, steps, chunk, number)
     stack: Duplicates = taught.stack
     for first in range(0, len(stack), 2):
         assert torch.equal(logits[first], logits[first + 1])

@@ -1,0 +1,176 @@
+"""`make bench-gpu`: the figures of a GPU, in the table of `make bench`; timed with CUDA events, variants in turn.
+
+    make bench-gpu ARGS="--out FILE"
+
+Without a GPU it says so in one line and ends with 2, as every command does that cannot do what it was asked for: who
+collects figures must not take silence for success.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import learning
+import machine
+import numpy as np
+import torch
+from figures import Figure, Target, ratio, single, speed
+from interleave import Passes, progress_bar
+from plain import PlainLearner, plain_copies
+from query_path.model import build
+from run import show
+from sizes import QUICK, Size
+
+from simulator.config import NoiseConfig
+from simulator.randomness import generator
+from simulator.recommender.duplicates import Duplicates, parse_arms
+from simulator.recommender.gpu import fused
+from simulator.recommender.gpu.graphs import CudaGraphs
+from simulator.recommender.gpu.scoring import GpuRanker, GpuRankers
+from simulator.recommender.learner import Learner
+
+DUPLICATES, QUERIES, CANDIDATES = 64, 32, 1_000
+ELEMENTS = 1 << 26
+"""Floats of the activation: 268 MB, far more than any cache."""
+MOVED, COPIED = 20, 8
+"""Bytes per float that SmeLU's forward and backward pass move, and that a copy does."""
+Work = Callable[[int], object]
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(prog="make bench-gpu", description="Measure speed on a GPU.")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; the figures say nothing")
+    given = parser.parse_args()
+    if given.out and (given.out.is_dir() or not given.out.absolute().parent.is_dir()):
+        parser.error(f"--out = {given.out}: give a file in a folder that exists")
+    if fused.problem():
+        print(f"device = cuda: {fused.problem()}: run it on a machine with an NVIDIA GPU", file=sys.stderr)
+        sys.exit(2)
+    size, before = QUICK if given.quick else Size(), machine.load()
+    about = machine.describe() | {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+    figures = [*measure_smelu(size), *measure_learning(size), *measure_scoring(size)]
+    load = {"start": before, "end": machine.load()}
+    show(figures, about, load, quick=given.quick)
+    if given.out:
+        entries = [figure.as_json() for figure in figures]
+        results = {"figures": entries, "machine": about, "load": load, "quick": given.quick}
+        given.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def in_turn(label: str, variants: dict[str, Work], size: Size) -> dict[str, Passes]:
+    """As `interleave`, but wall time is that between two events on the GPU's own clock."""
+    passes = {name: Passes() for name in variants}
+    with progress_bar(label, (size.warm_up + size.rounds) * len(variants)) as advance:
+        for number in range(size.warm_up + size.rounds):
+            for name, work in variants.items():
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+                cpu = time.process_time()
+                start.record()
+                work(number)
+                end.record()
+                end.synchronize()
+                if number >= size.warm_up:
+                    passes[name].cpu.append(time.process_time() - cpu)
+                    passes[name].wall.append(start.elapsed_time(end) / 1_000)
+                advance()
+    return passes
+
+
+def measure_smelu(size: Size) -> list[Figure]:
+    """SmeLU's two passes, and those of a whole layer behind its matrix product, beside a copy of the same memory."""
+    count, width = (1 << 12, 16) if size is QUICK else (ELEMENTS, 128)
+    x, grad = torch.randn(1, count, device="cuda"), torch.randn(1, count, device="cuda")
+    beta, bias, gain = torch.ones(1, device="cuda"), torch.zeros(1, width, device="cuda"), torch.ones(1, width).cuda()
+    there = torch.empty_like(x)
+    product, upstream = (tensor.view(1, -1, width) for tensor in (x, grad))
+
+    def both(number: int) -> None:
+        fused.smelu_forward(x, beta)
+        fused.smelu_backward(grad, x, beta)
+
+    def layer(number: int) -> None:
+        _, mean, scale = fused.layer_forward(product, beta, bias, gain)
+        fused.layer_backward(upstream, (product, mean, scale), beta, bias, gain)
+
+    variants: dict[str, Work] = {"copy": lambda number: there.copy_(x), "SmeLU": both, "layer": layer}
+    passes = in_turn("SmeLU", variants, size)
+    targets = {"SmeLU": Target(0.85), "layer": None}
+    found = [speed("copy", "bytes/s", passes["copy"], COPIED * count, clock="wall")]
+    for name, target in targets.items():
+        pairs = zip(passes["copy"].wall, passes[name].wall, strict=True)
+        shares = [MOVED / COPIED * copied / took for copied, took in pairs]
+        unit = "of a copy's bytes/s"
+        found.append(single(f"{name} forward + backward, {count:,} floats", unit, shares, target, "wall"))
+    return found
+
+
+def measure_learning(size: Size) -> list[Figure]:
+    """Many duplicates in one step: against plain models one after another, and against the same code one by one."""
+    size = replace(size, duplicates=2 if size is QUICK else DUPLICATES)
+    chunks = learning.make_chunks(size)
+    data = [(torch.from_numpy(c.features).cuda(), torch.from_numpy(c.label).cuda()) for c in chunks]
+    noise = NoiseConfig(window=size.window)
+    stacked = learner(size, size.duplicates, noise)
+    lone = [learner(size, 1, noise) for _ in range(size.duplicates)]
+    plain = [PlainLearner(model.cuda(), size.model) for model in plain_copies(stacked.stack)]
+    variants: dict[str, Work] = {
+        "stacked": lambda number: stacked.learn(chunks[number % len(chunks)]),
+        "one by one": lambda number: [each.learn(chunks[number % len(chunks)]) for each in lone],
+        "plain models": lambda number: [each.learn(*data[number % len(data)]) for each in plain],
+    }
+    passes = in_turn(f"{size.duplicates} duplicates", variants, size)
+    examples = size.events * size.duplicates
+    return [
+        ratio(f"{size.duplicates} plain models / stacked step", passes, "plain models", "stacked", Target(20), "wall"),
+        ratio(f"{size.duplicates} stacks of one / stacked step", passes, "one by one", "stacked", clock="wall"),
+        speed("stacked step", "model-examples/s", passes["stacked"], examples, clock="wall"),
+    ]
+
+
+def learner(size: Size, duplicates: int, noise: NoiseConfig) -> Learner:
+    """Of one SmeLU arm, on the GPU."""
+    arms = parse_arms(("smelu:beta=1",))
+    stack = Duplicates(
+        learning.schema(size), arms, size.model, noise, fleets=1, duplicates=duplicates, seed=0, device="cuda"
+    )
+    return Learner(stack, noise, seed=0)
+
+
+def measure_scoring(size: Size) -> list[Figure]:
+    """A whole call, from numbers on the host to scores on the host: replayed, and launched one kernel at a time."""
+    count = size.candidates if size is QUICK else CANDIDATES
+    made, draws = build(size.sized), generator(0, "asked")
+    users = draws.integers(0, len(made.encoder.user_rows), QUERIES)
+    items = draws.integers(0, len(made.encoder.item_rows), (QUERIES, count))
+    slots = sum(field.slots for field in made.schema.fields if field.side == "context")
+    context = np.ones((QUERIES, slots), np.int32)
+    tensors = {"embedding": made.stack.embedding[:1], "dense": made.stack.dense[:1]}
+
+    def ranker(rankers: GpuRankers) -> GpuRanker:
+        rows = made.encoder.user_rows, made.encoder.item_rows
+        return rankers(made.schema, ["smelu:beta=1"], made.stack.model, tensors, *rows)
+
+    graphed, launched = ranker(GpuRankers(graphs=CudaGraphs)), ranker(GpuRankers(graphs=lambda: lambda work: work))
+    variants: dict[str, Work] = {
+        "graph": lambda number: graphed.scores(0, users, context, items),
+        "launches": lambda number: launched.scores(0, users, context, items),
+    }
+    name = f"scoring {QUERIES} queries x {count:,} candidates"
+    passes = in_turn(name, variants, size)
+    micros = [seconds * 1e6 for seconds in passes["graph"].wall]
+    return [
+        single(name, "us", micros, Target(300, at_most=True), "wall"),
+        ratio(f"{name}, one launch after another / graph", passes, "launches", "graph", clock="wall"),
+    ]
+
+
+if __name__ == "__main__":
+    main()

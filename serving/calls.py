@@ -119,7 +119,7 @@ class _Inside:
 def _find_inside() -> _Inside | None:
     try:
         from grpc import _server
-        from grpc._cython import cygrpc
+        from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
         receive = cygrpc.ReceiveMessageOperation
         return _Inside(

@@ -1,11 +1,7 @@
 """Ranking by one thread that drains what is pending: queries that come while it computes are ranked together.
 
-There is no timer: a lone query is ranked at once. How a matrix product rounds depends on its number of rows, so what
-shares a pass with a query could swap near-equal items of its slate. Hence the padding: with at least two queries per
-pass, and candidates padded to a multiple of 32, at least 64, every score is the same to the last bit whoever shares
-the pass (held by a test).
-
-Shapes: Q queries of a pass, N candidates, P = N padded, C context slots.
+There is no timer: a lone query is ranked at once. Whoever shares its pass, its scores are the same to the last bit: the
+ranker sees to that.
 """
 
 from __future__ import annotations
@@ -31,8 +27,6 @@ ROWS_PER_PASS = 2_048
 """Query-candidate pairs scored at once: what a pass touches stays in the cache."""
 MOST_PER_DRAIN = 64
 """Queries taken from the queue at once; those behind them are not kept waiting by other arms for long."""
-ALIGNED, LEAST = 32, 64
-"""Candidates of a pass: a multiple of the first, at least the second."""
 
 
 class Call:
@@ -64,11 +58,6 @@ class Job:
     scores: Floats = field(init=False)
     """[N] once ranked."""
     refusal: Refusal | None = None
-
-    @property
-    def padded(self) -> int:
-        """Candidates with padding."""
-        return max(LEAST, -(-len(self.candidates) // ALIGNED) * ALIGNED)
 
 
 class Queue:
@@ -157,25 +146,21 @@ def finish(job: Job) -> None:
 
 
 def passes(jobs: list[Job]) -> Iterator[list[Job]]:
-    """Queries that one product can rank: of one generation and arm, with equally many candidates after padding."""
+    """Queries that are ranked together: of one generation and arm, with equally many candidates."""
     groups: dict[tuple[int, int, int], list[Job]] = {}
     for job in jobs:
-        groups.setdefault((id(job.generation), job.arm, job.padded), []).append(job)
-    for (_, _, padded), group in groups.items():
-        size = max(1, ROWS_PER_PASS // padded)
+        groups.setdefault((id(job.generation), job.arm, len(job.candidates)), []).append(job)
+    for (_, _, candidates), group in groups.items():
+        size = max(1, ROWS_PER_PASS // candidates)
         for start in range(0, len(group), size):
             yield group[start : start + size]
 
 
 def score(jobs: list[Job]) -> None:
     """Rank the queries of one pass: fill in their scores."""
-    count, padded = max(2, len(jobs)), jobs[0].padded
-    users = np.zeros(count, np.int64)
-    context = np.empty((count, len(jobs[0].context)), np.int32)
-    items = np.zeros((count, padded), np.int64)
-    for row, job in enumerate(jobs):
-        users[row], context[row], items[row, : len(job.candidates)] = job.user, job.context, job.candidates
-    context[len(jobs) :] = context[0]
+    users = np.array([job.user for job in jobs], np.int64)
+    context = np.array([job.context for job in jobs], np.int32)
+    items = np.stack([job.candidates for job in jobs])
     scores = jobs[0].generation.ranker.scores(jobs[0].arm, users, context, items)
-    for row, job in enumerate(jobs):
-        job.scores = scores[row, : len(job.candidates)]
+    for job, row in zip(jobs, scores, strict=True):
+        job.scores = row

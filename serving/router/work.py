@@ -65,12 +65,9 @@ class Waiting(Call):
 
     def __init__(self, query: bytes, deadline: float) -> None:
         """See Call."""
-        super().__init__(query, deadline, Waiting._release)
         self._done = threading.Lock()  # released when there is an outcome: half the cost of an Event
         self._done.acquire()
-
-    def _release(self) -> None:
-        self._done.release()
+        super().__init__(query, deadline, lambda call: self._done.release())
 
     def result(self) -> bytes:
         """The answer. Raises Refusal, also when the deadline passes first."""

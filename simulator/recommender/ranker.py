@@ -3,22 +3,44 @@
 The first layer's product is a sum over fields: user and context give one row per query, the item another that is the
 same for all queries of a snapshot. Scores are those of `Duplicates.logits`, but for sums in another order.
 
+A query's scores are the same to the last bit whichever queries they are computed with (held by a test), here and
+wherever else a Ranker of the same snapshot runs on the same machine: so the company of a query swaps nothing.
+
 Shapes: A arms, V table rows, D embedding length, P dense parameters, U users, I items, Q queries, N candidates,
 C context slots, H width of the first hidden layer.
 """
 
 from __future__ import annotations
 
+from typing import Protocol
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from simulator.config import ModelConfig
-from simulator.recommender.activations import activation
-from simulator.recommender.network import Layout, Network, Pooling, Segments
+from simulator.recommender.activations import Activation, activation
+from simulator.recommender.native import formula_of, load
+from simulator.recommender.native_scoring import NativeScorer, is_there
+from simulator.recommender.network import Layout, Network
+from simulator.recommender.sides import Sides, check_tensors
 from simulator.types import Floats, Ints, Rows, Schema, Side
 
 ITEMS_PER_PASS = 8_192
 """Items whose part is computed at once."""
+ALIGNED, LEAST, QUERIES = 32, 64, 2
+"""How a matrix product of PyTorch rounds depends on its number of rows. Where every query has a multiple of the first
+number of candidates, at least the second, and there are at least so many queries, no row depends on others."""
+
+
+class Scorer(Protocol):
+    """One arm's model."""
+
+    items: Tensor
+    """[I, H] what each item adds to the first layer's product."""
+
+    def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
+        """Log-odds [Q, N] of candidates [Q, N] for users [Q] in contexts [Q, C] (table rows)."""
 
 
 class Ranker:
@@ -35,53 +57,91 @@ class Ranker:
     ) -> None:
         """`specs` of the A arms; tensors `embedding` [A, V, D], `dense` [A, P]; rows of users [U, Su], items [I, Si].
 
-        Raises ValueError where a tensor has another shape than schema and model ask for.
+        Raises ValueError where a tensor has another shape than schema and model ask for, SettingError where
+        `model.compile` is `on` and there is no compiler.
         """
-        self.layout, self.network = Layout(schema, model), Network(model)
-        expected = {
-            "embedding": (len(specs), schema.rows, model.dim),
-            "dense": (len(specs), self.layout.length),
-        }
-        for name, shape in expected.items():
-            if name not in tensors or tuple(tensors[name].shape) != shape:
-                found = tuple(tensors[name].shape) if name in tensors else "missing"
-                raise ValueError(f"{name}: {found}, expected {shape}")
-        self._embedding = tensors["embedding"]
-        self._weights = [self.layout.views(tensors["dense"][arm : arm + 1]) for arm in range(len(specs))]
-        self._segments: list[Segments] = [[(activation(spec), slice(0, 1))] for spec in specs]
-        self._sides = {side: _Side(schema, model, side) for side in ("user", "item", "context")}
-        self._user_rows, self._item_rows = torch.from_numpy(user_rows).long(), torch.from_numpy(item_rows).long()
-        self._items = [self._item_part(arm) for arm in range(len(specs))]
+        check_tensors(tensors, schema, model, len(specs))
+        catalog = Catalog(schema, model, torch.from_numpy(user_rows), torch.from_numpy(item_rows))
+        dense = [Layout(schema, model).views(tensors["dense"][arm : arm + 1]) for arm in range(len(specs))]
+        with torch.inference_mode():
+            parts = [Weights(catalog, tensors["embedding"][arm], weights) for arm, weights in enumerate(dense)]
+            self._scorers = [make_scorer(part, activation(spec)) for part, spec in zip(parts, specs, strict=True)]
 
     def scores(self, arm: int, users: Ints, context: Rows, items: Ints) -> Floats:
         """Log-odds [Q, N] of candidates [Q, N] for users [Q] in contexts [Q, C] (table rows)."""
+        return self._scorers[arm].scores(users, context, items)
+
+
+class Catalog:
+    """What all arms of a generation share."""
+
+    def __init__(self, schema: Schema, model: ModelConfig, user_rows: Tensor, item_rows: Tensor) -> None:
+        self.model, self.network, self.sides = model, Network(model), Sides(schema, model)
+        self.user_rows, self.item_rows = user_rows.long(), item_rows.long()
+        fields = [field for field in schema.fields if field.side != "item"]
+        slots = torch.tensor([field.slots for field in fields], dtype=torch.int64)
+        self.field_of_slot = torch.repeat_interleave(torch.arange(len(fields)), slots)
+        """[S] of the slots of user and context."""
+        self.context_slots = sum(field.slots for field in fields if field.side == "context")
+        inputs = torch.tensor([field.side != "item" for field in schema.fields]).repeat_interleave(model.dim)
+        self.query_inputs = inputs.nonzero().squeeze(1)
+        """Inputs of the first layer that belong to user and context."""
+
+
+class Weights:
+    """One arm's."""
+
+    def __init__(self, catalog: Catalog, table: Tensor, weights: dict[str, Tensor]) -> None:
+        self.catalog, self.table, self.weights = catalog, table, weights
+        self.first = catalog.network.weight(0, weights)[0]
+        """[all fields x D, H] of the first layer."""
+        split = torch.split(catalog.item_rows, ITEMS_PER_PASS)
+        self.items = torch.cat([self.part("item", rows) for rows in split])
+        """[I, H] what each item adds to the first layer's product."""
+
+    def part(self, side: Side, rows: Tensor) -> Tensor:
+        """[n, H] what the fields of one side, with table rows [n, slots], add to the first layer's product."""
+        return self.catalog.sides.part(side, rows, self.table, self.first)
+
+
+def make_scorer(weights: Weights, function: Activation) -> Scorer:
+    """Compiled where `model.compile` and the machine allow it: the same for all duplicates of an arm."""
+    catalog, w = weights.catalog, weights.weights
+    formula = formula_of(function) if load(catalog.model.compile) and is_there() else None
+    if formula is None:
+        return PlainScorer(weights, function)
+    norm, network = catalog.model.norm, catalog.network
+    gains = [w[f"gain{n}"][0] if norm in ("before", "after") else None for n in network.layers]
+    layers = [(network.weight(n, w)[0], w[f"bias{n}"][0], gains[n]) for n in network.layers]
+    query = weights.table, catalog.user_rows, catalog.field_of_slot, weights.first[catalog.query_inputs]
+    output = w["weight_out"][0], w["bias_out"][0]
+    return NativeScorer(formula, norm, layers, output, weights.items, query, catalog.context_slots)
+
+
+class PlainScorer:
+    """PyTorch alone."""
+
+    def __init__(self, weights: Weights, function: Activation) -> None:
+        self._weights, self._segments, self.items = weights, [(function, slice(0, 1))], weights.items
+
+    def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
+        """See Scorer."""
+        weights, network = self._weights, self._weights.catalog.network
+        users, context, candidates = _padded(users, context, items)
         with torch.inference_mode():
-            query = self._part(arm, "user", self._user_rows[torch.from_numpy(users)])
-            query = query + self._part(arm, "context", torch.from_numpy(context).long())
-            product = self._items[arm][torch.from_numpy(items)] + query.unsqueeze(1)  # [Q, N, H]
-            logits = self.network.forward_from(product.flatten(0, 1)[None], self._weights[arm], self._segments[arm])
-            scores: Floats = logits.view(items.shape).numpy()
+            query = weights.part("user", weights.catalog.user_rows[torch.from_numpy(users)])
+            query = query + weights.part("context", torch.from_numpy(context).long())
+            product = weights.items.index_select(0, torch.from_numpy(candidates).flatten()).view(*candidates.shape, -1)
+            product.add_(query.unsqueeze(1))  # [Q, N, H]
+            logits = network.forward_from(product.flatten(0, 1)[None], weights.weights, self._segments)
+            scores: Floats = logits.view(candidates.shape)[: items.shape[0], : items.shape[1]].numpy()
             return scores
 
-    def _item_part(self, arm: int) -> Tensor:
-        """[I, H] what each item adds to the first layer's product."""
-        with torch.inference_mode():
-            return torch.cat([self._part(arm, "item", rows) for rows in torch.split(self._item_rows, ITEMS_PER_PASS)])
 
-    def _part(self, arm: int, side: Side, rows: Tensor) -> Tensor:
-        """[n, H] what the fields of one side, with table rows [n, slots], add to the first layer's product."""
-        which = self._sides[side]
-        weight = self.network.weight(0, self._weights[arm])[0, which.inputs]
-        table = self._embedding[arm]
-        vectors = table.index_select(0, rows.flatten()).view(1, *rows.shape, table.shape[1])
-        return which.pooling.forward(vectors, which.pooling.weights(rows[None]))[0] @ weight
-
-
-class _Side:
-    """Where the fields of the user, the item or the context stand in the first layer."""
-
-    def __init__(self, schema: Schema, model: ModelConfig, side: Side) -> None:
-        positions = [number for number, field in enumerate(schema.fields) if field.side == side]
-        start = positions[0] if positions else 0
-        self.inputs = slice(start * model.dim, (start + len(positions)) * model.dim)
-        self.pooling = Pooling(Schema(tuple(field for field in schema.fields if field.side == side)), model.dim)
+def _padded(users: Ints, context: Rows, items: Ints) -> tuple[Ints, Rows, Ints]:
+    """The same queries with more candidates, and perhaps one query more, that nobody asked for."""
+    queries, candidates = items.shape
+    padded = max(LEAST, -(-candidates // ALIGNED) * ALIGNED)
+    more = max(0, QUERIES - queries)
+    users, context = (np.concatenate([each, np.repeat(each[:1], more, 0)]) for each in (users, context))
+    return users, context, np.pad(items, ((0, more), (0, padded - candidates)))

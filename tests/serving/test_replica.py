@@ -72,7 +72,7 @@ def test_equal_scores_are_ordered_by_item(own: Asking) -> None:
     current = own.replica.shelf.current
     assert current is not None
     with torch.inference_mode():
-        for part in current.ranker._items:
+        for part in (scorer.items for scorer in current.ranker._scorers):
             part[:60] = part[0].clone()
     response = own.ask(RecommendRequest(user=1, arm="relu", candidates=[9, 50, 0, 33, 8]))
     assert [place.item for place in response.slate] == [0, 8, 9, 33, 50]

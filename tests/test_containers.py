@@ -168,6 +168,16 @@ def test_trainer_and_load_live_in_the_same_world() -> None:
     assert read_settings(told("load")).world_config() == config.world
 
 
+def test_the_profile_gpu_gives_the_trainer_alone_a_device() -> None:
+    on_gpu = [name for name, service in services().items() if "resources" in service.get("deploy", {})]
+    assert on_gpu == ["trainer-gpu"]
+    service = services()["trainer-gpu"]
+    assert service["networks"]["default"]["aliases"] == ["trainer"]  # under which Prometheus looks for it
+    *python, flag, device = service["entrypoint"]
+    assert (python, flag, device) == (["python", "-m", "trainer"], "--device", "cuda")
+    assert shlex.split(service["command"]) == shlex.split(services()["trainer"]["command"])
+
+
 @pytest.mark.parametrize("log", ["", "clicks.toml"])
 def test_a_log_of_the_host_takes_the_place_of_the_synthetic_world(log: str) -> None:
     settings = {"FLICKER_DATA": "/home/me/logs", "FLICKER_LOG": log}

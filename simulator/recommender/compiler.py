@@ -83,7 +83,8 @@ def _cache() -> Path | None:
 def _digest(source: Path, command: list[str]) -> str:
     """Of all that decides what the compiler makes."""
     program = os.stat(command[0])
-    parts = [source.read_text(), *command, str(program.st_size), str(program.st_mtime_ns), processor()]
+    code = [each.read_text() for each in sorted(source.parent.glob("*.?pp"))]  # one may include another
+    parts = [source.name, *code, *command, str(program.st_size), str(program.st_mtime_ns), processor()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
 

@@ -16,8 +16,8 @@ from simulator.config import ModelConfig, NoiseConfig
 from simulator.errors import SettingError
 from simulator.randomness import generator
 from simulator.recommender.activations import Activation, activation
-from simulator.recommender.native_network import make_network
-from simulator.recommender.network import Layout, Pooling, Segments
+from simulator.recommender.native_learning import Weights, native_models
+from simulator.recommender.network import Layout, Network, Pooling, Segments
 from simulator.types import Schema
 
 EMBEDDING_SPREAD = 0.05
@@ -88,7 +88,7 @@ class Duplicates:
         self.members = [
             Member(a, f, r, arm.copy) for a, arm in enumerate(arms) for f in range(fleets) for r in range(duplicates)
         ]
-        self.layout, self.network = Layout(schema, model), make_network(model, device)
+        self.layout, self.network = Layout(schema, model), Network(model)
         self.pooling = Pooling(schema, model.dim)
         self.embedding = torch.empty(len(self.members), schema.rows, model.dim)
         self.dense = torch.empty(len(self.members), self.layout.length)
@@ -109,6 +109,10 @@ class Duplicates:
         size = 1 if on_cpu or noise.delay else len(self)
         self.slabs = [slice(start, start + size) for start in range(0, len(self), size)]
         """Runs of models that are computed together."""
+        self.native = (
+            native_models(schema, model, noise, self.layout, [arm.activation for arm in arms]) if on_cpu else None
+        )
+        """Compiled models of the arms; None where PyTorch computes."""
         workers = (threads or torch.get_num_threads()) if on_cpu else 1
         self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
 
@@ -135,6 +139,10 @@ class Duplicates:
                 runs.append((function, slice(position, position + 1)))
         return runs
 
+    def weights(self, model: int) -> Weights:
+        """One model's, in place."""
+        return Weights(self.dense[model], self.embedding[model])
+
     def entries(self, slab: slice, rows: Tensor) -> Tensor:
         """Rows [m, B, S] of each model's own table (or [1, B, S], the same for all) as rows of all tables in a row."""
         models = torch.arange(slab.stop - slab.start, device=self.device)
@@ -146,5 +154,9 @@ class Duplicates:
 
     def logits(self, slab: slice, rows: Tensor) -> Tensor:
         """Log-odds [m, B] of events with table rows [1, B, S], without learning."""
+        if self.native:
+            native = self.native[self.members[slab.start].arm]
+            logits: Tensor = native.score(self.weights(slab.start), rows[0]).unsqueeze(0)
+            return logits
         x = self.pooling.forward(self.vectors(slab, self.entries(slab, rows)), self.pooling.weights(rows))
         return self.network.forward(x, self.layout.views(self.dense[slab]), self.segments(slab))[0]

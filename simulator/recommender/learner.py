@@ -19,10 +19,10 @@ from torch import Tensor
 from simulator.config import NoiseConfig
 from simulator.errors import SettingError
 from simulator.recommender.duplicates import Duplicates
-from simulator.recommender.native_tables import make_tables
+from simulator.recommender.native_learning import NativeModel, Weights
 from simulator.recommender.network import Segments
 from simulator.recommender.noise import Noise, round_to_bfloat16
-from simulator.recommender.tables import Entries
+from simulator.recommender.tables import Entries, Tables
 from simulator.types import Batch, Doubles, Floats
 
 
@@ -66,7 +66,7 @@ class Learner:
         self.chunks = 0
         self._seconds = np.zeros(len(stack))
         self.pending: list[list[Gradient]] = [[] for _ in stack.slabs]
-        self.tables = make_tables(stack)
+        self.tables = Tables(stack)
         self._workspace = threading.local()
         if noise.precision == "bfloat16":
             stack.dense.copy_(stack.dense.bfloat16())
@@ -100,9 +100,20 @@ class Learner:
     def _timed(self, number: int, rows: Tensor, labels: Tensor) -> Tensor:
         clock = time.thread_time if rows.device.type == "cpu" else time.perf_counter
         start, slab = clock(), self.stack.slabs[number]
-        logits = self._learn_slab(number, rows, labels).cpu()
+        native = self.stack.native[self.stack.members[slab.start].arm] if self.stack.native else None
+        logits = self._learn_native(native, number, rows, labels) if native else self._learn_slab(number, rows, labels)
+        logits = logits.cpu()
         self._seconds[slab] += (clock() - start) / len(logits)
         return logits
+
+    def _learn_native(self, native: NativeModel, number: int, rows: Tensor, labels: Tensor) -> Tensor:
+        """Log-odds [1, n] of a chunk, by one compiled call; its events and noise are those of `_learn_slab`."""
+        (who,), batch, n = self.stack.members[self.stack.slabs[number]], self.model.batch, len(labels)
+        order = torch.from_numpy(self.noise.order(who, self.chunks, n, batch))
+        lost = torch.from_numpy(self.noise.lost(who, self.chunks, -(-n // batch)))
+        squares = Weights(self.dense_squares[number], self.table_squares[number])
+        logits = native.learn(self.stack.weights(number), squares, rows[order], labels[order], lost)
+        return torch.empty(1, n).scatter_(1, order[None], logits[None])
 
     def _learn_slab(self, number: int, rows: Tensor, labels: Tensor) -> Tensor:
         slab, batch, n = self.stack.slabs[number], self.model.batch, len(labels)

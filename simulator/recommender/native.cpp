@@ -5,45 +5,11 @@
 //
 // Shapes: B events, H width of a layer, S slots, F fields, D embedding length; all arrays are contiguous float32.
 
-#include <cmath>
-#include <cstdint>
+#include "activations.hpp"
 
 namespace {
 
-struct Linear {
-    explicit Linear(const float*) {}
-    float value(float x) const { return x; }
-    float slope(float) const { return 1; }
-};
-
-struct Relu {
-    explicit Relu(const float*) {}
-    float value(float x) const { return 0 > x ? 0 : x; }
-    float slope(float x) const { return x <= 0 ? 0.0f : 1.0f; }
-};
-
-// SmeLU: gradient 0 left of -alpha, 1 at `length` right of it, a straight ramp between; as in activations.py.
-struct Smelu {
-    float alpha, length, steepness;
-    explicit Smelu(const float* p) : alpha(p[0]), length(p[1]), steepness(p[2]) {}
-    float ramp(float shifted) const {
-        const float above = 0 > shifted ? 0 : shifted;
-        return length < above ? length : above;
-    }
-    float value(float x) const {
-        const float shifted = x + alpha, c = ramp(shifted);
-        return steepness * c * (shifted - 0.5f * c);
-    }
-    float slope(float x) const { return steepness * ramp(x + alpha); }
-};
-
-struct GSmelu {
-    Smelu smelu;
-    float gminus, t;
-    explicit GSmelu(const float* p) : smelu(p), gminus(p[3]), t(p[4]) {}
-    float value(float x) const { return smelu.value(x) + (gminus * (x + smelu.alpha) + t); }
-    float slope(float x) const { return smelu.slope(x) + gminus; }
-};
+using namespace flicker;
 
 enum Norm { NONE, BEFORE, AFTER };
 const float EPSILON = 1e-5f;  // added to the variance, as in network.py
@@ -148,6 +114,9 @@ float field_share(const int32_t* rows, const int32_t* field_of_slot, int64_t s, 
     if (kind == 1) WITH_ACTIVATION(Relu, WORK)        \
     if (kind == 2) WITH_ACTIVATION(Smelu, WORK)       \
     if (kind == 3) WITH_ACTIVATION(GSmelu, WORK)      \
+    if (kind == 4) WITH_ACTIVATION(Gelu, WORK)        \
+    if (kind == 5) WITH_ACTIVATION(Swish, WORK)       \
+    if (kind == 6) WITH_ACTIVATION(Softplus, WORK)    \
     return 0;
 
 extern "C" {
@@ -190,6 +159,8 @@ int64_t sum_by_row(const float* grad, const int32_t* rows, const int32_t* field_
                    int64_t fields, int64_t dim, int32_t* place, int64_t* touched, float* sums) {
     int64_t count = 0;
     for (int64_t b = 0; b < events; ++b, rows += slots, grad += fields * dim) {
+        if (b + AHEAD < events)
+            for (int64_t s = 0; s < slots; ++s) __builtin_prefetch(place + rows[AHEAD * slots + s]);
         for (int64_t s = 0, stop; s < slots; s = stop) {
             const float* from = grad + field_of_slot[s] * dim;
             const float share = field_share(rows, field_of_slot, s, slots, &stop);
@@ -227,6 +198,10 @@ void adagrad(float* values, float* squares, const float* grad, int64_t count, fl
 void adagrad_rows(float* table, float* squares, const int64_t* rows, const float* sums, int64_t count, int64_t dim,
                   float rate) {
     for (int64_t n = 0; n < count; ++n, sums += dim) {
+        if (n + 8 * AHEAD < count) {
+            __builtin_prefetch(table + rows[n + 8 * AHEAD] * dim, 1);
+            __builtin_prefetch(squares + rows[n + 8 * AHEAD], 1);
+        }
         float square = 0;
 #pragma omp simd reduction(+ : square)
         for (int64_t d = 0; d < dim; ++d) square += sums[d] * sums[d];

@@ -10,19 +10,11 @@ import pytest
 import torch
 
 from simulator.recommender.duplicates import Duplicates
-from simulator.recommender.gpu import scoring as gpu_scoring
 from simulator.recommender.gpu.graphs import Work
 from simulator.recommender.gpu.scoring import GpuRanker, GpuRankers, pass_shape
-from simulator.recommender.network import Network
 from simulator.recommender.ranking import score_queries
 from tests.recommender.recorded import capture
 from tests.recommender.test_ranker import QUERIES, SPECS, WORLD, scores, trained
-
-
-@pytest.fixture(autouse=True)
-def pytorch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU's compiled kernels are no operations of PyTorch: they would not be recorded."""
-    monkeypatch.setattr(gpu_scoring, "make_network", lambda model, device: Network(model))
 
 
 class Rankers(GpuRankers):

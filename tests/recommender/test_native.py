@@ -11,14 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from simulator.config import ModelConfig
 from simulator.randomness import generator
 from simulator.recommender.activations import activation
 from simulator.recommender.native import Native, formula_of, load
-from simulator.recommender.native_network import NativeNetwork, make_network
-from simulator.recommender.network import EPSILON, Layout
+from simulator.recommender.network import EPSILON
 from tests.recommender import reference
-from tests.recommender.conftest import MIXED
 
 NATIVE = load("auto")
 if NATIVE is None:
@@ -49,8 +46,8 @@ def layer(spec: str, norm: str, product: Tensor, bias: Tensor, gain: Tensor) -> 
     return y if norm == "none" else functional.layer_norm(y, width, gain, None, EPSILON)
 
 
-def test_piecewise_activations_have_kernels() -> None:
-    assert {spec.partition(":")[0] for spec in SPECS} >= {"linear", "relu", "smelu", "gsmelu"}
+def test_every_activation_has_a_kernel() -> None:
+    assert SPECS == list(reference.FORMULAS)
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -87,19 +84,16 @@ def test_scoring_in_place_gives_the_same(spec: str, norm: str) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("spec", SPECS)
-def test_what_is_not_a_number_goes_through_as_in_pytorch(spec: str, norm: str, bad: float) -> None:
-    config = ModelConfig(hidden=(20,), norm=norm)  # type: ignore[arg-type]
-    layout = Layout(MIXED, config)
-    flat, x = numbers("flat", 1, layout.length), numbers("inputs", 1, 4, len(MIXED.fields) * config.dim)
-    w, segments = layout.views(flat), [(activation(spec), slice(0, 1))]
-    x[0, 1, 5] = bad
-    found = []
-    for network in (make_network(config), make_network(ModelConfig(hidden=(20,), norm=norm, compile="off"))):  # type: ignore[arg-type]
-        logits, tape = network.forward(x.clone(), w, segments)
-        gradient = torch.zeros_like(flat)
-        back = network.backward(torch.ones(1, 4), w, tape, segments, layout.views(gradient))
-        found.append([torch.isnan(result) for result in (logits, back)])
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))
-    assert isinstance(make_network(config), NativeNetwork)
+def test_what_is_not_a_number_goes_through_as_in_pytorch(spec: str, bad: float) -> None:
+    if (spec, bad) == ("gelu", math.inf):
+        pytest.skip("PyTorch's own scalar and vector kernels disagree")
+    function = activation(spec)
+    formula, product, nothing = formula_of(function), torch.full((1, 17), bad), torch.zeros(17)
+    assert formula
+    y, saved = function.forward(product)
+    slope = function.backward(saved, torch.ones(1, 17))
+    grad = torch.ones(1, 17)
+    kernels().layer_backward(formula, "none", product, nothing, None, None, grad, nothing.clone(), None)
+    torch.testing.assert_close(kernels().layer(formula, "none", product, nothing, None), y, equal_nan=True)
+    torch.testing.assert_close(grad, slope, equal_nan=True)

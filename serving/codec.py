@@ -5,6 +5,7 @@ Shapes: U users, I items, N candidates, K slate length, C context slots.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ DEFAULT_K, MOST_ITEMS = 10, 1_000
 """Length of a slate: unless said, and at most."""
 MOST_CANDIDATES = 10_000
 """Items that one query may bring to be ranked."""
+NO_ITEMS: Ints = np.empty(0, np.int64)
 SHOWN = 80
 """Characters of a text from outside that an error repeats."""
 
@@ -65,17 +67,7 @@ class Ranges:
 
     def context_rows(self, values: Sequence[int]) -> tuple[int, ...]:
         """Table rows [C] of a context: one value per field, or none at all. Raises Refusal."""
-        if not values:
-            values = [0] * len(self.context)
-        if len(values) != len(self.context):
-            names = ", ".join(name for name, *_ in self.context)
-            raise bad("context", f"{len(values)} values", f"{len(self.context)} ({names}), or none")
-        rows: list[int] = []
-        for value, (name, vocabulary, first, slots) in zip(values, self.context, strict=True):
-            if value >= vocabulary:
-                raise bad("context", value, f"0 to {vocabulary - 1} for {name}")
-            rows += [first + value, *[0] * (slots - 1)]  # 0 is padding
-        return tuple(rows)
+        return _context_rows(self.context, tuple(values))
 
     def arm(self, label: str) -> int:
         """Place of an arm. Raises Refusal."""
@@ -85,6 +77,8 @@ class Ranges:
 
     def candidates(self, items: Sequence[int]) -> Ints:
         """[N] distinct item numbers, as they were given. Raises Refusal."""
+        if not items:
+            return NO_ITEMS
         if len(items) > MOST_CANDIDATES:
             raise bad("candidates", f"{len(items)} items", f"at most {MOST_CANDIDATES:,}")
         found: Ints = np.array(items, np.int64)
@@ -94,6 +88,22 @@ class Ranges:
             distinct, counts = np.unique(found, return_counts=True)
             raise bad("candidates", int(distinct[counts.argmax()]), "distinct items; this one is there twice")
         return found
+
+
+@functools.lru_cache(4_096)  # situations recur
+def _context_rows(fields: tuple[tuple[str, int, int, int], ...], values: tuple[int, ...]) -> tuple[int, ...]:
+    """See Ranges.context_rows; `fields` as in Ranges.context."""
+    if not values:
+        values = (0,) * len(fields)
+    if len(values) != len(fields):
+        names = ", ".join(name for name, *_ in fields)
+        raise bad("context", f"{len(values)} values", f"{len(fields)} ({names}), or none")
+    rows: list[int] = []
+    for value, (name, vocabulary, first, slots) in zip(values, fields, strict=True):
+        if value >= vocabulary:
+            raise bad("context", value, f"0 to {vocabulary - 1} for {name}")
+        rows += [first + value, *[0] * (slots - 1)]  # 0 is padding
+    return tuple(rows)
 
 
 def schema_of(about: Mapping[str, Any]) -> Schema:
@@ -123,12 +133,61 @@ def answered_by(replica: str, arm: str, duplicate: int, generation: int) -> byte
 
 
 def answer(query_id: int, slate: Slate, who: bytes, scored: tuple[Ints, Floats] | None = None) -> bytes:
-    """The bytes of an answer; `scored` holds all candidates [N] with their scores [N]. Messages in a row are one."""
-    pairs = zip(slate.items.tolist(), slate.scores.tolist(), strict=True)
-    response = RecommendResponse(query_id=query_id, slate=[Item(item=item, score=score) for item, score in pairs])
-    if scored is not None:
-        response.scored.CopyFrom(ScoredCandidates(items=scored[0].tolist(), scores=scored[1].tolist()))
-    return response.SerializeToString() + who
+    """The bytes of an answer; `scored` holds all candidates [N] with their scores [N].
+
+    Messages in a row are one: so `who` is made once for all answers of a model, and what is known of an item once for
+    all slates. Written by hand where protobuf's objects would cost more than the ranking of some candidates.
+    """
+    scores = _raw(slate.scores)
+    places = [_place(item) + scores[4 * n : 4 * n + 4] for n, item in enumerate(slate.items.tolist())]
+    head = RecommendResponse(query_id=query_id).SerializeToString()
+    if scored is None:
+        return b"".join([head, *places, who])
+    items, values = _packed(scored[0].tobytes()), _raw(scored[1])
+    inside = b"".join([items, b"\x12", _varint(len(values)), values])  # ScoredCandidates.scores
+    return b"".join([head, *places, b"\x22", _varint(len(inside)), inside, who])  # RecommendResponse.scored
+
+
+def without_scores(raw: bytes) -> bytes:
+    """An answer's bytes without the scores of all candidates."""
+    response = RecommendResponse.FromString(raw)
+    response.ClearField("scored")
+    return response.SerializeToString()
+
+
+@functools.lru_cache(1 << 16)
+def _place(item: int) -> bytes:
+    """The bytes of a place of the slate, up to the four of its score."""
+    inside = Item(item=item).SerializeToString() + b"\x15"  # Item.score
+    return b"\x12" + _varint(len(inside) + 4) + inside  # RecommendResponse.slate
+
+
+@functools.lru_cache(256)  # the candidates of a segment recur
+def _packed(items: bytes) -> bytes:
+    """ScoredCandidates of these items, 8 bytes each, without scores."""
+    return ScoredCandidates(items=np.frombuffer(items, np.int64).tolist()).SerializeToString()
+
+
+@functools.lru_cache(256)
+def _unpacked(raw: bytes) -> Ints:
+    """The items [N] of ScoredCandidates without scores; not to be written to."""
+    found = np.array(ScoredCandidates.FromString(raw).items, np.int64)
+    found.flags.writeable = False
+    return found
+
+
+def _raw(scores: Floats) -> bytes:
+    """As they stand on the wire."""
+    return scores.astype("<f4", copy=False).tobytes()
+
+
+def _varint(number: int) -> bytes:
+    """A length, seven bits a byte."""
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*found, number])
 
 
 def slate_of(response: RecommendResponse) -> Slate:
@@ -138,5 +197,12 @@ def slate_of(response: RecommendResponse) -> Slate:
 
 
 def scored_of(response: RecommendResponse) -> tuple[Ints, Floats]:
-    """All candidates [N] of an answer with their scores [N]; none where the query did not ask for them."""
-    return np.array(response.scored.items, np.int64), np.array(response.scored.scores, np.float32)
+    """All candidates [N] of an answer with their scores [N]; none where the query did not ask for them.
+
+    Answers with the same candidates share the array of items. Neither array is to be written to.
+    """
+    raw, floats = response.scored.SerializeToString(), 4 * len(response.scored.scores)
+    if not floats:
+        return NO_ITEMS, np.empty(0, np.float32)
+    scores = np.frombuffer(raw, "<f4", offset=len(raw) - floats)  # the last field, packed
+    return _unpacked(raw[: len(raw) - floats - len(_varint(floats)) - 1]), scores

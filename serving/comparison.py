@@ -1,10 +1,11 @@
 """How much two answers to one query differ, as counts that add up: over queries, over windows, live and offline alike.
 
-Shapes: N candidates, K slate length.
+Shapes: Q queries, N candidates, K slate length.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
 import numpy as np
@@ -77,35 +78,61 @@ MEASURES = {
 
 
 def compare(first: Answer, second: Answer) -> Difference:
-    """The difference of two answers to one query, each with at least one item.
+    """The difference of two answers to one query; see `compare_all`."""
+    return compare_all([(first, second)])[0]
 
-    Slates of two lengths are compared as far as the shorter one reaches. Pairs and prediction differences are taken
-    over the candidates that both scored: all of them within one generation.
+
+def compare_all(pairs: Sequence[tuple[Answer, Answer]]) -> list[Difference]:
+    """The differences of pairs of answers to one query each; every answer has at least one item.
+
+    Slates of two lengths are compared as far as the shorter one reaches. Click probabilities and pairs of candidates
+    are compared over the candidates that both scored: all of them within one generation. Pairs of answers of one shape
+    are compared together: what a call of NumPy costs is then shared.
     """
-    k = min(len(first.slate), len(second.slate))
-    slates = first.slate[:k], second.slate[:k]
-    slots = _count(swaps.slot_swaps(*slates), k)
-    _, one, two = np.intersect1d(first.items, second.items, assume_unique=True, return_indices=True)
-    shared, scores = first.items[one], np.stack([first.scores[one], second.scores[two]])
-    pairs, n = len(shared) * (len(shared) - 1) // 2, len(shared)
-    places = swaps.positions(order(scores, shared)) if pairs else None
+    shared = [_shared(first, second) for first, second in pairs]
+    groups: dict[tuple[int, int], list[int]] = {}
+    for number, ((first, second), (items, _)) in enumerate(zip(pairs, shared, strict=True)):
+        groups.setdefault((min(len(first.slate), len(second.slate)), len(items)), []).append(number)
+    found: dict[int, Difference] = {}
+    for (k, _), group in groups.items():
+        slates = np.stack([[answer.slate[:k] for answer in pairs[number]] for number in group], 1)  # [2, Q, K]
+        items, scores = np.stack([shared[n][0] for n in group]), np.stack([shared[n][1] for n in group], 1)
+        found |= zip(group, _differences(slates, items, scores), strict=True)
+    return [found[number] for number in range(len(pairs))]
+
+
+def _shared(first: Answer, second: Answer) -> tuple[Ints, Floats]:
+    """The candidates [N] that both scored, with both models' scores [2, N]."""
+    if first.items is second.items or np.array_equal(first.items, second.items):
+        return first.items, np.stack([first.scores, second.scores])
+    items, one, two = np.intersect1d(first.items, second.items, assume_unique=True, return_indices=True)
+    return items, np.stack([first.scores[one], second.scores[two]])
+
+
+def _differences(slates: Ints, items: Ints, scores: Floats) -> list[Difference]:
+    """Of Q pairs of answers: slates [2, Q, K], candidates [Q, N] and scores [2, Q, N]."""
+    k, (queries, n) = slates.shape[2], items.shape
+    pairs, none = n * (n - 1) // 2, np.zeros(queries)
+    slots, missing = swaps.slot_swaps(*slates) * k, swaps.set_swaps(*slates) * k
+    places = swaps.positions(order(scores, items)) if pairs else None
+    swapped = none if places is None else swaps.pair_swaps(places[0], places[1]) * pairs
     split = differences.split_pd(scores[0], scores[1]) if n else None
-    return Difference(
-        comparisons=1,
-        swapped_slates=float(slots > 0),
-        swapped_first=float(swaps.top1_swaps(*slates)),
-        slots=k,
-        swapped_slots=slots,
-        missing_items=_count(swaps.set_swaps(*slates), k),
-        rbo=float(swaps.rbo_distance(*slates)),
-        pairs=pairs,
-        swapped_pairs=_count(swaps.pair_swaps(places[0], places[1]), pairs) if places is not None else 0,
-        candidates=n,
-        prediction_difference=float(split.total.sum()) if split else 0,
-        prediction_difference_ranking=float(split.ranking.sum()) if split else 0,
-    )
-
-
-def _count(share: Doubles, of: int) -> int:
-    """A share of a known number, as the whole number that it came from."""
-    return round(float(share) * of)
+    total, ranking = (split.total.sum(-1), split.ranking.sum(-1)) if split else (none, none)
+    columns = swaps.top1_swaps(*slates), slots, missing, swaps.rbo_distance(*slates), swapped, total, ranking
+    return [
+        Difference(
+            comparisons=1,
+            swapped_slates=float(row[1] > 0),
+            swapped_first=row[0],
+            slots=k,
+            swapped_slots=round(row[1]),  # shares of known numbers are whole again
+            missing_items=round(row[2]),
+            rbo=row[3],
+            pairs=pairs,
+            swapped_pairs=round(row[4]),
+            candidates=n,
+            prediction_difference=row[5],
+            prediction_difference_ranking=row[6],
+        )
+        for row in np.stack(columns, 1).tolist()
+    ]

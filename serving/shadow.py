@@ -5,8 +5,10 @@ For a query that replica 1 answered at generation g:
     cause duplicate   replica 1 and another duplicate's replica, both pinned to one generation that both hold (g)
     cause refresh     replica 1 pinned to g - 1 and to g
 
-Both sides are asked anew, with the scores of all candidates: the user's answer stays as small as it was, and its query
-never waits. What cannot be compared (a replica went, a generation is gone) is counted and left out.
+A sampled query is asked with the scores of all candidates, which are taken out again before the user gets the answer:
+so replica 1 at g need not be asked again, and ranks a sampled query once more instead of twice. The other sides are
+asked afterwards, and the user's query waits for none of them. What cannot be compared (a replica went, a generation is
+gone) is counted and left out.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from grpc import StatusCode
 
 from protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from serving.codec import Refusal
-from serving.comparison import Answer, Difference, compare
+from serving.comparison import Answer, Difference, compare_all
 from serving.router.hashing import RANGE, stable_hash
 from serving.router.pool import Pool
 from serving.router.replica import Replica
@@ -51,8 +53,11 @@ class Shadow(Protocol):
     def close(self) -> None:
         """End."""
 
-    def offer(self, query_id: int, query: bytes, answer: bytes) -> None:
-        """Never waits, never fails."""
+    def samples(self, query_id: int) -> bool:
+        """Whether this query is to be compared: then it is asked with all scores."""
+
+    def offer(self, query: bytes, answer: bytes) -> None:
+        """A query that `samples` chose, and its answer with all scores. Never waits, never fails."""
 
 
 class NoShadow:
@@ -64,7 +69,11 @@ class NoShadow:
     def close(self) -> None:
         """See Shadow."""
 
-    def offer(self, query_id: int, query: bytes, answer: bytes) -> None:
+    def samples(self, query_id: int) -> bool:
+        """See Shadow."""
+        return False
+
+    def offer(self, query: bytes, answer: bytes) -> None:
         """See Shadow."""
 
 
@@ -84,14 +93,35 @@ class Recorder(Protocol):
         """A sampled query for which there was no room."""
 
 
+class Side(Protocol):
+    """One model's answer to a sampled query, perhaps still to come."""
+
+    def result(self) -> bytes:
+        """With all scores. Raises Refusal."""
+
+    def __hash__(self) -> int:
+        """Two comparisons may share a side."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The user's own answer."""
+
+    answer: bytes
+
+    def result(self) -> bytes:
+        """See Side."""
+        return self.answer
+
+
 @dataclass(frozen=True)
 class Pair:
     """One query asked of two models; the answers are to come."""
 
     cause: str
     query: RecommendRequest
-    first: Waiting
-    second: Waiting
+    first: Side
+    second: Side
 
 
 class Comparing:
@@ -101,7 +131,7 @@ class Comparing:
         """`share` of the queries, 0 to 1, sampled by hash(seed, query id); `file` gets a line for each comparison."""
         self._pool, self._recorder, self._seed, self._file = pool, recorder, seed, file
         self._below = round(share * RANGE)
-        self._queue: queue.Queue[tuple[int, bytes, bytes]] = queue.Queue(BACKLOG)
+        self._queue: queue.Queue[tuple[bytes, bytes]] = queue.Queue(BACKLOG)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="compare", daemon=True)
 
@@ -116,29 +146,27 @@ class Comparing:
         if self._file:
             self._file.close()
 
-    def offer(self, query_id: int, query: bytes, answer: bytes) -> None:
+    def samples(self, query_id: int) -> bool:
         """See Shadow."""
-        if stable_hash(self._seed, "sample", query_id) < self._below:
-            try:
-                self._queue.put_nowait((query_id, query, answer))
-                self._recorder.backlog(self._queue.qsize())
-            except queue.Full:
-                self._recorder.drop()
+        return stable_hash(self._seed, "sample", query_id) < self._below
+
+    def offer(self, query: bytes, answer: bytes) -> None:
+        """See Shadow."""
+        try:
+            self._queue.put_nowait((query, answer))
+        except queue.Full:
+            self._recorder.drop()
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            pairs = [pair for sample in self._drain() for pair in self._ask(*sample)]
-            for pair in pairs:
-                try:
-                    self._compare(pair)
-                except Refusal as refusal:
-                    self._recorder.fail(pair.cause, refusal.code)
-                except Exception:  # the live view must not end because of one answer
-                    log.exception("a comparison failed")
+            try:
+                self._compare([pair for sample in self._drain() for pair in self._ask(*sample)])
+            except Exception:  # the live view must not end because of one answer
+                log.exception("comparisons failed")
 
-    def _drain(self) -> list[tuple[int, bytes, bytes]]:
+    def _drain(self) -> list[tuple[bytes, bytes]]:
         """What waits, after a moment for the first; perhaps nothing."""
-        samples: list[tuple[int, bytes, bytes]] = []
+        samples: list[tuple[bytes, bytes]] = []
         with contextlib.suppress(queue.Empty):
             samples.append(self._queue.get(timeout=0.2))
             while len(samples) < AT_ONCE:
@@ -146,9 +174,10 @@ class Comparing:
         self._recorder.backlog(self._queue.qsize())
         return samples
 
-    def _ask(self, query_id: int, query: bytes, answer: bytes) -> list[Pair]:
-        """Ask all sides of one sampled query; the answers come later."""
-        who = RecommendResponse.FromString(answer).answered_by
+    def _ask(self, query: bytes, answer: bytes) -> list[Pair]:
+        """Ask the other sides of one sampled query; the answers come later."""
+        response = RecommendResponse.FromString(answer)
+        who = response.answered_by
         healthy = self._pool.healthy
         first = next((replica for replica in healthy if replica.name == who.replica), None)
         if first is None:
@@ -158,29 +187,36 @@ class Comparing:
         others = {r.member.duplicate: r for r in reversed(healthy) if r.member.duplicate != who.duplicate}
 
         @functools.cache
-        def side(replica: Replica, duplicate: int, generation: int) -> Waiting:
-            return ask(replica, query, duplicate, generation, deadline)
-
-        def own(generation: int) -> Waiting:
-            return side(first, who.duplicate, generation)
+        def own(generation: int) -> Side:
+            if generation == who.generation:
+                return Answered(answer)
+            return ask(first, query, who.duplicate, generation, deadline)
 
         if others:
-            number = stable_hash(self._seed, "second", query_id) % len(others)
+            number = stable_hash(self._seed, "second", response.query_id) % len(others)
             duplicate = sorted(others)[number]
             second = others[duplicate]
             both = min(who.generation, second.member.generation)
-            pairs.append(Pair("duplicate", request, own(both), side(second, duplicate, both)))
+            pairs.append(Pair("duplicate", request, own(both), ask(second, query, duplicate, both, deadline)))
         if who.generation > 0:
             pairs.append(Pair("refresh", request, own(who.generation - 1), own(who.generation)))
         return pairs
 
-    def _compare(self, pair: Pair) -> None:
-        answers = [RecommendResponse.FromString(call.result()) for call in (pair.first, pair.second)]
-        difference = compare(Answer.of(answers[0]), Answer.of(answers[1]))
-        arm = answers[0].answered_by.arm
-        self._recorder.record(arm, pair.cause, difference)
-        if self._file:
-            self._file.write(json.dumps(line(pair.query, pair.cause, answers, difference)) + "\n")
+    def _compare(self, pairs: list[Pair]) -> None:
+        """Wait for the answers, compare all that came, record."""
+        answered: list[tuple[Pair, list[RecommendResponse]]] = []
+        parse = functools.cache(lambda side: RecommendResponse.FromString(side.result()))
+        for pair in pairs:
+            try:
+                answered.append((pair, [parse(pair.first), parse(pair.second)]))
+            except Refusal as refusal:
+                self._recorder.fail(pair.cause, refusal.code)
+        differences = compare_all([(Answer.of(one), Answer.of(two)) for _, (one, two) in answered])
+        for (pair, answers), difference in zip(answered, differences, strict=True):
+            self._recorder.record(answers[0].answered_by.arm, pair.cause, difference)
+            if self._file:
+                self._file.write(json.dumps(line(pair.query, pair.cause, answers, difference)) + "\n")
+        if self._file and answered:
             self._file.flush()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import grpc
@@ -49,13 +50,13 @@ class RankService:
         self._metrics.started.inc()
 
         def end(answer: bytes, refusal: Refusal | None) -> None:
+            code = "".join(word.title() for word in refusal.code.name.split("_")) if refusal else "OK"
+            self._metrics.handled(code)
+            self._metrics.handling_seconds.observe(time.perf_counter() - started)
             if refusal is None:
                 reply.answer(answer)
             else:
                 reply.refuse(refusal.code, refusal.message)
-            code = refusal.code.name.split("_") if refusal else ["OK"]
-            self._metrics.handled("".join(word.title() for word in code) if refusal else "OK")
-            self._metrics.handling_seconds.observe(time.perf_counter() - started)
 
         try:
             self._begin(raw, reply, end)
@@ -125,7 +126,7 @@ class RankService:
             raise full
 
     def _response(self, asked: list[tuple[RecommendRequest, Job] | Refusal]) -> bytes:
-        response = RankResponse()
+        response, answered = RankResponse(), Counter[str]()
         for index, each in enumerate(asked):
             refusal = each if isinstance(each, Refusal) else each[1].refusal
             if isinstance(each, Refusal) or refusal is not None:
@@ -139,7 +140,9 @@ class RankService:
             best = slate(job.scores, job.candidates, length(query.k))
             scored = (job.candidates, job.scores) if query.score_all else None
             response.answers.append(answer(query.query_id, best, job.generation.who[job.arm], scored))
-            self._metrics.queries.labels(job.generation.ranges.arms[job.arm]).inc()
+            answered[job.generation.ranges.arms[job.arm]] += 1
+        for arm, queries in answered.items():
+            self._metrics.queries.labels(arm).inc(queries)
         return response.SerializeToString()
 
     def _count(self, refusal: Refusal) -> None:

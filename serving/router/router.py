@@ -5,6 +5,7 @@ The query's bytes pass through as they came; what is decided is appended (see re
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import secrets
@@ -17,7 +18,7 @@ from grpc import StatusCode
 from prometheus_client import Counter, Histogram
 
 from protos.recommender_pb2 import RecommendRequest
-from serving.codec import Refusal, bad, parse_query
+from serving.codec import Refusal, bad, parse_query, without_scores
 from serving.router.hashing import stable_hash
 from serving.router.metrics import RouterMetrics
 from serving.router.policies import Policy
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 End = Callable[[bytes, Refusal | None], None]
 """Told how a query ended: its answer's bytes, or why there are none."""
+ALL_SCORES = RecommendRequest(score_all=True).SerializeToString()
 ATTEMPTS = 2
 """Replicas that a query is sent to, at most, when one is lost."""
 MOST_QUERY_BYTES = 1 << 20
@@ -46,6 +48,7 @@ class Routed:
     arm: str
     duplicate: int | None
     generation: int | None
+    wants_scores: bool
     query: bytes
     """The user's bytes, and what was decided behind them."""
 
@@ -92,13 +95,15 @@ class Router:
             arm = ranges.arms[stable_hash(self.seed, "arm", request.user) % len(ranges.arms)]
         if not query_id:
             query_id = next(self._numbers)
-        if query_id != request.query_id or arm != request.arm:
-            raw += RecommendRequest(query_id=query_id, arm=arm).SerializeToString()
+        if query_id != request.query_id:
+            raw += RecommendRequest(query_id=query_id).SerializeToString()
+        if arm != request.arm:
+            raw += _with_arm(arm)
         duplicate = request.duplicate if request.HasField("duplicate") else None
         if duplicate is not None and duplicate >= ranges.duplicates:
             raise bad("duplicate", duplicate, f"0 to {ranges.duplicates - 1}")
         generation = request.generation if request.HasField("generation") else None
-        return Routed(query_id, request.user, arm, duplicate, generation, raw)
+        return Routed(query_id, request.user, arm, duplicate, generation, request.score_all, raw)
 
     def begin(self, raw: bytes, deadline: float, shadow: Shadow, end: End) -> None:
         """One user's query: routed, answered, counted and perhaps sampled for comparison. Never waits, never raises.
@@ -142,22 +147,30 @@ class Router:
             raise Refusal(StatusCode.RESOURCE_EXHAUSTED, message)
 
 
+@functools.cache
+def _with_arm(arm: str) -> bytes:
+    """What is appended to a query that names no arm."""
+    return RecommendRequest(arm=arm).SerializeToString()
+
+
 class _Query:
     """A user's query in flight: asked again elsewhere where a replica was lost, counted when it ends."""
 
-    __slots__ = ("_router", "_deadline", "_shadow", "_end", "_start", "_routed", "_tried")
+    __slots__ = ("_router", "_deadline", "_shadow", "_end", "_start", "_routed", "_sampled", "_tried")
 
     def __init__(self, router: Router, deadline: float, shadow: Shadow, end: End) -> None:
         self._router, self._deadline, self._shadow, self._end = router, deadline, shadow, end
         self._start = time.monotonic()
         self._routed: Routed | None = None
+        self._sampled = False
         self._tried: list[Replica] = []
 
     def begin(self, raw: bytes) -> None:
         """Route and ask."""
         try:
-            self._routed = self._router.route(raw)
-            self._ask(self._routed)
+            self._routed = routed = self._router.route(raw)
+            self._sampled = not routed.is_pinned and self._shadow.samples(routed.query_id)
+            self._ask(routed)
         except Exception as problem:
             self._finish(b"", _as_refusal(problem))
 
@@ -165,20 +178,22 @@ class _Query:
         replica = self._router.choose(routed, self._tried)
         self._tried.append(replica)
         replica.sent.inc()
-        replica.users.submit(Call(routed.query, self._deadline, self._told))
+        query = routed.query + ALL_SCORES if self._sampled else routed.query
+        replica.users.submit(Call(query, self._deadline, self._told))
 
     def _told(self, call: Call) -> None:
-        refusal, routed = call.refusal, self._routed
+        answer, refusal, routed = call.answer, call.refusal, self._routed
         assert routed is not None
         try:
             if refusal and refusal.code is StatusCode.UNAVAILABLE and len(self._tried) < ATTEMPTS:
                 self._router.metrics.retried.inc()
                 return self._ask(routed)
-            if refusal is None and not routed.is_pinned:
-                self._shadow.offer(routed.query_id, routed.query, call.answer)
+            if refusal is None and self._sampled:
+                self._shadow.offer(routed.query, answer)
+                answer = answer if routed.wants_scores else without_scores(answer)
         except Exception as problem:
             refusal = _as_refusal(problem)
-        self._finish(call.answer, refusal)
+        self._finish(answer, refusal)
 
     def _finish(self, answer: bytes, refusal: Refusal | None) -> None:
         arm, code = self._routed.arm if self._routed else "", refusal.code if refusal else StatusCode.OK

@@ -148,12 +148,12 @@ class Server:
             start, left = time.monotonic(), reply.seconds_left()
 
             def end(answer: bytes, refusal: Refusal | None) -> None:
+                handled[refusal.code if refusal else grpc.StatusCode.OK].inc()
+                seconds.observe(time.monotonic() - start)
                 if refusal is None:
                     reply.answer(answer)
                 else:
                     reply.refuse(refusal.code, refusal.message)
-                handled[refusal.code if refusal else grpc.StatusCode.OK].inc()
-                seconds.observe(time.monotonic() - start)
 
             if left <= 0:
                 return end(b"", late())

@@ -7,6 +7,7 @@ candidate, 0 for the best. Rankings are strict: equal scores are ordered by item
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,9 @@ PERSISTENCE = 0.9
 """Chance that a reader goes on to the next position, in rank-biased overlap."""
 CHUNK = 512
 """Rankings compared at a time: [N, CHUNK] bytes stay in the processor's cache."""
+
+FEW, MOST_AT_ONCE = 32, 1_024
+"""Fewer rankings than this, of at most so many candidates, are faster one by one with all pairs at once."""
 
 
 def positions(order: Integers) -> Integers:
@@ -104,6 +108,9 @@ def pair_swaps(positions1: Integers, positions2: Integers) -> Doubles:
     for start in range(0, len(first), CHUNK):
         part = slice(start, start + CHUNK)
         place = _sorted_by(first[part], second[part])
+        if place.shape[1] < FEW and n <= MOST_AT_ONCE:
+            swapped[part] = [np.count_nonzero((row[:, None] > row) & _above(n)) for row in place.T]
+            continue
         count = np.zeros(place.shape, place.dtype)  # per candidate at most N - 1, which the type holds
         for distance in range(1, n):
             count[:-distance] += (place[:-distance] > place[distance:]).view(np.uint8)
@@ -155,6 +162,12 @@ def _split(place: Integers, truth: Reals) -> Doubles:
         sums[2] += np.maximum(change, 0).sum(axis=0, dtype=np.float64)
         sums[3] -= np.minimum(change, 0).sum(axis=0, dtype=np.float64)
     return sums
+
+
+@functools.lru_cache(16)
+def _above(n: int) -> NDArray[np.bool_]:
+    """[N, N] whether the first candidate of a pair stands above the second."""
+    return np.triu(np.ones((n, n), bool), 1)
 
 
 def _sorted_by(positions1: Integers, positions2: Integers) -> Integers:

@@ -246,7 +246,7 @@ def test_a_call_ends_at_its_deadline_and_its_work_is_dropped(own: Asking) -> Non
     busy = in_background(own, query)
     assert gate.reached.wait(10)
     with pytest.raises(grpc.RpcError) as error:
-        own.rank(query, query, timeout=0.05)
+        own.rank(query, query, timeout=0.5)
     assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     gate.open.set()
     assert all(busy.result().answers)

@@ -82,7 +82,8 @@ def layer_backward(
     """back [m, B, H], the gradient of the product, from that of the layer's output.
 
     parts [2, m, programs, H]: gradients of bias and gain over each program's ROWS x PASSES events, summed one group of
-    ROWS after the other. Their sums over the programs are the gradients.
+    ROWS after the other. Their sums over the programs are the gradients. Beyond the last event the scale is loaded as 0,
+    beyond the width grad and gain are: what is computed there adds nothing.
     """
     model, part = tl.program_id(1).to(tl.int64), tl.program_id(0)
     column = tl.arange(0, WIDTH)
@@ -98,12 +99,12 @@ def layer_backward(
         upstream = tl.load(grad + at, mask=inside, other=0.0)
         average = tl.load(mean + model * events + row, mask=row < events, other=0.0)[:, None]
         inverse = tl.load(scale + model * events + row, mask=row < events, other=0.0)[:, None]
-        unit = tl.where(inside, (_smelu(x, smooth) - average) * inverse, 0.0)
+        unit = (_smelu(x, smooth) - average) * inverse
         scaled = upstream * gains
         along = tl.sum(scaled * unit, 1)[:, None] / width
         change = (scaled - tl.sum(scaled, 1)[:, None] / width - unit * along) * inverse * _smelu_slope(x, smooth)
         tl.store(back + at, change, mask=inside)
-        bias_sum += tl.sum(tl.where(inside, change, 0.0), 0)[None, :]
+        bias_sum += tl.sum(change, 0)[None, :]
         gain_sum += tl.sum(upstream * unit, 0)[None, :]
     at = (model * tl.num_programs(0) + part) * width + column[None, :]
     second = tl.num_programs(1).to(tl.int64) * tl.num_programs(0) * width

@@ -77,9 +77,9 @@ def betas(segments: Segments, like: Tensor) -> Tensor | None:
     return _tensor(known, like.dtype, like.device) if len(known) == len(values) else None
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache
 def _tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Made once: a copy from the host has no place inside a CUDA graph."""
+    """Made once and kept for good: a CUDA graph may not copy from the host, and refers to what it has seen."""
     return torch.tensor(values, dtype=dtype, device=device)
 
 

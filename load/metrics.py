@@ -14,6 +14,8 @@ from prometheus_client.registry import Collector
 from load.tally import RECENT, WINDOW, Tally
 
 QUANTILES = (0.5, 0.99)
+FAILURES = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "INTERNAL")
+"""Codes shown before they occur: where a counter begins with its first failure, rate() never sees that one."""
 
 
 class LoadCollector(Collector):
@@ -59,7 +61,8 @@ def _swaps(tally: Tally) -> Iterable[Metric]:
 def _calls(tally: Tally) -> Iterable[Metric]:
     handled = CounterMetricFamily("flicker_load_calls", "Finished calls", labels=["method", "code"])
     failed = CounterMetricFamily("flicker_load_failures", "Of them, those that failed", labels=["method", "code"])
-    for (method, code), count in sorted(tally.calls.items()):
+    none_yet = {(method, code): 0 for method, _ in tally.calls for code in FAILURES}
+    for (method, code), count in sorted((none_yet | tally.calls).items()):
         handled.add_metric([method, code], count)
         if code != "OK":
             failed.add_metric([method, code], count)

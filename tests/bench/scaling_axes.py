@@ -80,6 +80,10 @@ class Plan:
             "candidates": [replace(self.base, candidates=count) for count in self.candidates],
         }
 
+    def whole(self) -> dict[str, Setting]:
+        """Runs from their command to their report: what these add to the parts, and what the formula is checked on."""
+        return {"base": self.base, "held_out": self.held_out}
+
     def serving(self) -> dict[str, list[Setting]]:
         """The settings of each axis of serving: duplicates are other replicas, they do not matter to one."""
         axes = self.learning()
@@ -88,27 +92,32 @@ class Plan:
         }
 
 
+def served(setting: Setting) -> Setting:
+    """The setting with as few duplicates as can be."""
+    return replace(setting, duplicates=2)
+
+
 FULL = Plan(
     base=Setting(),
     rows=[10_000, 30_000, 100_000, 300_000, 1_000_000],
-    hashed=[30_000, 100_000, 300_000, 1_000_000],
+    hashed=[100_000, 300_000, 1_000_000],
     hash_rows=10_000,
-    duplicates=[2, 4, 8, 12, 16],
+    duplicates=[2, 4, 8, 16],
     arms=[1, 2, 5, 10, 20],
-    candidates=[50, 100, 200, 500, 1_000],
+    candidates=[50, 200, 500, 1_000],
     held_out=Setting(
         entities=500_000, hash_rows=150_000, arms=5, duplicates=6, candidates=500, events=200_000, generations=10
     ),
-    repeats=3,
+    repeats=2,
 )
 QUICK = Plan(
     base=Setting(entities=300, duplicates=2, candidates=30, events=20_000),
-    rows=[300, 600, 1_200],
-    hashed=[600, 1_200],
+    rows=[300, 600],
+    hashed=[600],
     hash_rows=100,
-    duplicates=[2, 3],
-    arms=[1, 2],
-    candidates=[30, 60],
+    duplicates=[2],
+    arms=[2],
+    candidates=[30],
     held_out=Setting(entities=600, hash_rows=200, arms=3, duplicates=2, candidates=40, events=20_000, generations=2),
     repeats=1,
 )

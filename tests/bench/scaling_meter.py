@@ -14,22 +14,33 @@ RESET_PEAK = "5"
 
 
 class Meter:
-    """What each part took. Elsewhere than on Linux a part's peak is that of everything so far."""
+    """What each part took, parts inside it included. Elsewhere than on Linux a peak is that of everything so far."""
 
     def __init__(self) -> None:
         self.cpu: dict[str, float] = {"start": time.process_time()}
         """Seconds of all threads; `start` is Python and its imports."""
         self.peak: dict[str, int] = {"start": peak_memory()}
         """Bytes held at most while it ran."""
+        self._open: list[str] = []
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Whatever is done inside; a part that comes again adds to its time."""
-        forget_peak()
+        self._note_peak()
+        self._open.append(name)
         start = time.process_time()
-        yield
-        self.cpu[name] = self.cpu.get(name, 0.0) + time.process_time() - start
-        self.peak[name] = max(self.peak.get(name, 0), peak_memory())
+        try:
+            yield
+        finally:
+            self.cpu[name] = self.cpu.get(name, 0.0) + time.process_time() - start
+            self._note_peak()
+            self._open.pop()
+
+    def _note_peak(self) -> None:
+        """To all that is under way, and begin anew."""
+        for name in self._open:
+            self.peak[name] = max(self.peak.get(name, 0), peak_memory())
+        forget_peak()
 
 
 def forget_peak() -> None:

@@ -1,0 +1,114 @@
+"""`make scaling`: laws against points made by them, parts of a process against what they hold, the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.bench.scaling_laws import fit, fit_sum
+from tests.bench.scaling_meter import Meter
+
+ROOT = Path(__file__).parents[1]
+X = [1e4, 3e4, 1e5, 1e6]
+
+
+def scaling(*flags: str) -> subprocess.CompletedProcess[str]:
+    """The script as `make scaling` calls it, with tiny sizes."""
+    command = [sys.executable, "tests/bench/scaling.py", "--quick", *flags]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, capture_output=True)
+
+
+def test_a_straight_line_is_found_again() -> None:
+    law = fit(X, [2e8 + 300 * x for x in X])
+    assert not law.power and (law.a, law.b) == pytest.approx((2e8, 300), rel=1e-6)
+    assert law.r2 == pytest.approx(1) and law.worst < 1e-9
+    assert law(np.array([5e5])) == pytest.approx(2e8 + 300 * 5e5)
+
+
+def test_what_no_line_fits_is_a_power() -> None:
+    law = fit(X, [0.7 * x**0.4 for x in X])
+    assert law.power and (law.a, law.b) == pytest.approx((0.7, 0.4))
+    assert law(np.array([5e5])) == pytest.approx(0.7 * 5e5**0.4)
+
+
+def test_a_fit_says_how_far_it_is_off() -> None:
+    law = fit([1, 2, 3, 4], [1, 2, 3, 4.3])
+    fitted = law(np.array([1.0, 2, 3, 4]))
+    residuals = fitted - [1, 2, 3, 4.3]
+    assert law.r2 == pytest.approx(1 - (residuals**2).sum() / (np.var([1, 2, 3, 4.3]) * 4))
+    assert law.worst == pytest.approx(max(abs(f / y - 1) for f, y in zip(fitted, [1, 2, 3, 4.3], strict=True)))
+    other = sum((law.a + 0.01 + law.b * x - y) ** 2 / y**2 for x, y in zip([1, 2, 3, 4], [1, 2, 3, 4.3], strict=True))
+    assert other > sum((r / y) ** 2 for r, y in zip(residuals, [1, 2, 3, 4.3], strict=True))
+
+
+def test_one_count_alone_tells_of_no_growth() -> None:
+    law = fit([5.0], [3.0])
+    assert law(np.array([5.0, 50.0])).tolist() == [3.0, 3.0] and law.worst == 0
+
+
+def test_a_sum_finds_what_each_count_adds_and_never_less_than_nothing() -> None:
+    draws = np.random.default_rng(0)
+    counts = np.column_stack([np.ones(12), draws.uniform(1e3, 1e6, 12), draws.uniform(1, 10, 12)])
+    found = fit_sum(counts.tolist(), (counts @ [5, 0.01, 700]).tolist())
+    assert found.coefficients == pytest.approx((5, 0.01, 700)) and found.worst < 1e-9
+    assert found((1, 10, 2)) == pytest.approx(5 + 0.1 + 1_400)
+    falling = fit_sum([[1, 1], [1, 2], [1, 3]], [3, 2, 1])
+    assert falling.coefficients[1] == 0 and falling.worst > 0.1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a part's peak is that of everything so far")
+def test_each_part_has_its_own_peak_and_that_of_what_is_inside() -> None:
+    meter, size = Meter(), 64 << 20
+    with meter.part("outer"):
+        with meter.part("inner"):
+            np.ones(size // 8).sum()
+    with meter.part("small"):
+        pass
+    assert meter.peak["outer"] >= meter.peak["inner"] > meter.peak["small"] + size // 2
+    assert meter.cpu["outer"] >= meter.cpu["inner"] > 0
+
+
+def test_the_page_is_written_and_drawn_again_from_what_was_kept(tmp_path: Path) -> None:
+    points = tmp_path / "points.json"
+    ran = scaling("--docs", str(tmp_path), "--points", str(points))
+    assert ran.returncode == 0, ran.stderr
+    names = "scaling.md", "scaling-learning.svg", "scaling-serving.svg"
+    first = [(tmp_path / name).read_bytes() for name in names]
+    page = first[0].decode()
+    assert "$" not in page and "nan" not in page and "inf" not in re.sub("[a-z]inf|inf[a-z]", "", page)
+    for name in names[1:]:
+        assert f"]({name})" in page and ET.parse(tmp_path / name).getroot().tag.endswith("svg")
+    check(json.loads(points.read_text())["points"])
+    assert scaling("--docs", str(tmp_path), "--points", str(points)).returncode == 0
+    assert [(tmp_path / name).read_bytes() for name in names] == first
+
+
+def check(points: dict[str, dict[str, list[dict[str, object]]]]) -> None:
+    """What a point counted is what its setting says."""
+    for text, (said,) in points["learning"].items():
+        setting = json.loads(text)
+        identities = min(setting["entities"], setting["hash_rows"] or setting["entities"])
+        models = setting["arms"] * setting["duplicates"]
+        rows = 2 * identities + 109  # padding, and the values of the other fields
+        assert said["rows"] == rows and said["ranked"] == 1_050 * setting["candidates"]
+        assert models * rows * 68 < int(str(said["stored"])) < models * rows * 68 + models * 500_000
+        assert all(seconds >= 0 for seconds in said["cpu"].values())  # type: ignore[attr-defined]
+    for text, (said,) in points["publish"].items():
+        setting = json.loads(text)
+        identities = min(setting["entities"], setting["hash_rows"] or setting["entities"])
+        assert int(str(said["snapshot"])) > setting["arms"] * (2 * identities + 109) * 64
+    assert set(points["replica"]) == set(points["publish"])
+
+
+@pytest.mark.parametrize("flags", [("--docs", "missing"), ("--points", "missing/points.json"), ("--repeats", "0")])
+def test_bad_flags_are_refused_before_anything_is_measured(flags: tuple[str, str]) -> None:
+    ran = scaling(*flags)
+    assert ran.returncode == 2 and f"{flags[0]} = {flags[1]}" in ran.stderr

@@ -20,7 +20,7 @@ from pathlib import Path
 COMPILERS = "c++", "g++", "clang++"
 FLAGS = "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-shared", "-fPIC"
 """Nothing here lets the compiler reorder a sum, or assume that there is no NaN."""
-TUNING = ("-march=native",), ("-mcpu=native",), ()
+TUNING = ("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ("-mcpu=native",), ()
 """For the processor at hand, in the words that the compiler understands."""
 PATIENCE = 60.0
 """Seconds that compiling may take."""

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,13 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simulator.config import NoiseConfig
-from simulator.errors import SettingError
+from simulator.errors import ResultError, SettingError
 from simulator.recommender.duplicates import Duplicates
+from simulator.recommender.gpu.steps import graphed_steps
+from simulator.recommender.gpu.transfer import Orders, upload
 from simulator.recommender.native_learning import NativeModel, Weights
 from simulator.recommender.network import Segments
 from simulator.recommender.noise import Noise, round_to_bfloat16
 from simulator.recommender.tables import Entries, Tables
-from simulator.types import Batch, Doubles, Floats
+from simulator.types import Batch, Doubles, Floats, Ints
 
 
 @dataclass
@@ -67,6 +70,9 @@ class Learner:
         self._seconds = np.zeros(len(stack))
         self.pending: list[list[Gradient]] = [[] for _ in stack.slabs]
         self.tables = Tables(stack)
+        steps = self.chunk_events // self.model.batch
+        self._graphed = graphed_steps(self.tables, self.dense_squares, self.table_squares, noise, steps)
+        self._orders = [Orders(partial(self._order, slab), device) for slab in stack.slabs]
         self._workspace = threading.local()
         if noise.precision == "bfloat16":
             stack.dense.copy_(stack.dense.bfloat16())
@@ -78,8 +84,7 @@ class Learner:
         Columns are in the order of the log, whatever order each duplicate learned in.
         """
         assert 0 < len(chunk) <= self.chunk_events
-        rows = torch.from_numpy(chunk.features).to(self.stack.device)
-        labels = torch.from_numpy(chunk.label).to(self.stack.device)
+        rows, labels = (upload(torch.from_numpy(part), self.stack.device) for part in (chunk.features, chunk.label))
         logits: Floats = self.stack.each_slab(lambda number: self._timed(number, rows, labels)).numpy()
         self.chunks += 1
         return logits
@@ -119,15 +124,18 @@ class Learner:
         slab, batch, n = self.stack.slabs[number], self.model.batch, len(labels)
         members, device = self.stack.members[slab], self.stack.device
         steps = -(-n // batch)
-        order = torch.from_numpy(np.stack([self.noise.order(who, self.chunks, n, batch) for who in members])).to(device)
+        order = self._orders[number].take(self.chunks, n)
         lost = np.stack([self.noise.lost(who, self.chunks, steps) for who in members])
         delays = self.noise.delays(members[0], self.chunks, steps)
         rounding = [self.noise.rounding(who, self.chunks) for who in members]
         first_step = self.chunks * (self.chunk_events // batch)
         weights, segments = self.stack.layout.views(self.stack.dense[slab]), self.stack.segments(slab)
-        labels, (entries, shares) = labels[order], self.tables.prepare(slab, rows[order])  # [m, n], [m, n, S]
-        parts = []
-        for step in range(steps):
+        ordered, labels = rows[order], labels[order]  # [m, n, S] and [m, n]: the chunk as each model sees it
+        entries, shares = self.tables.prepare(slab, ordered)
+        parts, done = [], 0
+        if self._graphed is not None:  # whole mini-batches; the plain path is left with a short one at the end
+            parts, done = [self._graphed.learn(ordered, (entries, shares), labels, lost)], n // batch
+        for step in range(done, steps):
             part = slice(step * batch, (step + 1) * batch)
             where = entries[:, part], None if shares is None else shares[:, part]
             events = MiniBatch(where, labels[:, part], lost[:, step])
@@ -139,7 +147,13 @@ class Learner:
             self.pending[number].append(gradient)
             for due in self._due(number, first_step + step):
                 self._apply(slab, due, rounding)
+        if device.type == "cuda":  # which is busy: the host has time
+            self._orders[number].prepare(self.chunks + 1, self.chunk_events)
         return torch.empty(len(members), n, device=device).scatter_(1, order, torch.cat(parts, 1))
+
+    def _order(self, slab: slice, chunk: int, events: int) -> Ints:
+        """[m, n] the order in which each model of a slab learns a chunk."""
+        return np.stack([self.noise.order(who, chunk, events, self.model.batch) for who in self.stack.members[slab]])
 
     def _gradient(
         self, slab: slice, weights: dict[str, Tensor], segments: Segments, events: MiniBatch
@@ -186,6 +200,7 @@ class Learner:
             "dense_squares": self.dense_squares,
             "table_squares": self.table_squares,
             "chunks": torch.tensor([self.chunks]),
+            "compiled": torch.tensor([self.stack.native is not None]),
         }
         for number, waiting in enumerate(self.pending):
             for position, gradient in enumerate(waiting):
@@ -195,7 +210,17 @@ class Learner:
         return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state` returned, on a learner made with the same settings."""
+        """Go on from what `state` returned, on a learner made with the same settings.
+
+        Raises ResultError where it was made with compiled kernels and there are none here, or the other way round.
+        """
+        compiled = bool(state["compiled"])
+        if compiled != (self.stack.native is not None):
+            here, way_out = (
+                ("not used", "where there is a C++ compiler") if compiled else ("used", "with --compile off")
+            )
+            way = f"saved with{'' if compiled else 'out'} compiled kernels, which are {here} here"
+            raise ResultError(f"compile = {self.model.compile}: {way}: go on {way_out}")
         self.stack.embedding.copy_(state["embedding"])
         self.stack.dense.copy_(state["dense"])
         self.dense_squares.copy_(state["dense_squares"])

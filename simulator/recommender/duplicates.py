@@ -16,8 +16,9 @@ from simulator.config import ModelConfig, NoiseConfig
 from simulator.errors import SettingError
 from simulator.randomness import generator
 from simulator.recommender.activations import Activation, activation
+from simulator.recommender.gpu.layers import make_network
 from simulator.recommender.native_learning import Weights, native_models
-from simulator.recommender.network import Layout, Network, Pooling, Segments
+from simulator.recommender.network import Layout, Pooling, Segments
 from simulator.types import Schema
 
 EMBEDDING_SPREAD = 0.05
@@ -88,7 +89,7 @@ class Duplicates:
         self.members = [
             Member(a, f, r, arm.copy) for a, arm in enumerate(arms) for f in range(fleets) for r in range(duplicates)
         ]
-        self.layout, self.network = Layout(schema, model), Network(model)
+        self.layout, self.network = Layout(schema, model), make_network(model, self.device)
         self.pooling = Pooling(schema, model.dim)
         self.embedding = torch.empty(len(self.members), schema.rows, model.dim)
         self.dense = torch.empty(len(self.members), self.layout.length)

@@ -43,7 +43,7 @@ def close(ranker: GpuRanker, stack: Duplicates, arm: int, name: str = "") -> Non
 def test_scores_are_those_of_the_whole_network(norm: str) -> None:
     stack, rankers = trained(norm), Rankers()
     ranker = rankers.of(stack)
-    for arm in (0, 1, 0, 1):
+    for arm in (*range(len(SPECS)), 0, 1):
         close(ranker, stack, arm)
     assert rankers.captured == len(SPECS), "one capture for each arm and shape"
 

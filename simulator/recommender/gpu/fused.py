@@ -9,10 +9,12 @@ import functools
 import importlib
 import logging
 from types import ModuleType
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from simulator.errors import SettingError
 from simulator.recommender.network import EPSILON
 
 log = logging.getLogger("gpu")
@@ -46,10 +48,15 @@ def problem() -> str:
     return "" if found == 1 else f"Triton: SmeLU(1; beta = 1) = {found}"
 
 
-def usable(device: torch.device) -> bool:
-    """Whether tensors on a device are for these kernels; if not, PyTorch's own operations do the same work."""
-    if device.type != "cuda":
+def wanted(choice: Literal["auto", "on", "off"], device: torch.device) -> bool:
+    """Whether tensors on a device are for these kernels, by `ModelConfig.compile`; else PyTorch's operations do it all.
+
+    Raises SettingError where they have to be and cannot.
+    """
+    if choice == "off" or device.type != "cuda":
         return False
+    if problem() and choice == "on":
+        raise SettingError("compile", choice, f"{problem()}: mend that, or --compile auto")
     if problem():
         _tell(problem())
     return not problem()

@@ -22,8 +22,9 @@ from torch import Tensor
 from simulator.config import ModelConfig
 from simulator.recommender.activations import activation
 from simulator.recommender.gpu.graphs import Capture, CudaGraphs
+from simulator.recommender.gpu.layers import make_network
 from simulator.recommender.gpu.transfer import upload
-from simulator.recommender.network import Layout, Network
+from simulator.recommender.network import Layout
 from simulator.recommender.ranker import ITEMS_PER_PASS
 from simulator.recommender.sides import Sides, check_tensors
 from simulator.types import Floats, Ints, Rows, Schema, Side
@@ -82,7 +83,7 @@ class Buffers:
     def __init__(
         self, schema: Schema, specs: list[str], model: ModelConfig, device: torch.device, capture: Capture
     ) -> None:
-        self._layout, self._network = Layout(schema, model), Network(model)
+        self._layout, self._network = Layout(schema, model), make_network(model, device)
         self._sides, self._device, self._capture = Sides(schema, model), device, capture
         self._context = sum(field.slots for field in schema.fields if field.side == "context")
         self._embedding = torch.zeros(len(specs), schema.rows, model.dim, device=device)

@@ -71,7 +71,7 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
         "world": _world(experiment),
         "arms": arms,
         "generations": [*state.records, last],
-        "compiled": experiment.stack.native is not None,
+        "compiled": experiment.stack.compiled,
         "notes": _notes(experiment, comparison.resamples, final.queries),
         "seconds": round(state.seconds, 2),
         "peak_memory_bytes": peak_memory(),

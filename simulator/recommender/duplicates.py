@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from simulator.config import ModelConfig, NoiseConfig
-from simulator.errors import SettingError
 from simulator.randomness import generator
 from simulator.recommender.activations import Activation, activation
-from simulator.recommender.gpu.layers import make_network
+from simulator.recommender.gpu.fused import check_device
+from simulator.recommender.gpu.layers import FusedNetwork, make_network
 from simulator.recommender.native_learning import Weights, native_models
 from simulator.recommender.network import Layout, Pooling, Segments
 from simulator.types import Schema
@@ -82,8 +82,7 @@ class Duplicates:
         `threads`: CPU workers, each at work on other models (default: as many as PyTorch would use).
         Raises SettingError for `cuda` where there is no GPU.
         """
-        if device == "cuda" and not torch.cuda.is_available():
-            raise SettingError("device", device, "no GPU is visible to PyTorch here; use --device cpu")
+        check_device(device)
         self.schema, self.arms, self.model = schema, arms, model
         self.fleets, self.duplicates, self.device = fleets, duplicates, torch.device(device)
         self.members = [
@@ -119,6 +118,11 @@ class Duplicates:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether kernels of ours compute, on a CPU or a GPU; PyTorch alone agrees with them within rounding."""
+        return self.native is not None or isinstance(self.network, FusedNetwork)
 
     @property
     def parameters(self) -> int:

@@ -200,7 +200,7 @@ class Learner:
             "dense_squares": self.dense_squares,
             "table_squares": self.table_squares,
             "chunks": torch.tensor([self.chunks]),
-            "compiled": torch.tensor([self.stack.native is not None]),
+            "compiled": torch.tensor([self.stack.compiled]),
         }
         for number, waiting in enumerate(self.pending):
             for position, gradient in enumerate(waiting):
@@ -215,10 +215,9 @@ class Learner:
         Raises ResultError where it was made with compiled kernels and there are none here, or the other way round.
         """
         compiled = bool(state["compiled"])
-        if compiled != (self.stack.native is not None):
-            here, way_out = (
-                ("not used", "where there is a C++ compiler") if compiled else ("used", "with --compile off")
-            )
+        if compiled != self.stack.compiled:
+            kernels = "where there is a C++ compiler (on a GPU, Triton)"
+            here, way_out = ("not used", kernels) if compiled else ("used", "with --compile off")
             way = f"saved with{'' if compiled else 'out'} compiled kernels, which are {here} here"
             raise ResultError(f"compile = {self.model.compile}: {way}: go on {way_out}")
         self.stack.embedding.copy_(state["embedding"])

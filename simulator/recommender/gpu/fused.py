@@ -29,6 +29,12 @@ POSITIONS, RUN = 8, 32
 """Table entries of a program, and equal ones that it sums at a time."""
 
 
+def check_device(device: str) -> None:
+    """Raises SettingError for `cuda` where there is no GPU."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SettingError("device", device, "no GPU is visible to PyTorch here; use --device cpu")
+
+
 @functools.cache
 def kernels() -> ModuleType:
     """The module of kernels. Raises ImportError where Triton is not installed."""

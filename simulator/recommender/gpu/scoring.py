@@ -21,11 +21,12 @@ from torch import Tensor
 
 from simulator.config import ModelConfig
 from simulator.recommender.activations import activation
-from simulator.recommender.gpu.graphs import Capture, CudaGraphs
+from simulator.recommender.gpu.fused import check_device
+from simulator.recommender.gpu.graphs import Capture, CudaGraphs, uncaptured
 from simulator.recommender.gpu.layers import make_network
 from simulator.recommender.gpu.transfer import upload
 from simulator.recommender.network import Layout
-from simulator.recommender.ranker import ITEMS_PER_PASS
+from simulator.recommender.ranker import ITEMS_PER_PASS, Ranker
 from simulator.recommender.sides import Sides, check_tensors
 from simulator.types import Floats, Ints, Rows, Schema, Side
 
@@ -37,6 +38,12 @@ def pass_shape(candidates: int) -> tuple[int, int]:
     """Queries and candidates [Q, N] of a pass over so many candidates: N is the next power of two."""
     padded = max(LEAST_CANDIDATES, 1 << (candidates - 1).bit_length())
     return max(1, min(MOST_QUERIES, ROWS_PER_PASS // padded)), padded
+
+
+def make_rankers(device: str) -> Callable[..., Ranker | GpuRanker]:
+    """What makes the rankers of a device, with the arguments of `Ranker`. Raises SettingError where it is not there."""
+    check_device(device)
+    return GpuRankers(device) if device == "cuda" else Ranker
 
 
 class GpuRankers:
@@ -59,7 +66,8 @@ class GpuRankers:
         """The arguments of `Ranker`. Raises ValueError as it does."""
         check_tensors(tensors, schema, model, len(specs))
         free = self._free.setdefault((schema, tuple(specs), model, user_rows.shape, item_rows.shape), [])
-        buffers = free.pop() if free else Buffers(schema, specs, model, self._device, self._graphs())
+        capture = uncaptured if free or model.compile == "off" else self._graphs()
+        buffers = free.pop() if free else Buffers(schema, specs, model, self._device, capture)
         buffers.load(tensors, user_rows, item_rows)
         ranker = GpuRanker(buffers)
         weakref.finalize(ranker, free.append, buffers).atexit = False

@@ -133,7 +133,7 @@ class Buffers:
             score = self._passes[arm, padded]
             for start in range(0, len(users), queries):
                 part = slice(start, start + queries)
-                found[part] = score(np.column_stack([users[part], context[part], items[part]]), items.shape[1])
+                found[part] = score(users[part], context[part], items[part])
         return found
 
     def asked(self, queries: int, candidates: int) -> Tensor:
@@ -180,17 +180,20 @@ class Pass:
 
         self._replay = capture(score)
 
-    def __call__(self, question: Ints, candidates: int) -> Floats:
-        """Scores [n, c] of a question [n, 1 + C + c]; valid until the next call.
+    def __call__(self, users: Ints, context: Rows, items: Ints) -> Floats:
+        """Scores [n, c] of candidates [n, c] for at most Q queries; valid until the next call.
 
-        What stands beside it in the buffers is of earlier questions: valid numbers, whose scores nobody reads.
+        What stands beside the question in its buffer is of earlier ones: valid numbers, whose scores nobody reads.
         """
-        rows, columns = question.shape
-        self._question.numpy()[:rows, :columns] = question
+        queries, candidates = items.shape
+        question, first = self._question.numpy(), 1 + context.shape[1]
+        question[:queries, 0] = users
+        question[:queries, 1:first] = context
+        question[:queries, first : first + candidates] = items
         self._asked.copy_(self._question, non_blocking=True)
         self._replay()
         self._answer.copy_(self._scores, non_blocking=True)
         if self._asked.is_cuda:
             torch.cuda.current_stream(self._asked.device).synchronize()
-        answer: Floats = self._answer.numpy()[:rows, :candidates]
+        answer: Floats = self._answer.numpy()[:queries, :candidates]
         return answer

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from simulator.config import ModelConfig
 from simulator.recommender.activations import Activation, activation
-from simulator.recommender.native import formula_of, load
-from simulator.recommender.native_scoring import NativeScorer, is_there
+from simulator.recommender.native import formula_of
+from simulator.recommender.native_scoring import NativeScorer, is_wanted
 from simulator.recommender.network import Layout, Network
 from simulator.recommender.sides import Sides, check_tensors
 from simulator.types import Floats, Ints, Rows, Schema, Side
@@ -110,7 +110,7 @@ class Weights:
 def make_scorer(weights: Weights, function: Activation) -> Scorer:
     """Compiled where `model.compile` and the machine allow it: the same for all duplicates of an arm."""
     catalog, w = weights.catalog, weights.weights
-    formula = formula_of(function) if load(catalog.model.compile) and is_there() else None
+    formula = formula_of(function) if is_wanted(catalog.model.compile) else None
     if formula is None:
         return PlainScorer(weights, function)
     norm, network = catalog.model.norm, catalog.network

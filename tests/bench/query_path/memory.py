@@ -29,7 +29,7 @@ def measure(size: Size) -> list[Figure]:
         command = [sys.executable, "-m", "simulator", "up", "--for", "600", "--out", str(out)]
         running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            readings, end = [pss(running.pid)], time.monotonic() + PATIENCE
+            readings, end = list[float](), time.monotonic() + PATIENCE
             while not (out / "load.log").exists() and time.monotonic() < end:
                 time.sleep(0.5)
             end = time.monotonic() + size.stack_seconds

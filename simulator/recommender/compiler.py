@@ -25,7 +25,7 @@ FLAGS = "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-std=c
 """Nothing here lets the compiler reorder a sum, or assume that there is no NaN."""
 TUNING = ("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ("-mcpu=native",), ()
 """For the processor at hand, in the words that the compiler understands."""
-PATIENCE = 60.0
+PATIENCE = 300.0
 """Seconds that compiling may take."""
 
 

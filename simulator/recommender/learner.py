@@ -117,7 +117,8 @@ class Learner:
         order = torch.from_numpy(self.noise.order(who, self.chunks, n, batch))
         lost = torch.from_numpy(self.noise.lost(who, self.chunks, -(-n // batch)))
         squares = Weights(self.dense_squares[number], self.table_squares[number])
-        logits = native.learn(self.stack.weights(number), squares, rows.index_select(0, order), labels[order], lost)
+        ordered, labels = rows.index_select(0, order), labels.index_select(0, order)
+        logits = native.learn(self.stack.weights(number), squares, ordered, labels, lost)
         return torch.empty(1, n).scatter_(1, order[None], logits[None])
 
     def _learn_slab(self, number: int, rows: Tensor, labels: Tensor) -> Tensor:

@@ -89,6 +89,7 @@ const int64_t AHEAD = 4;  // events whose rows are fetched in advance
 // The share that each slot of a field has in its mean vector; the field begins at slot `s` and ends before `stop`.
 float field_share(const int32_t* rows, const int32_t* field_of_slot, int64_t s, int64_t slots, int64_t* stop) {
     int64_t used = 0, end = s;
+    if (s + 1 == slots || field_of_slot[s + 1] != field_of_slot[s]) return *stop = s + 1, 1.0f;
     for (; end < slots && field_of_slot[end] == field_of_slot[s]; ++end) used += rows[end] != 0;
     *stop = end;
     return used > 1 ? 1.0f / used : 1.0f;

@@ -22,7 +22,8 @@ from simulator.errors import SettingError
 from simulator.recommender.activations import GELU, Activation, GSmeLU, Linear, ReLU, Softplus, Swish
 from simulator.recommender.compiler import NoCompiler, compiled
 
-SOURCE = Path(__file__).with_name("native.cpp")
+SOURCE = Path(__file__).with_name("learning.cpp")
+"""Holds native.cpp too: one library for both."""
 NORMS = {"none": 0, "weight": 0, "before": 1, "after": 2}
 """Weights of unit length are the matrix product's business."""
 POINTER, COUNT = c_void_p, c_int64

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulator.measures import differences, quality, swaps
 from simulator.measures.intervals import Estimate, Resamples, pair_index, sums_by_user
@@ -38,6 +39,7 @@ class Users:
 
     def __init__(self, of: Ints, known: Ints) -> None:
         """`of` [n] the user of each event, `known` [U] all users of the measurement, ascending."""
+        self.of, self.known = of, known
         self.index, self.count = np.searchsorted(known, of), len(known)
 
     def sums(self, values: Doubles) -> Doubles:
@@ -120,6 +122,13 @@ class Comparison:
         total, ranking = self._over_pairs(arm, self.pairs, parts, self.shown)
         values = {"pd": total, "pd_ranking": ranking, "pd_shift": total - ranking}
         return {name: self.resamples.pairs(value, self.shown.weights()) for name, value in values.items()}
+
+    def pd_among(self, arm: int, logits: Floats, inside: NDArray[np.bool_]) -> Estimate:
+        """Relative PD, of log-odds [M, n], over the events that are `inside` [n]."""
+        users = Users(self.shown.of[inside], self.shown.known)
+        part = logits[:, inside]
+        values = self._over_pairs(arm, self.pairs, lambda a, b: differences.split_pd(part[a], part[b]).total[None], users)
+        return self.resamples.pairs(values[0], users.weights())
 
     def accuracy(self, arm: int, logits: Floats, labels: Floats) -> Estimates:
         """Log loss, AUC and calibration (mean prediction / mean label) of log-odds [M, n] against labels [n]."""

@@ -7,6 +7,7 @@
                       "refresh_swaps": {...}, "both_swaps": {...},
                       "log_loss": I, "progressive_log_loss": I, "auc": I, "calibration": I, "ranking_loss": I,
                       "regret": I, "useful_swaps": I, "useless_swaps": I,       only where the truth is known
+                      "pd_by_score": [B], "pd_by_popularity": [B],
                       "clicks_per_slate": I, "train_seconds": x, "events_per_second": x, "parameters": n,
                       "ratio": {MEASURE: I to the first arm, null where there is none},
                       "activation": {"name", "x", "y", "gradient"}}},
@@ -14,7 +15,8 @@
                       "both_swaps": {...}, "progressive_log_loss": I}}}],
      "notes": [...], "seconds": x, "peak_memory_bytes": n}
 
-I = {"mean", "low", "high"}: a mean with its 95 % interval. train_seconds: compute seconds of all the arm's models on
+I = {"mean", "low", "high"}: a mean with its 95 % interval. B = {"low", "high", "share", "pd": I}: PD of the held-out
+events whose mean predicted probability (or: whose item's number of learned events) is from low to high. train_seconds: compute seconds of all the arm's models on
 one core (on a GPU: its share of the device's time); events_per_second: events learned per such second by one of them.
 """
 
@@ -28,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from simulator.buckets import learned_counts, mean_score, pd_by
 from simulator.comparison import Comparison, Estimates
 from simulator.config import SyntheticConfig
 from simulator.experiment import Experiment, Final
@@ -49,6 +52,8 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
     arms: dict[str, Any] = {}
     last: dict[str, Any] = {"generation": state.generation, "events": state.scored, "arms": {}}
     baseline: Estimates = {}
+    where = Comparison(experiment.shape, final.queries, users, repetitions=200, seed=config.seed)
+    popularity = learned_counts(experiment.world, experiment.plan.learned)[final.held_out.item].astype(np.float64)
     for number, arm in enumerate(experiment.arms):
         single, by_cause = _single(experiment, final, comparison, number), _by_cause(final, comparison, number)
         flat = single | by_cause["swaps"] | {"refresh_pair": by_cause["refresh_swaps"]["pair"]}
@@ -57,6 +62,8 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
         arms[arm.label] = {
             **{name: _interval(name, estimate) for name, estimate in single.items()},
             **swaps,
+            "pd_by_score": pd_by(where, number, final.logits, mean_score(where, number, final.logits)),
+            "pd_by_popularity": pd_by(where, number, final.logits, popularity),
             **_costs(experiment, number),
             "clicks_per_slate": _clicks(state.clicks[arm.label], config.seed),
             "ratio": {name: _ratio(flat, baseline, name) for name in RATIOS if name in flat},

@@ -27,6 +27,7 @@ LAYERS: list[set[str]] = [
     {"world", "recommender", "measures", "presets"},
     {"store"},
     {"comparison", "schedule"},
+    {"buckets"},
     {"experiment", "report"},
     {"folder", "outcome", "flags", "terminal"},
     {"run", "live", "decide", "sweep"},

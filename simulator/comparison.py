@@ -127,7 +127,9 @@ class Comparison:
         """Relative PD, of log-odds [M, n], over the events that are `inside` [n]."""
         users = Users(self.shown.of[inside], self.shown.known)
         part = logits[:, inside]
-        values = self._over_pairs(arm, self.pairs, lambda a, b: differences.split_pd(part[a], part[b]).total[None], users)
+        values = self._over_pairs(
+            arm, self.pairs, lambda a, b: differences.split_pd(part[a], part[b]).total[None], users
+        )
         return self.resamples.pairs(values[0], users.weights())
 
     def accuracy(self, arm: int, logits: Floats, labels: Floats) -> Estimates:

@@ -134,6 +134,8 @@ def test_the_commands_say_it_and_end_with_its_code(tmp_path: Path) -> None:
     back = subprocess.run([*flicker, *held], capture_output=True, text=True)
     assert back.returncode == 1 and back.stdout.startswith("held back: pair swaps 0.0850")
     bad = subprocess.run([*flicker, "recommend", folder, "--swap-budget", "2"], capture_output=True, text=True)
-    assert bad.returncode == 2 and bad.stderr == "flicker: swap-budget = 2.0: from 0 to 1; see flicker recommend --help\n"
+    assert (
+        bad.returncode == 2 and bad.stderr == "flicker: swap-budget = 2.0: from 0 to 1; see flicker recommend --help\n"
+    )
     gone = subprocess.run([*flicker, "gate", tmp_path / "no", *held[2:]], capture_output=True, text=True)
     assert gone.returncode == 2 and "name a folder" in gone.stderr

@@ -44,12 +44,15 @@ def test_a_file_says_the_same_as_flags(tmp_path: Path) -> None:
 def test_a_file_may_hold_several_grids_and_flags_for_one_kind_of_world(tmp_path: Path) -> None:
     file = tmp_path / "grids.toml"
     file.write_text(
-        '[run]\nfleets = 2\n[replay]\nlimit = 500\n[synthetic]\nevents = 9000\n'
+        "[run]\nfleets = 2\n[replay]\nlimit = 500\n[synthetic]\nevents = 9000\n"
         '[[grid]]\nname = "one"\nvary = { seed = [0, 1] }\n'
         '[[grid]]\nname = "two"\nrun = { norm = "none" }\nvary = { window = [4] }\n'
     )
     first, second = read_grid(file)
-    cells = [*grid(first.shared, first.axes, first.name).cells(), *grid(second.shared, second.axes, second.name).cells()]
+    cells = [
+        *grid(first.shared, first.axes, first.name).cells(),
+        *grid(second.shared, second.axes, second.name).cells(),
+    ]
     assert [cell.name for cell in cells] == ["grid=one,seed=0", "grid=one,seed=1", "grid=two,window=4"]
     assert cells[0].arguments == ("--fleets", "2", "--events", "9000", "--seed", "0")
     assert cells[2].arguments == ("--fleets", "2", "--events", "9000", "--norm", "none", "--window", "4")

@@ -16,8 +16,9 @@
      "notes": [...], "seconds": x, "peak_memory_bytes": n}
 
 I = {"mean", "low", "high"}: a mean with its 95 % interval. B = {"low", "high", "share", "pd": I}: PD of the held-out
-events whose mean predicted probability (or: whose item's number of learned events) is from low to high. train_seconds: compute seconds of all the arm's models on
-one core (on a GPU: its share of the device's time); events_per_second: events learned per such second by one of them.
+events whose mean predicted probability (or: whose item's number of learned events) is from low to high.
+train_seconds: compute seconds of all the arm's models on one core (on a GPU: its share of the device's time);
+events_per_second: events learned per such second by one of them.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Sheet:
 
 
 def read_grid(path: Path, replay: bool = False) -> list[Sheet]:
-    """The grids in a TOML file, for a replayed log or the synthetic world. Raises DataError where it is no such file."""
+    """The grids in a TOML file, for a log or the synthetic world. Raises DataError where it is no such file."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:

@@ -44,7 +44,9 @@ Whatever is not listed below is a flag of `flicker run` and the same for every c
   arms = ["relu", "smelu:beta=1", "relu gelu"]     # the last one: two arms in one run
   noise = [{ name = "none", window = 0 }, { name = "own start", window = 0, init = "own" }]
 
-or several small grids, as in simulator/sweep/article.toml. A cell that fails is reported with its reason and does not stop the rest. Exit code 1 when any has failed."""
+or several small grids, as in simulator/sweep/article.toml.
+
+A cell that fails is reported with its reason and does not stop the rest. Exit code 1 when any has failed."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ LAYERS: list[set[str]] = [
     {"experiment", "report"},
     {"folder", "outcome", "flags", "terminal"},
     {"run", "live", "decide", "sweep"},
+    {"figures"},
     {"cli"},
     {"__main__"},
 ]

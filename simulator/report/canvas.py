@@ -114,6 +114,6 @@ def svg(figure: Figure, name: str) -> str:
     text = re.sub(r"font-family: [^;\"]*; |\btransform=\"rotate\(-?0 [^\"]*\"", "", text)
     text = re.sub(r'\bid="', f'id="{name}-', text).replace("url(#", f"url(#{name}-")
     text = re.sub(r'xlink:href="#', f'href="#{name}-', text)
-    for role, colour in {"ink": INK, "grid": GRID, "paper": PAPER}.items():
-        text = text.replace(colour, f"var(--{role})")
+    for role, stand_in in {"ink": INK, "grid": GRID, "paper": PAPER}.items():
+        text = text.replace(stand_in, f"var(--{role})")
     return re.sub(ARM + "([0-9a-f])", lambda found: f"var(--arm-{int(found[1], 16)})", text)

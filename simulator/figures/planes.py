@@ -1,0 +1,113 @@
+"""Figures 1 and 2: what smoothness buys and costs, one curve per activation, and SmeLU's beta from sharp to linear."""
+
+from __future__ import annotations
+
+from simulator.figures.chart import Axis, Line, Panel, Point, chart, exact
+from simulator.figures.claims import halving, limit, u_shape
+from simulator.figures.figure import Figure
+from simulator.figures.frontier import against, sentence
+from simulator.figures.sweep import Sweep, has, relative, swept
+from simulator.report.result import Arm, Interval
+from simulator.report.words import NAMES, label, number
+
+CURVES = ("smelu", "swish", "softplus")
+"""Activations that are swept in beta."""
+SINGLE = ("gelu", "linear")
+"""Activations that are one point."""
+LOOKS = {"relu": 0, "smelu": 1, "swish": 2, "softplus": 3, "gelu": 4, "linear": 5}
+PLANES = (("pd", "log_loss", "PD"), ("pair", "log_loss", "pair swaps"), ("pd", "ranking_loss", "PD"))
+"""Measures up and across, and the word of the one up."""
+BETAS = (
+    ("pd", "PD", None),
+    ("swaps.pair", "Pair swaps", None),
+    ("log_loss", "Log loss: lower is better", "This axis does not start at 0."),
+    ("ranking_loss", "Ranking loss: lower is better", "This axis does not start at 0."),
+)
+"""Measure, heading, and note of the beta sweep."""
+
+
+def plane(sweep: Sweep) -> Figure:
+    """Figure 1: instability against accuracy loss."""
+    arms = sweep.arms()
+    smelu = [arm for _, arm in swept(arms, "smelu")]
+    if len(smelu) < 2:
+        return Figure(1, "plane", "No SmeLU beside ReLU in one condition: nothing to put in the plane")
+    panels = [_plane(arms, *what) for what in PLANES]
+    claims = [
+        sentence(name, [against(smelu, arm) for arm in found]) for name in ("swish", "gelu", "softplus")
+        if (found := _others(arms, name))
+    ]  # fmt: skip
+    legend = [
+        (LOOKS[name], _name(name)) for name in LOOKS if name == "relu" or _others(arms, name) or swept(arms, name)
+    ]
+    claim = "; ".join(claims) or halving(arms).say
+    note = (
+        "Both axes are relative to ReLU, at (0, 1), with 95 % intervals paired with it; the lower left is better. "
+        "Numbers are beta: a half-width for SmeLU (larger is smoother), a sharpness for Swish and Softplus."
+    )
+    return Figure(1, "plane", claim, [panel for panel in panels if panel], legend, note)
+
+
+def beta(sweep: Sweep) -> Figure:
+    """Figure 2: SmeLU from beta = 0 (ReLU) towards the linear model."""
+    arms = sweep.arms()
+    found = swept(arms, "smelu")
+    if len(found) < 3:
+        return Figure(2, "beta", "Fewer than two SmeLU settings in one condition: no sweep of beta")
+    panels = [_over_beta(found, arms.get("linear"), *what) for what in BETAS]
+    legend = (
+        [(1, "SmeLU"), (LOOKS["linear"], "Linear model, with its interval")] if "linear" in arms else [(1, "SmeLU")]
+    )
+    claims = [u_shape(arms).say, limit(arms).say] if "linear" in arms else [u_shape(arms).say]
+    note = "Settings of beta are spaced evenly; 0 is ReLU. Intervals of single arms are wider than those of ratios."
+    return Figure(2, "beta", "; ".join(claims), [panel for panel in panels if panel], legend, note)
+
+
+def _others(arms: dict[str, Arm], name: str) -> list[Arm]:
+    """The arms of an activation other than SmeLU."""
+    return [arms[name]] if name in SINGLE and name in arms else [arm for _, arm in swept(arms, name)]
+
+
+def _plane(arms: dict[str, Arm], up: str, across: str, word: str) -> Panel | None:
+    lines = []
+    for name in (*CURVES, *SINGLE, "relu"):
+        found = swept(arms, name) if name in CURVES else [(None, arms[name])] if name in arms else []
+        points = [
+            Point(_change(arm, across), relative(arm, up), "" if beta in (None, 0) else number(beta, _places(beta)))
+            for beta, arm in found
+            if has(arm, up, across)
+        ]
+        if points:
+            lines.append(Line(_name(name), points, LOOKS[name]))
+    if len(lines) < 2:
+        return None
+    loss = across.replace("_", " ")
+    axes = Axis(f"change of {loss}, %"), Axis(f"{word} / ReLU's", zero=True)
+    return chart(f"plane-{up}-{across}".replace("_", "-"), f"{word[0].upper()}{word[1:]} against {loss}", lines, *axes)
+
+
+def _change(arm: Arm, measure: str) -> Interval:
+    ratio = relative(arm, measure)
+    return Interval(*(100 * (part - 1) for part in (ratio.mean, ratio.low, ratio.high)))
+
+
+def _over_beta(
+    found: list[tuple[float, Arm]], linear: Arm | None, measure: str, heading: str, note: str | None
+) -> Panel | None:
+    points = [Point(exact(i), arm.measures[measure]) for i, (_, arm) in enumerate(found) if measure in arm.measures]
+    if not points:
+        return None
+    lines = [Line("SmeLU", points, 1)]
+    if linear and measure in linear.measures:
+        lines.insert(0, Line("Linear", [Point(exact(0), linear.measures[measure])], LOOKS["linear"], level=True))
+    marks = {float(i): number(value, _places(value)) for i, (value, _) in enumerate(found)}
+    name = f"beta-{measure}".replace(".", "-").replace("_", "-")
+    return chart(name, heading, lines, Axis("beta", marks), Axis("", zero=note is None), note or "")
+
+
+def _places(value: float) -> int:
+    return len(f"{value:g}".partition(".")[2])
+
+
+def _name(name: str) -> str:
+    return NAMES.get(name, label(name))

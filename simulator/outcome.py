@@ -8,14 +8,18 @@
                       "log_loss": I, "progressive_log_loss": I, "auc": I, "calibration": I, "ranking_loss": I,
                       "regret": I, "useful_swaps": I, "useless_swaps": I,       only where the truth is known
                       "clicks_per_slate": I, "train_seconds": x, "events_per_second": x, "parameters": n,
+                      "lookups": n, "score_seconds": x, "model_bytes": n,
                       "ratio": {MEASURE: I to the first arm, null where there is none},
                       "activation": {"name", "x", "y", "gradient"}}},
      "generations": [{"generation", "events", "arms": {LABEL: {"pd": I, "swaps": {...}, "refresh_swaps": {...},
                       "both_swaps": {...}, "progressive_log_loss": I}}}],
      "notes": [...], "seconds": x, "peak_memory_bytes": n}
 
-I = {"mean", "low", "high"}: a mean with its 95 % interval. train_seconds: compute seconds of all the arm's models on
-one core (on a GPU: its share of the device's time); events_per_second: events learned per such second by one of them.
+I = {"mean", "low", "high"}: a mean with its 95 % interval. What a cure makes of several models counts as one served
+model. train_seconds: compute seconds of all the arm's models on one core (on a GPU: its share of the device's time);
+events_per_second: events learned per such second by one served model. Of one served model: parameters, of all its
+parts that are asked; lookups: rows of embedding tables read to rank a query (candidates x slots x parts);
+score_seconds: compute seconds to score a query's candidates, in the final measurement; model_bytes of its weights.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from __future__ import annotations
 import math
 import resource
 import sys
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -57,10 +62,10 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
         arms[arm.label] = {
             **{name: _interval(name, estimate) for name, estimate in single.items()},
             **swaps,
-            **_costs(experiment, number),
+            **_costs(experiment, final, number),
             "clicks_per_slate": _clicks(state.clicks[arm.label], config.seed),
             "ratio": {name: _ratio(flat, baseline, name) for name in RATIOS if name in flat},
-            "activation": {"name": arm.spec, **curve(arm.spec)},
+            "activation": {"name": arm.function, **curve(arm.function)},
         }
         progressive = comparison.progressive(number, final.progressive).interval().as_dict()
         last["arms"][arm.label] = {"pd": arms[arm.label]["pd"], **swaps, "progressive_log_loss": progressive}
@@ -98,14 +103,15 @@ def _single(experiment: Experiment, final: Final, comparison: Comparison, number
     return found
 
 
-def _costs(experiment: Experiment, number: int) -> dict[str, float]:
-    config, state = experiment.config, experiment.state
-    compute = float(np.array(state.compute)[experiment.shape.models(number)].sum())
+def _costs(experiment: Experiment, final: Final, number: int) -> dict[str, float]:
+    config, state, models = experiment.config, experiment.state, experiment.shape.models(number)
+    compute = float(np.array(state.compute)[models].sum())
     learned = state.scored * config.fleets * config.duplicates
     return {
         "train_seconds": compute,
         "events_per_second": learned / compute,
-        "parameters": experiment.stack.parameters,
+        "score_seconds": float(final.scoring_seconds[models].mean()),
+        **asdict(experiment.learner.costs(number)),
     }
 
 

@@ -23,7 +23,14 @@ WITH_TRUTH = {"regret", "useful_swaps", "useless_swaps"}
 RATIOS = {*SWAPS, "pd", "pd_ranking", "refresh_pair", "log_loss", "auc", "ranking_loss"}
 SHARES = {"auc", "regret", "useful_swaps", "useless_swaps"}
 """Measures from 0 to 1; swaps are, too."""
-COSTS = {"train_seconds": float, "events_per_second": float, "parameters": int}
+COSTS = {
+    "train_seconds": float,
+    "events_per_second": float,
+    "parameters": int,
+    "lookups": int,
+    "score_seconds": float,
+    "model_bytes": int,
+}
 
 
 def assert_interval(value: Any, where: str, least: float = -1e9, most: float = 1e9) -> None:

@@ -17,7 +17,7 @@ from simulator.errors import ResultError
 SCHEMA = 1
 REQUIRED = ("pd", "swaps.pair", "log_loss")
 """What an arm must have: instability is never shown without accuracy beside it."""
-COSTS = ("train_seconds", "events_per_second", "parameters")
+COSTS = ("train_seconds", "events_per_second", "parameters", "lookups", "score_seconds", "model_bytes")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@
                       "activation": {"name", "x", "y", "gradient"}}},
      "generations": [{"generation", "events", "arms": {LABEL: {"pd": I, "swaps": {...}, "refresh_swaps": {...},
                       "both_swaps": {...}, "progressive_log_loss": I}}}],
+     "compiled": whether compiled kernels learned (`--compile`; numbers agree with PyTorch's within rounding),
      "notes": [...], "seconds": x, "peak_memory_bytes": n}
 
 I = {"mean", "low", "high"}: a mean with its 95 % interval. What a cure makes of several models counts as one served
@@ -75,6 +76,7 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
         "world": _world(experiment),
         "arms": arms,
         "generations": [*state.records, last],
+        "compiled": experiment.learner.compiled,
         "notes": _notes(experiment, comparison.resamples, final.queries),
         "seconds": round(state.seconds, 2),
         "peak_memory_bytes": peak_memory(),

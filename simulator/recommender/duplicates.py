@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from simulator.config import ModelConfig, NoiseConfig
-from simulator.errors import SettingError
 from simulator.randomness import generator
 from simulator.recommender.activations import Activation, activation
 from simulator.recommender.cures import Cure, split
+from simulator.recommender.gpu.fused import check_device
+from simulator.recommender.gpu.layers import FusedNetwork, make_network
 from simulator.recommender.native_learning import Weights, native_models
-from simulator.recommender.network import Layout, Network, Pooling, Segments
+from simulator.recommender.network import Layout, Pooling, Segments
 from simulator.types import Floats, Schema
 
 Piece = TypeVar("Piece")
@@ -94,8 +95,7 @@ class Duplicates:
         `threads`: CPU workers, each at work on other models (default: as many as PyTorch would use).
         Raises SettingError for `cuda` where there is no GPU.
         """
-        if device == "cuda" and not torch.cuda.is_available():
-            raise SettingError("device", device, "no GPU is visible to PyTorch here; use --device cpu")
+        check_device(device)
         self.schema, self.arms, self.model = schema, arms, model
         self.fleets, self.duplicates, self.device = fleets, duplicates, torch.device(device)
         self.members = [
@@ -105,7 +105,7 @@ class Duplicates:
             for r in range(duplicates)
             for part in range(arm.cure.m)
         ]
-        self.layout, self.network = Layout(schema, model), Network(model)
+        self.layout, self.network = Layout(schema, model), make_network(model, self.device)
         self.pooling = Pooling(schema, model.dim)
         self.embedding = torch.empty(len(self.members), schema.rows, model.dim)
         self.dense = torch.empty(len(self.members), self.layout.length)
@@ -166,6 +166,11 @@ class Duplicates:
             parts = own.reshape(self.fleets * self.duplicates, arm.cure.m, *own.shape[1:])
             found += [arm.cure.served(each) for each in parts]
         return np.stack(found)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether kernels of ours compute, on a CPU or a GPU; PyTorch alone agrees with them within rounding."""
+        return self.native is not None or isinstance(self.network, FusedNetwork)
 
     @property
     def parameters(self) -> int:

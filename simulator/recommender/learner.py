@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,15 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simulator.config import NoiseConfig
-from simulator.errors import SettingError
+from simulator.errors import ResultError, SettingError
 from simulator.recommender.duplicates import Duplicates
+from simulator.recommender.gpu.steps import graphed_steps
+from simulator.recommender.gpu.transfer import Orders, upload
 from simulator.recommender.kept import Anchors, Averages
 from simulator.recommender.lessons import Lesson, make_lesson, teams
 from simulator.recommender.native_learning import NativeModel, Weights
 from simulator.recommender.network import Segments
 from simulator.recommender.noise import Noise, round_to_bfloat16
 from simulator.recommender.tables import Entries, Tables
-from simulator.types import Batch, Doubles, Floats
+from simulator.types import Batch, Doubles, Floats, Ints
 
 
 @dataclass
@@ -70,6 +73,9 @@ class Learner:
         self._seconds = np.zeros(len(stack))
         self.pending: list[list[Gradient]] = [[] for _ in stack.slabs]
         self.tables = Tables(stack)
+        steps = self.chunk_events // self.model.batch
+        self._graphed = graphed_steps(self.tables, self.dense_squares, self.table_squares, noise, steps)
+        self._orders = [Orders(partial(self._order, slab), device) for slab in stack.slabs]
         self._workspace = threading.local()
         if noise.precision == "bfloat16":
             stack.dense.copy_(stack.dense.bfloat16())
@@ -83,8 +89,7 @@ class Learner:
         learns, they are those of what is served.
         """
         assert 0 < len(chunk) <= self.chunk_events
-        rows = torch.from_numpy(chunk.features).to(self.stack.device)
-        labels = torch.from_numpy(chunk.label).to(self.stack.device)
+        rows, labels = (upload(torch.from_numpy(part), self.stack.device) for part in (chunk.features, chunk.label))
         logits: Floats = self.stack.each(lambda team: self._timed(team, rows, labels), self._teams).numpy()
         self.chunks += 1
         return logits
@@ -118,20 +123,24 @@ class Learner:
         """Log-odds [m, n] of all models of some slabs, in the order of the log."""
         slabs = [self.stack.slabs[number] for number in team]
         served = [self._averages.begin(slab, rows) for slab in slabs]
-        lessons = [self._lesson(slab, rows, labels) for slab in slabs]
+        lessons = [self._lesson(number, rows, labels) for number in team]
         first, last = self.stack.members[slabs[0].start], self.stack.members[slabs[-1].stop - 1]
         if any(arm.cure.coupled for arm in self.stack.arms[first.arm : last.arm + 1]):
             learned = self._learn_coupled(team, lessons)
         else:
             learned = [self._learn_slab(number, lesson) for number, lesson in zip(team, lessons, strict=True)]
+        if rows.is_cuda:  # which is busy: the host has time
+            for number in team:
+                self._orders[number].prepare(self.chunks + 1, self.chunk_events)
         found = []
         for slab, lesson, logits, before in zip(slabs, lessons, learned, served, strict=True):
             in_log = torch.empty_like(logits).scatter_(1, lesson.order, logits)
             found.append(self._averages.end(slab, in_log, before, lesson))
         return torch.cat(found)
 
-    def _lesson(self, slab: slice, rows: Tensor, labels: Tensor) -> Lesson:
-        lesson = make_lesson(self.noise, self.stack.members[slab], self.chunks, rows, labels, self.model.batch)
+    def _lesson(self, number: int, rows: Tensor, labels: Tensor) -> Lesson:
+        slab, order = self.stack.slabs[number], self._orders[number].take(self.chunks, len(labels))
+        lesson = make_lesson(self.noise, self.stack.members[slab], self.chunks, rows, labels, order, self.model.batch)
         return replace(lesson, targets=self._anchors.targets(slab, rows, lesson))
 
     def _learn_coupled(self, team: range, lessons: list[Lesson]) -> list[Tensor]:
@@ -151,17 +160,15 @@ class Learner:
 
     def _learn_slab(self, number: int, lesson: Lesson) -> Tensor:
         """Log-odds [m, n] of the events in the order in which they are learned."""
-        native = (
-            self.stack.native[self.stack.members[self.stack.slabs[number].start].arm] if self.stack.native else None
-        )
-        return self._learn_native(native, number, lesson) if native else self._learn_steps(number, lesson)
+        if self.stack.native is None:
+            return self._learn_steps(number, lesson)
+        who = self.stack.members[self.stack.slabs[number].start]
+        return self._learn_native(self.stack.native[who.arm], number, lesson)
 
     def _learn_native(self, native: NativeModel, number: int, lesson: Lesson) -> Tensor:
         """By one compiled call."""
-        squares, lost = (
-            Weights(self.dense_squares[number], self.table_squares[number]),
-            torch.from_numpy(lesson.lost[0]),
-        )
+        squares = Weights(self.dense_squares[number], self.table_squares[number])
+        lost = torch.from_numpy(lesson.lost[0])
         return native.learn(self.stack.weights(number), squares, lesson.rows[0], lesson.targets[0], lost)[None]
 
     def _learn_steps(self, number: int, lesson: Lesson) -> Tensor:
@@ -169,8 +176,11 @@ class Learner:
         slab, batch = self.stack.slabs[number], self.model.batch
         weights, segments = self.stack.layout.views(self.stack.dense[slab]), self.stack.segments(slab)
         entries, shares = self.tables.prepare(slab, lesson.rows)  # [m, n, S]
-        first, parts = lesson.chunk * (self.chunk_events // batch) + lesson.step, []
-        for step, delay in enumerate(lesson.delays):
+        first, parts, done = lesson.chunk * (self.chunk_events // batch) + lesson.step, [], 0
+        if self._graphed is not None:  # whole mini-batches; the plain path is left with a short one at the end
+            parts = [self._graphed.learn(lesson.rows, (entries, shares), lesson.targets, lesson.lost)]
+            done = lesson.targets.shape[1] // batch
+        for step, delay in enumerate(lesson.delays[done:], done):
             part = slice(step * batch, (step + 1) * batch)
             where = entries[:, part], None if shares is None else shares[:, part]
             events = MiniBatch(where, lesson.targets[:, part], lesson.lost[:, step])
@@ -183,6 +193,10 @@ class Learner:
             for due in self._due(number, first + step):
                 self._apply(slab, due, lesson.rounding)
         return torch.cat(parts, 1)
+
+    def _order(self, slab: slice, chunk: int, events: int) -> Ints:
+        """[m, n] the order in which each model of a slab learns a chunk."""
+        return np.stack([self.noise.order(who, chunk, events, self.model.batch) for who in self.stack.members[slab]])
 
     def _gradient(
         self, slab: slice, weights: dict[str, Tensor], segments: Segments, events: MiniBatch
@@ -229,6 +243,7 @@ class Learner:
             "dense_squares": self.dense_squares,
             "table_squares": self.table_squares,
             "chunks": torch.tensor([self.chunks]),
+            "compiled": torch.tensor([self.stack.compiled]),
         }
         for number, waiting in enumerate(self.pending):
             for position, gradient in enumerate(waiting):
@@ -239,7 +254,16 @@ class Learner:
         return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state` returned, on a learner made with the same settings."""
+        """Go on from what `state` returned, on a learner made with the same settings.
+
+        Raises ResultError where it was made with compiled kernels and there are none here, or the other way round.
+        """
+        compiled = bool(state["compiled"])
+        if compiled != self.stack.compiled:
+            kernels = "where there is a C++ compiler (on a GPU, Triton)"
+            here, way_out = ("not used", kernels) if compiled else ("used", "with --compile off")
+            way = f"saved with{'' if compiled else 'out'} compiled kernels, which are {here} here"
+            raise ResultError(f"compile = {self.model.compile}: {way}: go on {way_out}")
         self.stack.embedding.copy_(state["embedding"])
         self.stack.dense.copy_(state["dense"])
         self.dense_squares.copy_(state["dense_squares"])

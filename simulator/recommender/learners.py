@@ -70,6 +70,11 @@ class Learners:
     def __len__(self) -> int:
         return len(self.arms) * self._sets
 
+    @property
+    def compiled(self) -> bool:
+        """See Duplicates; it is the same for all arms."""
+        return self.learners[0].stack.compiled
+
     def learn(self, chunk: Batch, before: int = 0) -> Floats:
         """Log-odds [S, n] given to each event of a chunk just before it is learned, after `before` events in all.
 

@@ -59,22 +59,18 @@ struct Kept {  // of a layer, from the forward for the backward pass
 // The passes of one model for at most B events.
 struct Pass {
     const Model& model;
-    float *inputs, *slope, *sums, *gradient, *now, *next;
+    float *inputs, *slope, *sums, *gradient;
     std::vector<Kept> kept;
 
     Pass(const Model& model, Memory memory) : model(model), kept(model.depth) { cut(memory); }
 
     int64_t cut(Memory& memory) {
-        int64_t widest = model.fields * model.dim;
-        inputs = memory.take(model.batch * widest);
+        inputs = memory.take(model.batch * model.fields * model.dim);
         for (int64_t n = 0; n < model.depth; ++n) {
             const int64_t width = model.places[n].width, size = model.batch * width;
             kept[n] = {memory.take(size), memory.take(size), memory.take(model.batch), memory.take(model.batch)};
-            widest = std::max(widest, width);
         }
         slope = memory.take(model.batch);
-        now = memory.take(model.batch * widest);
-        next = memory.take(model.batch * widest);
         sums = memory.take(model.batch * model.slots * model.dim);
         gradient = memory.take(model.parameters);
         return memory.used;
@@ -96,22 +92,23 @@ struct Pass {
         output_forward(x, dense + unit.weight, dense + unit.bias, events, unit.fan_in, logits);
     }
 
-    // From the gradient of the log-odds, in `slope`, to that of the dense parameters; returns that of the inputs.
-    const float* backward(const float* dense, int64_t events) {
+    // From the gradient of the log-odds, in `slope`, to `gradient`; that of every layer's input, of the first one's too,
+    // takes its input's place: what a step touches has to stay in the cache.
+    void backward(const float* dense, int64_t events) const {
         const Place& unit = model.places[model.depth];
-        output_backward(kept[model.depth - 1].output, dense + unit.weight, slope, events, unit.fan_in,
-                        gradient + unit.weight, gradient + unit.bias, now);
+        float* now = kept[model.depth - 1].output;
+        output_backward(now, dense + unit.weight, slope, events, unit.fan_in, gradient + unit.weight,
+                        gradient + unit.bias, now);
         for (int64_t n = model.depth - 1; n >= 0; --n) {
             const Place& at = model.places[n];
             const Kept& keep = kept[n];
             layer_backward(model.kind, model.norm, model.constants, keep.product, dense + at.bias, dense + at.gain,
                            keep.mean, keep.scale, events, at.width, now, gradient + at.bias, gradient + at.gain);
-            const float* x = n ? kept[n - 1].output : inputs;
+            float* x = n ? kept[n - 1].output : inputs;
             multiply(model, x, true, now, false, at.fan_in, events, at.width, gradient + at.weight);
-            multiply(model, now, false, dense + at.weight, true, events, at.width, at.fan_in, next);
-            std::swap(now, next);
+            multiply(model, now, false, dense + at.weight, true, events, at.width, at.fan_in, x);
+            now = x;
         }
-        return now;
     }
 };
 
@@ -139,7 +136,7 @@ void score(const Model* model, const float* dense, const float* table, const int
 void learn(const Model* model, float* dense, float* dense_squares, float* table, float* table_squares,
            const int32_t* rows, const float* labels, const uint8_t* lost, int64_t events, float rate, float* memory,
            int32_t* place, int64_t* touched, float* logits) {
-    Pass pass(*model, {memory});
+    const Pass pass(*model, {memory});
     std::fill(pass.gradient, pass.gradient + model->parameters, 0.0f);  // between the parameters it stays 0
     for (int64_t start = 0; start < events; start += model->batch, ++lost) {
         const int64_t count = std::min(model->batch, events - start);
@@ -148,8 +145,8 @@ void learn(const Model* model, float* dense, float* dense_squares, float* table,
         if (*lost) continue;
         for (int64_t b = 0; b < count; ++b)
             pass.slope[b] = (sigmoid(logits[start + b]) - labels[start + b]) / model->batch;
-        const float* back = pass.backward(dense, count);
-        const int64_t found = sum_by_row(back, now, model->field_of_slot, count, model->slots, model->fields,
+        pass.backward(dense, count);
+        const int64_t found = sum_by_row(pass.inputs, now, model->field_of_slot, count, model->slots, model->fields,
                                          model->dim, place, touched, pass.sums);
         adagrad(dense, dense_squares, pass.gradient, model->parameters, rate);
         adagrad_rows(table, table_squares, touched, pass.sums, found, model->dim, rate);

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -50,11 +49,11 @@ class Lesson:
         )
 
 
-def make_lesson(noise: Noise, members: list[Member], chunk: int, rows: Tensor, labels: Tensor, batch: int) -> Lesson:
-    """Chunk number `chunk`, with table rows [n, S] and labels [n], in mini-batches of `batch` events."""
+def make_lesson(
+    noise: Noise, members: list[Member], chunk: int, rows: Tensor, labels: Tensor, order: Tensor, batch: int
+) -> Lesson:
+    """Chunk number `chunk`, with table rows [n, S] and labels [n], in the orders [m, n], in mini-batches of `batch` events."""
     steps = -(-len(labels) // batch)
-    orders = np.stack([noise.order(who, chunk, len(labels), batch) for who in members])
-    order = torch.from_numpy(orders).to(rows.device)
     return Lesson(
         order,
         rows[order],

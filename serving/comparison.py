@@ -66,6 +66,11 @@ class Difference:
         return np.array(astuple(self), np.float64)
 
 
+def total(differences: Sequence[Difference]) -> Difference:
+    """All of them as one."""
+    return Difference(*np.sum([each.sums() for each in differences], axis=0).tolist())
+
+
 FIELDS = tuple(field.name for field in fields(Difference))
 MEASURES = {
     "slot": ("swapped_slots", "slots"),

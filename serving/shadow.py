@@ -28,7 +28,7 @@ from grpc import StatusCode
 
 from protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from serving.codec import Refusal
-from serving.comparison import Answer, Difference, compare_all
+from serving.comparison import Answer, Difference, compare_all, total
 from serving.router.hashing import RANGE, stable_hash
 from serving.router.pool import Pool
 from serving.router.replica import Replica
@@ -36,10 +36,12 @@ from serving.router.work import Waiting
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 256
+BACKLOG = 1_024
 """Sampled queries that wait, at most; more are dropped."""
 AT_ONCE = 16
-"""Sampled queries that are asked together: their calls share RPCs."""
+"""Sampled queries that are asked and compared together, at most: they share RPCs, and what a call of NumPy costs."""
+LINGER = 0.1
+"""Seconds for others to join a sampled query; nobody waits for its comparison."""
 PATIENCE = 5.0
 """Seconds for an answer."""
 
@@ -81,7 +83,7 @@ class Recorder(Protocol):
     """Where comparisons are counted."""
 
     def record(self, arm: str, cause: str, difference: Difference) -> None:
-        """One comparison."""
+        """The sums of one comparison, or of several."""
 
     def fail(self, cause: str, code: StatusCode) -> None:
         """A comparison without an answer of both sides."""
@@ -165,10 +167,12 @@ class Comparing:
                 log.exception("comparisons failed")
 
     def _drain(self) -> list[tuple[bytes, bytes]]:
-        """What waits, after a moment for the first; perhaps nothing."""
+        """What waits, after a moment for the first and one for others; perhaps nothing."""
         samples: list[tuple[bytes, bytes]] = []
         with contextlib.suppress(queue.Empty):
             samples.append(self._queue.get(timeout=0.2))
+            if self._queue.qsize() < AT_ONCE:
+                self._stop.wait(LINGER)
             while len(samples) < AT_ONCE:
                 samples.append(self._queue.get_nowait())
         self._recorder.backlog(self._queue.qsize())
@@ -212,12 +216,15 @@ class Comparing:
             except Refusal as refusal:
                 self._recorder.fail(pair.cause, refusal.code)
         differences = compare_all([(Answer.of(one), Answer.of(two)) for _, (one, two) in answered])
+        found: dict[tuple[str, str], list[Difference]] = {}
         for (pair, answers), difference in zip(answered, differences, strict=True):
-            self._recorder.record(answers[0].answered_by.arm, pair.cause, difference)
+            found.setdefault((answers[0].answered_by.arm, pair.cause), []).append(difference)
             if self._file:
                 self._file.write(json.dumps(line(pair.query, pair.cause, answers, difference)) + "\n")
         if self._file and answered:
             self._file.flush()
+        for (arm, cause), each in found.items():
+            self._recorder.record(arm, cause, total(each))
 
 
 def ask(replica: Replica, query: bytes, duplicate: int, generation: int, deadline: float) -> Waiting:

@@ -22,7 +22,7 @@ Estimates = dict[str, Estimate]
 
 @dataclass(frozen=True)
 class Shape:
-    """How the models of a stack are numbered."""
+    """How the served models are numbered."""
 
     arms: int
     fleets: int
@@ -32,6 +32,10 @@ class Shape:
         """Numbers [F, R] of the models of an arm."""
         size = self.fleets * self.duplicates
         return (arm * size + np.arange(size)).reshape(self.fleets, self.duplicates)
+
+    def arm(self, model: int) -> int:
+        """Number of the arm that a model belongs to."""
+        return model // (self.fleets * self.duplicates)
 
 
 class Users:

@@ -24,7 +24,14 @@ RATIOS = {*SWAPS, "pd", "pd_ranking", "refresh_pair", "log_loss", "auc", "rankin
 SHARES = {"auc", "regret", "useful_swaps", "useless_swaps"}
 """Measures from 0 to 1; swaps are, too."""
 BUCKETS = {"pd_by_score", "pd_by_popularity"}
-COSTS = {"train_seconds": float, "events_per_second": float, "parameters": int}
+COSTS = {
+    "train_seconds": float,
+    "events_per_second": float,
+    "parameters": int,
+    "lookups": int,
+    "score_seconds": float,
+    "model_bytes": int,
+}
 
 
 def assert_interval(value: Any, where: str, least: float = -1e9, most: float = 1e9) -> None:
@@ -79,11 +86,13 @@ def assert_schema(result: Json, arms: list[str], generations: int) -> None:
         "world",
         "arms",
         "generations",
+        "compiled",
         "notes",
         "seconds",
         "peak_memory_bytes",
     }
     assert result["schema"] == 1 and isinstance(result["flicker"], str)
+    assert type(result["compiled"]) is bool
     assert type(result["seconds"]) is float and type(result["peak_memory_bytes"]) is int
     assert result["notes"] and all(isinstance(note, str) for note in result["notes"])
     world = result["world"]

@@ -35,8 +35,12 @@ class ReplicaFlags:
     queue: int = field(default_factory=lambda: whole_number("FLICKER_QUEUE", 1_024))
     """Queries that may wait; beyond it they are refused at once. At least 1."""
 
+    device: str = field(default_factory=lambda: from_environment("FLICKER_DEVICE", "cpu"))
+    """Where candidates are scored: cpu or cuda (default: FLICKER_DEVICE, else cpu)."""
+
     def __post_init__(self) -> None:
         require(self.name != "", "name", self.name, "a name")
         for setting, port in (("port", self.port), ("metrics_port", self.metrics_port)):
             require(0 <= port < 65_536, setting, port, "from 0 to 65535")
         require(self.queue >= 1, "queue", self.queue, "at least 1 query")
+        require(self.device in ("cpu", "cuda"), "device", self.device, "cpu or cuda")

@@ -5,7 +5,7 @@ Shapes: A arms, U users, I items, G segments, N candidates, C context slots.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,13 @@ from torch import Tensor
 
 from serving.codec import MOST_CANDIDATES, Ranges, answered_by, schema_of
 from simulator.config import ModelConfig
+from simulator.recommender.gpu.scoring import GpuRanker
 from simulator.recommender.ranker import Ranker
 from simulator.types import Ints, Schema, Side
 
 CATALOG = {"user_rows": np.int32, "item_rows": np.int32, "segment": np.int64, "candidates": np.int64}
+MakeRanker = Callable[..., Ranker | GpuRanker]
+"""With the arguments of `Ranker`."""
 SHAPE = ("arms", "specs", "fields", "model", "duplicates")
 """Entries of `about` in which all generations of a run agree."""
 
@@ -44,7 +47,7 @@ class Generation:
     """Unix seconds."""
     about: Mapping[str, Any]
     ranges: Ranges
-    ranker: Ranker
+    ranker: Ranker | GpuRanker
     segment: Ints
     """[U] row of `candidates` for each user."""
     candidates: Ints
@@ -54,7 +57,13 @@ class Generation:
 
     @staticmethod
     def of(
-        number: int, duplicate: int, replica: str, about: Mapping[str, Any], weights: bytes, catalog: bytes
+        number: int,
+        duplicate: int,
+        replica: str,
+        about: Mapping[str, Any],
+        weights: bytes,
+        catalog: bytes,
+        make_ranker: MakeRanker = Ranker,
     ) -> Generation:
         """Build one from its published parts; the items' part of the first layer is computed here. Raises Refused."""
         try:
@@ -67,7 +76,7 @@ class Generation:
         except (KeyError, TypeError, ValueError) as problem:
             raise Refused("about", f"what was announced cannot be used: {problem!r}") from None
         tables = _catalog(catalog, schema)
-        ranker = _ranker(schema, specs, model, weights, tables)
+        ranker = _ranker(make_ranker, schema, specs, model, weights, tables)
         ranges = Ranges.of(about, len(tables["user_rows"]), len(tables["item_rows"]))
         who = tuple(answered_by(replica, arm, duplicate, number) for arm in arms)
         segment, candidates = tables["segment"], tables["candidates"]
@@ -93,8 +102,13 @@ class Generation:
 
 
 def _ranker(
-    schema: Schema, specs: list[str], model: ModelConfig, weights: bytes, tables: Mapping[str, np.ndarray]
-) -> Ranker:
+    make: MakeRanker,
+    schema: Schema,
+    specs: list[str],
+    model: ModelConfig,
+    weights: bytes,
+    tables: Mapping[str, np.ndarray],
+) -> Ranker | GpuRanker:
     tensors: dict[str, Tensor] = _unpack(safetensors.torch.load, weights, "weights")
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32:
@@ -102,7 +116,7 @@ def _ranker(
         if not torch.isfinite(tensor).all():
             raise Refused("values", f"{name}: not all finite: learning has diverged")
     try:
-        return Ranker(schema, specs, model, tensors, tables["user_rows"], tables["item_rows"])
+        return make(schema, specs, model, tensors, tables["user_rows"], tables["item_rows"])
     except ValueError as problem:
         raise Refused("shape", str(problem)) from None
 

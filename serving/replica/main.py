@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import socket
@@ -56,6 +57,7 @@ def main(arguments: list[str]) -> None:
             return
     replica = Replica(flags, store, registry, stop)
     port = serve_metrics(registry, flags.metrics_port, flags.host)
+    gc.freeze()  # what is there by now stays: no need to look through it again and again
     replica.start()
     metrics = f"{flags.advertise or flags.host}:{port}"
     line = {"ready": "replica", "name": flags.name, "address": replica.address, "metrics": metrics}

@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 import torch
 
-from serving.replica.generation import Generation, Refused
+from serving.replica.generation import Generation, MakeRanker, Refused
 from serving.replica.membership import Membership
 from serving.replica.metrics import Metrics
 from serving.replica.shelf import Shelf
 from simulator.process import Backoff, Stopped
+from simulator.recommender.ranker import Ranker
 from simulator.store.protocol import KEPT, Registry, StoreAway, StoreError
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,10 @@ class Refresher:
         metrics: Metrics,
         ready: Callable[[], None],
         stop: threading.Event,
+        make_ranker: MakeRanker = Ranker,
     ) -> None:
         """`ready` is called after each swap."""
+        self._make_ranker = make_ranker
         self._registry, self._name, self._shelf, self._membership = registry, name, shelf, membership
         self._metrics, self._ready, self._stop = metrics, ready, stop
         self._refused = -1
@@ -103,7 +106,7 @@ class Refresher:
             if self._registry.newest() - number >= KEPT:
                 return None
             raise Refused("digest", str(problem)) from None
-        generation = Generation.of(number, duplicate, self._name, about, weights, catalog)
+        generation = Generation.of(number, duplicate, self._name, about, weights, catalog, self._make_ranker)
         if current := self._shelf.current:
             current.refuse_unlike(generation)
         return generation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -99,6 +100,7 @@ def main(arguments: list[str]) -> None:
     store = open_store(flags.store, run=flags.run, capacity=flags.log_capacity)
     router = RunningRouter(flags, store, registry, stop)
     metrics_port = serve_metrics(registry, flags.metrics_port, flags.host)
+    gc.freeze()  # what is there by now stays: no need to look through it again and again
     router.start()
     ready = {
         "ready": "router",

@@ -2,12 +2,14 @@
 
 The cache is `flicker` in $XDG_CACHE_HOME, else in ~/.cache; where that cannot be written, a temporary folder that goes
 when the library is loaded. A library's name is a digest of source, compiler, flags and processor, and it is renamed
-into place when it is whole: processes that start at once may all compile, and all load the same.
+into place when it is whole. Of processes that start at once one compiles; the others wait and load the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import hashlib
 import os
 import platform
@@ -15,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 COMPILERS = "c++", "g++", "clang++"
@@ -57,7 +60,9 @@ def _library(source: Path, command: list[str]) -> ctypes.CDLL:
     folder = _cache()
     if folder is not None and (folder / name).exists():
         return ctypes.CDLL(str(folder / name))
-    with tempfile.TemporaryDirectory(dir=folder, prefix="making-") as making:
+    with _turn(folder), tempfile.TemporaryDirectory(dir=folder, prefix="making-") as making:
+        if folder is not None and (folder / name).exists():
+            return ctypes.CDLL(str(folder / name))
         made = Path(making) / name
         subprocess.run(
             [*command, str(source), "-o", str(made)], check=True, capture_output=True, text=True, timeout=PATIENCE
@@ -66,6 +71,20 @@ def _library(source: Path, command: list[str]) -> ctypes.CDLL:
             return ctypes.CDLL(str(made))  # which stays in memory when its file goes
         os.replace(made, folder / name)
     return ctypes.CDLL(str(folder / name))
+
+
+@contextlib.contextmanager
+def _turn(folder: Path | None) -> Iterator[None]:
+    """One process after the other, where they share a cache."""
+    if folder is None:
+        yield
+        return
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)  # and with it the lock, also where a process is killed
 
 
 def _cache() -> Path | None:

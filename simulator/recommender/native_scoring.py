@@ -9,11 +9,13 @@ import functools
 from collections.abc import Sequence
 from ctypes import CDLL, Structure, addressof, c_int64, c_void_p, pointer
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from simulator.errors import SettingError
 from simulator.recommender.compiler import NoCompiler, compiled
 from simulator.recommender.native import NORMS, Formula
 from simulator.types import Floats, Ints, Rows
@@ -98,18 +100,26 @@ def _panels(weight: Tensor, width: int) -> Tensor:
     return padded.view(len(weight), -1, width).transpose(0, 1).contiguous()
 
 
+def is_wanted(choice: Literal["auto", "on", "off"]) -> bool:
+    """Whether models are scored by compiled code: `auto` where it can be compiled, `on` always, `off` never.
+
+    Raises SettingError where it cannot be compiled but has to.
+    """
+    if choice == "off":
+        return False
+    try:
+        _library()
+    except NoCompiler as problem:
+        if choice == "on":
+            way_out = f"{problem}: install a C++ compiler, name one in $CXX, or --compile auto"
+            raise SettingError("compile", choice, way_out) from None
+        return False
+    return True
+
+
 @functools.cache
 def _library() -> CDLL:
     library = compiled(SOURCE)[0]
     library.score.argtypes = [c_void_p, c_int64, c_int64, *[c_void_p] * 4]
     library.score.restype = None
     return library
-
-
-def is_there() -> bool:
-    """Whether scoring.cpp can be compiled here; asked where native.cpp can."""
-    try:
-        _library()
-    except NoCompiler:
-        return False
-    return True

@@ -20,14 +20,16 @@ from torch import Tensor
 
 from simulator.config import ModelConfig
 from simulator.recommender.activations import Activation, activation
-from simulator.recommender.native import formula_of, load
-from simulator.recommender.native_scoring import NativeScorer, is_there
+from simulator.recommender.native import formula_of
+from simulator.recommender.native_scoring import NativeScorer, is_wanted
 from simulator.recommender.network import Layout, Network
 from simulator.recommender.sides import Sides, check_tensors
 from simulator.types import Floats, Ints, Rows, Schema, Side
 
 ITEMS_PER_PASS = 8_192
-"""Items whose part is computed at once."""
+"""Items whose part a GPU computes at once."""
+FEW_ITEMS = 1_024
+"""And a CPU: what is computed is copied from its cache."""
 ALIGNED, LEAST, QUERIES = 32, 64, 2
 """How a matrix product of PyTorch rounds depends on its number of rows. Where every query has a multiple of the first
 number of candidates, at least the second, and there are at least so many queries, no row depends on others."""
@@ -95,9 +97,10 @@ class Weights:
         self.catalog, self.table, self.weights = catalog, table, weights
         self.first = catalog.network.weight(0, weights)[0]
         """[all fields x D, H] of the first layer."""
-        split = torch.split(catalog.item_rows, ITEMS_PER_PASS)
-        self.items = torch.cat([self.part("item", rows) for rows in split])
+        self.items = torch.empty(len(catalog.item_rows), self.first.shape[1])
         """[I, H] what each item adds to the first layer's product."""
+        for rows, items in zip(catalog.item_rows.split(FEW_ITEMS), self.items.split(FEW_ITEMS), strict=True):
+            items.copy_(self.part("item", rows))
 
     def part(self, side: Side, rows: Tensor) -> Tensor:
         """[n, H] what the fields of one side, with table rows [n, slots], add to the first layer's product."""
@@ -107,7 +110,7 @@ class Weights:
 def make_scorer(weights: Weights, function: Activation) -> Scorer:
     """Compiled where `model.compile` and the machine allow it: the same for all duplicates of an arm."""
     catalog, w = weights.catalog, weights.weights
-    formula = formula_of(function) if load(catalog.model.compile) and is_there() else None
+    formula = formula_of(function) if is_wanted(catalog.model.compile) else None
     if formula is None:
         return PlainScorer(weights, function)
     norm, network = catalog.model.norm, catalog.network

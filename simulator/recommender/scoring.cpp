@@ -6,13 +6,10 @@
 // Shapes: Q queries, N candidates, S slots of user and context, C of them of the context, F fields of both, D embedding
 // length, H width of a layer.
 
+#include "native.cpp"
+
 #include <algorithm>
 #include <vector>
-
-#if defined(__AVX512F__) && !defined(__clang__)
-#pragma GCC target("prefer-vector-width=512")  // 15 % less time than with the 256 bits that GCC prefers
-#endif
-#include "native.cpp"
 
 namespace {
 

@@ -15,13 +15,24 @@ NAMES = {
     "swish": "Swish",
     "softplus": "Softplus",
 }
+CURES = {
+    "ensemble": "Ensemble",
+    "codistill": "Co-distilled",
+    "antidistill": "Anti-distilled",
+    "anchor": "Anchored",
+    "average": "Averaged weights",
+    "fresh": "Trained afresh",
+}
+"""What is done with one network or several, before the activation in a spec."""
 DASH = "–"
 
 
 def label(spec: str) -> str:
-    """`smelu:beta=1#2` reads SmeLU (beta = 1) #2; an unknown spec is left as it is."""
+    """`smelu:beta=1#2` reads SmeLU (beta = 1) #2, `ensemble:relu:m=3` Ensemble: ReLU (m = 3); an unknown spec is left as it is."""
     design, mark, copy = spec.partition("#")
     name, _, settings = design.partition(":")
+    if name in CURES and settings.partition(":")[0] in NAMES:
+        return f"{CURES[name]}: {label(spec.partition(':')[2])}"
     if name not in NAMES:
         return spec
     inside = ", ".join(part.replace("=", " = ") for part in settings.replace(":", ",").split(",") if part)

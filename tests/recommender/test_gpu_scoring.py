@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from simulator.errors import SettingError
 from simulator.recommender.duplicates import Duplicates
 from simulator.recommender.gpu.graphs import Work
-from simulator.recommender.gpu.scoring import GpuRanker, GpuRankers, pass_shape
+from simulator.recommender.gpu.scoring import GpuRanker, GpuRankers, make_rankers, pass_shape
+from simulator.recommender.ranker import Ranker
 from simulator.recommender.ranking import score_queries
 from tests.recommender.recorded import capture
 from tests.recommender.test_ranker import QUERIES, SPECS, WORLD, scores, trained
@@ -43,7 +46,7 @@ def close(ranker: GpuRanker, stack: Duplicates, arm: int, name: str = "") -> Non
 def test_scores_are_those_of_the_whole_network(norm: str) -> None:
     stack, rankers = trained(norm), Rankers()
     ranker = rankers.of(stack)
-    for arm in (0, 1, 0, 1):
+    for arm in (*range(len(SPECS)), 0, 1):
         close(ranker, stack, arm)
     assert rankers.captured == len(SPECS), "one capture for each arm and shape"
 
@@ -120,3 +123,19 @@ def test_another_shape_is_refused_before_anything_is_overwritten() -> None:
     with pytest.raises(ValueError, match="dense"):
         rankers(WORLD.schema, SPECS, stack.model, tensors, WORLD.encoder.user_rows, WORLD.encoder.item_rows)
     assert np.array_equal(scores(ranker, 0), before)
+
+
+def test_rankers_of_a_device() -> None:
+    assert make_rankers("cpu") is Ranker
+    if torch.cuda.is_available():
+        assert isinstance(make_rankers("cuda"), GpuRankers)
+    else:
+        with pytest.raises(SettingError, match="device = cuda: no GPU"):
+            make_rankers("cuda")
+
+
+def test_without_compiling_nothing_is_captured() -> None:
+    stack, rankers = trained("after"), Rankers()
+    stack.model = replace(stack.model, compile="off")
+    close(rankers.of(stack), stack, 1)
+    assert rankers.captured == 0

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from simulator.config import NoiseConfig
+from simulator.errors import SettingError
 from simulator.recommender.duplicates import Duplicates
 from simulator.recommender.gpu import fused
+from simulator.recommender.gpu import steps as steps_module
 from simulator.recommender.gpu.rows import plan
-from simulator.recommender.gpu.steps import GraphedSteps
+from simulator.recommender.gpu.steps import GraphedSteps, graphed_steps
 from simulator.recommender.gpu.transfer import Orders
 from simulator.recommender.learner import Learner
 from simulator.recommender.tables import Tables
@@ -129,7 +131,27 @@ def test_orders_made_ahead_are_those_made_at_once() -> None:
     assert drawn == [(0, 3), (1, 3), (2, 3), (2, 2)]
 
 
-def test_without_a_gpu_nothing_is_fused() -> None:
-    assert not fused.usable(torch.device("cpu"))
-    if not torch.cuda.is_available():
-        assert fused.problem() == "no GPU is visible to PyTorch"
+def test_kernels_are_wanted_on_a_gpu_alone_and_where_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert not fused.wanted("on", cpu), "a CPU has kernels of its own"
+    monkeypatch.setattr(fused, "problem", lambda: "Triton: no C compiler")
+    assert not fused.wanted("auto", gpu) and not fused.wanted("off", gpu)
+    with pytest.raises(SettingError, match="compile = on: Triton: no C compiler: .* --compile auto"):
+        fused.wanted("on", gpu)
+    monkeypatch.setattr(fused, "problem", lambda: "")
+    assert fused.wanted("auto", gpu) and fused.wanted("on", gpu) and not fused.wanted("off", gpu)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_is_missing_is_named() -> None:
+    assert fused.problem() == "no GPU is visible to PyTorch"
+
+
+@pytest.mark.parametrize("noise", [NoiseConfig(delay=2), NoiseConfig(precision="bfloat16"), NoiseConfig(lost=0.5)])
+def test_which_noise_takes_the_plain_path(noise: NoiseConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = Learner(make_stack(noise=noise, model=replace(MODEL, compile="off")), noise, seed=0)
+    arguments = learner.tables, learner.dense_squares, learner.table_squares, noise, STEPS
+    assert graphed_steps(*arguments) is None, "on a CPU"
+    monkeypatch.setattr(fused, "wanted", lambda choice, device: True)
+    monkeypatch.setattr(steps_module, "CudaGraphs", lambda: capture)
+    assert (graphed_steps(*arguments) is not None) == bool(noise.lost)

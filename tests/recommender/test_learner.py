@@ -91,8 +91,9 @@ def assert_same_state(one: Learner, other: Learner) -> None:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_agrees_with_models_that_learn_alone(norm: str) -> None:
-    model = replace(MODEL, norm=norm)  # type: ignore[arg-type]
+@pytest.mark.parametrize("compiled", ["auto", "off"])
+def test_agrees_with_models_that_learn_alone(norm: str, compiled: str) -> None:
+    model = replace(MODEL, norm=norm, compile=compiled)  # type: ignore[arg-type]
     learner = make_learner("relu", "smelu:beta=2", model=model, duplicates=1)
     assert_agree(learner, make_chunks(learner, 3))
 
@@ -169,9 +170,11 @@ def test_fleets_start_from_different_initialisations() -> None:
     assert not torch.equal(stack.embedding[0], stack.embedding[2]) and not torch.equal(stack.dense[0], stack.dense[2])
 
 
-@pytest.mark.parametrize("noise", [NO_NOISE, EVERYTHING], ids=["no noise", "every noise"])
-def test_the_number_of_threads_does_not_matter(noise: NoiseConfig) -> None:
-    learners = [make_learner("relu", "gelu", noise=noise, threads=threads) for threads in (1, 2, 3)]
+@pytest.mark.parametrize("compiled", ["auto", "off"])
+@pytest.mark.parametrize("noise", [NO_NOISE, NoiseConfig(window=3), EVERYTHING], ids=["none", "window", "every"])
+def test_the_number_of_threads_does_not_matter(noise: NoiseConfig, compiled: str) -> None:
+    model = replace(MODEL, compile=compiled)  # type: ignore[arg-type]
+    learners = [make_learner("relu", "gelu", noise=noise, model=model, threads=threads) for threads in (1, 2, 3)]
     for chunks in zip(*(make_chunks(learner, 2) for learner in learners), strict=True):
         logits = [learner.learn(chunk) for learner, chunk in zip(learners, chunks, strict=True)]
         assert np.array_equal(logits[0], logits[1]) and np.array_equal(logits[0], logits[2])
@@ -179,7 +182,7 @@ def test_the_number_of_threads_does_not_matter(noise: NoiseConfig) -> None:
     assert_same_state(learners[0], learners[2])
 
 
-@pytest.mark.parametrize("noise", [NO_NOISE, EVERYTHING], ids=["no noise", "every noise"])
+@pytest.mark.parametrize("noise", [NO_NOISE, NoiseConfig(window=3), EVERYTHING], ids=["none", "window", "every"])
 def test_goes_on_from_disk_as_if_it_had_never_stopped(noise: NoiseConfig, tmp_path: Path) -> None:
     steady = make_learner("relu", "smelu", noise=noise)
     chunks = make_chunks(steady, 4)

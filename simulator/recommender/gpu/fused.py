@@ -9,10 +9,12 @@ import functools
 import importlib
 import logging
 from types import ModuleType
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from simulator.errors import SettingError
 from simulator.recommender.network import EPSILON
 
 log = logging.getLogger("gpu")
@@ -25,6 +27,12 @@ PART = 32
 """Events whose gradients of bias and gain one program sums: 16 programs per model of a mini-batch of 512."""
 POSITIONS, RUN = 8, 32
 """Table entries of a program, and equal ones that it sums at a time."""
+
+
+def check_device(device: str) -> None:
+    """Raises SettingError for `cuda` where there is no GPU."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SettingError("device", device, "no GPU is visible to PyTorch here; use --device cpu")
 
 
 @functools.cache
@@ -46,10 +54,15 @@ def problem() -> str:
     return "" if found == 1 else f"Triton: SmeLU(1; beta = 1) = {found}"
 
 
-def usable(device: torch.device) -> bool:
-    """Whether tensors on a device are for these kernels; if not, PyTorch's own operations do the same work."""
-    if device.type != "cuda":
+def wanted(choice: Literal["auto", "on", "off"], device: torch.device) -> bool:
+    """Whether tensors on a device are for these kernels, by `ModelConfig.compile`; else PyTorch's operations do it all.
+
+    Raises SettingError where they have to be and cannot.
+    """
+    if choice == "off" or device.type != "cuda":
         return False
+    if problem() and choice == "on":
+        raise SettingError("compile", choice, f"{problem()}: mend that, or --compile auto")
     if problem():
         _tell(problem())
     return not problem()

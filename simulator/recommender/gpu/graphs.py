@@ -16,6 +16,12 @@ Work = Callable[[], None]
 Capture = Callable[[Work], Work]
 """From work to what repeats it."""
 
+
+def uncaptured(work: Work) -> Work:
+    """No capture: the work itself, launched piece by piece each time."""
+    return work
+
+
 WARM_UP = 3
 """Runs before the capture: kernels are compiled and libraries loaded in them, which cannot be captured."""
 _ALONE = threading.Lock()

@@ -82,7 +82,7 @@ def layer_backward(
     """back [m, B, H], the gradient of the product, from that of the layer's output.
 
     parts [2, m, programs, H]: gradients of bias and gain over each program's ROWS x PASSES events, summed one group of
-    ROWS after the other. Their sums over the programs are the gradients. Beyond the last event the scale is loaded as 0,
+    ROWS after the other. Their sums over the programs are the gradients. Beyond the last event the scale read is 0,
     beyond the width grad and gain are: what is computed there adds nothing.
     """
     model, part = tl.program_id(1).to(tl.int64), tl.program_id(0)

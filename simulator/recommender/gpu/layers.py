@@ -10,9 +10,15 @@ import functools
 import torch
 from torch import Tensor
 
+from simulator.config import ModelConfig
 from simulator.recommender.activations import Activation, GSmeLU, ReLU
 from simulator.recommender.gpu import fused
 from simulator.recommender.network import Network, Segments
+
+
+def make_network(config: ModelConfig, device: torch.device) -> Network:
+    """With kernels on a GPU, as `config.compile` says. Raises SettingError where they have to be had and cannot."""
+    return FusedNetwork(config) if fused.wanted(config.compile, device) else Network(config)
 
 
 class FusedNetwork(Network):

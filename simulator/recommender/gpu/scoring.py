@@ -21,10 +21,12 @@ from torch import Tensor
 
 from simulator.config import ModelConfig
 from simulator.recommender.activations import activation
-from simulator.recommender.gpu.graphs import Capture, CudaGraphs
+from simulator.recommender.gpu.fused import check_device
+from simulator.recommender.gpu.graphs import Capture, CudaGraphs, uncaptured
+from simulator.recommender.gpu.layers import make_network
 from simulator.recommender.gpu.transfer import upload
-from simulator.recommender.network import Layout, Network
-from simulator.recommender.ranker import ITEMS_PER_PASS
+from simulator.recommender.network import Layout
+from simulator.recommender.ranker import ITEMS_PER_PASS, Ranker
 from simulator.recommender.sides import Sides, check_tensors
 from simulator.types import Floats, Ints, Rows, Schema, Side
 
@@ -36,6 +38,12 @@ def pass_shape(candidates: int) -> tuple[int, int]:
     """Queries and candidates [Q, N] of a pass over so many candidates: N is the next power of two."""
     padded = max(LEAST_CANDIDATES, 1 << (candidates - 1).bit_length())
     return max(1, min(MOST_QUERIES, ROWS_PER_PASS // padded)), padded
+
+
+def make_rankers(device: str) -> Callable[..., Ranker | GpuRanker]:
+    """What makes the rankers of a device, with the arguments of `Ranker`. Raises SettingError where it is not there."""
+    check_device(device)
+    return GpuRankers(device) if device == "cuda" else Ranker
 
 
 class GpuRankers:
@@ -58,7 +66,8 @@ class GpuRankers:
         """The arguments of `Ranker`. Raises ValueError as it does."""
         check_tensors(tensors, schema, model, len(specs))
         free = self._free.setdefault((schema, tuple(specs), model, user_rows.shape, item_rows.shape), [])
-        buffers = free.pop() if free else Buffers(schema, specs, model, self._device, self._graphs())
+        capture = uncaptured if free or model.compile == "off" else self._graphs()
+        buffers = free.pop() if free else Buffers(schema, specs, model, self._device, capture)
         buffers.load(tensors, user_rows, item_rows)
         ranker = GpuRanker(buffers)
         weakref.finalize(ranker, free.append, buffers).atexit = False
@@ -82,7 +91,7 @@ class Buffers:
     def __init__(
         self, schema: Schema, specs: list[str], model: ModelConfig, device: torch.device, capture: Capture
     ) -> None:
-        self._layout, self._network = Layout(schema, model), Network(model)
+        self._layout, self._network = Layout(schema, model), make_network(model, device)
         self._sides, self._device, self._capture = Sides(schema, model), device, capture
         self._context = sum(field.slots for field in schema.fields if field.side == "context")
         self._embedding = torch.zeros(len(specs), schema.rows, model.dim, device=device)
@@ -124,7 +133,7 @@ class Buffers:
             score = self._passes[arm, padded]
             for start in range(0, len(users), queries):
                 part = slice(start, start + queries)
-                found[part] = score(np.column_stack([users[part], context[part], items[part]]), items.shape[1])
+                found[part] = score(users[part], context[part], items[part])
         return found
 
     def asked(self, queries: int, candidates: int) -> Tensor:
@@ -171,17 +180,20 @@ class Pass:
 
         self._replay = capture(score)
 
-    def __call__(self, question: Ints, candidates: int) -> Floats:
-        """Scores [n, c] of a question [n, 1 + C + c]; valid until the next call.
+    def __call__(self, users: Ints, context: Rows, items: Ints) -> Floats:
+        """Scores [n, c] of candidates [n, c] for at most Q queries; valid until the next call.
 
-        What stands beside it in the buffers is of earlier questions: valid numbers, whose scores nobody reads.
+        What stands beside the question in its buffer is of earlier ones: valid numbers, whose scores nobody reads.
         """
-        rows, columns = question.shape
-        self._question.numpy()[:rows, :columns] = question
+        queries, candidates = items.shape
+        question, first = self._question.numpy(), 1 + context.shape[1]
+        question[:queries, 0] = users
+        question[:queries, 1:first] = context
+        question[:queries, first : first + candidates] = items
         self._asked.copy_(self._question, non_blocking=True)
         self._replay()
         self._answer.copy_(self._scores, non_blocking=True)
         if self._asked.is_cuda:
             torch.cuda.current_stream(self._asked.device).synchronize()
-        answer: Floats = self._answer.numpy()[:rows, :candidates]
+        answer: Floats = self._answer.numpy()[:queries, :candidates]
         return answer

@@ -27,8 +27,7 @@ def graphed_steps(
 ) -> GraphedSteps | None:
     """The steps as graphs for chunks of at most so many mini-batches; None where the plain path is to be taken."""
     stack = tables.stack
-    plain = noise.delay or noise.precision != "float32" or stack.model.compile == "off"
-    if plain or not fused.usable(stack.device):
+    if noise.delay or noise.precision != "float32" or not fused.wanted(stack.model.compile, stack.device):
         return None
     return GraphedSteps(tables, dense_squares, table_squares, steps, CudaGraphs())
 

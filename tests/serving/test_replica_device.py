@@ -1,0 +1,43 @@
+"""A generation with a GPU's rankers answers as one with a CPU's; on a machine without a GPU they run on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from serving.replica.flags import ReplicaFlags
+from serving.replica.generation import Generation, Refused
+from simulator.errors import SettingError
+from simulator.recommender.gpu.graphs import CudaGraphs, uncaptured
+from simulator.recommender.gpu.scoring import GpuRankers
+from tests.serving.generations import about_of, parts_of, stack_of
+
+RANKERS = GpuRankers("cuda", CudaGraphs) if torch.cuda.is_available() else GpuRankers("cpu", lambda: uncaptured)
+
+
+def test_a_generation_scores_alike_on_both() -> None:
+    stack = stack_of(0)
+    parts, about = parts_of(stack), about_of(stack, 0)
+    published = 0, 0, "a", about, parts["duplicate/0"], parts["catalog"]
+    ours, theirs = Generation.of(*published, RANKERS), Generation.of(*published)
+    items = theirs.candidates[:1]
+    context = np.array([theirs.ranges.context_rows(())], np.int32)
+    for arm in range(len(theirs.who)):
+        pair = [each.ranker.scores(arm, np.zeros(1, np.int64), context, items) for each in (ours, theirs)]
+        np.testing.assert_allclose(*pair, rtol=0, atol=5e-5)
+
+
+def test_what_a_cpu_refuses_a_gpu_refuses() -> None:
+    stack = stack_of(0)
+    parts, about = parts_of(stack), about_of(stack, 0)
+    with torch.no_grad():
+        stack.dense[0, 0] = torch.nan
+    broken = parts_of(stack)["duplicate/0"]
+    with pytest.raises(Refused, match="not all finite"):
+        Generation.of(0, 0, "a", about, broken, parts["catalog"], RANKERS)
+
+
+def test_another_device_is_named() -> None:
+    with pytest.raises(SettingError, match="device = tpu: cpu or cuda"):
+        ReplicaFlags(device="tpu")

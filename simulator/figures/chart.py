@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 
 from simulator.report.canvas import INK, MARKS, PAPER, SETTINGS, canvas, colour, line, look, span, svg, ticks
 from simulator.report.result import Interval
-from simulator.report.words import number
 
 HEIGHT = 2.7
 """Inches of a panel."""
 COLUMNS = ("panel", "series", "label", "x", "x_low", "x_high", "y", "y_low", "y_high", "z")
 """Of a figure's CSV file; z is the height of a surface."""
+NOTHING = ("", "", "")
 
 
 def exact(value: float) -> Interval:
@@ -45,6 +45,8 @@ class Line:
     level: bool = False
     band: bool = False
     """Whether intervals of y are a band rather than bars."""
+    strength: float = 0.8
+    """How dark intervals are, 0 to 1."""
     bare: bool = False
     """Whether the line has no marks."""
 
@@ -70,7 +72,8 @@ class Axis:
     """Ticks with words of their own, where the numbers are places rather than sizes."""
     zero: bool = False
     """Whether the axis starts at 0."""
-    scale: str = "linear"
+    air: float = 0.5
+    """How far intervals may reach beyond the means, as a share of the spread of the means."""
 
 
 def chart(name: str, heading: str, lines: list[Line], across: Axis, up: Axis, note: str = "") -> Panel:
@@ -123,8 +126,8 @@ def _draw(axes: Axes, one: Line) -> None:
         return
     for point in one.points:
         if not one.band:
-            axes.vlines(point.x.mean, point.y.low, point.y.high, color=hue, linewidth=0.8, alpha=0.7)
-        axes.hlines(point.y.mean, point.x.low, point.x.high, color=hue, linewidth=0.8, alpha=0.7)
+            axes.vlines(point.x.mean, point.y.low, point.y.high, color=hue, linewidth=0.8, alpha=one.strength)
+        axes.hlines(point.y.mean, point.x.low, point.x.high, color=hue, linewidth=0.8, alpha=one.strength)
         axes.plot(point.x.mean, point.y.mean, color=hue, marker=MARKS[look(one.look)], markersize=5,
                   markeredgecolor=PAPER, markeredgewidth=0.6)  # fmt: skip
         if point.label:
@@ -137,10 +140,7 @@ def _limits(axes: Axes, lines: list[Line], across: Axis, up: Axis) -> None:
     _limit(axes.set_xlim, xs, across)
     _limit(axes.set_ylim, [p.y for one in lines for p in one.points], up)
     for axis, own in ((across, axes.xaxis), (up, axes.yaxis)):
-        if axis.scale == "log":
-            (axes.set_xscale if axis is across else axes.set_yscale)("log", base=2)
-            own.set_major_formatter(lambda value, _: number(value, 0 if value >= 1 else None))
-        elif not axis.marks:
+        if not axis.marks:
             own.set_major_locator(ticks(5))
         if axis.marks:
             own.set_ticks(list(axis.marks), list(axis.marks.values()))
@@ -148,19 +148,23 @@ def _limits(axes: Axes, lines: list[Line], across: Axis, up: Axis) -> None:
 
 
 def _limit(set_limits: Any, shown: list[Interval], axis: Axis) -> None:
-    """Limits that hold all means, and of the intervals what lies within twice their spread."""
-    if axis.scale == "log" or not shown:
+    """Limits that hold all means; intervals may run out of the picture by half the spread of the means."""
+    if not shown:
         return
     means = [value.mean for value in shown]
     low, high = min(0.0, *means) if axis.zero else min(means), max(means)
     room = (high - low) or abs(high) or 1.0
-    kept = [Interval(v.mean, max(v.low, low - 0.5 * room), min(v.high, high + 0.5 * room)) for v in shown]
+    kept = [Interval(v.mean, max(v.low, low - axis.air * room), min(v.high, high + axis.air * room)) for v in shown]
     set_limits(*span(kept, axis.zero))
 
 
 def _rows(name: str, lines: list[Line], up: bool = True) -> Iterator[tuple[Any, ...]]:
     for one in lines:
         for point in one.points:
-            y = (point.y.mean, point.y.low, point.y.high) if up else ("", "", "")
-            x = ("", "", "") if one.level else (point.x.mean, point.x.low, point.x.high)
-            yield (name, one.name, point.label, *x, *y, "")
+            y = _cells(point.y) if up else NOTHING
+            yield (name, one.name, point.label, *(NOTHING if one.level else _cells(point.x)), *y, "")
+
+
+def _cells(value: Interval) -> tuple[Any, ...]:
+    """Mean and limits; an exact number has none."""
+    return (value.mean, value.low, value.high) if value.known else (value.mean, "", "")

@@ -39,7 +39,8 @@ def halving(arms: dict[str, Arm]) -> Finding:
     best = min(fair or smelu, key=lambda pair: relative(pair[1], "pd").mean)[1]
     figures = (
         f"{label(best.spec)} has {written(relative(best, 'pd'), 2)} of ReLU's PD, "
-        f"{written(relative(best, 'log_loss'), 3)} of its log loss and {written(relative(best, 'ranking_loss'), 3)} of its ranking loss"
+        f"{written(relative(best, 'log_loss'), 3)} of its log loss and "
+        f"{written(relative(best, 'ranking_loss'), 3)} of its ranking loss"
     )
     if sure:
         return Finding("holds", f"SmeLU with beta {_betas(sure)} at least halves PD beyond doubt: {figures}")

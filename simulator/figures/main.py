@@ -43,6 +43,8 @@ FIGURES: dict[int, Callable[[Sweep], Figure]] = {
     10: churn,
 }
 """Number -> what draws it."""
+ONCE = (3, 4)
+"""Figures that are the same for every sweep: drawn for the first one."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,11 @@ def run_figures(flags: FigureFlags, arguments: list[str]) -> list[Path]:
     worlds = [sweep.world for sweep in sweeps]
     if len(set(worlds)) < len(worlds):
         raise ResultError(f"sweeps: two of them are on {max(worlds, key=worlds.count)}: name one per world")
-    chosen = [draw for number, draw in FIGURES.items() if number in (flags.only or FIGURES)]
-    told = [(sweep, [draw(sweep) for draw in chosen]) for sweep in sweeps]
+    chosen = [number for number in FIGURES if number in (flags.only or FIGURES)]
+    told = [
+        (sweep, [FIGURES[number](sweep) for number in chosen if number not in ONCE or sweep is sweeps[0]])
+        for sweep in sweeps
+    ]
     rows, command = table(sweeps), shlex.join(["flicker", "figures", *arguments])
     pages = {flags.folder / "figures.html": page(told, rows, command)}
     if flags.markdown:

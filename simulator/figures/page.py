@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from simulator.figures.figure import Figure
+from simulator.figures.markdown import one_command
 from simulator.figures.sweep import Sweep
 from simulator.figures.table import Row
 from simulator.report.canvas import swatch
@@ -35,7 +36,8 @@ def _figure(sweep: Sweep, figure: Figure) -> str:
     entries = "".join(f"<li>{swatch(look)} {escape(words)}</li>" for look, words in figure.legend)
     legend = f'<ul class="legend">{entries}</ul>' if entries else ""
     panels = grid([panel(one.heading, _unique(one.svg, sweep), one.note) for one in figure.panels])
-    note = f'<p class="note">{escape(figure.note)}</p>' if figure.note else ""
+    again = f"<code>{escape(one_command(sweep, figure))}</code>"
+    note = f'<p class="note">{escape(figure.note)} {again}</p>'
     kicker = f'<p class="kicker">Figure {figure.number} · {escape(sweep.world)}</p>'
     return f"<section>{kicker}<h2>{escape(figure.claim)}</h2>{legend}{panels}{note}</section>"
 

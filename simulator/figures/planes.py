@@ -17,13 +17,8 @@ SINGLE = ("gelu", "linear")
 LOOKS = {"relu": 0, "smelu": 1, "swish": 2, "softplus": 3, "gelu": 4, "linear": 5}
 PLANES = (("pd", "log_loss", "PD"), ("pair", "log_loss", "pair swaps"), ("pd", "ranking_loss", "PD"))
 """Measures up and across, and the word of the one up."""
-BETAS = (
-    ("pd", "PD", None),
-    ("swaps.pair", "Pair swaps", None),
-    ("log_loss", "Log loss: lower is better", "This axis does not start at 0."),
-    ("ranking_loss", "Ranking loss: lower is better", "This axis does not start at 0."),
-)
-"""Measure, heading, and note of the beta sweep."""
+BETAS = (("pd", "PD"), ("pair", "Pair swaps"), ("log_loss", "Log loss: lower is better"))
+"""Measure and heading of the beta sweep."""
 
 
 def plane(sweep: Sweep) -> Figure:
@@ -43,7 +38,7 @@ def plane(sweep: Sweep) -> Figure:
     claim = "; ".join(claims) or halving(arms).say
     note = (
         "Both axes are relative to ReLU, at (0, 1), with 95 % intervals paired with it; the lower left is better. "
-        "Numbers are beta: a half-width for SmeLU (larger is smoother), a sharpness for Swish and Softplus."
+        "Numbers are SmeLU's beta; intervals may run out of the picture and are in the CSV file."
     )
     return Figure(1, "plane", claim, [panel for panel in panels if panel], legend, note)
 
@@ -59,8 +54,8 @@ def beta(sweep: Sweep) -> Figure:
         [(1, "SmeLU"), (LOOKS["linear"], "Linear model, with its interval")] if "linear" in arms else [(1, "SmeLU")]
     )
     claims = [u_shape(arms).say, limit(arms).say] if "linear" in arms else [u_shape(arms).say]
-    note = "Settings of beta are spaced evenly; 0 is ReLU. Intervals of single arms are wider than those of ratios."
-    return Figure(2, "beta", "; ".join(claims), [panel for panel in panels if panel], legend, note)
+    note = "Ratios to ReLU, which is beta = 0, with intervals paired with it; settings of beta are spaced evenly."
+    return Figure(2, "beta", "; ".join(claims), panels, legend, note)
 
 
 def _others(arms: dict[str, Arm], name: str) -> list[Arm]:
@@ -73,16 +68,16 @@ def _plane(arms: dict[str, Arm], up: str, across: str, word: str) -> Panel | Non
     for name in (*CURVES, *SINGLE, "relu"):
         found = swept(arms, name) if name in CURVES else [(None, arms[name])] if name in arms else []
         points = [
-            Point(_change(arm, across), relative(arm, up), "" if beta in (None, 0) else number(beta, _places(beta)))
+            Point(_change(arm, across), relative(arm, up), f"{beta:g}" if beta and name == "smelu" else "")
             for beta, arm in found
             if has(arm, up, across)
         ]
         if points:
-            lines.append(Line(_name(name), points, LOOKS[name]))
+            lines.append(Line(_name(name), points, LOOKS[name], strength=0.35))
     if len(lines) < 2:
         return None
     loss = across.replace("_", " ")
-    axes = Axis(f"change of {loss}, %"), Axis(f"{word} / ReLU's", zero=True)
+    axes = Axis(f"change of {loss}, %", air=0.2), Axis(f"{word} / ReLU's", zero=True, air=0.1)
     return chart(f"plane-{up}-{across}".replace("_", "-"), f"{word[0].upper()}{word[1:]} against {loss}", lines, *axes)
 
 
@@ -91,18 +86,15 @@ def _change(arm: Arm, measure: str) -> Interval:
     return Interval(*(100 * (part - 1) for part in (ratio.mean, ratio.low, ratio.high)))
 
 
-def _over_beta(
-    found: list[tuple[float, Arm]], linear: Arm | None, measure: str, heading: str, note: str | None
-) -> Panel | None:
-    points = [Point(exact(i), arm.measures[measure]) for i, (_, arm) in enumerate(found) if measure in arm.measures]
-    if not points:
-        return None
-    lines = [Line("SmeLU", points, 1)]
-    if linear and measure in linear.measures:
-        lines.insert(0, Line("Linear", [Point(exact(0), linear.measures[measure])], LOOKS["linear"], level=True))
+def _over_beta(found: list[tuple[float, Arm]], linear: Arm | None, measure: str, heading: str) -> Panel:
+    places = [(i, arm) for i, (_, arm) in enumerate(found) if has(arm, measure)]
+    lines = [Line("SmeLU", [Point(exact(i), relative(arm, measure)) for i, arm in places], 1)]
+    if linear and has(linear, measure):
+        lines.insert(0, Line("Linear", [Point(exact(0), relative(linear, measure))], LOOKS["linear"], level=True))
     marks = {float(i): number(value, _places(value)) for i, (value, _) in enumerate(found)}
-    name = f"beta-{measure}".replace(".", "-").replace("_", "-")
-    return chart(name, heading, lines, Axis("beta", marks), Axis("", zero=note is None), note or "")
+    up = Axis("ratio to ReLU", zero=measure != "log_loss", air=1.0)
+    note = "" if up.zero else "This axis does not start at 0."
+    return chart(f"beta-{measure}".replace("_", "-"), heading, lines, Axis("beta", marks), up, note)
 
 
 def _places(value: float) -> int:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from simulator.figures.chart import Axis, Line, Panel, Point, chart, dots, exact
 from simulator.figures.figure import Figure
-from simulator.figures.sweep import Sweep, relative, swept
+from simulator.figures.sweep import Sweep, is_activation, relative, swept
 from simulator.report.result import Arm, Bucket, Curve, Result
 from simulator.report.titles import JUMP
 from simulator.report.words import count, label, number, percent
@@ -17,7 +17,6 @@ OVER_TIME = (
     ("pd", "PD between duplicates"),
     ("swaps.pair", "Pair swaps between duplicates"),
     ("refresh_swaps.pair", "Pair swaps at a refresh"),
-    ("both_swaps.pair", "Pair swaps, duplicate and refresh"),
 )
 
 
@@ -30,7 +29,7 @@ def calmest(arms: dict[str, Arm]) -> Arm | None:
 
 def activations(sweep: Sweep) -> Figure:
     """Figure 3: activations and their gradients."""
-    arms = {arm.spec: arm for run in sweep.runs for arm in run.arms if arm.activation}
+    arms = {arm.spec: arm for run in sweep.runs for arm in run.arms if arm.activation and is_activation(arm.spec)}
     chosen = [arms[spec] for spec in SHOWN if spec in arms] or list(arms.values())[:7]
     curves = {arm.spec: arm.activation for arm in chosen if arm.activation}
     if not curves:
@@ -115,15 +114,20 @@ def where(sweep: Sweep) -> Figure:
     claims = []
     for name, what in (("pd_by_score", "probability"), ("pd_by_popularity", "popularity")):
         first, last = (chosen[0].buckets[name][place].pd for place in (0, -1))
-        clear = first.low > last.high or last.low > first.high
-        times = max(first.mean, last.mean) / (min(first.mean, last.mean) or 1)
+        low, high = (first, last) if first.mean > last.mean else (last, first)
         end = "low" if first.mean > last.mean else "high"
-        sure = "" if clear else ", though not beyond doubt"
-        claims.append(f"PD of {label(chosen[0].spec)} is {number(times, 1)} times larger at {end} {what}{sure}")
+        by = (
+            f"{number(low.mean / high.mean, 1)} times larger at {end} {what}"
+            if high.mean
+            else f"largest at {end} {what}"
+        )
+        claims.append(
+            f"PD of {label(chosen[0].spec)} is " + (by if low.low > high.high else f"not clearly related to {what}")
+        )
     if len(chosen) == 2:
         sets = [pair for name in chosen[0].buckets for pair in zip(*(a.buckets[name] for a in chosen), strict=False)]
         less = sum(own.pd.mean < base.pd.mean for base, own in sets)
-        claims.append(f"{label(chosen[1].spec)} has less in {less} of {len(sets)} groups")
+        claims.append(f"{label(chosen[1].spec)} has less PD in {less} of {len(sets)} groups")
     legend = [(index, label(arm.spec)) for index, arm in enumerate(chosen)]
     note = "Held-out events in five groups of equal size, by each arm's own mean prediction, and by the item's events."
     return Figure(9, "where", "; ".join(claims), panels, legend, note)

@@ -21,19 +21,19 @@ from simulator.figures.figure import Figure
 from simulator.measures.intervals import Resamples
 from simulator.randomness import generator
 from simulator.recommender.activations import activation
-from simulator.report.canvas import INK, PAPER, SETTINGS, canvas, colour, svg
+from simulator.report.canvas import INK, PAPER, SETTINGS, canvas, colour, svg, ticks
 from simulator.report.result import Interval
 from simulator.report.words import label, number
 from simulator.types import Doubles
 
 BETAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
-DRAWN = (0.0, 0.5, 1.0, 4.0)
+DRAWN = (0.0, 2.0)
 """Settings whose surface is shown; the others are only counted."""
 WIDTHS = (4, 8, 8, 8, 1)
 """Inputs, hidden layers, output."""
-EVENTS, SLICES, GRID, REACH = 16, 16, 61, 1.0
+EVENTS, SLICES, GRID, REACH = 16, 16, 51, 1.0
 """Points of the grid each way; largest move, in units of a direction as long as the weights."""
-LEVELS = 12
+LEVELS = 10
 
 
 @cache
@@ -133,10 +133,12 @@ def _contours(beta: float) -> Panel:
         axes.plot(*steps[minima].T, linestyle="", marker="o", markersize=5, color=INK, markeredgecolor=PAPER)
         axes.set_xlabel("move in direction 1")
         axes.set_ylabel("in direction 2")
+        axes.xaxis.set_major_locator(ticks(4))
+        axes.yaxis.set_major_locator(ticks(4))
         axes.grid(False)
         drawing = svg(figure, name)
     points = [(x, y, values[i, j]) for i, x in enumerate(steps) for j, y in enumerate(steps)]
-    rows = [(name, "log loss", "", x, x, x, y, y, y, z) for x, y, z in points]
+    rows = [(name, "log loss", "", f"{x:.2f}", "", "", f"{y:.2f}", "", "", f"{z:.4f}") for x, y, z in points]
     spec = "relu" if beta == 0 else f"smelu:beta={beta:g}"
     heading = f"{label(spec)}: {len(minima)} local {'minimum' if len(minima) == 1 else 'minima'}"
     return Panel(name, heading, drawing, rows)

@@ -28,7 +28,7 @@ DASH = "–"
 
 
 def label(spec: str) -> str:
-    """`smelu:beta=1#2` reads SmeLU (beta = 1) #2, `ensemble:relu:m=3` Ensemble: ReLU (m = 3); an unknown spec is left as it is."""
+    """`smelu:beta=1#2` reads SmeLU (beta = 1) #2, `ensemble:relu` Ensemble: ReLU; an unknown spec is left as it is."""
     design, mark, copy = spec.partition("#")
     name, _, settings = design.partition(":")
     if name in CURES and settings.partition(":")[0] in NAMES:

@@ -53,7 +53,9 @@ def below_rivals(arms: dict[str, Arm]) -> Finding:
     """Claim 2: SmeLU lies on or below the curves of Swish, GELU and Softplus over some range of the plane."""
     smelu = [arm for _, arm in swept(arms, "smelu") if has(arm, "pd", "log_loss")]
     found = {
-        name: [against(smelu, arm) for spec, arm in arms.items() if family(spec)[0] == name and has(arm, "pd")]
+        name: [
+            against(smelu, arm) for spec, arm in arms.items() if family(spec)[0] == name and has(arm, "pd", "log_loss")
+        ]
         for name in RIVALS
     }
     measured = {name: rivals for name, rivals in found.items() if rivals}
@@ -96,6 +98,8 @@ def limit(arms: dict[str, Arm]) -> Finding:
     if linear is None or len(smelu) < 2 or smelu[-1][0] < 10:
         return Finding("not measured", "needs the linear model and a SmeLU with beta of 10 or more in one condition")
     beta, arm = smelu[-1]
+    if not has(arm, "pd", "log_loss") or not has(linear, "pd", "log_loss"):
+        return Finding("not measured", "ReLU's PD is 0: there are no ratios to it")
     met = [overlaps(relative(arm, name), relative(linear, name)) for name in ("pd", "log_loss")]
     figures = (
         f"SmeLU at beta = {beta:g} has {number(relative(arm, 'pd').mean, 2)} of ReLU's PD and "

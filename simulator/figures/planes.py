@@ -24,7 +24,7 @@ BETAS = (("pd", "PD"), ("pair", "Pair swaps"), ("log_loss", "Log loss: lower is 
 def plane(sweep: Sweep) -> Figure:
     """Figure 1: instability against accuracy loss."""
     arms = sweep.arms()
-    smelu = [arm for _, arm in swept(arms, "smelu")]
+    smelu = [arm for _, arm in swept(arms, "smelu") if has(arm, "pd", "log_loss")]
     if len(smelu) < 2:
         return Figure(1, "plane", "No SmeLU beside ReLU in one condition: nothing to put in the plane")
     panels = [_plane(arms, *what) for what in PLANES]
@@ -60,7 +60,8 @@ def beta(sweep: Sweep) -> Figure:
 
 def _others(arms: dict[str, Arm], name: str) -> list[Arm]:
     """The arms of an activation other than SmeLU."""
-    return [arms[name]] if name in SINGLE and name in arms else [arm for _, arm in swept(arms, name)]
+    found = [arms[name]] if name in SINGLE and name in arms else [arm for _, arm in swept(arms, name)]
+    return [arm for arm in found if has(arm, "pd", "log_loss")]
 
 
 def _plane(arms: dict[str, Arm], up: str, across: str, word: str) -> Panel | None:

@@ -14,7 +14,6 @@ COSTS = (
     ("lookups", "embedding look-ups"),
     ("train_seconds", "training time"),
     ("score_seconds", "time to score"),
-    ("model_bytes", "memory of a model"),
 )
 """Cost of an arm in result.json, and its words."""
 
@@ -25,30 +24,30 @@ def costs(sweep: Sweep) -> Figure:
     cures = {spec: arm for spec, arm in arms.items() if not is_activation(spec) and "#" not in spec}
     if not cures or not any("lookups" in arm.costs for arm in cures.values()):
         return Figure(8, "costs", "No ensembles or other costly cures in this sweep: nothing to weigh against SmeLU")
-    base, smelu = arms["relu"], calmest(arms)
-    together = sorted((m, arm) for spec, arm in cures.items() if (m := members(spec)) is not None)
+    smelu, bases = calmest(arms), sweep.bases()
+    counted = [(m, arm) for spec, arm in cures.items() if (m := members(spec)) is not None]
+    together = sorted(counted, key=lambda pair: pair[0])
     others = [arm for spec, arm in cures.items() if members(spec) is None]
-    panels = [panel for what in COSTS if (panel := _against(base, smelu, together, others, *what))]
+    lines = [("ReLU", [("", arms["relu"])], 0)]
+    lines.append(("averaged", [("", arms["relu"]), *((str(m), arm) for m, arm in together)], 2))
+    lines += [(label(arm.spec), [("", arm)], 3 + index) for index, arm in enumerate(others)]
+    lines += [(label(smelu.spec), [("", smelu)], 1)] if smelu else []
+    panels = [_against(lines, bases, *what) for what in COSTS if arms["relu"].costs.get(what[0])]
     legend = [(0, "ReLU"), (1, label(smelu.spec) if smelu else "SmeLU"), (2, "ReLU networks, averaged: m = 2 ...")]
     legend += [(3 + index, label(arm.spec)) for index, arm in enumerate(others)]
     note = "Both axes are ratios to one ReLU network; the lower left is better. Numbers are m."
     return Figure(8, "costs", ensembles(arms).say, panels, legend, note)
 
 
-def _against(
-    base: Arm, smelu: Arm | None, together: list[tuple[int, Arm]], others: list[Arm], cost: str, word: str
-) -> Panel | None:
-    """PD against one cost; None where the sweep has no such cost."""
-    if not base.costs.get(cost):
-        return None
-
-    def point(arm: Arm, text: str = "") -> Point:
-        return Point(exact(arm.costs[cost] / base.costs[cost]), relative(arm, "pd"), text)
-
-    lines = [Line("ReLU", [point(base)], 0)]
-    many = [point(arm, str(m)) for m, arm in together if cost in arm.costs]
-    lines += [Line("averaged", [point(base), *many], 2)] if many else []
-    lines += [Line(label(arm.spec), [point(arm)], 3 + i) for i, arm in enumerate(others) if cost in arm.costs]
-    lines += [Line("SmeLU", [point(smelu)], 1)] if smelu and cost in smelu.costs else []
+def _against(lines: list[tuple[str, list[tuple[str, Arm]], int]], bases: dict[str, Arm], cost: str, word: str) -> Panel:
+    """PD against one cost, both as ratios to ReLU of the same run."""
+    drawn = []
+    for name, arms, look in lines:
+        points = [
+            Point(exact(arm.costs[cost] / bases[arm.spec].costs[cost]), relative(arm, "pd"), text)
+            for text, arm in arms
+            if cost in arm.costs and bases[arm.spec].costs.get(cost)
+        ]
+        drawn += [Line(name, points, look)] if points else []
     across = Axis(f"{word} / ReLU's", zero=True)
-    return chart(f"costs-{cost}".replace("_", "-"), f"PD against {word}", lines, across, Axis("PD / ReLU's", zero=True))
+    return chart(f"costs-{cost}".replace("_", "-"), f"PD against {word}", drawn, across, Axis("PD / ReLU's", zero=True))

@@ -55,7 +55,7 @@ def beta(sweep: Sweep) -> Figure:
     )
     claims = [u_shape(arms).say, limit(arms).say] if "linear" in arms else [u_shape(arms).say]
     note = "Ratios to ReLU, which is beta = 0, with intervals paired with it; settings of beta are spaced evenly."
-    return Figure(2, "beta", "; ".join(claims), panels, legend, note)
+    return Figure(2, "beta", ". ".join(claims), panels, legend, note)
 
 
 def _others(arms: dict[str, Arm], name: str) -> list[Arm]:

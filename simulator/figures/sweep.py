@@ -45,11 +45,18 @@ class Sweep:
 
     def arms(self) -> dict[str, Arm]:
         """Each design of the main runs once, the one of most fleets; only runs whose first arm is ReLU."""
-        found: dict[str, Arm] = {}
+        return {spec: arm for spec, (arm, _) in self._with_base().items()}
+
+    def bases(self) -> dict[str, Arm]:
+        """ReLU of the run that each of `arms` is of: seconds are compared within a run."""
+        return {spec: base for spec, (_, base) in self._with_base().items()}
+
+    def _with_base(self) -> dict[str, tuple[Arm, Arm]]:
+        found: dict[str, tuple[Arm, Arm]] = {}
         for run in self.main():
             if run.arms[0].spec == "relu":
                 for arm in run.arms:
-                    found.setdefault(arm.spec, arm)
+                    found.setdefault(arm.spec, (arm, run.arms[0]))
         return found
 
 

@@ -21,12 +21,12 @@ def standalone(figure: Figure) -> str:
     """The SVG text of a figure with panels."""
     parts: list[str] = []
     y = MARGIN + 6.0
-    for line in textwrap.wrap(figure.claim, 108):
+    for line in textwrap.wrap(figure.claim, 120):
         y += 20
         parts.append(_text(MARGIN, y, line, 16, "600"))
     y = _legend(parts, figure.legend, y + 14)
     y = _panels(parts, figure, y)
-    for line in textwrap.wrap(figure.note, 150):
+    for line in textwrap.wrap(figure.note, 175):
         y += 16
         parts.append(_text(MARGIN, y, line, 12, soft=True))
     height = y + MARGIN

@@ -148,7 +148,8 @@ def _low(bucket: Bucket) -> str:
 
 def churn(sweep: Sweep) -> Figure:
     """Figure 10: what a refresh changes towards the truth, and what it changes away from it."""
-    arms = {spec: arm for spec, arm in sweep.arms().items() if "useful_swaps" in arm.measures}
+    known = {spec: arm for spec, arm in sweep.arms().items() if "useful_swaps" in arm.measures}
+    arms = {spec: arm for spec, arm in known.items() if is_activation(spec)}
     if not arms:
         return Figure(10, "churn", "Useful and useless swaps are known only where the truth is: on the synthetic world")
     smelu = calmest(arms)

@@ -36,11 +36,11 @@ class Sweep:
         return str(self.runs[0].world.get("name", "world"))
 
     def main(self) -> list[Result]:
-        """The runs of the condition with most arms, which differ in nothing but arms and fleets; most fleets first."""
+        """The runs of the condition with noise and most arms, alike but for arms and fleets; most fleets first."""
         groups: dict[str, list[Result]] = {}
         for run in self.runs:
             groups.setdefault(condition(run), []).append(run)
-        best = max(groups.values(), key=lambda runs: len({arm.spec for run in runs for arm in run.arms}))
+        best = max(groups.values(), key=lambda runs: (bool(noises(runs[0])), _designs(runs)))
         return sorted(best, key=lambda run: -int(run.config.get("fleets", 1)))
 
     def arms(self) -> dict[str, Arm]:
@@ -76,6 +76,10 @@ def read_sweep(folder: Path) -> Sweep:
     if len(worlds) > 1:
         raise ResultError(f"{folder}: runs on {' and '.join(sorted(worlds))}: one world per sweep can be drawn")
     return Sweep(folder, command, runs)
+
+
+def _designs(runs: list[Result]) -> int:
+    return len({arm.spec for run in runs for arm in run.arms})
 
 
 def condition(run: Result, *without: str) -> str:

@@ -52,7 +52,7 @@ class Lesson:
 def make_lesson(
     noise: Noise, members: list[Member], chunk: int, rows: Tensor, labels: Tensor, order: Tensor, batch: int
 ) -> Lesson:
-    """Chunk number `chunk`, with table rows [n, S] and labels [n], in the orders [m, n], in mini-batches of `batch` events."""
+    """Chunk number `chunk`, table rows [n, S] and labels [n], in orders [m, n] and mini-batches of `batch` events."""
     steps = -(-len(labels) // batch)
     return Lesson(
         order,

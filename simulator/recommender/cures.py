@@ -36,6 +36,11 @@ class Cure:
     """Parts that learn."""
 
     @property
+    def live(self) -> bool:
+        """Whether the live system can serve it: one model, that only goes on learning."""
+        return self.m == 1
+
+    @property
     def served_parts(self) -> int:
         """Parts that are asked in serving, the first ones."""
         return 1
@@ -193,6 +198,7 @@ class Fresh(Cure):
 
     last: int = 5
     """Generations that are learned."""
+    live = False
 
     def __post_init__(self) -> None:
         require(1 <= self.last <= 1_000, "fresh: last", self.last, "from 1 to 1,000 generations")

@@ -86,8 +86,8 @@ class ModelConfig:
     batch: int = 512
     """Events per mini-batch, at least 1."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compiled kernels on a CPU: `auto` where there is a C++ compiler ($CXX, c++, g++, clang++), `on` or an error,
-    `off` plain PyTorch. All arms and duplicates take the same path; the two agree within rounding."""
+    """Compiled kernels: `auto` where there is a C++ compiler ($CXX, c++, g++, clang++; on a GPU Triton), `on` or an
+    error, `off` plain PyTorch. All arms and duplicates take the same path; the two agree within rounding."""
     hash_rows: int = 0
     """Most rows of the embedding table for users, and as many for items: more of them share rows by a hash; 0: a row
     for each."""

@@ -26,10 +26,8 @@ from simulator.recommender.network import Layout, Network
 from simulator.recommender.sides import Sides, check_tensors
 from simulator.types import Floats, Ints, Rows, Schema, Side
 
-ITEMS_PER_PASS = 8_192
-"""Items whose part a GPU computes at once."""
 FEW_ITEMS = 1_024
-"""And a CPU: what is computed is copied from its cache."""
+"""Items whose part is computed at once: what is computed is copied from the cache."""
 ALIGNED, LEAST, QUERIES = 32, 64, 2
 """How a matrix product of PyTorch rounds depends on its number of rows. Where every query has a multiple of the first
 number of candidates, at least the second, and there are at least so many queries, no row depends on others."""

@@ -12,12 +12,13 @@ from torch.nn import functional
 
 from simulator.config import NO_NOISE, ModelConfig, NoiseConfig
 from simulator.errors import SettingError
-from simulator.recommender.cures import Anchor, Antidistill, Average, Codistill, Cure, Ensemble, Fresh, split
+from simulator.recommender.cures import Anchor, Antidistill, Average, Codistill, Cure, Ensemble, Fresh
 from simulator.recommender.duplicates import parse_arms
 from simulator.recommender.fresh import FreshLearner
 from simulator.recommender.learner import Learner
 from simulator.recommender.network import Layout
 from simulator.recommender.ranking import score_events
+from simulator.recommender.specs import split
 from simulator.types import Batch
 from tests.recommender.conftest import MIXED, MODEL, make_chunks, make_events, make_stack
 from tests.recommender.reference import LoneLearner

@@ -100,7 +100,8 @@ class Codistill(Cure):
 
     coupled = True
     m: int = 2  # type: ignore[misc]
-    weight: float = 1.0
+    weight: float = 0.3
+    """As strong as it can be on MovieTweetings at no clear loss of accuracy; 1 and more steady further, at a cost."""
 
     def __post_init__(self) -> None:
         _require_parts("codistill", self.m, 2)
@@ -159,7 +160,8 @@ class Anchor(Cure):
     Reducing Prediction Churn", NIPS 2016.
     """
 
-    weight: float = 1.0
+    weight: float = 0.3
+    """As strong as it can be on MovieTweetings at no clear loss of accuracy; 1 and more steady further, at a cost."""
 
     def __post_init__(self) -> None:
         _require_weight("anchor", self.weight)
@@ -173,7 +175,7 @@ class Average(Cure):
     at once: a table's row seldom changes within a chunk, and a whole table is too much to touch in every mini-batch.
     """
 
-    decay: float = 0.99
+    decay: float = 0.9
     """Share that is kept of the average after one mini-batch."""
 
     def __post_init__(self) -> None:

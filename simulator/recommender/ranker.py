@@ -97,7 +97,9 @@ class Weights:
         """[all fields x D, H] of the first layer."""
         self.items = torch.empty(len(catalog.item_rows), self.first.shape[1])
         """[I, H] what each item adds to the first layer's product."""
-        for rows, items in zip(catalog.item_rows.split(FEW_ITEMS), self.items.split(FEW_ITEMS), strict=True):
+        for rows, items in zip(
+            *(torch.split(each, FEW_ITEMS) for each in (catalog.item_rows, self.items)), strict=True
+        ):
             items.copy_(self.part("item", rows))
 
     def part(self, side: Side, rows: Tensor) -> Tensor:

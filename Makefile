@@ -15,7 +15,7 @@ ARGS =
 run-python = $(VENV)/bin/python
 ready = $(VENV)/.ready
 
-.PHONY: help setup up run test test-containers check protos bench clean
+.PHONY: help setup up run test test-containers check protos bench bench-gpu bench-peers scaling clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,15 @@ protos: $(ready) ## regenerate the gRPC stubs (ARGS=--check: only say whether th
 
 bench: $(ready) ## measure speed, print medians and ratios
 	@$(run-python) tests/bench/run.py $(ARGS)
+
+bench-gpu: $(ready) ## the same on an NVIDIA GPU
+	@$(run-python) tests/bench/gpu.py $(ARGS)
+
+bench-peers: $(ready) ## the same beside other serving systems, those of them that are installed
+	@$(run-python) tests/bench/run_peers.py $(ARGS)
+
+scaling: $(ready) ## measure how time and memory grow, write docs/scaling.md
+	@$(run-python) tests/bench/scaling.py $(ARGS)
 
 clean: ## remove the virtual environment and all caches; results stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

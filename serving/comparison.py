@@ -6,12 +6,12 @@ Shapes: Q queries, N candidates, K slate length.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from protos.recommender_pb2 import RecommendResponse
-from serving.codec import scored_of, slate_of
+from serving.codec import scored_of
 from simulator.measures import differences, swaps
 from simulator.types import Doubles, Floats, Ints, order
 
@@ -30,7 +30,7 @@ class Answer:
     @staticmethod
     def of(response: RecommendResponse) -> Answer:
         """What a replica answered."""
-        return Answer(slate_of(response).items, *scored_of(response))
+        return Answer(np.array([place.item for place in response.slate], np.int64), *scored_of(response))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Difference:
 
     def sums(self) -> Doubles:
         """All of them, in the order of FIELDS."""
-        return np.array(astuple(self), np.float64)
+        return np.array([getattr(self, field) for field in FIELDS], np.float64)
 
 
 def total(differences: Sequence[Difference]) -> Difference:

@@ -209,15 +209,23 @@ class Comparing:
     def _compare(self, pairs: list[Pair]) -> None:
         """Wait for the answers, compare all that came, record."""
         answered: list[tuple[Pair, list[RecommendResponse]]] = []
-        parse = functools.cache(lambda side: RecommendResponse.FromString(side.result()))
+        sides: list[tuple[Answer, Answer]] = []
+
+        @functools.cache
+        def parse(side: Side) -> tuple[RecommendResponse, Answer]:
+            response = RecommendResponse.FromString(side.result())
+            return response, Answer.of(response)
+
         for pair in pairs:
             try:
-                answered.append((pair, [parse(pair.first), parse(pair.second)]))
+                (one, first), (two, second) = parse(pair.first), parse(pair.second)
             except Refusal as refusal:
                 self._recorder.fail(pair.cause, refusal.code)
-        differences = compare_all([(Answer.of(one), Answer.of(two)) for _, (one, two) in answered])
+                continue
+            answered.append((pair, [one, two]))
+            sides.append((first, second))
         found: dict[tuple[str, str], list[Difference]] = {}
-        for (pair, answers), difference in zip(answered, differences, strict=True):
+        for (pair, answers), difference in zip(answered, compare_all(sides), strict=True):
             found.setdefault((answers[0].answered_by.arm, pair.cause), []).append(difference)
             if self._file:
                 self._file.write(json.dumps(line(pair.query, pair.cause, answers, difference)) + "\n")

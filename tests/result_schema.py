@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from simulator.recommender.specs import split
+
 Json = dict[str, Any]
 
 SWAPS = {"slot", "top1", "set", "pair", "rbo"}
@@ -63,7 +65,7 @@ def assert_arm(arm: Json, label: str, truth: bool) -> None:
         if ratio is not None:
             assert_interval(ratio, f"{label}.ratio.{name}", 0)
     curve = arm["activation"]
-    assert curve.keys() == {"name", "x", "y", "gradient"} and curve["name"] == label.split("#")[0]
+    assert curve.keys() == {"name", "x", "y", "gradient"} and curve["name"] == split(label.split("#")[0])[1]
     assert 2 <= len(curve["x"]) == len(curve["y"]) == len(curve["gradient"])
 
 

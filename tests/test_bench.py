@@ -14,14 +14,17 @@ import torch
 
 from simulator.config import NO_NOISE
 from simulator.recommender.learner import Learner
+from simulator.recommender.native import load
 from tests.bench.plain import PlainLearner, plain_copies
 from tests.recommender.conftest import MODEL, SINGLE, make_events, make_stack
 
 ROOT = Path(__file__).parents[1]
 TARGETS = {
-    "synthetic world": 200_000,
-    "plain models / stacked step": 1.3,
-    "smelu:beta=1 step / relu step": 1.15,
+    "synthetic world": 500_000,
+    "plain models / stacked step": 1.7,
+    "matrix products alone / stacked step": 0.65,
+    "smelu:beta=1 step / relu step": 1.05,
+    "SmeLU / ReLU kernel, no compiler": 4.0,
     "scoring, 8 queries a pass, split / its products": 1.4,
     "CPU per query, routed / echo, 32 in flight": 3.5,
     "CPU per query, routed / naive, 32 in flight": 0.33,
@@ -30,6 +33,8 @@ TARGETS = {
     "p99, refreshing every second / not": 1.25,
     "snapshot cut to served by every replica": 500,
 }
+if load("auto"):
+    TARGETS["SmeLU / ReLU kernel, compiled"] = 1.5
 
 
 def bench(*flags: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ("help", "setup", "up", "run", "test", "test-containers", "check", "protos", "bench", "clean")
+TARGETS = ("help", "setup", "up", "run", "test", "test-containers", "check", "protos")
+TARGETS += ("bench", "bench-gpu", "bench-peers", "scaling", "clean")
 NEED_NO_SETUP = ("help", "test-containers", "clean")
 
 # Home folders of one machine and hosts of package registries, spelt so that this file does not hold them.

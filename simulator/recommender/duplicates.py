@@ -18,11 +18,12 @@ from torch import Tensor
 from simulator.config import ModelConfig, NoiseConfig
 from simulator.randomness import generator
 from simulator.recommender.activations import Activation, activation
-from simulator.recommender.cures import Cure, split
+from simulator.recommender.cures import Cure
 from simulator.recommender.gpu.fused import check_device
 from simulator.recommender.gpu.layers import FusedNetwork, make_network
 from simulator.recommender.native_learning import Weights, native_models
 from simulator.recommender.network import Layout, Pooling, Segments
+from simulator.recommender.specs import split
 from simulator.types import Floats, Schema
 
 Piece = TypeVar("Piece")

@@ -10,12 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from simulator.config import NoiseConfig
@@ -24,39 +23,12 @@ from simulator.recommender.duplicates import Duplicates
 from simulator.recommender.gpu.steps import graphed_steps
 from simulator.recommender.gpu.transfer import Orders, upload
 from simulator.recommender.kept import Anchors, Averages
-from simulator.recommender.lessons import Lesson, make_lesson, teams
+from simulator.recommender.lessons import Gradient, Lesson, MiniBatch, make_lesson, teams
 from simulator.recommender.native_learning import NativeModel, Weights
 from simulator.recommender.network import Segments
 from simulator.recommender.noise import Noise, round_to_bfloat16
-from simulator.recommender.tables import Entries, Tables
+from simulator.recommender.tables import Tables
 from simulator.types import Batch, Doubles, Floats, Ints
-
-
-@dataclass
-class Gradient:
-    """What one mini-batch taught a slab: dense [m, P], and for its table entries [m B S] the summed gradient [., D]."""
-
-    dense: Tensor
-    rows: Tensor
-    table: Tensor
-    due: int = 0
-    """The step at which it is applied: its own, or later where updates are delayed."""
-
-    def kept(self) -> Gradient:
-        """One that outlives the step, whose buffers the next one uses again."""
-        return replace(self, dense=self.dense.clone(), rows=self.rows.clone(), table=self.table.clone())
-
-
-@dataclass(frozen=True)
-class MiniBatch:
-    """What the models of a slab learn in one step."""
-
-    where: Entries
-    """Its table rows."""
-    targets: Tensor
-    """[m, B]"""
-    lost: NDArray[np.bool_]
-    """[m] whether the model never learns it."""
 
 
 class Learner:

@@ -1,6 +1,6 @@
 """What each model learns of a chunk: the same events for all, in its own order and with its own noise.
 
-Shapes: m models of a slab, n events, S slots.
+Shapes: m models of a slab, n events, B of a mini-batch, S slots, D embedding length, P dense parameters.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from simulator.recommender.duplicates import Duplicates, Member
 from simulator.recommender.noise import Noise
+from simulator.recommender.tables import Entries
 from simulator.types import Ints
 
 
@@ -49,10 +50,37 @@ class Lesson:
         )
 
 
+@dataclass
+class Gradient:
+    """What one mini-batch taught a slab: dense [m, P], and for its table entries [m B S] the summed gradient [., D]."""
+
+    dense: Tensor
+    rows: Tensor
+    table: Tensor
+    due: int = 0
+    """The step at which it is applied: its own, or later where updates are delayed."""
+
+    def kept(self) -> Gradient:
+        """One that outlives the step, whose buffers the next one uses again."""
+        return replace(self, dense=self.dense.clone(), rows=self.rows.clone(), table=self.table.clone())
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """What the models of a slab learn in one step."""
+
+    where: Entries
+    """Its table rows."""
+    targets: Tensor
+    """[m, B]"""
+    lost: NDArray[np.bool_]
+    """[m] whether the model never learns it."""
+
+
 def make_lesson(
     noise: Noise, members: list[Member], chunk: int, rows: Tensor, labels: Tensor, order: Tensor, batch: int
 ) -> Lesson:
-    """Chunk number `chunk`, with table rows [n, S] and labels [n], in the orders [m, n], in mini-batches of `batch` events."""
+    """Chunk number `chunk`, table rows [n, S] and labels [n], in orders [m, n] and mini-batches of `batch` events."""
     steps = -(-len(labels) // batch)
     return Lesson(
         order,

@@ -23,7 +23,7 @@ struct Layer {
     int64_t rows, width;
 
     // What is normalised: the activation's output, or the product itself.
-    float normed(const float* x, int64_t h) const { return NORM == AFTER ? f.value(x[h] + bias[h]) : x[h]; }
+    FLICKER_INLINE float normed(const float* x, int64_t h) const { return NORM == AFTER ? f.value(x[h] + bias[h]) : x[h]; }
 
     void forward(float* out) const {
         for (int64_t b = 0; b < rows; ++b) {

@@ -26,10 +26,8 @@ from simulator.recommender.network import Layout, Network
 from simulator.recommender.sides import Sides, check_tensors
 from simulator.types import Floats, Ints, Rows, Schema, Side
 
-ITEMS_PER_PASS = 8_192
-"""Items whose part a GPU computes at once."""
 FEW_ITEMS = 1_024
-"""And a CPU: what is computed is copied from its cache."""
+"""Items whose part is computed at once: what is computed is copied from the cache."""
 ALIGNED, LEAST, QUERIES = 32, 64, 2
 """How a matrix product of PyTorch rounds depends on its number of rows. Where every query has a multiple of the first
 number of candidates, at least the second, and there are at least so many queries, no row depends on others."""
@@ -99,7 +97,9 @@ class Weights:
         """[all fields x D, H] of the first layer."""
         self.items = torch.empty(len(catalog.item_rows), self.first.shape[1])
         """[I, H] what each item adds to the first layer's product."""
-        for rows, items in zip(catalog.item_rows.split(FEW_ITEMS), self.items.split(FEW_ITEMS), strict=True):
+        for rows, items in zip(
+            *(torch.split(each, FEW_ITEMS) for each in (catalog.item_rows, self.items)), strict=True
+        ):
             items.copy_(self.part("item", rows))
 
     def part(self, side: Side, rows: Tensor) -> Tensor:

@@ -107,7 +107,8 @@ def table(figures: Sequence[Figure], title: str) -> Table:
     """All figures, one a row."""
     drawn = Table(title=title, title_justify="left")
     for column in ("figure", "value", "lowest to highest", "unit", "clock", "other clock", "target", "met"):
-        drawn.add_column(column, justify="right" if column in ("value", "other clock") else "left")
+        right = column in ("value", "other clock")
+        drawn.add_column(column, justify="right" if right else "left", no_wrap=column == "figure")
     for figure in figures:
         met = {None: "", True: "[green]yes[/]", False: "[bold red]no[/]"}[figure.met]
         drawn.add_row(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy reads it when it is imported: a world's speed is that of one core
 
+import kernels
 import learning
 import machine
 import ranking
@@ -30,7 +31,7 @@ from sizes import QUICK, Size
 
 MEASURED: dict[str, tuple[Callable[[Size], list[Figure]], ...]] = {
     "worlds": (worlds.measure,),
-    "learning": (learning.measure_stack, learning.measure_variants),
+    "learning": (learning.measure_stack, learning.measure_variants, kernels.measure),
     "ranking": (ranking.measure, scoring.measure),
     "queries": (query_path.measure,),
     "memory": (memory.measure,),

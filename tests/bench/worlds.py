@@ -30,7 +30,7 @@ def measure(size: Size) -> list[Figure]:
         }
         passes = interleave("worlds", variants, size.rounds, size.warm_up)
     return [
-        speed("synthetic world", "events/s", passes["synthetic world"], events, Target(200_000)),
+        speed("synthetic world", "events/s", passes["synthetic world"], events, Target(500_000)),
         speed("replayed log with negatives", "events/s", passes["replayed log"], replayed.events),
     ]
 

@@ -96,6 +96,13 @@ def test_pair_swaps_against_loops_and_kendall(rankings: tuple[list[int], list[in
     assert swaps.pair_swaps(one, one.max() - one)[0] == 1
 
 
+def test_few_rankings_are_counted_as_many_are() -> None:
+    rng = np.random.default_rng(0)
+    one, two = (np.argsort(rng.random((swaps.FEW + 5, 60))) for _ in range(2))
+    few = [swaps.pair_swaps(one[n : n + 1], two[n : n + 1])[0] for n in range(len(one))]
+    assert swaps.pair_swaps(one, two).tolist() == few and swaps.pair_swaps(one[:7], two[:7]).tolist() == few[:7]
+
+
 @pytest.mark.parametrize("n", [2, 200, 256, 257, 300])
 def test_pair_swaps_of_long_rankings(n: int) -> None:
     """Around the sizes where the counting type changes, and over several chunks, against Kendall's tau."""

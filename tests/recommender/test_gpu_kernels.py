@@ -251,5 +251,5 @@ def test_steps_by_kernels_learn_what_the_plain_learner_learns() -> None:
         expected = torch.from_numpy(plain.learn(chunk))
         torch.testing.assert_close(teach(taught, steps, chunk, number), expected, rtol=5e-5, atol=5e-5)
     for name, before in plain.state().items():
-        if name not in ("chunks", "table_squares"):
+        if name not in ("chunks", "compiled", "table_squares"):
             torch.testing.assert_close(taught.state()[name], before, rtol=5e-5, atol=5e-5)

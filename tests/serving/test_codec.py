@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from grpc import StatusCode
+from hypothesis import given
+from hypothesis import strategies as st
 
-from protos.recommender_pb2 import AnsweredBy, Item, RecommendRequest, RecommendResponse
-from serving.codec import Ranges, Refusal, answer, answered_by, length, parse_query, scored_of, slate_of
+from protos.recommender_pb2 import AnsweredBy, Item, RecommendRequest, RecommendResponse, ScoredCandidates
+from serving.codec import Ranges, Refusal, answer, answered_by, length, parse_query, scored_of, slate_of, without_scores
 from simulator.types import Slate
 
 FIELDS = [
@@ -100,3 +102,25 @@ def test_what_is_appended_to_a_query_wins() -> None:
     raw = RecommendRequest(user=3, arm="gelu", candidates=[1]).SerializeToString()
     query = parse_query(raw + RecommendRequest(query_id=7, arm="relu").SerializeToString())
     assert query == RecommendRequest(user=3, arm="relu", candidates=[1], query_id=7)
+
+
+@given(
+    st.integers(1, 2**64 - 1),
+    st.lists(st.tuples(st.integers(0, 2**32 - 1), st.floats(width=32, allow_nan=False)), min_size=1, max_size=300),
+)
+def test_answers_written_by_hand_are_what_protobuf_reads(query_id: int, places: list[tuple[int, float]]) -> None:
+    items, scores = np.array([item for item, _ in places]), np.array([score for _, score in places], np.float32)
+    raw = answer(query_id, Slate(items[:20], scores[:20]), answered_by("a", "relu", 1, 2), (items, scores))
+    expected = RecommendResponse(
+        query_id=query_id,
+        slate=[Item(item=item, score=score) for item, score in places[:20]],
+        answered_by=AnsweredBy(replica="a", arm="relu", duplicate=1, generation=2),
+        scored=ScoredCandidates(items=[item for item, _ in places], scores=[score for _, score in places]),
+    )
+    response = RecommendResponse.FromString(raw)
+    assert response == expected
+    found = scored_of(response)
+    np.testing.assert_array_equal(found[0], items)
+    assert found[1].tobytes() == scores.tobytes()
+    expected.ClearField("scored")
+    assert RecommendResponse.FromString(without_scores(raw)) == expected

@@ -26,12 +26,14 @@ from simulator.recommender.gpu.graphs import Capture, CudaGraphs, uncaptured
 from simulator.recommender.gpu.layers import make_network
 from simulator.recommender.gpu.transfer import upload
 from simulator.recommender.network import Layout
-from simulator.recommender.ranker import ITEMS_PER_PASS, Ranker
+from simulator.recommender.ranker import Ranker
 from simulator.recommender.sides import Sides, check_tensors
 from simulator.types import Floats, Ints, Rows, Schema, Side
 
 MOST_QUERIES, LEAST_CANDIDATES, ROWS_PER_PASS = 32, 64, 32_768
 """A pass: at most so many queries, at least so many candidates of each, and at most so many pairs of them."""
+ITEMS_AT_ONCE = 65_536
+"""Items whose part of the first layer's product is computed in one go of a refresh."""
 
 
 def pass_shape(candidates: int) -> tuple[int, int]:
@@ -119,8 +121,8 @@ class Buffers:
             self._user_rows.copy_(upload(torch.from_numpy(user_rows), self._device))
             self._item_rows.copy_(upload(torch.from_numpy(item_rows), self._device))
             for arm, items in enumerate(self._items):
-                for start in range(0, len(items), ITEMS_PER_PASS):
-                    part = slice(start, start + ITEMS_PER_PASS)
+                for start in range(0, len(items), ITEMS_AT_ONCE):
+                    part = slice(start, start + ITEMS_AT_ONCE)
                     items[part].copy_(self._part(arm, "item", self._item_rows[part]))
 
     def scores(self, arm: int, users: Ints, context: Rows, items: Ints) -> Floats:

@@ -4,7 +4,7 @@ All *contenders* answer the same queries with the same model; one load client as
 B A B ..., while the others stand idle. CPU seconds are the operating system's, of every process of a contender; the
 client is one process of its own and does not count.
 
-A peer takes part with a module `peers/NAME.py` (folder tests/bench/peers) that holds
+A peer takes part in `make bench-peers` (run_peers.py) with a module `peers/NAME.py` that holds
 
     def contender(sized: str, folder: Path) -> Contender
 

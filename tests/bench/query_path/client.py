@@ -64,7 +64,8 @@ class LoadClient:
         assert said, "the load client ended"
         if settled:
             settled()
-        cpu, found = cpu_seconds(pids) - before, json.loads(said)
+        cpu = sum(after - before[process] for process, after in cpu_seconds(pids).items())
+        found = json.loads(said)
         if found["failed"] or not found["answered"]:
             raise RuntimeError(f"{contender.name}: {found['failed']} queries failed, {found['answered']} answered")
         return cpu, found

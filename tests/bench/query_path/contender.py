@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -102,13 +103,21 @@ def family(pids: list[int]) -> list[int]:
     return list(found)
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """CPU time of running processes, all their threads and the system's work for them.
+def cpu_seconds(pids: list[int]) -> dict[int, float]:
+    """CPU time of those processes that still run, all their threads and the system's work for them.
 
     On Linux by each process's CPU clock, in nanoseconds (its number is made as clock_getcpuclockid(3) makes it); what
     psutil reads is rounded to 10 ms.
     """
+    found = {}
+    for process in pids:
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):  # a store that tidies up has a child for a while
+            found[process] = _clock(process)
+    return found
+
+
+def _clock(process: int) -> float:
     if sys.platform == "linux":
-        return sum(time.clock_gettime((~process << 3) | 2) for process in pids)
-    times = [psutil.Process(process).cpu_times() for process in pids]
-    return sum(each.user + each.system for each in times)
+        return time.clock_gettime((~process << 3) | 2)
+    times = psutil.Process(process).cpu_times()
+    return float(times.user + times.system)

@@ -1,0 +1,72 @@
+"""SmeLU's forward and backward pass on 512 x 448 floats against PyTorch's own ReLU, compiled and by PyTorch alone.
+
+A pass is `torch.clamp_min(x, 0)` and `threshold_backward(grad, y, 0)` for ReLU, what `Activation.forward` and
+`backward` call for SmeLU by PyTorch, and for the compiled ones `Native.layer` and `layer_backward` without a norm,
+which also add a bias and sum its gradient. No autograd. All take new memory for y; the compiled backward pass works in
+place. |x| is more than beta, so that gradients taken through many passes neither vanish nor become denormal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from figures import Figure, Target, ratio
+from interleave import interleave
+from sizes import Size
+from torch import Tensor
+
+from simulator.randomness import generator
+from simulator.recommender.activations import activation
+from simulator.recommender.native import Native, formula_of, load
+
+SMELU, ROWS, WIDTH, REPEATS = "smelu:beta=1", 512, 448, 50
+
+Work = Callable[[int], None]
+
+
+def measure(size: Size) -> list[Figure]:
+    """What SmeLU costs where there is a compiler, and where there is none."""
+    draws = generator(0, "kernels")
+    x, grad = (torch.from_numpy(draws.standard_normal((ROWS, WIDTH), dtype="float32")) for _ in range(2))
+    x += x.sign()
+    variants = {"relu": by_pytorch("relu", x, grad), "smelu": by_pytorch(SMELU, x, grad)}
+    native = load("auto")
+    if native:
+        variants |= {f"compiled {spec}": compiled(native, spec, x, grad.clone()) for spec in ("relu", SMELU)}
+    passes = interleave("activations alone", variants, size.rounds, size.warm_up)
+    alone = ratio("SmeLU / ReLU kernel, no compiler", passes, "smelu", "relu", Target(4.0, at_most=True))
+    if not native:
+        note = "no compiler here: the compiled figures are missing"
+        return [replace(alone, note=note)]
+    target = Target(1.5, at_most=True)
+    return [
+        ratio("SmeLU / ReLU kernel, compiled", passes, f"compiled {SMELU}", "relu", target),
+        ratio("SmeLU / ReLU kernel, both compiled", passes, f"compiled {SMELU}", "compiled relu"),
+        alone,
+    ]
+
+
+def by_pytorch(spec: str, x: Tensor, grad: Tensor) -> Work:
+    """Forward and backward by the activation's own pair."""
+    function = activation(spec)
+
+    def work(number: int) -> None:
+        for _ in range(REPEATS):
+            function.backward(function.forward(x)[1], grad)
+
+    return work
+
+
+def compiled(native: Native, spec: str, x: Tensor, grad: Tensor) -> Work:
+    """The same by the kernels; the gradient is overwritten."""
+    formula, bias, bias_grad = formula_of(activation(spec)), torch.zeros(WIDTH), torch.empty(WIDTH)
+    assert formula
+
+    def work(number: int) -> None:
+        for _ in range(REPEATS):
+            native.layer(formula, "none", x, bias, None)
+            native.layer_backward(formula, "none", x, bias, None, None, grad, bias_grad, None)
+
+    return work

@@ -19,6 +19,7 @@ How much do a recommender's results change for no reason, and what cures it?
   flicker run --help                                every setting with its unit, range and default
   flicker sweep --vary arms relu gelu --vary seed 0 1 2
                                                     a grid of runs; see flicker sweep --help
+  flicker figures DIR                               every figure of the article from a finished sweep
   flicker report DIR                                draw the page of a finished run again
   flicker recommend DIR --swap-budget 0.02          the most accurate arm that swaps no more than this, and its cost
   flicker gate DIR --baseline DIR --max-swap-increase 0.005
@@ -78,6 +79,14 @@ def sweep(arguments: list[str]) -> None:
     sys.exit(run_sweep(parse(arguments), " ".join(["flicker sweep", *arguments])))
 
 
+def figures(arguments: list[str]) -> None:
+    """`flicker figures DIR ...`: draw finished sweeps, decide the article's claims."""
+    from simulator.figures.main import FigureFlags, run_figures
+    from simulator.flags import parse_flags
+
+    print(*run_figures(parse_flags(FigureFlags, "flicker figures", arguments), arguments), sep="\n")
+
+
 def recommend(arguments: list[str]) -> None:
     """`flicker recommend DIR`: the most accurate arm within a budget of swaps."""
     from simulator import decide
@@ -103,6 +112,7 @@ def _conclude(decision: tuple[list[str], int]) -> None:
 COMMANDS = {
     "run": run,
     "sweep": sweep,
+    "figures": figures,
     "report": report,
     "recommend": recommend,
     "gate": gate,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulator.measures import differences, quality, swaps
 from simulator.measures.intervals import Estimate, Resamples, pair_index, sums_by_user
@@ -21,7 +22,7 @@ Estimates = dict[str, Estimate]
 
 @dataclass(frozen=True)
 class Shape:
-    """How the models of a stack are numbered."""
+    """How the served models are numbered."""
 
     arms: int
     fleets: int
@@ -32,12 +33,17 @@ class Shape:
         size = self.fleets * self.duplicates
         return (arm * size + np.arange(size)).reshape(self.fleets, self.duplicates)
 
+    def arm(self, model: int) -> int:
+        """Number of the arm that a model belongs to."""
+        return model // (self.fleets * self.duplicates)
+
 
 class Users:
     """Sums per user of values that come per event or per query."""
 
     def __init__(self, of: Ints, known: Ints) -> None:
         """`of` [n] the user of each event, `known` [U] all users of the measurement, ascending."""
+        self.of, self.known = of, known
         self.index, self.count = np.searchsorted(known, of), len(known)
 
     def sums(self, values: Doubles) -> Doubles:
@@ -120,6 +126,15 @@ class Comparison:
         total, ranking = self._over_pairs(arm, self.pairs, parts, self.shown)
         values = {"pd": total, "pd_ranking": ranking, "pd_shift": total - ranking}
         return {name: self.resamples.pairs(value, self.shown.weights()) for name, value in values.items()}
+
+    def pd_among(self, arm: int, logits: Floats, inside: NDArray[np.bool_]) -> Estimate:
+        """Relative PD, of log-odds [M, n], over the events that are `inside` [n]."""
+        users = Users(self.shown.of[inside], self.shown.known)
+        part = logits[:, inside]
+        values = self._over_pairs(
+            arm, self.pairs, lambda a, b: differences.split_pd(part[a], part[b]).total[None], users
+        )
+        return self.resamples.pairs(values[0], users.weights())
 
     def accuracy(self, arm: int, logits: Floats, labels: Floats) -> Estimates:
         """Log loss, AUC and calibration (mean prediction / mean label) of log-odds [M, n] against labels [n]."""

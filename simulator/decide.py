@@ -178,10 +178,15 @@ def _doubt(arm: Arm, flags: RecommendFlags) -> str:
 
 
 def _cost(arm: Arm, base: Arm) -> str:
-    """Training time and parameters as ratios to the first arm."""
+    """What training and serving take, as ratios to the first arm."""
     if arm is base:
         return "none: it is the first arm of the run, what others are compared with"
-    words = {"train_seconds": "training time", "parameters": "parameters"}
+    words = {
+        "train_seconds": "training time",
+        "score_seconds": "scoring time",
+        "lookups": "look-ups",
+        "parameters": "parameters",
+    }
     parts = [
         f"{word} × {number(arm.costs[name] / base.costs[name], 2)}"
         for name, word in words.items()

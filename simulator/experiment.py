@@ -1,6 +1,7 @@
 """The whole story in one process, numbered: learn, refresh, ask, rank, compare, click, and again.
 
-Every duplicate of every arm learns from one log. At each generation the same queries are ranked by all of them, a
+Every duplicate of every arm learns from one log. The models here are those that are served, S of them: where a cure
+makes one of several, only their joint answer counts. At each generation the same queries are ranked by all of them, a
 random one answers the user, and what differs between the others is counted. Nothing here depends on the clock, on the
 number of threads, or on where a run was interrupted.
 """
@@ -18,9 +19,8 @@ from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import DataError
 from simulator.measures.quality import log_loss
 from simulator.randomness import generator
-from simulator.recommender.duplicates import Duplicates, parse_arms
-from simulator.recommender.learner import Learner
-from simulator.recommender.ranking import score_events, score_queries
+from simulator.recommender.duplicates import parse_arms
+from simulator.recommender.learners import Learners
 from simulator.schedule import Log, Plan
 from simulator.types import Batch, Doubles, Floats, Query, World
 from simulator.world.replay import ReplayWorld
@@ -51,13 +51,13 @@ class State:
     records: list[dict[str, Any]] = field(default_factory=list)
     """One entry of `generations` in result.json per generation."""
     losses: list[float] = field(default_factory=list)
-    """[M] sums of the log loss of each event, scored before it was learned."""
+    """[S] sums of the log loss of each event, scored before it was learned."""
     scored: int = 0
     """Events in those sums."""
     clicks: dict[str, list[float]] = field(default_factory=dict)
     """Arm -> clicks on each slate that it showed."""
     compute: list[float] = field(default_factory=list)
-    """[M] compute seconds of each model's learning."""
+    """[S] compute seconds of each served model's learning."""
     seconds: float = 0.0
     """Wall-clock seconds of the run so far."""
 
@@ -71,9 +71,11 @@ class Final:
     after: Rankings
     held_out: Batch
     logits: Floats
-    """[M, n] log-odds of the held-out events."""
+    """[S, n] log-odds of the held-out events."""
     progressive: Doubles
-    """[M] mean log loss of the last generation's events, scored before they were learned."""
+    """[S] mean log loss of the last generation's events, scored before they were learned."""
+    scoring_seconds: Doubles
+    """[S] compute seconds that each served model took to score the candidates of a query."""
 
 
 class Experiment:
@@ -83,19 +85,9 @@ class Experiment:
         self.config, self.world = config, world
         self.arms = parse_arms(config.arms)
         self.shape = Shape(len(self.arms), config.fleets, config.duplicates)
-        self.stack = Duplicates(
-            world.schema,
-            self.arms,
-            config.model,
-            config.noise,
-            fleets=config.fleets,
-            duplicates=config.duplicates,
-            seed=config.seed,
-            device=config.device,
-        )
-        self.learner = Learner(self.stack, config.noise, seed=config.seed)
+        self.learner = Learners(world.schema, self.arms, config)
         self.plan = Plan.of(config, world, self.learner.chunk_events)
-        models = len(self.stack)
+        models = len(self.learner)
         self.state = State(losses=[0.0] * models, compute=[0.0] * models, clicks={arm.label: [] for arm in self.arms})
 
     def check(self) -> None:
@@ -117,7 +109,7 @@ class Experiment:
         queries, rankings = self._resumed(log)
         while self.state.generation < self.plan.generations - 1:
             losses = self._learn(log, self.plan.size, progress)  # 1. learn, each event scored first
-            self.state.generation += 1  # 2. refresh: all duplicates at once
+            self._refresh()  # 2. refresh: all duplicates at once
             again = self._rank(queries) if queries else None  # the same queries, one generation later
             asked = self._ask()  # 3. ask
             ranked = self._rank(asked)  # 4. rank
@@ -137,29 +129,32 @@ class Experiment:
         return queries, rankings
 
     def _learn(self, log: Log, events: int | None, progress: Callable[[int], None]) -> Doubles:
-        """Learn `events` of the log (all that is left: None); returns the mean log loss [M] before learning."""
-        sums, count = np.zeros(len(self.stack)), 0
+        """Learn `events` of the log (all that is left: None); returns the mean log loss [S] before learning."""
+        sums, count = np.zeros(len(self.learner)), 0
         while events is None or count < events:
             chunk = log.take()
             if chunk is None:
                 break
-            logits = self.learner.learn(chunk)
+            logits = self.learner.learn(chunk, self.state.scored + count)
             count += len(chunk)
-            self.learner.check_finite(logits, self.state.scored + count)
             sums += log_loss(logits, chunk.label).sum(axis=1)
             progress(self.state.scored + count)
         self.state.position = log.position
         self.state.losses = list(np.add(self.state.losses, sums))
         self.state.scored += count
-        self.state.compute = list(np.add(self.state.compute, self.learner.take_seconds()))
         return sums / count
+
+    def _refresh(self) -> None:
+        self.learner.refresh()
+        self.state.generation += 1
+        self.state.compute = list(np.add(self.state.compute, self.learner.take_seconds()))
 
     def _ask(self) -> list[Query]:
         config = self.config
         return self.world.queries(config.queries_per_generation, config.candidates, self.state.position, "live")
 
     def _rank(self, queries: list[Query]) -> Rankings:
-        return Rankings(score_queries(self.stack, queries), queries, self.config.k)
+        return Rankings(self.learner.score_queries(queries), queries, self.config.k)
 
     def _compare(
         self,
@@ -172,7 +167,7 @@ class Experiment:
     ) -> None:
         """Write down how much results differ at this generation, and what the refresh changed."""
         ahead = self._peek()
-        logits = score_events(self.stack, ahead.features)
+        logits = self.learner.score_events(ahead.features)
         now = Comparison(self.shape, asked, ahead.user, repetitions=200, seed=self.config.seed)
         past = Comparison(self.shape, queries, ahead.user, repetitions=200, seed=self.config.seed)
         arms: dict[str, Any] = {}
@@ -196,10 +191,10 @@ class Experiment:
         """A random model answers each query and its user clicks; returns what is learned from it."""
         feedback: list[Batch] = []
         for number, query in enumerate(queries):
-            model = int(generator(self.config.seed, "route", query.id).integers(len(self.stack)))
+            model = int(generator(self.config.seed, "route", query.id).integers(len(self.learner)))
             items = rankings.slates[model, number]
             clicked = self.world.click(query, items, "live")
-            clicks[self.arms[self.stack.members[model].arm].label].append(float(clicked.sum()))
+            clicks[self.arms[self.shape.arm(model)].label].append(float(clicked.sum()))
             shown = self.world.feedback(query, items, clicked)
             feedback += [shown] if shown is not None else []
         return feedback
@@ -210,11 +205,12 @@ class Experiment:
         queries = self.world.queries(config.queries, config.candidates, start, "final")
         before = self._rank(queries)
         losses = self._learn(log, None, progress)
-        self.state.generation += 1
+        self._refresh()
+        after = self._rank(queries)
+        seconds = self.learner.scoring_seconds
         held_out = Batch.concatenate(list(self.world.batches(self.plan.held_out, start, start + self.plan.held_out)))
-        return Final(
-            queries, before, self._rank(queries), held_out, score_events(self.stack, held_out.features), losses
-        )
+        logits = self.learner.score_events(held_out.features)
+        return Final(queries, before, after, held_out, logits, losses, seconds)
 
 
 def _intervals(estimates: Estimates) -> dict[str, Any]:

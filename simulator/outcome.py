@@ -7,7 +7,9 @@
                       "refresh_swaps": {...}, "both_swaps": {...},
                       "log_loss": I, "progressive_log_loss": I, "auc": I, "calibration": I, "ranking_loss": I,
                       "regret": I, "useful_swaps": I, "useless_swaps": I,       only where the truth is known
+                      "pd_by_score": [B], "pd_by_popularity": [B],
                       "clicks_per_slate": I, "train_seconds": x, "events_per_second": x, "parameters": n,
+                      "lookups": n, "score_seconds": x, "model_bytes": n,
                       "ratio": {MEASURE: I to the first arm, null where there is none},
                       "activation": {"name", "x", "y", "gradient"}}},
      "generations": [{"generation", "events", "arms": {LABEL: {"pd": I, "swaps": {...}, "refresh_swaps": {...},
@@ -15,8 +17,13 @@
      "compiled": whether compiled kernels learned (`--compile`; numbers agree with PyTorch's within rounding),
      "notes": [...], "seconds": x, "peak_memory_bytes": n}
 
-I = {"mean", "low", "high"}: a mean with its 95 % interval. train_seconds: compute seconds of all the arm's models on
-one core (on a GPU: its share of the device's time); events_per_second: events learned per such second by one of them.
+I = {"mean", "low", "high"}: a mean with its 95 % interval. What a cure makes of several models counts as one served
+model. train_seconds: compute seconds of all the arm's models on one core (on a GPU: its share of the device's time);
+events_per_second: events learned per such second by one served model. Of one served model: parameters, of all its
+parts that are asked; lookups: rows of embedding tables read to rank a query (candidates x slots x parts);
+score_seconds: compute seconds to score a query's candidates, in the final measurement; model_bytes of its weights.
+B = {"low", "high", "share", "pd": I}: PD of the held-out events whose mean predicted probability (or: whose item's
+number of learned events) is from low to high.
 """
 
 from __future__ import annotations
@@ -24,11 +31,13 @@ from __future__ import annotations
 import math
 import resource
 import sys
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+from simulator.buckets import learned_counts, mean_score, pd_by
 from simulator.comparison import Comparison, Estimates
 from simulator.config import SyntheticConfig
 from simulator.experiment import Experiment, Final
@@ -50,6 +59,8 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
     arms: dict[str, Any] = {}
     last: dict[str, Any] = {"generation": state.generation, "events": state.scored, "arms": {}}
     baseline: Estimates = {}
+    where = Comparison(experiment.shape, final.queries, users, repetitions=200, seed=config.seed)
+    popularity = learned_counts(experiment.world, experiment.plan.learned)[final.held_out.item].astype(np.float64)
     for number, arm in enumerate(experiment.arms):
         single, by_cause = _single(experiment, final, comparison, number), _by_cause(final, comparison, number)
         flat = single | by_cause["swaps"] | {"refresh_pair": by_cause["refresh_swaps"]["pair"]}
@@ -58,10 +69,12 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
         arms[arm.label] = {
             **{name: _interval(name, estimate) for name, estimate in single.items()},
             **swaps,
-            **_costs(experiment, number),
+            "pd_by_score": pd_by(where, number, final.logits, mean_score(where, number, final.logits)),
+            "pd_by_popularity": pd_by(where, number, final.logits, popularity),
+            **_costs(experiment, final, number),
             "clicks_per_slate": _clicks(state.clicks[arm.label], config.seed),
             "ratio": {name: _ratio(flat, baseline, name) for name in RATIOS if name in flat},
-            "activation": {"name": arm.spec, **curve(arm.spec)},
+            "activation": {"name": arm.function, **curve(arm.function)},
         }
         progressive = comparison.progressive(number, final.progressive).interval().as_dict()
         last["arms"][arm.label] = {"pd": arms[arm.label]["pd"], **swaps, "progressive_log_loss": progressive}
@@ -71,7 +84,7 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
         "world": _world(experiment),
         "arms": arms,
         "generations": [*state.records, last],
-        "compiled": experiment.stack.compiled,
+        "compiled": experiment.learner.compiled,
         "notes": _notes(experiment, comparison.resamples, final.queries),
         "seconds": round(state.seconds, 2),
         "peak_memory_bytes": peak_memory(),
@@ -100,14 +113,15 @@ def _single(experiment: Experiment, final: Final, comparison: Comparison, number
     return found
 
 
-def _costs(experiment: Experiment, number: int) -> dict[str, float]:
-    config, state = experiment.config, experiment.state
-    compute = float(np.array(state.compute)[experiment.shape.models(number)].sum())
+def _costs(experiment: Experiment, final: Final, number: int) -> dict[str, float]:
+    config, state, models = experiment.config, experiment.state, experiment.shape.models(number)
+    compute = float(np.array(state.compute)[models].sum())
     learned = state.scored * config.fleets * config.duplicates
     return {
         "train_seconds": compute,
         "events_per_second": learned / compute,
-        "parameters": experiment.stack.parameters,
+        "score_seconds": float(final.scoring_seconds[models].mean()),
+        **asdict(experiment.learner.costs(number)),
     }
 
 

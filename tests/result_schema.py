@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from simulator.recommender.specs import split
+
 Json = dict[str, Any]
 
 SWAPS = {"slot", "top1", "set", "pair", "rbo"}
@@ -23,7 +25,15 @@ WITH_TRUTH = {"regret", "useful_swaps", "useless_swaps"}
 RATIOS = {*SWAPS, "pd", "pd_ranking", "refresh_pair", "log_loss", "auc", "ranking_loss"}
 SHARES = {"auc", "regret", "useful_swaps", "useless_swaps"}
 """Measures from 0 to 1; swaps are, too."""
-COSTS = {"train_seconds": float, "events_per_second": float, "parameters": int}
+BUCKETS = {"pd_by_score", "pd_by_popularity"}
+COSTS = {
+    "train_seconds": float,
+    "events_per_second": float,
+    "parameters": int,
+    "lookups": int,
+    "score_seconds": float,
+    "model_bytes": int,
+}
 
 
 def assert_interval(value: Any, where: str, least: float = -1e9, most: float = 1e9) -> None:
@@ -40,12 +50,14 @@ def assert_swaps(value: Json, where: str) -> None:
 
 def assert_arm(arm: Json, label: str, truth: bool) -> None:
     intervals = INTERVALS | (WITH_TRUTH if truth else set())
-    assert arm.keys() == {*intervals, *CAUSES, *COSTS, "ratio", "activation"}
+    assert arm.keys() == {*intervals, *CAUSES, *COSTS, *BUCKETS, "ratio", "activation"}
     for name in intervals:
         least = -2 if name == "pd_shift" else 0
         assert_interval(arm[name], f"{label}.{name}", least, 1 if name in SHARES else 1e9)
     for cause in CAUSES:
         assert_swaps(arm[cause], f"{label}.{cause}")
+    for name in BUCKETS:
+        assert_buckets(arm[name], f"{label}.{name}")
     for name, kind in COSTS.items():
         assert type(arm[name]) is kind and arm[name] > 0, name
     assert arm["ratio"].keys() == RATIOS
@@ -53,8 +65,19 @@ def assert_arm(arm: Json, label: str, truth: bool) -> None:
         if ratio is not None:
             assert_interval(ratio, f"{label}.ratio.{name}", 0)
     curve = arm["activation"]
-    assert curve.keys() == {"name", "x", "y", "gradient"} and curve["name"] == label.split("#")[0]
+    assert curve.keys() == {"name", "x", "y", "gradient"} and curve["name"] == split(label.split("#")[0])[1]
     assert 2 <= len(curve["x"]) == len(curve["y"]) == len(curve["gradient"])
+
+
+def assert_buckets(buckets: list[Json], where: str) -> None:
+    """Some, from low to high without overlap, that hold all events between them."""
+    assert buckets and abs(sum(bucket["share"] for bucket in buckets) - 1) < 1e-9, where
+    limits = []
+    for bucket in buckets:
+        assert bucket.keys() == {"low", "high", "share", "pd"}, where
+        assert_interval(bucket["pd"], where, 0)
+        limits += [bucket["low"], bucket["high"]]
+    assert limits == sorted(limits), where
 
 
 def assert_schema(result: Json, arms: list[str], generations: int) -> None:

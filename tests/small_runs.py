@@ -26,7 +26,7 @@ SMALL = ExperimentConfig(
     queries=40,
     queries_per_generation=10,
 )
-CLOCK = {"seconds", "peak_memory_bytes", "train_seconds", "events_per_second"}
+CLOCK = {"seconds", "peak_memory_bytes", "train_seconds", "events_per_second", "score_seconds"}
 """What may differ between two runs of one config."""
 
 

@@ -27,9 +27,11 @@ LAYERS: list[set[str]] = [
     {"world", "recommender", "measures", "presets"},
     {"store"},
     {"comparison", "schedule"},
+    {"buckets"},
     {"experiment", "report"},
     {"folder", "outcome", "flags", "terminal"},
     {"run", "live", "decide", "sweep"},
+    {"figures"},
     {"cli"},
     {"__main__"},
 ]

@@ -29,9 +29,9 @@ def learned_by(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> list[
     generations: list[list[Batch]] = [[]]
     learn = experiment.learner.learn
 
-    def spy(chunk: Batch) -> Any:
+    def spy(chunk: Batch, before: int) -> Any:
         generations[-1].append(chunk)
-        return learn(chunk)
+        return learn(chunk, before)
 
     monkeypatch.setattr(experiment.learner, "learn", spy)
     experiment.run(lambda events: None, lambda: generations.append([]))
@@ -76,7 +76,7 @@ def test_the_final_measurement_is_on_the_held_out_events_that_nobody_learned() -
     events = SMALL.world.events if isinstance(SMALL.world, SyntheticConfig) else 0
     tail = next(experiment.world.batches(events, events - events // 10))
     assert_same_events(final.held_out, tail)
-    assert len(final.queries) == SMALL.queries and final.logits.shape == (len(experiment.stack), len(tail))
+    assert len(final.queries) == SMALL.queries and final.logits.shape == (len(experiment.learner), len(tail))
     asked_live = {query.id for query in experiment.world.queries(10, 30, experiment.state.position, "live")}
     assert asked_live.isdisjoint({query.id for query in final.queries}) or experiment.state.position == len(tail) * 9
 
@@ -145,7 +145,7 @@ def test_the_same_config_gives_the_same_result_whatever_the_number_of_threads(
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         experiment = prepared(SMALL)
-        assert experiment.stack._pool._max_workers == threads
+        assert experiment.learner.learners[0].stack._pool._max_workers == threads
         assert timeless(outcome(experiment)) == timeless(result)
 
 

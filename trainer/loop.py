@@ -51,9 +51,13 @@ class Trainer:
         """`generation_events`: a whole number of shuffle windows (default: two). Raises SettingError."""
         self.config, self.world, self.store, self.folder = config, world, store, folder
         self.metrics, self.stop = metrics, stop
+        arms = parse_arms(config.arms)
+        for arm in arms:
+            way_out = "made of several models, or trained afresh: not served live, compare it with flicker run"
+            require(arm.cure.live, "arms", arm.spec, way_out)
         self.stack = Duplicates(
             world.schema,
-            parse_arms(config.arms),
+            arms,
             config.model,
             config.noise,
             fleets=1,
@@ -128,6 +132,7 @@ class Trainer:
 
     def _cut(self) -> None:
         """What a generation announces is part of the state, so that it can be announced again word for word."""
+        self.learner.refresh()
         self.state.generation += 1
         self.state.cut = time.time()
         self.state.quality = self.progressive.cut()

@@ -101,7 +101,7 @@ def about(stack: Duplicates, world: str, cut: Mapping[str, Any]) -> dict[str, An
         json.dumps(
             {
                 "arms": [arm.label for arm in arms],
-                "specs": [arm.spec for arm in arms],
+                "specs": [arm.function for arm in arms],
                 "duplicates": stack.duplicates,
                 "fields": [asdict(field) for field in stack.schema.fields],
                 "model": asdict(stack.model),

@@ -1,26 +1,32 @@
 """The stack: every duplicate of every arm and fleet, all of one shape, side by side in a few tensors.
 
-Shapes: M models = A arms x F fleets x R duplicates in this order, V table rows, D embedding length, P dense parameters.
+Shapes: M models = A arms x F fleets x R duplicates x parts of the arm's cure in this order, S served models (M without
+the parts), V table rows, D embedding length, P dense parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from simulator.config import ModelConfig, NoiseConfig
 from simulator.randomness import generator
 from simulator.recommender.activations import Activation, activation
+from simulator.recommender.cures import Cure
 from simulator.recommender.gpu.fused import check_device
 from simulator.recommender.gpu.layers import FusedNetwork, make_network
 from simulator.recommender.native_learning import Weights, native_models
 from simulator.recommender.network import Layout, Pooling, Segments
-from simulator.types import Schema
+from simulator.recommender.specs import split
+from simulator.types import Floats, Schema
 
+Piece = TypeVar("Piece")
 EMBEDDING_SPREAD = 0.05
 """Standard deviation of initial embedding vectors."""
 
@@ -34,17 +40,21 @@ class Arm:
     copy: int
     """0 for the first set of a spec, 1 for an independent second one, ..."""
     activation: Activation
+    function: str
+    """Spec of the activation alone."""
+    cure: Cure = Cure()
 
 
 def parse_arms(specs: tuple[str, ...]) -> tuple[Arm, ...]:
     """Arms of the given specs; a spec that comes again is an independent set, told apart as `spec#2`, `spec#3`...
 
-    Raises SettingError for a spec that `activation` does not know.
+    Raises SettingError for a spec that neither `split` nor `activation` knows.
     """
     arms: list[Arm] = []
     for spec in specs:
         copy = sum(arm.spec == spec for arm in arms)
-        arms.append(Arm(f"{spec}#{copy + 1}" if copy else spec, spec, copy, activation(spec)))
+        cure, function = split(spec)
+        arms.append(Arm(f"{spec}#{copy + 1}" if copy else spec, spec, copy, activation(function), function, cure))
     return tuple(arms)
 
 
@@ -56,6 +66,8 @@ class Member:
     fleet: int
     duplicate: int
     copy: int
+    part: int = 0
+    """Which of the models that the arm's cure makes a served one of; they differ in their initial weights alone."""
 
 
 class Duplicates:
@@ -79,6 +91,8 @@ class Duplicates:
     ) -> None:
         """Initialise every model; where `noise.init` is `same`, the duplicates of a fleet are equal to the last bit.
 
+        All arms' models have the shape `model`, whatever their cure would make of it.
+
         `threads`: CPU workers, each at work on other models (default: as many as PyTorch would use).
         Raises SettingError for `cuda` where there is no GPU.
         """
@@ -86,24 +100,18 @@ class Duplicates:
         self.schema, self.arms, self.model = schema, arms, model
         self.fleets, self.duplicates, self.device = fleets, duplicates, torch.device(device)
         self.members = [
-            Member(a, f, r, arm.copy) for a, arm in enumerate(arms) for f in range(fleets) for r in range(duplicates)
+            Member(a, f, r, arm.copy, part)
+            for a, arm in enumerate(arms)
+            for f in range(fleets)
+            for r in range(duplicates)
+            for part in range(arm.cure.m)
         ]
         self.layout, self.network = Layout(schema, model), make_network(model, self.device)
         self.pooling = Pooling(schema, model.dim)
         self.embedding = torch.empty(len(self.members), schema.rows, model.dim)
         self.dense = torch.empty(len(self.members), self.layout.length)
-        first: dict[tuple[int, ...], int] = {}
-        for m, who in enumerate(self.members):
-            index = (who.copy, who.fleet, *([who.duplicate] if noise.init == "own" else []))
-            source = first.setdefault(index, m)
-            if source == m:
-                draws = generator(seed, "init", *index)
-                self.dense[m] = self.layout.initial(draws)
-                table = draws.standard_normal((schema.rows, model.dim), dtype="float32")
-                self.embedding[m] = torch.from_numpy(table) * EMBEDDING_SPREAD
-            else:
-                self.dense[m], self.embedding[m] = self.dense[source], self.embedding[source]
-        self.embedding[:, 0] = 0
+        self._init, self._seed = noise.init, seed
+        self.initialise()
         self.embedding, self.dense = self.embedding.to(self.device), self.dense.to(self.device)
         on_cpu = device == "cpu"
         size = 1 if on_cpu or noise.delay else len(self)
@@ -116,8 +124,49 @@ class Duplicates:
         workers = (threads or torch.get_num_threads()) if on_cpu else 1
         self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
 
+    def initialise(self, anew: int = 0) -> None:
+        """Initial weights for every model; other ones for each number `anew`, by the same rule."""
+        first: dict[tuple[int, ...], int] = {}
+        for m, who in enumerate(self.members):
+            index = (who.copy, who.fleet, *([who.duplicate] if self._init == "own" else []))
+            source = first.setdefault((*index, who.part), m)
+            if source == m:
+                other = (who.part, anew) if who.part or anew else ()
+                draws = generator(self._seed, "init of another" if other else "init", *index, *other)
+                self.dense[m] = self.layout.initial(draws)
+                table = draws.standard_normal((self.schema.rows, self.model.dim), dtype="float32")
+                self.embedding[m] = torch.from_numpy(table) * EMBEDDING_SPREAD
+            else:
+                self.dense[m], self.embedding[m] = self.dense[source], self.embedding[source]
+        self.embedding[:, 0] = 0
+
     def __len__(self) -> int:
         return len(self.members)
+
+    def models(self, arm: int) -> slice:
+        """The models of an arm."""
+        before = sum(other.cure.m for other in self.arms[:arm]) * self.fleets * self.duplicates
+        return slice(before, before + self.arms[arm].cure.m * self.fleets * self.duplicates)
+
+    def shares(self, slab: slice) -> list[tuple[int, slice, slice]]:
+        """For each arm in a slab: its number, which models of the slab are its own, and which of its own they are."""
+        found = []
+        for number in range(self.members[slab.start].arm, self.members[slab.stop - 1].arm + 1):
+            own = self.models(number)
+            start, stop = max(slab.start, own.start), min(slab.stop, own.stop)
+            found.append(
+                (number, slice(start - slab.start, stop - slab.start), slice(start - own.start, stop - own.start))
+            )
+        return found
+
+    def served(self, scores: Floats) -> Floats:
+        """Scores [M, ...] of all models -> [S, ...] of the served ones."""
+        found = []
+        for number, arm in enumerate(self.arms):
+            own = scores[self.models(number)]
+            parts = own.reshape(self.fleets * self.duplicates, arm.cure.m, *own.shape[1:])
+            found += [arm.cure.served(each) for each in parts]
+        return np.stack(found)
 
     @property
     def compiled(self) -> bool:
@@ -131,7 +180,11 @@ class Duplicates:
 
     def each_slab(self, work: Callable[[int], Tensor]) -> Tensor:
         """Results of `work(number of the slab)`, each [m, ...], joined to [M, ...] on the CPU; run side by side."""
-        return torch.cat([part.cpu() for part in self._pool.map(work, range(len(self.slabs)))])
+        return self.each(work, range(len(self.slabs)))
+
+    def each(self, work: Callable[[Piece], Tensor], pieces: Iterable[Piece]) -> Tensor:
+        """The same for pieces of the stack of any kind, in its order."""
+        return torch.cat([part.cpu() for part in self._pool.map(work, pieces)])
 
     def segments(self, slab: slice) -> Segments:
         """The activations of a slab, with the part of the slab that each one serves."""
@@ -157,11 +210,17 @@ class Duplicates:
         """Embedding vectors [m, B, S, D] of entries [m, B, S]."""
         return self.embedding[slab].flatten(0, 1).index_select(0, entries.flatten()).view(*entries.shape, -1)
 
-    def logits(self, slab: slice, rows: Tensor) -> Tensor:
-        """Log-odds [m, B] of events with table rows [1, B, S], without learning."""
+    def logits(self, slab: slice, rows: Tensor, other: Weights | None = None) -> Tensor:
+        """Log-odds [m, B] of events with table rows [m, B, S] (or [1, B, S], the same for all), without learning.
+
+        `other` weights than the stack's: dense [m, P], table [m, V, D].
+        """
+        weights = other or Weights(self.dense[slab], self.embedding[slab])
         if self.native:
             native = self.native[self.members[slab.start].arm]
-            logits: Tensor = native.score(self.weights(slab.start), rows[0]).unsqueeze(0)
+            logits: Tensor = native.score(Weights(weights.dense[0], weights.table[0]), rows[0]).unsqueeze(0)
             return logits
-        x = self.pooling.forward(self.vectors(slab, self.entries(slab, rows)), self.pooling.weights(rows))
-        return self.network.forward(x, self.layout.views(self.dense[slab]), self.segments(slab))[0]
+        entries = self.entries(slab, rows)
+        vectors = weights.table.flatten(0, 1).index_select(0, entries.flatten()).view(*entries.shape, -1)
+        x = self.pooling.forward(vectors, self.pooling.weights(rows))
+        return self.network.forward(x, self.layout.views(weights.dense), self.segments(slab))[0]

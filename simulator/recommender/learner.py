@@ -1,7 +1,8 @@
 """One pass over the log: every duplicate scores each event before it learns from it, all duplicates in one call.
 
 Dense parameters learn by Adagrad; the embedding table by row-wise Adagrad (one sum of squares per row, as in DLRM),
-touching only the rows of the mini-batch. Shapes as in network.py and duplicates.py; n events in a chunk.
+touching only the rows of the mini-batch. What an arm's cure asks for beside its own labels is in cures.py and kept.py.
+Shapes as in network.py and duplicates.py; n events in a chunk.
 """
 
 from __future__ import annotations
@@ -9,12 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from simulator.config import NoiseConfig
@@ -22,38 +22,13 @@ from simulator.errors import ResultError, SettingError
 from simulator.recommender.duplicates import Duplicates
 from simulator.recommender.gpu.steps import graphed_steps
 from simulator.recommender.gpu.transfer import Orders, upload
+from simulator.recommender.kept import Anchors, Averages
+from simulator.recommender.lessons import Gradient, Lesson, MiniBatch, make_lesson, teams
 from simulator.recommender.native_learning import NativeModel, Weights
 from simulator.recommender.network import Segments
 from simulator.recommender.noise import Noise, round_to_bfloat16
-from simulator.recommender.tables import Entries, Tables
+from simulator.recommender.tables import Tables
 from simulator.types import Batch, Doubles, Floats, Ints
-
-
-@dataclass
-class Gradient:
-    """What one mini-batch taught a slab: dense [m, P], and for its table entries [m B S] the summed gradient [., D]."""
-
-    dense: Tensor
-    rows: Tensor
-    table: Tensor
-    due: int = 0
-    """The step at which it is applied: its own, or later where updates are delayed."""
-
-    def kept(self) -> Gradient:
-        """One that outlives the step, whose buffers the next one uses again."""
-        return replace(self, dense=self.dense.clone(), rows=self.rows.clone(), table=self.table.clone())
-
-
-@dataclass(frozen=True)
-class MiniBatch:
-    """What the models of a slab learn in one step."""
-
-    where: Entries
-    """Its table rows."""
-    labels: Tensor
-    """[m, B]"""
-    lost: NDArray[np.bool_]
-    """[m] whether the model never learns it."""
 
 
 class Learner:
@@ -77,17 +52,23 @@ class Learner:
         if noise.precision == "bfloat16":
             stack.dense.copy_(stack.dense.bfloat16())
             stack.embedding.copy_(stack.embedding.bfloat16())
+        self._teams, self._anchors, self._averages = teams(stack), Anchors(stack), Averages(stack)
 
     def learn(self, chunk: Batch) -> Floats:
         """Learn at most `chunk_events` events; returns the log-odds [M, n] given to each event just before.
 
-        Columns are in the order of the log, whatever order each duplicate learned in.
+        Columns are in the order of the log, whatever order each duplicate learned in. Where what is served is not what
+        learns, they are those of what is served.
         """
         assert 0 < len(chunk) <= self.chunk_events
         rows, labels = (upload(torch.from_numpy(part), self.stack.device) for part in (chunk.features, chunk.label))
-        logits: Floats = self.stack.each_slab(lambda number: self._timed(number, rows, labels)).numpy()
+        logits: Floats = self.stack.each(lambda team: self._timed(team, rows, labels), self._teams).numpy()
         self.chunks += 1
         return logits
+
+    def refresh(self) -> None:
+        """What is learned up to here is a generation: arms that learn from the previous one have it from now on."""
+        self._anchors.copy()
 
     def check_finite(self, logits: Floats, events: int) -> None:
         """Raises SettingError where a model's log-odds [M, n] are not finite any more, after `events` in all."""
@@ -102,55 +83,88 @@ class Learner:
         seconds, self._seconds = self._seconds, np.zeros(len(self.stack))
         return seconds
 
-    def _timed(self, number: int, rows: Tensor, labels: Tensor) -> Tensor:
+    def _timed(self, team: range, rows: Tensor, labels: Tensor) -> Tensor:
         clock = time.thread_time if rows.device.type == "cpu" else time.perf_counter
-        start, slab = clock(), self.stack.slabs[number]
-        native = self.stack.native[self.stack.members[slab.start].arm] if self.stack.native else None
-        logits = self._learn_native(native, number, rows, labels) if native else self._learn_slab(number, rows, labels)
-        logits = logits.cpu()
-        self._seconds[slab] += (clock() - start) / len(logits)
+        start = clock()
+        logits = self._learn_team(team, rows, labels).cpu()
+        models = slice(self.stack.slabs[team[0]].start, self.stack.slabs[team[-1]].stop)
+        self._seconds[models] += (clock() - start) / len(logits)
         return logits
 
-    def _learn_native(self, native: NativeModel, number: int, rows: Tensor, labels: Tensor) -> Tensor:
-        """Log-odds [1, n] of a chunk, by one compiled call; its events and noise are those of `_learn_slab`."""
-        (who,), batch, n = self.stack.members[self.stack.slabs[number]], self.model.batch, len(labels)
-        order = torch.from_numpy(self.noise.order(who, self.chunks, n, batch))
-        lost = torch.from_numpy(self.noise.lost(who, self.chunks, -(-n // batch)))
-        squares = Weights(self.dense_squares[number], self.table_squares[number])
-        ordered, labels = rows.index_select(0, order), labels.index_select(0, order)
-        logits = native.learn(self.stack.weights(number), squares, ordered, labels, lost)
-        return torch.empty(1, n).scatter_(1, order[None], logits[None])
+    def _learn_team(self, team: range, rows: Tensor, labels: Tensor) -> Tensor:
+        """Log-odds [m, n] of all models of some slabs, in the order of the log."""
+        slabs = [self.stack.slabs[number] for number in team]
+        served = [self._averages.begin(slab, rows) for slab in slabs]
+        lessons = [self._lesson(number, rows, labels) for number in team]
+        first, last = self.stack.members[slabs[0].start], self.stack.members[slabs[-1].stop - 1]
+        if any(arm.cure.coupled for arm in self.stack.arms[first.arm : last.arm + 1]):
+            learned = self._learn_coupled(team, lessons)
+        else:
+            learned = [self._learn_slab(number, lesson) for number, lesson in zip(team, lessons, strict=True)]
+        if rows.is_cuda:  # which is busy: the host has time
+            for number in team:
+                self._orders[number].prepare(self.chunks + 1, self.chunk_events)
+        found = []
+        for slab, lesson, logits, before in zip(slabs, lessons, learned, served, strict=True):
+            in_log = torch.empty_like(logits).scatter_(1, lesson.order, logits)
+            found.append(self._averages.end(slab, in_log, before, lesson))
+        return torch.cat(found)
 
-    def _learn_slab(self, number: int, rows: Tensor, labels: Tensor) -> Tensor:
-        slab, batch, n = self.stack.slabs[number], self.model.batch, len(labels)
-        members, device = self.stack.members[slab], self.stack.device
-        steps = -(-n // batch)
-        order = self._orders[number].take(self.chunks, n)
-        lost = np.stack([self.noise.lost(who, self.chunks, steps) for who in members])
-        delays = self.noise.delays(members[0], self.chunks, steps)
-        rounding = [self.noise.rounding(who, self.chunks) for who in members]
-        first_step = self.chunks * (self.chunk_events // batch)
+    def _lesson(self, number: int, rows: Tensor, labels: Tensor) -> Lesson:
+        slab, order = self.stack.slabs[number], self._orders[number].take(self.chunks, len(labels))
+        lesson = make_lesson(self.noise, self.stack.members[slab], self.chunks, rows, labels, order, self.model.batch)
+        return replace(lesson, targets=self._anchors.targets(slab, rows, lesson))
+
+    def _learn_coupled(self, team: range, lessons: list[Lesson]) -> list[Tensor]:
+        """Log-odds [m, n] of each slab: in each mini-batch all models predict, and then learn from each other."""
+        slabs, steps = [self.stack.slabs[number] for number in team], len(lessons[0].delays)
+        models, learned = slice(slabs[0].start, slabs[-1].stop), [list[Tensor]() for _ in team]
+        for step in range(steps):
+            parts = [lesson.mini_batch(step, self.model.batch) for lesson in lessons]
+            logits = torch.cat([self.stack.logits(slab, part.rows) for slab, part in zip(slabs, parts, strict=True)])
+            targets = torch.cat([part.targets for part in parts])
+            for arm, mine, _ in self.stack.shares(models):
+                targets[mine] = self.stack.arms[arm].cure.targets(logits[mine], targets[mine])
+            split = torch.split(targets, [len(part.targets) for part in parts])
+            for own, number, part, towards in zip(learned, team, parts, split, strict=True):
+                own.append(self._learn_slab(number, replace(part, targets=towards)))
+        return [torch.cat(own, 1) for own in learned]
+
+    def _learn_slab(self, number: int, lesson: Lesson) -> Tensor:
+        """Log-odds [m, n] of the events in the order in which they are learned."""
+        if self.stack.native is None:
+            return self._learn_steps(number, lesson)
+        who = self.stack.members[self.stack.slabs[number].start]
+        return self._learn_native(self.stack.native[who.arm], number, lesson)
+
+    def _learn_native(self, native: NativeModel, number: int, lesson: Lesson) -> Tensor:
+        """By one compiled call."""
+        squares = Weights(self.dense_squares[number], self.table_squares[number])
+        lost = torch.from_numpy(lesson.lost[0])
+        return native.learn(self.stack.weights(number), squares, lesson.rows[0], lesson.targets[0], lost)[None]
+
+    def _learn_steps(self, number: int, lesson: Lesson) -> Tensor:
+        """Step by step, by PyTorch."""
+        slab, batch = self.stack.slabs[number], self.model.batch
         weights, segments = self.stack.layout.views(self.stack.dense[slab]), self.stack.segments(slab)
-        ordered, labels = rows[order], labels[order]  # [m, n, S] and [m, n]: the chunk as each model sees it
-        entries, shares = self.tables.prepare(slab, ordered)
-        parts, done = [], 0
+        entries, shares = self.tables.prepare(slab, lesson.rows)  # [m, n, S]
+        first, parts, done = lesson.chunk * (self.chunk_events // batch) + lesson.step, [], 0
         if self._graphed is not None:  # whole mini-batches; the plain path is left with a short one at the end
-            parts, done = [self._graphed.learn(ordered, (entries, shares), labels, lost)], n // batch
-        for step in range(done, steps):
+            parts = [self._graphed.learn(lesson.rows, (entries, shares), lesson.targets, lesson.lost)]
+            done = lesson.targets.shape[1] // batch
+        for step, delay in enumerate(lesson.delays[done:], done):
             part = slice(step * batch, (step + 1) * batch)
             where = entries[:, part], None if shares is None else shares[:, part]
-            events = MiniBatch(where, labels[:, part], lost[:, step])
+            events = MiniBatch(where, lesson.targets[:, part], lesson.lost[:, step])
             predicted, gradient = self._gradient(slab, weights, segments, events)
             parts.append(predicted)
-            if delays[step]:
+            if delay:
                 gradient = gradient.kept()
-            gradient.due = first_step + step + int(delays[step])
+            gradient.due = first + step + int(delay)
             self.pending[number].append(gradient)
-            for due in self._due(number, first_step + step):
-                self._apply(slab, due, rounding)
-        if device.type == "cuda":  # which is busy: the host has time
-            self._orders[number].prepare(self.chunks + 1, self.chunk_events)
-        return torch.empty(len(members), n, device=device).scatter_(1, order, torch.cat(parts, 1))
+            for due in self._due(number, first + step):
+                self._apply(slab, due, lesson.rounding)
+        return torch.cat(parts, 1)
 
     def _order(self, slab: slice, chunk: int, events: int) -> Ints:
         """[m, n] the order in which each model of a slab learns a chunk."""
@@ -163,7 +177,7 @@ class Learner:
         network, (dense, dense_parts) = self.stack.network, self._dense_gradient(slab)
         logits, tape = network.forward(self.tables.inputs(slab, events.where), weights, segments)
         # each event weighs 1 / batch, also in a shorter mini-batch at the end, whose few events would shake the model
-        slope = torch.sigmoid(logits).sub_(events.labels).div_(self.model.batch)
+        slope = torch.sigmoid(logits).sub_(events.targets).div_(self.model.batch)
         if events.lost.any():
             slope[torch.from_numpy(events.lost).to(slope.device)] = 0  # a zero gradient leaves Adagrad where it is
         back = network.backward(slope, weights, tape, segments, dense_parts)
@@ -208,6 +222,7 @@ class Learner:
                 name = f"pending.{number}.{position}"
                 state[f"{name}.dense"], state[f"{name}.table"] = gradient.dense, gradient.table
                 state[f"{name}.rows"], state[f"{name}.due"] = gradient.rows, torch.tensor([gradient.due])
+        state |= self._anchors.state() | self._averages.state()
         return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -226,6 +241,8 @@ class Learner:
         self.dense_squares.copy_(state["dense_squares"])
         self.table_squares.copy_(state["table_squares"])
         self.chunks = int(state["chunks"])
+        self._anchors.restore(state)
+        self._averages.restore(state)
         device = self.stack.device
         for number in range(len(self.stack.slabs)):
             self.pending[number] = []

@@ -6,6 +6,7 @@
     titles.py    the claim above each picture
     pictures.py  matplotlib drawings as inline SVG that follow the page's light or dark colours
     tables.py    the summary, all measures, settings
+    canvas.py    what all drawings share; html.py pieces of a page
     page.py      puts the parts together; style.css is its look
 
 No torch here: the run samples the activations and writes them into result.json.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from html import escape
-from pathlib import Path
 
-from simulator.report import finding, pictures, tables, titles
+from simulator.report import canvas, finding, pictures, tables, titles
+from simulator.report.html import document, grid, panel, prose, section
 from simulator.report.pictures import Series
 from simulator.report.result import Arm, Result
 from simulator.report.words import duration, label
@@ -74,31 +73,27 @@ GLOSSARY = {
 def page(result: Result) -> str:
     """The whole report as one HTML text."""
     title = finding.headline(result)
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    return "\n".join(
+    return document(
+        title,
         [
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title><style>{style}</style></head><body><main>",
             _top(result, title),
-            _section("The numbers", tables.summary(result) + _all_measures(result)),
+            section("The numbers", tables.summary(result) + _all_measures(result)),
             _swaps(result),
             _differences(result),
             _generations(result),
             _plane(result),
             _activations(result),
-            _section("Words", _glossary()),
+            section("Words", _glossary()),
             _settings(result),
-            "</main></body></html>\n",
-        ]
+        ],
     )
 
 
 def _top(result: Result, title: str) -> str:
     world = str(result.world.get("name", ""))
     seen = "".join(f"<p>{escape(text)}</p>" for text in finding.what_you_see(result))
-    advice = "".join(f"<li>{_prose(text)}</li>" for text in finding.what_next(result))
-    notes = "".join(f"<li>{_prose(text)}</li>" for text in result.notes)
+    advice = "".join(f"<li>{prose(text)}</li>" for text in finding.what_next(result))
+    notes = "".join(f"<li>{prose(text)}</li>" for text in result.notes)
     return (
         f'<header><p class="kicker">Flicker report · {escape(world)} · {duration(result.seconds)}</p>'
         f"<h1>{escape(title)}</h1></header>"
@@ -124,18 +119,18 @@ def _swaps(result: Result) -> str:
         ("rbo", "RBO distance"),
     ):
         series = [Series(f"{cause}.{key}", mark, filled) for cause, mark, filled, _ in CAUSES]
-        panels.append(_panel(heading, pictures.dots(f"swaps-{key}", result.arms, _measured(result, series))))
+        panels.append(panel(heading, pictures.dots(f"swaps-{key}", result.arms, _measured(result, series))))
     panels.append(_accuracy("swaps", result))
-    return _section(titles.swaps(result), _mark_legend("Cause:", CAUSES) + _grid(panels))
+    return section(titles.swaps(result), _mark_legend("Cause:", CAUSES) + grid(panels))
 
 
 def _differences(result: Result) -> str:
     series = _measured(result, [Series(name, mark, filled) for name, mark, filled, _ in PARTS])
-    panels = [_panel("Prediction difference (PD) and its parts", pictures.dots("pd", result.arms, series))]
+    panels = [panel("Prediction difference (PD) and its parts", pictures.dots("pd", result.arms, series))]
     panels.append(_accuracy("pd", result))
     auc = pictures.dots("pd-auc", result.arms, [Series("auc")], from_zero=False)
-    panels.append(_panel("AUC: higher is better", auc, WHERE_ZERO))
-    return _section(titles.differences(result), _mark_legend("Marks:", PARTS) + _grid(panels))
+    panels.append(panel("AUC: higher is better", auc, WHERE_ZERO))
+    return section(titles.differences(result), _mark_legend("Marks:", PARTS) + grid(panels))
 
 
 def _generations(result: Result) -> str:
@@ -145,9 +140,9 @@ def _generations(result: Result) -> str:
         if any(measure in arm for generation in result.generations for arm in generation.arms.values()):
             name = "time-" + measure.replace(".", "-")
             drawing = pictures.over_generations(name, result, measure, bands, from_zero)
-            panels.append(_panel(heading, drawing, "" if from_zero else WHERE_ZERO))
+            panels.append(panel(heading, drawing, "" if from_zero else WHERE_ZERO))
     note = "" if bands else '<p class="note">Intervals are left out: bands of so many arms cover each other.</p>'
-    return _section(titles.generations(result), _arm_legend(result.arms) + _grid(panels) + note)
+    return section(titles.generations(result), _arm_legend(result.arms) + grid(panels) + note)
 
 
 def _plane(result: Result) -> str:
@@ -155,8 +150,8 @@ def _plane(result: Result) -> str:
     for across, up, loss, instability in PLANES:
         name = f"plane-{across}-{up}".replace(".", "-")
         drawing = pictures.plane(name, result.arms, across, up, (loss, instability))
-        panels.append(_panel(f"{instability[0].upper()}{instability[1:]} against {loss}", drawing))
-    return _section(titles.plane(result), _arm_legend(result.arms) + _grid(panels))
+        panels.append(panel(f"{instability[0].upper()}{instability[1:]} against {loss}", drawing))
+    return section(titles.plane(result), _arm_legend(result.arms) + grid(panels))
 
 
 def _activations(result: Result) -> str:
@@ -164,14 +159,14 @@ def _activations(result: Result) -> str:
     if not drawn:
         return ""
     panels = [
-        _panel("Activation", pictures.curves("curve", result.arms, gradient=False)),
-        _panel("Its gradient", pictures.curves("gradient", result.arms, gradient=True)),
+        panel("Activation", pictures.curves("curve", result.arms, gradient=False)),
+        panel("Its gradient", pictures.curves("gradient", result.arms, gradient=True)),
     ]
-    return _section(titles.activations(result), _arm_legend(result.arms) + _grid(panels))
+    return section(titles.activations(result), _arm_legend(result.arms) + grid(panels))
 
 
 def _settings(result: Result) -> str:
-    return _section(
+    return section(
         "How to get these numbers again",
         f"<details><summary>Command, settings, seed, versions, machine</summary>{tables.settings(result)}</details>",
     )
@@ -184,7 +179,7 @@ def _glossary() -> str:
 
 def _accuracy(name: str, result: Result) -> str:
     drawing = pictures.dots(f"{name}-loss", result.arms, [Series("log_loss")], from_zero=False)
-    return _panel("Log loss: lower is better", drawing, WHERE_ZERO)
+    return panel("Log loss: lower is better", drawing, WHERE_ZERO)
 
 
 def _measured(result: Result, series: list[Series]) -> list[Series]:
@@ -192,26 +187,8 @@ def _measured(result: Result, series: list[Series]) -> list[Series]:
     return [one for one in series if any(one.measure in arm.measures for arm in result.arms)]
 
 
-def _prose(text: str) -> str:
-    """Escaped text in which `backticks` mark what is typed."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>"
-
-
-def _grid(panels: list[str]) -> str:
-    return f'<div class="grid">{"".join(panels)}</div>'
-
-
-def _panel(heading: str, drawing: str, note: str = "") -> str:
-    below = f'<p class="note">{escape(note)}</p>' if note else ""
-    return f"<figure><figcaption>{escape(heading)}</figcaption>{drawing}{below}</figure>"
-
-
 def _arm_legend(arms: list[Arm]) -> str:
-    entries = "".join(f"<li>{pictures.swatch(i)} {escape(label(arm.spec))}</li>" for i, arm in enumerate(arms))
+    entries = "".join(f"<li>{canvas.swatch(i)} {escape(label(arm.spec))}</li>" for i, arm in enumerate(arms))
     return f'<ul class="legend">{entries}</ul>'
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from simulator.errors import ResultError
 SCHEMA = 1
 REQUIRED = ("pd", "swaps.pair", "log_loss")
 """What an arm must have: instability is never shown without accuracy beside it."""
-COSTS = ("train_seconds", "events_per_second", "parameters")
+BUCKETS = ("pd_by_score", "pd_by_popularity")
+COSTS = ("train_seconds", "events_per_second", "parameters", "lookups", "score_seconds", "model_bytes")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,16 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Bucket:
+    """PD of the events whose score, or item's popularity, is from `low` to `high`: `share` of all events."""
+
+    low: float
+    high: float
+    share: float
+    pd: Interval
+
+
+@dataclass(frozen=True)
 class Arm:
     """One design under comparison and all that was measured on it."""
 
@@ -56,6 +67,8 @@ class Arm:
     """To the first arm, under the names that the run gave them (`pd`, `pair`, `log_loss` ...)."""
     costs: dict[str, float]
     activation: Curve | None
+    buckets: dict[str, list[Bucket]] = field(default_factory=dict)
+    """PD by a value: lists under the names in BUCKETS."""
 
 
 @dataclass(frozen=True)
@@ -171,14 +184,27 @@ def _arm(spec: str, raw: Any) -> Arm:
     where = f"arms.{spec}"
     if not isinstance(raw, dict):
         raise _Damage(f"{where}: not a JSON object")
-    apart = ("ratio", "activation", *COSTS)
+    apart = ("ratio", "activation", *COSTS, *BUCKETS)
     measures = _measures({key: value for key, value in raw.items() if key not in apart}, where)
     for name in REQUIRED:
         if name not in measures:
             raise _Damage(f"{where}.{name}: missing")
     costs = {name: _number(raw[name], f"{where}.{name}") for name in COSTS if raw.get(name) is not None}
     ratios = _measures(raw.get("ratio") or {}, f"{where}.ratio")
-    return Arm(spec, measures, ratios, costs, _curve(raw.get("activation"), f"{where}.activation"))
+    buckets = {
+        name: [_bucket(b, f"{where}.{name}") for b in _typed(raw, name, list)] for name in BUCKETS if name in raw
+    }
+    return Arm(spec, measures, ratios, costs, _curve(raw.get("activation"), f"{where}.activation"), buckets)
+
+
+def _bucket(raw: Any, where: str) -> Bucket:
+    if not isinstance(raw, dict):
+        raise _Damage(f"{where}: not a JSON object")
+    low, high, share = (_number(raw.get(key), f"{where}.{key}") for key in ("low", "high", "share"))
+    pd = _measures({"pd": raw.get("pd")}, where).get("pd")
+    if pd is None:
+        raise _Damage(f"{where}.pd: missing")
+    return Bucket(low, high, share, pd)
 
 
 def _curve(raw: Any, where: str) -> Curve | None:

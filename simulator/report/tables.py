@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import escape
 from typing import Any
 
@@ -24,6 +24,15 @@ SUMMARY = (
 """Measure, heading, places after the point (None: three significant digits)."""
 
 FIXED = {"log_loss": 4, "progressive_log_loss": 4, "auc": 4, "ranking_loss": 4, "calibration": 3}
+
+COSTS: dict[str, Callable[[float], str]] = {
+    "events_per_second": count,
+    "parameters": count,
+    "lookups": count,
+    "model_bytes": size,
+    "score_seconds": lambda seconds: f"{number(1e3 * seconds)} ms",
+}
+"""What an arm costs, and how it is written."""
 
 
 def summary(result: Result) -> str:
@@ -49,8 +58,8 @@ def everything(result: Result) -> str:
     for name in names:
         cells = "".join(f"<td>{_value(arm.measures.get(name), FIXED.get(name))}</td>" for arm in result.arms)
         rows.append(f'<tr><th scope="row"><code>{escape(name)}</code></th>{cells}</tr>')
-    for name in ("events_per_second", "parameters"):
-        cells = "".join(f"<td>{count(arm.costs[name]) if name in arm.costs else DASH}</td>" for arm in result.arms)
+    for name, write in COSTS.items():
+        cells = "".join(f"<td>{write(arm.costs[name]) if name in arm.costs else DASH}</td>" for arm in result.arms)
         rows.append(f'<tr><th scope="row"><code>{name}</code></th>{cells}</tr>')
     return (
         f'<div class="scroll"><table><thead><tr><th scope="col">measure</th>{heads}</tr></thead>'

@@ -15,17 +15,29 @@ NAMES = {
     "swish": "Swish",
     "softplus": "Softplus",
 }
+CURES = {
+    "ensemble": "ensemble",
+    "codistill": "co-distilled",
+    "antidistill": "anti-distilled",
+    "anchor": "anchored",
+    "average": "averaged",
+    "fresh": "trained afresh",
+}
+"""What stands before an activation in an arm's spec, and how it is written behind it."""
 DASH = "–"
 
 
 def label(spec: str) -> str:
-    """`smelu:beta=1#2` reads SmeLU (beta = 1) #2; an unknown spec is left as it is."""
+    """`smelu:beta=1#2` reads SmeLU (beta = 1) #2, `ensemble:relu:m=3` ReLU, ensemble (m = 3); others are left alone."""
     design, mark, copy = spec.partition("#")
+    first, _, rest = design.partition(":")
+    cure, design = (CURES[first], rest) if first in CURES else ("", design)
     name, _, settings = design.partition(":")
     if name not in NAMES:
         return spec
     inside = ", ".join(part.replace("=", " = ") for part in settings.replace(":", ",").split(",") if part)
-    return NAMES[name] + (f" ({inside})" if inside else "") + (f" #{copy}" if mark else "")
+    called = f"{NAMES[name]}, {cure}" if cure else NAMES[name]
+    return called + (f" ({inside})" if inside else "") + (f" #{copy}" if mark else "")
 
 
 def decimals(value: float, least: int = 0) -> int:

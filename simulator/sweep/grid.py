@@ -1,4 +1,4 @@
-"""From axes to cells: every combination of the values of all axes is one run of `flicker run`.
+"""From axes to cells: every combination of the values of all axes of a grid is one run of `flicker run`.
 
 A value is what one would write after the flag: `relu`, `"relu smelu:beta=1"` (two arms in one run), `16`, `true`. A
 table is several flags at once, under a name of its own:
@@ -10,6 +10,15 @@ table is several flags at once, under a name of its own:
     arms = ["relu", "smelu:beta=1", "relu smelu:beta=1"]
     seed = [0, 1]
     noise = [{ name = "none", window = 0 }, { name = "own init", window = 0, init = "own" }]
+
+A file may hold several small grids instead of one large one, each with a name, and flags for one kind of world only:
+
+    [replay]                                # where --data names a log; [synthetic]: where it does not
+    limit = 20_000
+    [[grid]]
+    name = "order"
+    run = { fleets = 2 }
+    vary = { window = [1, 16], norm = ["after", "none"] }
 """
 
 from __future__ import annotations
@@ -19,7 +28,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +61,15 @@ class Grid:
     shared: tuple[str, ...]
     axes: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]]
     """Axis -> its values, each as it is called and as arguments of `flicker run`."""
+    name: str = ""
+    """What tells its cells from those of other grids; empty where there is one grid."""
 
     def cells(self) -> list[Cell]:
         """All combinations, the last axis fastest. Raises FlickerError for what `flicker run` would refuse."""
         cells = []
         for values in itertools.product(*self.axes.values()):
-            place = dict(zip(self.axes, (called for called, _ in values), strict=True))
+            place = {"grid": self.name} if self.name else {}
+            place |= dict(zip(self.axes, (called for called, _ in values), strict=True))
             own = tuple(argument for _, arguments in values for argument in arguments)
             cells.append(Cell(place, self.shared + own))
         names = [cell.name for cell in cells]
@@ -68,29 +80,59 @@ class Grid:
         return cells
 
 
-def grid(shared: Iterable[str], axes: Mapping[str, Iterable[Any]]) -> Grid:
+def grid(shared: Iterable[str], axes: Mapping[str, Iterable[Any]], name: str = "") -> Grid:
     """A grid of axes with values as the module describes. Raises SettingError where there is nothing to vary."""
     if not axes:
         raise SettingError("vary", "nothing", "name at least one flag and its values, as in --vary seed 0 1 2")
-    return Grid(tuple(shared), {axis: tuple(_value(axis, value) for value in values) for axis, values in axes.items()})
+    values = {axis: tuple(_value(axis, value) for value in values) for axis, values in axes.items()}
+    return Grid(tuple(shared), values, name)
 
 
-def read_grid(path: Path) -> tuple[list[str], dict[str, list[Any]]]:
-    """The shared arguments and the axes in a TOML file. Raises DataError where it is not such a file."""
+@dataclass(frozen=True)
+class Sheet:
+    """One grid as a file gives it, before the command line adds to it."""
+
+    shared: tuple[str, ...] = ()
+    axes: Mapping[str, list[Any]] = field(default_factory=dict)
+    name: str = ""
+
+
+def read_grid(path: Path, replay: bool = False) -> list[Sheet]:
+    """The grids in a TOML file, for a log or the synthetic world. Raises DataError where it is no such file."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
         raise DataError(f"{path}: {(problem.strerror or str(problem)).lower()}: name a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise DataError(f"{path}: {problem}: see flicker sweep --help for what such a file holds") from None
+    grids = content.pop("grid", [{"vary": content.pop("vary", {})}])
     for section, value in content.items():
-        if section not in ("run", "vary") or not isinstance(value, dict):
-            raise DataError(f"{path}: {section}: only the tables [run] and [vary] are known")
-    shared, axes = content.get("run", {}), content.get("vary", {})
+        if section not in ("run", "replay", "synthetic") or not isinstance(value, dict):
+            raise DataError(f"{path}: {section}: only the tables [run], [vary], [[grid]] and flags per world are known")
+    if not isinstance(grids, list) or "vary" in content:
+        raise DataError(f"{path}: grid: only the tables [[grid]], each with name and vary, and no [vary] beside them")
+    shared = _flags(content.get("run", {})) + _flags(content.get("replay" if replay else "synthetic", {}))
+    sheets = [_sheet(path, one, shared) for one in grids]
+    if len({sheet.name for sheet in sheets}) < len(sheets):
+        raise DataError(f"{path}: grid: give each [[grid]] a name of its own")
+    return sheets
+
+
+def _sheet(path: Path, one: Mapping[str, Any], shared: tuple[str, ...]) -> Sheet:
+    unknown = [key for key in one if key not in ("name", "run", "vary")]
+    if unknown:
+        raise DataError(f"{path}: grid.{unknown[0]}: only name, run and vary are known")
+    axes = one.get("vary", {})
+    if not isinstance(axes, dict):
+        raise DataError(f"{path}: vary = {axes}: a table of flags and their values")
     for axis, values in axes.items():
         if not isinstance(values, list) or not values:
             raise DataError(f"{path}: vary.{axis} = {values}: a list of values")
-    return [argument for flag, value in shared.items() for argument in arguments(flag, value)], axes
+    return Sheet(shared + _flags(one.get("run", {})), axes, one.get("name", ""))
+
+
+def _flags(table: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(argument for flag, value in table.items() for argument in arguments(flag, value))
 
 
 def arguments(flag: str, value: Any) -> tuple[str, ...]:

@@ -22,16 +22,19 @@ from simulator.errors import FlickerError, ResultError, SettingError
 from simulator.files import write_atomically, writing
 from simulator.report.words import duration, plural
 from simulator.sweep.engine import Ended, Engine, Processes
-from simulator.sweep.grid import Cell, grid, read_grid
+from simulator.sweep.grid import Cell, Sheet, grid, read_grid
 from simulator.sweep.table import drawn, rows, write_csv
 from simulator.terminal import open_console
 
+PRESETS = {"article": tuple(Path(__file__).with_name(f"article{kind}.toml") for kind in ("", "-quick"))}
+"""Name -> grid file in full, and quick."""
 HELP = """Run a grid of experiments; each cell is a result folder of `flicker run`.
 
   flicker sweep --vary arms relu smelu:beta=1 gelu --vary seed 0 1 2 --data ml-1m --fleets 3
   flicker sweep grid.toml --out results/grid
   flicker sweep grid.toml --out results/grid --resume       only what is missing
   flicker sweep grid.toml --engine ray --address auto       on a Ray cluster
+  flicker sweep --preset article --data ml-1m [--quick]     all that flicker figures draws
 
 Whatever is not listed below is a flag of `flicker run` and the same for every cell. A file says the same in TOML:
 
@@ -40,6 +43,8 @@ Whatever is not listed below is a flag of `flicker run` and the same for every c
   [vary]
   arms = ["relu", "smelu:beta=1", "relu gelu"]     # the last one: two arms in one run
   noise = [{ name = "none", window = 0 }, { name = "own start", window = 0, init = "own" }]
+
+or several small grids, as in simulator/sweep/article.toml.
 
 A cell that fails is reported with its reason and does not stop the rest. Exit code 1 when any has failed."""
 
@@ -72,20 +77,33 @@ def parse(arguments: list[str]) -> SweepFlags:
     parser.add_argument("--resume", action="store_true", help="go on in --out: run what has no result yet")
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at once on this machine (default: one per core)")
     parser.add_argument("--engine", default="local", choices=["local", "ray"], help="where the runs are started")
+    parser.add_argument("--preset", help=f"{' or '.join(PRESETS)}: ready-made grids; others are those of flicker run")
+    parser.add_argument("--quick", action="store_true", help="with --preset article: minutes, and wide intervals")
     parser.add_argument("--address", help="of a Ray cluster, such as auto (default: one on this machine)")
     own, rest = parser.parse_known_args(arguments)
     if own.jobs is not None and own.jobs < 1:
         raise SettingError("jobs", own.jobs, "at least 1")
-    shared: list[str] = []
+    sheets = _sheets(own, rest)
     axes: dict[str, list[object]] = {}
-    if rest and rest[0].endswith(".toml"):  # first, or it could not be told from the value of a flag
-        shared, axes = read_grid(Path(rest.pop(0)))
     for axis, *values in own.vary:
         if not values:
             raise SettingError("vary", axis, f"values after it, as in --vary {axis} A B")
         axes[axis] = values
-    cells = grid([*shared, *rest], axes).cells()
+    grids = [grid([*sheet.shared, *rest], {**sheet.axes, **axes}, sheet.name) for sheet in sheets]
+    cells = [cell for one in grids for cell in one.cells()]
     return SweepFlags(cells, own.out or Path("results/sweep"), own.jobs, own.engine, own.address, own.resume)
+
+
+def _sheets(own: argparse.Namespace, rest: list[str]) -> list[Sheet]:
+    """The grids of a file or of a preset; takes what names them out of `rest`, and gives back the preset of a run."""
+    replay = "--data" in rest
+    if own.preset in PRESETS:
+        return read_grid(PRESETS[own.preset][own.quick], replay)
+    if own.quick:
+        raise SettingError("quick", "set", f"goes with --preset {' or '.join(PRESETS)}; make a grid smaller by flags")
+    path = Path(rest.pop(0)) if rest and rest[0].endswith(".toml") else None  # first: else it could be a flag's value
+    rest[:0] = ["--preset", own.preset] if own.preset else []
+    return read_grid(path, replay) if path else [Sheet()]
 
 
 class _Parser(argparse.ArgumentParser):

@@ -37,7 +37,7 @@ def rows(cells: list[Cell], folder: Path) -> Iterator[Row]:
 
 def write_csv(found: list[Row], path: Path) -> None:
     """The axes, the arm, and all measures with their limits; empty where a run has no such measure."""
-    axes = list(found[0].cell.place) if found else []
+    axes = _axes(found)
     measures = list(dict.fromkeys(name for row in found for name in row.arm.measures))
     costs = list(dict.fromkeys(name for row in found for name in row.arm.costs))
     text = io.StringIO()
@@ -45,7 +45,7 @@ def write_csv(found: list[Row], path: Path) -> None:
     limits = [f"{name}{part}" for name in measures for part in ("", "_low", "_high")]
     out.writerow(["cell", *(f"axis_{axis}" for axis in axes), "arm", *limits, *costs])
     for row in found:
-        values = [row.cell.name, *row.cell.place.values(), row.arm.spec]
+        values = [row.cell.name, *(row.cell.place.get(axis, "") for axis in axes), row.arm.spec]
         for name in measures:
             interval = row.arm.measures.get(name)
             values += (
@@ -58,7 +58,7 @@ def write_csv(found: list[Row], path: Path) -> None:
 def drawn(found: list[Row]) -> Table:
     """The terminal's table."""
     table = Table(box=SIMPLE_HEAD)
-    axes = [axis for axis in (found[0].cell.place if found else {}) if axis != "arms"]
+    axes = [axis for axis in _axes(found) if axis != "arms"]
     for heading in (*axes, "arm"):
         table.add_column(heading, no_wrap=True)
     for heading, *_ in SHOWN:
@@ -67,6 +67,11 @@ def drawn(found: list[Row]) -> Table:
     for row in found:
         values = [written(row.arm.measures.get(name), places).replace(" to ", "–") for _, name, places in SHOWN]
         seconds = row.arm.costs.get("train_seconds")
-        place = [row.cell.place[axis] for axis in axes]
+        place = [row.cell.place.get(axis, "") for axis in axes]
         table.add_row(*place, label(row.arm.spec), *values, DASH if seconds is None else duration(seconds))
     return table
+
+
+def _axes(found: list[Row]) -> list[str]:
+    """Of all cells: those of several grids do not have the same."""
+    return list(dict.fromkeys(axis for row in found for axis in row.cell.place))

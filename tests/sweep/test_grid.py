@@ -9,6 +9,7 @@ import pytest
 from simulator.errors import FlickerError
 from simulator.flags import parse_run
 from simulator.sweep.grid import arguments, grid, read_grid
+from simulator.sweep.main import parse
 
 
 def test_all_combinations_come_once_the_last_axis_fastest() -> None:
@@ -35,9 +36,41 @@ def test_a_table_is_several_flags_at_once_under_its_name() -> None:
 def test_a_file_says_the_same_as_flags(tmp_path: Path) -> None:
     file = tmp_path / "grid.toml"
     file.write_text('[run]\npreset = "smoke"\nfleets = 2\n[vary]\narms = ["relu", "relu gelu"]\nseed = [0, 1]\n')
-    shared, axes = read_grid(file)
+    (sheet,) = read_grid(file)
     flags = grid(["--preset", "smoke", "--fleets", "2"], {"arms": ["relu", "relu gelu"], "seed": ["0", "1"]})
-    assert grid(shared, axes).cells() == flags.cells()
+    assert grid(sheet.shared, sheet.axes).cells() == flags.cells()
+
+
+def test_a_file_may_hold_several_grids_and_flags_for_one_kind_of_world(tmp_path: Path) -> None:
+    file = tmp_path / "grids.toml"
+    file.write_text(
+        "[run]\nfleets = 2\n[replay]\nlimit = 500\n[synthetic]\nevents = 9000\n"
+        '[[grid]]\nname = "one"\nvary = { seed = [0, 1] }\n'
+        '[[grid]]\nname = "two"\nrun = { norm = "none" }\nvary = { window = [4] }\n'
+    )
+    first, second = read_grid(file)
+    cells = [
+        *grid(first.shared, first.axes, first.name).cells(),
+        *grid(second.shared, second.axes, second.name).cells(),
+    ]
+    assert [cell.name for cell in cells] == ["grid=one,seed=0", "grid=one,seed=1", "grid=two,window=4"]
+    assert cells[0].arguments == ("--fleets", "2", "--events", "9000", "--seed", "0")
+    assert cells[2].arguments == ("--fleets", "2", "--events", "9000", "--norm", "none", "--window", "4")
+    assert read_grid(file, replay=True)[1].shared == ("--fleets", "2", "--limit", "500", "--norm", "none")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--data", "log"], ["--quick"], ["--quick", "--data", "log"]])
+def test_the_article_preset_is_a_set_of_runs_that_can_start(arguments: list[str]) -> None:
+    cells = parse(["--preset", "article", *arguments]).cells
+    assert len(cells) <= 40 and all("relu" in cell.arguments for cell in cells)
+    assert {cell.place["grid"] for cell in cells} >= {"plane", "conditions", "noise"}
+
+
+def test_other_presets_are_those_of_a_run_and_quick_is_none_of_theirs() -> None:
+    (cell,) = parse(["--preset", "smoke", "--vary", "seed", "3"]).cells
+    assert cell.arguments == ("--preset", "smoke", "--seed", "3")
+    with pytest.raises(FlickerError, match="quick = set"):
+        parse(["--quick", "--vary", "seed", "3"])
 
 
 def test_names_are_safe_as_folders_and_never_shared() -> None:
@@ -70,6 +103,9 @@ def test_what_flicker_run_would_refuse_is_refused_before_anything_runs(
     [
         ("[vary", "flicker sweep --help"),
         ("[grid]\na = 1", "grid: only the tables"),
+        ("[data]\na = 1", "data: only the tables"),
+        ("[[grid]]\nvery = 1", "grid.very: only name, run and vary"),
+        ("[[grid]]\nvary = { seed = [1] }\n[[grid]]\nvary = { seed = [2] }", "a name of its own"),
         ("[vary]\nseed = 3", "vary.seed = 3"),
     ],
 )

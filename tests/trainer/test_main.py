@@ -19,6 +19,8 @@ from trainer.__main__ import main
         ("--store memory:// --rate 0", "rate = 0.0: more than 0"),
         ("--store memory:// --rate 1 --for 2", "--rate, --for and --speed: each sets the world's pace"),
         ("--store memory:// --arms zelu", "activation = zelu: one of "),
+        ("--store memory:// --arms relu ensemble:relu", "arms = ensemble:relu: made of several models"),
+        ("--store memory:// --arms fresh:relu", "arms = fresh:relu: made of several models, or trained afresh"),
         ("--store memory:// --fleets 3", "--fleets, 3"),
         ("--store memory:// --generation-events 100", "generation_events = 100: a multiple of 8192"),
         ("--store memory:// --metrics-port 70000", "metrics_port = 70000: from 0 to 65535"),

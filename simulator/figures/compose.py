@@ -1,0 +1,99 @@
+"""A figure as one SVG file that stands alone: claim, legend, panels side by side, note; light colours on white."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from functools import cache
+from html import escape
+from pathlib import Path
+
+from simulator import report
+from simulator.figures.figure import Figure
+from simulator.report.canvas import swatch
+
+WIDTH, MARGIN, GAP, COLUMNS = 1000, 16, 22, 3
+LETTER = 6.6
+"""Mean width of a letter of 13 pixels, as share of which others are laid out."""
+
+
+def standalone(figure: Figure) -> str:
+    """The SVG text of a figure with panels."""
+    parts: list[str] = []
+    y = MARGIN + 6.0
+    for line in textwrap.wrap(figure.claim, 120):
+        y += 20
+        parts.append(_text(MARGIN, y, line, 16, "600"))
+    y = _legend(parts, figure.legend, y + 14)
+    y = _panels(parts, figure, y)
+    for line in textwrap.wrap(figure.note, 175):
+        y += 16
+        parts.append(_text(MARGIN, y, line, 12, soft=True))
+    height = y + MARGIN
+    body = _resolved("".join(parts))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
+        f'height="{height:.0f}" role="img" font-family="Segoe UI, Roboto, Helvetica Neue, Liberation Sans, Arial, '
+        f'sans-serif"><title>{escape(figure.claim)}</title><rect width="100%" height="100%" '
+        f'fill="{_palette()["paper"]}"/>{body}</svg>\n'
+    )
+
+
+def _legend(parts: list[str], entries: list[tuple[int, str]], y: float) -> float:
+    """Swatches and words, wrapped; returns the height below them."""
+    x = float(MARGIN)
+    for index, words in entries:
+        wide = 34 + LETTER * len(words) + 16
+        if x + wide > WIDTH - MARGIN and x > MARGIN:
+            x, y = float(MARGIN), y + 20
+        parts.append(_placed(swatch(index), x, y + 2, 26, 12))
+        parts.append(_text(x + 32, y + 13, words, 13))
+        x += wide
+    return y + (26 if entries else 0)
+
+
+def _panels(parts: list[str], figure: Figure, y: float) -> float:
+    """Headings and drawings, row by row; returns the height below them."""
+    columns = min(COLUMNS, max(2, len(figure.panels)))
+    wide = (WIDTH - 2 * MARGIN - GAP * (columns - 1)) / columns
+    for start in range(0, len(figure.panels), columns):
+        tall = 0.0
+        for place, panel in enumerate(figure.panels[start : start + columns]):
+            x = MARGIN + place * (wide + GAP)
+            box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', panel.svg)
+            assert box is not None, "a drawing without size"
+            height = wide * float(box[2]) / float(box[1])
+            parts.append(_text(x, y + 16, panel.heading, 14, "600"))
+            parts.append(_placed(panel.svg, x, y + 24, wide, height))
+            if panel.note:
+                parts.append(_text(x, y + 24 + height + 13, panel.note, 12, soft=True))
+            tall = max(tall, 24 + height + (18 if panel.note else 4))
+        y += tall + 10
+    return y
+
+
+def _placed(svg: str, x: float, y: float, wide: float, tall: float) -> str:
+    """A drawing at a place, with a size of its own."""
+    inner = re.sub(r' (width|height|class|aria-hidden)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
+    return inner.replace("<svg", f'<svg x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{tall:.1f}"', 1)
+
+
+def _text(x: float, y: float, words: str, size: int, weight: str = "400", soft: bool = False) -> str:
+    fill = "var(--soft)" if soft else "var(--ink)"
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" style="fill:{fill}">'
+        f"{escape(words)}</text>"
+    )
+
+
+@cache
+def _palette() -> dict[str, str]:
+    """The page's light colours by role."""
+    style = (Path(report.__file__).parent / "style.css").read_text(encoding="utf-8")
+    light = style[style.index(":root") : style.index("}")]
+    return dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", light))
+
+
+def _resolved(text: str) -> str:
+    """Colours instead of roles: an image has no page around it."""
+    return re.sub(r"var\(--([a-z0-9-]+)\)", lambda role: _palette()[role[1]], text)

@@ -1,0 +1,173 @@
+"""Figures 3, 5, 9 and 10: activations; PD over training and refreshes; where PD is; useful and useless churn."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from simulator.figures.chart import Axis, Line, Panel, Point, chart, dots, exact
+from simulator.figures.figure import Figure
+from simulator.figures.sweep import Sweep, is_activation, relative, swept
+from simulator.report.result import Arm, Bucket, Curve, Result
+from simulator.report.titles import JUMP
+from simulator.report.words import count, label, number, percent
+
+SHOWN = ("relu", "smelu:beta=0.5", "smelu:beta=1", "smelu:beta=2", "gelu", "swish:beta=1", "softplus:beta=1")
+"""Activations that are drawn, where the sweep has them."""
+OVER_TIME = (
+    ("pd", "PD between duplicates"),
+    ("swaps.pair", "Pair swaps between duplicates"),
+    ("refresh_swaps.pair", "Pair swaps at a refresh"),
+)
+
+
+def calmest(arms: dict[str, Arm]) -> Arm | None:
+    """The SmeLU setting of least PD among those whose log loss is not clearly above ReLU's."""
+    smelu = [arm for beta, arm in swept(arms, "smelu") if beta and "log_loss" in arm.ratios]
+    fair = [arm for arm in smelu if relative(arm, "log_loss").low <= 1] or smelu
+    return min(fair, key=lambda arm: arm.measures["pd"].mean, default=None)
+
+
+def activations(sweep: Sweep) -> Figure:
+    """Figure 3: activations and their gradients."""
+    arms = {arm.spec: arm for run in sweep.runs for arm in run.arms if arm.activation and is_activation(arm.spec)}
+    chosen = [arms[spec] for spec in SHOWN if spec in arms] or list(arms.values())[:7]
+    curves = {arm.spec: arm.activation for arm in chosen if arm.activation}
+    if not curves:
+        return Figure(3, "activations", "No run holds samples of its activations")
+    steps = {spec: max(abs(b - a) for a, b in pairwise(curve.gradient)) for spec, curve in curves.items()}
+    jump = [label(spec) for spec, step in steps.items() if step > JUMP]
+    smooth = [label(spec) for spec, step in steps.items() if step <= JUMP]
+    parts = ([f"the gradient of {' and '.join(jump)} jumps"] if jump else []) + (
+        [f"that of {', '.join(smooth)} does not"] if smooth else []
+    )
+    claim = "; ".join(parts)
+    panels = [_curves("activation", "Activation", curves, False), _curves("gradient", "Its gradient", curves, True)]
+    legend = [(index, label(spec)) for index, spec in enumerate(curves)]
+    return Figure(3, "activations", claim[0].upper() + claim[1:], panels, legend)
+
+
+def _curves(name: str, heading: str, curves: dict[str, Curve], gradient: bool) -> Panel:
+    lines = []
+    for index, (spec, curve) in enumerate(curves.items()):
+        ys = curve.gradient if gradient else curve.y
+        points = [Point(exact(x), exact(y)) for x, y in zip(curve.x, ys, strict=True)]
+        lines.append(Line(label(spec), points, index, bare=True))
+    return chart(name, heading, lines, Axis("input x"), Axis(""))
+
+
+def generations(sweep: Sweep) -> Figure:
+    """Figure 5: PD over training, and swaps over refreshes."""
+    arms = sweep.arms()
+    smelu = calmest(arms)
+    runs = [run for run in sweep.main() if smelu and any(arm.spec == smelu.spec for arm in run.arms)]
+    if not smelu or not runs or len(runs[0].generations) < 2:
+        return Figure(5, "generations", "No run with ReLU and SmeLU over several generations")
+    run = runs[0]
+    specs = [spec for spec in ("relu", smelu.spec, "linear") if any(arm.spec == spec for arm in run.arms)]
+    panels = [panel for what in OVER_TIME if (panel := _over_time(run, specs, *what))]
+    series = {spec: [g.arms[spec]["pd"].mean for g in run.generations] for spec in specs[:2]}
+    relu, own = series["relu"], series[smelu.spec]
+    below = sum(a < b for a, b in zip(own, relu, strict=True))
+    verb = "rises" if relu[-1] > 1.1 * relu[0] else "falls" if relu[-1] < 0.9 * relu[0] else "stays about level"
+    claim = (
+        f"PD of ReLU {verb} over training, from {number(relu[0])} to {number(relu[-1])}; "
+        f"{label(smelu.spec)} lies below it after {below} of {len(own)} generations"
+    )
+    ratio = run_arm(run, smelu.spec).ratios.get("refresh_pair")
+    if ratio:
+        claim += f", and at a refresh it swaps {number(ratio.mean, 2)} of ReLU's pairs"
+    legend = [(index, label(spec)) for index, spec in enumerate(specs)]
+    return Figure(5, "generations", claim, panels, legend, "Bands are 95 % intervals.")
+
+
+def run_arm(run: Result, spec: str) -> Arm:
+    """An arm that the run is known to have."""
+    return next(arm for arm in run.arms if arm.spec == spec)
+
+
+def _over_time(run: Result, specs: list[str], measure: str, heading: str) -> Panel | None:
+    lines = []
+    for index, spec in enumerate(specs):
+        points = [
+            Point(exact(g.events / 1000), g.arms[spec][measure])
+            for g in run.generations
+            if measure in g.arms.get(spec, {})
+        ]
+        lines += [Line(label(spec), points, index, band=True, bare=True)] if points else []
+    if not lines:
+        return None
+    name = f"time-{measure}".replace(".", "-").replace("_", "-")
+    return chart(name, heading, lines, Axis("thousand events learned"), Axis("", zero=True))
+
+
+def where(sweep: Sweep) -> Figure:
+    """Figure 9: PD by score and by item popularity."""
+    arms = sweep.arms()
+    smelu = calmest(arms)
+    chosen = [arm for arm in (arms.get("relu"), smelu) if arm and arm.buckets]
+    if not chosen:
+        return Figure(9, "where", "No run holds PD by score and popularity")
+    panels = [
+        _buckets(chosen, "pd_by_score", "PD by predicted probability", "from this probability"),
+        _buckets(chosen, "pd_by_popularity", "PD by popularity of the item", "from this many learned events"),
+    ]
+    claims = []
+    for name, what in (("pd_by_score", "probability"), ("pd_by_popularity", "popularity")):
+        first, last = (chosen[0].buckets[name][place].pd for place in (0, -1))
+        low, high = (first, last) if first.mean > last.mean else (last, first)
+        end = "low" if first.mean > last.mean else "high"
+        by = (
+            f"{number(low.mean / high.mean, 1)} times larger at {end} {what}"
+            if high.mean
+            else f"largest at {end} {what}"
+        )
+        claims.append(
+            f"PD of {label(chosen[0].spec)} is " + (by if low.low > high.high else f"not clearly related to {what}")
+        )
+    if len(chosen) == 2:
+        sets = [pair for name in chosen[0].buckets for pair in zip(*(a.buckets[name] for a in chosen), strict=False)]
+        less = sum(own.pd.mean < base.pd.mean for base, own in sets)
+        claims.append(f"{label(chosen[1].spec)} has less PD in {less} of {len(sets)} groups")
+    legend = [(index, label(arm.spec)) for index, arm in enumerate(chosen)]
+    note = "Held-out events in five groups of equal size, by each arm's own mean prediction, and by the item's events."
+    return Figure(9, "where", "; ".join(claims), panels, legend, note)
+
+
+def _buckets(arms: list[Arm], name: str, heading: str, across: str) -> Panel:
+    lines = [
+        Line(label(arm.spec), [Point(exact(i), bucket.pd) for i, bucket in enumerate(arm.buckets[name])], index)
+        for index, arm in enumerate(arms)
+    ]
+    marks = {float(i): _low(bucket) for i, bucket in enumerate(arms[0].buckets[name])}
+    return chart(name.replace("_", "-"), heading, lines, Axis(across, marks), Axis("", zero=True))
+
+
+def _low(bucket: Bucket) -> str:
+    return count(bucket.low) if bucket.low >= 1 or bucket.low == 0 else number(bucket.low, 2)
+
+
+def churn(sweep: Sweep) -> Figure:
+    """Figure 10: what a refresh changes towards the truth, and what it changes away from it."""
+    known = {spec: arm for spec, arm in sweep.arms().items() if "useful_swaps" in arm.measures}
+    arms = {spec: arm for spec, arm in known.items() if is_activation(spec)}
+    if not arms:
+        return Figure(10, "churn", "Useful and useless swaps are known only where the truth is: on the synthetic world")
+    smelu = calmest(arms)
+    names = ("useful_swaps", "useless_swaps")
+    lines = [
+        Line(word, [Point(arm.measures[name], exact(0), label(arm.spec)) for arm in arms.values()], look)
+        for name, word, look in zip(names, ("useful", "useless"), (3, 2), strict=True)
+    ]
+    between = [Point(arm.measures["swaps.pair"], exact(0), label(arm.spec)) for arm in arms.values()]
+    panels = [
+        dots("churn-refresh", "Pair swaps at a refresh", lines, Axis("share of pairs", zero=True)),
+        dots("churn-duplicates", "Pair swaps between duplicates: all useless", [Line("between duplicates", between, 0)],
+             Axis("share of pairs", zero=True)),
+    ]  # fmt: skip
+    said = []
+    for arm in [arms[spec] for spec in ("relu", *([smelu.spec] if smelu else [])) if spec in arms]:
+        useful, useless = (arm.measures[name].mean for name in names)
+        said.append(f"{percent(useful / (useful + useless) if useful + useless else 0)} of what a refresh swaps "
+                    f"under {label(arm.spec)} goes towards the truth")  # fmt: skip
+    legend = [(3, "useful: towards the truth"), (2, "useless: away from it"), (0, "between duplicates")]
+    return Figure(10, "churn", "; ".join(said), panels, legend)

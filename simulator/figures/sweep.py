@@ -1,0 +1,137 @@
+"""A finished sweep as the figures need it: its runs, and which of them belong together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import ResultError
+from simulator.report.result import Arm, Interval, Result, read_result
+from simulator.report.words import NAMES
+
+SOURCES = {
+    "init": "own initialisation",
+    "order": "order of events",
+    "lost": "lost mini-batches",
+    "delay": "delayed updates",
+    "rounding": "rounding to bfloat16",
+    "sums": "order of sums",
+}
+"""Sources of noise, as simulator/config.py has them, and their words."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All finished cells of a sweep folder, or of one run."""
+
+    folder: Path
+    command: str
+    runs: list[Result]
+
+    @property
+    def world(self) -> str:
+        """Name of the world of its runs."""
+        return str(self.runs[0].world.get("name", "world"))
+
+    def main(self) -> list[Result]:
+        """The runs of the condition with noise and most arms, alike but for arms and fleets; most fleets first."""
+        groups: dict[str, list[Result]] = {}
+        for run in self.runs:
+            groups.setdefault(condition(run), []).append(run)
+        best = max(groups.values(), key=lambda runs: (bool(noises(runs[0])), _designs(runs)))
+        return sorted(best, key=lambda run: -int(run.config.get("fleets", 1)))
+
+    def arms(self) -> dict[str, Arm]:
+        """Each design of the main runs once, the one of most fleets; only runs whose first arm is ReLU."""
+        return {spec: arm for spec, (arm, _) in self._with_base().items()}
+
+    def bases(self) -> dict[str, Arm]:
+        """ReLU of the run that each of `arms` is of: seconds are compared within a run."""
+        return {spec: base for spec, (_, base) in self._with_base().items()}
+
+    def _with_base(self) -> dict[str, tuple[Arm, Arm]]:
+        found: dict[str, tuple[Arm, Arm]] = {}
+        for run in self.main():
+            if run.arms[0].spec == "relu":
+                for arm in run.arms:
+                    found.setdefault(arm.spec, (arm, run.arms[0]))
+        return found
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Every finished cell of a sweep folder; a single run's folder is a sweep of one. Raises ResultError."""
+    if (folder / "result.json").exists():
+        run = read_result(folder)
+        return Sweep(folder, run.command, [run])
+    try:
+        command = str(json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["command"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ResultError(f"{folder}: no sweep.json that can be read: name a folder of flicker sweep --out") from None
+    runs = [read_result(path.parent) for path in sorted(folder.glob("cells/*/result.json"))]
+    if not runs:
+        raise ResultError(f"{folder}: no cell of it is finished: flicker sweep ... --resume --out {folder}")
+    worlds = {str(run.world.get("name")) for run in runs}
+    if len(worlds) > 1:
+        raise ResultError(f"{folder}: runs on {' and '.join(sorted(worlds))}: one world per sweep can be drawn")
+    return Sweep(folder, command, runs)
+
+
+def _designs(runs: list[Result]) -> int:
+    return len({arm.spec for run in runs for arm in run.arms})
+
+
+def condition(run: Result, *without: str) -> str:
+    """All settings but arms and fleets, and those of the sections `without`."""
+    kept = {name: value for name, value in run.config.items() if name not in ("arms", "fleets", *without)}
+    return json.dumps(kept, sort_keys=True)
+
+
+def noises(run: Result) -> tuple[str, ...]:
+    """Which sources of noise are on."""
+    noise: dict[str, Any] = run.config.get("noise", {})
+    on = {
+        "init": noise.get("init") == "own",
+        "order": bool(noise.get("window")),
+        "lost": bool(noise.get("lost")),
+        "delay": bool(noise.get("delay")),
+        "rounding": noise.get("precision", "float32") != "float32",
+        "sums": bool(noise.get("reductions")),
+    }
+    return tuple(name for name, is_on in on.items() if is_on)
+
+
+def family(spec: str) -> tuple[str, float | None]:
+    """`smelu:beta=2` -> ("smelu", 2.0); the sharpness or width is None where a design has none of its own."""
+    name, _, settings = spec.partition(":")
+    values = dict(part.partition("=")[::2] for part in settings.split(","))
+    try:
+        return name, float(values["beta"]) if set(values) == {"beta"} else None
+    except ValueError:
+        return name, None
+
+
+def swept(arms: dict[str, Arm], name: str) -> list[tuple[float, Arm]]:
+    """The arms of an activation with their beta, ascending; SmeLU starts with ReLU, which is SmeLU at 0."""
+    found = [
+        (beta, arm) for spec, arm in arms.items() for own, beta in [family(spec)] if own == name and beta is not None
+    ]
+    if name == "smelu" and "relu" in arms:
+        found.append((0.0, arms["relu"]))
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def is_activation(spec: str) -> bool:
+    """Whether an arm is one network with some activation, not an ensemble or another cure."""
+    return spec.partition(":")[0] in NAMES and "#" not in spec
+
+
+def relative(arm: Arm, measure: str) -> Interval:
+    """Ratio to ReLU with its paired interval; 1 for ReLU itself."""
+    return Interval(1, 1, 1) if arm.spec == "relu" else arm.ratios[measure]
+
+
+def has(arm: Arm, *measures: str) -> bool:
+    """Whether all these ratios are known."""
+    return arm.spec == "relu" or all(name in arm.ratios for name in measures)

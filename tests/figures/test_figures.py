@@ -1,0 +1,161 @@
+"""Figures of made-up sweeps: files, claims that follow the numbers, and CSV files that hold what was drawn."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from simulator.errors import FlickerError
+from simulator.figures import surface
+from simulator.figures.chart import Axis, Line, Point, chart, dots, exact
+from simulator.figures.main import FIGURES, FigureFlags, run_figures
+from simulator.figures.sweep import Sweep, read_sweep
+from simulator.figures.table import table
+from simulator.report.result import Interval
+from tests.figures.fake_sweep import PLANE, Arms, article, cell, result, silent
+from tests.report.parsed import Page
+
+SHAPES = re.compile(r"<(?:use|path)\b")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_slices() -> None:
+    """Figure 4 in a second."""
+    surface.SLICES, surface.GRID, surface.BETAS = 3, 21, (0.0, 2.0)
+    surface.surfaces.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    return read_sweep(article(tmp_path_factory.mktemp("sweep") / "made"))
+
+
+def verdicts(sweep: Sweep) -> list[str]:
+    return [row.findings[0].verdict for row in table([sweep])]
+
+
+def made(folder: Path, plane: Arms, **more: str) -> Sweep:
+    return read_sweep(article(folder / "sweep", plane, **more))
+
+
+def test_every_figure_is_drawn_and_its_files_say_the_same(sweep: Sweep, tmp_path: Path) -> None:
+    (page,) = run_figures(FigureFlags((sweep.folder,), out=tmp_path), [str(sweep.folder)])
+    text = page.read_text()
+    assert Page(text).open == [] and "http" not in text.replace("http://www.w3.org", "")
+    for number in FIGURES:
+        (drawn,) = tmp_path.glob(f"synthetic-{number}-*.svg")
+        assert ElementTree.parse(drawn).getroot().tag.endswith("svg") and "var(" not in drawn.read_text()
+        rows = list(csv.DictReader(drawn.with_suffix(".csv").read_text().splitlines()))
+        assert len(rows) >= 2 and {row["panel"] for row in rows}
+        assert f"Figure {number} · synthetic" in text
+
+
+def test_the_csv_of_the_plane_holds_the_ratios_of_the_runs(sweep: Sweep) -> None:
+    rows = list(csv.DictReader(FIGURES[1](sweep).csv().splitlines()))
+    found = {(float(r["x"]), float(r["y"])) for r in rows if r["panel"] == "plane-pd-log-loss"}
+    expected = {(100 * (loss / 0.44 - 1), factor) for factor, loss in PLANE.values()}
+    assert sorted(found) == [pytest.approx(pair) for pair in sorted(expected)]
+    (swish,) = (r for r in rows if r["panel"] == "plane-pd-log-loss" and r["series"] == "Swish")
+    assert (float(swish["y_low"]), float(swish["y_high"])) == pytest.approx((0.7 * 0.95, 0.7 * 1.05))
+
+
+def test_all_claims_hold_where_the_numbers_say_so(sweep: Sweep) -> None:
+    assert verdicts(sweep) == ["holds"] * 7
+    rows = table([sweep])
+    assert "beta 1, 4" in rows[0].findings[0].say and "100" not in rows[0].findings[0].say, "100 costs accuracy"
+    assert (
+        rows[1].findings[0].say.startswith("SmeLU lies below Swish at −0.91 % log loss, by 0.33 of")
+    )  # (0.438, 0.30) to (0.435, 0.40) passes 0.367
+    assert "to beta = 1 and rises again" in rows[2].findings[0].say
+    assert "3 ReLU networks have 0.70 (0.66 to 0.73) of one's PD for 3 times the look-ups" in rows[4].findings[0].say
+
+
+def test_claims_say_not_where_the_numbers_say_not(tmp_path: Path) -> None:
+    worse = {spec: (1.2 if "smelu" in spec else 0.5, 0.46 if "smelu" in spec else 0.44) for spec in PLANE}
+    found = made(tmp_path, worse | {"relu": (1.0, 0.44)}, nothing="sums")
+    assert verdicts(found) == ["not", "not", "not", "not", "partly", "not", "partly"]
+    assert "does not lie below Swish anywhere" in FIGURES[1](found).claim
+    assert "no difference comes from: order of sums" in FIGURES[7](found).claim
+
+
+def test_a_gain_within_the_interval_holds_partly(tmp_path: Path) -> None:
+    cell(tmp_path / "one", "only", result({"relu": (1.0, 0.44), "smelu:beta=1": (0.48, 0.43)}, wide=0.2))
+    first = table([read_sweep(tmp_path / "one")])[0].findings[0]
+    assert first.verdict == "partly" and "not beyond doubt" in first.say
+
+
+def test_what_a_sweep_has_no_runs_for_is_said_and_not_drawn(tmp_path: Path) -> None:
+    cell(tmp_path / "one", "only", result({"relu": (1.0, 0.44)}))
+    found = read_sweep(tmp_path / "one")
+    for number in (1, 2, 5, 6, 7, 8):
+        figure = FIGURES[number](found)
+        assert not figure.panels and figure.claim
+    assert set(verdicts(found)) == {"not measured"}
+
+
+def test_differences_without_noise_are_no_claim_that_holds(tmp_path: Path) -> None:
+    folder = article(tmp_path / "sweep")
+    both = {"relu": PLANE["relu"], "smelu:beta=1": PLANE["smelu:beta=1"]}
+    cell(folder, "grid=noise,source=none again", result(both), window=0, init="same")
+    (folder / "cells" / "grid=noise,source=none" / "result.json").unlink()
+    assert verdicts(read_sweep(folder))[-1] == "not"
+
+
+def test_silent_runs_are_drawn(tmp_path: Path) -> None:
+    folder = tmp_path / "silent"
+    cell(folder, "a", silent(PLANE), window=0)
+    for draw in FIGURES.values():
+        assert draw(read_sweep(folder)).claim
+
+
+def test_results_in_markdown_name_every_command_and_show_every_figure(sweep: Sweep, tmp_path: Path) -> None:
+    other = article(tmp_path / "other", world="log")
+    flags = FigureFlags((sweep.folder, other), markdown=tmp_path / "docs" / "results.md")
+    (page,) = run_figures(flags, ["--markdown", "docs/results.md", "A", "B"])
+    text = page.read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 8 and all(line.count(" | ") == 3 for line in rows[1:])
+    assert all("`flicker sweep --out made`" in line and "`flicker sweep --out other`" in line for line in rows[1:])
+    images = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
+    assert len(images) == 18 and all((page.parent / image).exists() for image in images)
+
+
+def test_dots_and_lines_are_rows_of_the_csv() -> None:
+    line = Line("a", [Point(Interval(1, 0, 2), exact(5), "p"), Point(exact(3), Interval(4, 3, 9), "q")], 0)
+    assert chart("c", "", [line], Axis(""), Axis("")).rows == [
+        ("c", "a", "p", 1, 0, 2, 5, "", "", ""),
+        ("c", "a", "q", 3, "", "", 4, 3, 9, ""),
+    ]
+    assert [row[6] for row in dots("d", "", [line], Axis("")).rows] == ["", ""]
+
+
+def test_bad_folders_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "gone"):
+        with pytest.raises(FlickerError, match=r"no sweep\.json"):
+            read_sweep(tmp_path / folder)
+    (tmp_path / "empty" / "sweep.json").write_text('{"command": "flicker sweep", "cells": {}}')
+    with pytest.raises(FlickerError, match="no cell of it is finished"):
+        read_sweep(tmp_path / "empty")
+    with pytest.raises(FlickerError, match="only = 11"):
+        FigureFlags((tmp_path,), only=(11,))
+
+
+def test_a_real_sweep_from_end_to_end(tmp_path: Path) -> None:
+    tiny = "--preset smoke --events 6000 --users 80 --items 60 --batch 64 --dim 4 --hidden 8 --duplicates 2 --k 5"
+    tiny += " --candidates 30 --queries 20 --arms relu smelu:beta=1 --vary window 0 4 --out"
+    for command in (["sweep", *tiny.split(), "s"], ["figures", "s", "--only", "1", "7", "9", "10", "--out", "f"]):
+        run = [sys.executable, "-m", "simulator", *command]
+        ended = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+                               env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"})  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+    assert {path.stem for path in (tmp_path / "f").glob("*.svg")} == {
+        "synthetic-1-plane", "synthetic-7-sources", "synthetic-9-where", "synthetic-10-churn"
+    }  # fmt: skip
+    assert "Without noise every difference is exactly 0" in (tmp_path / "f" / "figures.html").read_text()

@@ -78,7 +78,7 @@ def test_each_part_has_its_own_peak_and_that_of_what_is_inside() -> None:
 
 def test_the_page_is_written_and_drawn_again_from_what_was_kept(tmp_path: Path) -> None:
     points = tmp_path / "points.json"
-    ran = scaling("--docs", str(tmp_path), "--points", str(points))
+    ran = scaling("--at-once", "2", "--docs", str(tmp_path), "--points", str(points))
     assert ran.returncode == 0, ran.stderr
     names = "scaling.md", "scaling-learning.svg", "scaling-serving.svg"
     first = [(tmp_path / name).read_bytes() for name in names]
@@ -93,7 +93,7 @@ def test_the_page_is_written_and_drawn_again_from_what_was_kept(tmp_path: Path) 
 
 def check(points: dict[str, dict[str, list[dict[str, object]]]]) -> None:
     """What a point counted is what its setting says."""
-    for text, (said,) in points["learning"].items():
+    for text, [said] in points["learning"].items():
         setting = json.loads(text)
         identities = min(setting["entities"], setting["hash_rows"] or setting["entities"])
         models = setting["arms"] * setting["duplicates"]
@@ -101,7 +101,7 @@ def check(points: dict[str, dict[str, list[dict[str, object]]]]) -> None:
         assert said["rows"] == rows and said["ranked"] == 1_050 * setting["candidates"]
         assert models * rows * 68 < int(str(said["stored"])) < models * rows * 68 + models * 500_000
         assert all(seconds >= 0 for seconds in said["cpu"].values())  # type: ignore[attr-defined]
-    for text, (said,) in points["publish"].items():
+    for text, [said] in points["publish"].items():
         setting = json.loads(text)
         identities = min(setting["entities"], setting["hash_rows"] or setting["entities"])
         assert int(str(said["snapshot"])) > setting["arms"] * (2 * identities + 109) * 64

@@ -28,10 +28,14 @@ def memory_counts(setting: Setting, rows: int) -> tuple[float, ...]:
 
 
 def comparing_counts(setting: Setting) -> tuple[float, ...]:
-    """1, M, M N, A P N."""
+    """1, M, M N."""
+    return 1.0, float(setting.models), float(setting.models * setting.candidates)
+
+
+def measuring_counts(setting: Setting) -> tuple[float, ...]:
+    """1, A, A P, M N^2: bootstraps per arm, pairs of duplicates, and pairs of candidates for each model."""
     pairs = setting.duplicates * (setting.duplicates - 1) / 2
-    models, candidates = setting.models, setting.candidates
-    return 1.0, float(models), float(models * candidates), setting.arms * pairs * candidates
+    return 1.0, float(setting.arms), setting.arms * pairs, float(setting.models * setting.candidates**2)
 
 
 def replica_counts(setting: Setting, rows: int) -> tuple[float, ...]:
@@ -56,7 +60,7 @@ class RunEstimate:
     compare: Sum
     """Seconds per `comparing_counts`, at each generation."""
     measure: Sum
-    """Seconds per `comparing_counts`, at the end."""
+    """Seconds per `measuring_counts`, at the end."""
     saving: Sum
     """Peak bytes while a checkpoint is written, by (1, E, M V)."""
     measuring: Sum
@@ -76,12 +80,13 @@ class RunEstimate:
 
     def parts(self, setting: Setting, rows: int, learned: float, ranked: float) -> dict[str, float]:
         """CPU seconds of a run that learns so many events and in which each model ranks so many candidates."""
-        models, refreshes, counts = setting.models, setting.generations - 1, comparing_counts(setting)
+        models, refreshes = setting.models, setting.generations - 1
         parts = {
             "start and world": self.start + self.world((1.0, 2.0 * setting.entities)),
             "learning": learned * models * float(self.learn(np.array(float(rows)))),
             "ranking": ranked * models * self.rank,
-            "comparing and measuring": refreshes * self.compare(counts) + self.measure(counts),
+            "comparing": refreshes * self.compare(comparing_counts(setting)),
+            "measuring": self.measure(measuring_counts(setting)),
         }
         one = self.checkpoint((1.0, float(models * rows)))
         most = one + CHECKPOINT_SHARE * sum(parts.values())
@@ -91,7 +96,6 @@ class RunEstimate:
 def run_estimate(points: Points) -> RunEstimate:
     """The formula of a run."""
     memory = [memory_counts(setting, point["rows"]) for setting, point in points]
-    comparing = [comparing_counts(setting) for setting, _ in points]
     tables = [counts[0:1] + counts[2:3] for counts in memory]
 
     def seconds(part: str) -> list[float]:
@@ -107,8 +111,8 @@ def run_estimate(points: Points) -> RunEstimate:
         fit([p["rows"] for _, p in by_rows], [learning_time(s, p) for s, p in by_rows]),
         median(p["cpu"]["rank"] / (p["ranked"] * s.models) for s, p in points),
         fit_sum(tables, seconds("checkpoint")),
-        fit_sum(comparing, seconds("compare")),
-        fit_sum(comparing, seconds("measure")),
+        fit_sum([comparing_counts(setting) for setting, _ in points], seconds("compare")),
+        fit_sum([measuring_counts(setting) for setting, _ in points], seconds("measure")),
         fit_sum([counts[:3] for counts in memory], peaks("checkpoint")),
         fit_sum(memory, peaks("learn", "compare", "rank", "measure")),
     )

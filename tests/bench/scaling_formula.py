@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,34 +45,39 @@ def formula(run: RunEstimate, replica: ReplicaEstimate) -> dict[str, str]:
         "replica_prepare": replica.prepare,
     }
     fits: dict[str, Sum | Law] = {**pieces, "learn": run.learn, "replica_query": replica.query}
-    memory, seconds = ("MB", MEGA, "B", 1.0), ("s", 1.0, "µs", 1e-6)
     return {
-        "saving": added(run.saving, ("", "E", "M V"), *memory),
-        "measuring": added(run.measuring, ("", "E", "M V", "M N"), *memory),
-        "beside": digits(run.beside / MEGA),
-        "start": digits(run.start),
-        "world": digits(run.world.coefficients[1] * 1e6),
+        "saving": added(run.saving, ("", "E", "M V"), size),
+        "measuring": added(run.measuring, ("", "E", "M V", "M N"), size),
+        "beside": size(run.beside),
+        "start": span(run.start),
+        "world": span(run.world.coefficients[1]),
         "learn": law_words(run.learn, 1e6, "V"),
-        "rank": digits(run.rank * 1e6),
-        "checkpoint": digits(run.checkpoint.coefficients[1] * 1e9),
-        "compare": added(run.compare, ("", "M", "M N", "A P N"), *seconds),
-        "measure": added(run.measure, ("", "M", "M N", "A P N"), *seconds),
-        "replica_memory": added(replica.memory, ("", "E", "A V", "A I"), *memory),
-        "replica_prepare": added(replica.prepare, ("", "E", "A V", "A I"), "ms", 1e-3, "ns", 1e-9),
+        "rank": span(run.rank),
+        "checkpoint": span(run.checkpoint.coefficients[1]),
+        "compare": added(run.compare, ("", "M", "M N"), span),
+        "measure": added(run.measure, ("", "A", "A P", "M N²"), span),
+        "replica_memory": added(replica.memory, ("", "E", "A V", "A I"), size),
+        "replica_prepare": added(replica.prepare, ("", "E", "A V", "A I"), span),
         "replica_query": law_words(replica.query, 1e6, "N"),
         **{f"{name}_fit": f"R² {fit.r2:.4f}, largest error {fit.worst:.0%}" for name, fit in fits.items()},
     }
 
 
-def added(law: Sum, names: tuple[str, ...], unit: str, scale: float, small: str, each: float) -> str:
-    """The terms of a sum that are not zero; the constant in `unit`, the others in the small one."""
-    terms = []
-    for coefficient, name in zip(law.coefficients, names, strict=True):
-        if name and coefficient > 0:
-            terms.append(f"{digits(coefficient / each)} {small} x {name}")
-        elif coefficient > 0:
-            terms.append(f"{digits(coefficient / scale)} {unit}")
-    return " + ".join(terms)
+def added(law: Sum, names: tuple[str, ...], shown: Callable[[float], str]) -> str:
+    """The terms of a sum that are not zero."""
+    terms = [(shown(value), name) for value, name in zip(law.coefficients, names, strict=True) if value > 0]
+    return " + ".join(f"{value} x {name}" if name else value for value, name in terms)
+
+
+def span(seconds: float) -> str:
+    """With the unit that suits it."""
+    scale, unit = next(((s, u) for s, u in ((1, "s"), (1e3, "ms"), (1e6, "µs")) if seconds * s >= 0.5), (1e9, "ns"))
+    return f"{digits(seconds * scale)} {unit}"
+
+
+def size(number: float) -> str:
+    """Bytes, with the unit that suits them."""
+    return f"{digits(number / MEGA)} MB" if number >= MEGA else f"{digits(number)} B"
 
 
 def checked(run: RunEstimate, replica: ReplicaEstimate, held: Whole, beside: dict[str, Any], rows: int) -> str:

@@ -71,6 +71,12 @@ def learning_panels(axes: dict[str, Axis]) -> list[Figure]:
     def memory(setting: Setting, point: Point) -> float:
         return float(max(point["peak"].values()) / MEGA)
 
+    def measuring(setting: Setting, point: Point) -> float:
+        return float(point["cpu"]["measure"])
+
+    def made(setting: Setting, point: Point) -> float:
+        return float(point["cpu"]["world"])
+
     cpu, peak = "CPU ms per 1,000 events", "peak of a run, MB"
     tables = [("a row for each", axes["rows"]), ("hashed", axes["hashed"])]
     return [
@@ -78,6 +84,10 @@ def learning_panels(axes: dict[str, Axis]) -> list[Figure]:
         alone("Learning: duplicates", cpu, axes, "duplicates", time),
         alone("Learning: arms", cpu, axes, "arms", time),
         alone("Ranking: candidates", "CPU ms per query, all models", axes, "candidates", ranking),
+        catalogue("To make the world", "CPU s", tables, made),
+        alone("Measuring: duplicates", "CPU s", axes, "duplicates", measuring),
+        alone("Measuring: arms", "CPU s", axes, "arms", measuring),
+        alone("Measuring: candidates", "CPU s", axes, "candidates", measuring),
         catalogue("Memory: catalogue", peak, tables, memory),
         alone("Memory: duplicates", peak, axes, "duplicates", memory),
         alone("Memory: arms", peak, axes, "arms", memory),

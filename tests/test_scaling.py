@@ -28,15 +28,20 @@ def scaling(*flags: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_straight_line_is_found_again() -> None:
     law = fit(X, [2e8 + 300 * x for x in X])
-    assert not law.power and (law.a, law.b) == pytest.approx((2e8, 300), rel=1e-6)
+    assert law.form == "line" and (law.a, law.b) == pytest.approx((2e8, 300), rel=1e-6)
     assert law.r2 == pytest.approx(1) and law.worst < 1e-9
     assert law(np.array([5e5])) == pytest.approx(2e8 + 300 * 5e5)
 
 
 def test_what_no_line_fits_is_a_power() -> None:
     law = fit(X, [0.7 * x**0.4 for x in X])
-    assert law.power and (law.a, law.b) == pytest.approx((0.7, 0.4))
+    assert law.form == "power" and (law.a, law.b) == pytest.approx((0.7, 0.4))
     assert law(np.array([5e5])) == pytest.approx(0.7 * 5e5**0.4)
+
+
+def test_what_is_flat_before_it_rises_is_a_square() -> None:
+    law = fit([50, 200, 500, 1_000], [1 + 3e-5 * x**2 for x in (50, 200, 500, 1_000)])
+    assert law.form == "square" and (law.a, law.b) == pytest.approx((1, 3e-5)) and law.worst < 1e-9
 
 
 def test_a_fit_says_how_far_it_is_off() -> None:

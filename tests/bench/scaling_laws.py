@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import nnls
@@ -11,39 +12,46 @@ from scipy.optimize import nnls
 from simulator.types import Doubles
 
 CLOSE = 0.1
-"""A straight line that misses a point by more than this share of it is compared with a power law."""
+"""A straight line that misses a point by more than this share of it is compared with other forms."""
+
+
+Form = Literal["line", "square", "power"]
+"""a + b x, a + b x^2, a x^b."""
 
 
 @dataclass(frozen=True)
 class Law:
-    """y = a + b x, or y = a x^b."""
+    """One of the forms with its numbers."""
 
-    power: bool
+    form: Form
     a: float
     b: float
-    r2: float
+    r2: float = 0.0
     """1 - (squared residuals) / (squared deviations from the mean); 1 where all points are equal and met."""
-    worst: float
+    worst: float = 0.0
     """Largest residual as a share of its point."""
 
     def __call__(self, x: Doubles) -> Doubles:
         """Values [n] at [n]."""
-        return np.asarray(self.a * x**self.b if self.power else self.a + self.b * x)
+        if self.form == "power":
+            return np.asarray(self.a * x**self.b)
+        return np.asarray(self.a + self.b * (x if self.form == "line" else x**2))
 
 
 def fit(x: Sequence[float], y: Sequence[float]) -> Law:
-    """A straight line; where that misses a point by more than CLOSE, a power law if it misses less.
+    """A straight line; where that misses a point by more than CLOSE, whichever form misses least.
 
-    A constant where there is one x only.
+    A constant where there is one x only, or one y.
     """
     xs, ys = np.array(x, np.float64), np.array(y, np.float64)
-    if len(set(x)) == 1:
-        return _judged(False, float(ys.mean()), 0.0, xs, ys)
-    line = _judged(False, *relative_line(xs, ys), xs, ys)
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        return _judged(Law("line", float(ys.mean()), 0.0), xs, ys)
+    line = _judged(Law("line", *relative_line(xs, ys)), xs, ys)
     if line.worst <= CLOSE:
         return line
     exponent, level = np.polyfit(np.log(xs), np.log(ys), 1)
-    return min(line, _judged(True, float(np.exp(level)), float(exponent), xs, ys), key=lambda law: law.worst)
+    others = Law("power", float(np.exp(level)), float(exponent)), Law("square", *relative_line(xs**2, ys))
+    return min(line, *(_judged(law, xs, ys) for law in others), key=lambda law: law.worst)
 
 
 def relative_line(x: Doubles, y: Doubles) -> tuple[float, float]:
@@ -53,9 +61,9 @@ def relative_line(x: Doubles, y: Doubles) -> tuple[float, float]:
     return float(a), float(b)
 
 
-def _judged(power: bool, a: float, b: float, x: Doubles, y: Doubles) -> Law:
-    law = Law(power, a, b, 0.0, 0.0)
-    return Law(power, a, b, *quality(law(x), y))
+def _judged(law: Law, x: Doubles, y: Doubles) -> Law:
+    r2, worst = quality(law(x), y)
+    return replace(law, r2=r2, worst=worst)
 
 
 def quality(fitted: Doubles, y: Doubles) -> tuple[float, float]:

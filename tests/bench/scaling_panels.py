@@ -145,10 +145,10 @@ def ranged(series: Series, place: int) -> str:
 
 def law_words(law: Law, scale: float, x: str) -> str:
     """The law in numbers, times `scale`."""
-    if law.power:
+    if law.form == "power":
         return f"{digits(law.a * scale)} {x}^{law.b:.2f}"
-    sign = "-" if law.b < 0 else "+"
-    return f"{digits(law.a * scale)} {sign} {digits(abs(law.b) * scale)} {x}"
+    sign, square = "-" if law.b < 0 else "+", "²" if law.form == "square" else ""
+    return f"{digits(law.a * scale)} {sign} {digits(abs(law.b) * scale)} {x}{square}"
 
 
 def digits(value: float) -> str:

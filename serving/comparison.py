@@ -66,11 +66,6 @@ class Difference:
         return np.array([getattr(self, field) for field in FIELDS], np.float64)
 
 
-def total(differences: Sequence[Difference]) -> Difference:
-    """All of them as one."""
-    return Difference(*np.sum([each.sums() for each in differences], axis=0).tolist())
-
-
 FIELDS = tuple(field.name for field in fields(Difference))
 MEASURES = {
     "slot": ("swapped_slots", "slots"),
@@ -84,11 +79,11 @@ MEASURES = {
 
 def compare(first: Answer, second: Answer) -> Difference:
     """The difference of two answers to one query; see `compare_all`."""
-    return compare_all([(first, second)])[0]
+    return Difference(*compare_all([(first, second)])[0].tolist())
 
 
-def compare_all(pairs: Sequence[tuple[Answer, Answer]]) -> list[Difference]:
-    """The differences of pairs of answers to one query each; every answer has at least one item.
+def compare_all(pairs: Sequence[tuple[Answer, Answer]]) -> Doubles:
+    """The differences [P, FIELDS] of pairs of answers to one query each; every answer has at least one item.
 
     Slates of two lengths are compared as far as the shorter one reaches. Click probabilities and pairs of candidates
     are compared over the candidates that both scored: all of them within one generation. Pairs of answers of one shape
@@ -98,12 +93,12 @@ def compare_all(pairs: Sequence[tuple[Answer, Answer]]) -> list[Difference]:
     groups: dict[tuple[int, int], list[int]] = {}
     for number, ((first, second), (items, _)) in enumerate(zip(pairs, shared, strict=True)):
         groups.setdefault((min(len(first.slate), len(second.slate)), len(items)), []).append(number)
-    found: dict[int, Difference] = {}
+    found = np.empty((len(pairs), len(FIELDS)))
     for (k, _), group in groups.items():
         slates = np.stack([[answer.slate[:k] for answer in pairs[number]] for number in group], 1)  # [2, Q, K]
         items, scores = np.stack([shared[n][0] for n in group]), np.stack([shared[n][1] for n in group], 1)
-        found |= zip(group, _differences(slates, items, scores), strict=True)
-    return [found[number] for number in range(len(pairs))]
+        found[group] = _differences(slates, items, scores)
+    return found
 
 
 def _shared(first: Answer, second: Answer) -> tuple[Ints, Floats]:
@@ -114,30 +109,25 @@ def _shared(first: Answer, second: Answer) -> tuple[Ints, Floats]:
     return items, np.stack([first.scores[one], second.scores[two]])
 
 
-def _differences(slates: Ints, items: Ints, scores: Floats) -> list[Difference]:
-    """Of Q pairs of answers: slates [2, Q, K], candidates [Q, N] and scores [2, Q, N]."""
+def _differences(slates: Ints, items: Ints, scores: Floats) -> Doubles:
+    """Of Q pairs of answers [Q, FIELDS]: slates [2, Q, K], candidates [Q, N] and scores [2, Q, N]."""
     k, (queries, n) = slates.shape[2], items.shape
     pairs, none = n * (n - 1) // 2, np.zeros(queries)
-    slots, missing = swaps.slot_swaps(*slates) * k, swaps.set_swaps(*slates) * k
     places = swaps.positions(order(scores, items)) if pairs else None
-    swapped = none if places is None else swaps.pair_swaps(places[0], places[1]) * pairs
     split = differences.split_pd(scores[0], scores[1]) if n else None
-    total, ranking = (split.total.sum(-1), split.ranking.sum(-1)) if split else (none, none)
-    columns = swaps.top1_swaps(*slates), slots, missing, swaps.rbo_distance(*slates), swapped, total, ranking
-    return [
-        Difference(
-            comparisons=1,
-            swapped_slates=float(row[1] > 0),
-            swapped_first=row[0],
-            slots=k,
-            swapped_slots=round(row[1]),  # shares of known numbers are whole again
-            missing_items=round(row[2]),
-            rbo=row[3],
-            pairs=pairs,
-            swapped_pairs=round(row[4]),
-            candidates=n,
-            prediction_difference=row[5],
-            prediction_difference_ranking=row[6],
-        )
-        for row in np.stack(columns, 1).tolist()
-    ]
+    slots = np.rint(swaps.slot_swaps(*slates) * k)  # shares of known numbers are whole again
+    columns: dict[str, Doubles] = {
+        "comparisons": none + 1,
+        "swapped_slates": (slots > 0).astype(np.float64),
+        "swapped_first": swaps.top1_swaps(*slates),
+        "slots": none + k,
+        "swapped_slots": slots,
+        "missing_items": np.rint(swaps.set_swaps(*slates) * k),
+        "rbo": swaps.rbo_distance(*slates),
+        "pairs": none + pairs,
+        "swapped_pairs": none if places is None else np.rint(swaps.pair_swaps(places[0], places[1]) * pairs),
+        "candidates": none + n,
+        "prediction_difference": split.total.sum(-1) if split else none,
+        "prediction_difference_ranking": split.ranking.sum(-1) if split else none,
+    }
+    return np.stack([columns[field] for field in FIELDS], 1)

@@ -28,11 +28,10 @@ from grpc import StatusCode
 
 from protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from serving.codec import Refusal
-from serving.comparison import Answer, Difference, compare_all, total
+from serving.comparison import Answer, Difference, compare_all
 from serving.router.hashing import RANGE, stable_hash
 from serving.router.pool import Pool
-from serving.router.replica import Replica
-from serving.router.work import Waiting
+from serving.sides import Answered, Asked, Side, ask
 
 log = logging.getLogger(__name__)
 
@@ -95,33 +94,12 @@ class Recorder(Protocol):
         """A sampled query for which there was no room."""
 
 
-class Side(Protocol):
-    """One model's answer to a sampled query, perhaps still to come."""
-
-    def result(self) -> bytes:
-        """With all scores. Raises Refusal."""
-
-    def __hash__(self) -> int:
-        """Two comparisons may share a side."""
-
-
-@dataclass(frozen=True)
-class Answered:
-    """The user's own answer."""
-
-    answer: bytes
-
-    def result(self) -> bytes:
-        """See Side."""
-        return self.answer
-
-
 @dataclass(frozen=True)
 class Pair:
     """One query asked of two models; the answers are to come."""
 
     cause: str
-    query: RecommendRequest
+    query: bytes
     first: Side
     second: Side
 
@@ -181,72 +159,65 @@ class Comparing:
     def _ask(self, query: bytes, answer: bytes) -> list[Pair]:
         """Ask the other sides of one sampled query; the answers come later."""
         response = RecommendResponse.FromString(answer)
-        who = response.answered_by
-        healthy = self._pool.healthy
+        who, healthy = response.answered_by, self._pool.healthy
         first = next((replica for replica in healthy if replica.name == who.replica), None)
         if first is None:
             return []
-        request, deadline = RecommendRequest.FromString(query), time.monotonic() + PATIENCE
         pairs: list[Pair] = []
+        deadline = time.monotonic() + PATIENCE
+        own: dict[int, Side] = {who.generation: Answered(response)}
         others = {r.member.duplicate: r for r in reversed(healthy) if r.member.duplicate != who.duplicate}
 
-        @functools.cache
-        def own(generation: int) -> Side:
-            if generation == who.generation:
-                return Answered(answer)
-            return ask(first, query, who.duplicate, generation, deadline)
+        def side(generation: int) -> Side:
+            if generation not in own:
+                own[generation] = Asked(ask(first, query, who.duplicate, generation, deadline))
+            return own[generation]
 
         if others:
             number = stable_hash(self._seed, "second", response.query_id) % len(others)
             duplicate = sorted(others)[number]
             second = others[duplicate]
             both = min(who.generation, second.member.generation)
-            pairs.append(Pair("duplicate", request, own(both), ask(second, query, duplicate, both, deadline)))
+            other = Asked(ask(second, query, duplicate, both, deadline))
+            pairs.append(Pair("duplicate", query, side(both), other))
         if who.generation > 0:
-            pairs.append(Pair("refresh", request, own(who.generation - 1), own(who.generation)))
+            pairs.append(Pair("refresh", query, side(who.generation - 1), side(who.generation)))
         return pairs
 
     def _compare(self, pairs: list[Pair]) -> None:
         """Wait for the answers, compare all that came, record."""
-        answered: list[tuple[Pair, list[RecommendResponse]]] = []
-        sides: list[tuple[Answer, Answer]] = []
+        compared: list[tuple[Pair, RecommendResponse, RecommendResponse]] = []
+        answers: list[tuple[Answer, Answer]] = []
 
         @functools.cache
-        def parse(side: Side) -> tuple[RecommendResponse, Answer]:
-            response = RecommendResponse.FromString(side.result())
+        def read(side: Side) -> tuple[RecommendResponse, Answer]:
+            response = side.parsed()
             return response, Answer.of(response)
 
         for pair in pairs:
             try:
-                (one, first), (two, second) = parse(pair.first), parse(pair.second)
+                (one, first), (two, second) = read(pair.first), read(pair.second)
             except Refusal as refusal:
                 self._recorder.fail(pair.cause, refusal.code)
                 continue
-            answered.append((pair, [one, two]))
-            sides.append((first, second))
-        found: dict[tuple[str, str], list[Difference]] = {}
-        for (pair, answers), difference in zip(answered, compare_all(sides), strict=True):
-            found.setdefault((answers[0].answered_by.arm, pair.cause), []).append(difference)
+            compared.append((pair, one, two))
+            answers.append((first, second))
+        groups: dict[tuple[str, str], list[int]] = {}
+        differences = compare_all(answers)
+        for number, (pair, one, two) in enumerate(compared):
+            groups.setdefault((one.answered_by.arm, pair.cause), []).append(number)
             if self._file:
-                self._file.write(json.dumps(line(pair.query, pair.cause, answers, difference)) + "\n")
-        if self._file and answered:
+                difference = Difference(*differences[number].tolist())
+                self._file.write(json.dumps(line(pair.query, pair.cause, (one, two), difference)) + "\n")
+        if self._file and compared:
             self._file.flush()
-        for (arm, cause), each in found.items():
-            self._recorder.record(arm, cause, total(each))
+        for (arm, cause), group in groups.items():
+            self._recorder.record(arm, cause, Difference(*differences[group].sum(0).tolist()))
 
 
-def ask(replica: Replica, query: bytes, duplicate: int, generation: int, deadline: float) -> Waiting:
-    """Ask one model a query, with all scores, off the users' lane; the answer comes later."""
-    pinned = RecommendRequest(duplicate=duplicate, generation=generation, score_all=True).SerializeToString()
-    call = Waiting(query + pinned, deadline)
-    replica.shadow.submit(call)
-    return call
-
-
-def line(
-    query: RecommendRequest, cause: str, answers: Sequence[RecommendResponse], difference: Difference
-) -> dict[str, object]:
+def line(raw: bytes, cause: str, answers: Sequence[RecommendResponse], difference: Difference) -> dict[str, object]:
     """One comparison, with all that it takes to repeat it offline from the snapshots."""
+    query = RecommendRequest.FromString(raw)
     return {
         "query_id": answers[0].query_id,
         "user": query.user,

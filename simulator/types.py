@@ -145,6 +145,10 @@ class Slate:
 
 def order(scores: Floats, items: Ints) -> Ints:
     """Candidate indices [..., N] best first, equal scores by item number; scores [..., N], items broadcast to them."""
+    best: Ints = np.argsort(-scores, axis=-1)  # a tenth of the time of a sort by two keys, where there are no equals
+    ranked = np.take_along_axis(scores, best, axis=-1)
+    if (ranked[..., 1:] < ranked[..., :-1]).all():
+        return best
     return np.lexsort((np.broadcast_to(items, scores.shape), -scores), axis=-1)
 
 

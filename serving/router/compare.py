@@ -20,7 +20,7 @@ from serving.codec import Refusal, bad
 from serving.comparison import Answer, compare
 from serving.router.replica import Replica
 from serving.router.router import Router
-from serving.shadow import ask
+from serving.sides import ask
 from simulator.measures.swaps import common_pair_swaps
 
 

@@ -84,3 +84,19 @@ def test_scoring_teaches_nothing() -> None:
     table, dense = stack.embedding.clone(), stack.dense.clone()
     score_events(stack, make_events(MIXED, 20).features)
     assert torch.equal(stack.embedding, table) and torch.equal(stack.dense, dense)
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_an_order_of_many_rows_is_that_of_each(equal: bool) -> None:
+    draws = generator(0, "test order")
+    scores, items = draws.normal(size=(3, 4, 50)).astype(np.float32), np.stack([draws.permutation(99)[:50]] * 4)
+    scores[1, 2, :7] = scores[1, 2, 20] if equal else scores[1, 2, :7]
+    expected = [
+        [by_python(row.tolist(), item.tolist()) for row, item in zip(each, items, strict=True)] for each in scores
+    ]
+    assert order(scores, items).tolist() == expected
+
+
+def test_what_diverged_comes_last() -> None:
+    scores = np.array([np.nan, 1, np.nan, 2], np.float32)
+    assert order(scores, np.array([4, 3, 2, 1])).tolist() == [3, 1, 2, 0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def run_sweep(flags: SweepFlags, command: str) -> int:
-    """Run what has no result yet; prints a table. Returns the exit code: 1 when a cell has failed."""
+    """Run what has no result yet; prints a table. Returns the exit code: 1 when a cell has failed.
+
+    For the main thread: SIGTERM ends it as Ctrl-C does, since its runs would not end with it.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     cells, folder, console = flags.cells, flags.out / "cells", open_console()
     _claim(flags, command)
     missing = [cell for cell in cells if not (folder / cell.name / "result.json").exists()]

@@ -90,7 +90,7 @@ def test_ctrl_c_ends_every_run_and_resume_gives_the_same_numbers(
             time.sleep(0.02)
         children = subprocess.run(["pgrep", "-P", str(sweep.pid)], capture_output=True, text=True).stdout.split()
         assert children
-        sweep.send_signal(signal.SIGINT)
+        sweep.send_signal(sign)
         _, said = sweep.communicate(timeout=60)
     finally:
         sweep.kill()

@@ -76,8 +76,9 @@ def test_a_failure_is_told_and_stops_nothing_and_resume_runs_only_what_is_missin
     assert other.returncode == 2 and "cell learning-rate=0.01 ran with" in other.stderr
 
 
-def test_ctrl_c_ends_every_run_and_resume_gives_the_same_numbers(
-    local: tuple[list[Cell], Path], tmp_path: Path
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_every_run_and_resume_gives_the_same_numbers(
+    local: tuple[list[Cell], Path], tmp_path: Path, sign: signal.Signals
 ) -> None:
     cells, folder = local
     out, axes = tmp_path / "sweep", ["--vary", "arms", *AXES["arms"], "--vary", "seed", "0"]

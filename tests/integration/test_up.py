@@ -29,6 +29,8 @@ SMALL = (
     "--duplicates 2 --replicas 2 --rate 20 --shadow 1 --refresh-events 2048"
 ).split() + ["--arms", *ARMS]
 MARK = "FLICKER_TEST_MARK"
+LASTS = 40
+"""Seconds of a whole run: on a busy machine half of them pass before everyone serves."""
 ENDS = 15.0
 """Seconds in which everything has ended after a signal."""
 
@@ -108,8 +110,8 @@ def query(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_whole_run_with_a_replica_killed_in_the_middle(tmp_path: Path) -> None:
-    with running(tmp_path, "--for", "20") as up:
-        until(up.answers, "users ask")
+    with running(tmp_path, "--for", str(LASTS)) as up:
+        until(up.answers, "users ask", LASTS)
         killed = up.wait_for("replica-1")
         killed.kill()
         until(lambda: [p for p in up.alive("serving", "replica", "replica-1") if p.pid != killed.pid] != [], "restart")
@@ -122,7 +124,7 @@ def test_a_whole_run_with_a_replica_killed_in_the_middle(tmp_path: Path) -> None
         assert asked.returncode == 0 and asked.stdout.count("relu") == 2
         refused = query(up, "--arm", "zelu")
         assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1 and "zelu" in refused.stderr
-        assert up.wait(40) == 0, up.said()
+        assert up.wait(2 * LASTS) == 0, up.said()
         summary = json.loads((up.out / "summary.json").read_text())
         assert_summary(summary)
         print(json.dumps(summary["serving"]), f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB")
@@ -130,7 +132,11 @@ def test_a_whole_run_with_a_replica_killed_in_the_middle(tmp_path: Path) -> None
 
 def assert_summary(summary: dict[str, Any]) -> None:
     """Its shape, and that nothing went wrong."""
-    assert summary["schema"] == 1 and 19 < summary["seconds"] < 30 and summary["peak_memory_bytes"] > 2**28
+    assert (
+        summary["schema"] == 1
+        and LASTS - 1 < summary["seconds"] < LASTS + ENDS
+        and summary["peak_memory_bytes"] > 2**28
+    )
     assert summary["command"].startswith("flicker up --out ") and tuple(summary["arms"]) == ARMS
     for label, arm in summary["arms"].items():
         for cause in ("swaps", "refresh_swaps"):
@@ -142,7 +148,7 @@ def assert_summary(summary: dict[str, Any]) -> None:
         assert arm["comparisons"] > 20 and 0 <= arm["user_visible_swap_ratio"] <= 1
     serving = summary["serving"]
     assert serving["failures"] == 0 and serving["requests"] > 80 and serving["refreshes"] >= 2
-    assert 0 < serving["p50"] <= serving["p99"] < 5 and 0 < serving["first_answer"] < 20
+    assert 0 < serving["p50"] <= serving["p99"] < 5 and 0 < serving["first_answer"] < LASTS
     assert 0 < serving["achieved"] <= 1.5 * serving["offered"]
 
 
@@ -152,7 +158,7 @@ def test_a_signal_ends_it_in_order(number: signal.Signals, early: bool, tmp_path
         if early:
             up.wait_for("replica-1")  # it has just been started
         else:
-            until(up.answers, "users ask")
+            until(up.answers, "users ask", LASTS)
         started = time.monotonic()
         up.process.send_signal(number)
         assert up.wait(ENDS) == 0, up.said()

@@ -136,7 +136,7 @@ def test_damaged_rows_can_be_skipped_and_are_counted(flicker: Terminal, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("walk", ("command = walk", "run, sweep, report")),
+        ("walk", ("command = walk", "run, sweep, figures, report")),
         ("--version-of-yours", ("command = --version-of-yours", "flicker --help")),
         ("report", ("report", "flicker report DIR")),
         ("report a b", ("report = a b", "flicker report DIR")),

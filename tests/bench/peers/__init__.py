@@ -16,7 +16,7 @@ pytriton            NVIDIA Triton through pytriton 0.7, gRPC on tensors, dynamic
                     1 ms, no metrics. No router: the client asks the server itself.
 litserve            LitServe 0.2, HTTP and JSON: one worker, one HTTP server, `fast_queue` (ZeroMQ), batches of up to 32
                     without a wait, no access log, answers encoded by the worker. No router. `batch_timeout` 0.01 spares
-                    about 15 % of the CPU at 32 in flight, and halves the answers per second at 4.
+                    15 % of the CPU or more at 32 in flight; at 4 it gives 300 answers/s in the place of 900.
 
 Ports are free ones. Ray's gRPC listens on all addresses of the machine, whatever it is told, and so does HAProxy; the
 others on 127.0.0.1.

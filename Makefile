@@ -50,7 +50,7 @@ bench: $(ready) ## measure speed, print medians and ratios
 bench-gpu: $(ready) ## the same on an NVIDIA GPU
 	@$(run-python) tests/bench/gpu.py $(ARGS)
 
-bench-peers: $(ready) ## the same beside other serving systems, those of them that are installed
+bench-peers: $(ready) ## measure Ray Serve, pytriton and LitServe beside ours (first: ARGS=--install)
 	@$(run-python) tests/bench/run_peers.py $(ARGS)
 
 scaling: $(ready) ## measure how time and memory grow, write docs/scaling.md

@@ -75,7 +75,7 @@ def about(plan: Plan, kept: dict[str, Any]) -> dict[str, str]:
         "base_candidates": str(base.candidates),
         "hash_rows": str(plan.hash_rows),
         "hidden": str(base.config.model.hidden[0]),
-        "most_arms": str(REDIS_MOST // (4 * base.config.model.dim * 2_000_000)),
+        "most_rows": f"{REDIS_MOST / (4 * base.config.model.dim) / 1e6:.0f}",
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import socket
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -45,6 +46,7 @@ def main(arguments: list[str]) -> None:
         raise SettingError("store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
     store = open_store(flags.store, run=flags.run)
 
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a query is too small to share: threads would wait for each other
     from serving.replica.replica import Replica  # brings torch: seconds that --help need not wait for
 
     configure_logging()

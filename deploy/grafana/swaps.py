@@ -21,6 +21,8 @@ ONE_FLEET = "One fleet of duplicates: a difference between arms holds for this i
 SAME = 'cause="duplicate"'
 CHOSEN = 'measure="$measure"'
 
+LEFT = ((0.8, "text"), (1.1, "red"))
+
 
 def swaps() -> Json:
     """The headline."""
@@ -32,9 +34,20 @@ def swaps() -> Json:
         "**Look for** an arm far below the first one (grey) in swaps, at a log loss that is no higher. Vertical lines: "
         "a new generation of models was published."
     )
-    left = ((0.8, "text"), (1.1, "red"))
     panels = [
         text("What am I looking at?", "How to read this page.", intro, 4),
+        *_headline(),
+        *_swaps(),
+        *_differences(),
+    ]
+    description = "How often users get other results for no reason, by arm, with accuracy beside it."
+    variables = [choice("measure", "Count as a swap", MEASURES)]
+    return dashboard("flicker-swaps", "Flicker: Swaps", description, panels, variables)
+
+
+def _headline() -> list[Json]:
+    """Three numbers: what changes, what a cure leaves of it, and its price."""
+    return [
         stat(
             "How much changes for no reason? (last 10 minutes)",
             f"Swaps between two duplicates at the same generation: swapped / compared, over 10 minutes. {MEASURE} "
@@ -51,7 +64,7 @@ def swaps() -> Json:
             f"the first arm. Below 80 % is a gain worth having. {ONE_FLEET}",
             "percentunit",
             arms(f"flicker:swap_ratio_to_first:10m{{{SAME},{CHOSEN}}}", first=1),
-            ("green", *left),
+            ("green", *LEFT),
             (8, 5),
             0,
         ),
@@ -63,6 +76,12 @@ def swaps() -> Json:
             size=(8, 5),
             decimals=4,
         ),
+    ]
+
+
+def _swaps() -> list[Json]:
+    """What another duplicate, a refresh or a second query changes."""
+    return [
         timeseries(
             "How often would another duplicate have answered differently?",
             "Swaps between two duplicates at the same generation, by arm: swapped / compared over the last minute, "
@@ -107,6 +126,12 @@ def swaps() -> Json:
             arms("flicker:user_visible_slot_ratio:1m", "{{arm}} slots")
             + arms("flicker:user_visible_swap_ratio:1m", "{{arm}} any slot", dashed=True),
         ),
+    ]
+
+
+def _differences() -> list[Json]:
+    """Prediction difference, accuracy, and how sure all this is."""
+    return [
         timeseries(
             "How far apart are two predictions? (PD)",
             "Prediction difference between duplicates: mean of 2 |p1 - p2| / (p1 + p2) over candidates, 0 to 2, over "
@@ -144,6 +169,3 @@ def swaps() -> Json:
             0,
         ),
     ]
-    description = "How often users get other results for no reason, by arm, with accuracy beside it."
-    variables = [choice("measure", "Count as a swap", MEASURES)]
-    return dashboard("flicker-swaps", "Flicker: Swaps", description, panels, variables)

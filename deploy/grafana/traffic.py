@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from panels import Json, Query, arms, dashboard, mean_and_quantile, stat, text, timeseries
 
+PER_SECOND = "suffix:/s"
+FAILED = 'grpc_server_handled_total{job="router",grpc_method="Recommend",grpc_code!="OK"}'
+
 
 def serving() -> Json:
     """From queries to answers, and what the processes need for it."""
@@ -12,14 +15,26 @@ def serving() -> Json:
         "each to a random healthy replica and asks a second one for a sample, off the user's path. Green is as it "
         "should be. Vertical lines: a new generation was published."
     )
-    per_second = "suffix:/s"
-    failed = 'grpc_server_handled_total{job="router",grpc_method="Recommend",grpc_code!="OK"}'
     panels = [
         text("What am I looking at?", "How to read this page.", intro, 3),
+        *_now(),
+        *_answers(),
+        *_on_the_way(),
+        *_replicas(),
+        *_beside_the_path(),
+        *_machines(),
+    ]
+    description = "Queries, replicas, comparisons and what they cost."
+    return dashboard("flicker-serving", "Flicker: Serving and traffic", description, panels)
+
+
+def _now() -> list[Json]:
+    """Numbers of this moment."""
+    return [
         stat(
             "Queries",
             "Queries that the router finished per second, over the last minute.",
-            per_second,
+            PER_SECOND,
             [Query("sum(flicker:queries:rate1m)", "queries")],
             decimals=1,
         ),
@@ -63,11 +78,17 @@ def serving() -> Json:
             ("green", (60, "orange"), (300, "red")),
             decimals=0,
         ),
+    ]
+
+
+def _answers() -> list[Json]:
+    """What users get, and what they do not."""
+    return [
         timeseries(
             "Does traffic get what it asks for?",
             "Queries per second: that users wanted to send (offered), that were answered to users (achieved), and that "
             "the router finished. The lines should lie together.",
-            per_second,
+            PER_SECOND,
             [
                 Query("sum(flicker_load_offered_rate)", "offered"),
                 Query("sum(flicker_load_achieved_rate)", "achieved"),
@@ -78,7 +99,7 @@ def serving() -> Json:
             "Does every replica take its share?",
             "Users' queries per second that the router sent to each replica, over the last minute. The choice is "
             "random: the lines should lie together. A replica that is new or gone shows as a line that begins or ends.",
-            per_second,
+            PER_SECOND,
             [Query("sum by (replica) (rate(flicker_router_replica_queries_total[1m]))", "{{replica}}")],
         ),
         timeseries(
@@ -101,10 +122,10 @@ def serving() -> Json:
             "Queries per second that did not end well, by gRPC code, over the last minute, and shown items whose "
             "report was refused. 0 is good. InvalidArgument is the caller's mistake, ResourceExhausted a system that "
             "is too small.",
-            per_second,
+            PER_SECOND,
             [
-                Query(f"sum(rate({failed}[1m]))", "all queries that failed"),
-                Query(f"sum by (grpc_code) (rate({failed}[1m])) > 0", "{{grpc_code}}"),
+                Query(f"sum(rate({FAILED}[1m]))", "all queries that failed"),
+                Query(f"sum by (grpc_code) (rate({FAILED}[1m])) > 0", "{{grpc_code}}"),
                 Query("sum(rate(flicker_feedback_refused_total[1m]))", "feedback refused", dashed=True),
             ],
         ),
@@ -113,7 +134,7 @@ def serving() -> Json:
             "Queries per second over the last minute: refused at once because too many were in flight at the router or "
             "in a replica's queue (shed), dropped by a replica because nobody waited any more (expired), sent to a "
             "second replica because the first was lost (retried). 0 is good.",
-            per_second,
+            PER_SECOND,
             [
                 Query("sum(rate(flicker_router_shed_total[1m]))", "shed by the router"),
                 Query("sum(rate(flicker_shed_total[1m]))", "shed by replicas"),
@@ -121,6 +142,12 @@ def serving() -> Json:
                 Query("sum(rate(flicker_router_retried_total[1m]))", "retried"),
             ],
         ),
+    ]
+
+
+def _on_the_way() -> list[Json]:
+    """Sharing of calls, and ranking."""
+    return [
         timeseries(
             "How many queries are on their way?",
             "Queries that the router took and has not answered yet, and those that wait in replicas' queues, at each "
@@ -156,6 +183,12 @@ def serving() -> Json:
             "s",
             mean_and_quantile("flicker_rank_seconds", 0.99, "1m"),
         ),
+    ]
+
+
+def _replicas() -> list[Json]:
+    """Who serves, and what."""
+    return [
         timeseries(
             "Are all replicas there?",
             "Replicas that the router may send queries to, and how many of the expected ones are missing.",
@@ -176,6 +209,12 @@ def serving() -> Json:
             "s",
             [Query('flicker_snapshot_age_seconds{job="replica"}', "{{instance}}")],
         ),
+    ]
+
+
+def _beside_the_path() -> list[Json]:
+    """Comparisons and feedback, off the users' path."""
+    return [
         timeseries(
             "Do the comparisons keep up?",
             "Sampled queries that wait to be compared, off the user's path. The router drops further ones when its "
@@ -188,7 +227,7 @@ def serving() -> Json:
             "Per second over the last minute: sampled queries dropped because the backlog was full, and comparisons "
             "without an answer of both sides, by cause and gRPC code. 0 is good: ratios stay right, with less behind "
             "them. FAILED_PRECONDITION at the start: there is no earlier generation yet to compare with.",
-            per_second,
+            PER_SECOND,
             [
                 Query("flicker:shadow_dropped:rate1m", "dropped"),
                 Query("sum by (cause, code) (rate(flicker_comparisons_failed_total[1m]))", "{{cause}} {{code}}"),
@@ -197,9 +236,15 @@ def serving() -> Json:
         timeseries(
             "Does feedback reach the log?",
             "Shown items that users reported per second, by whether they were clicked, over the last minute.",
-            per_second,
+            PER_SECOND,
             [Query("sum by (clicked) (rate(flicker_feedback_events_total[1m]))", "clicked: {{clicked}}")],
         ),
+    ]
+
+
+def _machines() -> list[Json]:
+    """What it takes."""
+    return [
         timeseries(
             "How much memory do they take?",
             "Resident memory of all processes of a kind. Replicas and the trainer hold PyTorch, about 200 MB each.",
@@ -223,5 +268,3 @@ def serving() -> Json:
             ],
         ),
     ]
-    description = "Queries, replicas, comparisons and what they cost."
-    return dashboard("flicker-serving", "Flicker: Serving and traffic", description, panels)

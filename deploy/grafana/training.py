@@ -15,6 +15,18 @@ def training() -> Json:
     )
     panels = [
         text("What am I looking at?", "How to read this page.", intro, 3),
+        *_now(),
+        *_pace(),
+        *_quality(),
+        *_around(),
+    ]
+    description = "What the trainer learns, how fast, and how good it is."
+    return dashboard("flicker-training", "Flicker: Training", description, panels)
+
+
+def _now() -> list[Json]:
+    """Numbers of this moment."""
+    return [
         stat(
             "Generation",
             "The newest generation that was published; -1 before the first.",
@@ -58,6 +70,12 @@ def training() -> Json:
             [Query("max(flicker_world_ended)", "ended")],
             ("text", (1, "orange")),
         ),
+    ]
+
+
+def _pace() -> list[Json]:
+    """How fast events become generations."""
+    return [
         timeseries(
             "Does the trainer keep up with the world?",
             "Events per second over the last minute: appended to the log by the world's feeder, and learned. The lines "
@@ -106,9 +124,21 @@ def training() -> Json:
             "s",
             mean_and_quantile("flicker_publish_seconds", 0.9),
         ),
+    ]
+
+
+def _quality() -> list[Json]:
+    """What the models know."""
+    return [
         timeseries("Do the models learn? Log loss", LOG_LOSS, "none", arms("flicker_progressive_log_loss"), start=None),
         auc(),
         calibration(),
+    ]
+
+
+def _around() -> list[Json]:
+    """The world before it, the replicas behind it."""
+    return [
         timeseries(
             "Does the world's feeder wait?",
             "Share of time over the last minute that the feeder waited because the log was full or the store away. 0 "
@@ -134,5 +164,3 @@ def training() -> Json:
             ("text", (1, "red")),
         ),
     ]
-    description = "What the trainer learns, how fast, and how good it is."
-    return dashboard("flicker-training", "Flicker: Training", description, panels)

@@ -99,7 +99,7 @@ def dots(name: str, heading: str, lines: list[Line], across: Axis, note: str = "
                 y = labels.index(point.label) + shift
                 axes.hlines(y, point.x.low, point.x.high, color=colour(one.look), linewidth=1.3)
                 axes.plot(point.x.mean, y, color=colour(one.look), marker=MARKS[look(one.look)], markersize=5)
-        axes.set_yticks(range(len(labels)), labels)
+        axes.set_yticks(range(len(labels)), labels, multialignment="right")
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.set_xlabel(across.title)

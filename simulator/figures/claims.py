@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from simulator.decide import independent_difference
-from simulator.figures.frontier import against, log_interval, sentence
+from simulator.figures.frontier import against, log_interval, statement
 from simulator.figures.sweep import family, has, relative, swept
 from simulator.report.result import Arm, Interval
 from simulator.report.words import label, number, percent, written
@@ -61,8 +61,8 @@ def below_rivals(arms: dict[str, Arm]) -> Finding:
     measured = {name: rivals for name, rivals in found.items() if rivals}
     if len(smelu) < 2 or not measured:
         return Finding("not measured", "needs SmeLU and another smooth activation in one condition")
-    say = "; ".join(sentence(name, rivals) for name, rivals in measured.items())
-    below = [any(one.lowest is not None and one.lowest <= one.pd for one in rivals) for rivals in measured.values()]
+    say = statement(measured)
+    below = [any(one.below for one in rivals) for rivals in measured.values()]
     clear = [any(one.clear for one in rivals) for rivals in measured.values()]
     if all(clear) and len(measured) == len(RIVALS):
         return Finding("holds", say)
@@ -124,8 +124,8 @@ def ensembles(arms: dict[str, Arm]) -> Finding:
     best = min(fair, key=lambda arm: relative(arm, "pd").mean)
     say = (
         f"{m} ReLU networks have {written(relative(largest, 'pd'), 2)} of one's PD for "
-        f"{number(largest.costs['lookups'] / base, 0)} times the look-ups, {label(best.spec)} "
-        f"{written(relative(best, 'pd'), 2)} for the same"
+        f"{number(largest.costs['lookups'] / base, 0)} times the look-ups, {label(best.spec)} has "
+        f"{written(relative(best, 'pd'), 2)} for those of one"
     )
     gap = independent_difference(log_interval(relative(best, "pd")), log_interval(relative(largest, "pd")))
     if all(costs) and relative(largest, "pd").high < 1 and gap.low <= 0:

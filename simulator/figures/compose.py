@@ -13,6 +13,8 @@ from simulator.figures.figure import Figure
 from simulator.report.canvas import swatch
 
 WIDTH, MARGIN, GAP, COLUMNS = 1000, 16, 22, 3
+WIDEST = 390
+"""Pixels of a panel: its letters grow with it."""
 LETTER = 6.6
 """Mean width of a letter of 13 pixels, as share of which others are laid out."""
 
@@ -54,8 +56,8 @@ def _legend(parts: list[str], entries: list[tuple[int, str]], y: float) -> float
 
 def _panels(parts: list[str], figure: Figure, y: float) -> float:
     """Headings and drawings, row by row; returns the height below them."""
-    columns = min(COLUMNS, max(2, len(figure.panels)))
-    wide = (WIDTH - 2 * MARGIN - GAP * (columns - 1)) / columns
+    columns = COLUMNS if len(figure.panels) in (3, 5, 6) else 2  # no panel alone in the last row
+    wide = min(WIDEST, (WIDTH - 2 * MARGIN - GAP * (columns - 1)) / columns)
     for start in range(0, len(figure.panels), columns):
         tall = 0.0
         for place, panel in enumerate(figure.panels[start : start + columns]):

@@ -121,7 +121,8 @@ def by_source(sweep: Sweep) -> dict[str, Result]:
     groups: dict[str, dict[str, Result]] = {}
     for run in sorted(sweep.runs, key=lambda run: len(run.arms)):
         on = noises(run)
-        name = "none" if not on else SOURCES[on[0]] if len(on) == 1 else f"{len(on)} together"
+        few = ",\n".join(SOURCES[one] for one in on) or "none"
+        name = few if len(on) <= 2 else f"{len(on)} together"
         own = groups.setdefault(condition(run, "noise"), {})
         # an own start is a source of its own without a window; of two windows, the one that other figures use
         if name not in own or abs(run.config["noise"].get("window", 0) - 16) < abs(

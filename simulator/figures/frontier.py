@@ -22,7 +22,6 @@ STEPS = 50
 class Against:
     """SmeLU against one setting of another activation."""
 
-    spec: str
     loss: float
     """Change of log loss against ReLU, as a share."""
     pd: float
@@ -31,8 +30,11 @@ class Against:
     """Lowest PD of SmeLU's curve at no more loss; None where its curve does not get that far."""
     clear: bool
     """Whether a measured SmeLU setting has no more loss and clearly less PD."""
-    worse: bool
-    """Whether every SmeLU setting of no more loss has clearly more PD, or there is none."""
+
+    @property
+    def below(self) -> bool:
+        """Whether SmeLU's curve lies on or below it."""
+        return self.lowest is not None and self.lowest <= self.pd
 
 
 def log_interval(value: Interval) -> Interval:
@@ -58,31 +60,35 @@ def against(curve: list[Arm], other: Arm) -> Against:
     loss, pd = relative(other, "log_loss").mean, relative(other, "pd")
     fair = [arm for arm in curve if relative(arm, "log_loss").mean <= loss]
     gaps = [independent_difference(log_interval(relative(arm, "pd")), log_interval(pd)) for arm in fair]
-    return Against(
-        other.spec,
-        loss - 1,
-        pd.mean,
-        lowest(curve, loss),
-        clear=any(gap.high < 0 for gap in gaps),
-        worse=all(gap.low > 0 for gap in gaps),
-    )
+    return Against(loss - 1, pd.mean, lowest(curve, loss), any(gap.high < 0 for gap in gaps))
 
 
-def sentence(name: str, found: list[Against]) -> str:
-    """`SmeLU lies below GELU at 0.4 % less loss, by 0.05`; or plainly that it does not. `by` is in ReLU's PD."""
-    below = [one for one in found if one.lowest is not None and one.lowest <= one.pd]
-    family = label(name)
-    if not below:
-        gaps = [one.lowest - one.pd for one in found if one.lowest is not None]
-        by = f"it is above by at least {number(min(gaps), 2)}" if gaps else "it does not reach so low a loss"
-        return f"SmeLU does not lie below {family} anywhere: {by}"
-    gaps = [one.pd - one.lowest for one in below if one.lowest is not None]
-    losses = sorted(100 * one.loss for one in below)
-    clear = sum(one.clear for one in below)
-    where = _between([signed(value) for value in (losses[0], losses[-1])]) + " % log loss"
-    by = _between([number(min(gaps), 2), number(max(gaps), 2)], " to ", "")
-    doubt = "" if clear == len(below) else f" ({clear or 'none'} of {len(below)} beyond doubt)"
-    return f"SmeLU lies below {family} {where}, by {by} of ReLU's PD{doubt}"
+def statement(rivals: dict[str, list[Against]]) -> str:
+    """`SmeLU has less PD at no more log loss than GELU ...`; or plainly that it has not. Ratios are to ReLU."""
+    ahead = {name: below for name, found in rivals.items() if (below := [one for one in found if one.below])}
+    said = [_not_below(name, found) for name, found in rivals.items() if name not in ahead]
+    if ahead:
+        *most, last = [_below(name, found, " of ReLU's" * (not n)) for n, (name, found) in enumerate(ahead.items())]
+        lower = f"{', '.join(most)} and {last}" if most else last
+        said.insert(0, f"SmeLU has less PD at no more log loss than {lower}")
+    return ". ".join(said)
+
+
+def _below(name: str, found: list[Against], unit: str) -> str:
+    """`GELU at −0.64 % (by 0.39)`."""
+    gaps = [one.pd - one.lowest for one in found if one.lowest is not None]
+    losses = sorted(100 * one.loss for one in found)
+    where = _range(signed(losses[0]), signed(losses[-1]))
+    clear = sum(one.clear for one in found)
+    doubt = "" if clear == len(found) else f", {clear or 'none'} of {len(found)} beyond doubt"
+    by = _range(number(min(gaps), 2), number(max(gaps), 2))
+    return f"{label(name)} at {where} % (by {by}{unit}{doubt})"
+
+
+def _not_below(name: str, found: list[Against]) -> str:
+    gaps = [one.lowest - one.pd for one in found if one.lowest is not None]
+    why = f"{number(min(gaps), 2)} of ReLU's above it at the least" if gaps else "it does not reach so low a loss"
+    return f"SmeLU does not lie below {label(name)} anywhere: {why}"
 
 
 def signed(value: float) -> str:
@@ -90,7 +96,5 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
-def _between(ends: list[str], joint: str = " and ", before: str = "between ") -> str:
-    if ends[0] == ends[1]:
-        return f"at {ends[0]}" if before else ends[0]
-    return f"{before}{joint.join(ends)}"
+def _range(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from simulator.figures.chart import Axis, Line, Panel, Point, chart, exact
-from simulator.figures.claims import halving, limit, u_shape
+from simulator.figures.claims import below_rivals, halving, limit, u_shape
 from simulator.figures.figure import Figure
-from simulator.figures.frontier import against, sentence
 from simulator.figures.sweep import Sweep, has, relative, swept
 from simulator.report.result import Arm, Interval
 from simulator.report.words import NAMES, label, number
@@ -28,14 +27,11 @@ def plane(sweep: Sweep) -> Figure:
     if len(smelu) < 2:
         return Figure(1, "plane", "No SmeLU beside ReLU in one condition: nothing to put in the plane")
     panels = [_plane(arms, *what) for what in PLANES]
-    claims = [
-        sentence(name, [against(smelu, arm) for arm in found]) for name in ("swish", "gelu", "softplus")
-        if (found := _others(arms, name))
-    ]  # fmt: skip
     legend = [
         (LOOKS[name], _name(name)) for name in LOOKS if name == "relu" or _others(arms, name) or swept(arms, name)
     ]
-    claim = "; ".join(claims) or halving(arms).say
+    compared = below_rivals(arms)
+    claim = halving(arms).say if compared.verdict == "not measured" else compared.say
     note = (
         "Both axes are relative to ReLU, at (0, 1), with 95 % intervals paired with it; the lower left is better. "
         "Numbers are SmeLU's beta; intervals may run out of the picture and are in the CSV file."

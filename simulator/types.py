@@ -24,6 +24,8 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 Side = Literal["user", "item", "context"]
+PolicyName = Literal["random", "round_robin", "sticky", "least_loaded"]
+"""How a router chooses who answers a query; see serving/router/policies."""
 
 
 @dataclass(frozen=True)

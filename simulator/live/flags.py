@@ -10,6 +10,7 @@ import tyro
 
 from simulator.config import require
 from simulator.flags import Comparison, Flat, Hidden, RunFlags, values
+from simulator.types import PolicyName
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class UpFlags(RunFlags):
     """Start no traffic; ask by yourself with `flicker query`."""
     shadow: float = 0.1
     """Share of queries that the router compares off the user's path, 0 to 1."""
+    policy: PolicyName = "random"
+    """Who answers a query. random: by hash(seed, query id). round_robin: in turn. sticky: the same replica for a user,
+    who then sees no swaps between duplicates, only those of a refresh. least_loaded: whoever has the least to do."""
     refresh_events: int | None = None
     """Events per generation, a whole number of shuffle windows (two by default)."""
     port: int = 0

@@ -48,7 +48,8 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
         "trainer": ["-m", "trainer", *wiring, "--state", str(out / "trainer"), *pace, *generation]
         + flags.learning_arguments(),
         "router": ["-m", "serving", "router", *wiring, "--port", str(router_port)]
-        + ["--seed", str(flags.compare.seed), "--shadow", str(flags.shadow), "--replicas", str(flags.replicas)],
+        + ["--seed", str(flags.compare.seed), "--shadow", str(flags.shadow), "--replicas", str(flags.replicas)]
+        + ["--policy", flags.policy],
     }
     commands |= {
         name: ["-m", "serving", "replica", *wiring, "--name", name] for name in names if name.startswith("replica")

@@ -6,17 +6,14 @@ On a retry the replica that failed is not among them.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from serving.router.policies.choice import Choice, Policy
 from serving.router.policies.least_loaded import LeastLoaded
 from serving.router.policies.random import Random
 from serving.router.policies.round_robin import RoundRobin
 from serving.router.policies.sticky import Sticky
+from simulator.types import PolicyName
 
 __all__ = ["Choice", "Policy", "PolicyName", "make_policy"]
-
-PolicyName = Literal["random", "round_robin", "sticky", "least_loaded"]
 
 
 def make_policy(name: PolicyName, seed: int) -> Policy:

@@ -12,6 +12,8 @@ C context slots, H width of the first hidden layer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from simulator.config import ModelConfig
 from simulator.recommender.activations import Activation, activation
+from simulator.recommender.memory import Recycled
 from simulator.recommender.native import formula_of
 from simulator.recommender.native_scoring import NativeScorer, is_wanted
 from simulator.recommender.network import Layout, Network
@@ -27,7 +30,7 @@ from simulator.recommender.sides import Sides, check_tensors
 from simulator.types import Floats, Ints, Rows, Schema, Side
 
 FEW_ITEMS = 1_024
-"""Items whose part is computed at once: what is computed is copied from the cache."""
+"""Items whose part is computed at once: their vectors stay in the cache."""
 ALIGNED, LEAST, QUERIES = 32, 64, 2
 """How a matrix product of PyTorch rounds depends on its number of rows. Where every query has a multiple of the first
 number of candidates, at least the second, and there are at least so many queries, no row depends on others."""
@@ -54,8 +57,10 @@ class Ranker:
         tensors: dict[str, Tensor],
         user_rows: Rows,
         item_rows: Rows,
+        empty: Callable[[int, int], Tensor] = torch.empty,
     ) -> None:
         """`specs` of the A arms; tensors `embedding` [A, V, D], `dense` [A, P]; rows of users [U, Su], items [I, Si].
+        `empty` makes the large tensors.
 
         Raises ValueError where a tensor has another shape than schema and model ask for, SettingError where
         `model.compile` is `on` and there is no compiler.
@@ -64,12 +69,17 @@ class Ranker:
         catalog = Catalog(schema, model, torch.from_numpy(user_rows), torch.from_numpy(item_rows))
         dense = [Layout(schema, model).views(tensors["dense"][arm : arm + 1]) for arm in range(len(specs))]
         with torch.inference_mode():
-            parts = [Weights(catalog, tensors["embedding"][arm], weights) for arm, weights in enumerate(dense)]
+            parts = [Weights(catalog, tensors["embedding"][arm], weights, empty) for arm, weights in enumerate(dense)]
             self._scorers = [make_scorer(part, activation(spec)) for part, spec in zip(parts, specs, strict=True)]
 
     def scores(self, arm: int, users: Ints, context: Rows, items: Ints) -> Floats:
         """Log-odds [Q, N] of candidates [Q, N] for users [Q] in contexts [Q, C] (table rows)."""
         return self._scorers[arm].scores(users, context, items)
+
+
+def rankers() -> Callable[..., Ranker]:
+    """What makes rankers, with the arguments of `Ranker`, one after the other in the memory of those that are gone."""
+    return partial(Ranker, empty=Recycled())
 
 
 class Catalog:
@@ -91,20 +101,22 @@ class Catalog:
 class Weights:
     """One arm's."""
 
-    def __init__(self, catalog: Catalog, table: Tensor, weights: dict[str, Tensor]) -> None:
+    def __init__(
+        self, catalog: Catalog, table: Tensor, weights: dict[str, Tensor], empty: Callable[[int, int], Tensor]
+    ) -> None:
         self.catalog, self.table, self.weights = catalog, table, weights
         self.first = catalog.network.weight(0, weights)[0]
         """[all fields x D, H] of the first layer."""
-        self.items = torch.empty(len(catalog.item_rows), self.first.shape[1])
+        self.items = empty(len(catalog.item_rows), self.first.shape[1])
         """[I, H] what each item adds to the first layer's product."""
         for rows, items in zip(
             *(torch.split(each, FEW_ITEMS) for each in (catalog.item_rows, self.items)), strict=True
         ):
-            items.copy_(self.part("item", rows))
+            self.part("item", rows, items)
 
-    def part(self, side: Side, rows: Tensor) -> Tensor:
+    def part(self, side: Side, rows: Tensor, out: Tensor | None = None) -> Tensor:
         """[n, H] what the fields of one side, with table rows [n, slots], add to the first layer's product."""
-        return self.catalog.sides.part(side, rows, self.table, self.first)
+        return self.catalog.sides.part(side, rows, self.table, self.first, out)
 
 
 def make_scorer(weights: Weights, function: Activation) -> Scorer:

@@ -5,6 +5,7 @@ Shapes: A arms, V table rows, D embedding length, P dense parameters, H width of
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from simulator.config import ModelConfig
@@ -24,14 +25,14 @@ class Sides:
             fields = tuple(field for field in schema.fields if field.side == side)
             self._of[side] = inputs, Pooling(Schema(fields), model.dim)
 
-    def part(self, side: Side, rows: Tensor, table: Tensor, weight: Tensor) -> Tensor:
+    def part(self, side: Side, rows: Tensor, table: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
         """[n, H] what the fields of one side, with table rows [n, slots], add to the first layer's product.
 
-        table [V, D]; weight [all fields x D, H] of the first layer.
+        table [V, D]; weight [all fields x D, H] of the first layer; `out` [n, H] takes the result.
         """
         inputs, pooling = self._of[side]
         vectors = table.index_select(0, rows.flatten()).view(1, *rows.shape, table.shape[1])
-        return pooling.forward(vectors, pooling.weights(rows[None]))[0] @ weight[inputs]
+        return torch.mm(pooling.forward(vectors, pooling.weights(rows[None]))[0], weight[inputs], out=out)
 
 
 def check_tensors(tensors: dict[str, Tensor], schema: Schema, model: ModelConfig, arms: int) -> None:

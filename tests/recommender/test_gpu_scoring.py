@@ -126,7 +126,10 @@ def test_another_shape_is_refused_before_anything_is_overwritten() -> None:
 
 
 def test_rankers_of_a_device() -> None:
-    assert make_rankers("cpu") is Ranker
+    stack = trained("after")
+    tensors = {"embedding": stack.embedding, "dense": stack.dense}
+    rows = WORLD.encoder.user_rows, WORLD.encoder.item_rows
+    assert isinstance(make_rankers("cpu")(WORLD.schema, SPECS, stack.model, tensors, *rows), Ranker)
     if torch.cuda.is_available():
         assert isinstance(make_rankers("cuda"), GpuRankers)
     else:

@@ -8,7 +8,8 @@ import torch
 
 from simulator.config import ModelConfig, NoiseConfig, SyntheticConfig
 from simulator.recommender.duplicates import Duplicates, parse_arms
-from simulator.recommender.ranker import Ranker
+from simulator.recommender.memory import Recycled
+from simulator.recommender.ranker import Ranker, rankers
 from simulator.recommender.ranking import score_events, score_queries, slate
 from simulator.types import Field, Floats, Query, Schema
 from simulator.world.features import Encoder
@@ -53,6 +54,38 @@ def test_scores_and_slates_are_those_of_the_whole_network(norm: str, compile: st
             assert (
                 slate(ours, query.candidates, 10).items.tolist() == slate(theirs, query.candidates, 10).items.tolist()
             )
+
+
+@pytest.mark.parametrize("compile", ["auto", "off"])
+def test_a_generation_in_the_memory_of_an_older_one_changes_none_that_lives(compile: str) -> None:
+    make, stack = rankers(), trained("after", compile)
+
+    def next_one() -> Ranker:
+        stack.dense.mul_(1.01)
+        stack.embedding.mul_(0.99)
+        weights = {"embedding": stack.embedding.clone(), "dense": stack.dense.clone()}
+        return make(WORLD.schema, SPECS, stack.model, weights, WORLD.encoder.user_rows, WORLD.encoder.item_rows)
+
+    kept = [next_one(), next_one()]
+    expected = [scores(one, 1) for one in kept]
+    for _ in range(4):
+        kept.append(next_one())
+        expected.append(score_queries(stack, QUERIES)[1])
+        for one, known in zip(kept, expected, strict=True):
+            np.testing.assert_allclose(scores(one, 1), known, rtol=0, atol=TOLERANCE)
+        del kept[0], expected[0]
+
+
+def test_memory_is_used_again_once_no_view_of_it_is_left() -> None:
+    empty = Recycled()
+    first = empty(3, 4)
+    place, row = first.data_ptr(), first[1]
+    del first
+    assert empty(3, 4).data_ptr() != place  # a row of it is still there
+    del row
+    again = empty(4, 3)
+    assert again.data_ptr() == place and again.shape == (4, 3)
+    assert empty(5, 5).shape == (5, 5)
 
 
 @pytest.mark.parametrize("compile", ["auto", "off"])

@@ -26,7 +26,7 @@ from simulator.recommender.gpu.graphs import Capture, CudaGraphs, uncaptured
 from simulator.recommender.gpu.layers import make_network
 from simulator.recommender.gpu.transfer import upload
 from simulator.recommender.network import Layout
-from simulator.recommender.ranker import Ranker
+from simulator.recommender.ranker import Ranker, rankers
 from simulator.recommender.sides import Sides, check_tensors
 from simulator.types import Floats, Ints, Rows, Schema, Side
 
@@ -45,7 +45,7 @@ def pass_shape(candidates: int) -> tuple[int, int]:
 def make_rankers(device: str) -> Callable[..., Ranker | GpuRanker]:
     """What makes the rankers of a device, with the arguments of `Ranker`. Raises SettingError where it is not there."""
     check_device(device)
-    return GpuRankers(device) if device == "cuda" else Ranker
+    return GpuRankers(device) if device == "cuda" else rankers()
 
 
 class GpuRankers:

@@ -1,0 +1,30 @@
+"""Memory used again: the system takes longer to find fresh pages for a large tensor than we take to fill it."""
+
+from __future__ import annotations
+
+import weakref
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simulator.types import Floats
+
+
+class Recycled:
+    """Makes tensors, in the memory of such as were made before and are gone; safe to call from several threads."""
+
+    def __init__(self) -> None:
+        self._free: list[Floats] = []
+
+    def __call__(self, rows: int, columns: int) -> Tensor:
+        """An uninitialised float32 tensor [rows, columns] on the CPU.
+
+        Its memory is free again when neither it nor a view of it is referred to any more.
+        """
+        memory = self._free.pop() if self._free else None
+        if memory is None or memory.size != rows * columns:  # what has another size is let go
+            memory = np.empty(rows * columns, np.float32)
+        lent = memory[:]  # PyTorch refers to this view as long as anything refers to the tensor's storage
+        weakref.finalize(lent, self._free.append, memory).atexit = False
+        return torch.from_numpy(lent).view(rows, columns)

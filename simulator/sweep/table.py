@@ -13,11 +13,11 @@ from rich.table import Table
 
 from simulator.files import write_atomically
 from simulator.report.result import Arm, read_result
-from simulator.report.words import DASH, duration, label, written
+from simulator.report.words import DASH, duration, label, number, written
 from simulator.sweep.grid import Cell
 
-SHOWN = (("PD", "pd", None), ("pair swaps", "swaps.pair", None), ("log loss", "log_loss", 4))
-"""Heading, measure, places after the point, of the terminal's columns."""
+SHOWN = (("pair swaps", "swaps.pair", None), ("log loss", "log_loss", 4))
+"""Heading, measure, places after the point, of the terminal's columns that are means alone."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,20 @@ def write_csv(found: list[Row], path: Path) -> None:
 
 
 def drawn(found: list[Row]) -> Table:
-    """The terminal's table."""
-    table = Table(box=SIMPLE_HEAD)
-    axes = [axis for axis in _axes(found) if axis != "arms"]
-    for heading in (*axes, "arm"):
+    """The terminal's table; where a cell stands in the grid is said once, by values alone."""
+    table, last = Table(box=SIMPLE_HEAD), None
+    for heading in ("cell", "arm"):
         table.add_column(heading, no_wrap=True)
-    for heading, *_ in SHOWN:
+    for heading in ("PD", *(heading for heading, *_ in SHOWN), "train time"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("train time", justify="right", no_wrap=True)
     for row in found:
-        values = [written(row.arm.measures.get(name), places).replace(" to ", "–") for _, name, places in SHOWN]
+        measures = row.arm.measures
+        values = [number(measures[name].mean, n) if name in measures else DASH for _, name, n in SHOWN]
+        values.insert(0, written(measures.get("pd")).replace(" to ", "–"))
         seconds = row.arm.costs.get("train_seconds")
-        place = [row.cell.place.get(axis, "") for axis in axes]
-        table.add_row(*place, label(row.arm.spec), *values, DASH if seconds is None else duration(seconds))
+        place = " ".join(value for axis, value in row.cell.place.items() if axis != "arms")
+        cell, last = ("" if row.cell == last else place), row.cell
+        table.add_row(cell, label(row.arm.spec), *values, DASH if seconds is None else duration(seconds))
     return table
 
 

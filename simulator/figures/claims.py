@@ -11,7 +11,7 @@ from typing import Literal
 
 from simulator.decide import independent_difference
 from simulator.figures.frontier import against, log_interval, statement
-from simulator.figures.sweep import family, has, relative, swept
+from simulator.figures.sweep import family, favourite, has, relative, swept
 from simulator.report.result import Arm, Interval
 from simulator.report.words import label, number, percent, written
 
@@ -36,7 +36,9 @@ def halving(arms: dict[str, Arm]) -> Finding:
     fair = [(b, arm) for b, arm in smelu if all(relative(arm, loss).low <= 1 for loss in ("log_loss", "ranking_loss"))]
     sure = [(b, arm) for b, arm in fair if relative(arm, "pd").high <= HALF]
     likely = [(b, arm) for b, arm in fair if relative(arm, "pd").mean <= HALF and relative(arm, "pd").high < 1]
-    best = min(fair or smelu, key=lambda pair: relative(pair[1], "pd").mean)[1]
+    halved = sure or likely
+    told = "log_loss" if halved else "pd"  # of those that halve it the most accurate, else the nearest
+    best = min(halved or fair or smelu, key=lambda pair: relative(pair[1], told).mean)[1]
     figures = (
         f"{label(best.spec)} has {written(relative(best, 'pd'), 2)} of ReLU's PD, "
         f"{written(relative(best, 'log_loss'), 3)} of its log loss and "
@@ -114,14 +116,12 @@ def limit(arms: dict[str, Arm]) -> Finding:
 def ensembles(arms: dict[str, Arm]) -> Finding:
     """Claim 4: an ensemble of m costs m times the look-ups; what it buys against SmeLU at m = 1."""
     found = [(m, arm) for spec, arm in arms.items() if (m := members(spec)) is not None and has(arm, "pd")]
-    smelu = [arm for b, arm in swept(arms, "smelu") if b > 0 and has(arm, "pd", "log_loss")]
+    best = favourite(arms)
     base = arms["relu"].costs.get("lookups") if "relu" in arms else None
-    if not found or not smelu or not base:
+    if not found or not best or not base:
         return Finding("not measured", "needs ensembles, SmeLU and their look-ups in one condition")
     costs = [abs(arm.costs.get("lookups", 0) / base - m) < 1e-9 for m, arm in found]
     m, largest = max(found, key=lambda pair: pair[0])
-    fair = [arm for arm in smelu if relative(arm, "log_loss").low <= 1] or smelu
-    best = min(fair, key=lambda arm: relative(arm, "pd").mean)
     say = (
         f"{m} ReLU networks have {written(relative(largest, 'pd'), 2)} of one's PD for "
         f"{number(largest.costs['lookups'] / base, 0)} times the look-ups, {label(best.spec)} has "

@@ -5,8 +5,7 @@ from __future__ import annotations
 from simulator.figures.chart import Axis, Line, Panel, Point, chart, exact
 from simulator.figures.claims import ensembles, members
 from simulator.figures.figure import Figure
-from simulator.figures.runs import calmest
-from simulator.figures.sweep import Sweep, has, is_activation, relative
+from simulator.figures.sweep import Sweep, favourite, has, is_activation, relative
 from simulator.report.result import Arm
 from simulator.report.words import label
 
@@ -24,16 +23,16 @@ def costs(sweep: Sweep) -> Figure:
     cures = {spec: arm for spec, arm in arms.items() if not is_activation(spec) and "#" not in spec}
     if not cures or not any("lookups" in arm.costs for arm in cures.values()):
         return Figure(8, "costs", "No ensembles or other costly cures in this sweep: nothing to weigh against SmeLU")
-    smelu, bases = calmest(arms), sweep.bases()
+    smelu, bases = favourite(arms), sweep.bases()
     counted = [(m, arm) for spec, arm in cures.items() if (m := members(spec)) is not None]
     together = sorted(counted, key=lambda pair: pair[0])
     others = [arm for spec, arm in cures.items() if members(spec) is None]
     lines = [("ReLU", [("", arms["relu"])], 0)]
-    lines.append(("averaged", [("", arms["relu"]), *((str(m), arm) for m, arm in together)], 2))
+    lines.append(("ensembles", [("", arms["relu"]), *((str(m), arm) for m, arm in together)], 2))
     lines += [(label(arm.spec), [("", arm)], 3 + index) for index, arm in enumerate(others)]
     lines += [(label(smelu.spec), [("", smelu)], 1)] if smelu else []
     panels = [_against(lines, bases, *what) for what in COSTS if arms["relu"].costs.get(what[0])]
-    legend = [(0, "ReLU"), (1, label(smelu.spec) if smelu else "SmeLU"), (2, "ReLU networks, averaged: m = 2 ...")]
+    legend = [(0, "ReLU"), (1, label(smelu.spec) if smelu else "SmeLU"), (2, "ReLU, ensembles of m")]
     legend += [(3 + index, label(arm.spec)) for index, arm in enumerate(others)]
     note = "Both axes are ratios to one ReLU network; the lower left is better. Numbers are m."
     return Figure(8, "costs", ensembles(arms).say, panels, legend, note)

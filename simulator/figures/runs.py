@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from simulator.figures.chart import Axis, Line, Panel, Point, chart, dots, exact
 from simulator.figures.figure import Figure
-from simulator.figures.sweep import Sweep, is_activation, relative, swept
+from simulator.figures.sweep import Sweep, favourite, is_activation
 from simulator.report.result import Arm, Bucket, Curve, Result
 from simulator.report.titles import JUMP
 from simulator.report.words import count, label, number, percent
@@ -18,13 +18,6 @@ OVER_TIME = (
     ("swaps.pair", "Pair swaps between duplicates"),
     ("refresh_swaps.pair", "Pair swaps at a refresh"),
 )
-
-
-def calmest(arms: dict[str, Arm]) -> Arm | None:
-    """The SmeLU setting of least PD among those whose log loss is not clearly above ReLU's."""
-    smelu = [arm for beta, arm in swept(arms, "smelu") if beta and "log_loss" in arm.ratios]
-    fair = [arm for arm in smelu if relative(arm, "log_loss").low <= 1] or smelu
-    return min(fair, key=lambda arm: arm.measures["pd"].mean, default=None)
 
 
 def activations(sweep: Sweep) -> Figure:
@@ -58,7 +51,7 @@ def _curves(name: str, heading: str, curves: dict[str, Curve], gradient: bool) -
 def generations(sweep: Sweep) -> Figure:
     """Figure 5: PD over training, and swaps over refreshes."""
     arms = sweep.arms()
-    smelu = calmest(arms)
+    smelu = favourite(arms)
     runs = [run for run in sweep.main() if smelu and any(arm.spec == smelu.spec for arm in run.arms)]
     if not smelu or not runs or len(runs[0].generations) < 2:
         return Figure(5, "generations", "No run with ReLU and SmeLU over several generations")
@@ -103,7 +96,7 @@ def _over_time(run: Result, specs: list[str], measure: str, heading: str) -> Pan
 def where(sweep: Sweep) -> Figure:
     """Figure 9: PD by score and by item popularity."""
     arms = sweep.arms()
-    smelu = calmest(arms)
+    smelu = favourite(arms)
     chosen = [arm for arm in (arms.get("relu"), smelu) if arm and arm.buckets]
     if not chosen:
         return Figure(9, "where", "No run holds PD by score and popularity")
@@ -152,7 +145,7 @@ def churn(sweep: Sweep) -> Figure:
     arms = {spec: arm for spec, arm in known.items() if is_activation(spec)}
     if not arms:
         return Figure(10, "churn", "Useful and useless swaps are known only where the truth is: on the synthetic world")
-    smelu = calmest(arms)
+    smelu = favourite(arms)
     names = ("useful_swaps", "useless_swaps")
     lines = [
         Line(word, [Point(arm.measures[name], exact(0), label(arm.spec)) for arm in arms.values()], look)

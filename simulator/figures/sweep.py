@@ -122,6 +122,12 @@ def swept(arms: dict[str, Arm], name: str) -> list[tuple[float, Arm]]:
     return sorted(found, key=lambda pair: pair[0])
 
 
+def favourite(arms: dict[str, Arm]) -> Arm | None:
+    """SmeLU as one would take it: the setting of least log loss."""
+    smelu = [arm for beta, arm in swept(arms, "smelu") if beta and has(arm, "pd", "log_loss")]
+    return min(smelu, key=lambda arm: relative(arm, "log_loss").mean, default=None)
+
+
 def is_activation(spec: str) -> bool:
     """Whether an arm is one network with some activation, not an ensemble or another cure."""
     return spec.partition(":")[0] in NAMES and "#" not in spec

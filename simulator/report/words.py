@@ -20,7 +20,7 @@ CURES = {
     "codistill": "co-distilled",
     "antidistill": "anti-distilled",
     "anchor": "anchored",
-    "average": "averaged",
+    "average": "weights averaged",
     "fresh": "trained afresh",
 }
 """What stands before an activation in an arm's spec, and how it is written behind it."""

@@ -62,7 +62,7 @@ def test_intervals_percents_and_names_for_people() -> None:
     assert label("gsmelu:alpha=1,beta=2#3") == "gSmeLU (alpha = 1, beta = 2) #3"
     assert label("<b>") == "<b>"
     assert label("ensemble:smelu:beta=1,m=3,narrow") == "SmeLU, ensemble (beta = 1, m = 3, narrow)"
-    assert label("average:relu#2") == "ReLU, averaged #2" and label("ensemble:rely") == "ensemble:rely"
+    assert label("average:relu#2") == "ReLU, weights averaged #2" and label("ensemble:rely") == "ensemble:rely"
 
 
 @pytest.mark.parametrize(

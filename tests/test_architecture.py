@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # A module or package of the simulator may import itself and the layers above it in this list, never its neighbours.
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"randomness", "types", "config", "process", "files"},
+    {"randomness", "types", "config", "process", "files", "pace"},
     {"world", "recommender", "measures", "presets"},
     {"store"},
     {"comparison", "schedule"},
@@ -35,7 +35,7 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"__main__"},
 ]
-TORCH_FREE = {"errors", "randomness", "types", "config", "world", "measures", "store", "files", "process"}
+TORCH_FREE = {"errors", "randomness", "types", "config", "world", "measures", "store", "files", "process", "pace"}
 
 Imports = dict[str, set[str]]
 """Module -> the dotted names that it imports, at its top or inside a function."""

@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from torch import Tensor
 
 from serving.codec import MOST_CANDIDATES, Ranges, answered_by, schema_of
 from simulator.config import ModelConfig
 from simulator.recommender.gpu.scoring import GpuRanker
 from simulator.recommender.ranker import Ranker
+from simulator.store.arrays import arrays_of
 from simulator.types import Ints, Schema, Side
 
 CATALOG = {"user_rows": np.int32, "item_rows": np.int32, "segment": np.int64, "candidates": np.int64}
@@ -61,8 +58,8 @@ class Generation:
         duplicate: int,
         replica: str,
         about: Mapping[str, Any],
-        weights: bytes,
-        catalog: bytes,
+        weights: bytearray,
+        catalog: bytearray,
         make_ranker: MakeRanker = Ranker,
     ) -> Generation:
         """Build one from its published parts; the items' part of the first layer is computed here. Raises Refused."""
@@ -106,10 +103,10 @@ def _ranker(
     schema: Schema,
     specs: list[str],
     model: ModelConfig,
-    weights: bytes,
+    weights: bytearray,
     tables: Mapping[str, np.ndarray],
 ) -> Ranker | GpuRanker:
-    tensors: dict[str, Tensor] = _unpack(safetensors.torch.load, weights, "weights")
+    tensors = {name: torch.from_numpy(array) for name, array in _unpack(weights, "weights").items()}
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32:
             raise Refused("shape", f"{name}: {tensor.dtype}, expected float32")
@@ -122,9 +119,9 @@ def _ranker(
         raise Refused("shape", str(problem)) from None
 
 
-def _catalog(data: bytes, schema: Schema) -> dict[str, np.ndarray]:
+def _catalog(data: bytearray, schema: Schema) -> dict[str, np.ndarray]:
     """The tables of the catalogue; every number in them may be used as an index."""
-    tables: dict[str, np.ndarray] = _unpack(safetensors.numpy.load, data, "catalog")
+    tables = _unpack(data, "catalog")
     for name, dtype in CATALOG.items():
         if name not in tables or tables[name].dtype != dtype or tables[name].size == 0:
             raise Refused("shape", f"{name}: missing, empty or not {np.dtype(dtype).name}")
@@ -151,8 +148,8 @@ def _slots(schema: Schema, side: Side) -> int:
     return sum(field.slots for field in schema.fields if field.side == side)
 
 
-def _unpack(load: Any, data: bytes, what: str) -> Any:
+def _unpack(data: bytearray, what: str) -> dict[str, np.ndarray]:
     try:
-        return load(data)
-    except (SafetensorError, ValueError, KeyError) as problem:
+        return arrays_of(data)
+    except ValueError as problem:
         raise Refused("format", f"{what}: {problem}: damaged or truncated") from None

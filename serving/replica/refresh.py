@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,8 +20,6 @@ from simulator.store.protocol import KEPT, Registry, StoreAway, StoreError
 log = logging.getLogger(__name__)
 WAIT = 0.5
 """Seconds to wait for a newer generation before looking at the stop flag and the lease again."""
-NICE = 10
-"""Of the thread that prepares: with others about it gets a tenth of their share of a core, and queries go first."""
 
 
 class Refresher:
@@ -50,7 +45,6 @@ class Refresher:
     def run(self) -> None:
         """Refresh until the stop flag is raised, through all absences of the store."""
         torch.set_num_threads(1)
-        give_way()
         backoff = Backoff(self._stop)
         while not self._stop.is_set():
             try:
@@ -116,10 +110,3 @@ class Refresher:
         if current := self._shelf.current:
             current.refuse_unlike(generation)
         return generation
-
-
-def give_way() -> None:
-    """Let all other threads of the machine go before the calling one. Only Linux knows a thread's own priority."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # a machine that forbids it is served by a slower p99 beside refreshes
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -79,7 +79,8 @@ class RankService:
             try:
                 asked.append(self._job(parse_query(query), call, deadline))
             except Refusal as refusal:
-                asked.append(refusal)
+                # its traceback would hold this list, and so itself and the generations that were looked through
+                asked.append(refusal.with_traceback(None))
         jobs = [each[1] for each in asked if not isinstance(each, Refusal)]
         if jobs:
             self._work(jobs)

@@ -140,9 +140,16 @@ class Worker:
 
 def finish(job: Job) -> None:
     """Tell a call that one of its queries is done with. Only the worker does, so it needs no lock."""
-    job.call.left -= 1
-    if not job.call.left:
-        job.call.done()
+    call = job.call
+    call.left -= 1
+    if not call.left:
+        # what it holds holds the call: let go, or a generation would stay in memory until the next garbage collection
+        done, call.done = call.done, _nothing
+        done()
+
+
+def _nothing() -> None:
+    pass
 
 
 def passes(jobs: list[Job]) -> Iterator[list[Job]]:

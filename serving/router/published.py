@@ -10,12 +10,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import safetensors.numpy
 from grpc import StatusCode
 
 from serving.codec import Ranges, Refusal, schema_of
 from serving.router.metrics import RouterMetrics
 from serving.router.pool import Pool
+from simulator.store.arrays import arrays_of
 from simulator.store.protocol import Store, StoreAway, StoreError
 from simulator.world.features import Encoder
 
@@ -41,7 +41,7 @@ class Published:
     def fetch(store: Store, generation: int) -> Published:
         """Raises StoreError where the generation is damaged or gone, StoreAway."""
         about = store.about(generation)
-        tables = safetensors.numpy.load(store.fetch(generation, "catalog"))
+        tables = arrays_of(store.fetch(generation, "catalog"))
         encoder = Encoder(schema_of(about), tables["user_rows"], tables["item_rows"])
         ranges = Ranges.of(about, len(encoder.user_rows), len(encoder.item_rows))
         learns = about.get("learns_feedback", about["world"] == "synthetic")
@@ -100,7 +100,7 @@ class Watch:
             self._say(True)
         except StoreAway as problem:
             self._say(False, str(problem))
-        except (StoreError, KeyError, ValueError, safetensors.SafetensorError) as problem:
+        except (StoreError, KeyError, ValueError) as problem:
             log.error("the newest generation cannot be used, the last one stays: %s", problem)
 
     def _say(self, up: bool, why: str = "") -> None:

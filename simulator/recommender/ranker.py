@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from simulator.config import ModelConfig
+from simulator.pace import gently
 from simulator.recommender.activations import Activation, activation
 from simulator.recommender.memory import Recycled
 from simulator.recommender.native import formula_of
@@ -109,9 +110,8 @@ class Weights:
         """[all fields x D, H] of the first layer."""
         self.items = empty(len(catalog.item_rows), self.first.shape[1])
         """[I, H] what each item adds to the first layer's product."""
-        for rows, items in zip(
-            *(torch.split(each, FEW_ITEMS) for each in (catalog.item_rows, self.items)), strict=True
-        ):
+        parts = (torch.split(each, FEW_ITEMS) for each in (catalog.item_rows, self.items))
+        for rows, items in gently(zip(*parts, strict=True)):
             self.part("item", rows, items)
 
     def part(self, side: Side, rows: Tensor, out: Tensor | None = None) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from simulator.store.codec import decode_entries, encode
-from simulator.store.manifest import part_digest, same_parts, write_manifest
+from simulator.store.manifest import described, digest, same_parts, write_manifest
 from simulator.store.protocol import KEPT, Entry, Member, entry_order
 from simulator.store.refusals import (
     check_position,
@@ -145,12 +144,12 @@ class MemoryStore:
         with self._changed:
             return dict(json.loads(self._manifest(generation))["about"])
 
-    def fetch(self, generation: int, part: str) -> bytes:
+    def fetch(self, generation: int, part: str) -> bytearray:
         """See Registry."""
         with self._changed:
-            digest = part_digest(self._manifest(generation), generation, part)
-            data = self._parts[generation][part]
-        assert hashlib.sha256(data).hexdigest() == digest, "bytes do not change"
+            _, expected = described(self._manifest(generation), generation, part)
+            data = bytearray(self._parts[generation][part])
+        assert digest(data) == expected, "bytes do not change"
         return data
 
     def wait_newer(self, than: int, wait: float) -> int:

@@ -134,8 +134,8 @@ class Registry(Protocol):
     def about(self, generation: int) -> dict[str, Any]:
         """What was announced with a generation. Raises StoreError where it is unknown or forgotten."""
 
-    def fetch(self, generation: int, part: str) -> bytes:
-        """One part. Raises StoreError where it is unknown or forgotten, or its digest differs."""
+    def fetch(self, generation: int, part: str) -> bytearray:
+        """One part, as a copy. Raises StoreError where it is unknown or forgotten, or its digest differs."""
 
     def wait_newer(self, than: int, wait: float) -> int:
         """The newest generation, as soon as it is newer than `than` or after `wait` seconds."""

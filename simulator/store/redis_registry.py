@@ -2,27 +2,55 @@
 
     generations                     stream: "G+1-0" -> manifest, and the key of every part
     part:GENERATION:NAME:SHA256     bytes of a part
+    ...:WRITER                      what a writer has uploaded of it so far
 
 The digest in its key makes a part immutable. Parts are uploaded to run out after UPLOAD seconds and kept for good by
-the script that announces them: what a trainer left behind half-way disappears by itself. A blocking read of the stream
+the script that announces them: what a trainer left behind half-way disappears by itself. They travel in pieces with
+rests between them, so that neither end nor the server keeps queries waiting. A blocking read of the stream
 from the last known generation cannot miss an announcement, which a subscription to a channel could while reconnecting.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from simulator.store.connection import Connection
-from simulator.store.manifest import part_digest, same_parts, write_manifest
+from simulator.store.manifest import described, pieces, same_parts, write_manifest
 from simulator.store.protocol import KEPT, StoreAway, StoreError
 from simulator.store.refusals import refuse_publishing, unknown_generation
 
 UPLOAD = 600
 """Seconds from the upload of a part to the announcement of its generation."""
+
+# KEYS = a writer's part. ARGV = place of the piece, piece, UPLOAD. Answers 1, or 0 where what was before it ran out.
+# May be repeated, unlike APPEND.
+PUT_PIECE = """
+if ARGV[1] == '0' then
+  redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+  return 1
+end
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('SETRANGE', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+# KEYS = a writer's part, all of it, and the part. Answers 1, or 0 where it ran out before. What is there already under
+# its digest has the same bytes, and may be announced: it must not run out.
+WHOLE = """
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  redis.call('UNLINK', KEYS[1])
+  return 1
+end
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('RENAME', KEYS[1], KEYS[2])
+return 1
+"""
 
 # KEYS = generations, the new parts. ARGV = generation, manifest, KEPT. Answers 1, or 0 where a part ran out before.
 # The caller looks first; a generation that another announced in between is left to it (answer -1).
@@ -54,17 +82,19 @@ class RedisRegistry:
         self._server = server
         self._generations = server.key("generations")
         self._announce_generation = server.script(ANNOUNCE)
+        self._put_piece, self._make_whole = server.script(PUT_PIECE), server.script(WHOLE)
+        self._writer = uuid.uuid4().hex
 
     def publish(self, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
         """See Registry."""
         manifest = write_manifest(parts, about)
         if self._is_published(generation, manifest):
             return
-        keys = {name: self._part_key(generation, name, part_digest(manifest, generation, name)) for name in parts}
-        for name, data in parts.items():
-            self._upload(keys[name], data)
+        keys = {name: self._part_key(generation, name, described(manifest, generation, name)[1]) for name in parts}
+        whole = all(self._upload(keys[name], data) for name, data in parts.items())
         args = [generation, manifest, KEPT]
-        done = self._server.ask(lambda: self._announce_generation(keys=[self._generations, *keys.values()], args=args))
+        announce = lambda: self._announce_generation(keys=[self._generations, *keys.values()], args=args)  # noqa: E731
+        done = self._server.ask(announce) if whole else 0
         if done == 0:
             raise StoreAway(
                 f"a part of generation {generation} ran out after {UPLOAD} s, before all were there: try again"
@@ -80,16 +110,19 @@ class RedisRegistry:
         """See Registry."""
         return dict(json.loads(self._manifest(generation))["about"])
 
-    def fetch(self, generation: int, part: str) -> bytes:
+    def fetch(self, generation: int, part: str) -> bytearray:
         """See Registry."""
-        digest = part_digest(self._manifest(generation), generation, part)
-        key = self._part_key(generation, part, digest)
-        data = self._server.ask(lambda: self._server.client.get(key))
-        if data is None:
-            raise unknown_generation(generation, self.newest())
-        if hashlib.sha256(data).hexdigest() != digest:
+        size, digest = described(self._manifest(generation), generation, part)
+        key, data, found = self._part_key(generation, part, digest), bytearray(size), hashlib.sha256()
+        for piece in pieces(size):
+            read = self._read(key, piece)
+            if len(read) != piece.stop - piece.start:  # displaced by newer ones meanwhile
+                raise unknown_generation(generation, self.newest())
+            found.update(read)
+            data[piece] = read
+        if found.hexdigest() != digest:
             raise StoreError(f"part {part} of generation {generation} is damaged: its digest differs")
-        return bytes(data)
+        return data
 
     def wait_newer(self, than: int, wait: float) -> int:
         """See Registry."""
@@ -103,9 +136,17 @@ class RedisRegistry:
     def _part_key(self, generation: int, part: str, digest: str) -> str:
         return self._server.key(f"part:{generation}:{part}:{digest}")
 
-    def _upload(self, key: str, data: bytes) -> None:
-        # what is there already under its digest has the same bytes, and may be announced: it must not run out
-        self._server.ask(lambda: self._server.client.set(key, data, ex=UPLOAD, nx=True))
+    def _upload(self, key: str, data: bytes) -> bool:
+        """Whether the part is there as a whole now."""
+        own = [f"{key}:{self._writer}"]
+        for piece in pieces(len(data)):
+            args = [piece.start, data[piece], UPLOAD]
+            if not self._server.ask(functools.partial(self._put_piece, keys=own, args=args)):
+                return False
+        return bool(self._server.ask(lambda: self._make_whole(keys=[*own, key])))
+
+    def _read(self, key: str, piece: slice) -> bytes:
+        return bytes(self._server.ask(lambda: self._server.client.getrange(key, piece.start, piece.stop - 1)))
 
     def _is_published(self, generation: int, manifest: str) -> bool:
         """Whether these parts are published already. Raises StoreError where the generation may not be published."""

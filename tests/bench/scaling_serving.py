@@ -64,7 +64,8 @@ def replica(setting: Setting, folder: Path) -> dict[str, object]:
     announced = json.loads((folder / "about.json").read_text())
     for number, name in enumerate(("first", "refresh", "refresh")):
         with meter.part(name):
-            weights, catalog = (folder / Path(duplicate_part(0)).name).read_bytes(), (folder / CATALOG).read_bytes()
+            parts = (folder / Path(duplicate_part(0)).name, folder / CATALOG)
+            weights, catalog = (bytearray(part.read_bytes()) for part in parts)
             kept = [Generation.of(number, 0, "replica", announced, weights, catalog), *kept][:2]
             del weights, catalog
     for name, at_once in (("one", 1), ("many", AT_ONCE)):

@@ -19,7 +19,7 @@ RANKERS = GpuRankers("cuda", CudaGraphs) if torch.cuda.is_available() else GpuRa
 def test_a_generation_scores_alike_on_both() -> None:
     stack = stack_of(0)
     parts, about = parts_of(stack), about_of(stack, 0)
-    published = 0, 0, "a", about, parts["duplicate/0"], parts["catalog"]
+    published = 0, 0, "a", about, bytearray(parts["duplicate/0"]), bytearray(parts["catalog"])
     ours, theirs = Generation.of(*published, RANKERS), Generation.of(*published)
     items = theirs.candidates[:1]
     context = np.array([theirs.ranges.context_rows(())], np.int32)
@@ -35,7 +35,7 @@ def test_what_a_cpu_refuses_a_gpu_refuses() -> None:
         stack.dense[0, 0] = torch.nan
     broken = parts_of(stack)["duplicate/0"]
     with pytest.raises(Refused, match="not all finite"):
-        Generation.of(0, 0, "a", about, broken, parts["catalog"], RANKERS)
+        Generation.of(0, 0, "a", about, bytearray(broken), bytearray(parts["catalog"]), RANKERS)
 
 
 def test_another_device_is_named() -> None:

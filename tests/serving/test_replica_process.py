@@ -84,9 +84,10 @@ def publish_damaged(store: RedisStore, parts: dict[str, bytes], about: dict[str,
     """Publish generation 1 with one bit of a weight flipped on its way into the store."""
     upload = store._upload
 
-    def flipped(key: str, data: bytes) -> None:
+    def flipped(key: str, data: bytes) -> bool:
         middle = len(data) // 2
-        upload(key, data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :] if "duplicate" in key else data)
+        damaged = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        return upload(key, damaged if "duplicate" in key else data)
 
     store._upload = flipped  # type: ignore[method-assign]
     try:

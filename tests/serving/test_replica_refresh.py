@@ -159,10 +159,10 @@ def test_a_replica_that_starts_takes_an_older_generation_than_a_damaged_one() ->
 def test_a_flipped_weight_that_still_loads_would_be_served() -> None:
     """Why the store's digest matters: nothing else can see such a flip (see test_replica_process)."""
     parts, about = parts_of(STACK), about_of(STACK, 0)
-    weights = flip(parts["duplicate/0"], len(parts["duplicate/0"]) - 200)
-    Generation.of(0, 0, "a", about, weights, parts["catalog"])
+    weights = bytearray(flip(parts["duplicate/0"], len(parts["duplicate/0"]) - 200))
+    Generation.of(0, 0, "a", about, weights, bytearray(parts["catalog"]))
     with pytest.raises(Refused, match="damaged or truncated"):
-        Generation.of(0, 0, "a", about, weights[:-1], parts["catalog"])
+        Generation.of(0, 0, "a", about, weights[:-1], bytearray(parts["catalog"]))
 
 
 def test_replicas_take_different_duplicates_and_share_when_they_must() -> None:
@@ -198,7 +198,8 @@ def test_a_generation_of_another_duplicate_is_not_kept() -> None:
     parts, shelf = parts_of(STACK), Shelf()
     for number, duplicate in ((0, 0), (1, 1), (2, 1)):
         about = about_of(STACK, number)
-        shelf.put(Generation.of(number, duplicate, "a", about, parts[f"duplicate/{duplicate}"], parts["catalog"]))
+        weights, catalog = bytearray(parts[f"duplicate/{duplicate}"]), bytearray(parts["catalog"])
+        shelf.put(Generation.of(number, duplicate, "a", about, weights, catalog))
         if number == 1:
             with pytest.raises(Refusal, match="^generation = 0: here are 1$"):
                 shelf.find(0)
@@ -238,7 +239,7 @@ class Leaving(MemoryStore):
         self._look()
         return super().wait_newer(than, wait)
 
-    def fetch(self, generation: int, part: str) -> bytes:
+    def fetch(self, generation: int, part: str) -> bytearray:
         self._look()
         return super().fetch(generation, part)
 

@@ -25,7 +25,7 @@ def one_thread() -> None:
 def served(**model: object) -> Generation:
     stack = stack_of(0, **model)
     parts = parts_of(stack)
-    return Generation.of(0, 0, "a", about_of(stack, 0), parts["duplicate/0"], parts["catalog"])
+    return Generation.of(0, 0, "a", about_of(stack, 0), bytearray(parts["duplicate/0"]), bytearray(parts["catalog"]))
 
 
 def jobs_of(generation: Generation, sizes: list[int], arm: int = 0) -> list[Job]:

@@ -79,9 +79,9 @@ class Offline:
     def answer(self, line: dict, side: int) -> Answer:
         """What a model answers to the query of a recorded comparison."""
         generation, duplicate = line["generations"][side], line["duplicates"][side]
-        tables = safetensors.numpy.load(self._store.fetch(generation, "catalog"))
+        tables = safetensors.numpy.load(bytes(self._store.fetch(generation, "catalog")))
         if (generation, duplicate) not in self._rankers:
-            weights = safetensors.torch.load(self._store.fetch(generation, f"duplicate/{duplicate}"))
+            weights = safetensors.torch.load(bytes(self._store.fetch(generation, f"duplicate/{duplicate}")))
             rows = tables["user_rows"], tables["item_rows"]
             self._rankers[generation, duplicate] = Ranker(self._world.schema, list(ARMS), MODEL, weights, *rows)
         first = [self._world.schema.first_row(name) for name in ("device", "hour", "position")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import redis
 
 from simulator.errors import SettingError
+from simulator.store.manifest import PIECE
 from simulator.store.memory import MemoryStore
 from simulator.store.open import CAPACITY, open_store
 from simulator.store.protocol import LogFull, StoreAway, StoreError
@@ -107,8 +109,31 @@ def test_only_announced_parts_stay(redis_store: RedisStore) -> None:
     assert kept == {"2part": -1, "3part": -1, "4part": -1}
 
 
+def test_a_part_of_many_pieces_is_there_as_a_whole_or_not_at_all(redis_store: RedisStore) -> None:
+    data = random.Random(0).randbytes(3 * PIECE + 5)
+    put, seen = redis_store._put_piece, []
+
+    def broken(keys: list[str], args: list[Any]) -> int:
+        seen.append(args[0])
+        if len(seen) == 3:
+            put(keys=keys, args=args)
+            raise redis.ConnectionError("the line broke, but the server had done it")
+        if args[0] == 3 * PIECE and len(seen) < 7:  # once what was uploaded has run out
+            redis_store._server.client.delete(*keys)
+        return int(put(keys=keys, args=args))
+
+    redis_store._put_piece = broken  # type: ignore[method-assign]
+    with pytest.raises(StoreAway, match="ran out"):
+        redis_store.publish(0, {"part": data}, {})
+    assert redis_store.newest() == -1 and not [name for name in keys(redis_store) if "part:0:part" in name]
+    redis_store.publish(0, {"part": data}, {})
+    assert redis_store.fetch(0, "part") == data
+    assert seen == [0, PIECE, 2 * PIECE, 2 * PIECE, 3 * PIECE, 0, PIECE, 2 * PIECE, 3 * PIECE], "one was repeated"
+    assert [name.count(":") for name in keys(redis_store) if "part:0:part" in name] == [3], "nothing else is left"
+
+
 def test_a_generation_is_not_announced_without_all_of_its_parts(redis_store: RedisStore) -> None:
-    redis_store._upload = lambda key, data: None  # type: ignore[method-assign]  # as if it ran out meanwhile
+    redis_store._upload = lambda key, data: True  # type: ignore[method-assign]  # as if it ran out meanwhile
     with pytest.raises(StoreAway, match="ran out"):
         redis_store.publish(0, {"part": b"x"}, {})
     assert redis_store.newest() == -1

@@ -130,7 +130,7 @@ def same_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def published(store: Store) -> dict[tuple[int, str], bytes]:
+def published(store: Store) -> dict[tuple[int, str], bytearray]:
     """Every part of the generations that the store keeps."""
     names = ["catalog", *(f"duplicate/{number}" for number in range(CONFIG.duplicates))]
     newest = store.newest()

@@ -49,7 +49,7 @@ def test_it_learns_what_a_plain_learner_learns(reference: Reference) -> None:
         logits.append(learner.learn(chunk))
         if learner.chunks == GENERATION // CHUNK * GENERATIONS:
             for duplicate in range(3):  # of the arms [relu, smelu], three duplicates each
-                part = safetensors.torch.load(reference.parts[GENERATIONS, f"duplicate/{duplicate}"])
+                part = safetensors.torch.load(bytes(reference.parts[GENERATIONS, f"duplicate/{duplicate}"]))
                 assert part["embedding"].equal(stack.embedding[[duplicate, 3 + duplicate]])
                 assert part["dense"].equal(stack.dense[[duplicate, 3 + duplicate]])
     for name, tensor in learner.state().items():
@@ -84,7 +84,7 @@ def test_what_is_announced(reference: Reference) -> None:
 
 
 def test_candidates_are_what_was_clicked_lately_in_the_segment(reference: Reference) -> None:
-    world, catalog = small_world(), safetensors.torch.load(reference.parts[GENERATIONS, "catalog"])
+    world, catalog = small_world(), safetensors.torch.load(bytes(reference.parts[GENERATIONS, "catalog"]))
     seen = next(world.batches(GENERATIONS * GENERATION))
     clicked = seen.label == 1
     group = world.audience.age_group

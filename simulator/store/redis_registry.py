@@ -1,7 +1,7 @@
 """Published generations in Redis: one stream, whose ids are generation + 1, and one key for each part.
 
     generations                     stream: "G+1-0" -> manifest, and the key of every part
-    part:GENERATION:NAME:SHA256     bytes of a part
+    part:GENERATION:NAME:SHA256     list: the pieces of a part (one value would be at most 512 MB, and grow by copying)
     ...:WRITER                      what a writer has uploaded of it so far
 
 The digest in its key makes a part immutable. Parts are uploaded to run out after UPLOAD seconds and kept for good by
@@ -28,15 +28,12 @@ from simulator.store.refusals import refuse_publishing, unknown_generation
 UPLOAD = 600
 """Seconds from the upload of a part to the announcement of its generation."""
 
-# KEYS = a writer's part. ARGV = place of the piece, piece, UPLOAD. Answers 1, or 0 where what was before it ran out.
-# May be repeated, unlike APPEND.
+# KEYS = a writer's part. ARGV = number of the piece, piece, UPLOAD. Answers 1, or 0 where those before it ran out.
+# May be repeated, unlike RPUSH alone.
 PUT_PIECE = """
-if ARGV[1] == '0' then
-  redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
-  return 1
-end
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('SETRANGE', KEYS[1], ARGV[1], ARGV[2])
+local length, number = redis.call('LLEN', KEYS[1]), tonumber(ARGV[1])
+if length < number then return 0 end
+if length == number then redis.call('RPUSH', KEYS[1], ARGV[2]) end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 1
 """
@@ -114,9 +111,9 @@ class RedisRegistry:
         """See Registry."""
         size, digest = described(self._manifest(generation), generation, part)
         key, data, found = self._part_key(generation, part, digest), bytearray(size), hashlib.sha256()
-        for piece in pieces(size):
-            read = self._read(key, piece)
-            if len(read) != piece.stop - piece.start:  # displaced by newer ones meanwhile
+        for number, piece in enumerate(pieces(size)):
+            read = self._read(key, number)
+            if read is None:  # displaced by newer ones
                 raise unknown_generation(generation, self.newest())
             found.update(read)
             data[piece] = read
@@ -139,14 +136,15 @@ class RedisRegistry:
     def _upload(self, key: str, data: bytes) -> bool:
         """Whether the part is there as a whole now."""
         own = [f"{key}:{self._writer}"]
-        for piece in pieces(len(data)):
-            args = [piece.start, data[piece], UPLOAD]
+        for number, piece in enumerate(pieces(len(data))):
+            args = [number, data[piece], UPLOAD]
             if not self._server.ask(functools.partial(self._put_piece, keys=own, args=args)):
                 return False
         return bool(self._server.ask(lambda: self._make_whole(keys=[*own, key])))
 
-    def _read(self, key: str, piece: slice) -> bytes:
-        return bytes(self._server.ask(lambda: self._server.client.getrange(key, piece.start, piece.stop - 1)))
+    def _read(self, key: str, number: int) -> bytes | None:
+        found: bytes | None = self._server.ask(lambda: self._server.client.lindex(key, number))
+        return found
 
     def _is_published(self, generation: int, manifest: str) -> bool:
         """Whether these parts are published already. Raises StoreError where the generation may not be published."""

@@ -31,11 +31,11 @@ class System:
         self._ranks: list[grpc.UnaryUnaryMultiCallable[bytes, bytes]] = []
 
     def start(self) -> None:
-        """Publish two generations, as any replica that serves for a while has, and wait until they are served."""
+        """Publish three generations and wait until they are served: from then on memory is used again."""
         for replica in self.replicas:
             replica.start()
         self._ranks = [grpc.insecure_channel(ready(child)["address"]).unary_unary(RANK) for child in self.replicas]
-        for _ in range(2):
+        for _ in range(3):
             self.publish()
 
     def stop(self) -> None:

@@ -30,7 +30,7 @@ from simulator.recommender.network import Layout, Network
 from simulator.recommender.sides import Sides, check_tensors
 from simulator.types import Floats, Ints, Rows, Schema, Side
 
-FEW_ITEMS = 1_024
+FEW_ITEMS = 512
 """Items whose part is computed at once: their vectors stay in the cache."""
 ALIGNED, LEAST, QUERIES = 32, 64, 2
 """How a matrix product of PyTorch rounds depends on its number of rows. Where every query has a multiple of the first

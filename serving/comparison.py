@@ -91,22 +91,24 @@ def compare_all(pairs: Sequence[tuple[Answer, Answer]]) -> Doubles:
     """
     shared = [_shared(first, second) for first, second in pairs]
     groups: dict[tuple[int, int], list[int]] = {}
-    for number, ((first, second), (items, _)) in enumerate(zip(pairs, shared, strict=True)):
+    for number, ((first, second), (items, *_)) in enumerate(zip(pairs, shared, strict=True)):
         groups.setdefault((min(len(first.slate), len(second.slate)), len(items)), []).append(number)
     found = np.empty((len(pairs), len(FIELDS)))
     for (k, _), group in groups.items():
-        slates = np.stack([[answer.slate[:k] for answer in pairs[number]] for number in group], 1)  # [2, Q, K]
-        items, scores = np.stack([shared[n][0] for n in group]), np.stack([shared[n][1] for n in group], 1)
-        found[group] = _differences(slates, items, scores)
+        # all in one call: a call for each pair costs as much as the comparison
+        slates = np.stack([pairs[number][side].slate[:k] for side in (0, 1) for number in group])
+        scores = np.stack([shared[number][side] for side in (1, 2) for number in group])
+        items = np.stack([shared[number][0] for number in group])
+        found[group] = _differences(slates.reshape(2, -1, k), items, scores.reshape(2, *items.shape))
     return found
 
 
-def _shared(first: Answer, second: Answer) -> tuple[Ints, Floats]:
-    """The candidates [N] that both scored, with both models' scores [2, N]."""
+def _shared(first: Answer, second: Answer) -> tuple[Ints, Floats, Floats]:
+    """The candidates [N] that both scored, with each model's scores [N]."""
     if first.items is second.items or np.array_equal(first.items, second.items):
-        return first.items, np.stack([first.scores, second.scores])
+        return first.items, first.scores, second.scores
     items, one, two = np.intersect1d(first.items, second.items, assume_unique=True, return_indices=True)
-    return items, np.stack([first.scores[one], second.scores[two]])
+    return items, first.scores[one], second.scores[two]
 
 
 def _differences(slates: Ints, items: Ints, scores: Floats) -> Doubles:

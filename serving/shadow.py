@@ -37,9 +37,9 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 1_024
 """Sampled queries that wait, at most; more are dropped."""
-AT_ONCE = 16
+AT_ONCE = 64
 """Sampled queries that are asked and compared together, at most: they share RPCs, and what a call of NumPy costs."""
-LINGER = 0.1
+LINGER = 0.25
 """Seconds for others to join a sampled query; nobody waits for its comparison."""
 PATIENCE = 5.0
 """Seconds for an answer."""
@@ -94,7 +94,7 @@ class Recorder(Protocol):
         """A sampled query for which there was no room."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Pair:
     """One query asked of two models; the answers are to come."""
 
@@ -111,7 +111,7 @@ class Comparing:
         """`share` of the queries, 0 to 1, sampled by hash(seed, query id); `file` gets a line for each comparison."""
         self._pool, self._recorder, self._seed, self._file = pool, recorder, seed, file
         self._below = round(share * RANGE)
-        self._queue: queue.Queue[tuple[bytes, bytes]] = queue.Queue(BACKLOG)
+        self._queue: queue.SimpleQueue[tuple[bytes, bytes]] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="compare", daemon=True)
 
@@ -132,9 +132,9 @@ class Comparing:
 
     def offer(self, query: bytes, answer: bytes) -> None:
         """See Shadow."""
-        try:
-            self._queue.put_nowait((query, answer))
-        except queue.Full:
+        if self._queue.qsize() < BACKLOG:
+            self._queue.put((query, answer))
+        else:
             self._recorder.drop()
 
     def _run(self) -> None:

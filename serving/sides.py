@@ -23,7 +23,7 @@ def _pinned(duplicate: int, generation: int) -> bytes:
     return RecommendRequest(duplicate=duplicate, generation=generation, score_all=True).SerializeToString()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Answered:
     """The user's own answer, with all scores."""
 
@@ -34,7 +34,7 @@ class Answered:
         return self.response
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Asked:
     """A model that was asked off the user's path."""
 

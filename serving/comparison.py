@@ -97,9 +97,10 @@ def compare_all(pairs: Sequence[tuple[Answer, Answer]]) -> Doubles:
     for (k, _), group in groups.items():
         # all in one call: a call for each pair costs as much as the comparison
         slates = np.stack([pairs[number][side].slate[:k] for side in (0, 1) for number in group])
-        firsts, seconds = ([shared[number][side] for number in group] for side in (1, 2))
-        items, scores = np.stack([shared[number][0] for number in group]), np.stack([*firsts, *seconds])
-        found[group] = _differences(slates.reshape(2, -1, k), items, scores.reshape(2, *items.shape))
+        items = np.stack([shared[number][0] for number in group])
+        firsts, seconds = [shared[number][1] for number in group], [shared[number][2] for number in group]
+        scores = np.stack([*firsts, *seconds]).reshape(2, *items.shape)
+        found[group] = _differences(slates.reshape(2, -1, k), items, scores)
     return found
 
 

@@ -16,8 +16,6 @@ from scaling_formula import Whole, checked, formula, ranked
 from scaling_panels import Axis, law_table, learning_panels, serving_panels
 
 TEMPLATE = Path(__file__).with_name("scaling.md.in")
-REDIS_MOST = 512 << 20
-"""Bytes of one value, unless the server's proto-max-bulk-len says otherwise."""
 
 
 def write(plan: Plan, kept: dict[str, Any], docs: Path) -> list[Path]:
@@ -75,7 +73,6 @@ def about(plan: Plan, kept: dict[str, Any]) -> dict[str, str]:
         "base_candidates": str(base.candidates),
         "hash_rows": str(plan.hash_rows),
         "hidden": str(base.config.model.hidden[0]),
-        "most_rows": f"{REDIS_MOST / (4 * base.config.model.dim) / 1e6:.0f}",
     }
 
 

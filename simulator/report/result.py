@@ -100,6 +100,8 @@ class Result:
 def read_result(folder: Path) -> Result:
     """Read a result folder. Raises ResultError naming the file, what is wrong with it, and the way out."""
     results, settings = folder / "result.json", folder / "config.json"
+    if (folder / "sweep.json").exists():
+        raise ResultError(f"{folder}: a sweep of several runs: name one of them, a folder in {folder / 'cells'}")
     raw, config = _load(results), _load(settings)
     if raw.get("schema") != SCHEMA:
         raise ResultError(f"{results}: schema = {raw.get('schema')!r}: this version of flicker reads schema {SCHEMA}")

@@ -79,3 +79,9 @@ def test_a_failed_report_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(ResultError):
         write_report(tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
+
+
+def test_a_sweep_is_no_result_and_its_runs_are_named(tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(ResultError, match=re.escape(f"{tmp_path}: a sweep of several runs: name one of them")):
+        write_report(tmp_path)

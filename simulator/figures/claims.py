@@ -115,7 +115,7 @@ def limit(arms: dict[str, Arm]) -> Finding:
 
 def ensembles(arms: dict[str, Arm]) -> Finding:
     """Claim 4: an ensemble of m costs m times the look-ups; what it buys against SmeLU at m = 1."""
-    found = [(m, arm) for spec, arm in arms.items() if (m := members(spec)) is not None and has(arm, "pd")]
+    found = [(m, arm) for spec, arm in arms.items() if (m := members(spec)) is not None and has(arm, "pd", "log_loss")]
     best = favourite(arms)
     base = arms["relu"].costs.get("lookups") if "relu" in arms else None
     if not found or not best or not base:
@@ -123,14 +123,19 @@ def ensembles(arms: dict[str, Arm]) -> Finding:
     costs = [abs(arm.costs.get("lookups", 0) / base - m) < 1e-9 for m, arm in found]
     m, largest = max(found, key=lambda pair: pair[0])
     say = (
-        f"{m} ReLU networks have {written(relative(largest, 'pd'), 2)} of one's PD for "
-        f"{number(largest.costs['lookups'] / base, 0)} times the look-ups, {label(best.spec)} has "
-        f"{written(relative(best, 'pd'), 2)} for those of one"
+        f"{m} ReLU networks have {_standing(largest)} for {number(largest.costs['lookups'] / base, 0)} times the "
+        f"look-ups, {label(best.spec)} has {_standing(best)} for those of one"
     )
     gap = independent_difference(log_interval(relative(best, "pd")), log_interval(relative(largest, "pd")))
     if all(costs) and relative(largest, "pd").high < 1 and gap.low <= 0:
         return Finding("holds", say)
     return Finding("partly" if all(costs) else "not", say)
+
+
+def _standing(arm: Arm) -> str:
+    return (
+        f"{written(relative(arm, 'pd'), 2)} of one's PD and {number(relative(arm, 'log_loss').mean, 3)} of its log loss"
+    )
 
 
 def members(spec: str) -> int | None:

@@ -18,7 +18,7 @@ COSTS = (
 
 
 def costs(sweep: Sweep) -> Figure:
-    """Figure 8: PD and log loss against look-ups, training time and latency."""
+    """Figure 8: PD against look-ups, training time and latency; log loss is in the claim."""
     arms = {spec: arm for spec, arm in sweep.arms().items() if has(arm, "pd", "log_loss")}
     cures = {spec: arm for spec, arm in arms.items() if not is_activation(spec) and "#" not in spec}
     if not cures or not any("lookups" in arm.costs for arm in cures.values()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from simulator.figures.figure import Figure
 from simulator.figures.sweep import Sweep
 from simulator.figures.table import Row
@@ -21,8 +23,8 @@ def markdown(told: list[tuple[Sweep, list[Figure]]], rows: list[Row], command: s
     lines += ["| --- |" + " --- |" * (len(told) + 1)]
     for row in rows:
         cells = [f"**{one.verdict}**: {_cell(one.say)}" for one in row.findings]
-        commands = "<br>".join(f"`{sweep.command}`" for sweep, _ in told)
-        lines.append(f"| {row.claim} (figure {row.figure}) | " + " | ".join(cells) + f" | {commands} |")
+        again = shlex.join(["flicker", "figures", *(str(sweep.folder) for sweep, _ in told), "--only", str(row.figure)])
+        lines.append(f"| {row.claim} (figure {row.figure}) | " + " | ".join(cells) + f" | `{again}` |")
     for sweep, figures in told:
         lines += ["", f"## {sweep.world}"]
         for one in figures:

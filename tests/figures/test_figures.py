@@ -120,7 +120,9 @@ def test_results_in_markdown_name_every_command_and_show_every_figure(sweep: Swe
     text = page.read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
     assert len(rows) == 8 and all(line.count(" | ") == 3 for line in rows[1:])
-    assert all("`flicker sweep --out made`" in line and "`flicker sweep --out other`" in line for line in rows[1:])
+    again = f"`flicker figures {sweep.folder} {other} --only "
+    assert [line[line.index(again) :] for line in rows[1:]] == [f"{again}{n}` |" for n in (1, 1, 2, 2, 8, 6, 7)]
+    assert "\nflicker sweep --out made\nflicker sweep --out other\n" in text
     images = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
     assert len(images) == 18 and all((page.parent / image).exists() for image in images)
 

@@ -36,11 +36,12 @@ from serving.sides import Answered, Asked, Side, ask
 log = logging.getLogger(__name__)
 
 BACKLOG = 1_024
-"""Sampled queries that wait, at most; more are dropped."""
+"""Sampled queries that wait, about so many at most; more are dropped."""
 AT_ONCE = 64
 """Sampled queries that are asked and compared together, at most: they share RPCs, and what a call of NumPy costs."""
 LINGER = 0.25
-"""Seconds for others to join a sampled query; nobody waits for its comparison."""
+"""Seconds for others to join a sampled query. Nobody waits for its comparison, but a refresh that comes meanwhile may
+take the generation that it was to be compared with; such are counted as failed."""
 PATIENCE = 5.0
 """Seconds for an answer."""
 

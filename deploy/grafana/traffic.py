@@ -226,7 +226,7 @@ def _beside_the_path() -> list[Json]:
             "Are comparisons lost?",
             "Per second over the last minute: sampled queries dropped because the backlog was full, and comparisons "
             "without an answer of both sides, by cause and gRPC code. 0 is good: ratios stay right, with less behind "
-            "them. FAILED_PRECONDITION at the start: there is no earlier generation yet to compare with.",
+            "them. FAILED_PRECONDITION: there was no earlier generation yet, or a refresh came before the comparison.",
             PER_SECOND,
             [
                 Query("flicker:shadow_dropped:rate1m", "dropped"),

@@ -116,15 +116,16 @@ class RankService:
 
     def _work(self, jobs: list[Job]) -> None:
         """Have the jobs done. Raises Refusal where there is room for none."""
-        full = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, f"queue = {self._queue.most} queries: full, try again later")
+        message = f"queue = {self._queue.most} queries: full, try again later"
 
         def refuse(job: Job) -> None:
-            job.refusal = full
+            job.refusal = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
 
         taken = self._queue.put(jobs, refuse)
         self._metrics.shed.inc(len(jobs) - taken)
         if not taken:
-            raise full
+            jobs[0].call.drop()
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
 
     def _response(self, asked: list[tuple[RecommendRequest, Job] | Refusal]) -> bytes:
         response, answered = RankResponse(), Counter[str]()

@@ -35,12 +35,27 @@ class Call:
     def __init__(self, done: Callable[[], None]) -> None:
         """`done` is called by the worker when none is left; it must not raise."""
         self.left = 0
-        self.done = done
         self.cancelled = False
+        self._done = done
+
+    def end(self) -> None:
+        """None of its queries is left."""
+        done = self._done
+        self.drop()
+        done()
+
+    def drop(self) -> None:
+        """Nobody is told any more. What `done` holds holds the call: a generation would stay in memory until the next
+        garbage collection."""
+        self._done = _nothing
 
     def cancel(self) -> None:
         """The caller no longer waits: drop what is not ranked yet."""
         self.cancelled = True
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(eq=False, slots=True)
@@ -112,6 +127,7 @@ class Worker:
         while jobs := self._queue.take():
             for batch in passes(jobs):
                 self._rank(self._unexpired(batch))
+            del jobs, batch  # and with them their generation, which may be refreshed before the next query comes
 
     def _rank(self, jobs: list[Job]) -> None:
         started = time.perf_counter()
@@ -140,16 +156,9 @@ class Worker:
 
 def finish(job: Job) -> None:
     """Tell a call that one of its queries is done with. Only the worker does, so it needs no lock."""
-    call = job.call
-    call.left -= 1
-    if not call.left:
-        # what it holds holds the call: let go, or a generation would stay in memory until the next garbage collection
-        done, call.done = call.done, _nothing
-        done()
-
-
-def _nothing() -> None:
-    pass
+    job.call.left -= 1
+    if not job.call.left:
+        job.call.end()
 
 
 def passes(jobs: list[Job]) -> Iterator[list[Job]]:

@@ -56,7 +56,7 @@ def _legend(parts: list[str], entries: list[tuple[int, str]], y: float) -> float
 
 def _panels(parts: list[str], figure: Figure, y: float) -> float:
     """Headings and drawings, row by row; returns the height below them."""
-    columns = COLUMNS if len(figure.panels) in (3, 5, 6) else 2  # no panel alone in the last row
+    columns = COLUMNS if len(figure.panels) > 2 and len(figure.panels) % COLUMNS != 1 else 2  # none alone in a row
     wide = min(WIDEST, (WIDTH - 2 * MARGIN - GAP * (columns - 1)) / columns)
     for start in range(0, len(figure.panels), columns):
         tall = 0.0

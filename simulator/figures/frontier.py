@@ -22,8 +22,6 @@ STEPS = 50
 class Against:
     """SmeLU against one setting of another activation."""
 
-    loss: float
-    """Change of log loss against ReLU, as a share."""
     pd: float
     """PD as a ratio to ReLU's."""
     lowest: float | None
@@ -60,40 +58,34 @@ def against(curve: list[Arm], other: Arm) -> Against:
     loss, pd = relative(other, "log_loss").mean, relative(other, "pd")
     fair = [arm for arm in curve if relative(arm, "log_loss").mean <= loss]
     gaps = [independent_difference(log_interval(relative(arm, "pd")), log_interval(pd)) for arm in fair]
-    return Against(loss - 1, pd.mean, lowest(curve, loss), any(gap.high < 0 for gap in gaps))
+    return Against(pd.mean, lowest(curve, loss), any(gap.high < 0 for gap in gaps))
 
 
 def statement(rivals: dict[str, list[Against]]) -> str:
-    """`SmeLU has less PD at no more log loss than GELU ...`; or plainly that it has not. Ratios are to ReLU."""
-    ahead = {name: below for name, found in rivals.items() if (below := [one for one in found if one.below])}
+    """`SmeLU has no more PD at no more log loss than GELU ...`; or plainly that it has not. Ratios are to ReLU."""
+    ahead = {name: found for name, found in rivals.items() if any(one.below for one in found)}
     said = [_not_below(name, found) for name, found in rivals.items() if name not in ahead]
     if ahead:
         *most, last = [_below(name, found, " of ReLU's" * (not n)) for n, (name, found) in enumerate(ahead.items())]
         lower = f"{', '.join(most)} and {last}" if most else last
-        said.insert(0, f"SmeLU has less PD at no more log loss than {lower}")
+        said.insert(0, f"SmeLU has no more PD at no more log loss than {lower}")
     return ". ".join(said)
 
 
-def _below(name: str, found: list[Against], unit: str) -> str:
-    """`GELU at −0.64 % (by 0.39)`."""
+def _below(name: str, every: list[Against], unit: str) -> str:
+    """`GELU (0.39 less)`, `Swish (0.18 to 0.70 less at 5 of 6 settings, 4 beyond doubt)`."""
+    found = [one for one in every if one.below]
     gaps = [one.pd - one.lowest for one in found if one.lowest is not None]
-    losses = sorted(100 * one.loss for one in found)
-    where = _range(signed(losses[0]), signed(losses[-1]))
     clear = sum(one.clear for one in found)
-    doubt = "" if clear == len(found) else f", {clear or 'none'} of {len(found)} beyond doubt"
-    by = _range(number(min(gaps), 2), number(max(gaps), 2))
-    return f"{label(name)} at {where} % (by {by}{unit}{doubt})"
+    places = f" at {len(found)} of {len(every)} settings" if len(every) > 1 else ""
+    doubt = "" if clear == len(found) else f", {clear or 'none'} beyond doubt"
+    return f"{label(name)} ({_range(number(min(gaps), 2), number(max(gaps), 2))}{unit} less{places}{doubt})"
 
 
 def _not_below(name: str, found: list[Against]) -> str:
     gaps = [one.lowest - one.pd for one in found if one.lowest is not None]
-    why = f"{number(min(gaps), 2)} of ReLU's above it at the least" if gaps else "it does not reach so low a loss"
+    why = f"by at least {number(min(gaps), 2)} of ReLU's PD" if gaps else "it does not reach so low a loss"
     return f"SmeLU does not lie below {label(name)} anywhere: {why}"
-
-
-def signed(value: float) -> str:
-    """A change with its sign, two places."""
-    return f"{value:+.2f}".replace("-", "−")
 
 
 def _range(low: str, high: str) -> str:

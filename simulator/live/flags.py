@@ -46,7 +46,8 @@ class UpFlags(RunFlags):
     """Share of queries that the router compares off the user's path, 0 to 1."""
     policy: PolicyName = "random"
     """Who answers a query. random: by hash(seed, query id). round_robin: in turn. sticky: the same replica for a user,
-    who then sees no swaps between duplicates, only those of a refresh. least_loaded: whoever has the least to do."""
+    who then sees the swaps of a refresh alone; what two users would see differ is counted as ever. least_loaded:
+    whoever has the least to do."""
     refresh_events: int | None = None
     """Events per generation, a whole number of shuffle windows (two by default)."""
     port: int = 0

@@ -24,10 +24,10 @@ def arrays_of(data: bytearray) -> dict[str, NDArray[Any]]:
     begin = 8 + int.from_bytes(data[:8], "little")
     if not 8 < begin <= len(data):
         raise ValueError(f"{len(data)} bytes, of which {begin} are the header")
-    header = json.loads(bytes(data[8:begin]))
     try:
+        header = json.loads(bytes(data[8:begin]))
         return {name: _array(data, begin, about) for name, about in header.items() if name != "__metadata__"}
-    except (AttributeError, KeyError, TypeError) as problem:
+    except (AttributeError, KeyError, TypeError, RecursionError) as problem:
         raise ValueError(f"header: {problem!r}") from None
 
 

@@ -37,11 +37,12 @@ if length == number then redis.call('RPUSH', KEYS[1], ARGV[2]) end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 1
 """
-# KEYS = a writer's part, all of it, and the part. Answers 1, or 0 where it ran out before. What is there already under
-# its digest has the same bytes, and may be announced: it must not run out.
+# KEYS = a writer's part, all of it, and the part. ARGV = UPLOAD. Answers 1, or 0 where it ran out before. What is there
+# already under its digest has the same bytes, and may be announced: then it does not run out.
 WHOLE = """
 if redis.call('EXISTS', KEYS[2]) == 1 then
   redis.call('UNLINK', KEYS[1])
+  if redis.call('TTL', KEYS[2]) >= 0 then redis.call('EXPIRE', KEYS[2], ARGV[1]) end
   return 1
 end
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
@@ -117,7 +118,7 @@ class RedisRegistry:
                 raise unknown_generation(generation, self.newest())
             found.update(read)
             data[piece] = read
-        if found.hexdigest() != digest:
+        if found.hexdigest() != digest or len(data) != size:
             raise StoreError(f"part {part} of generation {generation} is damaged: its digest differs")
         return data
 
@@ -140,7 +141,7 @@ class RedisRegistry:
             args = [number, data[piece], UPLOAD]
             if not self._server.ask(functools.partial(self._put_piece, keys=own, args=args)):
                 return False
-        return bool(self._server.ask(lambda: self._make_whole(keys=[*own, key])))
+        return bool(self._server.ask(lambda: self._make_whole(keys=[*own, key], args=[UPLOAD])))
 
     def _read(self, key: str, number: int) -> bytes | None:
         found: bytes | None = self._server.ask(lambda: self._server.client.lindex(key, number))

@@ -57,8 +57,9 @@ def write_csv(found: list[Row], path: Path) -> None:
 
 def drawn(found: list[Row]) -> Table:
     """The terminal's table; where a cell stands in the grid is said once, by values alone."""
-    table, last = Table(box=SIMPLE_HEAD), None
-    for heading in ("cell", "arm"):
+    axes = {tuple(axis for axis in row.cell.place if axis != "arms") for row in found}
+    table, last = Table(box=SIMPLE_HEAD), ""
+    for heading in (" ".join(axes.pop()) if len(axes) == 1 else "cell", "arm"):
         table.add_column(heading, no_wrap=True)
     for heading in ("PD", *(heading for heading, *_ in SHOWN), "train time"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -68,7 +69,7 @@ def drawn(found: list[Row]) -> Table:
         values.insert(0, written(measures.get("pd")).replace(" to ", "–"))
         seconds = row.arm.costs.get("train_seconds")
         place = " ".join(value for axis, value in row.cell.place.items() if axis != "arms")
-        cell, last = ("" if row.cell == last else place), row.cell
+        cell, last = ("" if place == last else place), place
         table.add_row(cell, label(row.arm.spec), *values, DASH if seconds is None else duration(seconds))
     return table
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -19,7 +23,7 @@ from serving.replica.shelf import Shelf
 from simulator.store.memory import MemoryStore
 from simulator.store.protocol import Member, StoreAway
 from tests.serving.generations import about_of, parts_of, publish_generation, stack_of
-from tests.serving.replica_under_test import Asking, running, wait_for, wait_for_generation
+from tests.serving.replica_under_test import Asking, put_gate, running, wait_for, wait_for_generation
 
 Parts, About = dict[str, bytes], dict[str, Any]
 STACK = stack_of(1)
@@ -278,3 +282,35 @@ def test_a_store_that_starts_anew_is_followed() -> None:
         assert asking.ask(QUERY).answered_by.generation == 7
         publish_generation(store, 2)
         wait_for_generation(asking, 2)
+
+
+def test_nothing_that_was_asked_keeps_an_old_generation_in_memory() -> None:
+    """Not even until the next garbage collection: replicas use its memory again."""
+    store = MemoryStore(1_000)
+    publish_generation(store, 0)
+    gc.collect()
+    gc.disable()
+    try:
+        with running(store, queue=2) as asking:
+            wait_for_generation(asking, 0)
+            asking.ask(QUERY)
+            asking.refused(RecommendRequest(arm="relu", generation=7))
+            old = [weakref.ref(asking.replica.shelf.current)]
+            gate = put_gate(asking.replica)
+            old.append(weakref.ref(asking.replica.shelf.current))
+            with ThreadPoolExecutor(2) as others:
+                first = others.submit(asking.ask, QUERY)
+                assert gate.reached.wait(10)
+                most = others.submit(asking.rank, QUERY, QUERY, QUERY)  # for one of them there is no room
+                wait_for(lambda: len(asking.replica.queue) == 2)
+                with pytest.raises(grpc.RpcError, match="full"):
+                    asking.rank(QUERY)
+                gate.open.set()
+                assert first.result(10) and len(most.result(10).failures) == 1
+            assert all(one() is not None for one in old)
+            for number in (1, 2):
+                publish_generation(store, number)
+                wait_for_generation(asking, number)
+            wait_for(lambda: all(one() is None for one in old))
+    finally:
+        gc.enable()

@@ -40,7 +40,7 @@ def test_arrays_share_the_memory_of_the_bytes() -> None:
 
 
 @given(st.data())
-def test_damage_is_refused_or_changes_numbers_alone(data: st.DataObject) -> None:
+def test_damage_is_refused_or_stays_within_the_bytes(data: st.DataObject) -> None:
     damaged = bytearray(WHOLE[: data.draw(st.integers(0, len(WHOLE)))])
     for place in data.draw(st.lists(st.integers(0, max(len(damaged) - 1, 0)), max_size=3)) if damaged else []:
         damaged[place] = data.draw(st.integers(0, 255))

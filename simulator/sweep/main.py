@@ -149,14 +149,16 @@ def _claim(flags: SweepFlags, command: str) -> None:
         raise ResultError(f"out = {flags.out}: is not empty: name another folder, or go on with --resume")
     if flags.resume and not record.exists():
         raise ResultError(f"out = {flags.out}: no sweep to resume there: leave --resume away")
-    held = json.loads(record.read_text())["cells"] if record.exists() else {}
+    before = json.loads(record.read_text()) if record.exists() else {"command": command, "cells": {}}
+    held = before["cells"]
     wanted = {cell.name: list(cell.arguments) for cell in flags.cells}
     for name in held.keys() & wanted.keys():
         if held[name] != wanted[name]:
             raise ResultError(f"out = {flags.out}: cell {name} ran with {' '.join(held[name])}: name another folder")
     with writing("out", flags.out):
         (flags.out / "cells").mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"command": command, "cells": held | wanted}, indent=1)
+        grown = bool(wanted.keys() - held.keys())  # who only went on repeats the sweep by its first command
+        text = json.dumps({"command": command if grown else before["command"], "cells": held | wanted}, indent=1)
         write_atomically(record, text.encode())
 
 

@@ -98,7 +98,9 @@ def test_a_signal_ends_every_run_and_resume_gives_the_same_numbers(
         sweep.wait()
     assert sweep.returncode == 130 and "--resume" in said
     assert not [pid for pid in children if _alive(int(pid))]
+    first = json.loads((out / "sweep.json").read_text())["command"]
     assert flicker("sweep", *TINY, *axes, "--resume", "--out", out).returncode == 0
+    assert json.loads((out / "sweep.json").read_text())["command"] == first and "--resume" not in first
     assert results(out / "cells") == results(folder)
 
 

@@ -15,9 +15,9 @@ REST = 2.0
 """Seconds of rest for each second of the processor's time: at most a third of a core is used."""
 
 
-def gently(portions: Iterable[T]) -> Iterator[T]:
+def gently(portions: Iterable[T], rest: float = REST) -> Iterator[T]:
     """The portions, with a rest after the work on each: `for start in gently(range(0, size, PIECE))`."""
     for portion in portions:
         began = time.thread_time()
         yield portion
-        time.sleep(REST * (time.thread_time() - began))
+        time.sleep(rest * (time.thread_time() - began))

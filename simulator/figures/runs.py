@@ -6,10 +6,10 @@ from itertools import pairwise
 
 from simulator.figures.chart import Axis, Line, Panel, Point, chart, dots, exact
 from simulator.figures.figure import Figure
-from simulator.figures.sweep import Sweep, favourite, is_activation
+from simulator.figures.sweep import Sweep, family, favourite, is_activation
 from simulator.report.result import Arm, Bucket, Curve, Result
 from simulator.report.titles import JUMP
-from simulator.report.words import count, label, number, percent
+from simulator.report.words import NAMES, count, label, number, percent
 
 SHOWN = ("relu", "smelu:beta=0.5", "smelu:beta=1", "smelu:beta=2", "gelu", "swish:beta=1", "softplus:beta=1")
 """Activations that are drawn, where the sweep has them."""
@@ -142,7 +142,7 @@ def _low(bucket: Bucket) -> str:
 def churn(sweep: Sweep) -> Figure:
     """Figure 10: what a refresh changes towards the truth, and what it changes away from it."""
     known = {spec: arm for spec, arm in sweep.arms().items() if "useful_swaps" in arm.measures}
-    arms = {spec: arm for spec, arm in known.items() if is_activation(spec)}
+    arms = {spec: known[spec] for spec in sorted(filter(is_activation, known), key=_place)}
     if not arms:
         return Figure(10, "churn", "Useful and useless swaps are known only where the truth is: on the synthetic world")
     smelu = favourite(arms)
@@ -164,3 +164,9 @@ def churn(sweep: Sweep) -> Figure:
                     f"under {label(arm.spec)} goes towards the truth")  # fmt: skip
     legend = [(3, "useful: towards the truth"), (2, "useless: away from it"), (0, "between duplicates")]
     return Figure(10, "churn", "; ".join(said), panels, legend)
+
+
+def _place(spec: str) -> tuple[int, float]:
+    """By activation, then by beta."""
+    name, beta = family(spec)
+    return list(NAMES).index(name), beta or 0.0

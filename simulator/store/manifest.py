@@ -7,11 +7,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from simulator.pace import gently
+from simulator.pace import REST, gently
 from simulator.store.protocol import StoreError
 
 PIECE = 128 << 10
 """Bytes of a part that are handled at once: a quarter of a millisecond's work."""
+PUBLISHING = 1.0
+"""Rest of a publisher, who learns nothing meanwhile, for each second of work."""
 
 
 def write_manifest(parts: Mapping[str, bytes], about: Mapping[str, Any]) -> str:
@@ -20,15 +22,15 @@ def write_manifest(parts: Mapping[str, bytes], about: Mapping[str, Any]) -> str:
     return json.dumps({"parts": listed, "about": dict(about)}, sort_keys=True)
 
 
-def pieces(size: int) -> Iterator[slice]:
+def pieces(size: int, rest: float = REST) -> Iterator[slice]:
     """Where the pieces of a part of so many bytes lie, at least one; with a rest after each."""
-    return gently(slice(start, min(start + PIECE, size)) for start in range(0, max(size, 1), PIECE))
+    return gently((slice(start, min(start + PIECE, size)) for start in range(0, max(size, 1), PIECE)), rest)
 
 
 def digest(data: bytes | bytearray) -> str:
     """SHA-256 in hexadecimal."""
     found, view = hashlib.sha256(), memoryview(data)
-    for piece in pieces(len(data)):
+    for piece in pieces(len(data), PUBLISHING):
         found.update(view[piece])
     return found.hexdigest()
 

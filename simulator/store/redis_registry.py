@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from simulator.store.connection import Connection
-from simulator.store.manifest import described, pieces, same_parts, write_manifest
+from simulator.store.manifest import PUBLISHING, described, pieces, same_parts, write_manifest
 from simulator.store.protocol import KEPT, StoreAway, StoreError
 from simulator.store.refusals import refuse_publishing, unknown_generation
 
@@ -137,7 +137,7 @@ class RedisRegistry:
     def _upload(self, key: str, data: bytes) -> bool:
         """Whether the part is there as a whole now."""
         own = [f"{key}:{self._writer}"]
-        for number, piece in enumerate(pieces(len(data))):
+        for number, piece in enumerate(pieces(len(data), PUBLISHING)):
             args = [number, data[piece], UPLOAD]
             if not self._server.ask(functools.partial(self._put_piece, keys=own, args=args)):
                 return False

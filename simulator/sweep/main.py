@@ -14,7 +14,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -149,7 +149,9 @@ def _claim(flags: SweepFlags, command: str) -> None:
         raise ResultError(f"out = {flags.out}: is not empty: name another folder, or go on with --resume")
     if flags.resume and not record.exists():
         raise ResultError(f"out = {flags.out}: no sweep to resume there: leave --resume away")
-    before = json.loads(record.read_text()) if record.exists() else {"command": command, "cells": {}}
+    before: dict[str, Any] = {"command": command, "cells": {}}
+    if record.exists():
+        before = json.loads(record.read_text())
     held = before["cells"]
     wanted = {cell.name: list(cell.arguments) for cell in flags.cells}
     for name in held.keys() & wanted.keys():

@@ -83,7 +83,8 @@ def test_a_signal_ends_every_run_and_resume_gives_the_same_numbers(
     cells, folder = local
     out, axes = tmp_path / "sweep", ["--vary", "arms", *AXES["arms"], "--vary", "seed", "0"]
     command = [sys.executable, "-m", "simulator", "sweep", *TINY, *axes, "--jobs", "1", "--out", str(out)]
-    sweep = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  # ignored where tests run in the background
+    sweep = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     try:
         deadline = time.monotonic() + 120
         while not (out / "cells" / cells[0].name / "config.json").exists():

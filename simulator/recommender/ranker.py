@@ -13,6 +13,7 @@ C context slots, H width of the first hidden layer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -80,16 +81,10 @@ class Ranker:
 def rankers() -> Callable[..., Ranker]:
     """What makes rankers, with the arguments of `Ranker`, one after the other in the memory of those that are gone."""
     memory = Recycled()
+    build: Callable[..., Ranker] = partial(Ranker, empty=memory)
 
-    def make(
-        schema: Schema,
-        specs: list[str],
-        model: ModelConfig,
-        tensors: dict[str, Tensor],
-        user_rows: Rows,
-        item_rows: Rows,
-    ) -> Ranker:
-        ranker = Ranker(schema, specs, model, tensors, user_rows, item_rows, memory)
+    def make(*arguments: object) -> Ranker:
+        ranker = build(*arguments)
         memory.let_go()
         return ranker
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,19 +27,25 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @contextmanager
-def serving(begin: Begin, most: int = 400) -> Iterator[tuple[grpc.UnaryUnaryMultiCallable[bytes, bytes], DirectPool]]:
-    """A server with one such method, asked by the block."""
+def a_server(begin: Begin, most: int = 400) -> Iterator[tuple[grpc.Server, DirectPool, str]]:
+    """A server with one such method, and where it listens."""
     pool = DirectPool(most)
     server = grpc.server(pool, maximum_concurrent_rpcs=most)
     service, method = METHOD.strip("/").split("/")
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {method: unary(begin)})])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        try:
-            yield channel.unary_unary(METHOD), pool
-        finally:
-            server.stop(1.0).wait()
+    try:
+        yield server, pool, f"127.0.0.1:{port}"
+    finally:
+        server.stop(1.0).wait()
+
+
+@contextmanager
+def serving(begin: Begin, most: int = 400) -> Iterator[tuple[grpc.UnaryUnaryMultiCallable[bytes, bytes], DirectPool]]:
+    """The same, asked by the block."""
+    with a_server(begin, most) as (_, pool, target), grpc.insecure_channel(target) as channel:
+        yield channel.unary_unary(METHOD), pool
 
 
 def test_answers_come_from_any_thread_and_take_none_of_the_pool(way: str) -> None:
@@ -120,10 +125,15 @@ def test_calls_beyond_the_limit_are_refused_and_room_is_made_again() -> None:
 
 def test_the_server_stops_with_calls_under_way() -> None:
     replies: list[Reply] = []
-    outcomes: list[bytes] = []
-    with serving(lambda raw, reply: replies.append(reply)) as (ask, _):
-        ask.future(b"").add_done_callback(lambda future: outcomes.append(future.result()))
+    with (
+        a_server(lambda raw, reply: replies.append(reply)) as (server, _, target),
+        grpc.insecure_channel(target) as channel,
+    ):
+        waiting = channel.unary_unary(METHOD).future(b"")
         until(lambda: len(replies) == 1)
-        threading.Timer(0.2, replies[0].answer, [b"in time"]).start()
-        started = time.monotonic()
-    assert outcomes == [b"in time"] and time.monotonic() - started < 5
+        stopped = server.stop(30)
+        assert not stopped.wait(0.2)
+        replies[0].answer(b"in time")
+        assert stopped.wait(10)
+        # The server has sent it; that the caller has read it, too, needs its channel open until then.
+        assert waiting.result(10) == b"in time"

@@ -222,7 +222,9 @@ def test_sigterm_ends_it_with_a_summary(tmp_path: Path) -> None:
 def test_workers_report_to_the_master(tmp_path: Path) -> None:
     with router() as (servicer, address):
         settings = {"rate": 60, "repeat": 0.5, "repeat_after": 0, "repeat_before": 0.1, "k": 8}
-        with load(address, tmp_path, "--headless -u 6 -t 2s --processes 2", **settings) as running:
+        port = free_port()  # Locust's own default is one port for all
+        master = f"--master-bind-host 127.0.0.1 --master-bind-port {port} --master-port {port}"
+        with load(address, tmp_path, f"--headless -u 6 -t 2s --processes 2 {master}", **settings) as running:
             assert running.process.wait(60) == 0
             assert_told_what_happened(running.summary(), servicer)
     assert {request.query_id >> 40 for request in servicer.asked} == {0, 1}, "both workers asked"

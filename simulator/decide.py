@@ -96,13 +96,14 @@ def recommend(flags: RecommendFlags) -> tuple[list[str], int]:
     lines = [
         f"{label(best.spec)}: {accuracy}, the best of {len(within)} of {len(result.arms)} arms with {swaps} within "
         f"{budget}",
-        f"  {swaps}: {written(_swaps(best, flags.measure))}{_doubt(best, flags)}",
+        f"  {swaps}: {written(_swaps(best, flags.measure))}{_doubt(best, flags)}{_behind(best, flags)}",
         f"  cost: {_cost(best, result.arms[0])}",
     ]
     if others:
         lines.append(
             f"  runner-up: {label(others[0].spec)}, {WORDS[flags.accuracy]} "
             f"{written(others[0].measures[flags.accuracy], 4)}, {swaps} {written(_swaps(others[0], flags.measure))}"
+            f"{_behind(others[0], flags)}"
         )
     better = [arm for arm in measured if sign * (arm.measures[flags.accuracy].mean - _mean(best, flags)) < 0]
     lines += [
@@ -175,6 +176,14 @@ def _mean(arm: Arm, flags: RecommendFlags) -> float:
 def _doubt(arm: Arm, flags: RecommendFlags) -> str:
     over = _swaps(arm, flags.measure).high > flags.swap_budget
     return "; the interval reaches over the budget: more fleets would tell" if over else ""
+
+
+def _behind(arm: Arm, flags: RecommendFlags) -> str:
+    """How far an arm's accuracy is from the best arm's, paired: surer than their two intervals side by side."""
+    to = arm.to_best.get(flags.accuracy)
+    if to is None or to.best == arm.spec:
+        return ""
+    return f"; {WORDS[flags.accuracy]} × {written(to.ratio, 4)} of {label(to.best)}'s"
 
 
 def _cost(arm: Arm, base: Arm) -> str:

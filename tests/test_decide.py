@@ -40,10 +40,16 @@ def test_it_names_interval_cost_runner_up_and_what_the_budget_rules_out(tmp_path
     folder = saved(tmp_path, {**ARMS, "gelu": (0.9, 0.42)})
     said = "\n".join(recommend(RecommendFlags(folder, swap_budget=0.05))[0])
     assert "the best of 2 of 4 arms" in said
-    assert "pair swaps: 0.0425 (0.0374 to 0.0476)\n" in said
     assert "training time × 1.00, parameters × 1.00 of ReLU" in said
     assert "runner-up: SmeLU (beta = 8), log loss 0.4400" in said
     assert "over the budget: GELU, log loss 0.4200" in said and "over the budget: ReLU" not in said
+    assert "pair swaps 0.0170 (0.0150 to 0.0190); log loss × 1.0476 (1.0466 to 1.0487) of GELU's" in said
+    assert "pair swaps: 0.0425 (0.0374 to 0.0476); log loss × 1.0207 (1.0197 to 1.0217) of GELU's\n" in said
+
+
+def test_the_most_accurate_arm_is_not_held_against_itself(tmp_path: Path) -> None:
+    lines, _ = recommend(RecommendFlags(saved(tmp_path, ARMS), swap_budget=1))
+    assert lines[1] == "  pair swaps: 0.0425 (0.0374 to 0.0476)"
 
 
 def test_an_interval_that_reaches_over_the_budget_is_said(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def u_shape(arms: dict[str, Arm]) -> Finding:
         return Finding("not measured", "needs three settings of SmeLU's beta beside ReLU in one condition")
     best, arm = min(smelu, key=lambda pair: relative(pair[1], "log_loss").mean)
     last = smelu[-1]
-    rise = independent_difference(relative(last[1], "log_loss"), relative(arm, "log_loss"))
+    rise = _rise(last[1], arm)
     fall = relative(arm, "log_loss")
     if best == 0:
         return Finding("not", f"Log loss only rises with beta: by {percent(rise.mean)} at {last[0]:g}")
@@ -92,6 +92,14 @@ def u_shape(arms: dict[str, Arm]) -> Finding:
         "neither" if fall.high >= 1 and rise.low <= 0 else "the fall is not" if fall.high >= 1 else "the rise is not"
     )
     return Finding("partly", f"A U in beta: {again}, but {which} beyond doubt")
+
+
+def _rise(arm: Arm, best: Arm) -> Interval:
+    """How much more log loss an arm has than the best one; paired where both are of one run."""
+    found = arm.to_best.get("log_loss")
+    if found and found.best == best.spec:
+        return Interval(*(part - 1 for part in (found.ratio.mean, found.ratio.low, found.ratio.high)))
+    return independent_difference(relative(arm, "log_loss"), relative(best, "log_loss"))
 
 
 def limit(arms: dict[str, Arm]) -> Finding:

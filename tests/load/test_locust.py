@@ -106,6 +106,14 @@ def wait_until_open(port: int) -> None:
     raise AssertionError(f"nobody listens on port {port}")
 
 
+def wait_until_asked(servicer: Flickering) -> None:
+    for _ in range(300):
+        if servicer.asked:
+            return
+        time.sleep(0.1)
+    raise AssertionError("nobody asked")
+
+
 def page_when(running: Load, name: str, least: float) -> dict[str, float]:
     """The metrics page once a sample of it is at least so much."""
     for _ in range(300):
@@ -249,6 +257,7 @@ def test_with_the_web_page_every_test_counts_from_zero(tmp_path: Path) -> None:
             for _ in range(2):
                 servicer.forget()
                 post(port, "/swarm", user_count="5", spawn_rate="5", host=address)
+                wait_until_asked(servicer)  # until then the metrics page tells of the test before
                 page_when(running, "flicker_load_offered_total", 30)
                 post(port, "/stop")
                 assert_told_what_happened(running.summary(), servicer)

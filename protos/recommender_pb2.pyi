@@ -228,6 +228,67 @@ class ScoredCandidates(google.protobuf.message.Message):
 global___ScoredCandidates = ScoredCandidates
 
 @typing.final
+class PackedResponse(google.protobuf.message.Message):
+    """The bytes of a RecommendResponse as comparisons read them: what is packed is left as it stands on the wire, which
+    spares Python hundreds of objects. Nobody sends it.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    QUERY_ID_FIELD_NUMBER: builtins.int
+    SLATE_FIELD_NUMBER: builtins.int
+    ANSWERED_BY_FIELD_NUMBER: builtins.int
+    SCORED_FIELD_NUMBER: builtins.int
+    query_id: builtins.int
+    """As in RecommendResponse: 1 to 2^64 - 1."""
+    @property
+    def slate(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Item]:
+        """As in RecommendResponse."""
+
+    @property
+    def answered_by(self) -> global___AnsweredBy:
+        """As in RecommendResponse."""
+
+    @property
+    def scored(self) -> global___PackedCandidates:
+        """RecommendResponse.scored."""
+
+    def __init__(
+        self,
+        *,
+        query_id: builtins.int = ...,
+        slate: collections.abc.Iterable[global___Item] | None = ...,
+        answered_by: global___AnsweredBy | None = ...,
+        scored: global___PackedCandidates | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["answered_by", b"answered_by", "scored", b"scored"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["answered_by", b"answered_by", "query_id", b"query_id", "scored", b"scored", "slate", b"slate"]) -> None: ...
+
+global___PackedResponse = PackedResponse
+
+@typing.final
+class PackedCandidates(google.protobuf.message.Message):
+    """The bytes of ScoredCandidates."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: builtins.int
+    SCORES_FIELD_NUMBER: builtins.int
+    items: builtins.bytes
+    """ScoredCandidates.items: seven bits a byte, little end first."""
+    scores: builtins.bytes
+    """ScoredCandidates.scores: four bytes each, little end first."""
+    def __init__(
+        self,
+        *,
+        items: builtins.bytes = ...,
+        scores: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["items", b"items", "scores", b"scores"]) -> None: ...
+
+global___PackedCandidates = PackedCandidates
+
+@typing.final
 class AnsweredBy(google.protobuf.message.Message):
     """Which model made an answer. Answers may be compared as duplicates of one another when arm and generation are equal."""
 

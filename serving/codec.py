@@ -14,7 +14,15 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
-from protos.recommender_pb2 import AnsweredBy, Item, RecommendRequest, RecommendResponse, ScoredCandidates
+from protos.recommender_pb2 import (
+    AnsweredBy,
+    Item,
+    PackedCandidates,
+    PackedResponse,
+    RecommendRequest,
+    RecommendResponse,
+    ScoredCandidates,
+)
 from simulator.types import Field, Floats, Ints, Schema, Slate
 
 DEFAULT_K, MOST_ITEMS = 10, 1_000
@@ -150,7 +158,7 @@ def answer(query_id: int, slate: Slate, who: bytes, scored: tuple[Ints, Floats] 
 
 def without_scores(raw: bytes) -> bytes:
     """An answer's bytes without the scores of all candidates."""
-    response = RecommendResponse.FromString(raw)
+    response = PackedResponse.FromString(raw)
     response.ClearField("scored")
     return response.SerializeToString()
 
@@ -169,8 +177,9 @@ def _packed(items: bytes) -> bytes:
 
 
 @functools.lru_cache(256)
-def _unpacked(raw: bytes) -> Ints:
-    """The items [N] of ScoredCandidates without scores; not to be written to."""
+def _unpacked(items: bytes) -> Ints:
+    """The items [N] of PackedCandidates; not to be written to."""
+    raw = PackedCandidates(items=items).SerializeToString()
     found = np.array(ScoredCandidates.FromString(raw).items, np.int64)
     found.flags.writeable = False
     return found
@@ -196,13 +205,9 @@ def slate_of(response: RecommendResponse) -> Slate:
     return Slate(items, np.array([place.score for place in response.slate], np.float32))
 
 
-def scored_of(response: RecommendResponse) -> tuple[Ints, Floats]:
+def scored_of(response: PackedResponse) -> tuple[Ints, Floats]:
     """All candidates [N] of an answer with their scores [N]; none where the query did not ask for them.
 
     Answers with the same candidates share the array of items. Neither array is to be written to.
     """
-    raw, floats = response.scored.SerializeToString(), 4 * len(response.scored.scores)
-    if not floats:
-        return NO_ITEMS, np.empty(0, np.float32)
-    scores = np.frombuffer(raw, "<f4", offset=len(raw) - floats)  # the last field, packed
-    return _unpacked(raw[: len(raw) - floats - len(_varint(floats)) - 1]), scores
+    return _unpacked(response.scored.items), np.frombuffer(response.scored.scores, "<f4")

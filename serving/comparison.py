@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from protos.recommender_pb2 import RecommendResponse
+from protos.recommender_pb2 import PackedResponse
 from serving.codec import scored_of
 from simulator.measures import differences, swaps
 from simulator.types import Doubles, Floats, Ints, order
@@ -28,7 +28,7 @@ class Answer:
     """[N] their log-odds."""
 
     @staticmethod
-    def of(response: RecommendResponse) -> Answer:
+    def of(response: PackedResponse) -> Answer:
         """What a replica answered."""
         return Answer(np.array([place.item for place in response.slate], np.int64), *scored_of(response))
 

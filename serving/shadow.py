@@ -26,7 +26,7 @@ from typing import IO, Protocol
 
 from grpc import StatusCode
 
-from protos.recommender_pb2 import RecommendRequest, RecommendResponse
+from protos.recommender_pb2 import PackedResponse, RecommendRequest
 from serving.codec import Refusal
 from serving.comparison import Answer, Difference, compare_all
 from serving.router.hashing import RANGE, stable_hash
@@ -159,7 +159,7 @@ class Comparing:
 
     def _ask(self, query: bytes, answer: bytes) -> list[Pair]:
         """Ask the other sides of one sampled query; the answers come later."""
-        response = RecommendResponse.FromString(answer)
+        response = PackedResponse.FromString(answer)
         who, healthy = response.answered_by, self._pool.healthy
         first = next((replica for replica in healthy if replica.name == who.replica), None)
         if first is None:
@@ -187,11 +187,11 @@ class Comparing:
 
     def _compare(self, pairs: list[Pair]) -> None:
         """Wait for the answers, compare all that came, record."""
-        compared: list[tuple[Pair, RecommendResponse, RecommendResponse]] = []
+        compared: list[tuple[Pair, PackedResponse, PackedResponse]] = []
         answers: list[tuple[Answer, Answer]] = []
 
         @functools.cache
-        def read(side: Side) -> tuple[RecommendResponse, Answer]:
+        def read(side: Side) -> tuple[PackedResponse, Answer]:
             response = side.parsed()
             return response, Answer.of(response)
 
@@ -216,7 +216,7 @@ class Comparing:
             self._recorder.record(arm, cause, Difference(*differences[group].sum(0).tolist()))
 
 
-def line(raw: bytes, cause: str, answers: Sequence[RecommendResponse], difference: Difference) -> dict[str, object]:
+def line(raw: bytes, cause: str, answers: Sequence[PackedResponse], difference: Difference) -> dict[str, object]:
     """One comparison, with all that it takes to repeat it offline from the snapshots."""
     query = RecommendRequest.FromString(raw)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from protos.recommender_pb2 import RecommendRequest, RecommendResponse
+from protos.recommender_pb2 import PackedResponse, RecommendRequest
 from serving.router.replica import Replica
 from serving.router.work import Waiting
 
@@ -27,9 +27,9 @@ def _pinned(duplicate: int, generation: int) -> bytes:
 class Answered:
     """The user's own answer, with all scores."""
 
-    response: RecommendResponse
+    response: PackedResponse
 
-    def parsed(self) -> RecommendResponse:
+    def parsed(self) -> PackedResponse:
         """See Asked."""
         return self.response
 
@@ -40,9 +40,9 @@ class Asked:
 
     call: Waiting
 
-    def parsed(self) -> RecommendResponse:
+    def parsed(self) -> PackedResponse:
         """Its answer, once it is there. Raises Refusal."""
-        return RecommendResponse.FromString(self.call.result())
+        return PackedResponse.FromString(self.call.result())
 
 
 Side = Answered | Asked

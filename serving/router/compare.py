@@ -14,9 +14,10 @@ from protos.recommender_pb2 import (
     CompareRequest,
     CompareResponse,
     Comparison,
+    PackedResponse,
     RecommendResponse,
 )
-from serving.codec import Refusal, bad
+from serving.codec import Refusal, bad, without_scores
 from serving.comparison import Answer, compare
 from serving.router.replica import Replica
 from serving.router.router import Router
@@ -38,19 +39,16 @@ def compare_all(request: CompareRequest, router: Router, deadline: float) -> Com
         for number, replica in asked.items()
         for generation in generations(routed.generation, replica, asked.values(), refresh)
     ]
-    answers = [RecommendResponse.FromString(call.result()) for call in calls]
+    raw = [call.result() for call in calls]
+    answers = [Answer.of(PackedResponse.FromString(one)) for one in raw]
     pairs = (
         [(n, n + 1) for n in range(0, len(answers), 2)] if refresh else itertools.combinations(range(len(answers)), 2)
     )
-    response = CompareResponse(
+    return CompareResponse(
         query_id=routed.query_id,
         comparisons=[measured(answers, first, second) for first, second in pairs],
+        answers=[RecommendResponse.FromString(one if query.score_all else without_scores(one)) for one in raw],
     )
-    if not query.score_all:
-        for answer in answers:
-            answer.ClearField("scored")
-    response.answers.extend(answers)
-    return response
 
 
 def generations(pinned: int | None, replica: Replica, asked: Iterable[Replica], refresh: bool) -> tuple[int, ...]:
@@ -81,9 +79,9 @@ def holders(wanted: Sequence[int], router: Router, refresh: bool) -> dict[int, R
     return chosen
 
 
-def measured(answers: Sequence[RecommendResponse], first: int, second: int) -> Comparison:
+def measured(answers: Sequence[Answer], first: int, second: int) -> Comparison:
     """How much two of the answers differ."""
-    one, two = Answer.of(answers[first]), Answer.of(answers[second])
+    one, two = answers[first], answers[second]
     sums = compare(one, two)
     k = min(len(one.slate), len(two.slate))
     common_pair = float(common_pair_swaps(one.slate[:k], two.slate[:k]))

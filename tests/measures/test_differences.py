@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, localcontext
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -70,6 +72,19 @@ def test_extreme_logits_stay_finite(x1: np.ndarray, x2: np.ndarray) -> None:
         assert np.isfinite(part).all() and (part >= 0).all() and (part <= 2).all()
     same = split_pd(x1, x1)
     assert (same.total == 0).all() and (same.ranking == 0).all() and (same.shift == 0).all()
+
+
+@pytest.mark.parametrize("apart", [1.0, 1e-3, 1e-9])
+def test_models_however_near_differ_by_the_exact_amount(apart: float) -> None:
+    """Against 50 digits: probabilities that agree in all but their last digits."""
+    draw = np.random.default_rng(0)
+    x1 = draw.normal(size=100) * 10
+    x2 = x1 + draw.normal(size=100) * apart
+    with localcontext() as context:
+        context.prec = 50
+        p1, p2 = ([1 / (1 + (-Decimal(x)).exp()) for x in row.tolist()] for row in (x1, x2))
+        expected = [float(2 * abs(a - b) / (a + b)) for a, b in zip(p1, p2, strict=True)]
+    np.testing.assert_allclose(split_pd(x1, x2).total, expected, rtol=1e-14)
 
 
 def test_probabilities_that_underflow_still_differ() -> None:

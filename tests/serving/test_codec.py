@@ -8,7 +8,14 @@ from grpc import StatusCode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protos.recommender_pb2 import AnsweredBy, Item, RecommendRequest, RecommendResponse, ScoredCandidates
+from protos.recommender_pb2 import (
+    AnsweredBy,
+    Item,
+    PackedResponse,
+    RecommendRequest,
+    RecommendResponse,
+    ScoredCandidates,
+)
 from serving.codec import Ranges, Refusal, answer, answered_by, length, parse_query, scored_of, slate_of, without_scores
 from simulator.types import Slate
 
@@ -86,16 +93,18 @@ def test_whatever_a_text_holds_the_error_is_one_short_line() -> None:
 def test_an_answer_is_one_message_though_built_from_two() -> None:
     slate = Slate(np.array([4, 2]), np.array([1.5, -0.1], np.float32))
     scored = np.array([2, 4]), np.array([-0.1, 1.5], np.float32)
-    response = RecommendResponse.FromString(answer(9, slate, answered_by("a", "relu", 0, 0), scored))
+    raw = answer(9, slate, answered_by("a", "relu", 0, 0), scored)
+    response = RecommendResponse.FromString(raw)
     assert response.query_id == 9
     assert list(response.slate) == [Item(item=4, score=1.5), Item(item=2, score=np.float32(-0.1))]
     assert response.answered_by == AnsweredBy(replica="a", arm="relu")
-    back, (items, scores) = slate_of(response), scored_of(response)
+    back, (items, scores) = slate_of(response), scored_of(PackedResponse.FromString(raw))
     np.testing.assert_array_equal(back.items, slate.items)
     np.testing.assert_array_equal(back.scores, slate.scores)  # bit for bit
     np.testing.assert_array_equal(items, scored[0])
     np.testing.assert_array_equal(scores, scored[1])
     assert not RecommendResponse.FromString(answer(9, slate, b"")).HasField("scored")
+    assert [len(part) for part in scored_of(PackedResponse.FromString(answer(9, slate, b"")))] == [0, 0]
 
 
 def test_what_is_appended_to_a_query_wins() -> None:
@@ -119,7 +128,7 @@ def test_answers_written_by_hand_are_what_protobuf_reads(query_id: int, places: 
     )
     response = RecommendResponse.FromString(raw)
     assert response == expected
-    found = scored_of(response)
+    found = scored_of(PackedResponse.FromString(expected.SerializeToString()))
     np.testing.assert_array_equal(found[0], items)
     assert found[1].tobytes() == scores.tobytes()
     expected.ClearField("scored")

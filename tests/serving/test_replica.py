@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from protos.recommender_pb2 import AnsweredBy, RankRequest, RecommendRequest, RecommendResponse
-from serving.codec import scored_of, slate_of
+from serving.codec import slate_of
 from simulator.recommender.duplicates import Duplicates
 from simulator.store.memory import MemoryStore
 from tests.serving.generations import ARMS, plain_scores, publish_generation, stack_of
@@ -57,7 +57,7 @@ def test_a_slate_is_that_of_the_whole_network(
     query = RecommendRequest(query_id=3, user=11, context=[1, 5, 0], arm=arm, candidates=candidates, score_all=True)
     response = asking.ask(query)
     items, plain = plain_scores(stacks[1], ARMS.index(arm), 0, query)
-    found, scores = scored_of(response)
+    found, scores = response.scored.items, np.array(response.scored.scores, np.float32)
     np.testing.assert_array_equal(found, items)
     np.testing.assert_allclose(scores, plain, rtol=0, atol=2e-5)
     slate = slate_of(response)
@@ -91,7 +91,7 @@ def test_an_older_generation_answers_queries_pinned_to_it(asking: Asking, stacks
         response = asking.ask(query)
         assert response.answered_by.generation == generation
         _, plain = plain_scores(stacks[generation], 0, 0, query)
-        np.testing.assert_allclose(scored_of(response)[1], plain, rtol=0, atol=2e-5)
+        np.testing.assert_allclose(response.scored.scores, plain, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize(

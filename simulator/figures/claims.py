@@ -11,13 +11,15 @@ from typing import Literal
 
 from simulator.decide import independent_difference
 from simulator.figures.frontier import against, log_interval, statement
-from simulator.figures.sweep import family, favourite, has, relative, swept
+from simulator.figures.sweep import AGAIN, ensembles_of, family, favourite, has, relative, swept
 from simulator.report.result import Arm, Interval
 from simulator.report.words import label, number, percent, written
 
 Verdict = Literal["holds", "partly", "not", "not measured"]
 HALF = 0.5
 RIVALS = ("swish", "gelu", "softplus")
+ROUTES = ("swaps.pair", "refresh_swaps.pair", "both_swaps.pair")
+"""Pair swaps to another duplicate, to the next generation, and to both: what routing decides between."""
 
 
 @dataclass(frozen=True)
@@ -123,35 +125,63 @@ def limit(arms: dict[str, Arm]) -> Finding:
 
 def ensembles(arms: dict[str, Arm]) -> Finding:
     """Claim 4: an ensemble of m costs m times the look-ups; what it buys against SmeLU at m = 1."""
-    found = [(m, arm) for spec, arm in arms.items() if (m := members(spec)) is not None and has(arm, "pd", "log_loss")]
+    found = [(m, arm) for m, arm in ensembles_of(arms, "relu") if has(arm, "pd", "log_loss")]
     best = favourite(arms)
     base = arms["relu"].costs.get("lookups") if "relu" in arms else None
     if not found or not best or not base:
         return Finding("not measured", "needs ensembles, SmeLU and their look-ups in one condition")
     costs = [abs(arm.costs.get("lookups", 0) / base - m) < 1e-9 for m, arm in found]
-    m, largest = max(found, key=lambda pair: pair[0])
+    m, largest = found[-1]
     say = (
         f"{m} ReLU networks have {_standing(largest)} for {number(largest.costs['lookups'] / base, 0)} times the "
         f"look-ups, {label(best.spec)} has {_standing(best)} for those of one"
     )
+    both = [(n, arm) for spec in arms for n, arm in ensembles_of(arms, spec) if spec != "relu" and has(arm, "pd")]
+    if both:
+        n, smooth = max(both, key=lambda pair: pair[0])
+        say += f"; both together, {label(smooth.spec)}, {written(relative(smooth, 'pd'), 2)} for {n} times"
     gap = independent_difference(log_interval(relative(best, "pd")), log_interval(relative(largest, "pd")))
     if all(costs) and relative(largest, "pd").high < 1 and gap.low <= 0:
         return Finding("holds", say)
     return Finding("partly" if all(costs) else "not", say)
 
 
+def sticky(arms: dict[str, Arm]) -> Finding:
+    """Sticky routing: a user is always answered by one duplicate, so that only refreshes change what he sees."""
+    shown = [arm for arm in (arms.get("relu"), favourite(arms)) if arm and set(ROUTES) <= arm.measures.keys()]
+    if not shown:
+        return Finding("not measured", "needs a run of two generations or more")
+    told = []
+    for arm in shown:
+        between, refresh, both = (arm.measures[name] for name in ROUTES)
+        told.append(
+            f"under {label(arm.spec)} {number(between.mean)} of the pairs swap at random routing, {number(both.mean)} "
+            f"over a refresh; at sticky routing none, and {number(refresh.mean)} over a refresh"
+        )
+    hides = all(arm.measures[ROUTES[0]].low > 0 for arm in shown)
+    left = all(arm.measures[ROUTES[1]].low > 0 for arm in shown)
+    say = "; ".join(told)
+    return Finding("holds" if hides and left else "partly", say[0].upper() + say[1:])
+
+
+def floor(arms: dict[str, Arm]) -> Finding:
+    """An A/A run: the same arm twice, of which each gets its own draws, differs by no more than chance."""
+    again = arms.get(AGAIN)
+    if again is None or not has(again, "pd", "pair", "log_loss"):
+        return Finding("not measured", "needs an A/A run, such as --arms relu relu")
+    ratios = {word: relative(again, name) for name, word in (("pd", "PD"), ("pair", "pair swaps"))}
+    ratios["log loss"] = relative(again, "log_loss")
+    apart = [word for word, ratio in ratios.items() if not ratio.low <= 1 <= ratio.high]
+    say = "ReLU again has " + ", ".join(
+        f"{written(ratio, 3 if word == 'log loss' else 2)} of its own {word}" for word, ratio in ratios.items()
+    )
+    return Finding("partly" if apart else "holds", say + (f"; beyond chance in {' and '.join(apart)}" if apart else ""))
+
+
 def _standing(arm: Arm) -> str:
     return (
         f"{written(relative(arm, 'pd'), 2)} of one's PD and {number(relative(arm, 'log_loss').mean, 3)} of its log loss"
     )
-
-
-def members(spec: str) -> int | None:
-    """3 for `ensemble:relu:m=3`; None for anything else, an ensemble of narrow networks included."""
-    kind, _, rest = spec.partition(":")
-    if kind != "ensemble" or not rest.startswith("relu:m=") or not rest.removeprefix("relu:m=").isdecimal():
-        return None
-    return int(rest.removeprefix("relu:m="))
 
 
 def overlaps(one: Interval, other: Interval) -> bool:

@@ -15,20 +15,20 @@ from simulator.report.canvas import swatch
 WIDTH, MARGIN, GAP, COLUMNS = 1000, 16, 22, 3
 WIDEST = 390
 """Pixels of a panel: its letters grow with it."""
-LETTER = 6.6
-"""Mean width of a letter of 13 pixels, as share of which others are laid out."""
+LETTER, BOLD = 0.58, 0.66
+"""Mean width of a letter, as share of its size, in the widest of the fonts that a viewer may have (DejaVu)."""
 
 
 def standalone(figure: Figure) -> str:
     """The SVG text of a figure with panels."""
     parts: list[str] = []
     y = MARGIN + 6.0
-    for line in textwrap.wrap(figure.claim, 120):
+    for line in _wrapped(figure.claim, 16, BOLD):
         y += 20
         parts.append(_text(MARGIN, y, line, 16, "600"))
     y = _legend(parts, figure.legend, y + 14)
     y = _panels(parts, figure, y)
-    for line in textwrap.wrap(figure.note, 175):
+    for line in _wrapped(figure.note, 12, LETTER):
         y += 16
         parts.append(_text(MARGIN, y, line, 12, soft=True))
     height = y + MARGIN
@@ -41,11 +41,16 @@ def standalone(figure: Figure) -> str:
     )
 
 
+def _wrapped(words: str, size: int, letter: float) -> list[str]:
+    """Lines as wide as the figure."""
+    return textwrap.wrap(words, int((WIDTH - 2 * MARGIN) / (letter * size)))
+
+
 def _legend(parts: list[str], entries: list[tuple[int, str]], y: float) -> float:
     """Swatches and words, wrapped; returns the height below them."""
     x = float(MARGIN)
     for index, words in entries:
-        wide = 34 + LETTER * len(words) + 16
+        wide = 34 + LETTER * 13 * len(words) + 16
         if x + wide > WIDTH - MARGIN and x > MARGIN:
             x, y = float(MARGIN), y + 20
         parts.append(_placed(swatch(index), x, y + 2, 26, 12))

@@ -1,11 +1,11 @@
-"""Figure 8: what cures with several networks buy, against what they cost."""
+"""Figure 8: what cures with several networks buy, against what they cost; and what sticky routing leaves to be seen."""
 
 from __future__ import annotations
 
-from simulator.figures.chart import Axis, Line, Panel, Point, chart, exact
-from simulator.figures.claims import ensembles, members
+from simulator.figures.chart import Axis, Line, Panel, Point, chart, dots, exact
+from simulator.figures.claims import ROUTES, ensembles
 from simulator.figures.figure import Figure
-from simulator.figures.sweep import Sweep, favourite, has, is_activation, relative
+from simulator.figures.sweep import Sweep, ensemble, ensembles_of, favourite, has, is_activation, relative
 from simulator.report.result import Arm
 from simulator.report.words import label
 
@@ -17,6 +17,12 @@ COSTS = (
 """Cost of an arm in result.json, and its words."""
 
 
+ROUTINGS = ("random routing", "random, over a refresh", "sticky, over a refresh", "sticky routing")
+"""What a user sees on asking again, by measures of ROUTES; the last is 0, since the same model answers."""
+Series = tuple[str, list[tuple[str, Arm]]]
+"""A name, and arms in order with what is written beside each."""
+
+
 def costs(sweep: Sweep) -> Figure:
     """Figure 8: PD against look-ups, training time and latency; log loss is in the claim."""
     arms = {spec: arm for spec, arm in sweep.arms().items() if has(arm, "pd", "log_loss")}
@@ -24,24 +30,28 @@ def costs(sweep: Sweep) -> Figure:
     if not cures or not any("lookups" in arm.costs for arm in cures.values()):
         return Figure(8, "costs", "No ensembles or other costly cures in this sweep: nothing to weigh against SmeLU")
     smelu, bases = favourite(arms), sweep.bases()
-    counted = [(m, arm) for spec, arm in cures.items() if (m := members(spec)) is not None]
-    together = sorted(counted, key=lambda pair: pair[0])
-    others = [arm for spec, arm in cures.items() if members(spec) is None]
-    lines = [("ReLU", [("", arms["relu"])], 0)]
-    lines.append(("ensembles", [("", arms["relu"]), *((str(m), arm) for m, arm in together)], 2))
-    lines += [(label(arm.spec), [("", arm)], 3 + index) for index, arm in enumerate(others)]
-    lines += [(label(smelu.spec), [("", smelu)], 1)] if smelu else []
-    panels = [_against(lines, bases, *what) for what in COSTS if arms["relu"].costs.get(what[0])]
-    legend = [(0, "ReLU"), (1, label(smelu.spec) if smelu else "SmeLU"), (2, "ReLU, ensembles of m")]
-    legend += [(3 + index, label(arm.spec)) for index, arm in enumerate(others)]
-    note = "Both axes are ratios to one ReLU network; the lower left is better. Numbers are m."
+    series: list[Series] = [("ReLU", [("", arms["relu"])])]
+    series += [(label(smelu.spec), [("", smelu)])] if smelu else []
+    for design in dict.fromkeys(made[0] for spec in arms if (made := ensemble(spec)) and made[0] in arms):
+        several = [(str(m), arm) for m, arm in ensembles_of(arms, design)]
+        series.append((f"{label(design)}, ensembles of m", [("", arms[design]), *several]))
+    series += [(label(spec), [("", arm)]) for spec, arm in cures.items() if not ensemble(spec)]
+    panels = [_against(series, bases, *what) for what in COSTS if arms["relu"].costs.get(what[0])]
+    note = "Costs and PD are ratios to one ReLU network; the lower left is better. Numbers are m."
+    if routing := _routing(series):
+        panels.append(routing)
+        note += (
+            " A user who asks the same again is answered by another duplicate at random routing, by the same one at "
+            "sticky routing: what is left then is what a refresh changes."
+        )
+    legend = [(look, name) for look, (name, _) in enumerate(series)]
     return Figure(8, "costs", ensembles(arms).say, panels, legend, note)
 
 
-def _against(lines: list[tuple[str, list[tuple[str, Arm]], int]], bases: dict[str, Arm], cost: str, word: str) -> Panel:
+def _against(series: list[Series], bases: dict[str, Arm], cost: str, word: str) -> Panel:
     """PD against one cost, both as ratios to ReLU of the same run."""
     drawn = []
-    for name, arms, look in lines:
+    for look, (name, arms) in enumerate(series):
         points = [
             Point(exact(arm.costs[cost] / bases[arm.spec].costs[cost]), relative(arm, "pd"), text)
             for text, arm in arms
@@ -50,3 +60,16 @@ def _against(lines: list[tuple[str, list[tuple[str, Arm]], int]], bases: dict[st
         drawn += [Line(name, points, look)] if points else []
     across = Axis(f"{word} / ReLU's", zero=True)
     return chart(f"costs-{cost}".replace("_", "-"), f"PD against {word}", drawn, across, Axis("PD / ReLU's", zero=True))
+
+
+def _routing(series: list[Series]) -> Panel | None:
+    """Pair swaps that the user sees on asking again, of ReLU, SmeLU and the largest ensemble."""
+    between, refresh, both = ROUTES
+    lines = []
+    for look, (name, arms) in enumerate(series[:3]):
+        text, arm = arms[-1]
+        if set(ROUTES) <= arm.measures.keys():
+            seen = (arm.measures[between], arm.measures[both], arm.measures[refresh], exact(0))
+            points = [Point(value, exact(0), routing) for routing, value in zip(ROUTINGS, seen, strict=True)]
+            lines.append(Line(f"{name} = {text}" if text else name, points, look))
+    return dots("costs-routing", "Pair swaps on asking again", lines, Axis("", zero=True)) if lines else None

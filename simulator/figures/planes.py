@@ -5,15 +5,15 @@ from __future__ import annotations
 from simulator.figures.chart import Axis, Line, Panel, Point, chart, exact
 from simulator.figures.claims import below_rivals, halving, limit, u_shape
 from simulator.figures.figure import Figure
-from simulator.figures.sweep import Sweep, has, relative, swept
+from simulator.figures.sweep import AGAIN, Sweep, has, relative, swept
 from simulator.report.result import Arm, Interval
 from simulator.report.words import NAMES, label, number
 
 CURVES = ("smelu", "swish", "softplus")
 """Activations that are swept in beta."""
-SINGLE = ("gelu", "linear")
-"""Activations that are one point."""
-LOOKS = {"relu": 0, "smelu": 1, "swish": 2, "softplus": 3, "gelu": 4, "linear": 5}
+SINGLE = ("gelu", "linear", AGAIN)
+"""Arms that are one point; the last shows what chance makes of ReLU's own."""
+LOOKS = {"relu": 0, "smelu": 1, "swish": 2, "softplus": 3, "gelu": 4, "linear": 5, AGAIN: 6}
 PLANES = (("pd", "log_loss", "PD"), ("pair", "log_loss", "pair swaps"), ("pd", "ranking_loss", "PD"))
 """Measures up and across, and the word of the one up."""
 BETAS = (("pd", "PD"), ("pair", "Pair swaps"), ("log_loss", "Log loss: lower is better"))
@@ -99,4 +99,4 @@ def _places(value: float) -> int:
 
 
 def _name(name: str) -> str:
-    return NAMES.get(name, label(name))
+    return "ReLU again (A/A)" if name == AGAIN else NAMES.get(name, label(name))

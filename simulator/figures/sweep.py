@@ -20,6 +20,8 @@ SOURCES = {
     "sums": "order of sums",
 }
 """Sources of noise, as simulator/config.py has them, and their words."""
+AGAIN = "relu#2"
+"""ReLU once more in a run that has it twice, with draws of its own: an A/A run."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,23 @@ def family(spec: str) -> tuple[str, float | None]:
         return name, float(values["beta"]) if set(values) == {"beta"} else None
     except ValueError:
         return name, None
+
+
+def ensemble(spec: str) -> tuple[str, int] | None:
+    """`ensemble:smelu:beta=2,m=3` -> ("smelu:beta=2", 3); None for anything else, one of narrow networks included."""
+    kind, _, rest = spec.partition(":")
+    name, _, settings = rest.partition(":")
+    own = [part for part in settings.split(",") if not part.startswith("m=")]
+    sizes = [part.removeprefix("m=") for part in settings.split(",") if part.startswith("m=")]
+    if kind != "ensemble" or "narrow" in own or not sizes or not sizes[0].isdecimal():
+        return None
+    return ":".join(filter(None, (name, ",".join(own)))), int(sizes[0])
+
+
+def ensembles_of(arms: dict[str, Arm], design: str) -> list[tuple[int, Arm]]:
+    """Ensembles of one design, with how many networks each has, ascending."""
+    found = [(made[1], arm) for spec, arm in arms.items() if (made := ensemble(spec)) and made[0] == design]
+    return sorted(found, key=lambda pair: pair[0])
 
 
 def swept(arms: dict[str, Arm], name: str) -> list[tuple[float, Arm]]:

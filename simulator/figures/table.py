@@ -30,6 +30,8 @@ CLAIMS: tuple[tuple[str, int, Callable[[Sweep], Finding]], ...] = (
     ),
     ("Heavy shuffling or own initialisation loses the gain; normalisation matters", 6, gain_conditions),
     ("Each source of noise alone makes duplicates differ; without any they are equal", 7, each_source),
+    ("Beside it: sticky routing hides duplicates, not refreshes", 8, lambda sweep: claims.sticky(sweep.arms())),
+    ("Beside it: the same arm twice (A/A) differs by chance alone", 1, lambda sweep: claims.floor(sweep.arms())),
 )
 """Claim, the figure that shows it, and how it is decided."""
 

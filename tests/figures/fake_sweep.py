@@ -80,6 +80,7 @@ def article(folder: Path, plane: Arms | None = None, world: str = "synthetic", n
     plane = plane or PLANE
     both = {spec: plane[spec] for spec in ("relu", "smelu:beta=1")}
     cures: Arms = {"relu": plane["relu"], "ensemble:relu:m=2": (0.8, 0.436), "ensemble:relu:m=3": (0.7, 0.435)}
+    cures |= {"ensemble:smelu:beta=1,m=2": (0.3, 0.434), "relu#2": (1.02, 0.44)}
     smelu = {spec: values for spec, values in plane.items() if spec not in ("gelu", "swish:beta=1", "softplus:beta=1")}
     others = {spec: values for spec, values in plane.items() if spec == "relu" or spec not in smelu}
     for name, arms in (("smelu", smelu), ("others", others), ("cures", cures)):

@@ -61,26 +61,32 @@ def test_every_figure_is_drawn_and_its_files_say_the_same(sweep: Sweep, tmp_path
 def test_the_csv_of_the_plane_holds_the_ratios_of_the_runs(sweep: Sweep) -> None:
     rows = list(csv.DictReader(FIGURES[1](sweep).csv().splitlines()))
     found = {(float(r["x"]), float(r["y"])) for r in rows if r["panel"] == "plane-pd-log-loss"}
-    expected = {(100 * (loss / 0.44 - 1), factor) for factor, loss in PLANE.values()}
+    expected = {(100 * (loss / 0.44 - 1), factor) for factor, loss in [*PLANE.values(), (1.02, 0.44)]}
     assert sorted(found) == [pytest.approx(pair) for pair in sorted(expected)]
     (swish,) = (r for r in rows if r["panel"] == "plane-pd-log-loss" and r["series"] == "Swish")
     assert (float(swish["y_low"]), float(swish["y_high"])) == pytest.approx((0.7 * 0.95, 0.7 * 1.05))
 
 
 def test_all_claims_hold_where_the_numbers_say_so(sweep: Sweep) -> None:
-    assert verdicts(sweep) == ["holds"] * 7
+    assert verdicts(sweep) == ["holds"] * 9
     rows = table([sweep])
     assert "beta 1, 4" in rows[0].findings[0].say and "100" not in rows[0].findings[0].say, "100 costs accuracy"
     lower = "SmeLU has no more PD at no more log loss than Swish (0.33 of ReLU's less), GELU ("
     assert rows[1].findings[0].say.startswith(lower)  # (0.438, 0.30) to (0.435, 0.40) passes 0.367
     assert "to beta = 1 and rises again" in rows[2].findings[0].say
     assert "3 ReLU networks have 0.70 (0.66 to 0.73) of one's PD and" in rows[4].findings[0].say
+    assert (
+        rows[4]
+        .findings[0]
+        .say.endswith("both together, SmeLU, ensemble (beta = 1, m = 2), 0.30 (0.28 to 0.32) for 2 times")
+    )
+    assert rows[8].findings[0].say.startswith("ReLU again has 1.02 (0.97 to 1.07) of its own PD, ")
 
 
 def test_claims_say_not_where_the_numbers_say_not(tmp_path: Path) -> None:
     worse = {spec: (1.2 if "smelu" in spec else 0.5, 0.46 if "smelu" in spec else 0.44) for spec in PLANE}
     found = made(tmp_path, worse | {"relu": (1.0, 0.44)}, nothing="sums")
-    assert verdicts(found) == ["not", "not", "not", "not", "partly", "not", "partly"]
+    assert verdicts(found) == ["not", "not", "not", "not", "partly", "not", "partly", "holds", "holds"]
     assert "does not lie below Swish anywhere" in FIGURES[1](found).claim
     assert "no difference comes from: order of sums" in FIGURES[7](found).claim
 
@@ -112,7 +118,8 @@ def test_what_a_sweep_has_no_runs_for_is_said_and_not_drawn(tmp_path: Path) -> N
     for number in (1, 2, 5, 6, 7, 8):
         figure = FIGURES[number](found)
         assert not figure.panels and figure.claim
-    assert set(verdicts(found)) == {"not measured"}
+    *others, sticky, again = verdicts(found)
+    assert {*others, again} == {"not measured"} and sticky == "holds", "refreshes are in every run"
 
 
 def test_differences_without_noise_are_no_claim_that_holds(tmp_path: Path) -> None:
@@ -120,7 +127,7 @@ def test_differences_without_noise_are_no_claim_that_holds(tmp_path: Path) -> No
     both = {"relu": PLANE["relu"], "smelu:beta=1": PLANE["smelu:beta=1"]}
     cell(folder, "grid=noise,source=none again", result(both), window=0, init="same")
     (folder / "cells" / "grid=noise,source=none" / "result.json").unlink()
-    assert verdicts(read_sweep(folder))[-1] == "not"
+    assert verdicts(read_sweep(folder))[6] == "not"
 
 
 def test_silent_runs_are_drawn(tmp_path: Path) -> None:
@@ -136,9 +143,9 @@ def test_results_in_markdown_name_every_command_and_show_every_figure(sweep: Swe
     (page,) = run_figures(flags, ["--markdown", "docs/results.md", "A", "B"])
     text = page.read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
-    assert len(rows) == 8 and all(line.count(" | ") == 3 for line in rows[1:])
+    assert len(rows) == 10 and all(line.count(" | ") == 3 for line in rows[1:])
     again = f"`flicker figures {sweep.folder} {other} --only "
-    assert [line[line.index(again) :] for line in rows[1:]] == [f"{again}{n}` |" for n in (1, 1, 2, 2, 8, 6, 7)]
+    assert [line[line.index(again) :] for line in rows[1:]] == [f"{again}{n}` |" for n in (1, 1, 2, 2, 8, 6, 7, 8, 1)]
     assert "\nflicker sweep --out made\nflicker sweep --out other\n" in text
     images = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
     assert len(images) == 18 and all((page.parent / image).exists() for image in images)

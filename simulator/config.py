@@ -145,7 +145,7 @@ class ExperimentConfig:
     """Designs under comparison, such as `relu`, `smelu:beta=0.5`; the first is what ratios refer to. A repeated
     spec is an independent second set, written `relu#2`. Other cures stand before an activation: `ensemble:relu:m=3`
     (`m=3,narrow`: of equal parameters), `codistill:relu:m=2`, `antidistill:relu:m=3`, `anchor:relu` (distilled from
-    the previous generation), `average:relu:decay=0.9` (of weights), `fresh:relu:last=5` (trained afresh)."""
+    the previous generation), `average:relu:decay=0.85` (of weights), `fresh:relu:last=5` (trained afresh)."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The click model."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)

@@ -9,7 +9,7 @@
                       "regret": I, "useful_swaps": I, "useless_swaps": I,       only where the truth is known
                       "pd_by_score": [B], "pd_by_popularity": [B],
                       "clicks_per_slate": I, "train_seconds": x, "events_per_second": x, "parameters": n,
-                      "lookups": n, "score_seconds": x, "model_bytes": n,
+                      "lookups": n, "score_seconds": x, "model_bytes": n, "train_bytes": n,
                       "ratio": {MEASURE: I to the first arm, null where there is none},
                       "ratio_to_best": {MEASURE of accuracy: {"best": LABEL of the best arm by its mean} | I},
                       "activation": {"name", "x", "y", "gradient"}}},
@@ -20,11 +20,12 @@
 
 I = {"mean", "low", "high"}: a mean with its 95 % interval. What a cure makes of several models counts as one served
 model. train_seconds: compute seconds of all the arm's models on one core (on a GPU: its share of the device's time);
-events_per_second: events learned per such second by one served model. Of one served model: parameters, of all its
-parts that are asked; lookups: rows of embedding tables read to rank a query (candidates x slots x parts);
-score_seconds: compute seconds to score a query's candidates, in the final measurement; model_bytes of its weights.
-B = {"low", "high", "share", "pd": I}: PD of the held-out events whose mean predicted probability (or: whose item's
-number of learned events) is from low to high.
+events_per_second: events of the log per such second of one served model, however often it learned them. Of one served
+model: parameters, of all its parts that are asked; lookups: rows of embedding tables read to rank a query (candidates x
+slots x parts); score_seconds: compute seconds to score a query's candidates, in the final measurement; model_bytes of
+its weights; train_bytes of all that learning it takes.
+B = {"low", "high", "share", "pd": I}: PD of the held-out events whose mean probability by the first arm's models (or:
+whose item's number of learned events) is from low to high; every arm has the same events in a bucket.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
     last: dict[str, Any] = {"generation": state.generation, "events": state.scored, "arms": {}}
     estimates: dict[str, Estimates] = {}
     where = Comparison(experiment.shape, final.queries, users, repetitions=200, seed=config.seed)
+    score = mean_score(where, 0, final.logits)  # the first arm's, so that all arms have the same events in a bucket
     popularity = learned_counts(experiment.world, experiment.plan.learned)[final.held_out.item].astype(np.float64)
     for number, arm in enumerate(experiment.arms):
         single, by_cause = _single(experiment, final, comparison, number), _by_cause(final, comparison, number)
@@ -74,7 +76,7 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
         arms[arm.label] = {
             **{name: _interval(name, estimate) for name, estimate in single.items()},
             **swaps,
-            "pd_by_score": pd_by(where, number, final.logits, mean_score(where, number, final.logits)),
+            "pd_by_score": pd_by(where, number, final.logits, score),
             "pd_by_popularity": pd_by(where, number, final.logits, popularity),
             **_costs(experiment, final, number),
             "clicks_per_slate": _clicks(state.clicks[arm.label], config.seed),

@@ -33,6 +33,7 @@ COSTS = {
     "lookups": int,
     "score_seconds": float,
     "model_bytes": int,
+    "train_bytes": int,
 }
 
 

@@ -83,6 +83,10 @@ def test_costs_are_those_of_what_is_served(run: Run) -> None:
     }.items():
         for name in ("parameters", "lookups", "model_bytes"):
             assert arms[spec][name] == parts * plain[name], (spec, name)
+    for spec, parts in {"ensemble:relu:m=3": 3, "antidistill:relu:m=2": 2, "codistill:relu": 2}.items():
+        assert arms[spec]["train_bytes"] == parts * plain["train_bytes"] > arms[spec]["model_bytes"], spec
+    for spec in ("anchor:relu", "average:relu"):
+        assert arms[spec]["train_bytes"] == plain["train_bytes"] + plain["model_bytes"], spec
     narrow = arms["ensemble:relu:m=2,narrow"]
     assert narrow["lookups"] == 2 * plain["lookups"]
     assert 0.8 * plain["parameters"] < narrow["parameters"] <= plain["parameters"]

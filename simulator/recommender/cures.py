@@ -95,7 +95,7 @@ class Codistill(Cure):
 
     Loss of a part: (L(y, p) + weight L(q, p)) / (1 + weight), with the log loss L and q the mean prediction of the
     others for the same mini-batch. Anil et al., "Large scale distributed neural network training through online
-    distillation", arXiv 1804.03235.
+    distillation", arXiv 1804.03235; unlike there, all parts see the same events, from the first one on.
     """
 
     coupled = True
@@ -171,22 +171,22 @@ class Anchor(Cure):
 class Average(Cure):
     """What is served is a running average of the weights that learn (Polyak averaging, exponentially forgetting).
 
-    It is brought up to date after every chunk (shuffle window), when all of its mini-batches are forgotten by `decay`
-    at once: a table's row seldom changes within a chunk, and a whole table is too much to touch in every mini-batch.
+    It is brought up to date after every shuffle window (16 mini-batches where nothing is shuffled): a table's row
+    seldom changes within one, and a whole table is too much to touch in every mini-batch.
     """
 
-    decay: float = 0.9
-    """Share that is kept of the average after one mini-batch."""
+    decay: float = 0.85
+    """Share that is kept of the average at each window: it reaches back 1 / (1 - decay) windows, 7 by default."""
 
     def __post_init__(self) -> None:
         require(0 <= self.decay < 1, "average: decay", self.decay, "from 0 (no average) to below 1")
 
-    def share(self, chunks: int, steps: int) -> float:
-        """Weight of the newest in the average, after a further chunk of so many mini-batches, number `chunks` from 1.
+    def share(self, windows: int) -> float:
+        """Weight of the newest in the average, after window number `windows` from 1.
 
         Never less than in a plain mean: the initial weights are no part of the average.
         """
-        return max(1 - self.decay**steps, 1 / chunks)
+        return max(1 - self.decay, 1 / windows)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,10 @@ class FreshLearner:
         seconds, self._seconds = self._seconds + self._learner.take_seconds(), np.zeros(len(self.stack))
         return seconds
 
+    def octets(self, arm: int) -> int:
+        """See Learner; the events that are remembered, once for all models, aside."""
+        return self._learner.octets(arm)
+
     def state(self) -> dict[str, Tensor]:
         """See Learner; what is remembered included."""
         state = self._learner.state()

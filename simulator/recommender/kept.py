@@ -33,6 +33,11 @@ class Kept:
                 own = self.stack.models(number)
                 self.weights[number] = Weights(self.stack.dense[own].clone(), self.stack.embedding[own].clone())
 
+    def octets(self, number: int) -> int:
+        """Bytes that are kept for each model of an arm."""
+        own = self.weights.get(number)
+        return own.dense[0].nbytes + own.table[0].nbytes if own else 0
+
     def state(self) -> dict[str, Tensor]:
         """All of it, as named tensors."""
         name = self.kind.__name__.lower()
@@ -103,7 +108,7 @@ class Averages(Kept):
         for number, mine, own in self._among(slab):
             cure, learned = self.stack.arms[number].cure, self.weights[number]
             assert isinstance(cure, Average)
-            share, models = cure.share(lesson.chunk + 1, len(lesson.delays)), _moved(mine, slab.start)
+            share, models = cure.share(lesson.chunk + 1), _moved(mine, slab.start)
             self.stack.dense[models].lerp_(learned.dense[own], share)
             self.stack.embedding[models].lerp_(learned.table[own], share)
             logits[mine] = served[mine]

@@ -83,6 +83,11 @@ class Learner:
         seconds, self._seconds = self._seconds, np.zeros(len(self.stack))
         return seconds
 
+    def octets(self, arm: int) -> int:
+        """Bytes that each model of an arm takes to learn: weights, Adagrad's sums, and what its cure keeps."""
+        parts = (self.stack.dense, self.stack.embedding, self.dense_squares, self.table_squares)
+        return sum(part[0].nbytes for part in parts) + self._anchors.octets(arm) + self._averages.octets(arm)
+
     def _timed(self, team: range, rows: Tensor, labels: Tensor) -> Tensor:
         clock = time.thread_time if rows.device.type == "cpu" else time.perf_counter
         start = clock()

@@ -21,7 +21,7 @@ from simulator.types import Batch, Doubles, Floats, Query, Rows, Schema
 
 @dataclass(frozen=True)
 class Costs:
-    """What one served model of an arm costs in serving."""
+    """What one served model of an arm costs, time aside."""
 
     parameters: int
     """Learned ones, of all its parts that are served."""
@@ -29,6 +29,8 @@ class Costs:
     """Rows of embedding tables that are looked up to rank one query: candidates x slots x served parts."""
     model_bytes: int
     """Of the weights that are served."""
+    train_bytes: int
+    """Of all that learning them takes: weights of all parts, the optimiser's state, second weights of some cures."""
 
 
 class Learners:
@@ -107,11 +109,12 @@ class Learners:
 
     def costs(self, arm: int) -> Costs:
         """Of an arm."""
-        number, _ = self._places[arm]
-        stack, parts = self.learners[number].stack, self.arms[arm].cure.served_parts
+        number, at = self._places[arm]
+        learner, cure = self.learners[number], self.arms[arm].cure
+        stack, parts = learner.stack, cure.served_parts
         octets = stack.dense[0].nbytes + stack.embedding[0].nbytes
         lookups = self._config.candidates * self._schema.slots
-        return Costs(stack.parameters * parts, lookups * parts, octets * parts)
+        return Costs(stack.parameters * parts, lookups * parts, octets * parts, learner.octets(at) * cure.m)
 
     def _served(self, scores: list[Floats]) -> Floats:
         """From scores [M, ...] of each learner's models to [S, ...]."""

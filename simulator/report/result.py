@@ -18,7 +18,7 @@ SCHEMA = 1
 REQUIRED = ("pd", "swaps.pair", "log_loss")
 """What an arm must have: instability is never shown without accuracy beside it."""
 BUCKETS = ("pd_by_score", "pd_by_popularity")
-COSTS = ("train_seconds", "events_per_second", "parameters", "lookups", "score_seconds", "model_bytes")
+COSTS = ("train_seconds", "events_per_second", "parameters", "lookups", "score_seconds", "model_bytes", "train_bytes")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ COSTS: dict[str, Callable[[float], str]] = {
     "parameters": count,
     "lookups": count,
     "model_bytes": size,
+    "train_bytes": size,
     "score_seconds": lambda seconds: f"{number(1e3 * seconds)} ms",
 }
 """What an arm costs, and how it is written."""

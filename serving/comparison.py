@@ -75,6 +75,9 @@ MEASURES = {
     "rbo": ("rbo", "comparisons"),
 }
 """Swap measure -> the two sums whose quotient it is."""
+TOGETHER = 32
+"""Comparisons whose scores are worked on at once: for larger arrays the C library asks the system for fresh memory each
+time, and that costs more than the arithmetic."""
 
 
 def compare(first: Answer, second: Answer) -> Difference:
@@ -94,13 +97,20 @@ def compare_all(pairs: Sequence[tuple[Answer, Answer]]) -> Doubles:
     for number, ((first, second), (items, *_)) in enumerate(zip(pairs, shared, strict=True)):
         groups.setdefault((min(len(first.slate), len(second.slate)), len(items)), []).append(number)
     found = np.empty((len(pairs), len(FIELDS)))
-    for (k, _), group in groups.items():
-        # all in one call: a call for each pair costs as much as the comparison
-        slates = np.stack([pairs[number][side].slate[:k] for side in (0, 1) for number in group])
-        items = np.stack([shared[number][0] for number in group])
-        firsts, seconds = [shared[number][1] for number in group], [shared[number][2] for number in group]
-        scores = np.stack([*firsts, *seconds]).reshape(2, *items.shape)
-        found[group] = _differences(slates.reshape(2, -1, k), items, scores)
+    for (k, n), group in groups.items():
+        places = []
+        for start in range(0, len(group), TOGETHER):
+            part = group[start : start + TOGETHER]
+            slates = np.stack([pairs[number][side].slate[:k] for side in (0, 1) for number in part])
+            items = np.stack([shared[number][0] for number in part])
+            scores = np.stack([*(shared[each][1] for each in part), *(shared[each][2] for each in part)])
+            scores = scores.reshape(2, len(part), n)
+            found[part] = _differences(slates.reshape(2, -1, k), scores)
+            places += [swaps.positions(order(scores, items))] if n > 1 else []
+        if places:
+            found[group, FIELDS.index("pairs")] = count = n * (n - 1) // 2
+            swapped = swaps.pair_swaps(*np.concatenate(places, 1)) * count
+            found[group, FIELDS.index("swapped_pairs")] = np.rint(swapped)
     return found
 
 
@@ -112,12 +122,11 @@ def _shared(first: Answer, second: Answer) -> tuple[Ints, Floats, Floats]:
     return items, first.scores[one], second.scores[two]
 
 
-def _differences(slates: Ints, items: Ints, scores: Floats) -> Doubles:
-    """Of Q pairs of answers [Q, FIELDS]: slates [2, Q, K], candidates [Q, N] and scores [2, Q, N]."""
-    k, (queries, n) = slates.shape[2], items.shape
-    pairs, none = n * (n - 1) // 2, np.zeros(queries)
-    places = swaps.positions(order(scores, items)) if pairs else None
-    split = differences.split_pd(scores[0], scores[1]) if n else None
+def _differences(slates: Ints, scores: Floats) -> Doubles:
+    """Of Q pairs of answers [Q, FIELDS], all but pairs of candidates: slates [2, Q, K], scores [2, Q, N]."""
+    k, (queries, n) = slates.shape[2], scores.shape[1:]
+    none = np.zeros(queries)
+    pd = differences.split_pd(*scores) if n else differences.PdSplit(none[:, None], none[:, None])
     slots = np.rint(swaps.slot_swaps(*slates) * k)  # shares of known numbers are whole again
     columns: dict[str, Doubles] = {
         "comparisons": none + 1,
@@ -127,10 +136,10 @@ def _differences(slates: Ints, items: Ints, scores: Floats) -> Doubles:
         "swapped_slots": slots,
         "missing_items": np.rint(swaps.set_swaps(*slates) * k),
         "rbo": swaps.rbo_distance(*slates),
-        "pairs": none + pairs,
-        "swapped_pairs": none if places is None else np.rint(swaps.pair_swaps(places[0], places[1]) * pairs),
+        "pairs": none,
+        "swapped_pairs": none,
         "candidates": none + n,
-        "prediction_difference": split.total.sum(-1) if split else none,
-        "prediction_difference_ranking": split.ranking.sum(-1) if split else none,
+        "prediction_difference": pd.total.sum(-1),
+        "prediction_difference_ranking": pd.ranking.sum(-1),
     }
     return np.stack([columns[field] for field in FIELDS], 1)

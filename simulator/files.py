@@ -11,18 +11,24 @@ from simulator.errors import ResultError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file as a whole: temporary file, fsync, rename, fsync of the folder."""
+    """Replace a file as a whole."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file to be written inside, which then replaces `path`: fsync, rename, fsync of the folder."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    yield temporary
+    for done in (temporary, path.parent):
+        opened = os.open(done, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+        if done is temporary:
+            os.replace(temporary, path)
 
 
 @contextmanager

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from simulator.errors import ResultError
-from simulator.files import write_atomically
+from simulator.files import replacing, write_atomically
 
 FORMAT = 1
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
@@ -28,11 +28,12 @@ WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 def write_snapshot(folder: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write tensors, then the manifest that makes them valid; `about` says whose they are (arm, duplicate, ...)."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = save(tensors)
+    with replacing(folder / WEIGHTS) as file:
+        save_file(tensors, file)  # from where they lie: their bytes in memory would be as much again
+        digest = _file_digest(file)
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    manifest = {"format": FORMAT, "sha256": hashlib.sha256(content).hexdigest(), "tensors": shapes, "about": about}
+    manifest = {"format": FORMAT, "sha256": digest, "tensors": shapes, "about": about}
     manifest["digest"] = _digest(manifest)
-    write_atomically(folder / WEIGHTS, content)
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
@@ -43,14 +44,13 @@ def read_snapshot(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     manifest, weights = _read_manifest(folder / MANIFEST), folder / WEIGHTS
     try:
-        content = weights.read_bytes()
+        found, expected = _file_digest(weights), manifest["sha256"]
     except OSError as problem:
         raise ResultError(f"{weights}: {problem.strerror}: publish the snapshot again") from None
-    found, expected = hashlib.sha256(content).hexdigest(), manifest["sha256"]
     if found != expected:
         raise ResultError(f"{weights}: sha256 = {found[:12]}..., expected {expected[:12]}...: the file is damaged")
     try:
-        tensors = load(content)
+        tensors = load_file(weights)
     except SafetensorError as problem:
         raise ResultError(f"{weights}: {problem}: the file is damaged") from None
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
@@ -73,6 +73,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if manifest.get("digest") != _digest(manifest):
         raise ResultError(f"{path}: its entries do not match their digest: the file is damaged")
     return manifest
+
+
+def _file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(manifest: dict[str, Any]) -> str:

@@ -207,7 +207,9 @@ class Network:
         column = grad.unsqueeze(-1)
         torch.bmm(x.transpose(1, 2), column, out=g["weight_out"])
         torch.sum(grad, 1, keepdim=True, out=g["bias_out"])
-        return torch.bmm(column, w["weight_out"].transpose(1, 2))
+        # no product of matrices: for one with a single column PyTorch 2.13 compiles a Triton kernel on a GPU, and fails
+        # where there is no C compiler
+        return column * w["weight_out"].transpose(1, 2)
 
     def _shape_backward(
         self, n: int, back: Tensor, w: dict[str, Tensor], kept: list[Tensor], segments: Segments, g: dict[str, Tensor]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from simulator.config import ModelConfig
 from simulator.randomness import generator
@@ -103,6 +105,22 @@ def test_the_passes_leave_their_inputs_as_they_are(norm: str) -> None:
         case = flat[:models].clone(), x[:models].clone(), up[:models].clone()
         run_slab(config, layout, *case, [(activation("linear"), slice(0, models))])
         assert all(torch.equal(now, before) for now, before in zip(case, kept, strict=True))
+
+
+class NoOuterProducts(TorchDispatchMode):
+    """Refuses `torch.bmm` of single columns: on a GPU that needs a C compiler (torch._native.ops.bmm_outer_product)."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One operation."""
+        assert func is not torch.ops.aten.bmm.default or args[0].shape[2] > 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_passes_need_no_compiler_of_pytorch(norm: str) -> None:
+    config, layout, flat, x, up = problem(norm, models=2)
+    with NoOuterProducts():
+        run_slab(config, layout, flat, x, up, [(activation("relu"), slice(0, 2))])
 
 
 def test_normalisation_does_what_it_says() -> None:

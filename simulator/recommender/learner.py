@@ -23,12 +23,12 @@ from simulator.recommender.duplicates import Duplicates
 from simulator.recommender.gpu.steps import graphed_steps
 from simulator.recommender.gpu.transfer import Orders, upload
 from simulator.recommender.kept import Anchors, Averages
-from simulator.recommender.lessons import Gradient, Lesson, MiniBatch, make_lesson, teams
+from simulator.recommender.lessons import Gradient, Lesson, MiniBatch, make_lesson, orders, teams
 from simulator.recommender.native_learning import NativeModel, Weights
 from simulator.recommender.network import Segments
 from simulator.recommender.noise import Noise, round_to_bfloat16
 from simulator.recommender.tables import Tables
-from simulator.types import Batch, Doubles, Floats, Ints
+from simulator.types import Batch, Doubles, Floats
 
 
 class Learner:
@@ -47,7 +47,9 @@ class Learner:
         self.tables = Tables(stack)
         steps = self.chunk_events // self.model.batch
         self._graphed = graphed_steps(self.tables, self.dense_squares, self.table_squares, noise, steps)
-        self._orders = [Orders(partial(self._order, slab), device) for slab in stack.slabs]
+        # not a method of ours: a learner, and its memory on a GPU, would stay until the next garbage collection
+        draws = [partial(orders, self.noise, stack.members[slab], self.model.batch) for slab in stack.slabs]
+        self._orders = [Orders(draw, device) for draw in draws]
         self._workspace = threading.local()
         if noise.precision == "bfloat16":
             stack.dense.copy_(stack.dense.bfloat16())
@@ -170,10 +172,6 @@ class Learner:
             for due in self._due(number, first + step):
                 self._apply(slab, due, lesson.rounding)
         return torch.cat(parts, 1)
-
-    def _order(self, slab: slice, chunk: int, events: int) -> Ints:
-        """[m, n] the order in which each model of a slab learns a chunk."""
-        return np.stack([self.noise.order(who, chunk, events, self.model.batch) for who in self.stack.members[slab]])
 
     def _gradient(
         self, slab: slice, weights: dict[str, Tensor], segments: Segments, events: MiniBatch

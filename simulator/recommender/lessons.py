@@ -77,6 +77,11 @@ class MiniBatch:
     """[m] whether the model never learns it."""
 
 
+def orders(noise: Noise, members: list[Member], batch: int, chunk: int, events: int) -> Ints:
+    """[m, n] the order in which each model learns chunk number `chunk` of n events."""
+    return np.stack([noise.order(who, chunk, events, batch) for who in members])
+
+
 def make_lesson(
     noise: Noise, members: list[Member], chunk: int, rows: Tensor, labels: Tensor, order: Tensor, batch: int
 ) -> Lesson:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,6 +209,18 @@ def test_a_state_stays_as_it_was_while_learning_goes_on() -> None:
     kept = {name: tensor.clone() for name, tensor in state.items()}
     learner.learn(second)
     assert all(torch.equal(state[name], tensor) for name, tensor in kept.items())
+
+
+def test_a_learner_goes_with_the_last_reference_to_it() -> None:
+    """Who trains afresh at each refresh takes a new one: until a garbage collection a GPU could hold several."""
+    learner = make_learner(noise=NoiseConfig(window=2))
+    gc.disable()
+    try:
+        alive = weakref.ref(learner)
+        del learner
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("norm", NORMS)

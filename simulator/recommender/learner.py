@@ -206,8 +206,10 @@ class Learner:
         self.tables.adagrad_rows(slab, self.table_squares[slab], rows, gradient.table)
         if self.noise.config.precision == "bfloat16":
             table = self.stack.embedding[slab].flatten(0, 1)
-            table.index_copy_(0, rows, round_to_bfloat16(table.index_select(0, rows), rounding[0]))
-            for position, draws in enumerate(rounding):
+            for position, (own, draws) in enumerate(zip(rows.view(len(dense), -1), rounding, strict=True)):
+                if own.is_cuda:  # where a row comes twice, a GPU keeps one of its roundings, and not always the same
+                    own = own.unique()
+                table.index_copy_(0, own, round_to_bfloat16(table.index_select(0, own), draws))
                 dense[position] = round_to_bfloat16(dense[position], draws)
 
     def state(self) -> dict[str, Tensor]:

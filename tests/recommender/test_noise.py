@@ -157,6 +157,20 @@ def test_low_precision_keeps_every_weight_in_bfloat16() -> None:
             assert torch.equal(weights, weights.bfloat16().float())
 
 
+def test_low_precision_rounds_a_model_alike_whoever_shares_its_slab() -> None:
+    """Matched duplicates of two arms see the same noise, also in a GPU's one slab: here the arms are one function."""
+    noise = SOURCES["precision"]
+    stack = make_stack("relu", "smelu:beta=0", noise=noise, model=replace(MODEL, compile="off"))
+    stack.slabs = [slice(0, len(stack))]
+    learner = Learner(stack, noise, seed=7)
+    for chunk in make_chunks(learner, 2):
+        learner.learn(chunk)
+    for duplicate in range(2):
+        assert torch.equal(stack.dense[duplicate], stack.dense[duplicate + 2])
+        assert torch.equal(stack.embedding[duplicate], stack.embedding[duplicate + 2])
+    assert not torch.equal(stack.embedding[0], stack.embedding[1])
+
+
 def test_low_precision_disturbs_less_than_another_order_of_events() -> None:
     full = learn(NO_NOISE)[1]
     low, shuffled = (np.median(np.abs(learn(SOURCES[name])[1] - full)) for name in ("precision", "window"))

@@ -16,6 +16,9 @@ from simulator.types import Doubles, Floats, Ints, Query, Rows, Slate, order
 
 EVENTS_PER_PASS = 2_048
 """Events scored at once on a CPU: what a pass touches stays in the cache."""
+SCORES_PER_PASS = 1 << 20
+"""Log-odds computed at once on a GPU, by all models together: enough to fill it. With the default model each one takes
+2.4 kB of memory on the way."""
 
 
 def score_events(stack: Duplicates, features: Rows, seconds: Doubles | None = None) -> Floats:
@@ -24,8 +27,7 @@ def score_events(stack: Duplicates, features: Rows, seconds: Doubles | None = No
     To `seconds` [M] is added what each model took: of one core on a CPU, of the device on a GPU.
     """
     rows = torch.from_numpy(features).to(stack.device)
-    size = EVENTS_PER_PASS if stack.device.type == "cpu" else 65_536
-
+    size = events_per_pass(stack.device, stack.slabs[0].stop)  # every slab of a stack is of one size
     clock = time.thread_time if stack.device.type == "cpu" else time.perf_counter
 
     def score_slab(number: int) -> Tensor:
@@ -38,6 +40,11 @@ def score_events(stack: Duplicates, features: Rows, seconds: Doubles | None = No
 
     scores: Floats = stack.each_slab(score_slab).numpy()
     return scores
+
+
+def events_per_pass(device: torch.device, models: int) -> int:
+    """How many events the models of a slab score at once."""
+    return EVENTS_PER_PASS if device.type == "cpu" else max(EVENTS_PER_PASS, SCORES_PER_PASS // models)
 
 
 def score_queries(stack: Duplicates, queries: list[Query], seconds: Doubles | None = None) -> Floats:

@@ -100,3 +100,9 @@ def test_an_order_of_many_rows_is_that_of_each(equal: bool) -> None:
 def test_what_diverged_comes_last() -> None:
     scores = np.array([np.nan, 1, np.nan, 2], np.float32)
     assert order(scores, np.array([4, 3, 2, 1])).tolist() == [3, 1, 2, 0]
+
+
+def test_a_pass_on_a_gpu_holds_fewer_events_the_more_models_score_them() -> None:
+    gpu = torch.device("cuda")
+    assert [ranking.events_per_pass(gpu, models) for models in (1, 8, 64, 4_096)] == [1 << 20, 131_072, 16_384, 2_048]
+    assert ranking.events_per_pass(torch.device("cpu"), 1) == ranking.EVENTS_PER_PASS

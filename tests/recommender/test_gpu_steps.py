@@ -142,6 +142,19 @@ def test_kernels_are_wanted_on_a_gpu_alone_and_where_they_run(monkeypatch: pytes
     assert fused.wanted("auto", gpu) and fused.wanted("on", gpu) and not fused.wanted("off", gpu)
 
 
+def test_products_on_a_gpu_are_of_float32_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    try:
+        torch.set_float32_matmul_precision("high")
+        fused.check_device("cpu")
+        assert torch.get_float32_matmul_precision() == "high"
+        fused.check_device("cuda")
+        assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_what_is_missing_is_named() -> None:
     assert fused.problem() == "no GPU is visible to PyTorch"

@@ -246,4 +246,4 @@ def test_the_first_chunk_on_a_gpu_is_the_one_on_a_cpu(delay: int) -> None:
     learners = [make_learner("relu", "smelu", noise=noise, device=device) for device in ("cpu", "cuda")]
     chunk = make_chunks(learners[0], 1)[0]
     on_cpu, on_gpu = (learner.learn(chunk) for learner in learners)
-    np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-3, atol=1e-3)  # rounding, also through TF32 where it is on
+    np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-3, atol=1e-3)  # rounding

@@ -30,9 +30,14 @@ POSITIONS, RUN = 8, 32
 
 
 def check_device(device: str) -> None:
-    """Raises SettingError for `cuda` where there is no GPU."""
-    if device == "cuda" and not torch.cuda.is_available():
+    """Raises SettingError for `cuda` where there is no GPU; from here on float32 is float32 there."""
+    if device != "cuda":
+        return
+    if not torch.cuda.is_available():
         raise SettingError("device", device, "no GPU is visible to PyTorch here; use --device cpu")
+    # PyTorch's default, unless TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is set, as NVIDIA's images do: TF32 rounds products to
+    # 10 bits, which is noise of another size than a CPU's, and swaps candidates with close scores
+    torch.set_float32_matmul_precision("highest")
 
 
 @functools.cache

@@ -23,8 +23,6 @@ from serving.replica.metrics import Metrics
 from simulator.types import Floats, Ints
 
 log = logging.getLogger(__name__)
-ROWS_PER_PASS = 2_048
-"""Query-candidate pairs scored at once: what a pass touches stays in the cache."""
 MOST_PER_DRAIN = 64
 """Queries taken from the queue at once; those behind them are not kept waiting by other arms for long."""
 
@@ -167,7 +165,7 @@ def passes(jobs: list[Job]) -> Iterator[list[Job]]:
     for job in jobs:
         groups.setdefault((id(job.generation), job.arm, len(job.candidates)), []).append(job)
     for (_, _, candidates), group in groups.items():
-        size = max(1, ROWS_PER_PASS // candidates)
+        size = max(1, group[0].generation.ranker.pairs_at_once // candidates)
         for start in range(0, len(group), size):
             yield group[start : start + size]
 

@@ -50,6 +50,9 @@ class Scorer(Protocol):
 class Ranker:
     """Scores candidates with one duplicate of every arm at one generation; safe to call from several threads."""
 
+    pairs_at_once = 2_048
+    """Query-candidate pairs to ask for in one call, where more are waiting: what it touches stays in the cache."""
+
     def __init__(
         self,
         schema: Schema,

@@ -64,7 +64,7 @@ class Gate:
     """A ranker that waits to be let through, to keep the worker busy."""
 
     def __init__(self, ranker: Ranker) -> None:
-        self._ranker = ranker
+        self._ranker, self.pairs_at_once = ranker, ranker.pairs_at_once
         self.reached, self.open = threading.Event(), threading.Event()
 
     def scores(self, arm: int, users: Ints, context: Rows, items: Ints) -> Floats:

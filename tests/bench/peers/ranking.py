@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from query_path.model import build
 
-from serving.replica.work import ROWS_PER_PASS
 from simulator.recommender.ranker import Ranker
 from simulator.recommender.ranking import slate
 from simulator.types import Ints, Slate
@@ -28,7 +27,7 @@ class Ranking:
         self._ranker = Ranker(made.schema, ["relu"], made.stack.model, tensors, *rows)
         context = [made.schema.first_row(field.name) for field in made.schema.fields if field.side == "context"]
         self._context = np.array(context, np.int32)
-        self._at_once = max(1, ROWS_PER_PASS // made.sizes.candidates)
+        self._at_once = max(1, Ranker.pairs_at_once // made.sizes.candidates)
 
     def slates(self, users: Ints, contexts: Ints, k: Sequence[int]) -> list[Slate]:
         """The slates of queries that are pending together: users [Q], contexts [Q, C], lengths [Q]."""

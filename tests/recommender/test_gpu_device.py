@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from simulator.config import NO_NOISE, NoiseConfig
+from simulator.config import NO_NOISE, ModelConfig, NoiseConfig
 from simulator.recommender.gpu import fused
 from simulator.recommender.gpu.scoring import GpuRanker, GpuRankers
 from simulator.recommender.gpu.transfer import Orders
 from simulator.recommender.learner import Learner
-from simulator.recommender.ranking import score_queries
+from simulator.recommender.ranking import score_events, score_queries
 from simulator.types import Schema
 from tests.recommender.conftest import MIXED, MODEL, SINGLE, make_chunks, make_stack
 from tests.recommender.test_ranker import QUERIES, SPECS, WORLD, scores, trained
@@ -77,8 +77,29 @@ def test_duplicates_without_noise_are_equal_to_the_last_bit(norm: str, compile: 
 
 
 @needs_gpu
-def test_a_run_repeats_and_resumes_to_the_last_bit() -> None:
-    noise = NoiseConfig(window=4, lost=0.1)
+@pytest.mark.parametrize("norm", NORMS)
+def test_duplicates_are_equal_at_the_sizes_of_a_run(norm: str) -> None:
+    """Which algorithm multiplies matrices hangs on their sizes: none may round by a duplicate's place in the stack."""
+    noise, model = NO_NOISE, ModelConfig(norm=norm)  # type: ignore[arg-type]
+    stack = make_stack("relu", "smelu", model=model, noise=noise, duplicates=8, device="cuda")
+    learner = Learner(stack, noise, seed=7)
+    (chunk,) = make_chunks(learner, 1)
+    logits = learner.learn(chunk)
+    scores = score_events(stack, chunk.features)
+    for number in range(len(stack)):
+        first = number // 8 * 8
+        assert torch.equal(stack.dense[number], stack.dense[first]), number
+        assert torch.equal(stack.embedding[number], stack.embedding[first]), number
+        assert np.array_equal(logits[number], logits[first]) and np.array_equal(scores[number], scores[first]), number
+
+
+@needs_gpu
+@pytest.mark.parametrize(
+    "noise",
+    [NoiseConfig(window=4, lost=0.1), NoiseConfig(window=4, precision="bfloat16"), NoiseConfig(window=4, delay=2)],
+    ids=["lost", "bfloat16", "delay"],
+)
+def test_a_run_repeats_and_resumes_to_the_last_bit(noise: NoiseConfig) -> None:
     steady, again = (make_learner("relu", "smelu", device="cuda", noise=noise) for _ in range(2))
     chunks = make_chunks(steady, 4)
     for chunk in chunks[:2]:
@@ -128,6 +149,8 @@ def test_a_gpu_ranks_as_a_cpu_does(norm: str) -> None:
             found = scores(made, arm)
             np.testing.assert_allclose(found, expected[arm], rtol=0, atol=5e-5)
             assert np.array_equal(scores(made, arm, QUERIES[:1])[0], found[0])
+            assert np.array_equal(scores(made, arm, QUERIES[::-1]), found[::-1])
+            assert np.array_equal(scores(made, arm, QUERIES * 9), np.concatenate([found] * 9))
         del made
         gc.collect()
 

@@ -186,7 +186,8 @@ class Network:
         return y, saved
 
     def _output(self, x: Tensor, w: dict[str, Tensor]) -> Tensor:
-        return torch.baddbmm(w["bias_out"].unsqueeze(1), x, w["weight_out"]).squeeze(-1)
+        # not as a matrix product, which takes another way, and rounds otherwise, for some numbers of rows than for others
+        return (x * w["weight_out"].transpose(1, 2)).sum(-1) + w["bias_out"]
 
     def backward(
         self, grad: Tensor, w: dict[str, Tensor], tape: Tape, segments: Segments, g: dict[str, Tensor]

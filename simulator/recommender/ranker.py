@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from simulator.config import ModelConfig
@@ -32,9 +33,9 @@ from simulator.types import Floats, Ints, Rows, Schema, Side
 
 FEW_ITEMS = 512
 """Items whose part is computed at once: their vectors stay in the cache."""
-ALIGNED, LEAST, QUERIES = 32, 64, 2
-"""How a matrix product of PyTorch rounds depends on its number of rows. Where every query has a multiple of the first
-number of candidates, at least the second, and there are at least so many queries, no row depends on others."""
+ALIGNED, LEAST = 32, 64
+"""How a matrix product of PyTorch rounds depends on its number of rows, on each processor in its own way. Where it is a
+multiple of the first number, and at least the second, no row depends on others: on all processors that were tried."""
 
 
 class Scorer(Protocol):
@@ -153,21 +154,20 @@ class PlainScorer:
     def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
         """See Scorer."""
         weights, network = self._weights, self._weights.catalog.network
-        users, context, candidates = _padded(users, context, items)
+        # with more users, and more candidates, than anybody asked for
+        users, context, candidates = _padded(users), _padded(context), _padded(items.T).T
         with torch.inference_mode():
             query = weights.part("user", weights.catalog.user_rows[torch.from_numpy(users)])
             query = query + weights.part("context", torch.from_numpy(context).long())
-            product = weights.items.index_select(0, torch.from_numpy(candidates).flatten()).view(*candidates.shape, -1)
-            product.add_(query.unsqueeze(1))  # [Q, N, H]
+            chosen = torch.from_numpy(np.ascontiguousarray(candidates))
+            product = weights.items.index_select(0, chosen.flatten()).view(*chosen.shape, -1)
+            product.add_(query[: len(items)].unsqueeze(1))  # [Q, N, H]
             logits = network.forward_from(product.flatten(0, 1)[None], weights.weights, self._segments)
-            scores: Floats = logits.view(candidates.shape)[: items.shape[0], : items.shape[1]].numpy()
+            scores: Floats = logits.view(chosen.shape)[:, : items.shape[1]].numpy()
             return scores
 
 
-def _padded(users: Ints, context: Rows, items: Ints) -> tuple[Ints, Rows, Ints]:
-    """The same queries with more candidates, and perhaps one query more, that nobody asked for."""
-    queries, candidates = items.shape
-    padded = max(LEAST, -(-candidates // ALIGNED) * ALIGNED)
-    more = max(0, QUERIES - queries)
-    users, context = (np.concatenate([each, np.repeat(each[:1], more, 0)]) for each in (users, context))
-    return users, context, np.pad(items, ((0, more), (0, padded - candidates)))
+def _padded(rows: NDArray[Any]) -> NDArray[Any]:
+    """Rows [n, ...] with others behind them, as many as ALIGNED and LEAST ask for."""
+    more = max(LEAST, -(-len(rows) // ALIGNED) * ALIGNED) - len(rows)
+    return np.concatenate([rows, np.repeat(rows[:1], more, 0)])

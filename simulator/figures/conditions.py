@@ -6,15 +6,16 @@ from collections.abc import Iterator
 
 from simulator.decide import independent_difference
 from simulator.figures.chart import Axis, Line, Panel, Point, chart, dots, exact
-from simulator.figures.claims import Finding, Verdict
+from simulator.figures.doubt import Finding, Verdict, log_interval
 from simulator.figures.figure import Figure
-from simulator.figures.frontier import log_interval
 from simulator.figures.sweep import SOURCES, Sweep, condition, family, noises
 from simulator.report.result import Arm, Interval, Result
 from simulator.report.words import label, number, written
 
 NORMS = {"after": "norm after", "before": "norm before", "weight": "unit weights", "none": "no norm"}
 INITS = {"same": "same start", "own": "own start"}
+LOST, DOUBTFUL, LESS = "gain lost", "less gain, no longer beyond doubt", "less gain"
+"""What may have become of a gain that is clearly less."""
 Place = tuple[str, str, int]
 """Normalisation, initialisation, window in mini-batches."""
 
@@ -96,7 +97,7 @@ def gain_conditions(sweep: Sweep) -> Finding:
         f"With one start, norm after and a window of {window}, SmeLU has {written(best, 2)} of ReLU's PD; "
         + "; ".join(f"{how}: {written(value, 2)}, {what}" for how, (value, what) in told.items())
     )
-    lost = [what in ("gain lost", "less gain") for _, what in told.values()]
+    lost = [what in (LOST, DOUBTFUL, LESS) for _, what in told.values()]
     verdict: Verdict = "not"
     if best.high < 1 and any(lost):
         verdict = "holds" if all(lost) and len(told) == len(tried) else "partly"
@@ -112,8 +113,10 @@ def _against(value: Interval, best: Interval) -> str:
     """What became of the gain, by the interval of the ratio, and of how it differs from that under good conditions."""
     gap = independent_difference(log_interval(value), log_interval(best))
     if value.high >= 1 and gap.mean > 0:
-        return "gain lost" if gap.low > 0 else "gain no longer beyond doubt"
-    return "less gain" if gap.low > 0 else "more gain" if gap.high < 0 else "no clear change"
+        if gap.low > 0:
+            return LOST if value.mean >= 1 else DOUBTFUL
+        return "gain no longer beyond doubt"
+    return LESS if gap.low > 0 else "more gain" if gap.high < 0 else "no clear change"
 
 
 def by_source(sweep: Sweep) -> dict[str, Result]:

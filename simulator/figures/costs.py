@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simulator.figures.chart import Axis, Line, Panel, Point, chart, dots, exact
-from simulator.figures.claims import ROUTES, ensembles
+from simulator.figures.cures import ensembles, routed
 from simulator.figures.figure import Figure
 from simulator.figures.sweep import Sweep, ensemble, ensembles_of, favourite, has, is_activation, relative
 from simulator.report.result import Arm
@@ -15,10 +15,8 @@ COSTS = (
     ("score_seconds", "time to score"),
 )
 """Cost of an arm in result.json, and its words."""
-
-
 ROUTINGS = ("random routing", "random, over a refresh", "sticky, over a refresh", "sticky routing")
-"""What a user sees on asking again, by measures of ROUTES; the last is 0, since the same model answers."""
+"""What a user sees on asking again, in the order of cures.routed; the last is 0, since the same model answers."""
 Series = tuple[str, list[tuple[str, Arm]]]
 """A name, and arms in order with what is written beside each."""
 
@@ -38,11 +36,12 @@ def costs(sweep: Sweep) -> Figure:
     series += [(label(spec), [("", arm)]) for spec, arm in cures.items() if not ensemble(spec)]
     panels = [_against(series, bases, *what) for what in COSTS if arms["relu"].costs.get(what[0])]
     note = "Costs and PD are ratios to one ReLU network; the lower left is better. Numbers are m."
-    if routing := _routing(series):
+    if routing := _routing(series, sweep.duplicates):
         panels.append(routing)
         note += (
-            " A user who asks the same again is answered by another duplicate at random routing, by the same one at "
-            "sticky routing: what is left then is what a refresh changes."
+            " A user who asks the same again is answered at random routing by any of the "
+            f"{sweep.duplicates} duplicates, the same one in 1 of {sweep.duplicates} cases; at "
+            "sticky routing always by the same: what is left then is what a refresh changes."
         )
     legend = [(look, name) for look, (name, _) in enumerate(series)]
     return Figure(8, "costs", ensembles(arms).say, panels, legend, note)
@@ -62,14 +61,12 @@ def _against(series: list[Series], bases: dict[str, Arm], cost: str, word: str) 
     return chart(f"costs-{cost}".replace("_", "-"), f"PD against {word}", drawn, across, Axis("PD / ReLU's", zero=True))
 
 
-def _routing(series: list[Series]) -> Panel | None:
+def _routing(series: list[Series], duplicates: int) -> Panel | None:
     """Pair swaps that the user sees on asking again, of ReLU, SmeLU and the largest ensemble."""
-    between, refresh, both = ROUTES
     lines = []
     for look, (name, arms) in enumerate(series[:3]):
         text, arm = arms[-1]
-        if set(ROUTES) <= arm.measures.keys():
-            seen = (arm.measures[between], arm.measures[both], arm.measures[refresh], exact(0))
+        if seen := routed(arm, duplicates):
             points = [Point(value, exact(0), routing) for routing, value in zip(ROUTINGS, seen, strict=True)]
             lines.append(Line(f"{name} = {text}" if text else name, points, look))
     return dots("costs-routing", "Pair swaps on asking again", lines, Axis("", zero=True)) if lines else None

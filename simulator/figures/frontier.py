@@ -1,17 +1,17 @@
 """Which of two curves in the PD-against-accuracy-loss plane lies lower, and where that is beyond doubt.
 
-A curve is what an activation gives from sharp to smooth. Both axes are ratios to ReLU, each with an interval paired
-with ReLU's; two arms of different runs are compared as independent, which makes doubt larger than it is.
+A curve is what an activation gives from sharp to smooth, ReLU not included: at beta = 0 SmeLU is ReLU, whose place is
+not to its credit. Both axes are ratios to ReLU, each with an interval paired with ReLU's; two arms of different runs
+are compared as independent, which makes doubt larger than it is.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from simulator.decide import independent_difference
-from simulator.figures.sweep import relative
-from simulator.report.result import Arm, Interval
+from simulator.figures.doubt import between, no_worse
+from simulator.figures.sweep import family, relative
+from simulator.report.result import Arm
 from simulator.report.words import label, number
 
 STEPS = 50
@@ -27,18 +27,16 @@ class Against:
     lowest: float | None
     """Lowest PD of SmeLU's curve at no more loss; None where its curve does not get that far."""
     clear: bool
-    """Whether a measured SmeLU setting has no more loss and clearly less PD."""
+    """Whether a measured SmeLU setting has no more loss, by its interval too, and clearly less PD."""
+    beaten: bool = False
+    """Whether every measured SmeLU setting has clearly more PD or clearly more loss."""
+    beta: float | None = None
+    """The other activation's setting, if it has one."""
 
     @property
     def below(self) -> bool:
         """Whether SmeLU's curve lies on or below it."""
         return self.lowest is not None and self.lowest <= self.pd
-
-
-def log_interval(value: Interval) -> Interval:
-    """Of the logarithm of a ratio."""
-    floor = 1e-12
-    return Interval(*(math.log(max(part, floor)) for part in (value.mean, value.low, value.high)))
 
 
 def lowest(curve: list[Arm], loss: float) -> float | None:
@@ -54,11 +52,14 @@ def lowest(curve: list[Arm], loss: float) -> float | None:
 
 
 def against(curve: list[Arm], other: Arm) -> Against:
-    """Every SmeLU setting against one other arm."""
+    """Every SmeLU setting against one other arm; the curve has no ReLU in it."""
     loss, pd = relative(other, "log_loss").mean, relative(other, "pd")
-    fair = [arm for arm in curve if relative(arm, "log_loss").mean <= loss]
-    gaps = [independent_difference(log_interval(relative(arm, "pd")), log_interval(pd)) for arm in fair]
-    return Against(pd.mean, lowest(curve, loss), any(gap.high < 0 for gap in gaps))
+    gaps = [(arm, between(arm, other, "pd"), between(arm, other, "log_loss")) for arm in curve]
+    clear = any(
+        relative(arm, "log_loss").mean <= loss and no_worse(losses) and pds.high < 1 for arm, pds, losses in gaps
+    )
+    beaten = all(pds.low > 1 or losses.low > 1 for _, pds, losses in gaps)
+    return Against(pd.mean, lowest(curve, loss), clear, beaten, family(other.spec)[1])
 
 
 def statement(rivals: dict[str, list[Against]]) -> str:
@@ -69,6 +70,7 @@ def statement(rivals: dict[str, list[Against]]) -> str:
         *most, last = [_below(name, found, " of ReLU's" * (not n)) for n, (name, found) in enumerate(ahead.items())]
         lower = f"{', '.join(most)} and {last}" if most else last
         said.insert(0, f"SmeLU has no more PD at no more log loss than {lower}")
+    said += [_beaten(name, found) for name, found in rivals.items() if any(one.beaten for one in found)]
     return ". ".join(said)
 
 
@@ -86,6 +88,14 @@ def _not_below(name: str, found: list[Against]) -> str:
     gaps = [one.lowest - one.pd for one in found if one.lowest is not None]
     why = f"by at least {number(min(gaps), 2)} of ReLU's PD" if gaps else "it does not reach so low a loss"
     return f"SmeLU does not lie below {label(name)} anywhere: {why}"
+
+
+def _beaten(name: str, every: list[Against]) -> str:
+    """`Swish is clearly lower at 1 of 6 settings (beta = 8)`."""
+    found = [one for one in every if one.beaten]
+    betas = ", ".join(f"{one.beta:g}" for one in found if one.beta is not None)
+    places = f" at {len(found)} of {len(every)} settings" if len(every) > 1 else ""
+    return f"{label(name)} is clearly lower{places}" + (f" (beta = {betas})" if betas else "")
 
 
 def _range(low: str, high: str) -> str:

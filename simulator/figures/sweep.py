@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simulator.errors import ResultError
+from simulator.errors import ResultError, SettingError
+from simulator.recommender.cures import Ensemble
+from simulator.recommender.specs import split
 from simulator.report.result import Arm, Interval, Result, read_result
 from simulator.report.words import NAMES
 
@@ -22,6 +24,8 @@ SOURCES = {
 """Sources of noise, as simulator/config.py has them, and their words."""
 AGAIN = "relu#2"
 """ReLU once more in a run that has it twice, with draws of its own: an A/A run."""
+LINEAR_FROM = 100.0
+"""From this beta SmeLU is the linear model in all but name: a limit, not a setting that one would choose."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,20 @@ class Sweep:
         """Name of the world of its runs."""
         return str(self.runs[0].world.get("name", "world"))
 
+    @property
+    def duplicates(self) -> int:
+        """Models per arm and fleet of the main runs."""
+        return int(self.main()[0].config.get("duplicates", 2))
+
     def main(self) -> list[Result]:
-        """The runs of the condition with noise and most arms, alike but for arms and fleets; most fleets first."""
+        """The runs of the condition with noise and most arms, alike but for arms and fleets; most fleets first.
+
+        Of several such conditions the one nearest to a window of 16, then the lowest seed.
+        """
         groups: dict[str, list[Result]] = {}
         for run in self.runs:
             groups.setdefault(condition(run), []).append(run)
-        best = max(groups.values(), key=lambda runs: (bool(noises(runs[0])), _designs(runs)))
+        best = max(groups.values(), key=lambda runs: (bool(noises(runs[0])), _designs(runs), *_usual(runs[0])))
         return sorted(best, key=lambda run: -int(run.config.get("fleets", 1)))
 
     def arms(self) -> dict[str, Arm]:
@@ -80,6 +92,12 @@ def read_sweep(folder: Path) -> Sweep:
     return Sweep(folder, command, runs)
 
 
+def _usual(run: Result) -> tuple[float, ...]:
+    """The larger, the nearer to the condition that is drawn where there is a choice: window 16, seed 0, defaults."""
+    noise, norm = run.config.get("noise", {}), run.config.get("model", {}).get("norm")
+    return -abs(noise.get("window", 0) - 16), -run.config.get("seed", 0), noise.get("init") == "same", norm == "after"
+
+
 def _designs(runs: list[Result]) -> int:
     return len({arm.spec for run in runs for arm in run.arms})
 
@@ -115,14 +133,12 @@ def family(spec: str) -> tuple[str, float | None]:
 
 
 def ensemble(spec: str) -> tuple[str, int] | None:
-    """`ensemble:smelu:beta=2,m=3` -> ("smelu:beta=2", 3); None for anything else, one of narrow networks included."""
-    kind, _, rest = spec.partition(":")
-    name, _, settings = rest.partition(":")
-    own = [part for part in settings.split(",") if not part.startswith("m=")]
-    sizes = [part.removeprefix("m=") for part in settings.split(",") if part.startswith("m=")]
-    if kind != "ensemble" or "narrow" in own or not sizes or not sizes[0].isdecimal():
+    """`ensemble:smelu:beta=2` -> ("smelu:beta=2", 3); None for anything else, one of narrow networks included."""
+    try:
+        cure, design = split(spec)
+    except SettingError:  # of a version that knew other arms
         return None
-    return ":".join(filter(None, (name, ",".join(own)))), int(sizes[0])
+    return (design, cure.m) if isinstance(cure, Ensemble) and not cure.narrow and "#" not in spec else None
 
 
 def ensembles_of(arms: dict[str, Arm], design: str) -> list[tuple[int, Arm]]:
@@ -142,8 +158,8 @@ def swept(arms: dict[str, Arm], name: str) -> list[tuple[float, Arm]]:
 
 
 def favourite(arms: dict[str, Arm]) -> Arm | None:
-    """SmeLU as one would take it: the setting of least log loss."""
-    smelu = [arm for beta, arm in swept(arms, "smelu") if beta and has(arm, "pd", "log_loss")]
+    """SmeLU as one would take it: the setting of least log loss, short of the linear limit."""
+    smelu = [arm for beta, arm in swept(arms, "smelu") if 0 < beta < LINEAR_FROM and has(arm, "pd", "log_loss")]
     return min(smelu, key=lambda arm: relative(arm, "log_loss").mean, default=None)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from simulator.figures import claims
-from simulator.figures.claims import Finding
+from simulator.figures import claims, cures
 from simulator.figures.conditions import each_source, gain_conditions
+from simulator.figures.doubt import Finding
 from simulator.figures.sweep import Sweep
 
 CLAIMS: tuple[tuple[str, int, Callable[[Sweep], Finding]], ...] = (
@@ -26,11 +26,11 @@ CLAIMS: tuple[tuple[str, int, Callable[[Sweep], Finding]], ...] = (
     (
         "Ensembles lower PD too, for m times the look-ups; SmeLU does without",
         8,
-        lambda sweep: claims.ensembles(sweep.arms()),
+        lambda sweep: cures.ensembles(sweep.arms()),
     ),
     ("Heavy shuffling or own initialisation loses the gain; normalisation matters", 6, gain_conditions),
     ("Each source of noise alone makes duplicates differ; without any they are equal", 7, each_source),
-    ("Beside it: sticky routing hides duplicates, not refreshes", 8, lambda sweep: claims.sticky(sweep.arms())),
+    ("Beside it: sticky routing hides duplicates, not refreshes", 8, cures.sticky),
     ("Beside it: the same arm twice (A/A) differs by chance alone", 1, lambda sweep: claims.floor(sweep.arms())),
 )
 """Claim, the figure that shows it, and how it is decided."""

@@ -15,6 +15,7 @@ import pytest
 from simulator.errors import FlickerError
 from simulator.figures import surface
 from simulator.figures.chart import Axis, Line, Point, chart, dots, exact
+from simulator.figures.conditions import _against
 from simulator.figures.main import FIGURES, FigureFlags, run_figures
 from simulator.figures.sweep import Sweep, read_sweep
 from simulator.figures.table import table
@@ -100,7 +101,7 @@ def test_the_rise_of_the_u_is_paired_where_both_arms_are_of_one_run(tmp_path: Pa
         found["arms"]["smelu:beta=100"]["ratio_to_best"]["log_loss"] |= spread(0.445 / 0.435, half)
         path.write_text(json.dumps(found))
         u = table([read_sweep(folder)])[2].findings[0]
-        assert u.verdict == verdict and "rises again by 2.3\u00a0% to beta = 100" in u.say
+        assert u.verdict == verdict and "by 2.3\u00a0% to beta = 100" in u.say
     found["arms"]["smelu:beta=100"]["ratio_to_best"]["log_loss"]["best"] = "gelu"  # no pair of the two
     path.write_text(json.dumps(found))
     assert table([read_sweep(folder)])[2].findings[0].verdict == "holds"
@@ -120,6 +121,42 @@ def test_what_a_sweep_has_no_runs_for_is_said_and_not_drawn(tmp_path: Path) -> N
         assert not figure.panels and figure.claim
     *others, sticky, again = verdicts(found)
     assert {*others, again} == {"not measured"} and sticky == "holds", "refreshes are in every run"
+
+
+def test_sticky_routing_is_weighed_by_how_many_duplicates_there_are(tmp_path: Path) -> None:
+    """Of four duplicates the same one answers again in a quarter of cases; a refresh at 1.3 times a typical swap."""
+    folder = article(tmp_path / "sweep")
+    found = table([read_sweep(folder)])[7].findings[0]
+    assert found.verdict == "holds" and "By construction" in found.say
+    assert f"Under ReLU {0.75 * 0.085:.4f} (" in found.say  # 3/4 of swaps, then 1/4 of a refresh and 3/4 of both
+    assert f"random routing, {0.25 * 1.3 * 0.085 + 0.75 * 1.5 * 0.085:.3f} (" in found.say
+    for path in folder.glob("cells/*/result.json"):
+        changed = json.loads(path.read_text())
+        for arm in changed["arms"].values():
+            arm["refresh_swaps"]["pair"] = spread(0.5)
+        path.write_text(json.dumps(changed))
+    assert table([read_sweep(folder)])[7].findings[0].verdict == "not"
+    for path in folder.glob("cells/*/result.json"):
+        changed = json.loads(path.read_text())
+        for arm in changed["arms"].values():
+            arm["refresh_swaps"]["pair"] = arm["swaps"]["pair"] = {"mean": 0.01, "low": 0, "high": 0.03}
+        path.write_text(json.dumps(changed))
+    assert table([read_sweep(folder)])[7].findings[0].verdict == "partly"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (Interval(1.10, 0.80, 1.40), "gain lost"),
+        (Interval(0.95, 0.85, 1.05), "less gain, no longer beyond doubt"),
+        (Interval(0.50, 0.20, 1.10), "gain no longer beyond doubt"),
+        (Interval(0.70, 0.60, 0.80), "less gain"),
+        (Interval(0.45, 0.35, 0.60), "no clear change"),
+        (Interval(0.20, 0.18, 0.22), "more gain"),
+    ],
+)
+def test_a_gain_is_lost_only_where_none_is_left(value: Interval, said: str) -> None:
+    assert _against(value, Interval(0.42, 0.37, 0.49)) == said
 
 
 def test_differences_without_noise_are_no_claim_that_holds(tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+"""What intervals allow to be said: margins within which two numbers count as alike, and how two arms are compared.
+
+*Beyond doubt* means that a whole 95 % interval lies on one side. An interval that is too wide to tell never makes a
+claim hold: that nothing is worse, or that two things are the same, needs one that ends within a margin.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from simulator.decide import independent_difference
+from simulator.figures.sweep import relative
+from simulator.report.result import Arm, Interval
+
+Verdict = Literal["holds", "partly", "not", "not measured"]
+NO_WORSE = 1.005
+"""A loss is no worse where the interval of its ratio ends below this: half a percent is less than what any of the
+smooth activations gains here, and about what five fleets can tell."""
+NO_MORE = math.log(1.1)
+"""PD is no more where the interval of the log of its ratio ends up to this: a tenth more, a fifth of the halving."""
+SAME = {"pd": 0.05, "log_loss": 0.002}
+"""Two ratios to ReLU are alike where the interval of their difference lies within this, both ways: a tenth of the PD
+at stake, and a fifth of the log loss."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the numbers say to one claim."""
+
+    verdict: Verdict
+    say: str
+
+
+def no_worse(ratio: Interval) -> bool:
+    """Whether a loss is no worse by more than the margin, beyond doubt."""
+    return ratio.high < NO_WORSE
+
+
+def log_interval(value: Interval) -> Interval:
+    """Of the logarithm of a ratio."""
+    floor = 1e-12
+    return Interval(*(math.log(max(part, floor)) for part in (value.mean, value.low, value.high)))
+
+
+def between(arm: Arm, other: Arm, measure: str) -> Interval:
+    """Ratio of two arms: paired where one is the best of the other's run, else of two independent ratios to ReLU."""
+    own, its = arm.to_best.get(measure), other.to_best.get(measure)
+    if own and own.best == other.spec:
+        return own.ratio
+    if its and its.best == arm.spec:
+        return Interval(1 / its.ratio.mean, 1 / its.ratio.high, 1 / its.ratio.low)
+    if other.spec == "relu":
+        return relative(arm, measure)
+    gap = independent_difference(log_interval(relative(arm, measure)), log_interval(relative(other, measure)))
+    return Interval(*(math.exp(part) for part in (gap.mean, gap.low, gap.high)))
+
+
+def apart(one: Interval, other: Interval) -> bool:
+    """Whether two intervals have nothing in common."""
+    return one.high < other.low or other.high < one.low

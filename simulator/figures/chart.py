@@ -31,6 +31,8 @@ class Point:
     x: Interval
     y: Interval
     label: str = ""
+    key: str = ""
+    """What the place stands for, in the label column of the CSV file, where it is not written as `label`."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def _rows(name: str, lines: list[Line], up: bool = True) -> Iterator[tuple[Any, 
     for one in lines:
         for point in one.points:
             y = _cells(point.y) if up else NOTHING
-            yield (name, one.name, point.label, *(NOTHING if one.level else _cells(point.x)), *y, "")
+            yield (name, one.name, point.key or point.label, *(NOTHING if one.level else _cells(point.x)), *y, "")
 
 
 def _cells(value: Interval) -> tuple[Any, ...]:

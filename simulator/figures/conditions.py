@@ -29,9 +29,10 @@ def pair(run: Result) -> tuple[Arm, Arm] | None:
     return (run.arms[0], max(fit, key=lambda found: found[0])[1]) if fit else None
 
 
-def by_condition(sweep: Sweep) -> dict[Place, tuple[Arm, Arm]]:
-    """Runs with noise from order, and perhaps from initialisation, alone; those that agree in all else."""
-    groups: dict[str, dict[Place, tuple[Arm, Arm]]] = {}
+def by_condition(sweep: Sweep) -> dict[Place, Result]:
+    """Runs of ReLU and SmeLU with noise from order, and perhaps from initialisation, alone; those that agree in all
+    else, of several such groups the largest, then the one of the lowest seed."""
+    groups: dict[str, dict[Place, Result]] = {}
     for run in sorted(sweep.runs, key=lambda run: len(run.arms)):  # of two at one place, the one made for it
         both, sources = pair(run), noises(run)
         if both is None or "order" not in sources or not {"order", "init"} >= set(sources):
@@ -40,19 +41,26 @@ def by_condition(sweep: Sweep) -> dict[Place, tuple[Arm, Arm]]:
         key = f"{condition(run, 'noise', 'model')}{model}{both[1].spec}"
         noise = run.config["noise"]
         place = (str(run.config["model"].get("norm")), str(noise.get("init")), int(noise["window"]))
-        groups.setdefault(key, {}).setdefault(place, both)
-    return max(groups.values(), key=len, default={})
+        groups.setdefault(key, {}).setdefault(place, run)
+    return max(groups.values(), key=_size, default={})
+
+
+def _size(group: dict[Place, Result] | dict[str, Result]) -> tuple[int, int]:
+    """Of a group of runs of one seed."""
+    return len(group), -int(next(iter(group.values())).config.get("seed", 0))
 
 
 def conditions(sweep: Sweep) -> Figure:
     """Figure 6: SmeLU's PD against ReLU's over window, initialisation and normalisation."""
-    found = by_condition(sweep)
+    runs = by_condition(sweep)
+    found = {place: both for place, run in runs.items() if (both := pair(run))}
     if len(found) < 2:
         return Figure(6, "conditions", "One condition only: nothing to compare windows, starts and norms by")
     panels = [panel for init in INITS for panel in _ratio_panels(found, init)]
     norms = [norm for norm in NORMS if any(place[0] == norm for place in found)]
     legend = [(1 + index, NORMS[norm]) for index, norm in enumerate(norms)]
-    note = "Below the line at 1, SmeLU differs less between duplicates than ReLU. A window is shuffled as a whole."
+    note = "Below the line at 1, SmeLU differs less between duplicates than ReLU. A window is shuffled as a whole. "
+    note += sweep.drawn(list(runs.values()))
     return Figure(6, "conditions", gain_conditions(sweep).say, panels, legend, note)
 
 
@@ -65,7 +73,7 @@ def _ratio_panels(found: dict[Place, tuple[Arm, Arm]], init: str) -> Iterator[Pa
             places = [(i, found.get((norm, init, window))) for i, window in enumerate(windows)]
             shift = 0.08 * (index - (len(norms) - 1) / 2)
             points = [
-                Point(exact(i + shift), both[1].ratios[measure], "")
+                Point(exact(i + shift), both[1].ratios[measure], key=f"window={windows[i]}")
                 for i, both in places
                 if both and measure in both[1].ratios
             ]
@@ -79,7 +87,11 @@ def _ratio_panels(found: dict[Place, tuple[Arm, Arm]], init: str) -> Iterator[Pa
 
 def gain_conditions(sweep: Sweep) -> Finding:
     """Claim 5: heavy shuffling and own initialisation lose the gain; normalisation matters."""
-    found = {place: both[1].ratios["pd"] for place, both in by_condition(sweep).items() if "pd" in both[1].ratios}
+    found = {
+        place: both[1].ratios["pd"]
+        for place, run in by_condition(sweep).items()
+        if (both := pair(run)) and "pd" in both[1].ratios
+    }
     moderate = sorted((abs(window - 16), window) for norm, init, window in found if (norm, init) == ("after", "same"))
     if not moderate:
         return Finding("not measured", "needs SmeLU beside ReLU, normalised, at one start and a moderate window")
@@ -132,7 +144,7 @@ def by_source(sweep: Sweep) -> dict[str, Result]:
             own[name].config["noise"]["window"] - 16
         ):
             own[name] = run
-    found = max(groups.values(), key=len)
+    found = max(groups.values(), key=_size)
     order = ["none", *SOURCES.values()]
     return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
 
@@ -153,7 +165,8 @@ def sources(sweep: Sweep) -> Figure:
         panels.append(dots(f"sources-{measure}".replace(".", "-").replace("_", "-"), word, lines,
                            Axis("", zero=measure != "log_loss")))  # fmt: skip
     legend = [(index, label(spec)) for index, spec in enumerate(names)]
-    return Figure(7, "sources", each_source(sweep).say, panels, legend, "One source at a time, all else held still.")
+    note = "One source at a time, all else held still. " + sweep.drawn(list(found.values()))
+    return Figure(7, "sources", each_source(sweep).say, panels, legend, note)
 
 
 def _shown(run: Result) -> list[Arm]:

@@ -95,6 +95,8 @@ def sticky(sweep: Sweep) -> Finding:
     }
     if "relu" not in shown:
         return Finding("not measured", "needs ReLU in a run of two generations or more")
+    if not shown["relu"][0].high:
+        return Finding("not measured", "ReLU's duplicates do not differ: there is nothing that routing could hide")
     told = [
         f"under {label(spec)} {written(within)} of the pairs swap at random routing, {written(over)} over a refresh; "
         f"at sticky routing none, and {written(refresh)} over a refresh"

@@ -5,15 +5,15 @@ from __future__ import annotations
 from simulator.figures.chart import Axis, Line, Panel, Point, chart, exact
 from simulator.figures.claims import below_rivals, halving, limit, u_shape
 from simulator.figures.figure import Figure
-from simulator.figures.sweep import AGAIN, Sweep, has, relative, swept
+from simulator.figures.sweep import AGAIN, Sweep, family, has, relative, swept
 from simulator.report.result import Arm, Interval
 from simulator.report.words import NAMES, label, number
 
 CURVES = ("smelu", "swish", "softplus")
 """Activations that are swept in beta."""
-SINGLE = ("gelu", "linear", AGAIN)
+SINGLE = ("gelu", "linear", "gsmelu", AGAIN)
 """Arms that are one point; the last shows what chance makes of ReLU's own."""
-LOOKS = {"relu": 0, "smelu": 1, "swish": 2, "softplus": 3, "gelu": 4, "linear": 5, AGAIN: 6}
+LOOKS = {"relu": 0, "smelu": 1, "swish": 2, "softplus": 3, "gelu": 4, "linear": 5, AGAIN: 6, "gsmelu": 7}
 PLANES = (("pd", "log_loss", "PD"), ("pair", "log_loss", "pair swaps"), ("pd", "ranking_loss", "PD"))
 """Measures up and across, and the word of the one up."""
 BETAS = (("pd", "PD"), ("pair", "Pair swaps"), ("log_loss", "Log loss: lower is better"))
@@ -28,13 +28,14 @@ def plane(sweep: Sweep) -> Figure:
         return Figure(1, "plane", "No SmeLU beside ReLU in one condition: nothing to put in the plane")
     panels = [_plane(arms, *what) for what in PLANES]
     legend = [
-        (LOOKS[name], _name(name)) for name in LOOKS if name == "relu" or _others(arms, name) or swept(arms, name)
+        (LOOKS[name], _name(arms, name)) for name in LOOKS if name == "relu" or _others(arms, name) or swept(arms, name)
     ]
     compared = below_rivals(arms)
     claim = halving(arms).say if compared.verdict == "not measured" else compared.say
     note = (
         "Both axes are relative to ReLU, at (0, 1), with 95 % intervals paired with it; the lower left is better. "
-        "Numbers are SmeLU's beta; intervals may run out of the picture and are in the CSV file."
+        "Numbers are SmeLU's beta; intervals may run out of the picture and are in the CSV file. "
+        + sweep.drawn(sweep.compared())
     )
     return Figure(1, "plane", claim, [panel for panel in panels if panel], legend, note)
 
@@ -50,27 +51,39 @@ def beta(sweep: Sweep) -> Figure:
         [(1, "SmeLU"), (LOOKS["linear"], "Linear model, with its interval")] if "linear" in arms else [(1, "SmeLU")]
     )
     claims = [u_shape(arms).say, limit(arms).say] if "linear" in arms else [u_shape(arms).say]
-    note = "Ratios to ReLU, which is beta = 0, with intervals paired with it; settings of beta are spaced evenly."
+    note = "Ratios to ReLU, which is beta = 0, with intervals paired with it; settings of beta are spaced evenly. "
+    note += sweep.drawn(sweep.compared())
     return Figure(2, "beta", ". ".join(claims), panels, legend, note)
 
 
 def _others(arms: dict[str, Arm], name: str) -> list[Arm]:
     """The arms of an activation other than SmeLU."""
-    found = [arms[name]] if name in SINGLE and name in arms else [arm for _, arm in swept(arms, name)]
+    found = _single(arms, name) if name in SINGLE else [arm for _, arm in swept(arms, name)]
     return [arm for arm in found if has(arm, "pd", "log_loss")]
+
+
+def _single(arms: dict[str, Arm], name: str) -> list[Arm]:
+    """The one arm of an activation that is not swept; of several gSmeLUs the first."""
+    found = [arm for spec, arm in arms.items() if spec == name or (name == "gsmelu" and family(spec)[0] == name)]
+    return found[:1]
 
 
 def _plane(arms: dict[str, Arm], up: str, across: str, word: str) -> Panel | None:
     lines = []
     for name in (*CURVES, *SINGLE, "relu"):
-        found = swept(arms, name) if name in CURVES else [(None, arms[name])] if name in arms else []
+        found = swept(arms, name) if name in CURVES else [(None, arm) for arm in _single(arms, name)]
         points = [
-            Point(_change(arm, across), relative(arm, up), f"{beta:g}" if beta and name == "smelu" else "")
+            Point(
+                _change(arm, across),
+                relative(arm, up),
+                f"{beta:g}" if beta and name == "smelu" else "",
+                "" if beta is None else f"beta={beta:g}",
+            )
             for beta, arm in found
             if has(arm, up, across)
         ]
         if points:
-            lines.append(Line(_name(name), points, LOOKS[name], strength=0.35))
+            lines.append(Line(_name(arms, name), points, LOOKS[name], strength=0.35))
     if len(lines) < 2:
         return None
     loss = across.replace("_", " ")
@@ -84,8 +97,9 @@ def _change(arm: Arm, measure: str) -> Interval:
 
 
 def _over_beta(found: list[tuple[float, Arm]], linear: Arm | None, measure: str, heading: str) -> Panel:
-    places = [(i, arm) for i, (_, arm) in enumerate(found) if has(arm, measure)]
-    lines = [Line("SmeLU", [Point(exact(i), relative(arm, measure)) for i, arm in places], 1)]
+    places = [(i, beta, arm) for i, (beta, arm) in enumerate(found) if has(arm, measure)]
+    points = [Point(exact(i), relative(arm, measure), key=f"beta={beta:g}") for i, beta, arm in places]
+    lines = [Line("SmeLU", points, 1)]
     if linear and has(linear, measure):
         lines.insert(0, Line("Linear", [Point(exact(0), relative(linear, measure))], LOOKS["linear"], level=True))
     marks = {float(i): number(value, _places(value)) for i, (value, _) in enumerate(found)}
@@ -98,5 +112,7 @@ def _places(value: float) -> int:
     return len(f"{value:g}".partition(".")[2])
 
 
-def _name(name: str) -> str:
+def _name(arms: dict[str, Arm], name: str) -> str:
+    if name == "gsmelu":
+        return label(_single(arms, name)[0].spec)
     return "ReLU again (A/A)" if name == AGAIN else NAMES.get(name, label(name))

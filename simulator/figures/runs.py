@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from simulator.experiment import PEEK
 from simulator.figures.chart import Axis, Line, Panel, Point, chart, dots, exact
+from simulator.figures.doubt import apart
 from simulator.figures.figure import Figure
 from simulator.figures.sweep import Sweep, family, favourite, is_activation
-from simulator.report.result import Arm, Bucket, Curve, Result
+from simulator.report.result import Arm, Bucket, Curve, Generation, Interval, Result
 from simulator.report.titles import JUMP
-from simulator.report.words import NAMES, count, label, number, percent
+from simulator.report.words import NAMES, count, label, number, percent, written
 
 SHOWN = ("relu", "smelu:beta=0.5", "smelu:beta=1", "smelu:beta=2", "gelu", "swish:beta=1", "softplus:beta=1")
 """Activations that are drawn, where the sweep has them."""
@@ -34,9 +36,10 @@ def activations(sweep: Sweep) -> Figure:
         [f"that of {', '.join(smooth)} does not"] if smooth else []
     )
     claim = "; ".join(parts)
+    note = "Functions as the arms of this sweep have them, sampled; nothing here depends on a run."
     panels = [_curves("activation", "Activation", curves, False), _curves("gradient", "Its gradient", curves, True)]
     legend = [(index, label(spec)) for index, spec in enumerate(curves)]
-    return Figure(3, "activations", claim[0].upper() + claim[1:], panels, legend)
+    return Figure(3, "activations", claim[0].upper() + claim[1:], panels, legend, note)
 
 
 def _curves(name: str, heading: str, curves: dict[str, Curve], gradient: bool) -> Panel:
@@ -52,25 +55,38 @@ def generations(sweep: Sweep) -> Figure:
     """Figure 5: PD over training, and swaps over refreshes."""
     arms = sweep.arms()
     smelu = favourite(arms)
-    runs = [run for run in sweep.main() if smelu and any(arm.spec == smelu.spec for arm in run.arms)]
-    if not smelu or not runs or len(runs[0].generations) < 2:
-        return Figure(5, "generations", "No run with ReLU and SmeLU over several generations")
+    runs = [run for run in sweep.compared() if smelu and any(arm.spec == smelu.spec for arm in run.arms)]
+    if not smelu or not runs or len(runs[0].generations) < 3:
+        return Figure(5, "generations", "No run with ReLU and SmeLU over three generations or more")
     run = runs[0]
+    steps = run.generations[:-1]
     specs = [spec for spec in ("relu", smelu.spec, "linear") if any(arm.spec == spec for arm in run.arms)]
-    panels = [panel for what in OVER_TIME if (panel := _over_time(run, specs, *what))]
-    series = {spec: [g.arms[spec]["pd"].mean for g in run.generations] for spec in specs[:2]}
-    relu, own = series["relu"], series[smelu.spec]
-    below = sum(a < b for a, b in zip(own, relu, strict=True))
-    verb = "rises" if relu[-1] > 1.1 * relu[0] else "falls" if relu[-1] < 0.9 * relu[0] else "stays about level"
+    panels = [panel for what in OVER_TIME if (panel := _over_time(steps, specs, *what))]
+    relu, own = ([step.arms[spec]["pd"] for step in steps] for spec in specs[:2])
+    below = sum(a.mean < b.mean for a, b in zip(own, relu, strict=True))
+    clear = sum(a.high < b.low for a, b in zip(own, relu, strict=True))
     claim = (
-        f"PD of ReLU {verb} over training, from {number(relu[0])} to {number(relu[-1])}; "
-        f"{label(smelu.spec)} lies below it after {below} of {len(own)} generations"
+        f"PD of ReLU {_trend(relu[0], relu[-1])} over training, from {number(relu[0].mean)} to "
+        f"{number(relu[-1].mean)}; {label(smelu.spec)} has less after {below} of {len(own)} generations, "
+        f"with intervals apart after {clear}"
     )
     ratio = run_arm(run, smelu.spec).ratios.get("refresh_pair")
     if ratio:
-        claim += f", and at a refresh it swaps {number(ratio.mean, 2)} of ReLU's pairs"
+        claim += f"; at a refresh it swaps {written(ratio, 2)} times as many pairs as ReLU"
     legend = [(index, label(spec)) for index, spec in enumerate(specs)]
-    return Figure(5, "generations", claim, panels, legend, "Bands are 95 % intervals.")
+    note = (
+        f"Bands are 95 % intervals. PD after a generation is that of at most {count(PEEK)} events just ahead, swaps "
+        "those of that generation's queries. The last generation is measured on all held-out events and other "
+        "queries: it is not drawn, but gives the ratio of swaps at a refresh. "
+    )
+    return Figure(5, "generations", claim, panels, legend, note + sweep.drawn([run]))
+
+
+def _trend(first: Interval, last: Interval) -> str:
+    """Only what intervals allow."""
+    if not apart(first, last):
+        return "neither clearly rises nor falls"
+    return "rises" if last.mean > first.mean else "falls"
 
 
 def run_arm(run: Result, spec: str) -> Arm:
@@ -78,13 +94,11 @@ def run_arm(run: Result, spec: str) -> Arm:
     return next(arm for arm in run.arms if arm.spec == spec)
 
 
-def _over_time(run: Result, specs: list[str], measure: str, heading: str) -> Panel | None:
+def _over_time(steps: list[Generation], specs: list[str], measure: str, heading: str) -> Panel | None:
     lines = []
     for index, spec in enumerate(specs):
         points = [
-            Point(exact(g.events / 1000), g.arms[spec][measure])
-            for g in run.generations
-            if measure in g.arms.get(spec, {})
+            Point(exact(g.events / 1000), g.arms[spec][measure]) for g in steps if measure in g.arms.get(spec, {})
         ]
         lines += [Line(label(spec), points, index, band=True, bare=True)] if points else []
     if not lines:
@@ -119,20 +133,29 @@ def where(sweep: Sweep) -> Figure:
         )
     if len(chosen) == 2:
         sets = [pair for name in chosen[0].buckets for pair in zip(*(a.buckets[name] for a in chosen), strict=False)]
-        less = sum(own.pd.mean < base.pd.mean for base, own in sets)
-        claims.append(f"{label(chosen[1].spec)} has less PD in {less} of {len(sets)} groups")
+        less = sum(own.pd.high < base.pd.low for base, own in sets)
+        claims.append(f"{label(chosen[1].spec)} has clearly less PD in {less} of {len(sets)} groups")
+        if more := sum(own.pd.low > base.pd.high for base, own in sets):
+            claims[-1] += f", clearly more in {more}"
     legend = [(index, label(arm.spec)) for index, arm in enumerate(chosen)]
-    note = "Held-out events in five groups of equal size, by each arm's own mean prediction, and by the item's events."
+    note = (
+        "Held-out events in five groups of about equal size, by the first arm's mean prediction, and by the item's "
+        "events. Clearly: intervals are apart. " + sweep.drawn(sweep.compared())
+    )
     return Figure(9, "where", "; ".join(claims), panels, legend, note)
 
 
 def _buckets(arms: list[Arm], name: str, heading: str, across: str) -> Panel:
     lines = [
-        Line(label(arm.spec), [Point(exact(i), bucket.pd) for i, bucket in enumerate(arm.buckets[name])], index)
+        Line(label(arm.spec), [Point(exact(i), b.pd, key=_edges(b)) for i, b in enumerate(arm.buckets[name])], index)
         for index, arm in enumerate(arms)
     ]
     marks = {float(i): _low(bucket) for i, bucket in enumerate(arms[0].buckets[name])}
     return chart(name.replace("_", "-"), heading, lines, Axis(across, marks), Axis("", zero=True))
+
+
+def _edges(bucket: Bucket) -> str:
+    return f"{bucket.low:g} to {bucket.high:g}"
 
 
 def _low(bucket: Bucket) -> str:
@@ -157,13 +180,23 @@ def churn(sweep: Sweep) -> Figure:
         dots("churn-duplicates", "Pair swaps between duplicates: all useless", [Line("between duplicates", between, 0)],
              Axis("share of pairs", zero=True)),
     ]  # fmt: skip
-    said = []
-    for arm in [arms[spec] for spec in ("relu", *([smelu.spec] if smelu else [])) if spec in arms]:
-        useful, useless = (arm.measures[name].mean for name in names)
-        said.append(f"{percent(useful / (useful + useless) if useful + useless else 0)} of what a refresh swaps "
-                    f"under {label(arm.spec)} goes towards the truth")  # fmt: skip
+    said = [_towards(arms[spec]) for spec in ("relu", *([smelu.spec] if smelu else [])) if spec in arms]
     legend = [(3, "useful: towards the truth"), (2, "useless: away from it"), (0, "between duplicates")]
-    return Figure(10, "churn", "; ".join(said), panels, legend)
+    note = "Shares are of means and have no interval of their own. " + sweep.drawn(sweep.compared())
+    return Figure(10, "churn", "; ".join(said), panels, legend, note)
+
+
+def _towards(arm: Arm) -> str:
+    """`54.0 % of what a refresh swaps under ReLU goes towards the truth, clearly more than away from it`."""
+    useful, useless = (arm.measures[name] for name in ("useful_swaps", "useless_swaps"))
+    both = useful.mean + useless.mean
+    if not both:
+        return f"A refresh swaps nothing under {label(arm.spec)}"
+    how = "clearly more" if useful.low > useless.high else "clearly less"
+    if not apart(useful, useless):
+        how = "not clearly more or less"
+    share = percent(useful.mean / both)
+    return f"{share} of what a refresh swaps under {label(arm.spec)} goes towards the truth, {how} than away from it"
 
 
 def _place(spec: str) -> tuple[int, float]:

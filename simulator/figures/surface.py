@@ -58,7 +58,7 @@ def surface() -> Figure:
     counts = [[len(local_minima(one)) for one in surfaces(beta)] for beta in BETAS]
     means = [_mean(of) for of in counts]
     panels = [_contours(beta) for beta in DRAWN]
-    points = [Point(exact(place), mean) for place, mean in enumerate(means)]
+    points = [Point(exact(place), mean, key=f"beta={BETAS[place]:g}") for place, mean in enumerate(means)]
     panels.append(
         chart(
             "surface-minima",

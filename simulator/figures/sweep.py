@@ -11,7 +11,7 @@ from simulator.errors import ResultError, SettingError
 from simulator.recommender.cures import Ensemble
 from simulator.recommender.specs import split
 from simulator.report.result import Arm, Interval, Result, read_result
-from simulator.report.words import NAMES
+from simulator.report.words import NAMES, plural
 
 SOURCES = {
     "init": "own initialisation",
@@ -67,11 +67,36 @@ class Sweep:
 
     def _with_base(self) -> dict[str, tuple[Arm, Arm]]:
         found: dict[str, tuple[Arm, Arm]] = {}
-        for run in self.main():
-            if run.arms[0].spec == "relu":
-                for arm in run.arms:
-                    found.setdefault(arm.spec, (arm, run.arms[0]))
+        for run in self.compared():
+            for arm in run.arms:
+                found.setdefault(arm.spec, (arm, run.arms[0]))
         return found
+
+    def compared(self) -> list[Result]:
+        """The main runs that `arms` are of."""
+        return [run for run in self.main() if run.arms[0].spec == "relu"]
+
+    def drawn(self, runs: list[Result]) -> str:
+        """Which runs a figure draws, and that there are others: their seed, noise, model and fleets."""
+        if not runs:
+            return ""
+        noise, model = ([run.config.get(part, {}) for run in runs] for part in ("noise", "model"))
+        seeds = {run.config.get("seed", 0) for run in runs}
+        told = [
+            _values("seed", seeds),
+            _values("window", {one.get("window", 0) for one in noise}),
+            _values("init", {one.get("init", "same") for one in noise}),
+            _values("norm", {one.get("norm", "after") for one in model}),
+            _values("fleets", {run.config.get("fleets", 1) for run in runs}),
+        ]
+        rest = len(self.runs) - len(runs)
+        say = f"Drawn: {len(runs)} of {plural(len(self.runs), 'run')} ({'; '.join(told)})"
+        say += f"; the other {rest} in other figures or in none." if rest else "."
+        left = sum(run.config.get("seed", 0) not in seeds for run in self.runs)
+        if left:
+            only = ", ".join(map(str, sorted(seeds)))
+            say += f" Only seed {only} is drawn; left out: {plural(left, 'run')} with other seeds."
+        return say
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -90,6 +115,11 @@ def read_sweep(folder: Path) -> Sweep:
     if len(worlds) > 1:
         raise ResultError(f"{folder}: runs on {' and '.join(sorted(worlds))}: one world per sweep can be drawn")
     return Sweep(folder, command, runs)
+
+
+def _values(name: str, values: set[Any]) -> str:
+    """`window 4, 16`."""
+    return f"{name} {', '.join(str(value) for value in sorted(values))}"
 
 
 def _usual(run: Result) -> tuple[float, ...]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from simulator.figures.sweep import Sweep, read_sweep
 from tests.report.fake_results import CONFIG, fake_result, spread, write
 
 Json = dict[str, Any]
@@ -23,7 +26,9 @@ PLANE: Arms = {
     "gelu": (0.80, 0.4360),
     "swish:beta=1": (0.70, 0.4360),
     "softplus:beta=1": (0.70, 0.4360),
+    "gsmelu:alpha=1,beta=2": (0.65, 0.4365),
 }
+RIVALS = ("gelu", "swish", "softplus", "gsmelu")
 SOURCES: dict[str, Json] = {
     "none": {"window": 0},
     "init": {"window": 0, "init": "own"},
@@ -51,7 +56,7 @@ def result(arms: Arms, wide: float = 0.05) -> Json:
                 {"low": top * i / 5, "high": top * (i + 1) / 5, "share": 0.2, "pd": spread(factor / (i + 1), wide)}
                 for i in range(5)
             ]
-        m = int(spec.partition("m=")[2] or 1)
+        m = int(spec.partition("m=")[2] or 1) if spec.startswith("ensemble") else 1
         own |= {"lookups": 200 * m, "score_seconds": 0.001 * m, "model_bytes": 4_000 * m}
     return made
 
@@ -81,7 +86,8 @@ def article(folder: Path, plane: Arms | None = None, world: str = "synthetic", n
     both = {spec: plane[spec] for spec in ("relu", "smelu:beta=1")}
     cures: Arms = {"relu": plane["relu"], "ensemble:relu:m=2": (0.8, 0.436), "ensemble:relu:m=3": (0.7, 0.435)}
     cures |= {"ensemble:smelu:beta=1,m=2": (0.3, 0.434), "relu#2": (1.02, 0.44)}
-    smelu = {spec: values for spec, values in plane.items() if spec not in ("gelu", "swish:beta=1", "softplus:beta=1")}
+    cures |= {"codistill:relu:m=2": (0.75, 0.4405)}
+    smelu = {spec: values for spec, values in plane.items() if spec.partition(":")[0] not in RIVALS}
     others = {spec: values for spec, values in plane.items() if spec == "relu" or spec not in smelu}
     for name, arms in (("smelu", smelu), ("others", others), ("cures", cures)):
         cell(folder, f"grid=plane,activation={name}", result(arms), world)
@@ -95,3 +101,18 @@ def article(folder: Path, plane: Arms | None = None, world: str = "synthetic", n
         made = silent(both) if name in ("none", nothing) else result(both)
         cell(folder, f"grid=noise,source={name}", made, world, **noise)
     return folder
+
+
+def changed(folder: Path, change: Callable[[Json], Any]) -> Sweep:
+    """The sweep after a change to every arm of every result."""
+    for path in folder.glob("cells/*/result.json"):
+        found = json.loads(path.read_text())
+        for arm in [*found["arms"].values(), *(arm for step in found["generations"] for arm in step["arms"].values())]:
+            change(arm)
+        path.write_text(json.dumps(found))
+    return read_sweep(folder)
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    """The rows of a CSV file by column."""
+    return list(csv.DictReader(text.splitlines()))

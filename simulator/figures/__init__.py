@@ -2,11 +2,13 @@
 
 sweep.py       which runs belong together
 chart.py       points as a picture and as rows of CSV, one and the same
-claims.py      the article's claims, decided by intervals; frontier.py compares curves; table.py lists the claims
+doubt.py       what intervals allow to be said
+claims.py      the article's claims, decided by intervals; cures.py those on ensembles and routing
+frontier.py    compares curves; table.py lists the claims
 planes.py      1, 2: PD against accuracy loss; the sweep of beta
 runs.py        3, 5, 9, 10: activations, over time, where, churn
 surface.py     4: local minima of a small network
 conditions.py  6, 7: when the gain shows; sources of noise
-costs.py       8: ensembles and other costly cures
+costs.py       8: ensembles and other costly cures; cost_table.py all of them as a table
 compose.py     one figure as one SVG; page.py all on a page; markdown.py docs/results.md
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from simulator.figures.chart import Axis, Line, Panel, Point, chart, dots, exact
+from simulator.figures.cost_table import cost_table
 from simulator.figures.cures import ensembles, routed
 from simulator.figures.figure import Figure
 from simulator.figures.sweep import Sweep, ensemble, ensembles_of, favourite, has, is_activation, relative
@@ -17,6 +18,8 @@ COSTS = (
 """Cost of an arm in result.json, and its words."""
 ROUTINGS = ("random routing", "random, over a refresh", "sticky, over a refresh", "sticky routing")
 """What a user sees on asking again, in the order of cures.routed; the last is 0, since the same model answers."""
+SLOWER = ("codistill", "antidistill")
+"""Cures whose training time is not comparable."""
 Series = tuple[str, list[tuple[str, Arm]]]
 """A name, and arms in order with what is written beside each."""
 
@@ -43,8 +46,14 @@ def costs(sweep: Sweep) -> Figure:
             f"{sweep.duplicates} duplicates, the same one in 1 of {sweep.duplicates} cases; at "
             "sticky routing always by the same: what is left then is what a refresh changes."
         )
+    if any(spec.startswith(SLOWER) for spec in cures):
+        note += (
+            " Co-distilled and anti-distilled arms take a slower path here, two forward passes and a call for every "
+            "mini-batch: their training time is this implementation's."
+        )
+    note += " " + sweep.drawn(sweep.compared())
     legend = [(look, name) for look, (name, _) in enumerate(series)]
-    return Figure(8, "costs", ensembles(arms).say, panels, legend, note)
+    return Figure(8, "costs", ensembles(arms).say, panels, legend, note, cost_table(arms, bases))
 
 
 def _against(series: list[Series], bases: dict[str, Arm], cost: str, word: str) -> Panel:

@@ -10,6 +10,16 @@ from simulator.figures.chart import COLUMNS, Panel
 
 
 @dataclass(frozen=True)
+class Table:
+    """Numbers beside a figure, as they are written."""
+
+    heads: list[str]
+    rows: list[list[str]]
+    """Cells, the first of a row its name."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Figure:
     """One figure on one world; without panels, `claim` says why there is nothing to draw."""
 
@@ -21,6 +31,8 @@ class Figure:
     """Number of the look, and its words."""
     note: str = ""
     """What the panels show and how to read them."""
+    table: Table | None = None
+    """Stands below the panels on a page; no part of the SVG and CSV files."""
 
     def csv(self) -> str:
         """What was drawn, a row per point."""

@@ -39,7 +39,20 @@ def _figure(sweep: Sweep, figure: Figure) -> str:
     again = f"<code>{escape(one_command(sweep, figure))}</code>"
     note = f'<p class="note">{escape(figure.note)} {again}</p>'
     kicker = f'<p class="kicker">Figure {figure.number} · {escape(sweep.world)}</p>'
-    return f"<section>{kicker}<h2>{escape(figure.claim)}</h2>{legend}{panels}{note}</section>"
+    return f"<section>{kicker}<h2>{escape(figure.claim)}</h2>{legend}{panels}{_numbers(figure)}{note}</section>"
+
+
+def _numbers(figure: Figure) -> str:
+    """The table below the panels."""
+    if figure.table is None:
+        return ""
+    heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in figure.table.heads)
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
+        for name, *cells in figure.table.rows
+    )
+    table = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'{table}<p class="note">{escape(figure.table.note)}</p>'
 
 
 def _unique(svg: str, sweep: Sweep) -> str:

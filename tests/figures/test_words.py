@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from simulator.figures.conditions import _against
-from simulator.figures.main import FIGURES
+from simulator.figures.main import FIGURES, FigureFlags, run_figures
 from simulator.figures.sweep import read_sweep
 from simulator.figures.table import table
 from simulator.report.result import Interval
@@ -69,6 +69,29 @@ def test_what_is_drawn_and_what_is_not_stands_under_every_figure(tmp_path: Path)
         assert FIGURES[number](found).note.endswith(f"Drawn: 1 of 6 runs {here}{end}"), number
     both = "Drawn: 2 of 6 runs (seed 0; window 16, 128; init same; norm after; fleets 1); the other 4 in other figures"
     assert both in FIGURES[6](found).note
+
+
+def test_costs_are_a_table_of_all_cures_beside_the_figure(tmp_path: Path) -> None:
+    folder = article(tmp_path / "sweep")
+    table_ = FIGURES[8](read_sweep(folder)).table
+    assert table_ and table_.heads[1:] == [
+        "PD", "log loss", "parameters", "look-ups per query", "training time", "scoring time", "memory in serving"
+    ]  # fmt: skip
+    rows = {row[0]: row[1:] for row in table_.rows}
+    assert list(rows) == [
+        "ReLU", "SmeLU (beta = 1)", "Linear", "ReLU, ensemble (m = 2)", "ReLU, ensemble (m = 3)",
+        "SmeLU, ensemble (beta = 1, m = 2)", "ReLU, co-distilled (m = 2)"
+    ]  # fmt: skip
+    assert rows["ReLU"][2:] == ["1,248,321", "200", "41.3 s", "1.00 ms", "0.004 MB"]
+    assert rows["ReLU, ensemble (m = 3)"] == [
+        "0.70 (0.66 to 0.73)", "0.9886 (0.9876 to 0.9896)", "× 1.00", "× 3.00", "× 1.00", "× 3.00", "× 3.00"
+    ]  # fmt: skip
+    assert "two forward passes" in FIGURES[8](read_sweep(folder)).note
+    page, text = tmp_path / "f" / "figures.html", tmp_path / "d" / "results.md"
+    run_figures(FigureFlags((folder,), out=page.parent, only=(8,)), [])
+    run_figures(FigureFlags((folder,), markdown=text, only=(8,)), [])
+    assert '<th scope="row">ReLU, ensemble (m = 3)</th><td>0.70 (0.66 to 0.73)</td>' in page.read_text()
+    assert "| ReLU, ensemble (m = 3) | 0.70 (0.66 to 0.73) | 0.9886 (0.9876 to 0.9896) | × 1.00 |" in text.read_text()
 
 
 def test_sticky_routing_is_weighed_by_how_many_duplicates_there_are(tmp_path: Path) -> None:

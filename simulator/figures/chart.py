@@ -100,7 +100,8 @@ def dots(name: str, heading: str, lines: list[Line], across: Axis, note: str = "
             for point in one.points:
                 y = labels.index(point.label) + shift
                 axes.hlines(y, point.x.low, point.x.high, color=colour(one.look), linewidth=1.3)
-                axes.plot(point.x.mean, y, color=colour(one.look), marker=MARKS[look(one.look)], markersize=5)
+                axes.plot(point.x.mean, y, color=colour(one.look), marker=MARKS[look(one.look)], markersize=5,
+                          clip_on=False, zorder=3)  # fmt: skip  # a 0 stands on the edge
         axes.set_yticks(range(len(labels)), labels, multialignment="right")
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(labels) - 0.5, -0.5)

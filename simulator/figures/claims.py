@@ -50,7 +50,7 @@ def halving(arms: dict[str, Arm]) -> Finding:
         return Finding("holds", f"SmeLU with beta {_betas(sure)} at least halves PD beyond doubt: {figures}")
     if likely:
         return Finding("partly", f"SmeLU with beta {_betas(likely)} halves PD, but not beyond doubt: {figures}")
-    return Finding("not", f"No SmeLU setting halves PD at no worse accuracy: {figures}")
+    return Finding("not", f"No SmeLU setting is seen to halve PD at no worse accuracy: {figures}")
 
 
 def below_rivals(arms: dict[str, Arm]) -> Finding:

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from simulator.figures.conditions import _against
+from simulator.figures.cost_table import cost_table
 from simulator.figures.main import FIGURES, FigureFlags, run_figures
 from simulator.figures.sweep import read_sweep
 from simulator.figures.table import table
 from simulator.report.result import Interval
 from tests.figures.fake_sweep import PLANE, Json, article, cell, changed, result, rows_of
+from tests.figures.made import about, arm
 from tests.report.fake_results import spread
+
+
+def test_no_claim_about_sizes_holds_by_wide_intervals(tmp_path: Path) -> None:
+    """The means that make every claim hold, with intervals twenty times as wide: what is left holds at any width."""
+    folder = article(tmp_path / "sweep")
+
+    def widen(arm: Json) -> None:
+        for name, ratio in [*arm.get("ratio", {}).items(), *arm.get("ratio_to_best", {}).items()]:
+            if "mean" in ratio:
+                ratio |= spread(ratio["mean"], 0.02 if name.endswith("_loss") else 1.0)
+
+    assert [row.findings[0].verdict for row in table([read_sweep(folder)])] == ["holds"] * 9
+    wide = [row.findings[0].verdict for row in table([changed(folder, widen)])]
+    assert wide == ["partly", "partly", "partly", "partly", "partly", "not", "holds", "holds", "not measured"]
 
 
 def test_training_over_time_is_told_by_intervals_without_the_last_generation(tmp_path: Path) -> None:
@@ -92,6 +109,14 @@ def test_costs_are_a_table_of_all_cures_beside_the_figure(tmp_path: Path) -> Non
     run_figures(FigureFlags((folder,), markdown=text, only=(8,)), [])
     assert '<th scope="row">ReLU, ensemble (m = 3)</th><td>0.70 (0.66 to 0.73)</td>' in page.read_text()
     assert "| ReLU, ensemble (m = 3) | 0.70 (0.66 to 0.73) | 0.9886 (0.9876 to 0.9896) | × 1.00 |" in text.read_text()
+
+
+def test_memory_in_training_is_a_column_where_it_was_measured() -> None:
+    relu = replace(arm("relu"), costs={"parameters": 1000, "train_bytes": 2e7, "lookups": 200})
+    made = replace(arm("anchor:relu", about(0.7, 0.1)), costs={"parameters": 1000, "train_bytes": 3e7})
+    found = cost_table({"relu": relu, "anchor:relu": made}, {"relu": relu, "anchor:relu": relu})
+    assert found.heads[3:] == ["parameters", "look-ups per query", "memory in training"]
+    assert [row[3:] for row in found.rows] == [["1,000", "200", "20 MB"], ["× 1.00", "–", "× 1.50"]]
 
 
 def test_sticky_routing_is_weighed_by_how_many_duplicates_there_are(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """From finished runs to a decision: `flicker recommend` chooses an arm, `flicker gate` holds back a candidate.
 
-Both read result folders. Two runs share neither duplicates nor, perhaps, users: their difference is taken as that of
-independent estimates, whose half-widths add in squares (Zou and Donner 2008).
+Both read result folders. Runs of one seed share users, initialisations and draws, runs of two seeds do not. A folder
+holds no draws by which two runs could be paired, so that their difference is taken as that of independent estimates,
+whose half-widths add in squares (Zou and Donner 2008): where runs share, the interval is too wide, never too narrow.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from simulator.alike import fleets, require_alike
 from simulator.config import require
 from simulator.errors import FlickerError, SettingError
 from simulator.report.result import Arm, Interval, Result, read_result
@@ -30,8 +32,6 @@ WORDS = {
     "ranking_loss": "ranking loss",
     "auc": "AUC",
 }
-COMPARABLE = ("k", "candidates")
-"""Settings that change what a swap ratio means."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ class RecommendFlags:
 @dataclass(frozen=True)
 class GateFlags:
     """Hold back a candidate that flickers more than chance and an allowance explain. For a release pipeline.
+
+    Both runs need two fleets or more, and small increases five: see simulator/measures/intervals.py. They may differ in
+    arms, model, fleets and device, on a log also in the seed; world, noise and what is asked must be the same.
 
     Exit code 0 when it passes, 1 when it is held back, with one line that says why; 2 when the runs cannot be compared.
     """
@@ -118,10 +121,21 @@ def gate(flags: GateFlags) -> tuple[list[str], int]:
     """What to say, in one line, and the exit code.
 
     Held back when the whole 95 % interval of the increase lies above the allowance: of candidates that are no worse
-    than it, one in forty is. Raises ResultError, or SettingError where the two runs do not measure the same.
+    than it, at most about one in forty is. The interval of a single fleet holds for its initialisation only, and equals
+    would be held back far more often. Such runs are refused, whatever their numbers: a gate that let them pass would
+    guard nothing and nobody would notice, one that held them back would stop releases by chance. A pipeline that is
+    set up so learns it from its first run, before there is a release to lose.
+
+    Raises ResultError, or SettingError where the two runs do not measure the same or have one fleet.
     """
     candidate, baseline = read_result(flags.result), read_result(flags.baseline)
-    _require_comparable(candidate, baseline, flags)
+    require_alike(candidate, baseline, flags.baseline)
+    for whose, run in (("candidate", candidate), ("baseline", baseline)):
+        if fleets(run) < 2:
+            why = (
+                f"chance could hold back any candidate, as one initialisation is all that the {whose}'s interval covers"
+            )
+            raise SettingError("fleets", fleets(run), f"{why}: run both with --fleets 2 or more")
     new = _swaps(_arm(candidate, flags.arm, "arm"), flags.measure)
     old = _swaps(_arm(baseline, flags.baseline_arm, "baseline-arm"), flags.measure)
     increase = independent_difference(new, old)
@@ -140,17 +154,6 @@ def independent_difference(new: Interval, old: Interval) -> Interval:
     below = math.hypot(new.mean - new.low, old.high - old.mean)
     above = math.hypot(new.high - new.mean, old.mean - old.low)
     return Interval(mean, mean - below, mean + above)
-
-
-def _require_comparable(candidate: Result, baseline: Result, flags: GateFlags) -> None:
-    """Raises SettingError where the numbers of two runs do not mean the same."""
-    pairs = [("world", candidate.world.get("name"), baseline.world.get("name"))]
-    pairs += [(name, candidate.config.get(name), baseline.config.get(name)) for name in COMPARABLE]
-    for name, new, old in pairs:
-        if new != old:
-            raise SettingError(
-                "baseline", flags.baseline, f"its {name} is {old}, the candidate's {new}: run both alike"
-            )
 
 
 def _arm(result: Result, spec: str | None, setting: str) -> Arm:

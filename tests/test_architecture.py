@@ -29,7 +29,7 @@ LAYERS: list[set[str]] = [
     {"comparison", "schedule"},
     {"buckets"},
     {"experiment", "report"},
-    {"folder", "outcome", "flags", "terminal"},
+    {"alike", "folder", "outcome", "flags", "terminal"},
     {"run", "live", "decide", "sweep"},
     {"figures"},
     {"cli"},

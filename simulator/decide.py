@@ -106,7 +106,7 @@ def recommend(flags: RecommendFlags) -> tuple[list[str], int]:
         lines.append(
             f"  runner-up: {label(others[0].spec)}, {WORDS[flags.accuracy]} "
             f"{written(others[0].measures[flags.accuracy], 4)}, {swaps} {written(_swaps(others[0], flags.measure))}"
-            f"{_behind(others[0], flags)}"
+            f"{_behind(others[0], flags)}; {_apart(best, others[0], result, flags)}"
         )
     better = [arm for arm in measured if sign * (arm.measures[flags.accuracy].mean - _mean(best, flags)) < 0]
     lines += [
@@ -189,6 +189,24 @@ def _behind(arm: Arm, flags: RecommendFlags) -> str:
     return f"; {WORDS[flags.accuracy]} × {written(to.ratio, 4)} of {label(to.best)}'s"
 
 
+def _apart(best: Arm, other: Arm, result: Result, flags: RecommendFlags) -> str:
+    """Whether the run can tell the winner from another arm: paired where it holds that, else by two intervals.
+
+    These are of one run, and taken as independent: too wide rather than too narrow.
+    """
+    name, sign = flags.accuracy, -1 if flags.accuracy == "auc" else 1
+    to, words = other.to_best.get(name), "told apart from the winner"
+    if to is not None and to.best == best.spec:
+        apart = to.ratio.known and (to.ratio.low > 1 if sign > 0 else to.ratio.high < 1)
+    else:
+        behind = independent_difference(other.measures[name], best.measures[name])
+        apart = behind.known and (behind.low > 0 if sign > 0 else behind.high < 0)
+        words += f" by {written(behind, 4)}" if apart else ""
+    if not apart:
+        return f"not {words}"
+    return words + (", for the one initialisation of this run" if fleets(result) < 2 else "")
+
+
 def _cost(arm: Arm, base: Arm) -> str:
     """What training and serving take, as ratios to the first arm."""
     if arm is base:
@@ -198,6 +216,8 @@ def _cost(arm: Arm, base: Arm) -> str:
         "score_seconds": "scoring time",
         "lookups": "look-ups",
         "parameters": "parameters",
+        "model_bytes": "memory served",
+        "train_bytes": "memory in training",
     }
     parts = [
         f"{word} × {number(arm.costs[name] / base.costs[name], 2)}"

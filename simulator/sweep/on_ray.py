@@ -66,12 +66,20 @@ class OnRay:
                 try:
                     files, failure, seconds = ray.get(ready)
                 except ray.exceptions.RayError as problem:
-                    files, failure, seconds = {}, f"{type(problem).__name__}: the node was lost", 0.0
+                    files, failure, seconds = {}, told(problem, ray.exceptions), 0.0
                 _write(files, folder / cell.name)
                 yield Ended(cell, seconds, failure)
         finally:
             for task_left in pending:
                 ray.cancel(task_left, force=True)
+
+
+def told(problem: Exception, kinds: Any) -> str:
+    """Why Ray brings no result of a task, in one line; `kinds` is ray.exceptions."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or ["no reason given"]
+    if isinstance(problem, kinds.RayTaskError):  # a traceback of the node, whose last line is the cause
+        return lines[-1]
+    return f"{type(problem).__name__}: {lines[0]}"
 
 
 def _write(files: Files, folder: Path) -> None:

@@ -157,3 +157,13 @@ def test_a_cluster_of_two_nodes_gives_the_same_numbers(
     ended = {one.cell.name: one.failure for one in engine.run([*cells, broken], tmp_path)}
     assert "diverged" in str(ended.pop(broken.name)) and list(ended.values()) == [None, None]
     assert results(tmp_path) == results(folder)
+
+
+def test_what_ray_says_of_a_lost_task_is_told_in_one_line() -> None:
+    kinds = pytest.importorskip("ray", reason="needs Ray: pip install 'flicker[ray]'").exceptions
+    from simulator.sweep.on_ray import told
+
+    trace = "Traceback (most recent call last):\n  File 'x', line 1\nOSError: [Errno 28] No space left on device\n"
+    problem = kinds.RayTaskError("run_cell", trace, OSError())
+    assert told(problem, kinds) == "OSError: [Errno 28] No space left on device"
+    assert told(kinds.WorkerCrashedError(), kinds).startswith("WorkerCrashedError: The worker died")

@@ -83,7 +83,8 @@ class Grid:
 def grid(shared: Iterable[str], axes: Mapping[str, Iterable[Any]], name: str = "") -> Grid:
     """A grid of axes with values as the module describes. Raises SettingError where there is nothing to vary."""
     if not axes:
-        raise SettingError("vary", "nothing", "name at least one flag and its values, as in --vary seed 0 1 2")
+        way_out = "name at least one flag and its values, as in --vary seed 0 1 2, or a grid file before all flags"
+        raise SettingError("vary", "nothing", way_out)
     values = {axis: tuple(_value(axis, value) for value in values) for axis, values in axes.items()}
     return Grid(tuple(shared), values, name)
 
@@ -98,7 +99,10 @@ class Sheet:
 
 
 def read_grid(path: Path, replay: bool = False) -> list[Sheet]:
-    """The grids in a TOML file, for a log or the synthetic world. Raises DataError where it is no such file."""
+    """The grids in a TOML file. Raises DataError where it is no such file.
+
+    `replay`: the command line names a log; a file that names one, for all grids or for one, is for a log as well.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
@@ -109,26 +113,38 @@ def read_grid(path: Path, replay: bool = False) -> list[Sheet]:
     for section, value in content.items():
         if section not in ("run", "replay", "synthetic") or not isinstance(value, dict):
             raise DataError(f"{path}: {section}: only the tables [run], [vary], [[grid]] and flags per world are known")
-    if not isinstance(grids, list) or "vary" in content:
+    tables = isinstance(grids, list) and grids and all(isinstance(one, dict) for one in grids)
+    if not tables or "vary" in content:
         raise DataError(f"{path}: grid: only the tables [[grid]], each with name and vary, and no [vary] beside them")
-    shared = _flags(content.get("run", {})) + _flags(content.get("replay" if replay else "synthetic", {}))
-    sheets = [_sheet(path, one, shared) for one in grids]
+    sheets = [_sheet(path, one, content, replay) for one in grids]
     if len({sheet.name for sheet in sheets}) < len(sheets):
         raise DataError(f"{path}: grid: give each [[grid]] a name of its own")
     return sheets
 
 
-def _sheet(path: Path, one: Mapping[str, Any], shared: tuple[str, ...]) -> Sheet:
+def _sheet(path: Path, one: Mapping[str, Any], content: Mapping[str, Any], replay: bool) -> Sheet:
     unknown = [key for key in one if key not in ("name", "run", "vary")]
     if unknown:
         raise DataError(f"{path}: grid.{unknown[0]}: only name, run and vary are known")
-    axes = one.get("vary", {})
+    name, run, axes = one.get("name", ""), one.get("run", {}), one.get("vary", {})
+    if not isinstance(name, str):
+        raise DataError(f'{path}: grid.name = {name}: text, as in name = "plane"')
+    if not isinstance(run, dict):
+        raise DataError(f"{path}: grid.run = {run}: a table of flags, as in run = {{ fleets = 2 }}")
     if not isinstance(axes, dict):
         raise DataError(f"{path}: vary = {axes}: a table of flags and their values")
-    for axis, values in axes.items():
-        if not isinstance(values, list) or not values:
-            raise DataError(f"{path}: vary.{axis} = {values}: a list of values")
-    return Sheet(shared + _flags(one.get("run", {})), axes, one.get("name", ""))
+    everywhere = content.get("run", {})
+    replay = replay or any("data" in table for table in (everywhere, run, axes))
+    try:
+        shared = [_flags(table) for table in (everywhere, content.get("replay" if replay else "synthetic", {}), run)]
+        for axis, values in axes.items():
+            if not isinstance(values, list) or not values:
+                raise DataError(f"{path}: vary.{axis} = {values}: a list of values")
+            for value in values:
+                _value(axis, value)
+    except SettingError as problem:
+        raise DataError(f"{path}: {problem}") from None
+    return Sheet(tuple(itertools.chain(*shared)), axes, name)
 
 
 def _flags(table: Mapping[str, Any]) -> tuple[str, ...]:
@@ -142,7 +158,10 @@ def arguments(flag: str, value: Any) -> tuple[str, ...]:
         raise SettingError(flag, value, "the sweep gives each run a folder of its own: use its own --out and --resume")
     if isinstance(value, bool) or value in ("true", "false"):
         return (f"--{name}",) if value in (True, "true") else (f"--no-{name}",)
-    words = [str(word) for word in value] if isinstance(value, list) else shlex.split(str(value))
+    try:
+        words = [str(word) for word in value] if isinstance(value, list) else shlex.split(str(value))
+    except ValueError:  # shlex: no closing quotation, no escaped character
+        raise SettingError(flag, value, "close the quotation mark, or double the backslash, that it holds") from None
     return (f"--{name}", *words)
 
 

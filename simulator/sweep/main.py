@@ -12,6 +12,7 @@ import argparse
 import json
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -89,20 +90,35 @@ def parse(arguments: list[str]) -> SweepFlags:
     for axis, *values in own.vary:
         if not values:
             raise SettingError("vary", axis, f"values after it, as in --vary {axis} A B")
+        if _flag(axis) in map(_flag, axes):
+            raise SettingError("vary", axis, f"given twice: put all its values after one, as in --vary {axis} A B")
         axes[axis] = values
-    grids = [grid([*sheet.shared, *rest], {**sheet.axes, **axes}, sheet.name) for sheet in sheets]
+    grids = [grid([*sheet.shared, *rest], _joined(sheet.axes, axes), sheet.name) for sheet in sheets]
     cells = [cell for one in grids for cell in one.cells()]
     return SweepFlags(cells, own.out or Path("results/sweep"), own.jobs, own.engine, own.address, own.resume)
 
 
+def _flag(axis: str) -> str:
+    """One spelling of a flag, which may be written with - or _."""
+    return axis.replace("-", "_")
+
+
+def _joined(axes: Mapping[str, list[Any]], own: dict[str, list[object]]) -> dict[str, list[Any]]:
+    """The axes of a file with those of the command line, which go first where both name a flag."""
+    spelled = {_flag(axis): axis for axis in axes}
+    return {**axes, **{spelled.get(_flag(axis), axis): values for axis, values in own.items()}}
+
+
 def _sheets(own: argparse.Namespace, rest: list[str]) -> list[Sheet]:
     """The grids of a file or of a preset; takes what names them out of `rest`, and gives back the preset of a run."""
-    replay = "--data" in rest
+    replay = any(word.partition("=")[0] == "--data" for word in rest) or any(axis == "data" for axis, *_ in own.vary)
     if own.preset in PRESETS:
         return read_grid(PRESETS[own.preset][own.quick], replay)
     if own.quick:
         raise SettingError("quick", "set", f"goes with --preset {' or '.join(PRESETS)}; make a grid smaller by flags")
-    path = Path(rest.pop(0)) if rest and rest[0].endswith(".toml") else None  # first: else it could be a flag's value
+    path = Path(rest.pop(0)) if rest and not rest[0].startswith("-") else None  # first: no value of a flag
+    if path and path.suffix != ".toml":
+        raise SettingError("file", path, "name a grid file that ends in .toml; see flicker sweep --help")
     rest[:0] = ["--preset", own.preset] if own.preset else []
     return read_grid(path, replay) if path else [Sheet()]
 

@@ -59,7 +59,47 @@ def test_a_file_may_hold_several_grids_and_flags_for_one_kind_of_world(tmp_path:
     assert read_grid(file, replay=True)[1].shared == ("--fleets", "2", "--limit", "500", "--norm", "none")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--data", "log"], ["--quick"], ["--quick", "--data", "log"]])
+def worlds(arguments: list[str]) -> set[bool]:
+    """Whether the runs of a file for both worlds were made for a log: those of a log have --limit."""
+    return {"--limit" in cell.arguments for cell in parse(arguments).cells}
+
+
+@pytest.mark.parametrize(
+    ("run", "own", "replay"),
+    [
+        ("", [], False),
+        ("", ["--data", "log"], True),
+        ("", ["--data=log"], True),
+        ("", ["--vary", "data", "log", "other"], True),
+        ('data = "log"', [], True),
+    ],
+)
+def test_a_log_is_seen_however_it_is_named(tmp_path: Path, run: str, own: list[str], replay: bool) -> None:
+    file = tmp_path / "grid.toml"
+    file.write_text(f"[run]\n{run}\n[replay]\nlimit = 500\n[synthetic]\nevents = 9000\n[vary]\nseed = [0, 1]\n")
+    assert worlds([str(file), *own]) == {replay}
+
+
+def test_one_grid_of_a_file_may_be_for_a_log_and_another_not(tmp_path: Path) -> None:
+    file = tmp_path / "grids.toml"
+    file.write_text(
+        "[replay]\nlimit = 500\n[synthetic]\nevents = 9000\n"
+        '[[grid]]\nname = "log"\nrun = { data = "log" }\nvary = { seed = [0] }\n'
+        '[[grid]]\nname = "logs"\nvary = { data = ["log"] }\n[[grid]]\nname = "none"\nvary = { seed = [0] }\n'
+    )
+    assert ["--limit" in sheet.shared for sheet in read_grid(file)] == [True, True, False]
+
+
+def test_an_axis_of_the_command_line_goes_before_that_of_the_file_in_either_spelling(tmp_path: Path) -> None:
+    file = tmp_path / "grid.toml"
+    file.write_text("[vary]\nlearning_rate = [0.1, 0.2, 0.3]\nseed = [1]\n")
+    cells = parse([str(file), "--vary", "learning-rate", "0.5"]).cells
+    assert [cell.arguments for cell in cells] == [("--learning-rate", "0.5", "--seed", "1")]
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--data", "log"], ["--data=log"], ["--quick"], ["--quick", "--data", "log"]]
+)
 def test_the_article_preset_is_a_set_of_runs_that_can_start(arguments: list[str]) -> None:
     cells = parse(["--preset", "article", *arguments]).cells
     assert len(cells) <= 40 and all("relu" in cell.arguments for cell in cells)
@@ -84,6 +124,7 @@ def test_names_are_safe_as_folders_and_never_shared() -> None:
     ("shared", "axes", "complaint"),
     [
         ([], {}, "vary = nothing"),
+        ([], {"arms": ['"relu']}, 'arms = "relu: close the quotation mark'),
         ([], {"out": ["a", "b"]}, "out = a: the sweep gives each run a folder of its own"),
         (["--events", "many"], {"seed": [1]}, "seed=1: .*many"),
         ([], {"arms": ["relu", "rely"]}, "arms=rely: .*rely"),
@@ -107,6 +148,12 @@ def test_what_flicker_run_would_refuse_is_refused_before_anything_runs(
         ("[[grid]]\nvery = 1", "grid.very: only name, run and vary"),
         ("[[grid]]\nvary = { seed = [1] }\n[[grid]]\nvary = { seed = [2] }", "a name of its own"),
         ("[vary]\nseed = 3", "vary.seed = 3"),
+        ("[[grid]]\nname = 3\nvary = { seed = [1] }", "grid.name = 3: text"),
+        ("[[grid]]\nrun = 3\nvary = { seed = [1] }", "grid.run = 3: a table"),
+        ("grid = [3]", "grid: only the tables"),
+        ("grid = []", "grid: only the tables"),
+        ("[run]\narms = '\"relu'", 'arms = "relu: close the quotation mark'),
+        ("[vary]\narms = ['\"relu']", 'arms = "relu: close the quotation mark'),
     ],
 )
 def test_a_file_that_is_no_grid_is_named(tmp_path: Path, text: str, complaint: str) -> None:

@@ -167,3 +167,7 @@ def test_what_ray_says_of_a_lost_task_is_told_in_one_line() -> None:
     problem = kinds.RayTaskError("run_cell", trace, OSError())
     assert told(problem, kinds) == "OSError: [Errno 28] No space left on device"
     assert told(kinds.WorkerCrashedError(), kinds).startswith("WorkerCrashedError: The worker died")
+        (["some/file.json"], "file = some/file.json: name a grid file that ends in .toml"),
+        (["--data", "log", "grid.toml"], "vary = nothing: .* or a grid file before all flags"),
+        (["--vary", "seed", "1", "2", "--vary", "seed", "3"], "vary = seed: given twice"),
+        (["--vary", "learning-rate", "1", "--vary", "learning_rate", "3"], "vary = learning_rate: given twice"),

@@ -2,14 +2,14 @@
 
 OUT/cells/NAME/     the result folder of each cell, as `flicker run` leaves it
 OUT/cells/NAME.log  what a run that failed said
-OUT/sweep.json      the command and the cells with their arguments
-OUT/sweep.csv       a row per cell and arm: all measures with their intervals
+OUT/damaged/NAME/   what could not be read there and was run again
+OUT/sweep.json      the command, the cells with their arguments, and where each stands in its grid
+OUT/sweep.csv       a row per finished cell and arm: all measures with their intervals
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import time
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from simulator.errors import FlickerError, ResultError, SettingError
-from simulator.files import write_atomically, writing
+from simulator.errors import FlickerError, SettingError
 from simulator.report.words import duration, plural
 from simulator.sweep.engine import Ended, Engine, Processes
 from simulator.sweep.grid import Cell, Sheet, grid, read_grid
+from simulator.sweep.record import claim, set_aside
 from simulator.sweep.table import drawn, rows, write_csv
 from simulator.terminal import open_console
 
@@ -137,7 +137,8 @@ def run_sweep(flags: SweepFlags, command: str) -> int:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     cells, folder, console = flags.cells, flags.out / "cells", open_console()
-    _claim(flags, command)
+    held = claim(flags.out, cells, command, flags.resume)
+    damaged = set_aside(cells, flags.out)
     missing = [cell for cell in cells if not (folder / cell.name / "result.json").exists()]
     engine = _engine(flags) if missing else Processes(1)
     done = len(cells) - len(missing)
@@ -146,38 +147,21 @@ def run_sweep(flags: SweepFlags, command: str) -> int:
         f"results go to {flags.out}; Ctrl-C is safe (--resume goes on)",
         soft_wrap=True,
     )
+    for said in damaged:
+        console.print(said, soft_wrap=True, markup=False)
     failed = _run(engine, missing, folder, console, done)
-    found = list(rows(cells, folder))
+    found, unread = rows(held, folder)
     write_csv(found, flags.out / "sweep.csv")
-    console.print(drawn(found))
+    asked = {cell.name for cell in cells}
+    console.print(drawn([row for row in found if row.cell.name in asked]))
+    for problem in unread:
+        console.print(f"Left out: {problem}", soft_wrap=True, markup=False)
     console.print(f"All measures: {flags.out / 'sweep.csv'}", soft_wrap=True)
     if failed:
         console.print(f"[bold red]{plural(len(failed), 'cell')} failed:[/]")
         for one in failed:
             console.print(f"  {one.cell.name}: {one.failure}", soft_wrap=True, markup=False)
     return 1 if failed else 0
-
-
-def _claim(flags: SweepFlags, command: str) -> None:
-    """Write sweep.json. Raises ResultError where the folder holds something else, or another run of the same name."""
-    record = flags.out / "sweep.json"
-    if not flags.resume and flags.out.exists() and (not flags.out.is_dir() or any(flags.out.iterdir())):
-        raise ResultError(f"out = {flags.out}: is not empty: name another folder, or go on with --resume")
-    if flags.resume and not record.exists():
-        raise ResultError(f"out = {flags.out}: no sweep to resume there: leave --resume away")
-    before: dict[str, Any] = {"command": command, "cells": {}}
-    if record.exists():
-        before = json.loads(record.read_text())
-    held = before["cells"]
-    wanted = {cell.name: list(cell.arguments) for cell in flags.cells}
-    for name in held.keys() & wanted.keys():
-        if held[name] != wanted[name]:
-            raise ResultError(f"out = {flags.out}: cell {name} ran with {' '.join(held[name])}: name another folder")
-    with writing("out", flags.out):
-        (flags.out / "cells").mkdir(parents=True, exist_ok=True)
-        grown = bool(wanted.keys() - held.keys())  # who only went on repeats the sweep by its first command
-        text = json.dumps({"command": command if grown else before["command"], "cells": held | wanted}, indent=1)
-        write_atomically(record, text.encode())
 
 
 def _engine(flags: SweepFlags) -> Engine:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from simulator.errors import ResultError
 from simulator.files import write_atomically
 from simulator.report.result import Arm, read_result
 from simulator.report.words import DASH, duration, label, number, written
@@ -28,11 +28,16 @@ class Row:
     arm: Arm
 
 
-def rows(cells: list[Cell], folder: Path) -> Iterator[Row]:
-    """Every arm of every finished cell. Raises ResultError for a result that is damaged."""
+def rows(cells: list[Cell], folder: Path) -> tuple[list[Row], list[ResultError]]:
+    """Every arm of every finished cell, and what is wrong with the results that cannot be read."""
+    found, unread = list[Row](), list[ResultError]()
     for cell in cells:
         if (folder / cell.name / "result.json").exists():
-            yield from (Row(cell, arm) for arm in read_result(folder / cell.name).arms)
+            try:
+                found += [Row(cell, arm) for arm in read_result(folder / cell.name).arms]
+            except ResultError as problem:
+                unread.append(problem)
+    return found, unread
 
 
 def write_csv(found: list[Row], path: Path) -> None:

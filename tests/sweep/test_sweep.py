@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from simulator.errors import FlickerError
 from simulator.sweep.engine import Processes
 from simulator.sweep.grid import Cell, grid
 from simulator.sweep.main import parse
+from simulator.sweep.record import claim
 from tests.small_runs import timeless
 
 TINY = ["--preset", "smoke", "--events", "6000", "--users", "80", "--items", "60", "--batch", "64", "--window", "4"]
@@ -76,6 +78,58 @@ def test_a_failure_is_told_and_stops_nothing_and_resume_runs_only_what_is_missin
     assert other.returncode == 2 and "cell learning-rate=0.01 ran with" in other.stderr
 
 
+def test_a_folder_s_table_holds_the_cells_of_all_commands_and_a_damaged_result_is_made_again(
+    local: tuple[list[Cell], Path], tmp_path: Path
+) -> None:
+    cells, folder = local
+    out, resume = tmp_path / "sweep", ["--vary", "seed", "0", "--resume", "--jobs", "1", "--out"]
+    claim(out, cells, "flicker sweep", resume=False)
+    shutil.copytree(folder, out / "cells", dirs_exist_ok=True)
+    relu, both = (out / "cells" / cell.name / "result.json" for cell in cells)
+    kept = both.stat().st_mtime_ns
+    relu.write_text("{")
+
+    other = flicker("sweep", *TINY, "--vary", "window", "2", "--resume", "--out", out)
+    assert other.returncode == 0 and f"Left out: {relu}: not JSON" in other.stdout
+    held = list(csv.DictReader((out / "sweep.csv").read_text().splitlines()))
+    expected = [("relu smelu:beta=1", "0", "", "relu"), ("relu smelu:beta=1", "0", "", "smelu:beta=1")]
+    expected += [("", "", "2", "relu"), ("", "", "2", "smelu:beta=1")]
+    columns = ("axis_arms", "axis_seed", "axis_window", "arm")
+    assert [tuple(row[name] for name in columns) for row in held] == expected
+
+    again = flicker("sweep", *TINY, "--vary", "arms", *AXES["arms"], *resume, out)
+    aside = out / "damaged" / f"{cells[0].name}.1"
+    assert again.returncode == 0 and "2 cells, 1 done already" in again.stdout and f"now in {aside}" in again.stdout
+    assert (aside / "result.json").read_text() == "{" and both.stat().st_mtime_ns == kept
+    assert {name: found for name, found in results(out / "cells").items() if "window" not in name} == results(folder)
+    assert len((out / "sweep.csv").read_text().splitlines()) == 1 + 5
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
+        ('{"command": "c", "cells": []}', "cells = "),
+        ('{"command": "c", "cells": {"seed=0": 3}}', "cells = "),
+        ('{"command": 3, "cells": {}}', "command = 3"),
+        ('{"command": "c", "cells": {}, "places": {"seed=0": {"seed": 0}}}', "places = "),
+    ],
+)
+def test_a_record_that_is_damaged_is_named(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / "sweep.json").write_text(text)
+    with pytest.raises(FlickerError, match=rf"sweep\.json: {complaint}.*: mend it, or name another folder"):
+        claim(tmp_path, grid(TINY, {"seed": [0]}).cells(), "flicker sweep", resume=True)
+    assert (tmp_path / "sweep.json").read_text() == text
+
+
+def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    old, new = Cell({"arms": "smelu:beta=1", "seed": "0"}, ("--seed", "0")), Cell({"seed": "1"}, ("--seed", "1"))
+    (tmp_path / "sweep.json").write_text(json.dumps({"command": "c", "cells": {old.name: list(old.arguments)}}))
+    first, second = claim(tmp_path, [new], "flicker sweep", resume=True)
+    assert first.name == old.name and first.place == {"arms": "smelu-beta=1", "seed": "0"} and second == new
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_every_run_and_resume_gives_the_same_numbers(
     local: tuple[list[Cell], Path], tmp_path: Path, sign: signal.Signals
@@ -120,6 +174,10 @@ def _alive(pid: int) -> bool:
         (["--vary", "seed", "1", "--jobs", "0"], "jobs = 0: at least 1"),
         (["--vary", "seed", "1", "--engine", "slurm"], "slurm.*; see flicker sweep --help"),
         (["nothing.toml"], "nothing.toml: no such file"),
+        (["some/file.json"], "file = some/file.json: name a grid file that ends in .toml"),
+        (["--data", "log", "grid.toml"], "vary = nothing: .* or a grid file before all flags"),
+        (["--vary", "seed", "1", "2", "--vary", "seed", "3"], "vary = seed: given twice"),
+        (["--vary", "learning-rate", "1", "--vary", "learning_rate", "3"], "vary = learning_rate: given twice"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: list[str], complaint: str) -> None:
@@ -167,7 +225,3 @@ def test_what_ray_says_of_a_lost_task_is_told_in_one_line() -> None:
     problem = kinds.RayTaskError("run_cell", trace, OSError())
     assert told(problem, kinds) == "OSError: [Errno 28] No space left on device"
     assert told(kinds.WorkerCrashedError(), kinds).startswith("WorkerCrashedError: The worker died")
-        (["some/file.json"], "file = some/file.json: name a grid file that ends in .toml"),
-        (["--data", "log", "grid.toml"], "vary = nothing: .* or a grid file before all flags"),
-        (["--vary", "seed", "1", "2", "--vary", "seed", "3"], "vary = seed: given twice"),
-        (["--vary", "learning-rate", "1", "--vary", "learning_rate", "3"], "vary = learning_rate: given twice"),

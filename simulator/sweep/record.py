@@ -1,0 +1,101 @@
+"""The folder of a sweep: which cells are its own, and what is done about a result that cannot be read.
+
+OUT/sweep.json      {"command": "flicker sweep ...", "cells": {NAME: [argument of flicker run, ...]},
+                     "places": {NAME: {axis: value}}}
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import ResultError
+from simulator.files import write_atomically, writing
+from simulator.report.result import read_result
+from simulator.sweep.grid import Cell
+
+MEND = "mend it, or name another folder with --out"
+
+
+def claim(out: Path, cells: list[Cell], command: str, resume: bool) -> list[Cell]:
+    """Write sweep.json; returns all cells of the folder, those of earlier commands first.
+
+    Raises ResultError where the folder holds something else, or another run of the same name.
+    """
+    record = out / "sweep.json"
+    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ResultError(f"out = {out}: is not empty: name another folder, or go on with --resume")
+    if resume and not record.exists():
+        raise ResultError(f"out = {out}: no sweep to resume there: leave --resume away")
+    before: dict[str, Any] = _read(record) if resume else {"command": command, "cells": {}, "places": {}}
+    held, places = before["cells"], before["places"]
+    wanted = {cell.name: list(cell.arguments) for cell in cells}
+    for name in held.keys() & wanted.keys():
+        if held[name] != wanted[name]:
+            raise ResultError(f"out = {out}: cell {name} ran with {' '.join(held[name])}: name another folder")
+    grown = bool(wanted.keys() - held.keys())  # who only went on repeats the sweep by its first command
+    content = {"command": command if grown else before["command"], "cells": held | wanted}
+    content["places"] = places | {cell.name: dict(cell.place) for cell in cells}
+    with writing("out", out):
+        (out / "cells").mkdir(parents=True, exist_ok=True)
+        write_atomically(record, json.dumps(content, indent=1).encode())
+    earlier = [Cell(places.get(name) or _place(name), tuple(held[name])) for name in held if name not in wanted]
+    return [*earlier, *cells]
+
+
+def set_aside(cells: list[Cell], out: Path) -> list[str]:
+    """Move every result that cannot be read to OUT/damaged, so that its cell runs again; returns what was done."""
+    done = []
+    for cell in cells:
+        place = out / "cells" / cell.name
+        if not (place / "result.json").exists():
+            continue
+        try:
+            read_result(place)
+        except ResultError as problem:
+            names = (out / "damaged" / f"{cell.name}.{number}" for number in itertools.count(1))
+            aside = next(name for name in names if not name.exists())
+            with writing("out", out):
+                aside.parent.mkdir(exist_ok=True)
+                place.rename(aside)
+            done.append(f"{problem}: now in {aside}, and run again here")
+    return done
+
+
+def _read(record: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise ResultError(f"{record}: {(problem.strerror or str(problem)).lower()}: {MEND}") from None
+    except (ValueError, RecursionError) as problem:
+        where = f"line {problem.lineno}" if isinstance(problem, json.JSONDecodeError) else "no text"
+        raise ResultError(f"{record}: not JSON ({where}): {MEND}") from None
+    if not isinstance(content, dict):
+        raise ResultError(f"{record}: not a JSON object: {MEND}")
+    content.setdefault("places", {})  # older versions wrote none
+    good = {
+        "command": isinstance(content.get("command"), str),
+        "cells": _each(content.get("cells"), _words),
+        "places": _each(content["places"], lambda place: _each(place, lambda value: isinstance(value, str))),
+    }
+    for name in (name for name, is_good in good.items() if not is_good):
+        raise ResultError(f"{record}: {name} = {json.dumps(content.get(name))[:60]}: is damaged: {MEND}")
+    return content
+
+
+def _each(value: Any, good: Callable[[Any], bool]) -> bool:
+    """Whether it is a JSON object whose values are all good."""
+    return isinstance(value, dict) and all(map(good, value.values()))
+
+
+def _words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
+
+
+def _place(name: str) -> dict[str, str]:
+    """Where a cell of this name stands in its grid, in the letters that the name has left of it."""
+    parts = (part.partition("=") for part in name.split(","))
+    return {axis: value for axis, _, value in parts}

@@ -99,21 +99,12 @@ def recommend(flags: RecommendFlags) -> tuple[list[str], int]:
     lines = [
         f"{label(best.spec)}: {accuracy}, the best of {len(within)} of {len(result.arms)} arms with {swaps} within "
         f"{budget}",
-        f"  {swaps}: {written(_swaps(best, flags.measure))}{_doubt(best, flags)}{_behind(best, flags)}",
+        f"  {swaps}: {written(_swaps(best, flags.measure))}{_doubt(best, flags)}",
         f"  cost: {_cost(best, result.arms[0])}",
     ]
-    if others:
-        lines.append(
-            f"  runner-up: {label(others[0].spec)}, {WORDS[flags.accuracy]} "
-            f"{written(others[0].measures[flags.accuracy], 4)}, {swaps} {written(_swaps(others[0], flags.measure))}"
-            f"{_behind(others[0], flags)}; {_apart(best, others[0], result, flags)}"
-        )
+    lines += [f"  runner-up: {_beside(arm, best, result, flags)}" for arm in others[:1]]
     better = [arm for arm in measured if sign * (arm.measures[flags.accuracy].mean - _mean(best, flags)) < 0]
-    lines += [
-        f"  over the budget: {label(arm.spec)}, {WORDS[flags.accuracy]} {written(arm.measures[flags.accuracy], 4)}, "
-        f"{swaps} {written(_swaps(arm, flags.measure))}"
-        for arm in better
-    ]
+    lines += [f"  over the budget: {_beside(arm, best, result, flags)}" for arm in better]
     return lines, 0
 
 
@@ -181,30 +172,16 @@ def _doubt(arm: Arm, flags: RecommendFlags) -> str:
     return "; the interval reaches over the budget: more fleets would tell" if over else ""
 
 
-def _behind(arm: Arm, flags: RecommendFlags) -> str:
-    """How far an arm's accuracy is from the best arm's, paired: surer than their two intervals side by side."""
-    to = arm.to_best.get(flags.accuracy)
-    if to is None or to.best == arm.spec:
-        return ""
-    return f"; {WORDS[flags.accuracy]} × {written(to.ratio, 4)} of {label(to.best)}'s"
-
-
-def _apart(best: Arm, other: Arm, result: Result, flags: RecommendFlags) -> str:
-    """Whether the run can tell the winner from another arm: paired where it holds that, else by two intervals.
-
-    These are of one run, and taken as independent: too wide rather than too narrow.
-    """
-    name, sign = flags.accuracy, -1 if flags.accuracy == "auc" else 1
-    to, words = other.to_best.get(name), "told apart from the winner"
-    if to is not None and to.best == best.spec:
-        apart = to.ratio.known and (to.ratio.low > 1 if sign > 0 else to.ratio.high < 1)
-    else:
-        behind = independent_difference(other.measures[name], best.measures[name])
-        apart = behind.known and (behind.low > 0 if sign > 0 else behind.high < 0)
-        words += f" by {written(behind, 4)}" if apart else ""
-    if not apart:
-        return f"not {words}"
-    return words + (", for the one initialisation of this run" if fleets(result) < 2 else "")
+def _beside(arm: Arm, best: Arm, result: Result, flags: RecommendFlags) -> str:
+    """Another arm beside the winner, paired with it, and whether the run can tell the two apart."""
+    words, own = WORDS[flags.accuracy], arm.measures[flags.accuracy]
+    line = f"{label(arm.spec)}, {words} {written(own, 4)}, {WORDS[flags.measure]} {written(_swaps(arm, flags.measure))}"
+    ratio = arm.ratio(best, flags.accuracy)
+    if ratio is None:
+        return line
+    apart = ratio.known and not ratio.low <= 1 <= ratio.high
+    only = ", for the one initialisation of this run" if apart and fleets(result) < 2 else ""
+    return f"{line}; × {written(ratio, 4)} of the winner's {words}, {'' if apart else 'not '}told apart{only}"
 
 
 def _cost(arm: Arm, base: Arm) -> str:

@@ -11,7 +11,7 @@
                       "clicks_per_slate": I, "train_seconds": x, "events_per_second": x, "parameters": n,
                       "lookups": n, "score_seconds": x, "model_bytes": n, "train_bytes": n,
                       "ratio": {MEASURE: I to the first arm, null where there is none},
-                      "ratio_to_best": {MEASURE of accuracy: {"best": LABEL of the best arm by its mean} | I},
+                      "ratio_to": {LABEL of each other arm: {MEASURE: I}},
                       "activation": {"name", "x", "y", "gradient"}}},
      "generations": [{"generation", "events", "arms": {LABEL: {"pd": I, "swaps": {...}, "refresh_swaps": {...},
                       "both_swaps": {...}, "progressive_log_loss": I}}}],
@@ -33,7 +33,6 @@ from __future__ import annotations
 import math
 import resource
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -52,8 +51,9 @@ SCHEMA = 1
 AT_MOST_ONE = {"auc", "regret", "useful_swaps", "useless_swaps"}
 RATIOS = ("pd", "pd_ranking", "slot", "top1", "set", "pair", "rbo", "refresh_pair", "log_loss", "auc", "ranking_loss")
 """Measures whose ratio to the first arm is given."""
-BEST: dict[str, Callable[..., str]] = {"log_loss": min, "ranking_loss": min, "auc": max}
-"""Measures of accuracy, whose ratio to the best arm is given, and which mean is the best."""
+RATIOS_TO_ANY = ("pd", "pair", "log_loss", "auc", "ranking_loss")
+"""Measures whose ratio to every other arm is given. The same fleets and users move both: it is surer than two intervals
+side by side."""
 
 
 def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
@@ -85,8 +85,12 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
         }
         progressive = comparison.progressive(number, final.progressive).interval().as_dict()
         last["arms"][arm.label] = {"pd": arms[arm.label]["pd"], **swaps, "progressive_log_loss": progressive}
-    for label, ratios in _ratios_to_best(estimates).items():
-        arms[label]["ratio_to_best"] = ratios
+    for label, own in estimates.items():
+        others = {other: its for other, its in estimates.items() if other != label}
+        arms[label]["ratio_to"] = {
+            other: {name: _ratio(own, its, name) for name in RATIOS_TO_ANY if name in own}
+            for other, its in others.items()
+        }
     return {
         "schema": SCHEMA,
         "flicker": version("flicker"),
@@ -165,20 +169,6 @@ def _ratio(own: Estimates, baseline: Estimates, name: str) -> dict[str, float] |
         return None
     found = ratio(own[name], baseline[name])
     return found.as_dict() if found else None
-
-
-def _ratios_to_best(estimates: dict[str, Estimates]) -> dict[str, dict[str, Any]]:
-    """For each arm and measure of accuracy the arm of the best mean, and the ratio to it, paired with it."""
-    found: dict[str, dict[str, Any]] = {label: {} for label in estimates}
-    for name, choose in BEST.items():
-        known = {label: own[name] for label, own in estimates.items() if name in own and own[name].mean > 0}
-        if known:
-            best = choose(known, key=lambda label: known[label].mean)
-            for label, own in known.items():
-                value = ratio(own, known[best])
-                assert value is not None, "no mean is 0"
-                found[label][name] = {"best": best, **value.as_dict()}
-    return found
 
 
 def _clicks(clicks: list[float], seed: int) -> dict[str, float] | None:

@@ -51,7 +51,7 @@ def assert_swaps(value: Json, where: str) -> None:
 
 def assert_arm(arm: Json, label: str, truth: bool) -> None:
     intervals = INTERVALS | (WITH_TRUTH if truth else set())
-    assert arm.keys() == {*intervals, *CAUSES, *COSTS, *BUCKETS, "ratio", "ratio_to_best", "activation"}
+    assert arm.keys() == {*intervals, *CAUSES, *COSTS, *BUCKETS, "ratio", "ratio_to", "activation"}
     for name in intervals:
         least = -2 if name == "pd_shift" else 0
         assert_interval(arm[name], f"{label}.{name}", least, 1 if name in SHARES else 1e9)
@@ -65,10 +65,11 @@ def assert_arm(arm: Json, label: str, truth: bool) -> None:
     for name, ratio in arm["ratio"].items():
         if ratio is not None:
             assert_interval(ratio, f"{label}.ratio.{name}", 0)
-    assert arm["ratio_to_best"].keys() <= {"log_loss", "ranking_loss", "auc"} and "log_loss" in arm["ratio_to_best"]
-    for name, to_best in arm["ratio_to_best"].items():
-        assert isinstance(to_best["best"], str)
-        assert_interval({part: to_best[part] for part in to_best if part != "best"}, f"{label}.to_best.{name}", 0)
+    for other, ratios in arm["ratio_to"].items():
+        assert other != label and ratios.keys() == {"pd", "pair", "log_loss", "auc", "ranking_loss"}
+        for name, ratio in ratios.items():
+            if ratio is not None:
+                assert_interval(ratio, f"{label}.ratio_to.{other}.{name}", 0)
     curve = arm["activation"]
     assert curve.keys() == {"name", "x", "y", "gradient"} and curve["name"] == split(label.split("#")[0])[1]
     assert 2 <= len(curve["x"]) == len(curve["y"]) == len(curve["gradient"])

@@ -77,18 +77,18 @@ def test_ratios_are_of_the_means_and_the_first_arm_is_1(run: Run) -> None:
         assert arm["ratio"]["refresh_pair"]["mean"] == pytest.approx(pair)
 
 
-def test_accuracy_is_held_against_the_best_arm_and_paired_with_it(run: Run) -> None:
+def test_every_arm_is_held_against_every_other_and_paired_with_it(run: Run) -> None:
     arms = run[2]["arms"]
-    for name, choose in (("log_loss", min), ("ranking_loss", min), ("auc", max)):
-        best = choose(arms, key=lambda label: arms[label][name]["mean"])
-        for label, arm in arms.items():
-            found = arm["ratio_to_best"][name]
-            assert found["best"] == best
-            assert found["mean"] == pytest.approx(arm[name]["mean"] / arms[best][name]["mean"])
-            assert found["low"] <= found["mean"] <= found["high"]
-            assert (found["low"] == found["high"]) == (label == best)
-        if best == "relu":  # which is also what all ratios are to
-            assert all(arm["ratio"][name].items() <= arm["ratio_to_best"][name].items() for arm in arms.values())
+    for label, arm in arms.items():
+        assert arm["ratio_to"].keys() == arms.keys() - {label}
+        for other, ratios in arm["ratio_to"].items():
+            for name in ("pd", "log_loss", "auc", "ranking_loss"):
+                found, back = ratios[name], arms[other]["ratio_to"][label][name]
+                assert found["mean"] == pytest.approx(arm[name]["mean"] / arms[other][name]["mean"])
+                assert found["low"] < found["mean"] < found["high"]
+                assert (1 / back["high"], 1 / back["low"]) == pytest.approx((found["low"], found["high"]))
+            if other == "relu":
+                assert ratios.items() <= arm["ratio"].items()
 
 
 def test_clicks_per_slate_and_costs_are_counted(run: Run) -> None:

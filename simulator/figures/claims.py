@@ -7,7 +7,6 @@ of many looks better than it is.
 
 from __future__ import annotations
 
-from simulator.decide import independent_difference
 from simulator.figures.doubt import SAME, Finding, Verdict, between, no_worse
 from simulator.figures.frontier import against, statement
 from simulator.figures.sweep import AGAIN, LINEAR_FROM, family, has, relative, swept
@@ -133,12 +132,9 @@ def limit(arms: dict[str, Arm]) -> Finding:
 
 
 def _difference(arm: Arm, other: Arm, measure: str) -> Interval:
-    """Of two ratios to ReLU; paired where there is a pair."""
-    both = ((arm, other), (other, arm))
-    if any(measure in one.to_best and one.to_best[measure].best == two.spec for one, two in both):
-        ratio, size = between(arm, other, measure), relative(other, measure).mean
-        return Interval(*(size * (part - 1) for part in (ratio.mean, ratio.low, ratio.high)))
-    return independent_difference(relative(arm, measure), relative(other, measure))
+    """Of two ratios to ReLU."""
+    ratio, size = between(arm, other, measure), relative(other, measure).mean
+    return Interval(*(size * (part - 1) for part in (ratio.mean, ratio.low, ratio.high)))
 
 
 def floor(arms: dict[str, Arm]) -> Finding:

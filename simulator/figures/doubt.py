@@ -46,14 +46,11 @@ def log_interval(value: Interval) -> Interval:
 
 
 def between(arm: Arm, other: Arm, measure: str) -> Interval:
-    """Ratio of two arms: paired where one is the best of the other's run, else of two independent ratios to ReLU."""
-    own, its = arm.to_best.get(measure), other.to_best.get(measure)
-    if own and own.best == other.spec:
-        return own.ratio
-    if its and its.best == arm.spec:
-        return Interval(1 / its.ratio.mean, 1 / its.ratio.high, 1 / its.ratio.low)
-    if other.spec == "relu":
-        return relative(arm, measure)
+    """Ratio of two arms: paired where they are of one run, else of two independent ratios to ReLU."""
+    if ratio := arm.ratio(other, measure):
+        return ratio
+    if ratio := other.ratio(arm, measure):
+        return Interval(1 / ratio.mean, 1 / ratio.high, 1 / ratio.low)
     gap = independent_difference(log_interval(relative(arm, measure)), log_interval(relative(other, measure)))
     return Interval(*(math.exp(part) for part in (gap.mean, gap.low, gap.high)))
 

@@ -186,7 +186,7 @@ class Network:
         return y, saved
 
     def _output(self, x: Tensor, w: dict[str, Tensor]) -> Tensor:
-        # not as a matrix product, which takes another way, and rounds otherwise, for some numbers of rows than for others
+        # not as a matrix product, which takes another way, and rounds otherwise, for some numbers of rows
         return (x * w["weight_out"].transpose(1, 2)).sum(-1) + w["bias_out"]
 
     def backward(

@@ -39,16 +39,6 @@ Measures = dict[str, Interval]
 
 
 @dataclass(frozen=True)
-class ToBest:
-    """How an arm stands to the most accurate one of its run."""
-
-    best: str
-    """Spec of that arm."""
-    ratio: Interval
-    """To it, and paired with it."""
-
-
-@dataclass(frozen=True)
 class Curve:
     """An activation sampled for its picture: x, y and dy/dx of equal length."""
 
@@ -79,8 +69,12 @@ class Arm:
     activation: Curve | None
     buckets: dict[str, list[Bucket]] = field(default_factory=dict)
     """PD by a value: lists under the names in BUCKETS."""
-    to_best: dict[str, ToBest] = field(default_factory=dict)
-    """By measure of accuracy: `log_loss`, `ranking_loss`, `auc`."""
+    against: dict[str, Measures] = field(default_factory=dict)
+    """Ratios to each other arm of the run, paired with it, by its spec."""
+
+    def ratio(self, other: Arm, measure: str) -> Interval | None:
+        """Ratio of a measure to another arm's, paired with it; None where the run does not give it."""
+        return self.against.get(other.spec, {}).get(measure)
 
 
 @dataclass(frozen=True)
@@ -198,7 +192,7 @@ def _arm(spec: str, raw: Any) -> Arm:
     where = f"arms.{spec}"
     if not isinstance(raw, dict):
         raise _Damage(f"{where}: not a JSON object")
-    apart = ("ratio", "ratio_to_best", "activation", *COSTS, *BUCKETS)
+    apart = ("ratio", "ratio_to", "activation", *COSTS, *BUCKETS)
     measures = _measures({key: value for key, value in raw.items() if key not in apart}, where)
     for name in REQUIRED:
         if name not in measures:
@@ -208,19 +202,11 @@ def _arm(spec: str, raw: Any) -> Arm:
     buckets = {
         name: [_bucket(b, f"{where}.{name}") for b in _typed(raw, name, list)] for name in BUCKETS if name in raw
     }
-    to_best = _to_best(raw.get("ratio_to_best") or {}, f"{where}.ratio_to_best")
-    return Arm(spec, measures, ratios, costs, _curve(raw.get("activation"), f"{where}.activation"), buckets, to_best)
-
-
-def _to_best(raw: Any, where: str) -> dict[str, ToBest]:
-    """Absent in the results of older versions."""
-    found = {}
-    for name, ratio in _measures(raw, where).items():
-        value = raw.get(name)
-        if not isinstance(value, dict) or not isinstance(value.get("best"), str):
-            raise _Damage(f"{where}.{name}: does not name the best arm")
-        found[name] = ToBest(value["best"], ratio)
-    return found
+    against = {
+        other: _measures(value or {}, f"{where}.ratio_to.{other}")
+        for other, value in (_typed(raw, "ratio_to", dict) if "ratio_to" in raw else {}).items()
+    }
+    return Arm(spec, measures, ratios, costs, _curve(raw.get("activation"), f"{where}.activation"), buckets, against)
 
 
 def _bucket(raw: Any, where: str) -> Bucket:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulator.report.result import Arm, Interval, ToBest
+from simulator.report.result import Arm, Interval
 
 Numbers = tuple[float, float, float]
 
@@ -14,13 +14,13 @@ def about(mean: float, half: float) -> Numbers:
 
 def arm(spec: str, pd: Numbers = (1, 1, 1), loss: Numbers = (1, 1, 1), best: tuple[str, Numbers] | None = None,
         **more: Numbers) -> Arm:  # fmt: skip
-    """An arm by its ratios to ReLU, `best` the arm of least log loss in its run and the ratio to it."""
+    """An arm by its ratios to ReLU; `best`: another arm of its run, and the ratio of log loss to it."""
     ratios = {"pd": pd, "pair": pd, "log_loss": loss, "ranking_loss": loss} | more
     measures = {name.replace("_pair", ".pair"): Interval(*more[name]) for name in more if name.endswith("_pair")}
     m = float(spec.partition("m=")[2] or 1)
-    to_best = {"log_loss": ToBest(best[0], Interval(*best[1]))} if best else {}
+    against = {best[0]: {"log_loss": Interval(*best[1])}} if best else {}
     known = {name: Interval(*value) for name, value in ratios.items()}
-    return Arm(spec, measures, known, {"lookups": 200 * m}, None, {}, to_best)
+    return Arm(spec, measures, known, {"lookups": 200 * m}, None, {}, against)
 
 
 def arms(*made: Arm) -> dict[str, Arm]:

@@ -24,8 +24,10 @@ def test_no_claim_about_sizes_holds_by_wide_intervals(tmp_path: Path) -> None:
     folder = article(tmp_path / "sweep")
 
     def widen(arm: Json) -> None:
-        for name, ratio in [*arm.get("ratio", {}).items(), *arm.get("ratio_to_best", {}).items()]:
-            if "mean" in ratio:
+        for name, ratio in (
+            pair for one in (arm.get("ratio", {}), *arm.get("ratio_to", {}).values()) for pair in one.items()
+        ):
+            if ratio and "mean" in ratio:
                 ratio |= spread(ratio["mean"], 0.02 if name.endswith("_loss") else 1.0)
 
     assert [row.findings[0].verdict for row in table([read_sweep(folder)])] == ["holds"] * 9

@@ -54,9 +54,12 @@ def fake_result(arms: dict[str, tuple[float, float]] | None = None, generations:
     """A result.json such as a run writes; `arms` gives each spec its (instability against ReLU, log loss)."""
     arms = arms or {"relu": (1.0, 0.4315), "smelu:beta=1": (0.21, 0.4287), "swish:beta=1": (0.34, 0.4296)}
     measured = {spec: fake_arm(spec, *values, wide) for spec, values in arms.items()}
-    best = min(arms, key=lambda spec: arms[spec][1])
-    for spec, (_, loss) in arms.items():
-        measured[spec]["ratio_to_best"] = {"log_loss": {"best": best, **spread(loss / arms[best][1], 0.001)}}
+    for spec, (factor, loss) in arms.items():
+        measured[spec]["ratio_to"] = {
+            other: {"pd": spread(factor / own, wide) if own else None, "log_loss": spread(loss / its, 0.001)}
+            for other, (own, its) in arms.items()
+            if other != spec
+        }
     steps = []
     for g in range(1, generations + 1):
         now: Json = {}

@@ -15,7 +15,7 @@ from simulator.report.canvas import swatch
 WIDTH, MARGIN, GAP, COLUMNS = 1000, 16, 22, 3
 WIDEST = 390
 """Pixels of a panel: its letters grow with it."""
-LETTER, BOLD = 0.58, 0.66
+LETTER, BOLD = 0.53, 0.62
 """Mean width of a letter, as share of its size, in the widest of the fonts that a viewer may have (DejaVu)."""
 
 

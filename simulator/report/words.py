@@ -54,7 +54,8 @@ def number(value: float, places: int | None = None) -> str:
     if abs(value) < 1e-4 and (places is None or places > 4):
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa} × 10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
-    return f"{value:,.{decimals(value) if places is None else places}f}"
+    found = f"{value:,.{decimals(value) if places is None else places}f}"
+    return found if found.strip("-0.") else found.removeprefix("-")  # no minus before what rounds to 0
 
 
 def interval(value: Interval | None, places: int | None = None) -> tuple[str, str]:

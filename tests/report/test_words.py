@@ -55,6 +55,10 @@ def test_numbers_for_people(value: float, text: str) -> None:
     assert number(value) == text
 
 
+def test_what_rounds_to_zero_has_no_sign() -> None:
+    assert [number(value, 4) for value in (-0.00001, 0.00001, -0.0001)] == ["0.0000", "0.0000", "-0.0001"]
+
+
 def test_intervals_percents_and_names_for_people() -> None:
     assert interval(Interval(0.147, 0.1312, 0.1629)) == ("0.147", "(0.131 to 0.163)")
     assert interval(Interval(0.4287, 0.4287, 0.4287), 4) == ("0.4287", "")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from simulator.decide import independent_difference
-from simulator.figures.doubt import NO_MORE, Finding, between, log_interval, no_worse
+from simulator.figures.doubt import NO_MORE, Finding, between, no_worse
 from simulator.figures.sweep import Sweep, ensembles_of, favourite, has, relative
 from simulator.report.result import Arm, Interval
 from simulator.report.words import label, number, written
@@ -39,13 +38,12 @@ def ensembles(arms: dict[str, Arm]) -> Finding:
 
 def _doubts(best: Arm, ensemble: Arm) -> list[str]:
     """What keeps the claim from holding: SmeLU against the largest ensemble, and that against one network."""
-    pd = independent_difference(log_interval(relative(best, "pd")), log_interval(relative(ensemble, "pd")))
-    loss = between(best, ensemble, "log_loss")
+    pd, loss = (between(best, ensemble, measure) for measure in ("pd", "log_loss"))
     said = []
     if relative(ensemble, "pd").high >= 1:
         said.append("that ensembles lower PD is not beyond doubt")
     if pd.high > NO_MORE:
-        said.append(_beside("PD", pd.low > 0))
+        said.append(_beside("PD", pd.low > 1))
     if not no_worse(loss):
         said.append(_beside("log loss", loss.low > 1))
     return said

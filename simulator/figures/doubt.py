@@ -18,9 +18,9 @@ Verdict = Literal["holds", "partly", "not", "not measured"]
 NO_WORSE = 1.005
 """A loss is no worse where the interval of its ratio ends below this: half a percent is less than SmeLU's best setting
 gains on either world of docs/results.md."""
-NO_MORE = math.log(1.1)
-"""PD is no more where the interval of the log of its ratio ends up to this: a tenth more, which beside something that
-halves PD is a twentieth of ReLU's."""
+NO_MORE = 1.1
+"""PD is no more where the interval of its ratio ends up to this: a tenth more, which beside something that halves PD is
+a twentieth of ReLU's."""
 SAME = {"pd": 0.05, "log_loss": 0.002}
 """Two ratios to ReLU are alike where the interval of their difference lies within this, both ways: a tenth of a halved
 PD, and less than half of what counts as a worse loss."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -103,11 +103,13 @@ def assert_silent(measured: dict[str, Any]) -> None:
     assert measured["swaps"] == dict.fromkeys(SWAPS, nothing)
 
 
-@pytest.mark.parametrize("kind", ["synthetic", "replay"])
-def test_without_noise_every_difference_between_duplicates_is_exactly_0(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "way"), [("synthetic", "auto"), ("replay", "auto"), ("synthetic", "off")])
+def test_without_noise_every_difference_between_duplicates_is_exactly_0(
+    kind: str, way: Literal["auto", "off"], tmp_path: Path
+) -> None:
     config = SMALL if kind == "synthetic" else small_replay(tmp_path / "log")
     # without noise.window a generation is cut at multiples of 16 mini-batches
-    model = replace(SMALL.model, batch=16)
+    model = replace(SMALL.model, batch=16, compile=way)
     found = outcome(prepared(replace(config, noise=NO_NOISE, model=model, fleets=2, duplicates=2)))
     assert len(found["generations"]) == SMALL.generations
     for label, arm in found["arms"].items():

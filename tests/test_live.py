@@ -75,6 +75,12 @@ def test_the_plan_gives_every_process_its_own_port(tmp_path: Path) -> None:
     assert not plan(up_flags("--no-load"), "redis://127.0.0.1:1/0", tmp_path).load
 
 
+def test_replicas_score_where_the_trainer_learns(tmp_path: Path) -> None:
+    made = plan(up_flags("--device", "cuda"), "redis://127.0.0.1:1/0", tmp_path)
+    told = [child.command[child.command.index("--device") + 1] for child in made.servers if child.name != "router"]
+    assert told == ["cuda"] * 4
+
+
 def test_free_ports_differ() -> None:
     assert len(set(free_ports(20))) == 20
 

@@ -21,6 +21,11 @@ class Metrics:
             "flicker_snapshot_age_seconds", "Since the served generation was published", registry=registry
         )
         self._age.set(float("nan"))
+        self.compiled = Gauge(
+            "flicker_scores_compiled",
+            "Whether compiled kernels score the served generation; replicas of which only some do round differently",
+            registry=registry,
+        )
         self.refreshes = Counter("flicker_refreshes", "Generations taken into service", registry=registry)
         self.refused = Counter("flicker_snapshots_refused", "Generations refused", ["reason"], registry=registry)
         self.load_seconds = Histogram(

@@ -85,7 +85,9 @@ class Refresher:
             return False
         self._shelf.put(generation)
         self._metrics.refreshed(number, generation.published, time.perf_counter() - started)
-        log.info("serving generation %d, duplicate %d", number, generation.duplicate)
+        self._metrics.compiled.set(generation.ranker.compiled)
+        way = "compiled kernels" if generation.ranker.compiled else "PyTorch alone"
+        log.info("serving generation %d, duplicate %d, scored by %s", number, generation.duplicate, way)
         self._membership.tell()
         self._ready()
         return True

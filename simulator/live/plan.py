@@ -52,7 +52,9 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
         + ["--policy", flags.policy],
     }
     commands |= {
-        name: ["-m", "serving", "replica", *wiring, "--name", name] for name in names if name.startswith("replica")
+        name: ["-m", "serving", "replica", *wiring, "--name", name, "--device", flags.compare.device]
+        for name in names
+        if name.startswith("replica")
     }
     servers = [
         _child(name, [*commands[name], "--metrics-port", str(metrics[name])], out) for name in names if name != "load"

@@ -77,6 +77,11 @@ class Ranker:
             parts = [Weights(catalog, tensors["embedding"][arm], weights, empty) for arm, weights in enumerate(dense)]
             self._scorers = [make_scorer(part, activation(spec)) for part, spec in zip(parts, specs, strict=True)]
 
+    @property
+    def compiled(self) -> bool:
+        """Whether compiled kernels score: they round otherwise than PyTorch does."""
+        return all(isinstance(scorer, NativeScorer) for scorer in self._scorers)
+
     def scores(self, arm: int, users: Ints, context: Rows, items: Ints) -> Floats:
         """Log-odds [Q, N] of candidates [Q, N] for users [Q] in contexts [Q, C] (table rows)."""
         return self._scorers[arm].scores(users, context, items)

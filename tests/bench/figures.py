@@ -9,24 +9,9 @@ from typing import Any, Literal
 
 from interleave import Passes
 from rich.table import Table
+from targets import Target, target
 
 Clock = Literal["cpu", "wall"]
-
-
-@dataclass(frozen=True)
-class Target:
-    """A bound on a figure."""
-
-    bound: float
-    at_most: bool = False
-    """Whether the figure may not exceed the bound; else it may not fall below it."""
-
-    def met_by(self, value: float) -> bool:
-        """Whether the value is on the right side."""
-        return value <= self.bound if self.at_most else value >= self.bound
-
-    def __str__(self) -> str:
-        return f"{'at most' if self.at_most else 'at least'} {shown(self.bound)}"
 
 
 @dataclass(frozen=True)
@@ -46,9 +31,13 @@ class Figure:
     """The same value by the other clock, where it has one."""
     medians: dict[str, dict[str, float]]
     """Variant -> median seconds of a pass by either clock."""
-    target: Target | None = None
     note: str = ""
     """What bounds the figure, or what must be known to read it."""
+
+    @property
+    def target(self) -> Target | None:
+        """The one of its name."""
+        return target(self.name)
 
     @property
     def met(self) -> bool | None:
@@ -63,34 +52,28 @@ class Figure:
         return entry
 
 
-def speed(
-    name: str, unit: str, passes: Passes, work: float, target: Target | None = None, clock: Clock = "cpu"
-) -> Figure:
+def speed(name: str, unit: str, passes: Passes, work: float, clock: Clock = "cpu") -> Figure:
     """Work (events, queries ...) per second of passes that each do `work`."""
     seconds, others = _by(clock, passes)
     medians = {name: passes.medians()}
     return Figure(
         name, work / median(seconds), unit, work / max(seconds), work / min(seconds), clock, work / median(others),
-        medians, target,
+        medians,
     )  # fmt: skip
 
 
-def ratio(
-    name: str, passes: dict[str, Passes], over: str, under: str, target: Target | None = None, clock: Clock = "cpu"
-) -> Figure:
+def ratio(name: str, passes: dict[str, Passes], over: str, under: str, clock: Clock = "cpu") -> Figure:
     """Time of variant `over` in multiples of the time of variant `under`."""
     (above, others_above), (below, others_below) = _by(clock, passes[over]), _by(clock, passes[under])
     pairs = [a / b for a, b in zip(above, below, strict=True)]
     value, other = median(above) / median(below), median(others_above) / median(others_below)
     medians = {variant: passes[variant].medians() for variant in (over, under)}
-    return Figure(name, value, "x", min(pairs), max(pairs), clock, other, medians, target)
+    return Figure(name, value, "x", min(pairs), max(pairs), clock, other, medians)
 
 
-def single(
-    name: str, unit: str, values: Sequence[float], target: Target | None = None, clock: Clock | None = None
-) -> Figure:
+def single(name: str, unit: str, values: Sequence[float], clock: Clock | None = None) -> Figure:
     """The median of values that were measured one by one, in their own unit."""
-    return Figure(name, median(values), unit, min(values), max(values), clock, None, {}, target)
+    return Figure(name, median(values), unit, min(values), max(values), clock, None, {})
 
 
 def _by(clock: Clock, passes: Passes) -> tuple[list[float], list[float]]:

@@ -20,7 +20,7 @@ import learning
 import machine
 import numpy as np
 import torch
-from figures import Figure, Target, ratio, single, speed
+from figures import Figure, ratio, single, speed
 from interleave import Passes, progress_bar
 from plain import PlainLearner, plain_copies
 from query_path.model import build
@@ -60,7 +60,7 @@ def main() -> None:
     about = machine.describe() | {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     figures = [*measure_smelu(size), *measure_learning(size), *measure_scoring(size)]
     load = {"start": before, "end": machine.load()}
-    show(figures, about, load, quick=given.quick)
+    show(figures, ["gpu"], about, load, quick=given.quick)
     if given.out:
         entries = [figure.as_json() for figure in figures]
         results = {"figures": entries, "machine": about, "load": load, "quick": given.quick}
@@ -117,14 +117,14 @@ def measure_smelu(size: Size) -> list[Figure]:
 
     variants: dict[str, Work] = {"copy": lambda number: there.copy_(x), "SmeLU": both, "layer": layer}
     passes = in_turn("SmeLU", variants, size, fill)
-    targets = {"SmeLU": Target(0.85), "layer": None}
     found = [speed("copy", "bytes/s", passes["copy"], COPIED * count, clock="wall")]
-    for name, target in targets.items():
+    for name in ("SmeLU", "layer"):
         pairs = zip(passes["copy"].wall, passes[name].wall, strict=True)
         shares = [MOVED / COPIED * copied / took for copied, took in pairs]
         unit = "of a copy's bytes/s"
-        found.append(single(f"{name} forward + backward, {count:,} floats", unit, shares, target, "wall"))
-    return found
+        found.append(single(f"{name} forward + backward, {count:,} floats", unit, shares, "wall"))
+    note = f"bound by memory: {MOVED} bytes a float (x read twice, y written, a gradient read and written)"
+    return [*found[:1], *(replace(each, note=note) for each in found[1:])]
 
 
 def measure_learning(size: Size) -> list[Figure]:
@@ -143,8 +143,16 @@ def measure_learning(size: Size) -> list[Figure]:
     }
     passes = in_turn(f"{size.duplicates} duplicates", variants, size)
     examples = size.events * size.duplicates
+    note = (
+        "plain models wait for their launches; the stacked step for its matrix products, the tables' rows and the "
+        "orders that the CPU draws for each duplicate. Against our own steps one by one, which are replayed from a "
+        "graph too, the gain is smaller: the next row"
+    )
     return [
-        ratio(f"{size.duplicates} plain models / stacked step", passes, "plain models", "stacked", Target(20), "wall"),
+        replace(
+            ratio(f"{size.duplicates} plain models / stacked step", passes, "plain models", "stacked", "wall"),
+            note=note,
+        ),
         ratio(f"{size.duplicates} stacks of one / stacked step", passes, "one by one", "stacked", clock="wall"),
         speed("stacked step", "model-examples/s", passes["stacked"], examples, clock="wall"),
     ]
@@ -181,9 +189,10 @@ def measure_scoring(size: Size) -> list[Figure]:
     variants = {"graph": calls(graphed), "launches": calls(launched)}
     name = f"scoring {QUERIES} queries x {count:,} candidates"
     passes = in_turn(name, variants, size)
+    note = "from numbers on the host to scores on the host: both copies, launch and waiting included"
     micros = [seconds / CALLS * 1e6 for seconds in passes["graph"].wall]
     return [
-        single(name, "us", micros, Target(300, at_most=True), "wall"),
+        replace(single(name, "us", micros, "wall"), note=note),
         ratio(f"{name}, one launch after another / graph", passes, "launches", "graph", clock="wall"),
     ]
 

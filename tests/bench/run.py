@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy reads it when it is imported: a world's speed is that of one core
@@ -28,6 +28,7 @@ from query_path import measure as query_path
 from query_path import memory, scoring
 from rich.console import Console
 from sizes import QUICK, Size
+from targets import TARGETS
 
 MEASURED: dict[str, tuple[Callable[[Size], list[Figure]], ...]] = {
     "worlds": (worlds.measure,),
@@ -49,7 +50,7 @@ def main() -> None:
         for measure in MEASURED[name]:
             figures += measure(size)
     load = {"start": before, "end": machine.load()}
-    show(figures, about, load, quick=size is QUICK)
+    show(figures, only, about, load, quick=size is QUICK)
     if out:
         entries = [figure.as_json() for figure in figures]
         results = {"figures": entries, "machine": about, "load": load, "quick": size is QUICK}
@@ -68,8 +69,10 @@ def arguments() -> tuple[Path | None, Size, list[str]]:
     return given.out, QUICK if given.quick else Size(), given.only
 
 
-def show(figures: list[Figure], about: dict[str, object], load: dict[str, float], quick: bool) -> None:
-    """The table, the machine, and which figures miss their target."""
+def show(
+    figures: list[Figure], kinds: Iterable[str], about: dict[str, object], load: dict[str, float], quick: bool
+) -> None:
+    """The table, the machine, which figures miss their target, and which targets of these kinds have no figure."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)
@@ -86,8 +89,13 @@ def show(figures: list[Figure], about: dict[str, object], load: dict[str, float]
     missed = [figure for figure in figures if figure.met is False]
     for figure in missed:
         console.print(f"[bold red]outside its target:[/] {figure.name} = {figure.value:.3f}, {figure.target}")
-    if not missed:
-        console.print("every figure with a target meets it")
+    there = {figure.name for figure in figures}
+    absent = {name: goal for kind in kinds for name, goal in TARGETS[kind].items() if name not in there}
+    for name, goal in absent.items():
+        why = f": needs {goal.needs}" if goal.needs else ""
+        console.print(f"[bold]not measured:[/] {name}, {goal}{why}", highlight=False)
+    if not missed and any(figure.target for figure in figures):
+        console.print("every figure that was measured meets its target, if it has one")
 
 
 if __name__ == "__main__":

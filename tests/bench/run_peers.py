@@ -50,7 +50,7 @@ def main() -> None:
     about, before, size = machine.describe(), machine.load(), QUICK if given.quick else ALONE
     figures, skipped = measure(size, given.only)
     load = {"start": before, "end": machine.load()}
-    run.show(figures, about, load, quick=given.quick)
+    run.show(figures, ["peers"], about, load, quick=given.quick)
     for name, why in skipped.items():
         print(f"skipped: {name}: {why}")
     if given.out:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from figures import Figure, Target, speed
+from figures import Figure, speed
 from interleave import interleave
 from sizes import Size
 
@@ -30,7 +30,7 @@ def measure(size: Size) -> list[Figure]:
         }
         passes = interleave("worlds", variants, size.rounds, size.warm_up)
     return [
-        speed("synthetic world", "events/s", passes["synthetic world"], events, Target(500_000)),
+        speed("synthetic world", "events/s", passes["synthetic world"], events),
         speed("replayed log with negatives", "events/s", passes["replayed log"], replayed.events),
     ]
 

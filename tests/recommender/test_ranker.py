@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,20 @@ def test_scores_and_slates_are_those_of_the_whole_network(norm: str, compile: st
             assert (
                 slate(ours, query.candidates, 10).items.tolist() == slate(theirs, query.candidates, 10).items.tolist()
             )
+
+
+@pytest.mark.parametrize("compile", ["auto", "off"])
+def test_threads_that_score_at_once_do_not_disturb_one_another(compile: str) -> None:
+    shared = ranker(trained("after", compile))
+    parts = [QUERIES[start::4] for start in range(4)]
+    alone = [[scores(shared, arm, part) for part in parts] for arm in range(len(SPECS))]
+
+    def ask(number: int) -> bool:
+        arm, part = number % len(SPECS), number % len(parts)
+        return all(np.array_equal(scores(shared, arm, parts[part]), alone[arm][part]) for _ in range(30))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(24)))
 
 
 @pytest.mark.parametrize("compile", ["auto", "off"])

@@ -79,6 +79,8 @@ class GpuRankers:
 class GpuRanker:
     """Scores candidates with one duplicate of every arm at one generation; safe to call from several threads."""
 
+    compiled = True
+    """As of `Ranker`."""
     pairs_at_once = ROWS_PER_PASS
     """As of `Ranker`: a pass takes as long with one query as with all that it has room for."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from figures import Figure, Target, ratio, speed
+from figures import Figure, ratio, speed
 from interleave import interleave
 from plain import plain_copies
 from sizes import Size
@@ -23,11 +23,11 @@ QUERIES = 8
 def measure(size: Size) -> list[Figure]:
     """One query at a time, and eight that share a pass."""
     figures: list[Figure] = []
-    for count, stated in ((QUERIES, Target(1.4, at_most=True)), (1, None)):
+    for count in (QUERIES, 1):
         variants = variants_of(size, count)
         name = f"scoring, {count} queries a pass"
         passes = interleave(name, variants, size.rounds, size.warm_up)
-        figures.append(ratio(f"{name}, split / its products", passes, "split", "its products", stated))
+        figures.append(ratio(f"{name}, split / its products", passes, "split", "its products"))
         figures.append(ratio(f"{name}, whole network / split", passes, "whole network", "split"))
         figures.append(speed(f"{name}, split", "queries/s", passes["split"], size.queries))
     return figures

@@ -1,0 +1,67 @@
+"""What is aimed at, in one place: figures find their target here by name, and one that has no figure is told too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound on a figure."""
+
+    bound: float
+    at_most: bool = False
+    """Whether the figure may not exceed the bound; else it may not fall below it."""
+    needs: str = ""
+    """What the figure takes that a machine may lack."""
+
+    def met_by(self, value: float) -> bool:
+        """Whether the value is on the right side."""
+        return value <= self.bound if self.at_most else value >= self.bound
+
+    def __str__(self) -> str:
+        number = f"{self.bound:,.0f}" if self.bound >= 100 else f"{self.bound:.3g}"
+        return f"{'at most' if self.at_most else 'at least'} {number}"
+
+
+def at_most(bound: float, needs: str = "") -> Target:
+    """A bound from above."""
+    return Target(bound, at_most=True, needs=needs)
+
+
+TARGETS: dict[str, dict[str, Target]] = {
+    "worlds": {"synthetic world": Target(500_000)},
+    "learning": {
+        "plain models / stacked step": Target(1.7),
+        "matrix products alone / stacked step": Target(0.65),
+        "smelu:beta=1 step / relu step": at_most(1.05),
+        "SmeLU / ReLU kernel, compiled": at_most(1.5, needs="a C++ compiler"),
+        "SmeLU / ReLU kernel, no compiler": at_most(4.0),
+    },
+    "ranking": {"scoring, 8 queries a pass, split / its products": at_most(1.4)},
+    "queries": {
+        "CPU per query, routed / echo, 32 in flight": at_most(3.5),
+        "CPU per query, routed / naive, 32 in flight": at_most(0.33),
+        "queries/s, routed / echo, 32 in flight": Target(0.35),
+        "CPU per query, shadow 10 % / off": at_most(1.12),
+        "p99, refreshing every second / not": at_most(1.25),
+        "snapshot cut to served by every replica": at_most(500),
+    },
+    "memory": {"the live system, 2 arms x 3 duplicates": at_most(2.0, needs="full sizes")},
+    "peers": {
+        "CPU per query, ray_serve / routed": Target(8, needs="Ray Serve"),
+        "queries/s, routed / ray_serve": Target(5, needs="Ray Serve"),
+        "CPU per query, pytriton / routed": Target(1.8, needs="pytriton"),
+    },
+    "gpu": {
+        "SmeLU forward + backward, 67,108,864 floats": Target(0.85, needs="full sizes"),
+        "64 plain models / stacked step": Target(20, needs="full sizes"),
+        "scoring 32 queries x 1,000 candidates": at_most(300, needs="full sizes"),
+    },
+}
+"""What is measured -> name of a figure -> its target; those of a GPU are for an H200, all others for two CPU cores."""
+
+
+def target(name: str) -> Target | None:
+    """That of a figure, if it has one."""
+    return next((found[name] for found in TARGETS.values() if name in found), None)

@@ -50,10 +50,5 @@ def main(sized: str, folder: str) -> None:
     triton.stop()
 
 
-def tensor(name: str, dtype: type) -> Tensor:
-    """One row per query."""
-    return Tensor(name=name, dtype=dtype, shape=(-1,))
-
-
 if __name__ == "__main__":
     main(*sys.argv[1:])

@@ -20,7 +20,12 @@ INTRODUCTION = (
 
 def markdown(told: list[tuple[Sweep, list[Figure]]], rows: list[Row], command: str, images: str) -> str:
     """The text of the page; `images` is where it finds the SVG files."""
-    lines = ["# Results: the article's claims, and what holds here", "", INTRODUCTION.format(command=command, sweeps=plural(len(told), "sweep")), ""]
+    lines = [
+        "# Results: the article's claims, and what holds here",
+        "",
+        INTRODUCTION.format(command=command, sweeps=plural(len(told), "sweep")),
+        "",
+    ]
     lines += ["```sh", *(sweep.command for sweep, _ in told), command, "```", ""]
     lines += ["| the article says | " + " | ".join(sweep.world for sweep, _ in told) + " | command |"]
     lines += ["| --- |" + " --- |" * (len(told) + 1)]

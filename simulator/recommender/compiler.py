@@ -11,15 +11,22 @@ import contextlib
 import ctypes
 import fcntl
 import hashlib
+import logging
 import os
 import platform
 import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Generic, Literal, TypeVar
 
+from simulator.errors import SettingError
+
+T = TypeVar("T")
+log = logging.getLogger("native")
 COMPILERS = "c++", "g++", "clang++"
 FLAGS = "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-shared", "-fPIC"
 """Nothing here lets the compiler reorder a sum, or assume that there is no NaN."""
@@ -31,6 +38,48 @@ PATIENCE = 300.0
 
 class NoCompiler(Exception):
     """No compiler was found, or none that can make a library; the message is one line."""
+
+
+class Once(Generic[T]):
+    """What needs a compiler, made once per process, also where it fails: all models of a process take the same path."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        """`make` raises NoCompiler where it cannot."""
+        self._make, self._lock = make, threading.Lock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Try again next time."""
+        self._made: T | None = None
+        self._problem = ""
+
+    def get(self) -> T:
+        """It. Raises NoCompiler."""
+        with self._lock:
+            if self._made is None and not self._problem:
+                try:
+                    self._made = self._make()
+                except NoCompiler as problem:
+                    log.info("no compiled kernels (%s): PyTorch computes instead", problem)
+                    self._problem = str(problem)
+        if self._made is None:
+            raise NoCompiler(self._problem)
+        return self._made
+
+    def wanted(self, choice: Literal["auto", "on", "off"]) -> T | None:
+        """By `ModelConfig.compile`: `auto` where it can be had, `on` always, `off` never (then None).
+
+        Raises SettingError where it has to be and cannot.
+        """
+        if choice == "off":
+            return None
+        try:
+            return self.get()
+        except NoCompiler as problem:
+            if choice == "on":
+                way_out = f"{problem}: install a C++ compiler, name one in $CXX, or --compile auto"
+                raise SettingError("compile", choice, way_out) from None
+            return None
 
 
 def compiled(source: Path) -> tuple[ctypes.CDLL, str]:

@@ -9,7 +9,6 @@ Shapes: B events, H width of a layer.
 from __future__ import annotations
 
 import functools
-import logging
 from ctypes import CDLL, addressof, c_float, c_int, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from simulator.errors import SettingError
 from simulator.recommender.activations import GELU, Activation, GSmeLU, Linear, ReLU, Softplus, Swish
-from simulator.recommender.compiler import NoCompiler, compiled
+from simulator.recommender.compiler import Once, compiled
 
 SOURCE = Path(__file__).with_name("learning.cpp")
 """Holds native.cpp too: one library for both."""
@@ -28,8 +26,6 @@ NORMS = {"none": 0, "weight": 0, "before": 1, "after": 2}
 """Weights of unit length are the matrix product's business."""
 POINTER, COUNT = c_void_p, c_int64
 LAYER: list[Any] = [c_int, c_int, *[POINTER] * 6, COUNT, COUNT]
-
-log = logging.getLogger("native")
 
 
 @dataclass(frozen=True)
@@ -129,26 +125,9 @@ def formula_of(function: Activation) -> Formula | None:
     return Formula(kind, addressof(constants), constants)
 
 
+KERNELS = Once(lambda: Native(*compiled(SOURCE)))
+
+
 def load(choice: Literal["auto", "on", "off"]) -> Native | None:
-    """The kernels: `auto` where they can be compiled, `on` always, `off` never (then None).
-
-    Raises SettingError where they cannot be compiled but have to.
-    """
-    if choice == "off":
-        return None
-    found = _loaded()
-    if isinstance(found, Native):
-        return found
-    if choice == "on":
-        raise SettingError("compile", choice, f"{found}: install a C++ compiler, name one in $CXX, or --compile auto")
-    return None
-
-
-@functools.cache
-def _loaded() -> Native | str:
-    """Once per process, also where it fails: all models of a process take the same path."""
-    try:
-        return Native(*compiled(SOURCE))
-    except NoCompiler as problem:
-        log.info("no compiled kernels (%s): PyTorch computes instead", problem)
-        return str(problem)
+    """The kernels, or None where PyTorch computes. Raises SettingError where they have to be had and cannot."""
+    return KERNELS.wanted(choice)

@@ -5,7 +5,6 @@ Shapes: n events of a chunk, B of a mini-batch, S slots, D embedding length, V t
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 from ctypes import CDLL, POINTER, Array, Structure, addressof, byref, c_float, c_int64, c_void_p, cast
@@ -18,7 +17,7 @@ from torch import Tensor
 from simulator.config import ModelConfig, NoiseConfig
 from simulator.errors import SettingError
 from simulator.recommender.activations import Activation
-from simulator.recommender.compiler import NoCompiler, compiled
+from simulator.recommender.compiler import NoCompiler, Once, compiled
 from simulator.recommender.native import NORMS, formula_of, load
 from simulator.recommender.network import Layout, Pooling
 from simulator.types import Schema
@@ -59,7 +58,7 @@ class NativeModel:
         self, schema: Schema, config: ModelConfig, layout: Layout, function: Activation, threads: threading.local
     ) -> None:
         """`threads`: where each thread keeps its buffers, the same for all models of one shape."""
-        formula, (library, sgemm) = formula_of(function), _library()
+        formula, (library, sgemm) = formula_of(function), LIBRARY.get()
         assert formula
         self._library, self.config, self._rows = library, config, schema.rows
         self._field_of_slot = Pooling(schema, config.dim).field_of_slot.int()
@@ -138,7 +137,6 @@ def _places(layout: Layout, depth: int) -> Array[Place]:
     return places
 
 
-@functools.cache
 def _library() -> tuple[CDLL, int]:
     """The compiled code, and the address of PyTorch's matrix product. Raises NoCompiler."""
     library = compiled(SOURCE)[0]
@@ -154,3 +152,6 @@ def _library() -> tuple[CDLL, int]:
             continue
         return library, cast(routine, c_void_p).value or 0
     raise NoCompiler("this PyTorch shows no BLAS")
+
+
+LIBRARY = Once(_library)

@@ -5,7 +5,6 @@ Shapes: I items, U users, H width of the first hidden layer, Q queries, N candid
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from ctypes import CDLL, Structure, addressof, c_int64, c_void_p, pointer
 from pathlib import Path
@@ -15,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simulator.errors import SettingError
-from simulator.recommender.compiler import NoCompiler, compiled
+from simulator.recommender.compiler import Once, compiled
 from simulator.recommender.native import NORMS, Formula
 from simulator.types import Floats, Ints, Rows
 
@@ -59,7 +57,7 @@ class NativeScorer:
         weight [H, 1] and bias [1]; `items` [I, H] added to the first product; of the query side the embedding table
         [V, D], the rows of users [U, S - C], the field of each slot [S], the first layer's weight [F D, H].
         """
-        self._library, self.items = _library(), items
+        self._library, self.items = LIBRARY.get(), items
         table, user_rows, field_of_slot, weight = query
         stages = (Stage * len(layers))()
         self._kept: list[object] = [formula, stages]
@@ -101,25 +99,15 @@ def _panels(weight: Tensor, width: int) -> Tensor:
 
 
 def is_wanted(choice: Literal["auto", "on", "off"]) -> bool:
-    """Whether models are scored by compiled code: `auto` where it can be compiled, `on` always, `off` never.
-
-    Raises SettingError where it cannot be compiled but has to.
-    """
-    if choice == "off":
-        return False
-    try:
-        _library()
-    except NoCompiler as problem:
-        if choice == "on":
-            way_out = f"{problem}: install a C++ compiler, name one in $CXX, or --compile auto"
-            raise SettingError("compile", choice, way_out) from None
-        return False
-    return True
+    """Whether models are scored by compiled code. Raises SettingError where they have to be and cannot."""
+    return LIBRARY.wanted(choice) is not None
 
 
-@functools.cache
 def _library() -> CDLL:
     library = compiled(SOURCE)[0]
     library.score.argtypes = [c_void_p, c_int64, c_int64, *[c_void_p] * 4]
     library.score.restype = None
     return library
+
+
+LIBRARY = Once(_library)

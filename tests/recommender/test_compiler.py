@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from simulator.recommender.compiler import COMPILERS, NoCompiler, compiled
+from simulator.errors import SettingError
+from simulator.recommender.compiler import COMPILERS, NoCompiler, Once, compiled
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler here")
 
@@ -83,3 +84,18 @@ def test_processes_that_start_at_once_agree(source: Path) -> None:
     started = [subprocess.Popen(command, cwd=root) for _ in range(3)]
     assert [process.wait(120) for process in started] == [0, 0, 0]
     assert len(cache(source)) == 1
+
+
+def test_what_fails_is_tried_once_and_told_as_often_as_asked() -> None:
+    tries: list[int] = []
+
+    def make() -> int:
+        tries.append(1)
+        raise NoCompiler("a broken one")
+
+    once = Once(make)
+    for _ in range(3):
+        assert once.wanted("auto") is None and once.wanted("off") is None
+        with pytest.raises(SettingError, match=r"compile = on: a broken one: install a C\+\+ compiler"):
+            once.wanted("on")
+    assert len(tries) == 1

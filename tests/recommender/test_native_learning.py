@@ -126,14 +126,14 @@ def test_what_has_no_kernels_takes_pytorchs_way_in_all_arms(model: ModelConfig, 
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Nothing on PATH, and nothing known from before."""
-    caches = native._loaded, native_learning._library, native_scoring._library
-    for cache in caches:
-        cache.cache_clear()
+    made = native.KERNELS, native_learning.LIBRARY, native_scoring.LIBRARY
+    for once in made:
+        once.forget()
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     yield
-    for cache in caches:
-        cache.cache_clear()
+    for once in made:
+        once.forget()
 
 
 @pytest.mark.usefixtures("no_compiler")

@@ -25,7 +25,7 @@ Doubles = NDArray[np.float64]
 
 Side = Literal["user", "item", "context"]
 PolicyName = Literal["random", "round_robin", "sticky", "least_loaded"]
-"""How a router chooses who answers a query; see serving/router/policies."""
+"""How a router chooses who answers a query; see serving/router/policies.py."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast, get_args
 
-from serving.router.policies import PolicyName
 from simulator.config import require
 from simulator.process import from_environment, number, whole_number
+from simulator.types import PolicyName
 
 
 def named_policy(name: str) -> PolicyName:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 from scipy.stats import chisquare
 
-from serving.router.policies import PolicyName, make_policy
+from serving.router.policies import make_policy
+from simulator.types import PolicyName
 
 
 @dataclass

@@ -47,6 +47,7 @@ def test_an_ensemble_of_one_is_the_plain_arm(run: Run) -> None:
     one, plain = (timeless(run[1])["arms"][spec] for spec in ("ensemble:relu:m=1", "relu"))
     for name in ("clicks_per_slate", "ratio"):
         del one[name], plain[name]
+    assert one["ratio_to"].pop("relu") == plain["ratio_to"].pop("ensemble:relu:m=1")
     assert one == plain
 
 

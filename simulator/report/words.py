@@ -62,8 +62,8 @@ def interval(value: Interval | None, places: int | None = None) -> tuple[str, st
     """The mean, and its interval as `(low to high)` or nothing where there is none; equal places throughout."""
     if value is None:
         return DASH, ""
-    if places is None:
-        places = decimals(value.mean or value.high)
+    if places is None:  # those of the mean, unless it is nothing beside its interval
+        places = decimals(max(abs(value.mean), (value.high - value.low) / 20))
     bounds = f"({number(value.low, places)} to {number(value.high, places)})" if value.known else ""
     return number(value.mean, places), bounds
 

@@ -62,6 +62,7 @@ def test_what_rounds_to_zero_has_no_sign() -> None:
 def test_intervals_percents_and_names_for_people() -> None:
     assert interval(Interval(0.147, 0.1312, 0.1629)) == ("0.147", "(0.131 to 0.163)")
     assert interval(Interval(0.4287, 0.4287, 0.4287), 4) == ("0.4287", "")
+    assert interval(Interval(-6.8e-5, -0.0578464, 0.0577094)) == ("-6.8 × 10⁻⁵", "(-0.05785 to 0.05771)")
     assert [plain(percent(share)) for share in (0, 0.1894, 0.0065, 0.00012)] == ["0 %", "18.9 %", "0.65 %", "0.012 %"]
     assert label("gsmelu:alpha=1,beta=2#3") == "gSmeLU (alpha = 1, beta = 2) #3"
     assert label("<b>") == "<b>"

@@ -19,6 +19,7 @@ def serving() -> Json:
         text("What am I looking at?", "How to read this page.", intro, 3),
         *_now(),
         *_answers(),
+        *_failures(),
         *_on_the_way(),
         *_replicas(),
         *_beside_the_path(),
@@ -82,7 +83,7 @@ def _now() -> list[Json]:
 
 
 def _answers() -> list[Json]:
-    """What users get, and what they do not."""
+    """What users get, and how soon."""
     return [
         timeseries(
             "Does traffic get what it asks for?",
@@ -117,6 +118,12 @@ def _answers() -> list[Json]:
             "s",
             [Query("max by (quantile) (flicker_load_latency_seconds)", "quantile {{quantile}}")],
         ),
+    ]
+
+
+def _failures() -> list[Json]:
+    """What users do not get."""
+    return [
         timeseries(
             "What fails?",
             "Queries per second that did not end well, by gRPC code, over the last minute, and shown items whose "

@@ -68,7 +68,7 @@ class Sticky:
 
     def choose(self, query_id: int, user: int, replicas: Sequence[Choice]) -> int:
         """See Policy."""
-        return max(range(len(replicas)), key=lambda n: stable_hash(self._seed, "sticky", user, replicas[n].name))
+        return max(range(len(replicas)), key=lambda n: stable_hash(self._seed, f"sticky/{replicas[n].name}", user))
 
 
 class LeastLoaded:

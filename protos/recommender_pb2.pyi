@@ -625,6 +625,9 @@ class RankRequest(google.protobuf.message.Message):
 
     QUERIES_FIELD_NUMBER: builtins.int
     TIMEOUTS_MS_FIELD_NUMBER: builtins.int
+    BACKGROUND_FIELD_NUMBER: builtins.int
+    background: builtins.bool
+    """No user waits for these queries: of such only a few are ranked before those that a user waits for."""
     @property
     def queries(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """Serialised RecommendRequests, 1 to 1,024 of them and 4 MiB in all. `query_id` and `arm` are set in every one (the
@@ -643,8 +646,9 @@ class RankRequest(google.protobuf.message.Message):
         *,
         queries: collections.abc.Iterable[builtins.bytes] | None = ...,
         timeouts_ms: collections.abc.Iterable[builtins.int] | None = ...,
+        background: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["queries", b"queries", "timeouts_ms", b"timeouts_ms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["background", b"background", "queries", b"queries", "timeouts_ms", b"timeouts_ms"]) -> None: ...
 
 global___RankRequest = RankRequest
 

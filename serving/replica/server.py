@@ -24,7 +24,7 @@ from serving.replica.metrics import Metrics
 from serving.replica.shelf import Shelf
 from serving.replica.work import Call, Job, Queue
 from simulator.errors import SettingError
-from simulator.recommender.ranking import slate
+from simulator.types import Slate
 
 log = logging.getLogger(__name__)
 SERVICE = DESCRIPTOR.services_by_name["Replica"].full_name
@@ -83,7 +83,7 @@ class RankService:
                 asked.append(refusal.with_traceback(None))
         jobs = [each[1] for each in asked if not isinstance(each, Refusal)]
         if jobs:
-            self._work(jobs)
+            self._work(jobs, request.background)
             reply.when_ended(call.cancel)
         else:
             self._finish(asked, end)
@@ -114,14 +114,14 @@ class RankService:
             items = generation.candidates[generation.segment[user]]
         return query, Job(call, generation, arm, user, rows, items, deadline)
 
-    def _work(self, jobs: list[Job]) -> None:
+    def _work(self, jobs: list[Job], background: bool) -> None:
         """Have the jobs done. Raises Refusal where there is room for none."""
         message = f"queue = {self._queue.most} queries: full, try again later"
 
         def refuse(job: Job) -> None:
             job.refusal = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
 
-        taken = self._queue.put(jobs, refuse)
+        taken = self._queue.put(jobs, refuse, background)
         self._metrics.shed.inc(len(jobs) - taken)
         if not taken:
             jobs[0].call.drop()
@@ -139,9 +139,10 @@ class RankService:
                 response.answers.append(b"")
                 continue
             query, job = each
-            best = slate(job.scores, job.candidates, length(query.k))
+            best = job.best[: length(query.k)]
+            slate = Slate(job.candidates[best], job.scores[best])
             scored = (job.candidates, job.scores) if query.score_all else None
-            response.answers.append(answer(query.query_id, best, job.generation.who[job.arm], scored))
+            response.answers.append(answer(query.query_id, slate, job.generation.who[job.arm], scored))
             answered[job.generation.ranges.arms[job.arm]] += 1
         for arm, queries in answered.items():
             self._metrics.queries.labels(arm).inc(queries)

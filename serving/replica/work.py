@@ -20,11 +20,13 @@ from grpc import StatusCode
 from serving.codec import Refusal
 from serving.replica.generation import Generation
 from serving.replica.metrics import Metrics
-from simulator.types import Floats, Ints
+from simulator.types import Floats, Ints, order
 
 log = logging.getLogger(__name__)
 MOST_PER_DRAIN = 64
-"""Queries taken from the queue at once; those behind them are not kept waiting by other arms for long."""
+"""Users' queries taken from the queue at once; those behind them are not kept waiting by other arms for long."""
+MOST_BESIDE = 20
+"""Queries that no user waits for, taken beside them: so many delay a user by some 2 ms, and still fill whole passes."""
 
 
 class Call:
@@ -70,47 +72,55 @@ class Job:
     """time.monotonic() at which nobody waits for it any more."""
     scores: Floats = field(init=False)
     """[N] once ranked."""
+    best: Ints = field(init=False)
+    """[N] places among the candidates, the best first, once ranked."""
     refusal: Refusal | None = None
 
 
 class Queue:
-    """Queries that wait, at most `most` of them."""
+    """Queries that wait, at most `most` of them: those that users wait for, and the others."""
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._jobs: deque[Job] = deque()
+        self._users: deque[Job] = deque()
+        self._others: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self._users) + len(self._others)
 
-    def put(self, jobs: list[Job], refuse: Callable[[Job], None] = lambda job: None) -> int:
+    def put(self, jobs: list[Job], refuse: Callable[[Job], None] = lambda job: None, background: bool = False) -> int:
         """Take as many of a call's queries as there is room for, the first ones; returns how many.
 
-        The others are refused before the worker can see the first.
+        The rest are refused before the worker can see the first. `background`: no user waits for them.
         """
         with self._changed:
-            taken = jobs[: max(0, self.most - len(self._jobs))] if not self._closed else []
+            taken = jobs[: max(0, self.most - len(self))] if not self._closed else []
             for job in jobs[len(taken) :]:
                 refuse(job)
             for job in taken:
                 job.call.left += 1
-            self._jobs.extend(taken)
+            (self._others if background else self._users).extend(taken)
             self._changed.notify()
         return len(taken)
 
     def take(self) -> list[Job]:
         """What is pending, as soon as there is something; empty when the queue is closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._closed)
-            return [self._jobs.popleft() for _ in range(min(len(self._jobs), MOST_PER_DRAIN))]
+            self._changed.wait_for(lambda: len(self) or self._closed)
+            return [*_first(self._users, MOST_PER_DRAIN), *_first(self._others, MOST_BESIDE)]
 
     def close(self) -> None:
         """Take no more; what is there will be ranked."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+
+def _first(jobs: deque[Job], most: int) -> Iterator[Job]:
+    """The first ones, which are then no longer there."""
+    return (jobs.popleft() for _ in range(min(len(jobs), most)))
 
 
 class Worker:
@@ -171,10 +181,10 @@ def passes(jobs: list[Job]) -> Iterator[list[Job]]:
 
 
 def score(jobs: list[Job]) -> None:
-    """Rank the queries of one pass: fill in their scores."""
+    """Rank the queries of one pass: fill in their scores and orders."""
     users = np.array([job.user for job in jobs], np.int64)
     context = np.array([job.context for job in jobs], np.int32)
     items = np.stack([job.candidates for job in jobs])
     scores = jobs[0].generation.ranker.scores(jobs[0].arm, users, context, items)
-    for job, row in zip(jobs, scores, strict=True):
-        job.scores = row
+    for job, row, best in zip(jobs, scores, order(scores, items), strict=True):
+        job.scores, job.best = row, best

@@ -40,7 +40,7 @@ class Replica:
         rank, lost = ReplicaStub(self._channel).Rank, self.leave_pool
         self.users = Lane(member.name, rank, lost, metrics.coalesced.labels("users").observe)
         """For users' queries."""
-        self.shadow = Lane(member.name, rank, lost, metrics.coalesced.labels("shadow").observe)
+        self.shadow = Lane(member.name, rank, lost, metrics.coalesced.labels("shadow").observe, background=True)
         """For comparisons: users' queries do not wait for them."""
         self.sent = metrics.replica_queries.labels(member.name)
 

@@ -94,9 +94,19 @@ class RankCall(Protocol):
 class Lane:
     """What goes to one replica, coalesced; a thread of its own sends, waits and hands out."""
 
-    def __init__(self, replica: str, rank: RankCall, lost: Callable[[], None], sent: Callable[[float], None]) -> None:
-        """`lost` is told when the connection breaks, `sent` how many queries share an RPC."""
-        self._replica, self._rank, self._lost, self._sent = replica, rank, lost, sent
+    def __init__(
+        self,
+        replica: str,
+        rank: RankCall,
+        lost: Callable[[], None],
+        sent: Callable[[float], None],
+        background: bool = False,
+    ) -> None:
+        """`lost` is told when the connection breaks, `sent` how many queries share an RPC.
+
+        `background`: no user waits for these queries.
+        """
+        self._replica, self._rank, self._lost, self._sent, self._background = replica, rank, lost, sent, background
         self._pending: SimpleQueue[Call | None] = SimpleQueue()  # None: no more will come
         self._next: Call | None = None  # taken from the queue, too large for the last RPC
         self._lock = threading.Lock()
@@ -161,7 +171,8 @@ class Lane:
         timeouts = [max(int(seconds * 1_000), 1) for seconds in left]
         self._sent(len(batch))
         try:
-            request = RankRequest(queries=[call.query for call in batch], timeouts_ms=timeouts)
+            queries = [call.query for call in batch]
+            request = RankRequest(queries=queries, timeouts_ms=timeouts, background=self._background)
             response = self._rank(request, timeout=max(left) + MARGIN)
         except grpc.RpcError as problem:
             code = problem.code() if isinstance(problem, grpc.Call) else None

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from protos.recommender_pb2 import AnsweredBy, RankRequest, RecommendRequest, RecommendResponse
 from serving.codec import slate_of
+from serving.replica import work
 from simulator.recommender.duplicates import Duplicates
 from simulator.store.memory import MemoryStore
 from tests.serving.generations import ARMS, plain_scores, publish_generation, stack_of
@@ -261,13 +262,31 @@ def test_work_that_its_caller_cancels_is_dropped(own: Asking) -> None:
     raw = RankRequest(queries=[query.SerializeToString()]).SerializeToString()
     waiting = own.channel.unary_unary(RANK).future(raw)  # without a deadline
     wait_for(lambda: own.metric("flicker_queue_length") == 1)
-    cancelled = own.replica.queue._jobs[0].call
+    cancelled = own.replica.queue._users[0].call
     waiting.cancel()
     wait_for(lambda: cancelled.cancelled)
     gate.open.set()
     assert all(busy.result().answers)
     wait_for(lambda: own.metric("flicker_expired_total") == 1)
     assert own.metric("flicker_batch_size_sum") == 1
+
+
+def test_a_user_does_not_wait_for_background_work(own: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "MOST_BESIDE", 1)
+    gate, query, ended = put_gate(own.replica), RecommendRequest(arm="relu"), list[str]()
+    busy = in_background(own, query)
+    assert gate.reached.wait(10)
+    raw, rank = query.SerializeToString(), own.channel.unary_unary(RANK).future
+    behind = rank(RankRequest(queries=[raw, raw], background=True).SerializeToString(), timeout=30)
+    behind.add_done_callback(lambda future: ended.append("background"))
+    wait_for(lambda: own.metric("flicker_queue_length") == 2)
+    user = rank(RankRequest(queries=[raw]).SerializeToString(), timeout=30)
+    user.add_done_callback(lambda future: ended.append("user"))
+    wait_for(lambda: own.metric("flicker_queue_length") == 3)
+    gate.open.set()
+    assert all(busy.result().answers) and user.result() and behind.result()
+    wait_for(lambda: len(ended) == 2)
+    assert ended == ["user", "background"]
 
 
 def test_calls_at_work_are_answered_before_the_end(stacks: list[Duplicates]) -> None:

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from statistics import median
 
-from figures import Figure, ratio, speed
+from figures import Figure, ratio, single, speed
 from interleave import Passes, progress_bar
 from sizes import Size
 
@@ -21,18 +21,16 @@ LOADS: dict[str, dict[str, float]] = {
     "4 in flight": {"in_flight": 4},
     "100 queries/s": {"rate": 100},
 }
-SHADOWED = ("shadow", "two replicas")
-"""Who is compared in what comparisons add: both are given the same time for what is put off."""
 PUT_OFF = 0.8
 """Seconds in which the last comparisons are made."""
+TIMES = 3
+"""So many more slices for what comparisons cost: slices differ by as much as what is looked for, a tenth."""
 ALWAYS = ("echo", "naive", "routed")
 """Who is measured under every load; the others are under the first only."""
 
 
 def measure(size: Size, client: LoadClient, contenders: dict[str, Contender]) -> list[Figure]:
-    """What a query costs, how many are answered, and what comparing them adds."""
-    shadow = contenders["shadow"]
-    assert isinstance(shadow, Routed)
+    """What a query costs, and how many are answered."""
     found: dict[str, dict[str, Slices]] = {}
     for load, how in LOADS.items():
         taking = [name for name in contenders if load == BUSY or name in ALWAYS]
@@ -41,16 +39,36 @@ def measure(size: Size, client: LoadClient, contenders: dict[str, Contender]) ->
         with progress_bar(f"query path, {load}", rounds * len(taking)) as advance:
             for name in taking:
                 client.slice(contenders[name], size.slice_seconds, **how)
-            if load == BUSY:
-                before = shadow.settle()
             for _ in range(rounds):
                 for name in taking:
-                    settle = put_off if name in SHADOWED else None
-                    client.measure(found[load][name], contenders[name], size.slice_seconds, settle, **how)
+                    client.measure(found[load][name], contenders[name], size.slice_seconds, **how)
                     advance()
-    busy = found[BUSY]
-    compared = (shadow.settle() - before) / len(busy["shadow"].latencies)
-    return [*costs(found), *throughput(busy), *shadowing(busy, compared)]
+    return [*costs(found), *throughput(found[BUSY])]
+
+
+def measure_shadow(size: Size, client: LoadClient, plain: Routed, shadow: Routed) -> list[Figure]:
+    """What it costs to compare a tenth of the queries; what was put off at the end of a slice counts."""
+    rounds, off, on = TIMES * size.slices, Slices(), Slices()
+    with progress_bar("query path, shadow", 2 * rounds) as advance:
+        for contender in (plain, shadow):
+            client.slice(contender, size.slice_seconds, **LOADS[BUSY])
+        before = shadow.settle()
+        for _ in range(rounds):
+            for contender, slices in ((plain, off), (shadow, on)):
+                client.measure(slices, contender, size.slice_seconds, put_off, **LOADS[BUSY])
+                advance()
+    made, passes = shadow.settle() - before, as_passes({"off": off, "shadow": on})
+    note = (
+        f"two replicas; {made / len(on.latencies):.3f} comparisons per query, 0.2 are all of a sampled tenth. "
+        "Each takes one more ranking (the other side is the user's own answer), which is most of it: the router reads "
+        "and compares a sampled query in about 60 us"
+    )
+    slowest = [over / under for over, under in zip(on.p99, off.p99, strict=True)]
+    return [
+        replace(ratio("CPU per query, shadow 10 % / off", passes, "shadow", "off"), note=note),
+        cost(f"CPU per query, two replicas, {BUSY}", off),
+        single(f"p99, shadow 10 % / off, {BUSY}", "x", slowest, "wall"),
+    ]
 
 
 def put_off() -> None:
@@ -78,21 +96,10 @@ def throughput(busy: dict[str, Slices]) -> list[Figure]:
     ]
 
 
-def shadowing(busy: dict[str, Slices], compared: float) -> list[Figure]:
-    """What comparing a tenth of the queries costs, with two replicas; what was put off at the end of a slice counts."""
-    figure = ratio("CPU per query, shadow 10 % / off", as_passes(busy), "shadow", "two replicas")
-    note = (
-        f"two replicas; {compared:.3f} comparisons per query were made, 0.2 are all of a sampled tenth. Each takes one "
-        "more ranking (the other side is the user's own answer), which is most of it: the router reads and compares a "
-        "sampled query in about 60 us"
-    )
-    return [replace(figure, note=note), cost(f"CPU per query, two replicas, {BUSY}", busy["two replicas"])]
-
-
 def peers(busy: dict[str, Slices]) -> list[Figure]:
     """Peers in multiples of the routed query; see the package's docstring."""
     passes, figures = as_passes(busy), []
-    for name in [name for name in busy if name not in (*ALWAYS, "two replicas", "shadow")]:
+    for name in [name for name in busy if name not in ALWAYS]:
         figures.append(ratio(f"CPU per query, {name} / routed", passes, name, "routed"))
         figures.append(ratio(f"queries/s, routed / {name}", passes, name, "routed", clock="wall"))
         figures.append(cost(f"CPU per query, {name}, {BUSY}", busy[name]))

@@ -4,6 +4,9 @@ A pass is `torch.clamp_min(x, 0)` and `threshold_backward(grad, y, 0)` for ReLU,
 `backward` call for SmeLU by PyTorch, and for the compiled ones `Native.layer` and `layer_backward` without a norm,
 which also add a bias and sum its gradient. No autograd. All take new memory for y; the compiled backward pass works in
 place. |x| is more than beta, so that gradients taken through many passes neither vanish nor become denormal.
+
+Beside them stand the floor, copies of x and of the gradient, and the naive way: the formula as it is written, with
+`torch.where`, and its gradient by autograd.
 """
 
 from __future__ import annotations
@@ -31,17 +34,23 @@ def measure(size: Size) -> list[Figure]:
     x, grad = (torch.from_numpy(draws.standard_normal((ROWS, WIDTH), dtype="float32")) for _ in range(2))
     x += x.sign()
     variants = {"relu": by_pytorch("relu", x, grad), "smelu": by_pytorch(SMELU, x, grad)}
+    variants |= {"copies": copies(x, grad), "naive": by_autograd(x, grad)}
     native = load("auto")
     if native:
         variants |= {f"compiled {spec}": compiled(native, spec, x, grad.clone()) for spec in ("relu", SMELU)}
     passes = interleave("activations alone", variants, size.rounds, size.warm_up)
-    alone = ratio("SmeLU / ReLU kernel, no compiler", passes, "smelu", "relu")
+    ours = f"compiled {SMELU}" if native else "smelu"
+    figures = [
+        ratio("SmeLU / ReLU kernel, no compiler", passes, "smelu", "relu"),
+        ratio("SmeLU kernel / copies of x and gradient", passes, ours, "copies"),
+        ratio("SmeLU by autograd / SmeLU kernel", passes, "naive", ours),
+    ]
     if not native:
-        return [alone]
+        return figures
     return [
         ratio("SmeLU / ReLU kernel, compiled", passes, f"compiled {SMELU}", "relu"),
         ratio("SmeLU / ReLU kernel, both compiled", passes, f"compiled {SMELU}", "compiled relu"),
-        alone,
+        *figures,
     ]
 
 
@@ -52,6 +61,29 @@ def by_pytorch(spec: str, x: Tensor, grad: Tensor) -> Work:
     def work(number: int) -> None:
         for _ in range(REPEATS):
             function.backward(function.forward(x)[1], grad)
+
+    return work
+
+
+def copies(x: Tensor, grad: Tensor) -> Work:
+    """Memory read and written once each way, and nothing computed."""
+
+    def work(number: int) -> None:
+        for _ in range(REPEATS):
+            x.clone()
+            grad.clone()
+
+    return work
+
+
+def by_autograd(x: Tensor, grad: Tensor) -> Work:
+    """SmeLU for beta = 1 as it stands in the paper."""
+    leaf = x.clone().requires_grad_()
+
+    def work(number: int) -> None:
+        for _ in range(REPEATS):
+            y = torch.where(leaf <= -1, 0.0, torch.where(leaf >= 1, leaf, (leaf + 1) ** 2 / 4))
+            torch.autograd.grad(y, leaf, grad)
 
     return work
 

@@ -23,7 +23,7 @@ LOADS: dict[str, dict[str, float]] = {
 }
 PUT_OFF = 0.8
 """Seconds in which the last comparisons are made."""
-TIMES = 3
+TIMES = 5
 """So many more slices for what comparisons cost: slices differ by as much as what is looked for, a tenth."""
 ALWAYS = ("echo", "naive", "routed")
 """Who is measured under every load; the others are under the first only."""

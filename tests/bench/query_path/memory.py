@@ -18,6 +18,8 @@ from query_path.contender import ROOT, family
 
 PATIENCE = 60.0
 """Seconds for traffic to begin."""
+MODULES = "trainer.loop", *["serving.replica.replica"] * 3, "serving.router.main", "locust", "simulator.live.up"
+"""What the processes of the live system import."""
 
 
 def measure(size: Size) -> list[Figure]:
@@ -44,7 +46,26 @@ def measure(size: Size) -> list[Figure]:
             running.wait(30)
     found = single("the live system, 2 arms x 3 duplicates", "GiB", readings)
     note = f"PSS of {processes} processes, the store's among them; the value is the most of {len(readings)} readings"
-    return [replace(found, value=max(readings), note=note)]
+    floor = single("its processes when they have imported what they use", "GiB", [imported()])
+    return [replace(found, value=max(readings), note=note), floor]
+
+
+def imported() -> float:
+    """GiB of one process for each of the live system's, the store's aside, which does nothing once it has begun."""
+    idle = "import sys; import {}; print('ready', flush=True); sys.stdin.read()"
+    waiting = [
+        subprocess.Popen(
+            [sys.executable, "-c", idle.format(module)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for module in MODULES
+    ]
+    try:
+        for process in waiting:
+            assert process.stdout and process.stdout.readline(), "an import failed"
+        return sum(pss(process.pid) for process in waiting)
+    finally:
+        for process in waiting:
+            process.communicate()
 
 
 def pss(pid: int) -> float:

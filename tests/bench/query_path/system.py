@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -59,6 +60,16 @@ class System:
                 assert time.perf_counter() < started + 60, f"generation {self.generation} is not served"
                 time.sleep(0.005)
         return time.perf_counter() - started
+
+    def move(self, parts: dict[str, bytes]) -> float:
+        """Seconds to put parts into the store and to get out what each replica needs, one replica after the other."""
+        with closing(open_store(self.server.url, run=f"{self.run} floor")) as store:
+            started = time.perf_counter()
+            store.publish(self.generation, parts, self.model.about(self.generation))
+            for number in range(len(self.replicas)):
+                store.fetch(self.generation, f"duplicate/{number}")
+                store.fetch(self.generation, "catalog")
+            return time.perf_counter() - started
 
     def serves(self, rank: grpc.UnaryUnaryMultiCallable[bytes, bytes]) -> bool:
         """Whether a replica answers from the newest generation."""

@@ -3,7 +3,7 @@
 For a query that replica 1 answered at generation g:
 
     cause duplicate   replica 1 and another duplicate's replica, both pinned to one generation that both hold (g)
-    cause refresh     replica 1 pinned to g - 1 and to g
+    cause refresh     replica 1 pinned to g - 1 and to g, or to g and g + 1 where it has refreshed meanwhile
 
 A sampled query is asked with the scores of all candidates, which are taken out again before the user gets the answer:
 so replica 1 at g need not be asked again, and ranks a sampled query once more instead of twice. The other sides are
@@ -37,11 +37,11 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 1_024
 """Sampled queries that wait, about so many at most; more are dropped."""
-AT_ONCE = 64
-"""Sampled queries that are asked and compared together, at most: they share RPCs, and what a call of NumPy costs."""
-LINGER = 0.25
-"""Seconds for others to join a sampled query. Nobody waits for its comparison, but a refresh that comes meanwhile may
-take the generation that it was to be compared with; such are counted as failed."""
+AT_ONCE = 256
+"""Sampled queries that are asked and compared together, at most: they share RPCs, what a call of NumPy costs, and the
+turns that threads take."""
+LINGER = 0.5
+"""Seconds for others to join a sampled query: nobody waits for its comparison."""
 PATIENCE = 5.0
 """Seconds for an answer."""
 
@@ -181,8 +181,9 @@ class Comparing:
             both = min(who.generation, second.member.generation)
             other = Asked(ask(second, query, duplicate, both, deadline))
             pairs.append(Pair("duplicate", query, side(both), other))
-        if who.generation > 0:
-            pairs.append(Pair("refresh", query, side(who.generation - 1), side(who.generation)))
+        newest = max(who.generation, first.member.generation)
+        if newest > 0:
+            pairs.append(Pair("refresh", query, side(newest - 1), side(newest)))
         return pairs
 
     def _compare(self, pairs: list[Pair]) -> None:

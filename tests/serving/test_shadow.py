@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2 import RecommendRequest
+from serving import shadow
 from serving.comparison import FIELDS, Answer, Difference, compare
 from serving.router.hashing import RANGE, stable_hash
 from serving.router.metrics import SUMS, ShadowMetrics
@@ -125,6 +126,30 @@ def test_the_sample_is_a_share_and_the_same_again(store: MemoryStore, tmp_path: 
         lines = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
         found.append(sorted((line["query_id"], line["cause"]) for line in lines))
     assert found[0] == found[1] and QUERIES * 0.1 < len(found[0]) / 2 < QUERIES * 0.5
+
+
+def test_a_refresh_while_samples_wait_is_what_they_are_compared_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "LINGER", 2.0)
+    store, replica, file = MemoryStore(10_000), FakeReplica("a", 0, generation=4), tmp_path / "comparisons.jsonl"
+    publish(store, 5)
+    replica.say(True)
+    replica.announce(store)
+    try:
+        with running(store, shadow=1.0, comparisons=file) as asked:
+            healthy(asked, 1)
+            for number in range(1, 11):
+                asked.stub.Recommend(RecommendRequest(query_id=number, user=number, arm="relu", k=5))
+            replica.generation = 5  # and 3 is gone
+            replica.announce(store)
+            until(lambda: asked.metric("flicker_compared_total", arm="relu", cause="refresh") == 10)
+    finally:
+        replica.stop()
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["generations"] for line in lines] == [[4, 5]] * 10
+    for line in lines:
+        assert line["difference"]["swapped_pairs"] == brute_force(line)["swapped_pairs"]
 
 
 def test_what_cannot_be_compared_is_counted_and_fails_nobody(store: MemoryStore) -> None:

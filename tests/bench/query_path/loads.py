@@ -21,9 +21,9 @@ LOADS: dict[str, dict[str, float]] = {
     "4 in flight": {"in_flight": 4},
     "100 queries/s": {"rate": 100},
 }
-PUT_OFF = 0.8
+PUT_OFF = 1.0
 """Seconds in which the last comparisons are made."""
-TIMES = 5
+TIMES = 4
 """So many more slices for what comparisons cost: slices differ by as much as what is looked for, a tenth."""
 ALWAYS = ("echo", "naive", "routed")
 """Who is measured under every load; the others are under the first only."""

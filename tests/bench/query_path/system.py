@@ -117,7 +117,7 @@ class Routed:
         made, again = -1.0, 0.0
         while made != again:
             made = again
-            time.sleep(0.5)  # longer than comparisons wait for each other
+            time.sleep(1.0)  # longer than comparisons wait for each other
             page = self.page()
             again = page.total("flicker_compared_total") + page.total("flicker_comparisons_failed_total")
         return page.total("flicker_compared_total")

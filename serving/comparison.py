@@ -75,8 +75,9 @@ MEASURES = {
     "rbo": ("rbo", "comparisons"),
 }
 """Swap measure -> the two sums whose quotient it is."""
-TOGETHER = 25_600
-"""Candidates whose scores are worked on at once: so many stay in the cache, and more calls of NumPy would cost more."""
+TOGETHER = 12_800
+"""Candidates whose scores are worked on at once. Fewer take more calls of NumPy, each of which gives other threads a
+turn; for larger arrays the C library asks the system for fresh memory each time."""
 
 
 def compare(first: Answer, second: Answer) -> Difference:

@@ -93,10 +93,12 @@ class Queue:
     def put(self, jobs: list[Job], refuse: Callable[[Job], None] = lambda job: None, background: bool = False) -> int:
         """Take as many of a call's queries as there is room for, the first ones; returns how many.
 
-        The rest are refused before the worker can see the first. `background`: no user waits for them.
+        The rest are refused before the worker can see the first. `background`: no user waits for them, and half of the
+        room is not for them.
         """
         with self._changed:
-            taken = jobs[: max(0, self.most - len(self))] if not self._closed else []
+            room = self.most - len(self) - (self.most // 2 if background else 0)
+            taken = jobs[: max(0, room)] if not self._closed else []
             for job in jobs[len(taken) :]:
                 refuse(job)
             for job in taken:

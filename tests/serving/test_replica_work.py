@@ -88,13 +88,12 @@ def test_a_drain_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_users_come_first_and_background_work_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "MOST_BESIDE", 2)
-    queue, jobs = Queue(9), jobs_of(served(), [4] * 7)
-    queue.put(jobs[:5], background=True)
-    queue.put(jobs[5:])
-    assert len(queue) == 7
+    queue, jobs = Queue(8), jobs_of(served(), [4] * 7)
+    assert queue.put(jobs[:5], background=True) == 4, "half of the room is for users"
+    assert queue.put(jobs[5:]) == 2
     assert queue.take() == [*jobs[5:], *jobs[:2]]
-    assert queue.put([*jobs[5:], *jobs], background=True) == 6, "there is one bound for both"
-    assert queue.take() == jobs[2:4]
+    assert queue.put([*jobs, *jobs]) == 6, "there is one bound for both"
+    assert queue.take() == [*jobs[:6], *jobs[2:4]]
 
 
 def test_a_closed_queue_gives_what_it_has_then_nothing() -> None:

@@ -23,8 +23,9 @@ LOADS: dict[str, dict[str, float]] = {
 }
 PUT_OFF = 1.0
 """Seconds in which the last comparisons are made."""
-TIMES = 4
-"""So many more slices for what comparisons cost: slices differ by as much as what is looked for, a tenth."""
+MORE, LONGER = 2, 4
+"""So many more and longer slices for what comparisons cost: slices differ by as much as what is looked for, a tenth,
+and what is put off is done on idle cores, which is cheaper."""
 ALWAYS = ("echo", "naive", "routed")
 """Who is measured under every load; the others are under the first only."""
 
@@ -48,14 +49,14 @@ def measure(size: Size, client: LoadClient, contenders: dict[str, Contender]) ->
 
 def measure_shadow(size: Size, client: LoadClient, plain: Routed, shadow: Routed) -> list[Figure]:
     """What it costs to compare a tenth of the queries; what was put off at the end of a slice counts."""
-    rounds, off, on = TIMES * size.slices, Slices(), Slices()
+    rounds, seconds, off, on = MORE * size.slices, LONGER * size.slice_seconds, Slices(), Slices()
     with progress_bar("query path, shadow", 2 * rounds) as advance:
         for contender in (plain, shadow):
-            client.slice(contender, size.slice_seconds, **LOADS[BUSY])
+            client.slice(contender, seconds, **LOADS[BUSY])
         before = shadow.settle()
         for _ in range(rounds):
             for contender, slices in ((plain, off), (shadow, on)):
-                client.measure(slices, contender, size.slice_seconds, put_off, **LOADS[BUSY])
+                client.measure(slices, contender, seconds, put_off, **LOADS[BUSY])
                 advance()
     made, passes = shadow.settle() - before, as_passes({"off": off, "shadow": on})
     note = (

@@ -24,7 +24,7 @@ from serving.replica.metrics import Metrics
 from serving.replica.shelf import Shelf
 from serving.replica.work import Call, Job, Queue
 from simulator.errors import SettingError
-from simulator.types import Slate
+from simulator.recommender.ranking import slate
 
 log = logging.getLogger(__name__)
 SERVICE = DESCRIPTOR.services_by_name["Replica"].full_name
@@ -139,10 +139,9 @@ class RankService:
                 response.answers.append(b"")
                 continue
             query, job = each
-            best = job.best[: length(query.k)]
-            slate = Slate(job.candidates[best], job.scores[best])
+            best = slate(job.scores, job.candidates, length(query.k), job.ranked)
             scored = (job.candidates, job.scores) if query.score_all else None
-            response.answers.append(answer(query.query_id, slate, job.generation.who[job.arm], scored))
+            response.answers.append(answer(query.query_id, best, job.generation.who[job.arm], scored))
             answered[job.generation.ranges.arms[job.arm]] += 1
         for arm, queries in answered.items():
             self._metrics.queries.labels(arm).inc(queries)

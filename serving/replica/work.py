@@ -72,7 +72,7 @@ class Job:
     """time.monotonic() at which nobody waits for it any more."""
     scores: Floats = field(init=False)
     """[N] once ranked."""
-    best: Ints = field(init=False)
+    ranked: Ints = field(init=False)
     """[N] places among the candidates, the best first, once ranked."""
     refusal: Refusal | None = None
 
@@ -188,5 +188,5 @@ def score(jobs: list[Job]) -> None:
     context = np.array([job.context for job in jobs], np.int32)
     items = np.stack([job.candidates for job in jobs])
     scores = jobs[0].generation.ranker.scores(jobs[0].arm, users, context, items)
-    for job, row, best in zip(jobs, scores, order(scores, items), strict=True):
-        job.scores, job.best = row, best
+    for job, row, ranked in zip(jobs, scores, order(scores, items), strict=True):
+        job.scores, job.ranked = row, ranked

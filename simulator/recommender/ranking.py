@@ -53,7 +53,7 @@ def score_queries(stack: Duplicates, queries: list[Query], seconds: Doubles | No
     return scores.reshape(len(scores), len(queries), -1)
 
 
-def slate(scores: Floats, items: Ints, k: int) -> Slate:
-    """The top k of one query's candidates (scores [N], items [N])."""
-    best = order(scores, items)[:k]
+def slate(scores: Floats, items: Ints, k: int, ranked: Ints | None = None) -> Slate:
+    """The top k of one query's candidates (scores [N], items [N]); `ranked` is their order [N], where it is known."""
+    best = (order(scores, items) if ranked is None else ranked)[:k]
     return Slate(items[best], scores[best])

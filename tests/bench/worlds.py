@@ -22,13 +22,13 @@ NUMBERS = 5
 """Random numbers that an event takes: user, device, position, item and click."""
 ONE_BY_ONE = 200
 """Events of a pass that are drawn one at a time, at most."""
-NAIVE = SyntheticWorld(SyntheticConfig(), seed=0)
 
 
 def measure(size: Size) -> list[Figure]:
     """The synthetic world, and a made-up log replayed."""
     events, few = size.world_events, min(ONE_BY_ONE, size.ratings)
     synthetic = SyntheticWorld(SyntheticConfig(events=events * (size.warm_up + size.rounds)), seed=0)
+    naive = SyntheticWorld(SyntheticConfig(), seed=0)
     with TemporaryDirectory() as folder:
         write_log(Path(folder), size.ratings)
         replayed = ReplayWorld(ReplayConfig(path=Path(folder)), seed=0)
@@ -36,7 +36,7 @@ def measure(size: Size) -> list[Figure]:
             # every round draws other events: the world keeps its latest blocks
             "synthetic world": lambda number: draw(synthetic, size, number * events, (number + 1) * events),
             "its numbers and rows alone": lambda number: numbers_and_rows(synthetic, events),
-            "one at a time": lambda number: one_at_a_time(few),
+            "one at a time": lambda number: one_at_a_time(naive, few),
             "replayed log": lambda number: draw(replayed, size, 0, replayed.events),
         }
         passes = interleave("worlds", variants, size.rounds, size.warm_up)
@@ -63,11 +63,11 @@ def numbers_and_rows(world: SyntheticWorld, events: int) -> None:
         world.encoder.encode(user, item, context)
 
 
-def one_at_a_time(events: int) -> None:
+def one_at_a_time(world: SyntheticWorld, events: int) -> None:
     """The naive way: the same code, a call of NumPy for each event."""
     with patch.object(stream, "BLOCK", 1):
         for number in range(events):
-            NAIVE._draw_block(number)
+            world._draw_block(number)
 
 
 def write_log(folder: Path, ratings: int) -> None:

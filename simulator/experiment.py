@@ -18,9 +18,9 @@ from simulator.comparison import Comparison, Estimates, Rankings, Shape
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import DataError
 from simulator.measures.quality import log_loss
+from simulator.models.duplicates import parse_arms
+from simulator.models.learners import Learners
 from simulator.randomness import generator
-from simulator.recommender.duplicates import parse_arms
-from simulator.recommender.learners import Learners
 from simulator.schedule import Log, Plan
 from simulator.types import Batch, Doubles, Floats, Query, World
 from simulator.world.replay import ReplayWorld

@@ -24,7 +24,7 @@ from simulator.config import ExperimentConfig
 from simulator.errors import ResultError
 from simulator.experiment import Experiment, State
 from simulator.files import write_atomically, writing
-from simulator.recommender.snapshot import read_snapshot, write_snapshot
+from simulator.models.snapshot import read_snapshot, write_snapshot
 
 CHECKPOINT_SHARE = 0.05
 """Checkpoints take at most about this share of a run's time: the next one waits for it."""

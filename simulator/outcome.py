@@ -44,7 +44,7 @@ from simulator.comparison import Comparison, Estimates
 from simulator.config import SyntheticConfig
 from simulator.experiment import Experiment, Final
 from simulator.measures.intervals import Resamples, ratio
-from simulator.recommender.activations import curve
+from simulator.models.activations import curve
 from simulator.types import Query
 
 SCHEMA = 1

@@ -14,8 +14,8 @@ from simulator.errors import DataError, FlickerError, SettingError
 from simulator.experiment import Experiment, Final, open_world
 from simulator.flags import RunFlags
 from simulator.folder import Folder
+from simulator.models.duplicates import parse_arms
 from simulator.outcome import measure
-from simulator.recommender.duplicates import parse_arms
 from simulator.report import write_report
 from simulator.report.finding import headline
 from simulator.report.result import read_result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from simulator.recommender.specs import split
+from simulator.models.specs import split
 
 Json = dict[str, Any]
 

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 LAYERS: list[set[str]] = [
     {"errors"},
     {"randomness", "types", "config", "process", "files", "pace"},
-    {"world", "recommender", "measures", "presets"},
+    {"world", "models", "measures", "presets"},
     {"store"},
     {"comparison", "schedule"},
     {"buckets"},
@@ -149,7 +149,7 @@ def test_torch_is_found_through_other_modules(tmp_path: Path) -> None:
 def test_the_allowed_directions_pass(tmp_path: Path) -> None:
     write(tmp_path, "serving/router/server.py", "from protos import stubs\nfrom serving import codec")
     write(tmp_path, "simulator/world/stream.py", "import numpy as np\nfrom . import clicks\nfrom ..types import Batch")
-    write(tmp_path, "simulator/experiment.py", "import torch\nfrom simulator.recommender.learner import Learner")
+    write(tmp_path, "simulator/experiment.py", "import torch\nfrom simulator.models.learner import Learner")
     assert violations(tmp_path) == []
 
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from simulator.config import NO_NOISE
-from simulator.recommender.learner import Learner
-from simulator.recommender.native import load
+from simulator.models.learner import Learner
+from simulator.models.native import load
 from tests.bench.plain import PlainLearner, plain_copies
 from tests.bench.targets import TARGETS
-from tests.recommender.conftest import MODEL, SINGLE, make_events, make_stack
+from tests.models.conftest import MODEL, SINGLE, make_events, make_stack
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("worlds", "learning", "ranking", "queries", "memory")

@@ -17,8 +17,8 @@ import pytest
 from simulator.cli import main
 from simulator.flags import parse_run
 from simulator.folder import as_json
+from simulator.models.snapshot import read_snapshot, write_snapshot
 from simulator.presets import smoke
-from simulator.recommender.snapshot import read_snapshot, write_snapshot
 from tests.interrupted import cut_off
 from tests.result_schema import assert_schema
 from tests.small_runs import timeless

@@ -12,8 +12,8 @@ import pytest
 from simulator import folder as folder_module
 from simulator.config import NO_NOISE, NoiseConfig
 from simulator.experiment import Experiment
+from simulator.models.ranking import score_events
 from simulator.outcome import measure
-from simulator.recommender.ranking import score_events
 from tests.interrupted import cut_off, resumed
 from tests.result_schema import assert_schema
 from tests.small_runs import SMALL, outcome, prepared, timeless

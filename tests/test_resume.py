@@ -16,7 +16,7 @@ from simulator.config import ExperimentConfig, NoiseConfig
 from simulator.errors import ResultError
 from simulator.experiment import Experiment
 from simulator.folder import Folder
-from simulator.recommender.snapshot import read_snapshot
+from simulator.models.snapshot import read_snapshot
 from tests.interrupted import CutOff, cut_off, resumed
 from tests.small_runs import SMALL, outcome, prepared, small_replay, timeless
 

@@ -11,9 +11,9 @@ from typing import TypeVar
 from simulator.config import ExperimentConfig, ReplayConfig, require
 from simulator.errors import ResultError
 from simulator.folder import as_json
+from simulator.models.duplicates import Duplicates, parse_arms
+from simulator.models.learner import Learner
 from simulator.process import Stopped, insist
-from simulator.recommender.duplicates import Duplicates, parse_arms
-from simulator.recommender.learner import Learner
 from simulator.store.protocol import Store, StoreAway
 from simulator.types import Batch, Floats
 from simulator.world.replay import ReplayWorld

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from simulator.recommender.duplicates import Duplicates
+from simulator.models.duplicates import Duplicates
 from simulator.types import Batch, Ints
 from simulator.world.features import Encoder
 from simulator.world.log import Trail

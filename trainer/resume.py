@@ -23,7 +23,7 @@ from torch import Tensor
 from simulator.errors import ResultError
 from simulator.files import writing
 from simulator.folder import differences
-from simulator.recommender.snapshot import read_snapshot, write_snapshot
+from simulator.models.snapshot import read_snapshot, write_snapshot
 from trainer.progressive import Quality
 
 SAVING = ".saving"

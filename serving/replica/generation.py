@@ -14,8 +14,8 @@ import torch
 
 from serving.codec import MOST_CANDIDATES, Ranges, answered_by, schema_of
 from simulator.config import ModelConfig
-from simulator.recommender.gpu.scoring import GpuRanker
-from simulator.recommender.ranker import Ranker
+from simulator.models.gpu.scoring import GpuRanker
+from simulator.models.ranker import Ranker
 from simulator.store.arrays import arrays_of
 from simulator.types import Ints, Schema, Side
 

@@ -13,8 +13,8 @@ from serving.replica.generation import Generation, MakeRanker, Refused
 from serving.replica.membership import Membership
 from serving.replica.metrics import Metrics
 from serving.replica.shelf import Shelf
+from simulator.models.ranker import Ranker
 from simulator.process import Backoff, Stopped
-from simulator.recommender.ranker import Ranker
 from simulator.store.protocol import KEPT, Registry, StoreAway, StoreError
 
 log = logging.getLogger(__name__)

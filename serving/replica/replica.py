@@ -16,7 +16,7 @@ from serving.replica.refresh import Refresher
 from serving.replica.server import RankService, Server
 from serving.replica.shelf import Shelf
 from serving.replica.work import Queue, Worker
-from simulator.recommender.gpu.scoring import make_rankers
+from simulator.models.gpu.scoring import make_rankers
 from simulator.store.protocol import Store, StoreError
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from simulator.figures.chart import Axis, Line, Panel, Point, chart, exact
 from simulator.figures.figure import Figure
 from simulator.measures.intervals import Resamples
+from simulator.models.activations import activation
 from simulator.randomness import generator
-from simulator.recommender.activations import activation
 from simulator.report.canvas import INK, PAPER, SETTINGS, canvas, colour, svg, ticks
 from simulator.report.result import Interval
 from simulator.report.words import label, number

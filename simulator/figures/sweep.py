@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import ResultError, SettingError
-from simulator.recommender.cures import Ensemble
-from simulator.recommender.specs import split
+from simulator.models.cures import Ensemble
+from simulator.models.specs import split
 from simulator.report.result import Arm, Interval, Result, read_result
 from simulator.report.words import NAMES, plural
 

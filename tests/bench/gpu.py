@@ -28,12 +28,12 @@ from run import show
 from sizes import QUICK, Size
 
 from simulator.config import NoiseConfig
+from simulator.models.duplicates import Duplicates, parse_arms
+from simulator.models.gpu import fused
+from simulator.models.gpu.graphs import CudaGraphs
+from simulator.models.gpu.scoring import GpuRanker, GpuRankers
+from simulator.models.learner import Learner
 from simulator.randomness import generator
-from simulator.recommender.duplicates import Duplicates, parse_arms
-from simulator.recommender.gpu import fused
-from simulator.recommender.gpu.graphs import CudaGraphs
-from simulator.recommender.gpu.scoring import GpuRanker, GpuRankers
-from simulator.recommender.learner import Learner
 
 DUPLICATES, QUERIES, CANDIDATES = 64, 32, 1_000
 ELEMENTS = 1 << 26

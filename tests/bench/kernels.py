@@ -19,9 +19,9 @@ from interleave import interleave
 from sizes import Size
 from torch import Tensor
 
+from simulator.models.activations import activation
+from simulator.models.native import Native, formula_of, load
 from simulator.randomness import generator
-from simulator.recommender.activations import activation
-from simulator.recommender.native import Native, formula_of, load
 
 SMELU, ROWS, WIDTH, REPEATS = "smelu:beta=1", 512, 448, 50
 

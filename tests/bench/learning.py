@@ -15,9 +15,9 @@ from plain import PlainLearner, plain_copies
 from sizes import Size
 
 from simulator.config import NO_NOISE, NoiseConfig
+from simulator.models.duplicates import Duplicates, parse_arms
+from simulator.models.learner import Learner
 from simulator.randomness import generator
-from simulator.recommender.duplicates import Duplicates, parse_arms
-from simulator.recommender.learner import Learner
 from simulator.types import Batch, Field, Schema
 from simulator.world.zipf import Zipf
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from simulator.config import ModelConfig
-from simulator.recommender.duplicates import Duplicates
-from simulator.recommender.network import EPSILON
+from simulator.models.duplicates import Duplicates
+from simulator.models.network import EPSILON
 from simulator.types import Schema
 
 

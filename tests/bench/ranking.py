@@ -11,7 +11,7 @@ from learning import make_chunks, make_stack
 from sizes import Size
 
 from simulator.config import NO_NOISE
-from simulator.recommender.ranking import score_events, slate
+from simulator.models.ranking import score_events, slate
 
 
 def measure(size: Size) -> list[Figure]:

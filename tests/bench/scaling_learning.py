@@ -16,8 +16,8 @@ from scaling_meter import Meter
 
 from simulator.comparison import Rankings
 from simulator.experiment import Experiment, open_world
+from simulator.models.snapshot import write_snapshot
 from simulator.outcome import measure
-from simulator.recommender.snapshot import write_snapshot
 from simulator.types import Doubles, Query
 
 

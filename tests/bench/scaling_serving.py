@@ -20,9 +20,9 @@ from scaling_meter import Meter
 
 from serving.replica.generation import Generation
 from simulator.experiment import open_world
+from simulator.models.duplicates import Duplicates, parse_arms
+from simulator.models.ranking import slate
 from simulator.randomness import generator
-from simulator.recommender.duplicates import Duplicates, parse_arms
-from simulator.recommender.ranking import slate
 from simulator.store.manifest import write_manifest
 from simulator.world.stream import SyntheticWorld
 from trainer.publish import CATALOG, Engagements, about, duplicate_part, parts

@@ -8,8 +8,8 @@ import torch
 
 from simulator.config import NO_NOISE, ModelConfig, SyntheticConfig
 from simulator.experiment import open_world
+from simulator.models.duplicates import Duplicates, parse_arms
 from simulator.randomness import generator
-from simulator.recommender.duplicates import Duplicates, parse_arms
 from simulator.store.protocol import Store
 from simulator.world.stream import SyntheticWorld
 from trainer.publish import Engagements, about, parts

@@ -9,8 +9,8 @@ import torch
 
 from protos.recommender_pb2 import RecommendRequest
 from simulator.config import ModelConfig, NoiseConfig, SyntheticConfig
-from simulator.recommender.duplicates import Duplicates, parse_arms
-from simulator.recommender.ranking import score_events
+from simulator.models.duplicates import Duplicates, parse_arms
+from simulator.models.ranking import score_events
 from simulator.store.protocol import Registry
 from simulator.types import Floats, Ints
 from simulator.world.stream import SyntheticWorld

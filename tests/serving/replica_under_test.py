@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from protos.recommender_pb2 import Failure, RankRequest, RankResponse, RecommendRequest, RecommendResponse
 from serving.replica.flags import ReplicaFlags
 from serving.replica.replica import Replica
-from simulator.recommender.ranker import Ranker
+from simulator.models.ranker import Ranker
 from simulator.store.protocol import Store
 from simulator.types import Floats, Ints, Rows
 

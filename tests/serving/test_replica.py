@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from protos.recommender_pb2 import AnsweredBy, RankRequest, RecommendRequest, RecommendResponse
 from serving.codec import slate_of
 from serving.replica import work
-from simulator.recommender.duplicates import Duplicates
+from simulator.models.duplicates import Duplicates
 from simulator.store.memory import MemoryStore
 from tests.serving.generations import ARMS, plain_scores, publish_generation, stack_of
 from tests.serving.replica_under_test import RANK, Asking, best_first, put_gate, running, wait_for, wait_for_generation

@@ -10,9 +10,9 @@ from serving.replica.flags import ReplicaFlags
 from serving.replica.generation import Generation, Refused
 from serving.replica.work import Call, Job, passes
 from simulator.errors import SettingError
-from simulator.recommender.gpu.graphs import CudaGraphs, uncaptured
-from simulator.recommender.gpu.scoring import GpuRankers
-from simulator.recommender.ranker import Ranker
+from simulator.models.gpu.graphs import CudaGraphs, uncaptured
+from simulator.models.gpu.scoring import GpuRankers
+from simulator.models.ranker import Ranker
 from tests.serving.generations import about_of, parts_of, stack_of
 
 RANKERS = GpuRankers("cuda", CudaGraphs) if torch.cuda.is_available() else GpuRankers("cpu", lambda: uncaptured)

@@ -24,8 +24,8 @@ from protos.recommender_pb2_grpc import RecommenderStub
 from serving.comparison import Answer, compare
 from serving.router.metrics import SUMS
 from simulator.config import NO_NOISE, ModelConfig, SyntheticConfig
-from simulator.recommender.duplicates import Duplicates, parse_arms
-from simulator.recommender.ranker import Ranker
+from simulator.models.duplicates import Duplicates, parse_arms
+from simulator.models.ranker import Ranker
 from simulator.store.open import open_store
 from simulator.store.protocol import Store
 from simulator.store.server import start_server

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from simulator.experiment import open_world
 from simulator.flags import parse
-from simulator.recommender.snapshot import read_snapshot
+from simulator.models.snapshot import read_snapshot
 from simulator.store.protocol import Store
 from simulator.world.stream import SyntheticWorld
 from trainer import loop

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry
 from sklearn.metrics import log_loss, roc_auc_score
 
 from simulator.errors import FlickerError, ResultError, SettingError
-from simulator.recommender.duplicates import Duplicates, parse_arms
-from simulator.recommender.learner import Learner
+from simulator.models.duplicates import Duplicates, parse_arms
+from simulator.models.learner import Learner
 from simulator.store.memory import MemoryStore
 from simulator.store.protocol import LogFull, StoreAway
 from simulator.types import Batch

@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from simulator.config import NO_NOISE, ReplayConfig, SyntheticConfig
 from simulator.experiment import open_world
-from simulator.recommender.duplicates import Duplicates, parse_arms
+from simulator.models.duplicates import Duplicates, parse_arms
 from tests.small_runs import SMALL, small_log
 from trainer.progressive import Progressive
 from trainer.publish import Engagements, catalog, duplicate_part, parts

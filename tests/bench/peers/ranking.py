@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from query_path.model import build
 
-from simulator.recommender.ranker import Ranker
-from simulator.recommender.ranking import slate
+from simulator.models.ranker import Ranker
+from simulator.models.ranking import slate
 from simulator.types import Ints, Slate
 
 MOST_AT_ONCE = 32

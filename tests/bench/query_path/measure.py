@@ -18,7 +18,7 @@ from query_path.contender import Contender, Served
 from query_path.model import K, Model, build
 from query_path.naive import Naive
 from query_path.system import Routed, System
-from simulator.recommender.ranking import score_events
+from simulator.models.ranking import score_events
 from simulator.store.server import start_server
 from simulator.types import order
 

@@ -12,8 +12,8 @@ import torch
 
 from protos.recommender_pb2 import RecommendRequest
 from simulator.config import NO_NOISE, ModelConfig
+from simulator.models.duplicates import Duplicates, parse_arms
 from simulator.randomness import generator
-from simulator.recommender.duplicates import Duplicates, parse_arms
 from simulator.types import Batch, Field, Ints, Rows, Schema
 from simulator.world.features import Encoder
 from trainer import publish

@@ -13,7 +13,7 @@ from sizes import Size
 
 from protos.recommender_pb2 import RecommendRequest
 from query_path.model import build
-from simulator.recommender.ranker import Ranker
+from simulator.models.ranker import Ranker
 from simulator.types import Ints, Rows
 
 QUERIES = 8

@@ -1,0 +1,63 @@
+"""What differs between duplicates, each source with its own switch and its own draws.
+
+Every draw is derived from (seed, source, copy, fleet, duplicate, chunk or step), never from what came before, so a
+resumed run draws the same, and matched duplicates of two arms see the same noise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simulator.config import NoiseConfig
+from simulator.models.duplicates import Member
+from simulator.randomness import generator
+from simulator.types import Ints
+
+
+class Noise:
+    """The draws of one run's noise."""
+
+    def __init__(self, config: NoiseConfig, seed: int) -> None:
+        self.config, self.seed = config, seed
+
+    def _draws(self, source: str, who: Member, *index: int) -> np.random.Generator:
+        return generator(self.seed, source, who.copy, who.fleet, who.duplicate, *index)
+
+    def order(self, who: Member, chunk: int, events: int, batch: int) -> Ints:
+        """The order [events] in which a duplicate learns a chunk (a shuffle window) of the log."""
+        order = np.arange(events)
+        if self.config.window:
+            order = self._draws("order", who, chunk).permutation(events)
+        if self.config.reductions:  # same events in each mini-batch, summed in another order
+            draws = self._draws("reductions", who, chunk)
+            for start in range(0, events, batch):
+                order[start : start + batch] = draws.permutation(order[start : start + batch])
+        return order
+
+    def lost(self, who: Member, chunk: int, batches: int) -> np.ndarray:
+        """[batches] whether the duplicate never learns that mini-batch."""
+        if not self.config.lost:
+            return np.zeros(batches, bool)
+        return self._draws("lost", who, chunk).random(batches) < self.config.lost
+
+    def delays(self, who: Member, chunk: int, batches: int) -> Ints:
+        """[batches] how many mini-batches later its gradient is applied."""
+        if not self.config.delay:
+            return np.zeros(batches, np.int64)
+        return self._draws("delay", who, chunk).integers(0, self.config.delay, batches, endpoint=True)
+
+    def rounding(self, who: Member, chunk: int) -> np.random.Generator:
+        """The draws for stochastic rounding during one chunk."""
+        return self._draws("rounding", who, chunk)
+
+
+def round_to_bfloat16(values: Tensor, draws: np.random.Generator) -> Tensor:
+    """Stochastic rounding to a neighbouring bfloat16, with odds that keep the expectation; float32 in and out.
+
+    A bfloat16 is the upper half of a float32's bits: add a uniform 16-bit number to the lower half, then cut it off.
+    """
+    dither = torch.from_numpy(draws.integers(0, 1 << 16, values.numel(), dtype=np.int32)).to(values.device)
+    bits = values.contiguous().view(torch.int32).flatten() + dither
+    return (bits & -65536).view(torch.float32).view(values.shape)

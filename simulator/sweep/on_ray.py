@@ -1,4 +1,4 @@
-"""The engine for a Ray cluster (`pip install 'flicker[ray]'`): each cell is a task that sends its files back.
+"""The backend for a Ray cluster (`pip install 'flicker-recsys[ray]'`): each cell is a task that sends its files back.
 
 Every node needs Flicker installed and, for a replayed log, the log at the same path.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from simulator.errors import FlickerError
 from simulator.files import write_atomically
-from simulator.sweep.engine import Ended, command, environment, last_line
+from simulator.sweep.backend import Ended, command, environment, last_line
 from simulator.sweep.grid import Cell
 
 Files = dict[str, bytes]
@@ -45,7 +45,7 @@ class OnRay:
         try:
             ray: Any = import_module("ray")
         except ImportError:
-            raise FlickerError("engine = ray: it is not installed: pip install 'flicker[ray]'") from None
+            raise FlickerError("backend = ray: it is not installed: pip install 'flicker-recsys[ray]'") from None
         self._ray = ray
         if not ray.is_initialized():
             try:
@@ -56,7 +56,7 @@ class OnRay:
         self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def run(self, cells: list[Cell], folder: Path) -> Iterator[Ended]:
-        """See Engine."""
+        """See Backend."""
         ray, task = self._ray, self._ray.remote(num_cpus=1, max_retries=1)(run_cell)
         pending = {task.remote(cell): cell for cell in cells}
         try:

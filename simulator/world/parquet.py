@@ -1,4 +1,4 @@
-"""Raw rows of a Parquet log, batch by batch; the one place that needs pyarrow (the extra `flicker[parquet]`)."""
+"""Raw rows of a Parquet log, batch by batch; the one place that needs pyarrow (the extra `flicker-recsys[parquet]`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _pyarrow(path: Path) -> ModuleType:
         import pyarrow.compute
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError(f"{path}: reading Parquet needs pyarrow; pip install 'flicker[parquet]'") from error
+        raise DataError(f"{path}: reading Parquet needs pyarrow; pip install 'flicker-recsys[parquet]'") from error
     return pyarrow  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""Where the cells of a sweep run: what every engine gives, and the one that starts processes on this machine."""
+"""Where the cells of a sweep run: what every backend gives, and the one that starts processes on this machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Ended:
     """Why there is no result: the last line that the run wrote to standard error; None where it succeeded."""
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """Runs cells side by side."""
 
     workers: int
@@ -70,7 +70,7 @@ class Processes:
         self._threads = max(1, cores // self.workers)
 
     def run(self, cells: list[Cell], folder: Path) -> Iterator[Ended]:
-        """See Engine. What a failed run wrote stays in `folder`/NAME.log."""
+        """See Backend. What a failed run wrote stays in `folder`/NAME.log."""
         waiting, running = deque(cells), list[_Running]()
         try:
             while waiting or running:

@@ -30,10 +30,10 @@ from protos.recommender_pb2 import (
 )
 from serving.router.metrics import RouterMetrics
 from serving.router.replica import Replica
-from simulator.store.memory import MemoryStore
 from simulator.store.protocol import Member
 from tests.serving.fake_replica import ARMS, FakeReplica, publish
 from tests.serving.router_under_test import Asked, healthy, refusal, running, until
+from tests.store.memory_store import MemoryStore
 
 ROOT = Path(__file__).parents[2]
 SERVING = health_pb2.HealthCheckResponse.SERVING

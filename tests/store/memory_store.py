@@ -1,4 +1,4 @@
-"""The store of one process: what threads, tests and the experiment share without a server."""
+"""The store in memory: what threads of a test share without a server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from typing import Any
 
 from simulator.store.codec import decode_entries, encode
 from simulator.store.manifest import described, same_parts, write_manifest
-from simulator.store.protocol import KEPT, Entry, Member, entry_order
-from simulator.store.refusals import (
+from simulator.store.protocol import (
+    KEPT,
+    Entry,
+    Member,
     check_position,
+    entry_order,
     refuse_appending,
     refuse_publishing,
     unknown_generation,

@@ -21,8 +21,8 @@ import numpy as np
 from simulator.config import ReplayConfig
 from simulator.errors import DataError
 from simulator.types import Doubles, Ints
-from simulator.world.damage import Damage, decoded, shown
 from simulator.world.log import Block, MemoryLog
+from simulator.world.tables import Damage, decoded, shown
 from simulator.world.vocabulary import Feature, assemble, by_first_appearance
 
 YEAR = re.compile(r"\((\d{4})\)\s*$")

@@ -123,11 +123,11 @@ def _read(name: str, value: Any) -> Any:
             value = json.loads(value) if isinstance(value, str) else value
         require(isinstance(value, dict), name, value, "one JSON object, the world's settings by name")
         return value
-    read, way_out = READERS[name]
+    read, hint = READERS[name]
     try:
         return read(value)
     except (TypeError, ValueError):
-        raise SettingError(name, value, way_out) from None
+        raise SettingError(name, value, hint) from None
 
 
 def _arms(value: Any) -> tuple[str, ...]:

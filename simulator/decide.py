@@ -16,7 +16,8 @@ import tyro
 
 from simulator.config import require
 from simulator.errors import FlickerError, SettingError
-from simulator.report.result import Arm, Interval, Result, read_result
+from simulator.measures.intervals import Interval
+from simulator.report.result import Arm, Result, read_result
 from simulator.report.words import label, number, written
 
 Swaps = Literal["slot", "top1", "set", "pair", "rbo"]

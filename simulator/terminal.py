@@ -10,8 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from simulator.measures.intervals import Interval
 from simulator.report.finding import ratio_to
-from simulator.report.result import Arm, Interval, Result
+from simulator.report.result import Arm, Result
 from simulator.report.words import DASH, duration, interval, label, number
 
 ROWS = (

@@ -24,9 +24,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 FLOORS: list[set[str]] = [
     {"errors", "version"},
     {"randomness", "types", "config", "process", "files", "pace"},
-    {"world", "models", "measures", "presets", "store", "report"},
-    {"comparison", "schedule", "flags", "terminal", "decide"},
-    {"experiment", "buckets"},
+    {"world", "models", "measures", "presets", "store"},
+    {"comparison", "schedule", "flags", "report"},
+    {"experiment", "buckets", "terminal", "decide"},
     {"folder", "outcome"},
     {"run", "live", "sweep", "figures"},
     {"cli"},

@@ -13,7 +13,7 @@ from simulator.errors import ResultError
 from simulator.folder import as_json
 from simulator.models.duplicates import Duplicates, parse_arms
 from simulator.models.learner import Learner
-from simulator.process import Stopped, insist
+from simulator.process import Stopped, retry
 from simulator.store.protocol import Store, StoreAway
 from simulator.types import Batch, Floats
 from simulator.world.replay import ReplayWorld
@@ -171,7 +171,7 @@ class Trainer:
 
     def _insist(self, action: Callable[[], Result]) -> Result:
         """Try until the store is there. Raises Stopped."""
-        return insist(action, StoreAway, self.stop, self._told)
+        return retry(action, StoreAway, self.stop, self._told)
 
     def _told(self, problem: Exception) -> None:
         self.metrics.store_errors.inc()

@@ -104,8 +104,8 @@ class RankService:
         if query.HasField("duplicate") and query.duplicate != duplicate:
             if query.duplicate >= ranges.duplicates:
                 raise bad("duplicate", query.duplicate, f"0 to {ranges.duplicates - 1}")
-            way_out = f"here is {duplicate}"
-            message = f"duplicate = {query.duplicate}: {way_out}"
+            hint = f"here is {duplicate}"
+            message = f"duplicate = {query.duplicate}: {hint}"
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, message, "duplicate")
         arm, user, rows = ranges.arm(query.arm), ranges.user(query.user), ranges.context_rows(query.context)
         length(query.k)
@@ -172,8 +172,8 @@ def check_free(host: str, port: int) -> None:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         socket.create_server((host, port), family=family).close()
     except OSError as problem:
-        way_out = f"{problem.strerror}: name an address of this machine and a free port, or 0 for any"
-        raise SettingError("host:port", f"{host}:{port}", way_out) from None
+        hint = f"{problem.strerror}: name an address of this machine and a free port, or 0 for any"
+        raise SettingError("host:port", f"{host}:{port}", hint) from None
 
 
 class Server:

@@ -86,8 +86,8 @@ def open_lines(flags: RouterFlags) -> IO[str] | None:
     try:
         return flags.comparisons.open("a", encoding="utf-8")
     except OSError as problem:
-        way_out = f"{problem.strerror}: name a file that can be written"
-        raise SettingError("comparisons", flags.comparisons, way_out) from None
+        hint = f"{problem.strerror}: name a file that can be written"
+        raise SettingError("comparisons", flags.comparisons, hint) from None
 
 
 def main(arguments: list[str]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 
+from simulator.measures.intervals import Interval
 from simulator.report.canvas import INK, MARKS, PAPER, SETTINGS, canvas, colour, line, look, span, svg, ticks
-from simulator.report.result import Interval
 
 HEIGHT = 2.7
 """Inches of a panel."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 from simulator.figures.doubt import SAME, Finding, Verdict, between, no_worse
 from simulator.figures.frontier import against, statement
 from simulator.figures.sweep import AGAIN, LINEAR_FROM, family, has, relative, swept
-from simulator.report.result import Arm, Interval
+from simulator.measures.intervals import Interval
+from simulator.report.result import Arm
 from simulator.report.words import label, number, percent, written
 
 HALF = 0.5

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from simulator.figures.doubt import NO_MORE, Finding, between, no_worse
 from simulator.figures.sweep import Sweep, ensembles_of, favourite, has, relative
-from simulator.report.result import Arm, Interval
+from simulator.measures.intervals import Interval
+from simulator.report.result import Arm
 from simulator.report.words import label, number, written
 
 ROUTES = ("swaps.pair", "refresh_swaps.pair", "both_swaps.pair")

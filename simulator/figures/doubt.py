@@ -12,7 +12,8 @@ from typing import Literal
 
 from simulator.decide import independent_difference
 from simulator.figures.sweep import relative
-from simulator.report.result import Arm, Interval
+from simulator.measures.intervals import Interval
+from simulator.report.result import Arm
 
 Verdict = Literal["holds", "partly", "not", "not measured"]
 NO_WORSE = 1.005

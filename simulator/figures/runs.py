@@ -9,7 +9,8 @@ from simulator.figures.chart import Axis, Line, Panel, Point, chart, dots, exact
 from simulator.figures.doubt import apart
 from simulator.figures.figure import Figure
 from simulator.figures.sweep import Sweep, family, favourite, is_activation
-from simulator.report.result import Arm, Bucket, Curve, Generation, Interval, Result
+from simulator.measures.intervals import Interval
+from simulator.report.result import Arm, Bucket, Curve, Generation, Result
 from simulator.report.titles import JUMP
 from simulator.report.words import NAMES, count, label, number, percent, written
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import ResultError, SettingError
+from simulator.measures.intervals import Interval
 from simulator.models.cures import Ensemble
 from simulator.models.specs import split
-from simulator.report.result import Arm, Interval, Result, read_result
+from simulator.report.result import Arm, Result, read_result
 from simulator.report.words import NAMES, plural
 
 SOURCES = {

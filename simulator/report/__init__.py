@@ -17,6 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from simulator.errors import ResultError
+from simulator.files import write_atomically
 from simulator.report.page import page
 from simulator.report.result import read_result
 
@@ -28,10 +29,9 @@ def write_report(folder: Path) -> Path:
     Raises ResultError where one of the files is missing, damaged or of another schema, or the page cannot be written.
     """
     html = page(read_result(folder))
-    target, unfinished = folder / "report.html", folder / "report.html.part"
+    target = folder / "report.html"
     try:
-        unfinished.write_text(html, encoding="utf-8")
-        unfinished.replace(target)
+        write_atomically(target, html.encode())
     except OSError as error:
         raise ResultError(f"{target}: {(error.strerror or str(error)).lower()}: make the folder writable") from None
     return target

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from simulator.report.result import Interval
+from simulator.measures.intervals import Interval
 
 WIDTH = 3.6  # inches; 72 points each
 INK, GRID, PAPER, ARM = "#010203", "#010204", "#010205", "#0102f"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from simulator.report.result import Arm, Interval, Result
+from simulator.measures.intervals import Interval
+from simulator.report.result import Arm, Result
 from simulator.report.words import count, label, number, percent, plural, written
 
 UNSTABLE = ("pd", "swaps.slot", "swaps.top1", "swaps.set", "swaps.pair", "swaps.rbo")

@@ -12,8 +12,9 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 
+from simulator.measures.intervals import Interval
 from simulator.report.canvas import INK, MARKS, PAPER, SETTINGS, canvas, colour, line, look, span, svg, ticks
-from simulator.report.result import Arm, Curve, Interval, Measures, Result
+from simulator.report.result import Arm, Curve, Measures, Result
 from simulator.report.words import label
 
 

@@ -13,26 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import ResultError
+from simulator.measures.intervals import Interval
 
 SCHEMA = 1
 REQUIRED = ("pd", "swaps.pair", "log_loss")
 """What an arm must have: instability is never shown without accuracy beside it."""
 BUCKETS = ("pd_by_score", "pd_by_popularity")
 COSTS = ("train_seconds", "events_per_second", "parameters", "lookups", "score_seconds", "model_bytes", "train_bytes")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its bootstrap interval; low = high means that there is none."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def known(self) -> bool:
-        """Whether the run could tell how uncertain the mean is."""
-        return self.low < self.high
 
 
 Measures = dict[str, Interval]

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from html import escape
 from typing import Any
 
+from simulator.measures.intervals import Interval
 from simulator.report.finding import ratio_to
-from simulator.report.result import Arm, Interval, Result
+from simulator.report.result import Arm, Result
 from simulator.report.words import DASH, count, duration, interval, label, number, size
 
 SUMMARY = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from simulator.report.result import Interval
+from simulator.measures.intervals import Interval
 
 NAMES = {
     "linear": "Linear",
@@ -89,9 +89,9 @@ def plural(value: int, noun: str) -> str:
     return f"{count(value)} {noun}" + ("" if value == 1 else "s")
 
 
-def size(octets: float) -> str:
+def size(count: float) -> str:
     """Bytes in MB or GB (powers of ten)."""
-    return f"{octets / 1e9:.2f} GB" if octets >= 1e9 else f"{octets / 1e6:.0f} MB"
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def duration(seconds: float) -> str:

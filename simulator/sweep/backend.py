@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from simulator.process import last_line, wait_or_kill
 from simulator.sweep.grid import Cell
 
 PATIENCE = 10.0
@@ -55,10 +56,9 @@ def environment(threads: int) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
 
 
-def last_line(text: str, code: int) -> str:
+def reason(text: str, code: int) -> str:
     """What went wrong, in the words of the run."""
-    lines = text.strip().splitlines()
-    return lines[-1].removeprefix("flicker: ") if lines else f"ended with exit code {code} and said nothing"
+    return last_line(text).removeprefix("flicker: ") or f"ended with exit code {code} and said nothing"
 
 
 class Processes:
@@ -108,15 +108,11 @@ class _Running:
         self._file.close()
         seconds, code = time.monotonic() - self.started, self.process.returncode
         if code:
-            return Ended(self.cell, seconds, last_line(self._log.read_text(errors="replace"), code))
+            return Ended(self.cell, seconds, reason(self._log.read_text(errors="replace"), code))
         self._log.unlink()
         return Ended(self.cell, seconds, None)
 
     def stop(self) -> None:
         """Wait until the process that was asked to end has ended, not for ever."""
-        try:
-            self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        wait_or_kill(self.process, PATIENCE)
         self._file.close()

@@ -83,8 +83,8 @@ class Grid:
 def grid(shared: Iterable[str], axes: Mapping[str, Iterable[Any]], name: str = "") -> Grid:
     """A grid of axes with values as the module describes. Raises SettingError where there is nothing to vary."""
     if not axes:
-        way_out = "name at least one flag and its values, as in --vary seed 0 1 2, or a grid file before all flags"
-        raise SettingError("vary", "nothing", way_out)
+        hint = "name at least one flag and its values, as in --vary seed 0 1 2, or a grid file before all flags"
+        raise SettingError("vary", "nothing", hint)
     values = {axis: tuple(_value(axis, value) for value in values) for axis, values in axes.items()}
     return Grid(tuple(shared), values, name)
 

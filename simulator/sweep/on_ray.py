@@ -16,7 +16,7 @@ from typing import Any
 
 from simulator.errors import FlickerError
 from simulator.files import write_atomically
-from simulator.sweep.backend import Ended, command, environment, last_line
+from simulator.sweep.backend import Ended, command, environment, reason
 from simulator.sweep.grid import Cell
 
 Files = dict[str, bytes]
@@ -29,7 +29,7 @@ def run_cell(cell: Cell) -> tuple[Files, str | None, float]:
     with tempfile.TemporaryDirectory(prefix="flicker-cell-") as place:
         out = Path(place) / "result"
         done = subprocess.run(command(cell, out), env=environment(1), capture_output=True, text=True, check=False)
-        failure = last_line(done.stderr, done.returncode) if done.returncode else None
+        failure = reason(done.stderr, done.returncode) if done.returncode else None
         files = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
         return ({} if failure else files), failure, time.monotonic() - started
 

@@ -84,8 +84,8 @@ class ParquetReader:
             kind = self._file.schema_arrow.field(name).type
             value = kind.value_type if kinds.is_list(kind) or kinds.is_large_list(kind) else kind
             if kinds.is_nested(value):
-                way_out = "columns may hold texts, numbers, timestamps and lists of them"
-                raise DataError(f"{self._path}: column {name!r} holds {kind}; {way_out}")
+                hint = "columns may hold texts, numbers, timestamps and lists of them"
+                raise DataError(f"{self._path}: column {name!r} holds {kind}; {hint}")
 
     @property
     def position(self) -> Position:

@@ -219,8 +219,8 @@ class ReplayWorld:
         row = -(-at // self._per_row)
         window = trail(self._log, self._index, row, self._config.recent)
         if window.items < candidates:
-            way_out = f"at most {window.items}, the items known before event {at} of the log; ask fewer or later"
-            raise SettingError("candidates", candidates, way_out)
+            hint = f"at most {window.items}, the items known before event {at} of the log; ask fewer or later"
+            raise SettingError("candidates", candidates, hint)
         stop = min(at + QUERY_EVENTS, self.events)
         asking = ask(
             self._log,
@@ -246,8 +246,8 @@ class ReplayWorld:
     def _drawn(self, count: int, available: int, at: int, stop: int, purpose: str) -> Ints:
         """Places [count] of the drawn engagements among those available, in log order."""
         if count > available:
-            way_out = f"at most {available}, the engagements in events {at} to {stop} of the log; ask fewer"
-            raise SettingError("queries", count, way_out)
+            hint = f"at most {available}, the engagements in events {at} to {stop} of the log; ask fewer"
+            raise SettingError("queries", count, hint)
         draws = generator(self._seed, f"queries {purpose}", at)
         return np.sort(draws.choice(available, count, replace=False))
 

@@ -11,7 +11,8 @@ from simulator.figures.cures import ensembles, routed
 from simulator.figures.doubt import NO_WORSE, apart, between
 from simulator.figures.frontier import against
 from simulator.figures.sweep import AGAIN, ensemble
-from simulator.report.result import Arm, Interval
+from simulator.measures.intervals import Interval
+from simulator.report.result import Arm
 from tests.figures.made import Numbers, about, arm, arms
 
 SURE = about(0.40, 0.05)

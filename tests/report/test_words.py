@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from simulator.measures.intervals import Interval
 from simulator.report import titles
 from simulator.report.finding import headline
-from simulator.report.result import Interval, read_result
+from simulator.report.result import read_result
 from simulator.report.words import interval, label, number, percent
 from tests.report.fake_results import MEASURES, fake_result, silent_result, spread, write
 from tests.report.parsed import plain

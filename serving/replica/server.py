@@ -24,7 +24,7 @@ from serving.replica.metrics import Metrics
 from serving.replica.shelf import Shelf
 from serving.replica.work import Call, Job, Queue
 from simulator.errors import SettingError
-from simulator.models.ranking import slate
+from simulator.types import slate
 
 log = logging.getLogger(__name__)
 SERVICE = DESCRIPTOR.services_by_name["Replica"].full_name

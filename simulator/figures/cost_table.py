@@ -50,6 +50,5 @@ def cost_table(arms: dict[str, Arm], bases: dict[str, Arm]) -> Table:
 def _cost(arm: Arm, base: Arm, name: str, write: Callable[[float], str]) -> str:
     if arm.spec == "relu" and name in arm.costs:
         return write(arm.costs[name])
-    if name not in arm.costs or not base.costs.get(name):
-        return DASH
-    return f"× {number(arm.costs[name] / base.costs[name], 2)}"
+    ratio = arm.cost_ratio(base, name)
+    return DASH if ratio is None else f"× {number(ratio, 2)}"

@@ -61,9 +61,9 @@ def _against(series: list[Series], bases: dict[str, Arm], cost: str, word: str) 
     drawn = []
     for look, (name, arms) in enumerate(series):
         points = [
-            Point(exact(arm.costs[cost] / bases[arm.spec].costs[cost]), relative(arm, "pd"), text)
+            Point(exact(ratio), relative(arm, "pd"), text)
             for text, arm in arms
-            if cost in arm.costs and bases[arm.spec].costs.get(cost)
+            if (ratio := arm.cost_ratio(bases[arm.spec], cost)) is not None
         ]
         drawn += [Line(name, points, look)] if points else []
     across = Axis(f"{word} / ReLU's", zero=True)

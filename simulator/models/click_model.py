@@ -9,7 +9,7 @@ Shapes: m models, B events, D embedding length, F fields, S slots, V table rows,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,11 +81,11 @@ class Layout:
         lead = flat.shape[:-1]
         return {p.name: flat[..., p.start : p.start + p.size].view(*lead, *p.shape) for p in self.parts.values()}
 
-    def initial(self, draws: np.random.Generator) -> Tensor:
-        """One model's flat row [P] of initial values."""
+    def initial(self, draws: Callable[[str], np.random.Generator]) -> Tensor:
+        """One model's flat row [P] of initial values; `draws` are those of a tensor, by its name."""
         row = torch.zeros(self.length)
         for part in self.parts.values():
-            values = draws.standard_normal(part.size, dtype=np.float32) * part.spread + part.centre
+            values = draws(part.name).standard_normal(part.size, dtype=np.float32) * part.spread + part.centre
             row[part.start : part.start + part.size] = torch.from_numpy(values)
         return row
 

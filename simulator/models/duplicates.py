@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -174,9 +175,10 @@ class Duplicates(ABC):
                 self.weights[number].copy_(self.weights[source])
                 continue
             other = (who.part, anew) if who.part or anew else ()
-            draws = generator(self._seed, "init of another" if other else "init", *index, *other)
+            # every tensor has draws of its own: arms of different shape or norm start alike where their shapes agree
+            draws = partial(_draws, self._seed, (*index, *other))
             self.weights.dense[number] = self.layout.initial(draws)
-            table = draws.standard_normal((self.schema.rows, self.model.dim), dtype="float32")
+            table = draws("table").standard_normal(self.weights.table.shape[1:], dtype="float32")
             self.weights.table[number] = torch.from_numpy(table) * EMBEDDING_SPREAD
         self.weights.table[:, 0] = 0
         self.squares.dense.fill_(self.model.initial_accumulator)
@@ -331,6 +333,11 @@ class Duplicates(ABC):
         if self.served is not self.weights:
             self.served.copy_(_named(state, "served"))
         self.teacher = _named(state, "teacher").clone().to(self.device) if "teacher.dense" in state else None
+
+
+def _draws(seed: int, index: tuple[int, ...], name: str) -> np.random.Generator:
+    """Those of the initial values of a tensor."""
+    return generator(seed, f"init {name}", *index)
 
 
 def _named(state: dict[str, Tensor], name: str) -> Weights:

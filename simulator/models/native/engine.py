@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from simulator.config import ModelConfig, NoiseConfig
-from simulator.models.duplicates import EVENTS_PER_PASS, Chunk, Duplicates, Weights
+from simulator.models.duplicates import Chunk, Duplicates, Weights
 from simulator.models.engine import EngineName
 from simulator.models.native import kernels
 from simulator.models.native.kernels import NativeModel
@@ -31,14 +32,11 @@ class NativeEngine(Duplicates):
         self._model = NativeModel(self.schema, self.model, self.layout, self.arm.activation, threading.local())
 
     def _score(self, models: slice, rows: Tensor, weights: Weights) -> Tensor:
-        """See Duplicates."""
-        own = rows.expand(len(weights.dense), *rows.shape[-2:])
-        return torch.stack(
-            [
-                torch.cat([self._model.score(weights[k], part) for part in torch.split(own[k], EVENTS_PER_PASS)])
-                for k in range(len(own))
-            ]
-        )
+        """See Duplicates: padded to whole mini-batches, so that a score does not depend on how many are asked for."""
+        events = rows.shape[-2]
+        padded = functional.pad(rows, (0, 0, 0, -events % self.model.batch))
+        own = padded.expand(len(weights.dense), *padded.shape[-2:])
+        return torch.stack([self._model.score(weights[k], own[k])[:events] for k in range(len(own))])
 
     def _learn(self, models: slice, chunk: Chunk) -> Tensor:
         """See Duplicates."""

@@ -146,7 +146,9 @@ class ExperimentConfig:
     """Designs under comparison, such as `relu`, `smelu:beta=0.5`; the first is what ratios refer to. A repeated
     spec is an independent second set, written `relu#2`. Other cures stand before an activation: `ensemble:relu:m=3`
     (`m=3,narrow`: of equal parameters), `codistill:relu:m=2`, `antidistill:relu:m=3`, `anchor:relu` (distilled from
-    the previous generation), `average:relu:decay=0.85` (of weights), `fresh:relu:last=5` (trained afresh)."""
+    the previous generation), `average:relu:decay=0.85` (of weights), `fresh:relu:last=5` (trained afresh). Settings
+    of an arm alone stand behind it too: `relu:norm=none,lr=0.02`, `relu:hidden=256x128`, `dim=8`, `engine=torch`;
+    `lr=tuned` finds the rate by log loss on events 10 to 30 % of the log, which then count in no result."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The click model."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)

@@ -70,6 +70,8 @@ def _prepare(flags: RunFlags, config: ExperimentConfig, command: str, folder: Fo
 
 def tune_arms(config: ExperimentConfig, world: World, console: Console) -> dict[str, Tuned]:
     """The learning rates of arms with `lr=tuned`, with a progress bar; what was found is said in a line each."""
+    if not any(arm.tuned for arm in parse_arms(config.arms)):
+        return {}
     with progress_bar(console) as bar:
         tasks: dict[tuple[str, int], TaskID] = {}
 

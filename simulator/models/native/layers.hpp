@@ -1,11 +1,15 @@
-// The learner's inner loops, each in one pass over memory, behind a plain C interface: see native.py for who calls them.
+// The inner loops of learning and scoring.
 //
-// Every sum is made in a fixed order: the same numbers give the same bits in every thread and run on one machine. NaN
-// and infinity go through as they do in PyTorch. Nothing is allocated, kept or shared: calls may run side by side.
+// Every sum is made in a fixed order (lanes.hpp): the same numbers give the same bits in every thread, run and build.
+// NaN and infinity go through as they do in PyTorch. Nothing is kept or shared: calls may run side by side.
 //
 // Shapes: B events, H width of a layer, S slots, F fields, D embedding length; all arrays are contiguous float32.
 
+#pragma once
+
 #include "activations.hpp"
+
+#include <vector>
 
 namespace {
 
@@ -34,13 +38,14 @@ struct Layer {
                 for (int64_t h = 0; h < width; ++h) y[h] = f.value(x[h] + bias[h]);
                 continue;
             }
-            float sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-            for (int64_t h = 0; h < width; ++h) sum += y[h] = normed(x, h);
-            const float centre = sum / width;
-#pragma omp simd reduction(+ : squares)
-            for (int64_t h = 0; h < width; ++h) squares += (y[h] - centre) * (y[h] - centre);
-            const float factor = 1 / std::sqrt(squares / width + EPSILON);
+#pragma omp simd
+            for (int64_t h = 0; h < width; ++h) y[h] = normed(x, h);
+            const float centre = sum(width, [&](int64_t h, auto t) { return at(y, h, t); }) / width;
+            const auto square = [&](int64_t h, auto t) {
+                const auto off = at(y, h, t) - centre;
+                return off * off;
+            };
+            const float factor = 1 / std::sqrt(sum(width, square) / width + EPSILON);
 #pragma omp simd
             for (int64_t h = 0; h < width; ++h) {
                 const float scaled = (y[h] - centre) * factor * gain[h];
@@ -52,6 +57,8 @@ struct Layer {
 
     // In: grad = gradient of the output [B, H]. Out: grad = gradient of the product, and those of bias and gain [H].
     void backward(float* grad, float* bias_grad, float* gain_grad) const {
+        std::vector<float> row(2 * width);
+        float *unit = row.data(), *scaled = unit + width;  // what is normalised, and the gradient times the gain
         for (int64_t h = 0; h < width; ++h) bias_grad[h] = 0;
         if (NORM != NONE)
             for (int64_t h = 0; h < width; ++h) gain_grad[h] = 0;
@@ -64,20 +71,19 @@ struct Layer {
                 continue;
             }
             const float centre = mean[b], factor = scale[b];
-            float sum = 0, along = 0;
-#pragma omp simd reduction(+ : sum, along)
-            for (int64_t h = 0; h < width; ++h) {
-                const float unit = (normed(x, h) - centre) * factor;
-                if (NORM == BEFORE) bias_grad[h] += g[h] *= f.slope(unit * gain[h] + bias[h]);
-                gain_grad[h] += g[h] * unit;
-                sum += g[h] * gain[h];
-                along += g[h] * gain[h] * unit;
-            }
-            sum /= width, along /= width;
 #pragma omp simd
             for (int64_t h = 0; h < width; ++h) {
-                const float unit = (normed(x, h) - centre) * factor;
-                g[h] = factor * (g[h] * gain[h] - sum - unit * along);
+                unit[h] = (normed(x, h) - centre) * factor;
+                if (NORM == BEFORE) bias_grad[h] += g[h] *= f.slope(unit[h] * gain[h] + bias[h]);
+                gain_grad[h] += g[h] * unit[h];
+                scaled[h] = g[h] * gain[h];
+            }
+            const auto product = [&](int64_t h, auto t) { return at(scaled, h, t) * at(unit, h, t); };
+            const float level = sum(width, [&](int64_t h, auto t) { return at(scaled, h, t); }) / width;
+            const float along = sum(width, product) / width;
+#pragma omp simd
+            for (int64_t h = 0; h < width; ++h) {
+                g[h] = factor * (scaled[h] - level - unit[h] * along);
                 if (NORM == AFTER) bias_grad[h] += g[h] *= f.slope(x[h] + bias[h]);
             }
         }
@@ -122,6 +128,8 @@ float field_share(const int32_t* rows, const int32_t* field_of_slot, int64_t s, 
 
 extern "C" {
 
+// A layer of the kind and norm that are named; whether there is one. `mean` and `scale` [B] may be null where no
+// backward pass comes; out may be the product itself.
 int layer_forward(int kind, int norm, const float* shape, const float* product, const float* bias, const float* gain,
                   float* mean, float* scale, int64_t rows, int64_t width, float* out) {
     WITH_LAYER(forward(out))
@@ -132,6 +140,13 @@ int layer_backward(int kind, int norm, const float* shape, const float* product,
                    float* gain_grad) {
     WITH_LAYER(backward(grad, bias_grad, gain_grad))
 }
+}
+
+#undef WITH_LAYER
+#undef WITH_ACTIVATION
+#undef WITH_NORM
+
+namespace {
 
 // Rows [B, S] of a table [V, D] -> inputs [B, F D]: of each field the mean vector of its slots in use (row > 0).
 void gather(const float* table, const int32_t* rows, const int32_t* field_of_slot, int64_t events, int64_t slots,
@@ -203,10 +218,8 @@ void adagrad_rows(float* table, float* squares, const int64_t* rows, const float
             __builtin_prefetch(table + rows[n + 8 * AHEAD] * dim, 1);
             __builtin_prefetch(squares + rows[n + 8 * AHEAD], 1);
         }
-        float square = 0;
-#pragma omp simd reduction(+ : square)
-        for (int64_t d = 0; d < dim; ++d) square += sums[d] * sums[d];
-        const float seen = squares[rows[n]] += square / dim;
+        const auto square = [&](int64_t d, auto t) { return at(sums, d, t) * at(sums, d, t); };
+        const float seen = squares[rows[n]] += sum(dim, square) / dim;
         const float step = rate / std::sqrt(seen);
         float* vector = table + rows[n] * dim;
 #pragma omp simd
@@ -217,10 +230,8 @@ void adagrad_rows(float* table, float* squares, const int64_t* rows, const float
 // The output unit: x [B, H] -> log-odds [B].
 void output_forward(const float* x, const float* weight, const float* bias, int64_t rows, int64_t width, float* out) {
     for (int64_t b = 0; b < rows; ++b, x += width) {
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t h = 0; h < width; ++h) sum += x[h] * weight[h];
-        out[b] = sum + *bias;
+        const auto product = [&](int64_t h, auto t) { return at(x, h, t) * at(weight, h, t); };
+        out[b] = sum(width, product) + *bias;
     }
 }
 
@@ -238,4 +249,5 @@ void output_backward(const float* x, const float* weight, const float* grad, int
         }
     }
 }
-}
+
+}  // namespace

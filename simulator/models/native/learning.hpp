@@ -1,15 +1,16 @@
-// A model that learns a whole chunk, mini-batch by mini-batch, and scores, in one call; see native_learning.py.
+// A model that learns a whole chunk, mini-batch by mini-batch, and scores, in one call; see kernels.py.
 //
-// As in native.cpp every sum is made in a fixed order, and calls may run side by side: all buffers are the caller's.
+// As in layers.hpp every sum is made in a fixed order, and calls may run side by side: all buffers are the caller's.
 // Matrix products are made by the BLAS that PyTorch brings along.
 //
 // Shapes: n events of a chunk, B of a mini-batch, S slots, F fields, D embedding length, V table rows, H width of a
 // layer, P dense parameters. Matrices lie row by row.
 
-#include "native.cpp"
+#pragma once
+
+#include "layers.hpp"
 
 #include <algorithm>
-#include <vector>
 
 extern "C" {
 
@@ -26,11 +27,21 @@ struct Model {
     const float* constants;        // of the activation
     const int32_t* field_of_slot;  // [S]
     const Place* places;           // [depth + 1] of the hidden layers and the output unit
-    int64_t kind, norm, depth, slots, fields, dim, parameters, batch;
+    int64_t kind, norm, depth, slots, fields, dim, table_rows, parameters, batch;
 };
 }
 
 namespace {
+
+// Where among `count` table rows one is outside the table, -1 if nowhere.
+int64_t stray(const Model& model, const int32_t* rows, int64_t count) {
+    const uint32_t end = static_cast<uint32_t>(model.table_rows);
+    uint32_t outside = 0;
+#pragma omp simd reduction(| : outside)
+    for (int64_t n = 0; n < count; ++n) outside |= static_cast<uint32_t>(rows[n]) >= end;
+    if (!outside) return -1;
+    return std::find_if(rows, rows + count, [&](int32_t row) { return static_cast<uint32_t>(row) >= end; }) - rows;
+}
 
 // y [rows, columns] = left [rows, inner] right [inner, columns]; `turned`: it lies in memory as its transpose.
 void multiply(const Model& model, const float* left, bool left_turned, const float* right, bool right_turned,
@@ -122,20 +133,26 @@ int64_t memory_size(const Model* model) {
     return Pass(*model, nothing).cut(nothing);
 }
 
-// Rows [n, S] -> log-odds [n].
-void score(const Model* model, const float* dense, const float* table, const int32_t* rows, int64_t events,
-           float* memory, float* logits) {
+// Rows [n, S] -> log-odds [n]. Returns -1, or where among the rows one is outside the table: then nothing is done.
+int64_t score_events(const Model* model, const float* dense, const float* table, const int32_t* rows, int64_t events,
+                     float* memory, float* logits) {
+    const int64_t wrong = stray(*model, rows, events * model->slots);
+    if (wrong >= 0) return wrong;
     const Pass pass(*model, {memory});
     for (int64_t start = 0; start < events; start += model->batch)
         pass.forward(dense, table, rows + start * model->slots, std::min(model->batch, events - start), logits + start);
+    return -1;
 }
 
 // Rows [n, S], labels [n] -> log-odds [n] given to each event just before its mini-batch is learned. Weights, dense [P]
 // and table [V, D], and Adagrad's sums of squares [P] and [V] are updated in place. Each event weighs 1 / B, also in a
 // shorter mini-batch at the end. lost [n / B]: whether a mini-batch is scored only. place [V] is -1 everywhere.
-void learn(const Model* model, float* dense, float* dense_squares, float* table, float* table_squares,
-           const int32_t* rows, const float* labels, const uint8_t* lost, int64_t events, float rate, float* memory,
-           int32_t* place, int64_t* touched, float* logits) {
+// Returns what score_events does.
+int64_t learn_chunk(const Model* model, float* dense, float* dense_squares, float* table, float* table_squares,
+                    const int32_t* rows, const float* labels, const uint8_t* lost, int64_t events, float rate,
+                    float* memory, int32_t* place, int64_t* touched, float* logits) {
+    const int64_t wrong = stray(*model, rows, events * model->slots);
+    if (wrong >= 0) return wrong;
     const Pass pass(*model, {memory});
     std::fill(pass.gradient, pass.gradient + model->parameters, 0.0f);  // between the parameters it stays 0
     for (int64_t start = 0; start < events; start += model->batch, ++lost) {
@@ -151,5 +168,6 @@ void learn(const Model* model, float* dense, float* dense_squares, float* table,
         adagrad(dense, dense_squares, pass.gradient, model->parameters, rate);
         adagrad_rows(table, table_squares, touched, pass.sums, found, model->dim, rate);
     }
+    return -1;
 }
 }

@@ -5,37 +5,39 @@
 
 #pragma once
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
+#include "lanes.hpp"
 
-// A call within a loop would keep it from being vectorised.
-#define FLICKER_INLINE __attribute__((always_inline)) inline
+#include <cmath>
 
 namespace flicker {
 
-// 2^n for n from -126 to 127, by its bits.
-FLICKER_INLINE float power_of_two(int32_t n) {
-    const int32_t bits = (n + 127) << 23;
-    float power;
-    std::memcpy(&power, &bits, sizeof power);
-    return power;
+FLICKER_INLINE float of_bits(uint32_t bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+FLICKER_INLINE uint32_t bits_of(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
 }
 
 // e^x by 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes expf); 0 and infinity beyond float32's range.
 FLICKER_INLINE float exponential(float x) {
     const float high = x > 89.0f ? 89.0f : x, within = high < -110.0f ? -110.0f : high;
-    const float n = std::floor(within * 1.44269504f + 0.5f);
-    const float r = within - n * 0.693359375f + n * 2.12194440e-4f;
+    // floats of this size are whole numbers; the last bits of this one are n + 254, twice the bias of an exponent
+    const float shift = 12582912.0f + 254.0f, shifted = fused(within, 1.44269504f, shift), n = shifted - shift;
+    const float r = fused(n, 2.12194440e-4f, fused(n, -0.693359375f, within));
     float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    const int32_t whole = static_cast<int32_t>(n), half = whole >> 1;  // in two steps: 2^n itself may be too large
-    return p * power_of_two(half) * power_of_two(whole - half);
+    p = fused(p, r, 1.3981999507e-3f);
+    p = fused(p, r, 8.3334519073e-3f);
+    p = fused(p, r, 4.1665795894e-2f);
+    p = fused(p, r, 1.6666665459e-1f);
+    p = fused(p, r, 5.0000001201e-1f);
+    p = fused(p * r, r, r) + 1.0f;
+    const uint32_t whole = bits_of(shifted), half = whole >> 1;  // in two steps: 2^n itself may be too large
+    return p * of_bits(half << 23) * of_bits((whole - half) << 23);
 }
 
 FLICKER_INLINE float sigmoid(float x) { return 1 / (1 + exponential(-x)); }
@@ -44,12 +46,12 @@ FLICKER_INLINE float sigmoid(float x) { return 1 / (1 + exponential(-x)); }
 FLICKER_INLINE float log_of_one_plus(float z) {
     const float s = z / (2 + z), q = s * s;
     float p = 1 / 13.0f;
-    p = p * q + 1 / 11.0f;
-    p = p * q + 1 / 9.0f;
-    p = p * q + 1 / 7.0f;
-    p = p * q + 1 / 5.0f;
-    p = p * q + 1 / 3.0f;
-    return 2 * (s + s * q * p);
+    p = fused(p, q, 1 / 11.0f);
+    p = fused(p, q, 1 / 9.0f);
+    p = fused(p, q, 1 / 7.0f);
+    p = fused(p, q, 1 / 5.0f);
+    p = fused(p, q, 1 / 3.0f);
+    return 2 * fused(s * q, p, s);
 }
 
 struct Linear {
@@ -91,19 +93,19 @@ struct Gelu {
     explicit Gelu(const float*) {}
     // The standard normal distribution function (Abramowitz and Stegun 7.1.26), given e^(-x^2 / 2).
     FLICKER_INLINE static float below(float x, float bell) {
-        const float z = x < 0 ? -x : x, t = 1 / (1 + 0.3275911f * 0.70710678f * z);
-        float p = 1.061405429f;
-        p = p * t - 1.453152027f;
-        p = p * t + 1.421413741f;
-        p = p * t - 0.284496736f;
-        p = p * t + 0.254829592f;
-        const float tail = 0.5f * p * t * bell;
+        const float z = x < 0 ? -x : x, t = 1 / fused(0.3275911f * 0.70710678f, z, 1.0f);
+        float p = 0.5f * 1.061405429f;
+        p = fused(p, t, -0.5f * 1.453152027f);
+        p = fused(p, t, 0.5f * 1.421413741f);
+        p = fused(p, t, -0.5f * 0.284496736f);
+        p = fused(p, t, 0.5f * 0.254829592f);
+        const float tail = p * t * bell;
         return x < 0 ? tail : 1 - tail;
     }
     FLICKER_INLINE float value(float x) const { return x * below(x, exponential(-0.5f * x * x)); }
     FLICKER_INLINE float slope(float x) const {
         const float bell = exponential(-0.5f * x * x);
-        return below(x, bell) + 0.39894228f * x * bell;
+        return fused(0.39894228f * x, bell, below(x, bell));
     }
 };
 
@@ -113,7 +115,7 @@ struct Swish {
     FLICKER_INLINE float value(float x) const { return x * sigmoid(beta * x); }
     FLICKER_INLINE float slope(float x) const {
         const float share = sigmoid(beta * x);
-        return share * (1 + beta * x * (1 - share));
+        return share * fused(beta * x, 1 - share, 1.0f);
     }
 };
 

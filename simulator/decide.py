@@ -235,8 +235,8 @@ def _cost(arm: Arm, base: Arm) -> str:
         "train_bytes": "memory in training",
     }
     parts = [
-        f"{word} × {number(arm.costs[name] / base.costs[name], 2)}"
+        f"{word} × {number(ratio, 2)}"
         for name, word in words.items()
-        if base.costs.get(name) and name in arm.costs
+        if (ratio := arm.cost_ratio(base, name)) is not None
     ]
     return f"{', '.join(parts)} of {label(base.spec)}"

@@ -8,19 +8,23 @@ from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import TaskID
 
 from simulator.config import ExperimentConfig
 from simulator.errors import DataError, FlickerError, SettingError
 from simulator.experiment import Experiment, Final, open_world
 from simulator.flags import RunFlags
 from simulator.folder import Folder
-from simulator.models.duplicates import parse_arms
+from simulator.models.engines import say_fallbacks
+from simulator.models.specs import parse_arms
 from simulator.outcome import measure
 from simulator.report import write_report
 from simulator.report.finding import headline
 from simulator.report.result import read_result
 from simulator.report.words import plural
 from simulator.terminal import open_console, progress_bar, tables
+from simulator.tuning import Tuned, tune
+from simulator.types import World
 
 
 def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> None:
@@ -47,17 +51,40 @@ def _prepare(flags: RunFlags, config: ExperimentConfig, command: str, folder: Fo
     parse_arms(config.arms)
     folder.check(config, flags.resume)
     console.print(f"Opening {flags.data or 'the synthetic world'} ...")
-    experiment = Experiment(config, open_world(config.world, config.seed, config.model.hash_rows))
+    world = open_world(config.world, config.seed, config.model.hash_rows)
     if flags.resume:
+        experiment = Experiment(config, world, folder.rates())
         folder.restore(experiment)
         console.print(f"Going on after generation {experiment.state.generation} of {experiment.plan.generations}")
     else:
+        tuned = tune_arms(config, world, console)
+        experiment = Experiment(config, world, {spec: found.rate for spec, found in tuned.items()})
         experiment.check()
-        folder.start(config, command)
+        folder.start(experiment, command, tuned)
+    say_fallbacks(experiment.engines.fallbacks, lambda line: console.print(line, style="yellow", soft_wrap=True))
     models = f"{plural(len(config.arms), 'arm')} x {plural(config.fleets, 'fleet')} x {config.duplicates} duplicates"
     console.print(f"{models} learn {experiment.plan.learned:,} events; {experiment.plan.held_out:,} are held out")
     console.print(f"Results go to {folder.path}; Ctrl-C is safe (--resume goes on)", soft_wrap=True)
     return experiment
+
+
+def tune_arms(config: ExperimentConfig, world: World, console: Console) -> dict[str, Tuned]:
+    """The learning rates of arms with `lr=tuned`, with a progress bar; what was found is said in a line each."""
+    if not any(arm.tuned for arm in parse_arms(config.arms)):
+        return {}
+    with progress_bar(console) as bar:
+        tasks: dict[tuple[str, int], TaskID] = {}
+
+        def progress(name: str, done: int, total: int) -> None:
+            begun = tasks.get((name, total))
+            if begun is None or bar.tasks[begun].completed >= total:  # a grid that is extended begins again
+                begun = tasks[name, total] = bar.add_task(name, total=total)
+            bar.update(begun, completed=done)
+
+        tuned = tune(config, world, progress)
+    for spec, found in tuned.items():
+        console.print(f"{spec}: {found}", soft_wrap=True)
+    return tuned
 
 
 def _learn(experiment: Experiment, folder: Folder, console: Console, seconds: Callable[[], float]) -> Final:

@@ -73,10 +73,10 @@ def _cell(arm: Arm, first: Arm, measure: str, places: int | None) -> str:
 
 
 def _seconds(arm: Arm, first: Arm) -> str:
-    own, base = (one.costs.get("train_seconds") for one in (arm, first))
-    if not own or not base:
+    own, ratio = arm.costs.get("train_seconds"), arm.cost_ratio(first, "train_seconds")
+    if not own:
         return DASH
-    return f"{duration(own)} {_beside(arm, first, Interval(own / base, own / base, own / base))}".strip()
+    return f"{duration(own)} {_beside(arm, first, Interval(ratio, ratio, ratio) if ratio else None)}".strip()
 
 
 def _beside(arm: Arm, first: Arm, ratio: Interval | None) -> str:

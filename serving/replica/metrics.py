@@ -23,9 +23,9 @@ class Metrics:
             "flicker_snapshot_age_seconds", "Since the served generation was published", registry=registry
         )
         self._age.set(float("nan"))
-        self.compiled = Gauge(
-            "flicker_scores_compiled",
-            "Whether compiled kernels score the served generation; replicas of which only some do round differently",
+        self.native = Gauge(
+            "flicker_native_arms",
+            "Arms that the native engine scores; replicas that do not agree here round differently",
             registry=registry,
         )
         self.refreshes = Counter("flicker_refreshes", "Generations taken into service", registry=registry)

@@ -19,7 +19,7 @@ from serving.grpc_server import End, GrpcServer, ending
 from serving.replica.metrics import Metrics
 from serving.replica.shelf import Shelf
 from serving.replica.work import Call, Job, Queue
-from simulator.models.ranking import slate
+from simulator.types import slate
 
 log = logging.getLogger(__name__)
 SERVICE = DESCRIPTOR.services_by_name["Replica"].full_name

@@ -61,9 +61,9 @@ def _against(series: list[Series], bases: dict[str, Arm], cost: str, word: str) 
     drawn = []
     for look, (name, arms) in enumerate(series):
         points = [
-            Point(exact(arm.costs[cost] / bases[arm.spec].costs[cost]), relative(arm, "pd"), text)
+            Point(exact(ratio), relative(arm, "pd"), text)
             for text, arm in arms
-            if cost in arm.costs and bases[arm.spec].costs.get(cost)
+            if (ratio := arm.cost_ratio(bases[arm.spec], cost)) is not None
         ]
         drawn += [Line(name, points, look)] if points else []
     across = Axis(f"{word} / ReLU's", zero=True)
@@ -122,6 +122,5 @@ def cost_table(arms: dict[str, Arm], bases: dict[str, Arm]) -> Table:
 def _cost(arm: Arm, base: Arm, name: str, write: Callable[[float], str]) -> str:
     if arm.spec == "relu" and name in arm.costs:
         return write(arm.costs[name])
-    if name not in arm.costs or not base.costs.get(name):
-        return DASH
-    return f"× {number(arm.costs[name] / base.costs[name], 2)}"
+    ratio = arm.cost_ratio(base, name)
+    return DASH if ratio is None else f"× {number(ratio, 2)}"

@@ -8,18 +8,17 @@ from __future__ import annotations
 import os
 import threading
 from ctypes import CDLL, POINTER, Array, Structure, addressof, byref, c_float, c_int64, c_void_p, cast
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from simulator.config import ModelConfig, NoiseConfig
-from simulator.errors import SettingError
+from simulator.config import ModelConfig
 from simulator.models.activations import Activation
+from simulator.models.click_model import Layout, Pooling
 from simulator.models.compiler import NoCompiler, Once, compiled
-from simulator.models.native import NORMS, formula_of, load
-from simulator.models.network import Layout, Pooling
+from simulator.models.duplicates import Weights
+from simulator.models.old_native import NORMS, formula_of
 from simulator.types import Schema
 
 SOURCE = Path(__file__).with_name("learning.cpp")
@@ -39,16 +38,6 @@ class Model(Structure):
         *((name, c_void_p) for name in ("sgemm", "constants", "field_of_slot", "places")),
         *((name, c_int64) for name in ("kind", "norm", "depth", "slots", "fields", "dim", "parameters", "batch")),
     ]
-
-
-@dataclass
-class Weights:
-    """One model's: contiguous float32, updated in place by learning."""
-
-    dense: Tensor
-    """[P]"""
-    table: Tensor
-    """[V, D]"""
 
 
 class NativeModel:
@@ -104,27 +93,6 @@ class NativeModel:
             touched = torch.empty(self._model.batch * self._model.slots, dtype=torch.int64)
             held = self._threads.memory = torch.empty(size), place, touched
         return held
-
-
-def native_models(
-    schema: Schema, config: ModelConfig, noise: NoiseConfig, layout: Layout, functions: list[Activation]
-) -> list[NativeModel] | None:
-    """A model for each arm's activation; None where all of them have to take PyTorch's way.
-
-    Raises SettingError where `config.compile` is `on` and cannot be.
-    """
-    plain = config.norm == "weight" or noise.delay > 0 or noise.precision != "float32"
-    if plain and config.compile == "on":
-        raise SettingError("compile", "on", "not with --norm weight, --delay or --precision: use --compile auto")
-    if plain or load(config.compile) is None:
-        return None
-    threads = threading.local()
-    try:
-        return [NativeModel(schema, config, layout, function, threads) for function in functions]
-    except NoCompiler as problem:
-        if config.compile == "on":
-            raise SettingError("compile", "on", f"{problem}: use --compile auto") from None
-        return None
 
 
 def _places(layout: Layout, depth: int) -> Array[Place]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from simulator.models.compiler import Once, compiled
-from simulator.models.native import NORMS, Formula
+from simulator.models.old_native import NORMS, Formula
 from simulator.types import Floats, Ints, Rows
 
 SOURCE = Path(__file__).with_name("scoring.cpp")

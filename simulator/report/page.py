@@ -245,10 +245,17 @@ def everything(result: Result) -> str:
     for name, write in COSTS.items():
         cells = "".join(f"<td>{write(arm.costs[name]) if name in arm.costs else DASH}</td>" for arm in result.arms)
         rows.append(f'<tr><th scope="row"><code>{name}</code></th>{cells}</tr>')
+    for name in dict.fromkeys(name for arm in result.arms for name in arm.design):
+        cells = "".join(f"<td>{escape(_setting(arm.design.get(name, DASH)))}</td>" for arm in result.arms)
+        rows.append(f'<tr><th scope="row"><code>{escape(name)}</code></th>{cells}</tr>')
     return (
         f'<div class="scroll"><table><thead><tr><th scope="col">measure</th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _setting(value: object) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def settings(result: Result) -> str:
@@ -285,10 +292,10 @@ def _value(value: Interval | None, places: int | None) -> str:
 
 
 def _seconds(arm: Arm, base: Arm) -> str:
-    own, first = arm.costs.get("train_seconds"), base.costs.get("train_seconds")
+    own, ratio = arm.costs.get("train_seconds"), arm.cost_ratio(base, "train_seconds")
     if own is None:
         return f'<td data-name="train time"><b>{DASH}</b></td>'
-    times = f' <span class="ratio">× <b>{number(own / first, 2)}</b></span>' if first and arm is not base else ""
+    times = f' <span class="ratio">× <b>{number(ratio, 2)}</b></span>' if ratio and arm is not base else ""
     return f'<td data-name="train time"><b>{duration(own)}</b>{times}</td>'
 
 

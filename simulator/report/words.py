@@ -7,7 +7,7 @@ import math
 from simulator.measures.intervals import Interval
 
 NAMES = {
-    "linear": "Linear",
+    "linear": "Identity",
     "relu": "ReLU",
     "smelu": "SmeLU",
     "gsmelu": "gSmeLU",

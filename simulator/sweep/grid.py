@@ -34,7 +34,7 @@ from typing import Any
 
 from simulator.errors import DataError, FlickerError, SettingError
 from simulator.flags import parse_run
-from simulator.models.duplicates import parse_arms
+from simulator.models.specs import parse_arms
 
 NOT_VARIED = ("out", "resume")
 """Flags of `flicker run` that the sweep sets itself."""

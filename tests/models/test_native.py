@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulator.models.network import EPSILON
 from torch import Tensor
 from torch.nn import functional
 
 from simulator.models.activations import activation
 from simulator.models.native import Native, formula_of, load
-from simulator.models.network import EPSILON
 from simulator.randomness import generator
 from tests.models import reference
 

@@ -8,7 +8,6 @@ Shapes: B events, H width of a layer.
 
 from __future__ import annotations
 
-import functools
 from ctypes import CDLL, addressof, c_float, c_int, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from simulator.models.activations import GELU, Activation, GSmeLU, Linear, ReLU, Softplus, Swish
+from simulator.models.activations import Activation
 from simulator.models.compiler import Once, compiled
 
 SOURCE = Path(__file__).with_name("learning.cpp")
@@ -107,22 +106,26 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-KINDS = (Linear, ReLU, GSmeLU, GSmeLU, GELU, Swish, Softplus)
-"""Their numbers in native.cpp; the first GSmeLU is SmeLU: zero on its left."""
+NAMES = ("linear", "relu", "smelu", "gsmelu", "gelu", "swish", "softplus")
 
 
-@functools.cache
 def formula_of(function: Activation) -> Formula | None:
-    """What the kernels need to know of an activation; None for one that they do not have."""
-    if type(function) not in KINDS:
+    if function.name not in NAMES:
         return None
-    kind, constants = KINDS.index(type(function)), (c_float * 5)()
-    if isinstance(function, GSmeLU):
-        kind += bool(function.gminus or function.t)
-        constants[:] = [function.alpha, function.length, function.slope, function.gminus, function.t]
-    elif isinstance(function, Swish | Softplus):
-        constants[0] = function.beta
-    return Formula(kind, addressof(constants), constants)
+    p, constants = function.parameters, (c_float * 5)()
+    name = function.name
+    if name in ("smelu", "gsmelu"):
+        if name == "smelu":
+            p = {"alpha": p["beta"], "beta": p["beta"], "gminus": 0.0, "gplus": 1.0, "t": 0.0}
+        if name == "smelu" and p["beta"] == 0:
+            name = "relu"
+        else:
+            length = p["alpha"] + p["beta"]
+            constants[:] = [p["alpha"], length, (p["gplus"] - p["gminus"]) / length, p["gminus"], p["t"]]
+            name = "gsmelu" if p["gminus"] or p["t"] else "smelu"
+    elif "beta" in p:
+        constants[0] = p["beta"]
+    return Formula(NAMES.index(name), addressof(constants), constants)
 
 
 KERNELS = Once(lambda: Native(*compiled(SOURCE)))

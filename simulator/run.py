@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import TaskID
 
 from simulator.config import ExperimentConfig
 from simulator.errors import DataError, FlickerError, SettingError
@@ -23,8 +22,7 @@ from simulator.report.finding import headline
 from simulator.report.result import read_result
 from simulator.report.words import plural
 from simulator.terminal import open_console, progress_bar, tables
-from simulator.tuning import Tuned, tune
-from simulator.types import World
+from simulator.tuning import tune_arms
 
 
 def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> None:
@@ -57,7 +55,7 @@ def _prepare(flags: RunFlags, config: ExperimentConfig, command: str, folder: Fo
         folder.restore(experiment)
         console.print(f"Going on after generation {experiment.state.generation} of {experiment.plan.generations}")
     else:
-        tuned = tune_arms(config, world, console)
+        tuned = tune_arms(config, world, progress_bar(console))
         experiment = Experiment(config, world, {spec: found.rate for spec, found in tuned.items()})
         experiment.check()
         folder.start(experiment, command, tuned)
@@ -66,25 +64,6 @@ def _prepare(flags: RunFlags, config: ExperimentConfig, command: str, folder: Fo
     console.print(f"{models} learn {experiment.plan.learned:,} events; {experiment.plan.held_out:,} are held out")
     console.print(f"Results go to {folder.path}; Ctrl-C is safe (--resume goes on)", soft_wrap=True)
     return experiment
-
-
-def tune_arms(config: ExperimentConfig, world: World, console: Console) -> dict[str, Tuned]:
-    """The learning rates of arms with `lr=tuned`, with a progress bar; what was found is said in a line each."""
-    if not any(arm.tuned for arm in parse_arms(config.arms)):
-        return {}
-    with progress_bar(console) as bar:
-        tasks: dict[tuple[str, int], TaskID] = {}
-
-        def progress(name: str, done: int, total: int) -> None:
-            begun = tasks.get((name, total))
-            if begun is None or bar.tasks[begun].completed >= total:  # a grid that is extended begins again
-                begun = tasks[name, total] = bar.add_task(name, total=total)
-            bar.update(begun, completed=done)
-
-        tuned = tune(config, world, progress)
-    for spec, found in tuned.items():
-        console.print(f"{spec}: {found}", soft_wrap=True)
-    return tuned
 
 
 def _learn(experiment: Experiment, folder: Folder, console: Console, seconds: Callable[[], float]) -> Final:

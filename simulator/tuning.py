@@ -12,11 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from rich.progress import Progress as ProgressBar
+from rich.progress import TaskID
+
 from simulator.config import ExperimentConfig
 from simulator.errors import SettingError
 from simulator.measures.quality import log_loss
 from simulator.models.engines import Engines
-from simulator.models.specs import Arm, parse_arm
+from simulator.models.specs import Arm, parse_arm, parse_arms
 from simulator.types import World
 
 GRID = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
@@ -87,3 +90,22 @@ def _losses(
         position += len(chunk)
         progress(name, position, stop)
     return {rate: total / (position - counted) for rate, total in sums.items()}
+
+
+def tune_arms(config: ExperimentConfig, world: World, bar: ProgressBar) -> dict[str, Tuned]:
+    """The learning rates of arms with `lr=tuned`, shown by a progress bar; what was found is said in a line each."""
+    if not any(arm.tuned for arm in parse_arms(config.arms)):
+        return {}
+    with bar:
+        tasks: dict[tuple[str, int], TaskID] = {}
+
+        def progress(name: str, done: int, total: int) -> None:
+            begun = tasks.get((name, total))
+            if begun is None or bar.tasks[begun].completed >= total:  # a grid that is extended begins again
+                begun = tasks[name, total] = bar.add_task(name, total=total)
+            bar.update(begun, completed=done)
+
+        tuned = tune(config, world, progress)
+    for spec, found in tuned.items():
+        bar.console.print(f"{spec}: {found}", soft_wrap=True)
+    return tuned

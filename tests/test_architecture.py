@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
     {"errors", "version"},
     {"randomness", "types", "config", "process", "files", "pace"},
     {"world", "models", "measures", "presets", "store"},
-    {"comparison", "schedule", "flags", "report"},
+    {"comparison", "schedule", "tuning", "flags", "report"},
     {"experiment", "buckets", "terminal", "decide"},
     {"folder", "outcome"},
     {"run", "live", "sweep", "figures"},

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from simulator.decide import independent_difference
-from simulator.figures.chart import Axis, Line, Panel, Point, chart, dots, exact
-from simulator.figures.doubt import Finding, Verdict, log_interval
-from simulator.figures.figure import Figure
+from simulator.figures.chart import Axis, Figure, Line, Panel, Point, chart, dots, exact
+from simulator.figures.claims import Finding, Verdict, log_interval
 from simulator.figures.sweep import SOURCES, Sweep, condition, family, noises
 from simulator.measures.intervals import Interval
 from simulator.report.result import Arm, Result

@@ -21,7 +21,7 @@ from simulator.live.view import picture, plain_line
 from simulator.live.watch import Watch
 from simulator.process import stop_on_signals
 from simulator.store.server import StoreServer, find_or_start
-from simulator.terminal import open_console
+from simulator.terminal import open_console, progress_bar
 
 LINE_EVERY = 10.0
 """Seconds between lines where the output is no terminal."""
@@ -140,9 +140,10 @@ def with_tuned_rates(flags: UpFlags) -> UpFlags:
         return flags
     from simulator.experiment import open_world  # brings torch: seconds that others need not wait for
     from simulator.models.specs import with_rate
-    from simulator.run import tune_arms
+    from simulator.tuning import tune_arms
 
-    tuned = tune_arms(config, open_world(config.world, config.seed, config.model.hash_rows), open_console())
+    world = open_world(config.world, config.seed, config.model.hash_rows)
+    tuned = tune_arms(config, world, progress_bar(open_console()))
     arms = tuple(with_rate(spec, tuned[spec].rate) if spec in tuned else spec for spec in config.arms)
     return replace(flags, compare=replace(flags.compare, arms=arms))
 

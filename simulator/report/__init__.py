@@ -2,12 +2,10 @@
 
     result.py    read and check result.json and config.json
     words.py     names and numbers as people write them
-    finding.py   what the numbers say, in sentences: page title, what you see, what to do next
-    titles.py    the claim above each picture
-    pictures.py  matplotlib drawings as inline SVG that follow the page's light or dark colours
-    tables.py    the summary, all measures, settings
-    canvas.py    what all drawings share; html.py pieces of a page
-    page.py      puts the parts together; style.css is its look
+    finding.py   what the numbers say, in sentences: page title, what you see, what to do next, the claim above each
+                 picture
+    charts.py    matplotlib drawings as inline SVG that follow the page's light or dark colours
+    page.py      tables, pictures, glossary and settings together; html.py pieces of a page, style.css its look
 
 No torch here: the run samples the activations and writes them into result.json.
 """

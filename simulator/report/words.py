@@ -25,6 +25,17 @@ CURES = {
 }
 """What stands before an activation in an arm's spec, and how it is written behind it."""
 DASH = "–"
+SUMMARY = (
+    ("pd", "PD", None),
+    ("swaps.pair", "pair swaps", None),
+    ("swaps.slot", "slot swaps", None),
+    ("swaps.top1", "top-1 swaps", None),
+    ("refresh_swaps.pair", "pair swaps at a refresh", None),
+    ("log_loss", "log loss", 4),
+    ("auc", "AUC", 4),
+    ("ranking_loss", "ranking loss", 4),
+)
+"""What a run is summed up by: measure, heading, places after the point (None: three significant digits)."""
 
 
 def label(spec: str) -> str:

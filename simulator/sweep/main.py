@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from simulator.errors import FlickerError, SettingError
 from simulator.report.words import duration, plural
-from simulator.sweep.backend import Backend, Ended, Processes
+from simulator.sweep.backend import Backend, Ended, OnRay, Processes
 from simulator.sweep.grid import Cell, Sheet, grid, read_grid
 from simulator.sweep.record import claim, set_aside
 from simulator.sweep.table import drawn, rows, write_csv
@@ -167,8 +167,6 @@ def run_sweep(flags: SweepFlags, command: str) -> int:
 def _backend(flags: SweepFlags) -> Backend:
     if flags.backend == "local":
         return Processes(flags.jobs)
-    from simulator.sweep.on_ray import OnRay
-
     return OnRay(flags.address)
 
 

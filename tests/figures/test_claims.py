@@ -6,10 +6,19 @@ import math
 
 import pytest
 
-from simulator.figures.claims import below_rivals, floor, halving, limit, u_shape
-from simulator.figures.cures import ensembles, routed
-from simulator.figures.doubt import NO_WORSE, apart, between
-from simulator.figures.frontier import against
+from simulator.figures.claims import (
+    NO_WORSE,
+    against,
+    apart,
+    below_rivals,
+    between,
+    ensembles,
+    floor,
+    halving,
+    limit,
+    routed,
+    u_shape,
+)
 from simulator.figures.sweep import AGAIN, ensemble
 from simulator.measures.intervals import Interval
 from simulator.report.result import Arm

@@ -206,7 +206,7 @@ def cluster() -> Iterator[str]:
 def test_a_cluster_of_two_nodes_gives_the_same_numbers(
     local: tuple[list[Cell], Path], cluster: str, tmp_path: Path
 ) -> None:
-    from simulator.sweep.on_ray import OnRay
+    from simulator.sweep.backend import OnRay
 
     cells, folder = local
     broken = Cell({"arms": "broken"}, (*TINY, "--learning-rate", "1e30"))
@@ -219,7 +219,7 @@ def test_a_cluster_of_two_nodes_gives_the_same_numbers(
 
 def test_what_ray_says_of_a_lost_task_is_told_in_one_line() -> None:
     kinds = pytest.importorskip("ray", reason="needs Ray: pip install 'flicker-recsys[ray]'").exceptions
-    from simulator.sweep.on_ray import told
+    from simulator.sweep.backend import told
 
     trace = "Traceback (most recent call last):\n  File 'x', line 1\nOSError: [Errno 28] No space left on device\n"
     problem = kinds.RayTaskError("run_cell", trace, OSError())

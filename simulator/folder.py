@@ -28,6 +28,7 @@ from simulator.experiment import Experiment, State
 from simulator.files import write_atomically, writing
 from simulator.models.snapshot import read_snapshot, write_snapshot
 from simulator.tuning import Tuned
+from simulator.version import flicker_version
 
 CHECKPOINT_SHARE = 0.05
 """Checkpoints take at most about this share of a run's time: the next one waits for it."""
@@ -138,8 +139,8 @@ def as_json(value: Any) -> Any:
 
 def versions() -> dict[str, str]:
     """What the numbers may depend on."""
-    packages = ("flicker", "torch", "numpy", "safetensors")
-    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+    packages = {package: version(package) for package in ("torch", "numpy", "safetensors")}
+    return {"python": platform.python_version(), "flicker": flicker_version()} | packages
 
 
 def machine() -> dict[str, Any]:

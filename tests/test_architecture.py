@@ -26,7 +26,7 @@ FLOORS: list[set[str]] = [
     {"randomness", "types", "config", "process", "files", "pace"},
     {"world", "models", "measures", "presets", "store"},
     {"comparison", "schedule", "tuning", "flags", "report"},
-    {"experiment", "buckets", "terminal", "decide"},
+    {"experiment", "terminal", "decide"},
     {"folder", "outcome"},
     {"run", "live", "sweep", "figures"},
     {"cli"},

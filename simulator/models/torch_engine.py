@@ -61,7 +61,7 @@ class TorchEngine(Duplicates):
         module = ClickModel(self.schema, self.model, self.arm.activation)
         self.pooling = Pooling(self.schema, self.model.dim)
         self._scratch = threading.local()
-        whole = self.device.type != "cpu" and not self.noise.config.delay and self._stacks(module)
+        whole = self._one_step_for_all and not self.noise.config.delay and self._stacks(module)
         size = len(self) if whole else 1
         self._groups = [slice(start, start + size) for start in range(0, len(self), size)]
         if whole:
@@ -74,6 +74,11 @@ class TorchEngine(Duplicates):
             for group in self._groups
         ]
         self._pending: list[list[Gradient]] = [[] for _ in self._groups]
+
+    @property
+    def _one_step_for_all(self) -> bool:
+        """Whether all models learn in one step, where that can be."""
+        return self.device.type != "cpu"
 
     def _stacks(self, module: nn.Module) -> bool:
         """Whether vmap takes the module; what it refuses runs one model after another."""

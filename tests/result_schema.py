@@ -94,13 +94,11 @@ def assert_schema(result: Json, arms: list[str], generations: int) -> None:
         "world",
         "arms",
         "generations",
-        "compiled",
         "notes",
         "seconds",
         "peak_memory_bytes",
     }
     assert result["schema"] == 1 and isinstance(result["flicker"], str)
-    assert type(result["compiled"]) is bool
     assert type(result["seconds"]) is float and type(result["peak_memory_bytes"]) is int
     assert result["notes"] and all(isinstance(note, str) for note in result["notes"])
     world = result["world"]

@@ -25,15 +25,15 @@ def result() -> dict[str, Any]:
 
 
 def learned_by(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> list[list[Batch]]:
-    """Chunks that the learner is given, by generation, while the experiment runs."""
+    """Chunks that the engines are given, by generation, while the experiment runs."""
     generations: list[list[Batch]] = [[]]
-    learn = experiment.learner.learn
+    learn = experiment.engines.learn
 
-    def spy(chunk: Batch, before: int) -> Any:
+    def spy(chunk: Batch) -> Any:
         generations[-1].append(chunk)
-        return learn(chunk, before)
+        return learn(chunk)
 
-    monkeypatch.setattr(experiment.learner, "learn", spy)
+    monkeypatch.setattr(experiment.engines, "learn", spy)
     experiment.run(lambda events: None, lambda: generations.append([]))
     return generations
 
@@ -76,7 +76,7 @@ def test_the_final_measurement_is_on_the_held_out_events_that_nobody_learned() -
     events = SMALL.world.events if isinstance(SMALL.world, SyntheticConfig) else 0
     tail = next(experiment.world.batches(events, events - events // 10))
     assert_same_events(final.held_out, tail)
-    assert len(final.queries) == SMALL.queries and final.logits.shape == (len(experiment.learner), len(tail))
+    assert len(final.queries) == SMALL.queries and final.logits.shape == (6, len(tail))
     asked_live = {query.id for query in experiment.world.queries(10, 30, experiment.state.position, "live")}
     assert asked_live.isdisjoint({query.id for query in final.queries}) or experiment.state.position == len(tail) * 9
 
@@ -103,13 +103,13 @@ def assert_silent(measured: dict[str, Any]) -> None:
     assert measured["swaps"] == dict.fromkeys(SWAPS, nothing)
 
 
-@pytest.mark.parametrize(("kind", "way"), [("synthetic", "auto"), ("replay", "auto"), ("synthetic", "off")])
+@pytest.mark.parametrize(("kind", "way"), [("synthetic", "auto"), ("replay", "auto"), ("synthetic", "torch")])
 def test_without_noise_every_difference_between_duplicates_is_exactly_0(
-    kind: str, way: Literal["auto", "off"], tmp_path: Path
+    kind: str, way: Literal["auto", "torch"], tmp_path: Path
 ) -> None:
     config = SMALL if kind == "synthetic" else small_replay(tmp_path / "log")
     # without noise.window a generation is cut at multiples of 16 mini-batches
-    model = replace(SMALL.model, batch=16, compile=way)
+    model = replace(SMALL.model, batch=16, engine=way)
     found = outcome(prepared(replace(config, noise=NO_NOISE, model=model, fleets=2, duplicates=2)))
     assert len(found["generations"]) == SMALL.generations
     for label, arm in found["arms"].items():
@@ -147,7 +147,7 @@ def test_the_same_config_gives_the_same_result_whatever_the_number_of_threads(
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         experiment = prepared(SMALL)
-        assert experiment.learner.learners[0].stack._pool._max_workers == threads
+        assert experiment.engines._pool._max_workers == threads
         assert timeless(outcome(experiment)) == timeless(result)
 
 

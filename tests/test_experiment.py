@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,12 +10,17 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, NoiseConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import DataError, SettingError
 from simulator.experiment import Experiment, open_world
+from simulator.models import activations
 from simulator.types import Batch
+from tests.result_schema import assert_schema
 from tests.small_runs import SMALL, outcome, prepared, small_log, small_replay, timeless
+from tests.terminal import SMALL_RUN, Terminal
 
 SWAPS = ("slot", "top1", "set", "pair", "rbo")
 
@@ -216,3 +222,20 @@ def test_an_experiment_of_one_arm_has_nothing_to_compare_with() -> None:
     config = ExperimentConfig(**(vars(SMALL) | {"arms": ("relu",), "duplicates": 2, "generations": 2}))
     found = outcome(prepared(config))
     assert list(found["arms"]) == ["relu"] and found["arms"]["relu"]["ratio"]["pd"]["mean"] == 1
+
+
+def test_a_new_activation_is_one_formula_from_the_command_line_to_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(activations, "REGISTRY", dict(activations.REGISTRY))
+    activations.register("mish", lambda x: x * torch.tanh(functional.softplus(x)))
+    world = "--events 6000 --users 80 --items 60".split()
+    said = Terminal(monkeypatch, capfd)("run", *SMALL_RUN, *world, "--arms", "relu", "mish", "--out", tmp_path / "out")
+    assert (said.code, said.err) == (0, "")
+    found = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert_schema(found, ["relu", "mish"], 3)
+    curve = found["arms"]["mish"]["activation"]
+    x = torch.tensor(curve["x"], dtype=torch.float64)
+    np.testing.assert_allclose(curve["y"], nn.Mish()(x))
+    assert found["arms"]["mish"]["log_loss"] != found["arms"]["relu"]["log_loss"]
+    assert "mish" in said.out and "mish" in (tmp_path / "out" / "report.html").read_text()

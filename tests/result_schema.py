@@ -51,10 +51,12 @@ def assert_swaps(value: Json, where: str) -> None:
 
 def assert_arm(arm: Json, label: str, truth: bool) -> None:
     intervals = INTERVALS | (WITH_TRUTH if truth else set())
-    assert arm.keys() == {*intervals, *CAUSES, *COSTS, *BUCKETS, "ratio", "ratio_to", "activation"}
+    assert arm.keys() == {*intervals, *CAUSES, *COSTS, *BUCKETS, "ratio", "ratio_to", "design", "activation"}
     for name in intervals:
         least = -2 if name == "pd_shift" else 0
         assert_interval(arm[name], f"{label}.{name}", least, 1 if name in SHARES else 1e9)
+    assert arm["design"].keys() == {"engine", "learning_rate", "norm", "hidden", "dim"}
+    assert arm["design"]["engine"] in ("native", "torch")
     for cause in CAUSES:
         assert_swaps(arm[cause], f"{label}.{cause}")
     for name in BUCKETS:

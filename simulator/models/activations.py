@@ -104,7 +104,7 @@ def parameters_of(name: str) -> dict[str, float]:
         arguments = inspect.signature(REGISTRY[name]).parameters.values()
     except ValueError:  # PyTorch's own functions have none to look at
         return {}
-    return {each.name: each.default for each in arguments if isinstance(each.default, float)}
+    return {each.name: float(each.default) for each in arguments if type(each.default) in (int, float)}
 
 
 def activation(spec: str) -> Activation:

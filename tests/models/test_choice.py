@@ -50,7 +50,7 @@ def test_all_arms_learn_side_by_side_as_each_does_alone(tmp_path: Path) -> None:
     assert not np.array_equal(scores[0], scores[2]), "a repeated arm is an independent set"
     queries = [make_query(number, 10) for number in range(2)]
     assert engines.score_queries(queries).shape == (6, 2, 10)
-    assert len(engines.take_seconds()) == len(engines.scoring_seconds) == 6 and len(engines) == 3
+    assert len(engines.take_seconds()) == len(engines.scoring_seconds) == 6 and len(engines.engines) == 3
     published = engines.published(1)
     assert sorted(published) == [f"{arm}.{name}" for arm in range(3) for name in ("dense", "embedding")]
     for number, one in enumerate(alone):

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 from prometheus_client import CollectorRegistry
-from simulator.models.learner import Learner
 from sklearn.metrics import log_loss, roc_auc_score
 
 from simulator.errors import FlickerError, ResultError, SettingError

@@ -96,7 +96,13 @@ def measure_variants(size: Size) -> list[Figure]:
 
 
 def engine_learns(
-    kind: Kind, size: Size, chunks: list[Batch], spec: str = "relu", *, noise: NoiseConfig | None = None, threads: int = 1
+    kind: Kind,
+    size: Size,
+    chunks: list[Batch],
+    spec: str = "relu",
+    *,
+    noise: NoiseConfig | None = None,
+    threads: int = 1,
 ) -> Work:
     """A pass: all duplicates of an arm learn one chunk in one call, shuffled unless `noise` says otherwise."""
     engine = sized_engine(kind, size, spec, noise or NoiseConfig(window=size.window), threads)

@@ -83,7 +83,9 @@ class Group:
 
     models: slice
     module: nn.Module
-    """Of its own: its parameters are views of `dense`, with a first axis [g] where there are several models."""
+    """Of its own."""
+    parameters: list[nn.Parameter]
+    """The module's: views of `dense`, with a first axis [g] where there are several models."""
     dense: Tensor
     """[g, P]"""
     table: Tensor
@@ -121,7 +123,7 @@ class TorchEngine(Duplicates):
             # .data: what one model learns must not look to autograd like a change of another
             setattr(module, name, nn.Parameter(values.data))
         tables = weights.table.flatten(0, 1), squares.table.flatten()
-        return Group(models, module, weights.dense, tables[0], squares.dense, tables[1])
+        return Group(models, module, list(module.parameters()), weights.dense, tables[0], squares.dense, tables[1])
 
     @property
     def _one_step_for_all(self) -> bool:
@@ -214,7 +216,7 @@ class TorchEngine(Duplicates):
         slope = torch.sigmoid(logits.detach()).sub_(targets).div_(self.model.batch)
         if lost.any():
             slope[torch.from_numpy(lost).to(slope.device)] = 0  # a zero gradient leaves Adagrad where it is
-        *dense, of_vectors = torch.autograd.grad(logits, [*group.module.parameters(), vectors], slope)
+        *dense, of_vectors = torch.autograd.grad(logits, [*group.parameters, vectors], slope)
         return logits.detach(), self.layout.flat(dense).view_as(group.dense), lookup.sums(of_vectors)
 
     def _due(self, group: Group, step: int) -> Iterator[Gradient]:

@@ -67,6 +67,7 @@ def measure_torch(size: Size) -> list[Figure]:
         "engine, 2 threads": engine_learns(TorchEngine, size, chunks, threads=2),
         "plain": plain_models_learn(size, chunks),
         "plain, 2 threads": plain_models_learn(size, chunks, threads=2),
+        "SmeLU": engine_learns(TorchEngine, size, chunks, "smelu:beta=1"),
     }
     if not no_native():
         variants["native"] = engine_learns(NativeEngine, size, chunks)
@@ -74,9 +75,10 @@ def measure_torch(size: Size) -> list[Figure]:
     examples, unit, two = size.events * size.duplicates, "model-examples/s", "engine, 2 threads"
     native = [] if no_native() else [ratio("PyTorch engine / native engine", passes, "engine", "native")]
     return [
-        ratio("plain models / PyTorch engine on 2 threads", passes, "plain", two, clock="wall"),
-        ratio("plain models on 2 threads / PyTorch engine on 2", passes, "plain, 2 threads", two, clock="wall"),
+        ratio("plain models / PyTorch engine, 2 threads", passes, "plain", two, clock="wall"),
+        ratio("plain models, 2 threads / PyTorch engine, 2 threads", passes, "plain, 2 threads", two, clock="wall"),
         ratio("plain models / PyTorch engine", passes, "plain", "engine"),
+        ratio("smelu:beta=1 step / relu step, PyTorch engine", passes, "SmeLU", "engine"),
         *native,
         speed("PyTorch engine", unit, passes["engine"], examples),
         speed("PyTorch engine, 2 threads", unit, passes[two], examples, clock="wall"),

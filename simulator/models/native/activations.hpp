@@ -70,15 +70,18 @@ struct Relu {
 struct Smelu {
     float alpha, length, steepness;
     explicit Smelu(const float* constants) : alpha(constants[0]), length(constants[1]), steepness(constants[2]) {}
-    FLICKER_INLINE float ramp(float shifted) const {
-        const float above = 0 > shifted ? 0 : shifted;
-        return length < above ? length : above;
+    FLICKER_INLINE float above(float x) const {
+        const float shifted = x + alpha;
+        return 0 > shifted ? 0 : shifted;
     }
     FLICKER_INLINE float value(float x) const {
-        const float shifted = x + alpha, c = ramp(shifted);
-        return steepness * c * (shifted - 0.5f * c);
+        const float z = above(x), c = length < z ? length : z;
+        return steepness * c * (z - 0.5f * c);
     }
-    FLICKER_INLINE float slope(float x) const { return steepness * ramp(x + alpha); }
+    FLICKER_INLINE float slope(float x) const {
+        const float z = above(x);
+        return steepness * (length < z ? length : z);
+    }
 };
 
 struct GSmelu {

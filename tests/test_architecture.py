@@ -127,6 +127,13 @@ def test_the_longest_chain_of_imports_is_the_height(tmp_path: Path) -> None:
     assert depth(read_imports(tmp_path)) == 3
 
 
+def test_nobody_imports_triton() -> None:
+    """On a GPU it is stock PyTorch that computes: what nobody here has seen run there must not be ours."""
+    assert not [
+        name for name, targets in read_imports(ROOT).items() if any(t.split(".")[0] == "triton" for t in targets)
+    ]
+
+
 def test_the_simulator_package_itself_is_empty() -> None:
     body = ast.parse((ROOT / "simulator" / "__init__.py").read_text()).body
     assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)

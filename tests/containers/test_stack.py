@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.containers.asking import answering, prometheus, read
+from tests.containers.asking import answering, prometheus, read, value_of
 from tests.containers.engine import Container, ask, containers, get, until
 
 REPLICAS = int(os.environ.get("FLICKER_REPLICAS", "3"))
@@ -53,6 +53,13 @@ def test_prometheus_finds_every_process() -> None:
 
 def test_every_replica_answers() -> None:
     assert set(answering(200)) == {replica.host for replica in containers("replica")}
+
+
+def test_every_replica_scores_every_arm_by_the_native_engine() -> None:
+    """The images bring its libraries; a replica without them would say so, and score by PyTorch."""
+    arms = len(value_of("flicker_progressive_log_loss"))
+    until(lambda: [value for _, value in value_of("flicker_native_arms")] == [arms] * REPLICAS, 30, "not all native")
+    assert arms >= 2
 
 
 def test_grafana_shows_the_dashboards_to_everybody() -> None:

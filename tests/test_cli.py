@@ -25,11 +25,6 @@ from tests.small_runs import timeless
 from tests.terminal import SMALL_RUN, Terminal, assert_refused
 
 
-@pytest.fixture
-def flicker(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Terminal:
-    return Terminal(monkeypatch, capfd)
-
-
 def process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """A process of its own."""
     command = [sys.executable, "-m", "simulator", *map(str, arguments)]
@@ -124,6 +119,13 @@ def test_without_a_folder_a_new_one_is_made_under_results(
     assert (folder / "report.html").is_file()
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no report."""
+    monkeypatch.setattr("simulator.run.write_report", lambda folder: folder / "report.html")
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_run_says_how_to_go_on(
     flicker: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +139,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert flicker("run", *SMALL_RUN, "--events", "3000", "--out", tmp_path / "out", "--resume").code == 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_time_before_an_interruption_counts(flicker: Terminal, tmp_path: Path) -> None:
     arguments = [*SMALL_RUN, "--events", "3000"]
     cut_off(parse_run(arguments).config(), tmp_path / "out", 1)

@@ -48,6 +48,17 @@ def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     return Smoke(folder, done.stdout, done.stderr, json.loads((folder / "result.json").read_text()))
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process draw no report, which takes them most of their time: `smoke_run` has one."""
+
+    def write_report(folder: Path) -> Path:
+        (folder / "report.html").touch()
+        return folder / "report.html"
+
+    monkeypatch.setattr("simulator.run.write_report", write_report)
+
+
 def test_a_run_leaves_three_files_and_no_complaint(smoke_run: Smoke) -> None:
     assert sorted(entry.name for entry in smoke_run.folder.iterdir()) == ["config.json", "report.html", "result.json"]
     assert smoke_run.err == ""
@@ -80,6 +91,7 @@ def test_a_report_is_drawn_again_identically(smoke_run: Smoke, flicker: Terminal
     assert page.read_bytes() == before and before.startswith(b"<!")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_killed_run_goes_on_with_identical_numbers(smoke_run: Smoke, flicker: Terminal, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "simulator", "run", "--preset", "smoke", "--out", str(out)]
@@ -109,6 +121,7 @@ def test_a_finished_run_is_neither_overwritten_nor_resumed(smoke_run: Smoke, fli
     assert {entry.name: entry.stat().st_mtime_ns for entry in smoke_run.folder.iterdir()} == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_a_folder_a_new_one_is_made_under_results(
     flicker: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,12 +130,6 @@ def test_without_a_folder_a_new_one_is_made_under_results(
     (folder,) = (tmp_path / "results").iterdir()
     assert said.code == 0 and folder.name.endswith("-smoke")
     assert (folder / "report.html").is_file()
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs draw no report."""
-    monkeypatch.setattr("simulator.run.write_report", lambda folder: folder / "report.html")
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -257,7 +257,7 @@ def test_a_gate_between_equals_seldom_rejects_and_an_increase_worth_telling_is_s
     assert seen >= 28
 
 
-@pytest.mark.parametrize("fleets", [2, 3])
+@pytest.mark.parametrize("fleets", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_real_runs_that_differ_by_their_seed_alone_are_seldom_held_back(tmp_path: Path, fleets: int) -> None:
     config = small_replay(tmp_path / "log", arms=("relu",), fleets=fleets)
     folders = [tmp_path / f"seed {seed}" for seed in range(12)]

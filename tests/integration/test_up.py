@@ -132,7 +132,7 @@ def test_a_whole_run_with_a_replica_killed_in_the_middle_ends_with_ctrl_c(tmp_pa
 
 def assert_summary(summary: dict[str, Any]) -> None:
     """Its shape, and that nothing went wrong."""
-    assert summary["schema"] == 1 and LEAST < summary["seconds"] < MOST and summary["peak_memory_bytes"] > 2**28
+    assert summary["schema"] == 1 and 4 < summary["seconds"] < 300 and summary["peak_memory_bytes"] > 2**28
     assert summary["command"].startswith("flicker up --out ") and tuple(summary["arms"]) == ARMS
     for label, arm in summary["arms"].items():
         for cause in ("swaps", "refresh_swaps"):

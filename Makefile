@@ -14,6 +14,8 @@ VENV = .venv
 ARGS =
 run-python = $(VENV)/bin/python
 ready = $(VENV)/.ready
+native = simulator/models/native
+kernels = $(native)/lib/.built
 workers = --numprocesses logical --maxprocesses 8 --dist worksteal
 
 .PHONY: help setup up run test slow test-containers check protos bench bench-gpu bench-peers scaling clean
@@ -21,19 +23,19 @@ workers = --numprocesses logical --maxprocesses 8 --dist worksteal
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
-setup: $(ready) ## make the virtual environment, as pinned in constraints.txt
+setup: $(ready) $(kernels) ## make the virtual environment, as pinned in constraints.txt, and the native kernels
 	@echo "$(VENV) is ready"
 
-up: $(ready) ## run the live system, watch results flicker; Ctrl-C ends it (ARGS="--data LOG --for 180")
+up: $(ready) $(kernels) ## run the live system, watch results flicker; Ctrl-C ends it (ARGS="--data LOG --for 180")
 	@$(run-python) -m simulator up $(ARGS)
 
-run: $(ready) ## run the default experiment in one process and say where its report is
+run: $(ready) $(kernels) ## run the default experiment in one process and say where its report is
 	@$(run-python) -m simulator run $(ARGS)
 
-test: $(ready) ## run the tests on all cores, but for the slow ones (ARGS="tests/world -n0": some, one by one)
+test: $(ready) $(kernels) ## run the tests on all cores, but for the slow ones (ARGS="tests/world -n0": some, one by one)
 	@$(run-python) -m pytest $(workers) $(ARGS)
 
-slow: $(ready) ## run the slow tests
+slow: $(ready) $(kernels) ## run the slow tests
 	@$(run-python) -m pytest -m slow $(ARGS)
 
 test-containers: ## run the containers and test them (needs Docker, or COMPOSE_RUNNER; see tests/containers/run.sh)
@@ -48,20 +50,20 @@ check: $(ready) ## lint, formatting and types
 protos: $(ready) ## regenerate the gRPC stubs (ARGS=--check: only say whether they are what the proto says)
 	@$(run-python) -m protos.generate $(ARGS)
 
-bench: $(ready) ## measure speed, print medians and ratios
+bench: $(ready) $(kernels) ## measure speed, print medians and ratios
 	@$(run-python) tests/bench/run.py $(ARGS)
 
 bench-gpu: $(ready) ## the same on an NVIDIA GPU
 	@$(run-python) tests/bench/gpu.py $(ARGS)
 
-bench-peers: $(ready) ## measure Ray Serve, pytriton and LitServe beside ours (first: ARGS=--install)
+bench-peers: $(ready) $(kernels) ## measure Ray Serve, pytriton and LitServe beside ours (first: ARGS=--install)
 	@$(run-python) tests/bench/run_peers.py $(ARGS)
 
-scaling: $(ready) ## measure how time and memory grow, write docs/scaling.md
+scaling: $(ready) $(kernels) ## measure how time and memory grow, write docs/scaling.md
 	@$(run-python) tests/bench/scaling.py $(ARGS)
 
 clean: ## remove the virtual environment and all caches; results stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(native)/lib .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(ready): pyproject.toml constraints.txt
@@ -71,3 +73,7 @@ $(ready): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(run-python) -m pip install --constraint constraints.txt $(PIP_ARGS) --editable '.[live,dev]'
 	@touch $@
+
+# without a C++ compiler a line says so, and all works without them
+$(kernels): $(wildcard $(native)/*.?pp) $(native)/build.py | $(ready)
+	@$(run-python) $(native)/build.py --optional

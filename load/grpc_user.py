@@ -19,7 +19,7 @@ from locust import User
 from locust.env import Environment
 
 from protos import recommender_pb2_grpc
-from simulator.process import insist
+from simulator.process import retry
 
 log = logging.getLogger("load")
 LOOK = 2.0
@@ -92,7 +92,7 @@ def wait_until_served(environment: Environment) -> None:
             raise NotServing(f"{address}: {health_pb2.HealthCheckResponse.ServingStatus.Name(status)}")
 
     grpc_gevent.init_gevent()
-    insist(look, NotServing, threading.Event(), lambda problem: log.info("waiting for the router at %s", problem))
+    retry(look, NotServing, threading.Event(), lambda problem: log.info("waiting for the router at %s", problem))
 
 
 class GrpcUser(User):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +20,9 @@ from locust.runners import MasterRunner, Runner, WorkerRunner
 
 from load.grpc_user import wait_until_served
 from load.people import POOL, Asking, People
-from load.settings import LoadSettings
-from load.shapes import due, work
+from load.settings import LoadSettings, due, work
 from load.tally import Outbox, Tally
+from simulator.files import write_atomically
 from simulator.randomness import generator
 from simulator.store.open import open_store
 from simulator.store.protocol import Store, StoreError
@@ -105,9 +104,7 @@ class Session:
         if path is None or self._worker:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(self.tally.summary(), indent=1) + "\n")
-        os.replace(partial, path)
+        write_atomically(path, (json.dumps(self.tally.summary(), indent=1) + "\n").encode())
 
     # the offered rate
 

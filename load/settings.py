@@ -3,6 +3,13 @@
 A field `rate` is the variable FLICKER_RATE and the key "rate" of the file. The file may also say more of the world than
 the variables above: `"world": {"users": 500, "items": 300}`, the fields of SyntheticConfig or, with `data`, of
 ReplayConfig; FLICKER_WORLD holds the same object, as JSON.
+
+**Shapes** say how the offered rate goes over time: a shape's *work* is what was offered by a time, in seconds at the
+full rate, so that `rate * work` is a number of queries. Work never goes down, and its slope is the rate's factor.
+
+    steady   1 all the time
+    ramp     0 up to 1, linearly over the length, then 1
+    spike    1, and SPIKE for the tenth of each length that ends in its middle
 """
 
 from __future__ import annotations
@@ -15,9 +22,48 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from load.shapes import SHAPES
 from simulator.config import ReplayConfig, SyntheticConfig, require
 from simulator.errors import SettingError
+
+SPIKE = 3.0
+"""Height of a spike, in units of the full rate."""
+_FROM, _TO = 0.4, 0.5
+"""Where within a length the spike is."""
+
+
+def _steady(seconds: float, length: float) -> float:
+    return seconds
+
+
+def _ramp(seconds: float, length: float) -> float:
+    within = min(seconds, length)
+    return within * within / (2 * length) + (seconds - within)
+
+
+def _spike(seconds: float, length: float) -> float:
+    whole, rest = divmod(seconds, length)
+    high = whole * (_TO - _FROM) * length + min(max(rest - _FROM * length, 0.0), (_TO - _FROM) * length)
+    return seconds + (SPIKE - 1) * high
+
+
+SHAPES: dict[str, Callable[[float, float], float]] = {"steady": _steady, "ramp": _ramp, "spike": _spike}
+
+
+def work(shape: str, seconds: float, length: float) -> float:
+    """What was offered by `seconds` (0 or more) after the start; `length` in seconds as the shape takes it."""
+    return SHAPES[shape](seconds, length)
+
+
+def due(shape: str, amount: float, length: float) -> float:
+    """Seconds after the start at which the work reaches `amount` (0 or more): its inverse, by bisection."""
+    low, high = 0.0, 1.0
+    while work(shape, high, length) < amount:
+        high *= 2
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if work(shape, middle, length) < amount else (low, middle)
+    return high
+
 
 VARIABLES = {"store": "FLICKER_REDIS_URL", "summary": "FLICKER_LOAD_SUMMARY"}
 """Fields whose variable is not FLICKER_ and their name."""
@@ -31,7 +77,7 @@ class LoadSettings:
     """Queries per second offered in all, those asked again included; more than 0. Shapes vary it, and so do users who
     are added or taken away on Locust's page: it is the rate of as many users as Locust was started with."""
     shape: Literal["steady", "ramp", "spike"] = "steady"
-    """How the offered rate goes over time, see load/shapes.py."""
+    """How the offered rate goes over time, see load/settings.py."""
     shape_seconds: float = 60.0
     """Length of a ramp, or from one spike to the next, in seconds; more than 0."""
     repeat: float = 0.3
@@ -123,11 +169,11 @@ def _read(name: str, value: Any) -> Any:
             value = json.loads(value) if isinstance(value, str) else value
         require(isinstance(value, dict), name, value, "one JSON object, the world's settings by name")
         return value
-    read, way_out = READERS[name]
+    read, hint = READERS[name]
     try:
         return read(value)
     except (TypeError, ValueError):
-        raise SettingError(name, value, way_out) from None
+        raise SettingError(name, value, hint) from None
 
 
 def _arms(value: Any) -> tuple[str, ...]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from simulator.alike import fleets, require_alike
 from simulator.config import require
 from simulator.errors import FlickerError, SettingError
-from simulator.report.result import Arm, Interval, Result, read_result
+from simulator.measures.intervals import Interval
+from simulator.report.result import Arm, Result, read_result
 from simulator.report.words import label, number, written
 
 Swaps = Literal["slot", "top1", "set", "pair", "rbo"]
@@ -32,6 +32,10 @@ WORDS = {
     "ranking_loss": "ranking loss",
     "auc": "AUC",
 }
+DECISIVE = ("k", "candidates", "duplicates", "generations")
+"""Settings that change what a swap ratio means, besides the world and the noise."""
+MADE_UP = ("seed", "queries_per_generation")
+"""Those that do so on the synthetic world alone: it is drawn from the seed, and clicks on what is shown are learned."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,40 @@ def gate(flags: GateFlags) -> tuple[list[str], int]:
     return [f"passed: {line}"], 0
 
 
+def require_alike(candidate: Result, baseline: Result, folder: Path) -> None:
+    """Raises SettingError for the first setting by which the numbers of two runs do not mean the same.
+
+    `folder` is that of the baseline. Arms, model, fleets and device may differ, on a log the seed as well.
+    """
+    new, old = _meaning(candidate), _meaning(baseline)
+    for name in new | old:
+        mine, its = (held.get(name, "not recorded") for held in (new, old))
+        if mine != its:
+            flag = "data" if name.startswith("world's") else name.rpartition(".")[2].replace("_", "-")
+            hint = f"run both with the same --{flag}" + (", or both without" if flag == "data" else "")
+            its, mine = ("not set" if value is None else value for value in (its, mine))
+            raise SettingError("baseline", folder, f"its {name} is {its}, the candidate's {mine}: {hint}")
+
+
+def _meaning(run: Result) -> dict[str, Any]:
+    """What decides what a swap ratio means, by name. Where a log lies does not: its name and length do."""
+    found = {"world's name": run.world.get("name")}
+    for section in ("world", "noise"):
+        values = run.config.get(section)
+        if isinstance(values, dict):
+            found |= {f"{section}.{name}": value for name, value in values.items() if name not in ("kind", "path")}
+    names = DECISIVE + (MADE_UP if run.world.get("has_truth") else ())
+    found |= {name: run.config[name] for name in names if name in run.config}
+    counts = {"learned": "learned", "held_out": "held-out"}
+    return found | {f"world's number of {word} events": run.world.get(name) for name, word in counts.items()}
+
+
+def fleets(run: Result) -> int:
+    """How many independent fleets its intervals cover; one where the run does not say."""
+    value = run.config.get("fleets")
+    return value if isinstance(value, int) else 1
+
+
 def independent_difference(new: Interval, old: Interval) -> Interval:
     """new - old of two independent estimates, with its 95 % interval."""
     mean = new.mean - old.mean
@@ -197,8 +235,8 @@ def _cost(arm: Arm, base: Arm) -> str:
         "train_bytes": "memory in training",
     }
     parts = [
-        f"{word} × {number(arm.costs[name] / base.costs[name], 2)}"
+        f"{word} × {number(ratio, 2)}"
         for name, word in words.items()
-        if base.costs.get(name) and name in arm.costs
+        if (ratio := arm.cost_ratio(base, name)) is not None
     ]
     return f"{', '.join(parts)} of {label(base.spec)}"

@@ -21,9 +21,9 @@ class SettingError(FlickerError):
     `SettingError("duplicates", 0, "at least 1")` reads: `duplicates = 0: at least 1`.
     """
 
-    def __init__(self, setting: str, value: object, way_out: str) -> None:
-        super().__init__(f"{setting} = {value}: {way_out}")
-        self.setting, self.value, self.way_out = setting, value, way_out
+    def __init__(self, setting: str, value: object, hint: str) -> None:
+        super().__init__(f"{setting} = {value}: {hint}")
+        self.setting, self.value, self.hint = setting, value, hint
 
 
 class DataError(FlickerError):

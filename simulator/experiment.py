@@ -8,7 +8,7 @@ number of threads, or on where a run was interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +18,11 @@ from simulator.comparison import Comparison, Estimates, Rankings, Shape
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import DataError
 from simulator.measures.quality import log_loss
-from simulator.models.duplicates import parse_arms
-from simulator.models.learners import Learners
+from simulator.models.engines import Engines
+from simulator.models.specs import parse_arms
 from simulator.randomness import generator
 from simulator.schedule import Log, Plan
+from simulator.tuning import used_events
 from simulator.types import Batch, Doubles, Floats, Query, World
 from simulator.world.replay import ReplayWorld
 from simulator.world.stream import SyntheticWorld
@@ -53,7 +54,9 @@ class State:
     losses: list[float] = field(default_factory=list)
     """[S] sums of the log loss of each event, scored before it was learned."""
     scored: int = 0
-    """Events in those sums."""
+    """Events that were learned, feedback included."""
+    counted: int = 0
+    """Events in those sums: all, or those that did not choose a learning rate."""
     clicks: dict[str, list[float]] = field(default_factory=dict)
     """Arm -> clicks on each slate that it showed."""
     compute: list[float] = field(default_factory=list)
@@ -81,13 +84,20 @@ class Final:
 class Experiment:
     """One run of a config on its world."""
 
-    def __init__(self, config: ExperimentConfig, world: World) -> None:
+    def __init__(self, config: ExperimentConfig, world: World, rates: Mapping[str, float] | None = None) -> None:
+        """`rates`: the learning rates that were found for specs with `lr=tuned`, see tuning.py.
+
+        Raises SettingError for an arm that cannot be.
+        """
         self.config, self.world = config, world
-        self.arms = parse_arms(config.arms)
+        arms = parse_arms(config.arms)
+        self.arms = tuple(arm.with_rate((rates or {})[arm.spec]) if arm.tuned else arm for arm in arms)
+        self.counted_from = used_events(world) if rates else 0
+        """Events of the world before this one chose the learning rates: they count in no result."""
         self.shape = Shape(len(self.arms), config.fleets, config.duplicates)
-        self.learner = Learners(world.schema, self.arms, config)
-        self.plan = Plan.of(config, world, self.learner.chunk_events)
-        models = len(self.learner)
+        self.engines = Engines(world.schema, self.arms, config)
+        self.plan = Plan.of(config, world, self.engines.chunk_events)
+        models = len(self.arms) * config.fleets * config.duplicates
         self.state = State(losses=[0.0] * models, compute=[0.0] * models, clicks={arm.label: [] for arm in self.arms})
 
     def check(self) -> None:
@@ -105,15 +115,17 @@ class Experiment:
         `progress` is told how many events were learned after each step; `checkpoint` is called after each generation.
         Raises SettingError where learning diverges or the world has too few candidates or queries.
         """
-        log = Log(self.world, self.state.position, self.plan.learned, self.learner.chunk_events)
+        log = Log(self.world, self.state.position, self.plan.learned, self.engines.chunk_events)
         queries, rankings = self._resumed(log)
         while self.state.generation < self.plan.generations - 1:
+            begun = self.state.position
             losses = self._learn(log, self.plan.size, progress)  # 1. learn, each event scored first
             self._refresh()  # 2. refresh: all duplicates at once
             again = self._rank(queries) if queries else None  # the same queries, one generation later
             asked = self._ask()  # 3. ask
             ranked = self._rank(asked)  # 4. rank
-            self._compare(asked, ranked, queries, rankings, again, losses)  # 5. compare: duplicate, refresh, both
+            if begun >= self.counted_from:
+                self._compare(asked, ranked, queries, rankings, again, losses)  # 5. compare: duplicate, refresh, both
             log.put_first(self._click(asked, ranked, self.state.clicks))  # 6. click what a random duplicate shows
             queries, rankings = asked, ranked
             checkpoint()
@@ -130,31 +142,35 @@ class Experiment:
 
     def _learn(self, log: Log, events: int | None, progress: Callable[[int], None]) -> Doubles:
         """Learn `events` of the log (all that is left: None); returns the mean log loss [S] before learning."""
-        sums, count = np.zeros(len(self.learner)), 0
+        sums, count, counted = np.zeros(len(self.state.losses)), 0, 0
         while events is None or count < events:
+            start = log.position
             chunk = log.take()
             if chunk is None:
                 break
-            logits = self.learner.learn(chunk, self.state.scored + count)
+            logits = self.engines.learn(chunk)
             count += len(chunk)
-            sums += log_loss(logits, chunk.label).sum(axis=1)
+            if start >= self.counted_from:
+                counted += len(chunk)
+                sums += log_loss(logits, chunk.label).sum(axis=1)
             progress(self.state.scored + count)
         self.state.position = log.position
         self.state.losses = list(np.add(self.state.losses, sums))
         self.state.scored += count
-        return sums / count
+        self.state.counted += counted
+        return sums / counted if counted else sums
 
     def _refresh(self) -> None:
-        self.learner.refresh()
+        self.engines.refresh()
         self.state.generation += 1
-        self.state.compute = list(np.add(self.state.compute, self.learner.take_seconds()))
+        self.state.compute = list(np.add(self.state.compute, self.engines.take_seconds()))
 
     def _ask(self) -> list[Query]:
         config = self.config
         return self.world.queries(config.queries_per_generation, config.candidates, self.state.position, "live")
 
     def _rank(self, queries: list[Query]) -> Rankings:
-        return Rankings(self.learner.score_queries(queries), queries, self.config.k)
+        return Rankings(self.engines.score_queries(queries), queries, self.config.k)
 
     def _compare(
         self,
@@ -167,7 +183,7 @@ class Experiment:
     ) -> None:
         """Write down how much results differ at this generation, and what the refresh changed."""
         ahead = self._peek()
-        logits = self.learner.score_events(ahead.features)
+        logits = self.engines.score_events(ahead.features)
         now = Comparison(self.shape, asked, ahead.user, repetitions=200, seed=self.config.seed)
         past = Comparison(self.shape, queries, ahead.user, repetitions=200, seed=self.config.seed)
         arms: dict[str, Any] = {}
@@ -191,10 +207,11 @@ class Experiment:
         """A random model answers each query and its user clicks; returns what is learned from it."""
         feedback: list[Batch] = []
         for number, query in enumerate(queries):
-            model = int(generator(self.config.seed, "route", query.id).integers(len(self.learner)))
+            model = int(generator(self.config.seed, "route", query.id).integers(len(self.state.losses)))
             items = rankings.slates[model, number]
             clicked = self.world.click(query, items, "live")
-            clicks[self.arms[self.shape.arm(model)].label].append(float(clicked.sum()))
+            if self.state.position >= self.counted_from:
+                clicks[self.arms[self.shape.arm(model)].label].append(float(clicked.sum()))
             shown = self.world.feedback(query, items, clicked)
             feedback += [shown] if shown is not None else []
         return feedback
@@ -207,9 +224,9 @@ class Experiment:
         losses = self._learn(log, None, progress)
         self._refresh()
         after = self._rank(queries)
-        seconds = self.learner.scoring_seconds
+        seconds = self.engines.scoring_seconds
         held_out = Batch.concatenate(list(self.world.batches(self.plan.held_out, start, start + self.plan.held_out)))
-        logits = self.learner.score_events(held_out.features)
+        logits = self.engines.score_events(held_out.features)
         return Final(queries, before, after, held_out, logits, losses, seconds)
 
 

@@ -1,6 +1,7 @@
 """A result folder: config.json first, checkpoints while the run goes on, result.json and report.html at the end.
 
-OUT/config.json      {"config": ..., "versions": ..., "machine": ..., "command": ...}
+OUT/config.json      {"config": ..., "arms": engine and settings of each, "tuned": learning rates that were found,
+                     "versions": ..., "machine": ..., "command": ...}
 OUT/checkpoint/G/    snapshot of everything after generation G; only the newest is kept, none after the end
 OUT/result.json      see simulator/outcome.py
 """
@@ -12,6 +13,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -25,6 +27,7 @@ from simulator.errors import ResultError
 from simulator.experiment import Experiment, State
 from simulator.files import write_atomically, writing
 from simulator.models.snapshot import read_snapshot, write_snapshot
+from simulator.tuning import Tuned
 
 CHECKPOINT_SHARE = 0.05
 """Checkpoints take at most about this share of a run's time: the next one waits for it."""
@@ -51,14 +54,26 @@ class Folder:
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise ResultError(f"out = {self.path}: is not empty: name another folder, or empty it")
 
-    def start(self, config: ExperimentConfig, command: str) -> None:
+    def start(self, experiment: Experiment, command: str, tuned: Mapping[str, Tuned]) -> None:
         """Claim the folder for a new run. Raises ResultError where it cannot be written."""
-        self.check(config, resume=False)
-        about = {"config": as_json(config), "versions": versions(), "machine": machine(), "command": command}
+        self.check(experiment.config, resume=False)
+        about = {
+            "config": as_json(experiment.config),
+            "arms": experiment.engines.designs(),
+            "tuned": {spec: found.as_dict() for spec, found in tuned.items()},
+            "versions": versions(),
+            "machine": machine(),
+            "command": command,
+        }
         with writing("out", self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / "config.json", json.dumps(about, indent=1).encode())
         self._claimed = True
+
+    def rates(self) -> dict[str, float]:
+        """The learning rates that the interrupted run found for specs with `lr=tuned`."""
+        tuned = json.loads((self.path / "config.json").read_bytes()).get("tuned", {})
+        return {spec: float(found["rate"]) for spec, found in tuned.items()}
 
     def withdraw(self) -> None:
         """Take back all of a run that cannot be brought to its end; one that was only resumed stays as it is."""
@@ -85,7 +100,7 @@ class Folder:
             return
         root, generation = self.path / "checkpoint", experiment.state.generation
         with writing("out", self.path):
-            write_snapshot(root / str(generation), experiment.learner.state(), asdict(experiment.state))
+            write_snapshot(root / str(generation), experiment.engines.state(), asdict(experiment.state))
             for old in root.iterdir():
                 if old.name != str(generation):
                     shutil.rmtree(old)
@@ -101,7 +116,7 @@ class Folder:
                 tensors, about = read_snapshot(root / str(generation))
             except ResultError:  # written when the run was cut off: the one before it is still there
                 continue
-            experiment.learner.restore(tensors)
+            experiment.engines.restore(tensors)
             experiment.state = State(**about)
             return
 

@@ -12,10 +12,10 @@
                       "lookups": n, "score_seconds": x, "model_bytes": n, "train_bytes": n,
                       "ratio": {MEASURE: I to the first arm, null where there is none},
                       "ratio_to": {LABEL of each other arm: {MEASURE: I}},
+                      "design": {"engine", "learning_rate", "norm", "hidden", "dim"},
                       "activation": {"name", "x", "y", "gradient"}}},
      "generations": [{"generation", "events", "arms": {LABEL: {"pd": I, "swaps": {...}, "refresh_swaps": {...},
                       "both_swaps": {...}, "progressive_log_loss": I}}}],
-     "compiled": whether compiled kernels learned (`--compile`; numbers agree with PyTorch's within rounding),
      "notes": [...], "seconds": x, "peak_memory_bytes": n}
 
 I = {"mean", "low", "high"}: a mean with its 95 % interval. What a cure makes of several models counts as one served
@@ -81,6 +81,7 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
             **_costs(experiment, final, number),
             "clicks_per_slate": _clicks(state.clicks[arm.label], config.seed),
             "ratio": {name: _ratio(flat, baseline, name) for name in RATIOS if name in flat},
+            "design": experiment.engines.designs()[arm.label],
             "activation": {"name": arm.function, **curve(arm.function)},
         }
         progressive = comparison.progressive(number, final.progressive).interval().as_dict()
@@ -97,7 +98,6 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
         "world": _world(experiment),
         "arms": arms,
         "generations": [*state.records, last],
-        "compiled": experiment.learner.compiled,
         "notes": _notes(experiment, comparison.resamples, final.queries),
         "seconds": round(state.seconds, 2),
         "peak_memory_bytes": peak_memory(),
@@ -120,7 +120,7 @@ def _single(experiment: Experiment, final: Final, comparison: Comparison, number
     found = comparison.differences(number, final.logits)
     found |= comparison.accuracy(number, final.logits, final.held_out.label)
     found |= comparison.ranking_quality(number, final.after, final.queries, bias)
-    found["progressive_log_loss"] = comparison.progressive(number, np.array(state.losses) / state.scored)
+    found["progressive_log_loss"] = comparison.progressive(number, np.array(state.losses) / state.counted)
     if experiment.world.has_truth:
         found |= comparison.churn(number, final.before, final.after, final.queries)
     return found
@@ -134,7 +134,7 @@ def _costs(experiment: Experiment, final: Final, number: int) -> dict[str, float
         "train_seconds": compute,
         "events_per_second": learned / compute,
         "score_seconds": float(final.scoring_seconds[models].mean()),
-        **asdict(experiment.learner.costs(number)),
+        **asdict(experiment.engines.costs(number)),
     }
 
 
@@ -187,6 +187,19 @@ def _notes(experiment: Experiment, resamples: Resamples, queries: list[Query]) -
         f"candidates, slates of {config.k}. 95 % intervals over {resamples.covers}; those of AUC and calibration "
         "do not cover users."
     ]
+    if experiment.counted_from:
+        notes.append(
+            f"The first {experiment.counted_from:,} events chose the learning rates: progressive log loss, generations "
+            "and clicks are counted behind them."
+        )
+    for arm, engine in zip(experiment.arms, experiment.engines.engines, strict=True):
+        if arm.activation.name == "linear" and engine.model.norm in ("before", "after"):
+            notes.append(
+                f"{arm.label} has no activation, but is no linear model: layer norm is a nonlinearity. "
+                "`linear:norm=none` adds up what each field says."
+            )
+    for label, why in experiment.engines.fallbacks.items():
+        notes.append(f"{label} was taught by PyTorch ({why}): its times are not compared with those of other arms.")
     if skipped := getattr(experiment.world, "skipped_rows", 0):
         notes.append(f"{skipped:,} damaged rows of the log were skipped.")
     return notes

@@ -1,19 +1,22 @@
-"""What every live process shares: logging, a stop flag, a metrics port, patience, and how it ends.
+"""What every live process shares: logging, a stop flag, a metrics port, retries, children, and how it ends.
 
 A process runs in three verbs (startup, main loop, shutdown); SIGTERM and SIGINT raise a flag that its loops look at.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
 import signal
+import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from simulator.errors import FlickerError, SettingError
 
@@ -26,6 +29,18 @@ ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
 """Signals that ask a process to end."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between attempts: doubled each time, so that all are back within 2 s of what they waited for."""
+
+
+# Linux tells a process that its parent died (PR_SET_PDEATHSIG = 1); the order survives exec. A small program sets it
+# and becomes the child, since code between fork and exec of a process with threads may hang. Elsewhere a child whose
+# parent was killed stays.
+LAUNCH = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != int(sys.argv[1]): sys.exit("the parent died first")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Stopped(Exception):
@@ -86,13 +101,13 @@ class Backoff:
         self._next = FIRST_PAUSE
 
 
-def insist(
+def retry(
     action: Callable[[], Result],
     passing: type[Exception] | tuple[type[Exception], ...],
     stop: threading.Event,
     told: Callable[[Exception], None],
 ) -> Result:
-    """The result of `action`, tried again after each `passing` error, of which `told` is told.
+    """The result of `action`, tried again with backoff after each `passing` error, of which `told` is told.
 
     Raises Stopped when the flag is raised in between, and any other error at once.
     """
@@ -103,6 +118,34 @@ def insist(
         except passing as problem:
             told(problem)
         backoff.wait()
+
+
+def launched(command: list[str]) -> list[str]:
+    """The command of a child that ends with the thread that starts it, also where that is killed."""
+    return [sys.executable, "-ISc", LAUNCH, str(os.getpid()), *command]
+
+
+def wait_or_kill(child: subprocess.Popen[Any], seconds: float) -> None:
+    """Wait until a child that was asked to end has ended; after `seconds` end it at once."""
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def last_line(text: str) -> str:
+    """The last line of a log that says anything, empty where none does."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback address that nobody listened on a moment ago, all different."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
 
 
 def serve_metrics(registry: CollectorRegistry, port: int, host: str = "127.0.0.1") -> int:
@@ -137,12 +180,12 @@ def number(name: str, default: float) -> float:
     return _number(name, default, float, "a number")
 
 
-def _number(name: str, default: Number, read: Callable[[str], Number], way_out: str) -> Number:
+def _number(name: str, default: Number, read: Callable[[str], Number], hint: str) -> Number:
     text = from_environment(name, "")
     try:
         return read(text) if text else default
     except ValueError:
-        raise SettingError(name, text, way_out) from None
+        raise SettingError(name, text, hint) from None
 
 
 def require_ours(package: str) -> None:

@@ -14,13 +14,15 @@ from simulator.errors import DataError, FlickerError, SettingError
 from simulator.experiment import Experiment, Final, open_world
 from simulator.flags import RunFlags
 from simulator.folder import Folder
-from simulator.models.duplicates import parse_arms
+from simulator.models.engines import say_fallbacks
+from simulator.models.specs import parse_arms
 from simulator.outcome import measure
 from simulator.report import write_report
 from simulator.report.finding import headline
 from simulator.report.result import read_result
 from simulator.report.words import plural
 from simulator.terminal import open_console, progress_bar, tables
+from simulator.tuning import tune_arms
 
 
 def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> None:
@@ -47,13 +49,17 @@ def _prepare(flags: RunFlags, config: ExperimentConfig, command: str, folder: Fo
     parse_arms(config.arms)
     folder.check(config, flags.resume)
     console.print(f"Opening {flags.data or 'the synthetic world'} ...")
-    experiment = Experiment(config, open_world(config.world, config.seed, config.model.hash_rows))
+    world = open_world(config.world, config.seed, config.model.hash_rows)
     if flags.resume:
+        experiment = Experiment(config, world, folder.rates())
         folder.restore(experiment)
         console.print(f"Going on after generation {experiment.state.generation} of {experiment.plan.generations}")
     else:
+        tuned = tune_arms(config, world, progress_bar(console))
+        experiment = Experiment(config, world, {spec: found.rate for spec, found in tuned.items()})
         experiment.check()
-        folder.start(config, command)
+        folder.start(experiment, command, tuned)
+    say_fallbacks(experiment.engines.fallbacks, lambda line: console.print(line, style="yellow", soft_wrap=True))
     models = f"{plural(len(config.arms), 'arm')} x {plural(config.fleets, 'fleet')} x {config.duplicates} duplicates"
     console.print(f"{models} learn {experiment.plan.learned:,} events; {experiment.plan.held_out:,} are held out")
     console.print(f"Results go to {folder.path}; Ctrl-C is safe (--resume goes on)", soft_wrap=True)

@@ -10,21 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from simulator.measures.intervals import Interval
 from simulator.report.finding import ratio_to
-from simulator.report.result import Arm, Interval, Result
-from simulator.report.words import DASH, duration, interval, label, number
+from simulator.report.result import Arm, Result
+from simulator.report.words import DASH, SUMMARY, duration, interval, label, number
 
-ROWS = (
-    ("PD", "pd", None),
-    ("slot swaps", "swaps.slot", None),
-    ("top-1 swaps", "swaps.top1", None),
-    ("pair swaps", "swaps.pair", None),
-    ("pair swaps, refresh", "refresh_swaps.pair", None),
-    ("log loss", "log_loss", 4),
-    ("AUC", "auc", 4),
-    ("ranking loss", "ranking_loss", 4),
-)
-"""Heading, measure, decimal places (three significant digits where None)."""
 WIDTH = 120
 """Columns where the output is a file or a pipe."""
 ARM_WIDTH = 31
@@ -69,7 +59,7 @@ def tables(result: Result, width: int) -> Iterator[Table]:
         drawn.add_column("")
         for arm in arms:
             drawn.add_column(label(arm.spec), justify="right", no_wrap=True)
-        for heading, measure, places in ROWS:
+        for measure, heading, places in SUMMARY:
             drawn.add_row(heading, *(_cell(arm, first, measure, places) for arm in arms))
         drawn.add_row("train time", *(_seconds(arm, first) for arm in arms))
         yield drawn
@@ -83,10 +73,10 @@ def _cell(arm: Arm, first: Arm, measure: str, places: int | None) -> str:
 
 
 def _seconds(arm: Arm, first: Arm) -> str:
-    own, base = (one.costs.get("train_seconds") for one in (arm, first))
-    if not own or not base:
+    own, ratio = arm.costs.get("train_seconds"), arm.cost_ratio(first, "train_seconds")
+    if not own:
         return DASH
-    return f"{duration(own)} {_beside(arm, first, Interval(own / base, own / base, own / base))}".strip()
+    return f"{duration(own)} {_beside(arm, first, Interval(ratio, ratio, ratio) if ratio else None)}".strip()
 
 
 def _beside(arm: Arm, first: Arm, ratio: Interval | None) -> str:

@@ -154,6 +154,12 @@ def order(scores: Floats, items: Ints) -> Ints:
     return np.lexsort((np.broadcast_to(items, scores.shape), -scores), axis=-1)
 
 
+def slate(scores: Floats, items: Ints, k: int, ranked: Ints | None = None) -> Slate:
+    """The top k of one query's candidates (scores [N], items [N]); `ranked` is their order [N], where it is known."""
+    best = (order(scores, items) if ranked is None else ranked)[:k]
+    return Slate(items[best], scores[best])
+
+
 class World(Protocol):
     """Users, items and how users respond. Both worlds look like this; every draw follows from the seed."""
 

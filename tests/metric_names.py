@@ -18,8 +18,9 @@ from prometheus_client.registry import Collector
 from load.metrics import LoadCollector
 from load.tally import Call, Repeat, Tally
 from serving.comparison import FIELDS, Difference
+from serving.grpc_server import GrpcMetrics
 from serving.replica.metrics import Metrics as ReplicaMetrics
-from serving.router.metrics import GrpcMetrics, RouterMetrics, ShadowMetrics
+from serving.router.metrics import RouterMetrics, ShadowMetrics
 from tests.promql import Labels, labels
 from trainer.metrics import Metrics as TrainerMetrics
 
@@ -45,7 +46,7 @@ class Listening(CollectorRegistry):
 
 def _router(registry: CollectorRegistry) -> None:
     RouterMetrics(registry, 3)
-    GrpcMetrics(registry)
+    GrpcMetrics(registry, (1.0,))
     ShadowMetrics(registry, 60.0).record("arm", "cause", Difference(*(1.0 for _ in FIELDS)))
 
 

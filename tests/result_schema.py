@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from simulator.models.specs import split
+from simulator.models.specs import parse_arm
 
 Json = dict[str, Any]
 
@@ -71,7 +71,7 @@ def assert_arm(arm: Json, label: str, truth: bool) -> None:
             if ratio is not None:
                 assert_interval(ratio, f"{label}.ratio_to.{other}.{name}", 0)
     curve = arm["activation"]
-    assert curve.keys() == {"name", "x", "y", "gradient"} and curve["name"] == split(label.split("#")[0])[1]
+    assert curve.keys() == {"name", "x", "y", "gradient"} and curve["name"] == parse_arm(label.split("#")[0]).function
     assert 2 <= len(curve["x"]) == len(curve["y"]) == len(curve["gradient"])
 
 

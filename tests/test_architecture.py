@@ -1,4 +1,4 @@
-"""Who may import whom, read with `ast`: processes are siblings, the simulator has layers, torch stays in its place."""
+"""Who may import whom, read with `ast`: processes are siblings, the simulator has floors, torch stays in its place."""
 
 from __future__ import annotations
 
@@ -20,22 +20,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "load": {"simulator", "protos"},
     "tests": set(),
 }
-# A module or package of the simulator may import itself and the layers above it in this list, never its neighbours.
-LAYERS: list[set[str]] = [
-    {"errors"},
+# A module or package of the simulator may import itself and the floors above it in this list, never its neighbours.
+FLOORS: list[set[str]] = [
+    {"errors", "version"},
     {"randomness", "types", "config", "process", "files", "pace"},
-    {"world", "models", "measures", "presets"},
-    {"store"},
-    {"comparison", "schedule"},
-    {"buckets"},
-    {"experiment", "report"},
-    {"alike", "folder", "outcome", "flags", "terminal"},
-    {"run", "live", "decide", "sweep"},
-    {"figures"},
+    {"world", "models", "measures", "presets", "store"},
+    {"comparison", "schedule", "tuning", "flags", "report"},
+    {"experiment", "buckets", "terminal", "decide"},
+    {"folder", "outcome"},
+    {"run", "live", "sweep", "figures"},
     {"cli"},
-    {"__main__"},
 ]
-TORCH_FREE = {"errors", "randomness", "types", "config", "world", "measures", "store", "files", "process", "pace"}
+MOST_FLOORS = 8
+TORCH_FREE = {"world", "measures", "store"} | FLOORS[0] | FLOORS[1]
 
 Imports = dict[str, set[str]]
 """Module -> the dotted names that it imports, at its top or inside a function."""
@@ -58,13 +55,14 @@ def read_imports(root: Path) -> Imports:
 
 
 def part_of(name: str) -> str:
-    """`simulator.world.stream` -> `world`; empty for a package itself."""
-    return (name.split(".") + [""])[1]
+    """`simulator.world.stream` -> `world`; empty for a package itself. `python -m` is another name of the cli."""
+    part = (name.split(".") + [""])[1]
+    return "cli" if name == "simulator.__main__" else part
 
 
-def layer_of(name: str) -> int:
-    """Place in LAYERS of a name inside the simulator; below all of them when it has none."""
-    return next((place for place, layer in enumerate(LAYERS) if part_of(name) in layer), len(LAYERS))
+def floor_of(name: str) -> int:
+    """Place in FLOORS of a name inside the simulator; below all of them when it has none."""
+    return next((place for place, floor in enumerate(FLOORS) if part_of(name) in floor), len(FLOORS))
 
 
 def is_allowed(name: str, target: str) -> bool:
@@ -74,7 +72,20 @@ def is_allowed(name: str, target: str) -> bool:
         return True
     if top != target_top:
         return target_top in MAY_IMPORT[top]
-    return top != "simulator" or part_of(name) == part_of(target) or layer_of(target) < layer_of(name)
+    return top != "simulator" or part_of(name) == part_of(target) or floor_of(target) < floor_of(name)
+
+
+def depth(imports: Imports) -> int:
+    """Floors that the simulator really has: the longest chain of parts in which each imports the next."""
+    below: dict[str, set[str]] = {}
+    for name in (name for name in imports if name.startswith("simulator.")):
+        ours = {part_of(target) for target in imports[name] if target.startswith("simulator.")}
+        below.setdefault(part_of(name), set()).update(ours - {part_of(name)})
+
+    def floors(part: str) -> int:
+        return 1 + max(map(floors, below.get(part, ())), default=0)
+
+    return max(map(floors, below))
 
 
 def loaded_by(name: str, imports: Imports) -> set[str]:
@@ -95,13 +106,25 @@ def violations(root: Path) -> list[str]:
     inside = [name for name in imports if name.startswith("simulator.")]
     return sorted(
         [f"{name} imports {target}" for name in imports for target in imports[name] if not is_allowed(name, target)]
-        + [f"{name} has no layer" for name in inside if layer_of(name) == len(LAYERS)]
+        + [f"{name} has no floor" for name in inside if floor_of(name) == len(FLOORS)]
         + [f"{n} loads torch" for n in inside if part_of(n) in TORCH_FREE and "torch" in loaded_by(n, imports)]
     )
 
 
 def test_every_import_follows_the_rules() -> None:
     assert violations(ROOT) == []
+
+
+def test_the_house_is_not_too_high() -> None:
+    assert depth(read_imports(ROOT)) <= len(FLOORS) <= MOST_FLOORS
+
+
+def test_the_longest_chain_of_imports_is_the_height(tmp_path: Path) -> None:
+    write(tmp_path, "simulator/cli.py", "from simulator.run import a\nfrom simulator.world import b")
+    write(tmp_path, "simulator/__main__.py", "from simulator.cli import main")
+    write(tmp_path, "simulator/run.py", "def f():\n    from simulator import types")
+    write(tmp_path, "simulator/world/log.py", "from simulator.world import other\nimport numpy")
+    assert depth(read_imports(tmp_path)) == 3
 
 
 def test_the_simulator_package_itself_is_empty() -> None:
@@ -130,7 +153,7 @@ def test_torch_free_modules_do_not_load_torch() -> None:
         ("simulator/types.py", "from simulator import world", "simulator.types imports simulator.world"),
         ("simulator/config.py", "def f():\n    import simulator.cli", "simulator.config imports simulator.cli"),
         ("simulator/cli.py", "import simulator", "simulator.cli imports simulator"),
-        ("simulator/helpers.py", "", "simulator.helpers has no layer"),
+        ("simulator/helpers.py", "", "simulator.helpers has no floor"),
         ("simulator/world/clicks.py", "from torch import nn", "simulator.world.clicks loads torch"),
     ],
 )

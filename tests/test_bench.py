@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from simulator.models.learner import Learner
 
 from simulator.config import NO_NOISE
-from simulator.models.learner import Learner
-from simulator.models.native import load
+from simulator.models.native.kernels import missing
 from tests.bench.plain import PlainLearner, plain_copies
 from tests.bench.targets import TARGETS
 from tests.models.conftest import MODEL, SINGLE, make_events, make_stack
@@ -22,7 +22,7 @@ from tests.models.conftest import MODEL, SINGLE, make_events, make_stack
 ROOT = Path(__file__).parents[1]
 KINDS = ("worlds", "learning", "ranking", "memory")
 """All but the one that starts two dozen processes."""
-ABSENT = {"the live system, 2 arms x 3 duplicates"} | (set() if load("auto") else {"SmeLU / ReLU kernel, compiled"})
+ABSENT = {"the live system, 2 arms x 3 duplicates"} | ({"SmeLU / ReLU kernel, compiled"} if missing() else set())
 """Not measured at tiny sizes, or here."""
 
 

@@ -27,6 +27,8 @@ ORDER = (
     "profiles image build user entrypoint command environment volumes networks ports depends_on healthcheck deploy "
     "mem_limit << restart init read_only tmpfs cap_drop security_opt"
 ).split()
+NATIVE = "simulator/models/native"
+"""Part of `simulator`, with a stage of its own."""
 PUBLISHED = {"router", "load", "prometheus", "grafana"}
 ONE_SHOT = {"checks"}
 MIB = 2**20
@@ -90,11 +92,22 @@ def test_only_what_learns_or_ranks_gets_torch() -> None:
         assert ("learning" in line) == learns, line
 
 
+def test_kernels_are_built_in_a_stage_that_alone_holds_a_compiler() -> None:
+    _, *parts = re.split(r"^FROM \S+ AS (\S+)$", DOCKERFILE.replace("\\\n", ""), flags=re.MULTILINE)
+    commands = dict(zip(parts[0::2], parts[1::2], strict=True))
+    assert [name for name, text in commands.items() if "apt-get" in text] == ["native"]
+    copy = f"COPY --from=native /app/{NATIVE}/lib {NATIVE}/lib"
+    takers = {name: text for name, text in commands.items() if copy in text.splitlines()}
+    assert list(takers) == ["trainer", "replica"]
+    assert all(text.index("COPY simulator ") < text.index(copy) for text in takers.values())
+
+
 def test_what_is_copied_may_enter_and_nothing_else() -> None:
-    copied = {line.split()[1] for line in DOCKERFILE.splitlines() if line.startswith("COPY ")}
+    copied = {line.split()[1] for line in DOCKERFILE.splitlines() if re.match("COPY (?!--from=)", line)}
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     assert rules[0] == "*"
-    assert {rule[1:] for rule in rules if rule[0] == "!"} == copied
+    assert {rule[1:] for rule in rules if rule[0] == "!"} == copied - {NATIVE}
+    assert f"{NATIVE}/lib" in rules, "what this machine built stays here"
     assert all((ROOT / name).exists() for name in copied)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from simulator.models.ranking import score_events
 
 from simulator import folder as folder_module
 from simulator.config import NO_NOISE, NoiseConfig
 from simulator.experiment import Experiment
-from simulator.models.ranking import score_events
 from simulator.outcome import measure
 from tests.interrupted import cut_off, resumed
 from tests.result_schema import assert_schema

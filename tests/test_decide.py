@@ -15,9 +15,8 @@ import pytest
 from simulator.decide import GateFlags, RecommendFlags, gate, independent_difference, recommend
 from simulator.errors import FlickerError
 from simulator.folder import Folder
-from simulator.measures.intervals import Resamples, pair_index
+from simulator.measures.intervals import Interval, Resamples, pair_index
 from simulator.randomness import generator
-from simulator.report.result import Interval
 from tests.report.fake_results import CONFIG, fake_result, write
 from tests.small_runs import outcome, prepared, small_replay
 from tests.terminal import Terminal

@@ -47,8 +47,8 @@ def test_a_folder_that_holds_another_run_is_left_as_it_is(resume: bool, tmp_path
         changed = "model.learning_rate: 0.005 there, 0.1 here, seed: 0 there, 1 here"
         assert str(error.value) == f"out = {out}: cannot resume with other settings ({changed}): use the same ones"
     else:
-        way_out = "name another folder, delete it, or go on with --resume"
-        assert str(error.value) == f"out = {out}: holds another run: {way_out}"
+        hint = "name another folder, delete it, or go on with --resume"
+        assert str(error.value) == f"out = {out}: holds another run: {hint}"
         with pytest.raises(ResultError, match="holds another run"):
             Folder(out).start(other, "a test")
     assert files(out) == before

@@ -16,10 +16,11 @@ from simulator.flags import parse
 from simulator.live.children import RESTARTS, Child
 from simulator.live.flags import UpFlags
 from simulator.live.gauges import Page, joined
-from simulator.live.plan import free_ports, plan
+from simulator.live.plan import plan
 from simulator.live.summary import finding, write_summary
 from simulator.live.view import plain_line, sparkline
 from simulator.live.watch import Watch
+from simulator.process import free_ports
 
 ROUTER = """\
 flicker_compared_total{arm="relu",cause="duplicate"} %(n)s

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from simulator import process
 from simulator.errors import FlickerError, SettingError
-from simulator.process import Backoff, Stopped, insist, require_ours, run, serve_metrics, stop_on_signals
+from simulator.process import Backoff, Stopped, require_ours, retry, run, serve_metrics, stop_on_signals
 
 
 class Pauses(threading.Event):
@@ -43,7 +43,7 @@ def test_pauses_double_up_to_the_longest_and_start_again() -> None:
     assert stop.pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 0.1]
 
 
-def test_insisting_until_it_works() -> None:
+def test_retrying_until_it_works() -> None:
     failures = iter([KeyError("one"), KeyError("two")])
     told: list[Exception] = []
 
@@ -52,21 +52,21 @@ def test_insisting_until_it_works() -> None:
             raise failure
         return "done"
 
-    assert insist(action, KeyError, Pauses(until=100), told.append) == "done"
+    assert retry(action, KeyError, Pauses(until=100), told.append) == "done"
     assert [problem.args[0] for problem in told] == ["one", "two"]
 
 
-def test_insisting_ends_with_the_flag_and_with_other_errors() -> None:
+def test_retrying_ends_with_the_flag_and_with_other_errors() -> None:
     stop = Pauses(until=3)
 
     def action() -> None:
         raise KeyError
 
     with pytest.raises(Stopped):
-        insist(action, KeyError, stop, lambda problem: None)
+        retry(action, KeyError, stop, lambda problem: None)
     assert len(stop.pauses) == 3
     with pytest.raises(KeyError):
-        insist(action, (ValueError, OSError), stop, lambda problem: None)
+        retry(action, (ValueError, OSError), stop, lambda problem: None)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -13,6 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from simulator.version import DISTRIBUTION
+
 ROOT = Path(__file__).parents[1]
 TARGETS = ("help", "setup", "up", "run", "test", "slow", "test-containers", "check", "protos")
 TARGETS += ("bench", "bench-gpu", "bench-peers", "scaling", "clean")
@@ -72,6 +74,11 @@ def test_every_dependency_is_pinned() -> None:
 def test_every_pin_is_one_exact_release() -> None:
     release = re.compile(r"[0-9.]+(\.post[0-9]+)?")  # no local versions such as +cpu: one file serves every machine
     assert [f"{name}=={version}" for name, version in pins().items() if not release.fullmatch(version)] == []
+
+
+def test_the_distribution_has_one_name() -> None:
+    """What is installed is looked up under the name that pyproject.toml gives it."""
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"] == DISTRIBUTION
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -99,7 +99,7 @@ def test_a_world_that_is_too_short_names_a_length_that_is_not(
         Plan.of(settings, world, chunk)
     except SettingError as error:
         assert error.setting == "events" and error.value == events
-        named = re.search(r"more than (\d+)", error.way_out)
+        named = re.search(r"more than (\d+)", error.hint)
         assert named
         enough = int(named[1]) + 1
         assert enough > events

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     stop = stop_on_signals()
     trainer = loop.Trainer(config, world, store, folder, metrics, stop, flags.generation_events)
     feeder = Feeder(world, store, metrics, stop, *flags.pace(world))
-    metrics.show_arms([arm.label for arm in trainer.stack.arms])
+    metrics.show_arms([arm.label for arm in trainer.arms])
     port = serve_metrics(registry, flags.metrics_port, flags.host)
     print(f"trainer: metrics at http://{flags.host}:{port}/metrics", flush=True)
     folder.open()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from simulator.errors import FlickerError
-from simulator.process import Stopped, insist
+from simulator.process import Stopped, retry
 from simulator.store.protocol import EventLog, LogFull, StoreAway
 from simulator.types import Batch, World
 from trainer.metrics import Metrics
@@ -104,7 +104,7 @@ class Feeder:
 
     def _position(self) -> int:
         """Events of the world that are in the log already."""
-        mark = insist(lambda: self._store.mark(WRITER), StoreAway, self._stop, self._told)
+        mark = retry(lambda: self._store.mark(WRITER), StoreAway, self._stop, self._told)
         if mark and not (mark.isdecimal() and int(mark) <= self._world.events):
             raise FlickerError(f"run: its log was fed from another world (mark {mark}): name another --run")
         return int(mark or 0)
@@ -126,7 +126,7 @@ class Feeder:
                 self._told(problem)
 
         append = partial(self._store.append, batch, writer=WRITER, mark=mark)
-        insist(append, (LogFull, StoreAway), self._stop, count_pause)
+        retry(append, (LogFull, StoreAway), self._stop, count_pause)
         if counted > started:  # it had to wait: until now
             self._metrics.paused_seconds.inc(time.monotonic() - counted)
         self._metrics.fed.inc(len(batch))

@@ -11,9 +11,9 @@ from typing import TypeVar
 from simulator.config import ExperimentConfig, ReplayConfig, require
 from simulator.errors import ResultError
 from simulator.folder import as_json
-from simulator.models.duplicates import Duplicates, parse_arms
-from simulator.models.learner import Learner
-from simulator.process import Stopped, insist
+from simulator.models.engines import Engines, say_fallbacks
+from simulator.models.specs import parse_arms
+from simulator.process import Stopped, retry
 from simulator.store.protocol import Store, StoreAway
 from simulator.types import Batch, Floats
 from simulator.world.replay import ReplayWorld
@@ -55,18 +55,10 @@ class Trainer:
         for arm in arms:
             way_out = "made of several models, or trained afresh: not served live, compare it with flicker run"
             require(arm.cure.live, "arms", arm.spec, way_out)
-        self.stack = Duplicates(
-            world.schema,
-            arms,
-            config.model,
-            config.noise,
-            fleets=1,
-            duplicates=config.duplicates,
-            seed=config.seed,
-            device=config.device,
-        )
-        self.learner = Learner(self.stack, config.noise, seed=config.seed)
-        chunk = self.learner.chunk_events
+        self.arms = arms
+        self.engines = Engines(world.schema, arms, config)
+        say_fallbacks(self.engines.fallbacks, log.warning)
+        chunk = self.engines.chunk_events
         self.generation_events = 2 * chunk if generation_events is None else generation_events
         whole = self.generation_events > 0 and self.generation_events % chunk == 0
         way_out = f"a multiple of {chunk}, the events of a shuffle window"
@@ -74,7 +66,7 @@ class Trainer:
         most = store.capacity() // 2  # or the log would be full before a generation is complete, and stay so
         require(self.generation_events <= most, "generation_events", self.generation_events, f"at most {most}")
         self.reader = Reader(store, GROUP, chunk)
-        self.progressive = Progressive([arm.label for arm in self.stack.arms], config.duplicates)
+        self.progressive = Progressive([arm.label for arm in arms], config.duplicates)
         recent = config.world.recent if isinstance(config.world, ReplayConfig) else RECENT
         self.engagements = Engagements(recent)
         self.settings = {"config": as_json(config), "generation_events": self.generation_events}
@@ -124,22 +116,21 @@ class Trainer:
 
     def _learn(self, chunk: Batch) -> Floats:
         with self.metrics.learn_seconds.time():
-            logits = self.learner.learn(chunk)
-        self.learner.check_finite(logits, self.state.events + len(chunk))
+            logits = self.engines.learn(chunk)
         self.state.events += len(chunk)
         self.metrics.learned.inc(len(chunk))
         return logits
 
     def _cut(self) -> None:
         """What a generation announces is part of the state, so that it can be announced again word for word."""
-        self.learner.refresh()
+        self.engines.refresh()
         self.state.generation += 1
         self.state.cut = time.time()
         self.state.quality = self.progressive.cut()
 
     def _save(self) -> None:
         self.state.after, self.state.offset = self.reader.after, self.reader.offset
-        tensors = self.learner.state() | self.progressive.state() | self.engagements.state()
+        tensors = self.engines.state() | self.progressive.state() | self.engagements.state()
         self.folder.save(tensors, self.state, self.settings)
         self._saved = self.state.events
 
@@ -148,9 +139,9 @@ class Trainer:
         if saved is None:
             return
         tensors, self.state = saved
-        for part in (self.learner, self.progressive, self.engagements):
+        for part in (self.engines, self.progressive, self.engagements):
             part.restore(tensors)
-        self.reader = Reader(self.store, GROUP, self.learner.chunk_events, self.state.after, self.state.offset)
+        self.reader = Reader(self.store, GROUP, self.engines.chunk_events, self.state.after, self.state.offset)
         self._saved = self.state.events
         log.info("going on after %s events, generation %s", f"{self.state.events:,}", self.state.generation)
 
@@ -158,8 +149,8 @@ class Trainer:
         state = self.state
         cut = {"generation": state.generation, "events": state.events, "published": state.cut, "quality": state.quality}
         with self.metrics.publish_seconds.time():
-            made = parts(self.stack, self.world.encoder, self.engagements.trail(), self.config.candidates)
-            announced = about(self.stack, self.world.name, cut)
+            made = parts(self.engines, self.config, self.world.encoder, self.engagements.trail())
+            announced = about(self.engines, self.config, self.world, cut)
             self._insist(lambda: self.store.publish(state.generation, made, announced))
         self.metrics.show_generation(state.generation, state.cut, state.quality)
         log.info("generation %s after %s events", state.generation, f"{state.events:,}")
@@ -171,7 +162,7 @@ class Trainer:
 
     def _insist(self, action: Callable[[], Result]) -> Result:
         """Try until the store is there. Raises Stopped."""
-        return insist(action, StoreAway, self.stop, self._told)
+        return retry(action, StoreAway, self.stop, self._told)
 
     def _told(self, problem: Exception) -> None:
         self.metrics.store_errors.inc()

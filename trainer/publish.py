@@ -1,6 +1,6 @@
 """A generation as parts: the weights of each duplicate, and the catalogue that ranks for all of them alike.
 
-    duplicate/R   safetensors: `embedding` [A, V, D] and `dense` [A, P] of duplicate R of every arm
+    duplicate/R   safetensors: what arm number A published of duplicate R, as `A.embedding` [V, D] and `A.dense` [P]
     catalog       safetensors: `user_rows` [U, Su], `item_rows` [I, Si], `segment` [U], `candidates` [G, N] best first
 
 Shapes: A arms, V table rows, D embedding length, P dense parameters, U users, I items, G segments, N candidates,
@@ -20,8 +20,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from simulator.models.duplicates import Duplicates
-from simulator.types import Batch, Ints
+from simulator.config import ExperimentConfig
+from simulator.models.engines import Engines
+from simulator.types import Batch, Ints, World
 from simulator.world.features import Encoder
 from simulator.world.log import Trail
 from simulator.world.retrieval import Popularity, segments_of
@@ -69,15 +70,12 @@ def duplicate_part(number: int) -> str:
     return f"duplicate/{number}"
 
 
-def parts(stack: Duplicates, encoder: Encoder, recent: Trail, count: int) -> dict[str, bytes]:
-    """The parts of a generation: its only fleet's weights, and `count` candidates (all known items, if fewer)."""
-    assert stack.fleets == 1
-    found = {CATALOG: safetensors.numpy.save(catalog(encoder, recent, count))}
-    for number in range(stack.duplicates):
-        own = slice(number, None, stack.duplicates)  # members are in the order arm, duplicate
-        weights = {"embedding": stack.embedding[own], "dense": stack.dense[own]}
-        copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
-        found[duplicate_part(number)] = safetensors.torch.save(copies)
+def parts(engines: Engines, config: ExperimentConfig, encoder: Encoder, recent: Trail) -> dict[str, bytes]:
+    """The parts of a generation: its only fleet's weights, and candidates (all known items, if fewer than asked)."""
+    assert config.fleets == 1
+    found = {CATALOG: safetensors.numpy.save(catalog(encoder, recent, config.candidates))}
+    for number in range(config.duplicates):
+        found[duplicate_part(number)] = safetensors.torch.save(engines.published(number))
     return found
 
 
@@ -94,18 +92,18 @@ def catalog(encoder: Encoder, recent: Trail, count: int) -> dict[str, np.ndarray
     }
 
 
-def about(stack: Duplicates, world: str, cut: Mapping[str, Any]) -> dict[str, Any]:
+def about(engines: Engines, config: ExperimentConfig, world: World, cut: Mapping[str, Any]) -> dict[str, Any]:
     """What is announced with a generation; `cut` holds `generation`, `events`, `published` and `quality`."""
-    arms = stack.arms
     return json.loads(  # type: ignore[no-any-return]  # as every store gives it back: lists, no tuples
         json.dumps(
             {
-                "arms": [arm.label for arm in arms],
-                "specs": [arm.function for arm in arms],
-                "duplicates": stack.duplicates,
-                "fields": [asdict(field) for field in stack.schema.fields],
-                "model": asdict(stack.model),
-                "world": world,
+                "arms": [engine.arm.label for engine in engines.engines],
+                "specs": [engine.arm.function for engine in engines.engines],
+                "engines": [engine.name for engine in engines.engines],
+                "models": [asdict(engine.model) for engine in engines.engines],
+                "duplicates": config.duplicates,
+                "fields": [asdict(field) for field in world.schema.fields],
+                "world": world.name,
                 **cut,
             }
         )

@@ -2,7 +2,6 @@
 
 panels.py    what a dashboard is made of; an arm's colour; where panels stand
 swaps.py training.py traffic.py      the dashboards, a call per panel; quality.py: panels that two of them share
-draw.py      a picture of a dashboard, from what Prometheus recorded (recorded.py, plot.py, units.py, words.py)
 """
 
 from __future__ import annotations

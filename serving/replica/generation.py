@@ -5,7 +5,7 @@ Shapes: A arms, U users, I items, G segments, N candidates, C context slots.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,14 @@ import torch
 
 from serving.codec import MOST_CANDIDATES, Ranges, answered_by, schema_of
 from simulator.config import ModelConfig
-from simulator.models.gpu.scoring import GpuRanker
-from simulator.models.ranker import Ranker
+from simulator.models.engine import EngineName, Ranker
+from simulator.models.engines import tensors_of
+from simulator.models.ranker import Rankers
 from simulator.store.arrays import arrays_of
 from simulator.types import Ints, Schema, Side
 
 CATALOG = {"user_rows": np.int32, "item_rows": np.int32, "segment": np.int64, "candidates": np.int64}
-MakeRanker = Callable[..., Ranker | GpuRanker]
-"""With the arguments of `Ranker`."""
-SHAPE = ("arms", "specs", "fields", "model", "duplicates")
+SHAPE = ("arms", "specs", "fields", "models", "duplicates")
 """Entries of `about` in which all generations of a run agree."""
 
 
@@ -44,7 +43,8 @@ class Generation:
     """Unix seconds."""
     about: Mapping[str, Any]
     ranges: Ranges
-    ranker: Ranker | GpuRanker
+    rankers: tuple[Ranker, ...]
+    """[A]"""
     segment: Ints
     """[U] row of `candidates` for each user."""
     candidates: Ints
@@ -60,24 +60,22 @@ class Generation:
         about: Mapping[str, Any],
         weights: bytearray,
         catalog: bytearray,
-        make_ranker: MakeRanker = Ranker,
+        make: Rankers,
     ) -> Generation:
         """Build one from its published parts; the items' part of the first layer is computed here. Raises Refused."""
         try:
-            schema, specs = schema_of(about), [str(spec) for spec in about["specs"]]
-            published = float(about["published"])
-            model = ModelConfig(**about["model"] | {"hidden": tuple(about["model"]["hidden"])})
-            arms = tuple(map(str, about["arms"]))
-            if not arms or len(arms) != len(specs) or not 0 <= duplicate < about["duplicates"]:
-                raise ValueError(f"{len(arms)} arms, {len(specs)} specs, {about['duplicates']} duplicates")
+            schema, designs = schema_of(about), _designs(about)
+            published, arms = float(about["published"]), tuple(map(str, about["arms"]))
+            if not arms or len(arms) != len(designs) or not 0 <= duplicate < about["duplicates"]:
+                raise ValueError(f"{len(arms)} arms, {len(designs)} models, {about['duplicates']} duplicates")
         except (KeyError, TypeError, ValueError) as problem:
             raise Refused("about", f"what was announced cannot be used: {problem!r}") from None
         tables = _catalog(catalog, schema)
-        ranker = _ranker(make_ranker, schema, specs, model, weights, tables)
+        rankers = _rankers(make, schema, designs, weights, tables)
         ranges = Ranges.of(about, len(tables["user_rows"]), len(tables["item_rows"]))
         who = tuple(answered_by(replica, arm, duplicate, number) for arm in arms)
         segment, candidates = tables["segment"], tables["candidates"]
-        found = Generation(number, duplicate, published, about, ranges, ranker, segment, candidates, who)
+        found = Generation(number, duplicate, published, about, ranges, rankers, segment, candidates, who)
         found._try()
         return found
 
@@ -92,20 +90,28 @@ class Generation:
     def _try(self) -> None:
         """Rank once: the first query must not be the slow one, nor the one that finds infinite scores."""
         context = np.array([self.ranges.context_rows(())], np.int32)
-        for arm in range(len(self.who)):
-            scores = self.ranker.scores(arm, np.zeros(1, np.int64), context, self.candidates[:1])
+        for arm, ranker in enumerate(self.rankers):
+            scores = ranker.scores(np.zeros(1, np.int64), context, self.candidates[:1])
             if not np.isfinite(scores).all():
                 raise Refused("values", f"scores of {self.ranges.arms[arm]} are not finite: learning has diverged")
 
 
-def _ranker(
-    make: MakeRanker,
-    schema: Schema,
-    specs: list[str],
-    model: ModelConfig,
-    weights: bytearray,
-    tables: Mapping[str, np.ndarray],
-) -> Ranker | GpuRanker:
+Design = tuple[str, EngineName, ModelConfig]
+"""Of an arm: spec of its activation, name of the engine, settings of its model."""
+
+
+def _designs(about: Mapping[str, Any]) -> list[Design]:
+    """Of every arm. Raises KeyError, TypeError and ValueError where they cannot be read."""
+    models = [ModelConfig(**model | {"hidden": tuple(model["hidden"])}) for model in about["models"]]
+    for name in about["engines"]:
+        if name not in ("native", "torch"):
+            raise ValueError(f"engine {name}")
+    return list(zip(map(str, about["specs"]), about["engines"], models, strict=True))
+
+
+def _rankers(
+    make: Rankers, schema: Schema, designs: list[Design], weights: bytearray, tables: Mapping[str, np.ndarray]
+) -> tuple[Ranker, ...]:
     tensors = {name: torch.from_numpy(array) for name, array in _unpack(weights, "weights").items()}
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32:
@@ -113,10 +119,13 @@ def _ranker(
         # a sum that is finite has only finite parts, and costs a tenth of looking at each
         if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
             raise Refused("values", f"{name}: not all finite: learning has diverged")
+    rows = tables["user_rows"], tables["item_rows"]
     try:
-        return make(schema, specs, model, tensors, tables["user_rows"], tables["item_rows"])
+        found = tuple(make(schema, *design, tensors_of(tensors, arm), *rows) for arm, design in enumerate(designs))
     except ValueError as problem:
         raise Refused("shape", str(problem)) from None
+    make.let_go()
+    return found
 
 
 def _catalog(data: bytearray, schema: Schema) -> dict[str, np.ndarray]:

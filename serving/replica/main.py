@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from serving.replica.flags import ReplicaFlags
 from simulator.errors import SettingError
 from simulator.flags import parse_flags
-from simulator.process import Stopped, configure_logging, insist, serve_metrics, stop_on_signals
+from simulator.process import Stopped, configure_logging, retry, serve_metrics, stop_on_signals
 from simulator.store.open import open_store
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
     if not flags.advertise and flags.host == EVERYWHERE:
         told = lambda problem: log.warning("where the store is cannot be found yet: %s", problem)  # noqa: E731
         try:
-            flags = replace(flags, advertise=insist(lambda: own_address(flags.store), OSError, stop, told))
+            flags = replace(flags, advertise=retry(lambda: own_address(flags.store), OSError, stop, told))
         except Stopped:
             return
     replica = Replica(flags, store, registry, stop)

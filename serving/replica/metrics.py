@@ -1,4 +1,4 @@
-"""Every instrument of a replica. The calls' own carry the names of go-grpc-prometheus, so that its dashboards fit."""
+"""Every instrument of a replica."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from serving.grpc_server import GrpcMetrics
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 QUERIES = (1, 2, 4, 8, 16, 32)
@@ -21,9 +23,9 @@ class Metrics:
             "flicker_snapshot_age_seconds", "Since the served generation was published", registry=registry
         )
         self._age.set(float("nan"))
-        self.compiled = Gauge(
-            "flicker_scores_compiled",
-            "Whether compiled kernels score the served generation; replicas of which only some do round differently",
+        self.native = Gauge(
+            "flicker_native_arms",
+            "Arms that the native engine scores; replicas that do not agree here round differently",
             registry=registry,
         )
         self.refreshes = Counter("flicker_refreshes", "Generations taken into service", registry=registry)
@@ -38,17 +40,7 @@ class Metrics:
         self._queue = Gauge("flicker_queue_length", "Queries that wait", registry=registry)
         self._batch = Histogram("flicker_batch_size", "Queries ranked in one pass", registry=registry, buckets=QUERIES)
         self._rank = Histogram("flicker_rank_seconds", "One pass of ranking", registry=registry, buckets=SECONDS)
-        method = {"grpc_type": "unary", "grpc_service": "flicker.v1.Replica", "grpc_method": "Rank"}
-        self.started = Counter("grpc_server_started", "Calls started", [*method], registry=registry).labels(**method)
-        handled = Counter("grpc_server_handled", "Calls ended", [*method, "grpc_code"], registry=registry)
-        self.handled: Callable[[str], None] = lambda code: handled.labels(**method, grpc_code=code).inc()
-        self.handling_seconds = Histogram(
-            "grpc_server_handling_seconds",
-            "From first to last byte of a call",
-            [*method],
-            registry=registry,
-            buckets=SECONDS,
-        ).labels(**method)
+        self.rank_begins = GrpcMetrics(registry, SECONDS).method("flicker.v1.Replica", "Rank")
 
     def watch_queue(self, length: Callable[[], int]) -> None:
         """Read the length of the queue from `length` whenever it is asked for."""

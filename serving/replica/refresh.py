@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import torch
 
-from serving.replica.generation import Generation, MakeRanker, Refused
+from serving.replica.generation import Generation, Refused
 from serving.replica.membership import Membership
 from serving.replica.metrics import Metrics
 from serving.replica.shelf import Shelf
-from simulator.models.ranker import Ranker
+from simulator.models.ranker import Rankers
 from simulator.process import Backoff, Stopped
 from simulator.store.protocol import KEPT, Registry, StoreAway, StoreError
 
@@ -34,10 +34,10 @@ class Refresher:
         metrics: Metrics,
         ready: Callable[[], None],
         stop: threading.Event,
-        make_ranker: MakeRanker = Ranker,
+        make_rankers: Rankers,
     ) -> None:
         """`ready` is called after each swap."""
-        self._make_ranker = make_ranker
+        self._make_rankers = make_rankers
         self._registry, self._name, self._shelf, self._membership = registry, name, shelf, membership
         self._metrics, self._ready, self._stop = metrics, ready, stop
         self._refused = -1
@@ -85,9 +85,15 @@ class Refresher:
             return False
         self._shelf.put(generation)
         self._metrics.refreshed(number, generation.published, time.perf_counter() - started)
-        self._metrics.compiled.set(generation.ranker.compiled)
-        way = "compiled kernels" if generation.ranker.compiled else "PyTorch alone"
-        log.info("serving generation %d, duplicate %d, scored by %s", number, generation.duplicate, way)
+        native = [ranker.name == "native" for ranker in generation.rankers]
+        self._metrics.native.set(sum(native))
+        log.info(
+            "serving generation %d, duplicate %d, %d of %d arms by the native engine",
+            number,
+            generation.duplicate,
+            sum(native),
+            len(native),
+        )
         self._membership.tell()
         self._ready()
         return True
@@ -108,7 +114,7 @@ class Refresher:
             if self._registry.newest() - number >= KEPT:
                 return None
             raise Refused("digest", str(problem)) from None
-        generation = Generation.of(number, duplicate, self._name, about, weights, catalog, self._make_ranker)
+        generation = Generation.of(number, duplicate, self._name, about, weights, catalog, self._make_rankers)
         if current := self._shelf.current:
             current.refuse_unlike(generation)
         return generation

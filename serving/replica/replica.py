@@ -16,7 +16,7 @@ from serving.replica.refresh import Refresher
 from serving.replica.server import RankService, Server
 from serving.replica.shelf import Shelf
 from serving.replica.work import Queue, Worker
-from simulator.models.gpu.scoring import make_rankers
+from simulator.models.ranker import Rankers
 from simulator.store.protocol import Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -29,14 +29,14 @@ class Replica:
 
     def __init__(self, flags: ReplicaFlags, store: Store, registry: CollectorRegistry, stop: threading.Event) -> None:
         """Listens nowhere yet, but has its address. Raises SettingError where that or the device cannot be had."""
-        make_ranker = make_rankers(flags.device)
+        rankers = Rankers(flags.device)
         torch.set_num_threads(1)  # products this small lose by being shared, and the cores are the other replicas'
         self.metrics, self.shelf, self.queue, self._stop = Metrics(registry), Shelf(), Queue(flags.queue), stop
         self.server = Server(RankService(self.shelf, self.queue, self.metrics), flags.host, flags.port)
         self.address = f"{flags.advertise}:{self.server.port}" if flags.advertise else self.server.address
         self.membership = Membership(store, flags.name, self.address, self.shelf, stop)
         ready = lambda: self.server.serving(True)  # noqa: E731
-        refresher = Refresher(store, flags.name, self.shelf, self.membership, self.metrics, ready, stop, make_ranker)
+        refresher = Refresher(store, flags.name, self.shelf, self.membership, self.metrics, ready, stop, rankers)
         work = {"worker": Worker(self.queue, self.metrics).run, "refresh": refresher.run, "beat": self.membership.run}
         self._threads = [threading.Thread(target=run, name=name, daemon=True) for name, run in work.items()]
 

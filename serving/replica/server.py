@@ -6,25 +6,20 @@ The server's thread parses and checks the queries of a call; the worker ranks th
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from collections import Counter
-from collections.abc import Callable
 
 import grpc
 from google.protobuf.message import DecodeError
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_health.v1.health_pb2 import HealthCheckResponse
-from grpc_reflection.v1alpha import reflection
 
 from protos.recommender_pb2 import DESCRIPTOR, Failure, RankRequest, RankResponse, RecommendRequest
-from serving.calls import DirectPool, Reply, unary
+from serving.calls import Reply, unary
 from serving.codec import Refusal, answer, bad, length, parse_query
+from serving.grpc_server import End, GrpcServer, ending
 from serving.replica.metrics import Metrics
 from serving.replica.shelf import Shelf
 from serving.replica.work import Call, Job, Queue
-from simulator.errors import SettingError
-from simulator.models.ranking import slate
+from simulator.types import slate
 
 log = logging.getLogger(__name__)
 SERVICE = DESCRIPTOR.services_by_name["Replica"].full_name
@@ -33,8 +28,6 @@ MOST_QUERIES = 1_024
 THREADS, MOST_CALLS = 64, 256
 """Threads for health and the like, and calls in the house at once: beyond it gRPC answers RESOURCE_EXHAUSTED itself."""
 FAULT = "the replica made a mistake; its log says which"
-End = Callable[[bytes, Refusal | None], None]
-"""Ends a call: with the answer's bytes, or a refusal."""
 
 
 class RankService:
@@ -46,17 +39,7 @@ class RankService:
 
     def rank(self, raw: bytes, reply: Reply) -> None:
         """Answers the bytes of a RankRequest with those of a RankResponse; does not wait for them."""
-        started = time.perf_counter()
-        self._metrics.started.inc()
-
-        def end(answer: bytes, refusal: Refusal | None) -> None:
-            code = "".join(word.title() for word in refusal.code.name.split("_")) if refusal else "OK"
-            self._metrics.handled(code)
-            self._metrics.handling_seconds.observe(time.perf_counter() - started)
-            if refusal is None:
-                reply.answer(answer)
-            else:
-                reply.refuse(refusal.code, refusal.message)
+        end = ending(reply, self._metrics.rank_begins())
 
         try:
             self._begin(raw, reply, end)
@@ -104,8 +87,8 @@ class RankService:
         if query.HasField("duplicate") and query.duplicate != duplicate:
             if query.duplicate >= ranges.duplicates:
                 raise bad("duplicate", query.duplicate, f"0 to {ranges.duplicates - 1}")
-            way_out = f"here is {duplicate}"
-            message = f"duplicate = {query.duplicate}: {way_out}"
+            hint = f"here is {duplicate}"
+            message = f"duplicate = {query.duplicate}: {hint}"
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, message, "duplicate")
         arm, user, rows = ranges.arm(query.arm), ranges.user(query.user), ranges.context_rows(query.context)
         length(query.k)
@@ -166,49 +149,9 @@ def parse_call(raw: bytes) -> RankRequest:
     return request
 
 
-def check_free(host: str, port: int) -> None:
-    """Raises SettingError where a server could not listen; gRPC would say so too, but in lines of its own."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        socket.create_server((host, port), family=family).close()
-    except OSError as problem:
-        way_out = f"{problem.strerror}: name an address of this machine and a free port, or 0 for any"
-        raise SettingError("host:port", f"{host}:{port}", way_out) from None
-
-
-class Server:
-    """Listens, and says whether it is healthy."""
+class Server(GrpcServer):
+    """Answers `Rank`."""
 
     def __init__(self, service: RankService, host: str, port: int) -> None:
         """Raises SettingError where the address cannot be had."""
-        options = [("grpc.so_reuseport", 0)]  # two replicas on one port are a mistake, not a balance
-        pool = DirectPool(THREADS, thread_name_prefix="call")
-        self._server = grpc.server(pool, options=options, maximum_concurrent_rpcs=MOST_CALLS)
-        methods = {"Rank": unary(service.rank)}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
-        self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
-        self.serving(False)
-        check_free(host, port)
-        self.port = self._server.add_insecure_port(f"{host}:{port}")
-        self.address = f"{host}:{self.port}"
-
-    def serving(self, ready: bool) -> None:
-        """Answer health checks so from now on."""
-        status = HealthCheckResponse.SERVING if ready else HealthCheckResponse.NOT_SERVING
-        for name in ("", SERVICE):
-            self._health.set(name, status)
-
-    def start(self) -> None:
-        """Take calls."""
-        self._server.start()
-
-    def retire(self) -> None:
-        """Answer still, but ask not to be sent any more."""
-        self._health.enter_graceful_shutdown()
-
-    def stop(self, grace: float) -> None:
-        """Take no more calls; returns when those at work are done, after `grace` seconds at the latest."""
-        self._server.stop(grace).wait()
+        super().__init__(SERVICE, {"Rank": unary(service.rank)}, (host, port), THREADS, MOST_CALLS)

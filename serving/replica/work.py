@@ -177,7 +177,7 @@ def passes(jobs: list[Job]) -> Iterator[list[Job]]:
     for job in jobs:
         groups.setdefault((id(job.generation), job.arm, len(job.candidates)), []).append(job)
     for (_, _, candidates), group in groups.items():
-        size = max(1, group[0].generation.ranker.pairs_at_once // candidates)
+        size = max(1, group[0].generation.rankers[group[0].arm].pairs_at_once // candidates)
         for start in range(0, len(group), size):
             yield group[start : start + size]
 
@@ -187,6 +187,6 @@ def score(jobs: list[Job]) -> None:
     users = np.array([job.user for job in jobs], np.int64)
     context = np.array([job.context for job in jobs], np.int32)
     items = np.stack([job.candidates for job in jobs])
-    scores = jobs[0].generation.ranker.scores(jobs[0].arm, users, context, items)
+    scores = jobs[0].generation.rankers[jobs[0].arm].scores(users, context, items)
     for job, row, ranked in zip(jobs, scores, order(scores, items), strict=True):
         job.scores, job.ranked = row, ranked

@@ -19,9 +19,9 @@ from protos.recommender_pb2 import (
 )
 from serving.codec import Refusal, bad, without_scores
 from serving.comparison import Answer, compare
-from serving.router.replica import Replica
+from serving.router.pool import Replica
 from serving.router.router import Router
-from serving.sides import ask
+from serving.shadow import ask
 from simulator.measures.swaps import common_pair_swaps
 
 

@@ -11,9 +11,10 @@ from typing import IO
 
 from prometheus_client import CollectorRegistry
 
+from serving.grpc_server import GrpcMetrics
 from serving.router.feedback import FeedbackBuffer
 from serving.router.flags import RouterFlags
-from serving.router.metrics import GrpcMetrics, RouterMetrics, ShadowMetrics
+from serving.router.metrics import SECONDS, RouterMetrics, ShadowMetrics
 from serving.router.policies import make_policy
 from serving.router.pool import Pool
 from serving.router.published import Watch
@@ -54,9 +55,9 @@ class RunningRouter:
         if flags.shadow:
             self._shadow = Comparing(self._pool, recorder, flags.seed, flags.shadow, open_lines(flags))
         methods = Methods(router, self._shadow, self._feedback, self._metrics)
-        address = f"{flags.host}:{flags.port}"
-        self._server = Server(methods, GrpcMetrics(registry), address, flags.in_flight, flags.deadline)
-        self.address = f"{flags.host}:{self._server.port}"
+        metrics, address = GrpcMetrics(registry, SECONDS), (flags.host, flags.port)
+        self._server = Server(methods, metrics, address, flags.in_flight, flags.deadline)
+        self.address = self._server.address
 
     def start(self) -> None:
         """Listen, and look for replicas."""
@@ -68,6 +69,7 @@ class RunningRouter:
     def close(self) -> None:
         """Take nothing new, answer what was taken, hand over the feedback, let go of the replicas."""
         self._stop.set()
+        self._server.retire()
         self._server.stop(GRACE)
         self._shadow.close()
         self._feedback.close()
@@ -76,7 +78,7 @@ class RunningRouter:
 
     def _say(self) -> None:
         """Queries can be answered once there is a generation, and while there is a replica."""
-        self._server.say(self._watch.published is not None and bool(self._pool.healthy))
+        self._server.serving(self._watch.published is not None and bool(self._pool.healthy))
 
 
 def open_lines(flags: RouterFlags) -> IO[str] | None:
@@ -86,8 +88,8 @@ def open_lines(flags: RouterFlags) -> IO[str] | None:
     try:
         return flags.comparisons.open("a", encoding="utf-8")
     except OSError as problem:
-        way_out = f"{problem.strerror}: name a file that can be written"
-        raise SettingError("comparisons", flags.comparisons, way_out) from None
+        hint = f"{problem.strerror}: name a file that can be written"
+        raise SettingError("comparisons", flags.comparisons, hint) from None
 
 
 def main(arguments: list[str]) -> None:

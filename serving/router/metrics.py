@@ -21,7 +21,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class RouterMetrics:
-    """Queries, replicas and feedback; the comparisons' are ShadowMetrics, those of gRPC itself GrpcMetrics."""
+    """Queries, replicas and feedback; the comparisons' are ShadowMetrics, the calls' own are GrpcMetrics."""
 
     def __init__(self, registry: CollectorRegistry, replicas_expected: int | None = None) -> None:
         """`replicas_expected`: how many should serve, shown where it is known."""
@@ -61,18 +61,6 @@ class RouterMetrics:
         )
         self.feedback_buffered = Gauge(
             "flicker_feedback_buffered", "Events that wait for the store to take them", registry=registry
-        )
-
-
-class GrpcMetrics:
-    """What every gRPC server counts, under the names of go-grpc-prometheus, whose dashboards fit them."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        labels = ["grpc_type", "grpc_service", "grpc_method"]
-        self.started = Counter("grpc_server_started", "Calls begun", labels, registry=registry)
-        self.handled = Counter("grpc_server_handled", "Calls ended", [*labels, "grpc_code"], registry=registry)
-        self.seconds = Histogram(
-            "grpc_server_handling_seconds", "From begin to end of a call", labels, buckets=SECONDS, registry=registry
         )
 
 

@@ -19,19 +19,17 @@ from prometheus_client import Counter, Histogram
 
 from protos.recommender_pb2 import RecommendRequest
 from serving.codec import Refusal, bad, parse_query, without_scores
+from serving.grpc_server import End
 from serving.router.hashing import stable_hash
 from serving.router.metrics import RouterMetrics
 from serving.router.policies import Policy
-from serving.router.pool import Pool
+from serving.router.pool import Pool, Replica
 from serving.router.published import Published
-from serving.router.replica import Replica
 from serving.router.work import Call
 from serving.shadow import Shadow
 
 log = logging.getLogger(__name__)
 
-End = Callable[[bytes, Refusal | None], None]
-"""Told how a query ended: its answer's bytes, or why there are none."""
 ALL_SCORES = RecommendRequest(score_all=True).SerializeToString()
 ATTEMPTS = 2
 """Replicas that a query is sent to, at most, when one is lost."""

@@ -9,21 +9,18 @@ from typing import TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-from prometheus_client import Counter, Histogram
 
 from protos import recommender_pb2
 from protos.recommender_pb2 import CompareRequest, FeedbackRequest, FeedbackResponse, ListReplicasResponse
-from serving.calls import DirectPool, Reply, unary
+from serving.calls import Reply, unary
 from serving.codec import Refusal, bad
+from serving.grpc_server import End, GrpcMetrics, GrpcServer, ending
 from serving.router.compare import compare_all
 from serving.router.feedback import FeedbackBuffer, events_of
-from serving.router.metrics import GrpcMetrics, RouterMetrics
-from serving.router.router import End, Router
+from serving.router.metrics import RouterMetrics
+from serving.router.router import Router
 from serving.router.work import late
 from serving.shadow import Shadow
-from simulator.errors import SettingError
 
 log = logging.getLogger(__name__)
 
@@ -80,25 +77,14 @@ def parse(message: Parsed, raw: bytes) -> Parsed:
     return message
 
 
-def spelled(code: grpc.StatusCode) -> str:
-    """As the metrics of other gRPC servers spell it: `InvalidArgument`, `OK`."""
-    return "OK" if code is grpc.StatusCode.OK else code.name.title().replace("_", "")
-
-
-class Server:
-    """Listens from the start; its health is SERVING while queries can be answered."""
+class Server(GrpcServer):
+    """Its health is SERVING while queries can be answered."""
 
     def __init__(
-        self, methods: Methods, metrics: GrpcMetrics, address: str, most_in_flight: int, deadline: float
+        self, methods: Methods, metrics: GrpcMetrics, address: tuple[str, int], most_in_flight: int, deadline: float
     ) -> None:
         """`deadline`: seconds for an answer where the caller allows more or says nothing."""
         self._metrics, self._deadline = metrics, deadline
-        threads = most_in_flight + SPARE
-        self._server = grpc.server(
-            DirectPool(threads, thread_name_prefix="serve"),
-            options=[("grpc.so_reuseport", 0)],
-            maximum_concurrent_rpcs=threads,
-        )
         handlers = {"Recommend": self._direct("Recommend", methods.recommend)}
         handlers |= {
             name: self._handler(name, method)
@@ -108,80 +94,39 @@ class Server:
                 ("ListReplicas", methods.list_replicas),
             )
         }
-        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
-        self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        self.say(False)
-        try:
-            self.port = self._server.add_insecure_port(address)
-        except RuntimeError:
-            raise SettingError("port", address, "in use, or not ours: name a free port, or 0 for any") from None
-
-    def start(self) -> None:
-        """Begin to listen."""
-        self._server.start()
-
-    def say(self, serving: bool) -> None:
-        """Set the health of the whole server and of the Recommender."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", SERVICE):
-            self._health.set(service, status)
-
-    def stop(self, seconds: float) -> None:
-        """Say that it ends, take nothing new, and wait for what is being answered."""
-        self._health.enter_graceful_shutdown()
-        self._server.stop(seconds).wait()
-
-    def _counters(self, name: str) -> tuple[Counter, dict[grpc.StatusCode, Counter], Histogram]:
-        """Calls begun, calls ended by code, seconds of one method."""
-        labels = ("unary", SERVICE, name)
-        handled = {code: self._metrics.handled.labels(*labels, spelled(code)) for code in grpc.StatusCode}
-        return self._metrics.started.labels(*labels), handled, self._metrics.seconds.labels(*labels)
+        threads = most_in_flight + SPARE
+        super().__init__(SERVICE, handlers, address, threads, threads)
 
     def _direct(self, name: str, method: Beginning) -> grpc.RpcMethodHandler[bytes, bytes]:
         """A method that is answered by whichever thread has the answer."""
-        started, handled, seconds = self._counters(name)
+        begins = self._metrics.method(SERVICE, name)
 
         def begin(raw: bytes, reply: Reply) -> None:
-            started.inc()
-            start, left = time.monotonic(), reply.seconds_left()
-
-            def end(answer: bytes, refusal: Refusal | None) -> None:
-                handled[refusal.code if refusal else grpc.StatusCode.OK].inc()
-                seconds.observe(time.monotonic() - start)
-                if refusal is None:
-                    reply.answer(answer)
-                else:
-                    reply.refuse(refusal.code, refusal.message)
-
+            end = ending(reply, begins())
+            left = reply.seconds_left()
             if left <= 0:
                 return end(b"", late())
-            method(raw, start + min(left, self._deadline), end)
+            method(raw, time.monotonic() + min(left, self._deadline), end)
 
         return unary(begin)
 
     def _handler(self, name: str, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
         """A method that a thread answers."""
-        started, handled, seconds = self._counters(name)
+        begins = self._metrics.method(SERVICE, name)
 
         def behave(raw: bytes, context: grpc.ServicerContext) -> bytes:
-            started.inc()
-            start, code = time.monotonic(), grpc.StatusCode.OK
-            answer = b""
+            ended, refusal, answer = begins(), None, b""
             try:
-                answer = method(raw, start + self._time_left(context))
-            except Refusal as refusal:
-                code = refusal.code
-                context.set_code(code)
-                context.set_details(refusal.message)
+                answer = method(raw, time.monotonic() + self._time_left(context))
+            except Refusal as problem:
+                refusal = problem
             except Exception:
                 log.exception("%s failed", name)
-                code = grpc.StatusCode.INTERNAL
-                context.set_code(code)
-                context.set_details("a fault of the router; its log says more")
-            handled[code].inc()
-            seconds.observe(time.monotonic() - start)
+                refusal = Refusal(grpc.StatusCode.INTERNAL, "a fault of the router; its log says more")
+            if refusal is not None:
+                context.set_code(refusal.code)
+                context.set_details(refusal.message)
+            ended(refusal.code if refusal else grpc.StatusCode.OK)
             return answer
 
         return grpc.unary_unary_rpc_method_handler(behave)  # no serialisers: raw bytes

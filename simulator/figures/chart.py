@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +11,8 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 
-from simulator.report.canvas import INK, MARKS, PAPER, SETTINGS, canvas, colour, line, look, span, svg, ticks
-from simulator.report.result import Interval
+from simulator.measures.intervals import Interval
+from simulator.report.charts import INK, MARKS, PAPER, SETTINGS, canvas, colour, line, look, span, svg, ticks
 
 HEIGHT = 2.7
 """Inches of a panel."""
@@ -171,3 +173,38 @@ def _rows(name: str, lines: list[Line], up: bool = True) -> Iterator[tuple[Any, 
 def _cells(value: Interval) -> tuple[Any, ...]:
     """Mean and limits; an exact number has none."""
     return (value.mean, value.low, value.high) if value.known else (value.mean, "", "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers beside a figure, as they are written."""
+
+    heads: list[str]
+    rows: list[list[str]]
+    """Cells, the first of a row its name."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure on one world; without panels, `claim` says why there is nothing to draw."""
+
+    number: int
+    name: str
+    claim: str
+    panels: list[Panel] = field(default_factory=list)
+    legend: list[tuple[int, str]] = field(default_factory=list)
+    """Number of the look, and its words."""
+    note: str = ""
+    """What the panels show and how to read them."""
+    table: Table | None = None
+    """Stands below the panels on a page; no part of the SVG and CSV files."""
+
+    def csv(self) -> str:
+        """What was drawn, a row per point."""
+        text = io.StringIO()
+        out = csv.writer(text, lineterminator="\n")
+        out.writerow(COLUMNS)
+        for panel in self.panels:
+            out.writerows(panel.rows)
+        return text.getvalue()

@@ -9,8 +9,8 @@ from html import escape
 from pathlib import Path
 
 from simulator import report
-from simulator.figures.figure import Figure
-from simulator.report.canvas import swatch
+from simulator.figures.chart import Figure
+from simulator.report.charts import swatch
 
 WIDTH, MARGIN, GAP, COLUMNS = 1000, 16, 22, 3
 WIDEST = 390

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from simulator.decide import independent_difference
-from simulator.figures.chart import Axis, Line, Panel, Point, chart, dots, exact
-from simulator.figures.doubt import Finding, Verdict, log_interval
-from simulator.figures.figure import Figure
+from simulator.figures.chart import Axis, Figure, Line, Panel, Point, chart, dots, exact
+from simulator.figures.claims import Finding, Verdict, log_interval
 from simulator.figures.sweep import SOURCES, Sweep, condition, family, noises
-from simulator.report.result import Arm, Interval, Result
+from simulator.measures.intervals import Interval
+from simulator.report.result import Arm, Result
 from simulator.report.words import label, number, written
 
 NORMS = {"after": "norm after", "before": "norm before", "weight": "unit weights", "none": "no norm"}

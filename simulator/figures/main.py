@@ -17,17 +17,15 @@ import tyro
 
 from simulator.config import require
 from simulator.errors import ResultError
+from simulator.figures.chart import Figure
 from simulator.figures.compose import standalone
 from simulator.figures.conditions import conditions, sources
 from simulator.figures.costs import costs
-from simulator.figures.figure import Figure
-from simulator.figures.markdown import file_stem, markdown
-from simulator.figures.page import page
+from simulator.figures.pages import file_stem, markdown, page, table
 from simulator.figures.planes import beta, plane
 from simulator.figures.runs import activations, churn, generations, where
 from simulator.figures.surface import surface
 from simulator.figures.sweep import Sweep, read_sweep
-from simulator.figures.table import table
 from simulator.files import write_atomically, writing
 
 FIGURES: dict[int, Callable[[Sweep], Figure]] = {

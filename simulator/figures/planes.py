@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from simulator.figures.chart import Axis, Line, Panel, Point, chart, exact
+from simulator.figures.chart import Axis, Figure, Line, Panel, Point, chart, exact
 from simulator.figures.claims import below_rivals, halving, limit, u_shape
-from simulator.figures.figure import Figure
 from simulator.figures.sweep import AGAIN, Sweep, family, has, relative, swept
-from simulator.report.result import Arm, Interval
+from simulator.measures.intervals import Interval
+from simulator.report.result import Arm
 from simulator.report.words import NAMES, label, number
 
 CURVES = ("smelu", "swish", "softplus")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 
 from simulator.experiment import PEEK
-from simulator.figures.chart import Axis, Line, Panel, Point, chart, dots, exact
-from simulator.figures.doubt import apart
-from simulator.figures.figure import Figure
+from simulator.figures.chart import Axis, Figure, Line, Panel, Point, chart, dots, exact
+from simulator.figures.claims import apart
 from simulator.figures.sweep import Sweep, family, favourite, is_activation
-from simulator.report.result import Arm, Bucket, Curve, Generation, Interval, Result
-from simulator.report.titles import JUMP
+from simulator.measures.intervals import Interval
+from simulator.report.finding import JUMP
+from simulator.report.result import Arm, Bucket, Curve, Generation, Result
 from simulator.report.words import NAMES, count, label, number, percent, written
 
 SHOWN = ("relu", "smelu:beta=0.5", "smelu:beta=1", "smelu:beta=2", "gelu", "swish:beta=1", "softplus:beta=1")

@@ -16,13 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from simulator.figures.chart import Axis, Line, Panel, Point, chart, exact
-from simulator.figures.figure import Figure
-from simulator.measures.intervals import Resamples
+from simulator.figures.chart import Axis, Figure, Line, Panel, Point, chart, exact
+from simulator.measures.intervals import Interval, Resamples
 from simulator.models.activations import activation
 from simulator.randomness import generator
-from simulator.report.canvas import INK, PAPER, SETTINGS, canvas, colour, svg, ticks
-from simulator.report.result import Interval
+from simulator.report.charts import INK, PAPER, SETTINGS, canvas, colour, svg, ticks
 from simulator.report.words import label, number
 from simulator.types import Doubles
 
@@ -114,8 +112,7 @@ def _slice(number: int, beta: float) -> Doubles:
 def _mean(counts: list[int]) -> Interval:
     """With its 95 % interval over the slices."""
     values = np.array(counts, np.float64)[None, None]
-    found = Resamples(1, 1, len(counts)).models(values, np.ones(len(counts))).interval()
-    return Interval(found.mean, found.low, found.high)
+    return Resamples(1, 1, len(counts)).models(values, np.ones(len(counts))).interval()
 
 
 def _contours(beta: float) -> Panel:

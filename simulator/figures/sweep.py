@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import ResultError, SettingError
+from simulator.measures.intervals import Interval
 from simulator.models.cures import Ensemble
-from simulator.models.specs import split
-from simulator.report.result import Arm, Interval, Result, read_result
+from simulator.models.specs import parse_arm
+from simulator.report.result import Arm, Result, read_result
 from simulator.report.words import NAMES, plural
 
 SOURCES = {
@@ -165,10 +166,11 @@ def family(spec: str) -> tuple[str, float | None]:
 def ensemble(spec: str) -> tuple[str, int] | None:
     """`ensemble:smelu:beta=2` -> ("smelu:beta=2", 3); None for anything else, one of narrow networks included."""
     try:
-        cure, design = split(spec)
+        arm = parse_arm(spec)
     except SettingError:  # of a version that knew other arms
         return None
-    return (design, cure.m) if isinstance(cure, Ensemble) and not cure.narrow and "#" not in spec else None
+    plain = isinstance(arm.cure, Ensemble) and not arm.cure.narrow and not arm.settings and "#" not in spec
+    return (arm.function, arm.cure.m) if plain else None
 
 
 def ensembles_of(arms: dict[str, Arm], design: str) -> list[tuple[int, Arm]]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from simulator.store.server import LAUNCH
+from simulator.process import last_line, launched, wait_or_kill
 
 RESTARTS, RESTART_SPAN = 3, 60.0
 """A process that dies more often than this within so many seconds is dead for good."""
@@ -41,7 +40,7 @@ class Child:
         """Start it in a session of its own: Ctrl-C reaches this process alone, and the order of ending is ours."""
         with open(self.log, "ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", LAUNCH, str(os.getpid()), *self.command],
+                launched(self.command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -79,21 +78,15 @@ class Child:
 
     def finish(self, seconds: float) -> None:
         """Wait until it has ended after it was asked to; after `seconds` end it at once."""
-        if self.process is None:
-            return
-        try:
-            self.process.wait(max(seconds, 0.1))
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        if self.process is not None:
+            wait_or_kill(self.process, max(seconds, 0.1))
 
     def last_words(self) -> str:
         """The last line of its log."""
         try:
-            lines = self.log.read_text(errors="replace").strip().splitlines()
+            return last_line(self.log.read_text(errors="replace")) or "no message"
         except OSError:
             return "no log"
-        return lines[-1] if lines else "no message"
 
 
 def _ending(code: int) -> str:

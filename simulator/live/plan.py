@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from simulator.errors import FlickerError
 from simulator.flags import values
 from simulator.live.children import Child
 from simulator.live.flags import UpFlags
+from simulator.process import free_ports
 
 RUN = "up"
 """Name of the run in the store, which is its own."""
@@ -62,18 +62,6 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     address, summary = f"127.0.0.1:{router_port}", out / "load.json"
     load = [] if flags.no_load else [_load(flags, store, out, address, metrics["load"], summary)]
     return Plan(servers, load, metrics, address, summary)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listened on a moment ago, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _child(name: str, arguments: list[str], out: Path, environment: dict[str, str] | None = None) -> Child:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from simulator.files import write_atomically
 from simulator.live.watch import CAUSES, DIFFERENCES, SWAPS, Sums, Watch
 from simulator.measures.intervals import Interval, Resamples
 from simulator.report.words import label, number, percent
+from simulator.version import flicker_version
 
 SCHEMA = 1
 
@@ -35,7 +35,7 @@ def write_summary(out: Path, watch: Watch, load_summary: Path, command: str) -> 
     arms = {arm: _arm(watch, load, arm) for arm in watch.arms()}
     summary = {
         "schema": SCHEMA,
-        "flicker": version("flicker"),
+        "flicker": flicker_version(),
         "command": command,
         "seconds": round(watch.seconds(), 1),
         "peak_memory_bytes": watch.peak_memory,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +21,7 @@ from simulator.live.view import picture, plain_line
 from simulator.live.watch import Watch
 from simulator.process import stop_on_signals
 from simulator.store.server import StoreServer, find_or_start
-from simulator.terminal import open_console
+from simulator.terminal import open_console, progress_bar
 
 LINE_EVERY = 10.0
 """Seconds between lines where the output is no terminal."""
@@ -129,10 +130,27 @@ class Up:
         return self.flags.for_ is not None and self.watch.seconds() >= self.flags.for_
 
 
+def with_tuned_rates(flags: UpFlags) -> UpFlags:
+    """The flags with a learning rate for every arm that asks for one (`lr=tuned`), before any process starts.
+
+    Raises FlickerError for settings that cannot be, also for a flag that does not belong to the world.
+    """
+    config = flags.config()
+    if not any("lr=tuned" in spec for spec in config.arms):
+        return flags
+    from simulator.experiment import open_world  # brings torch: seconds that others need not wait for
+    from simulator.models.specs import with_rate
+    from simulator.tuning import tune_arms
+
+    world = open_world(config.world, config.seed, config.model.hash_rows)
+    tuned = tune_arms(config, world, progress_bar(open_console()))
+    arms = tuple(with_rate(spec, tuned[spec].rate) if spec in tuned else spec for spec in config.arms)
+    return replace(flags, compare=replace(flags.compare, arms=arms))
+
+
 def run_up(flags: UpFlags, command: str) -> int:
     """The whole life of the system; returns the exit code: 1 where a process died for good, 2 for its settings."""
-    flags.config()  # a flag that does not belong to the world, before anything starts
-    up = Up(flags, command)
+    up = Up(with_tuned_rates(flags), command)
     code = 0
     try:
         up.startup()

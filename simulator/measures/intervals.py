@@ -46,11 +46,16 @@ USER_GROUPS = 4096
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % interval."""
+    """A mean with its 95 % interval; low = high means that there is none."""
 
     mean: float
     low: float
     high: float
+
+    @property
+    def known(self) -> bool:
+        """Whether it could be told how uncertain the mean is."""
+        return self.low < self.high
 
     def as_dict(self) -> dict[str, float]:
         """As in result.json: {"mean", "low", "high"}."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from simulator.config import ModelConfig, require
 from simulator.errors import SettingError
-from simulator.models.network import Layout
+from simulator.models.click_model import Layout
 from simulator.types import Floats, Schema
 
 MOST_PARTS = 64

@@ -1,85 +1,117 @@
-"""The stack: every duplicate of every arm and fleet, all of one shape, side by side in a few tensors.
+"""What both engines share: an arm's models, their noise, its cure, the state of learning. Not: arithmetic.
 
-Shapes: M models = A arms x F fleets x R duplicates x parts of the arm's cure in this order, S served models (M without
-the parts), V table rows, D embedding length, P dense parameters.
+Shapes: M models = F fleets x R duplicates x m parts of the arm's cure in this order, S served models (M without the
+parts), V table rows, D embedding length, P dense parameters, n events of a chunk, L slots; k models that are learned in
+one call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from simulator.config import ModelConfig, NoiseConfig
-from simulator.models.activations import Activation, activation
-from simulator.models.cures import Cure
-from simulator.models.gpu.fused import check_device
-from simulator.models.gpu.layers import FusedNetwork, make_network
-from simulator.models.native_learning import Weights, native_models
-from simulator.models.network import Layout, Pooling, Segments
-from simulator.models.specs import split
+from simulator.errors import ResultError, SettingError
+from simulator.models.click_model import Layout
+from simulator.models.cures import Anchor, Average, mixed
+from simulator.models.engine import Costs, EngineName
+from simulator.models.noise import Member, Noise
+from simulator.models.specs import Arm
 from simulator.randomness import generator
-from simulator.types import Floats, Schema
+from simulator.types import Batch, Doubles, Floats, Ints, Query, Rows, Schema
 
-Piece = TypeVar("Piece")
 EMBEDDING_SPREAD = 0.05
 """Standard deviation of initial embedding vectors."""
+EVENTS_PER_PASS = 2_048
+"""Events scored at once on a CPU: what a pass touches stays in the cache."""
+
+
+@dataclass
+class Weights:
+    """Of k models, or of one: float32, contiguous, changed in place by learning."""
+
+    dense: Tensor
+    """[k, P] or [P]"""
+    table: Tensor
+    """[k, V, D] or [V, D]; row 0 is padding and stays zero."""
+
+    def __getitem__(self, part: int | slice) -> Weights:
+        return Weights(self.dense[part], self.table[part])
+
+    def clone(self) -> Weights:
+        """A copy."""
+        return Weights(self.dense.clone(), self.table.clone())
+
+    def copy_(self, other: Weights) -> None:
+        """Take the other's values."""
+        self.dense.copy_(other.dense)
+        self.table.copy_(other.table)
+
+    def to(self, device: torch.device) -> Weights:
+        """On a device."""
+        return Weights(self.dense.to(device), self.table.to(device))
+
+    def named(self, name: str) -> dict[str, Tensor]:
+        """As entries of a state."""
+        return {f"{name}.dense": self.dense, f"{name}.table": self.table}
+
+    @property
+    def bytes_per_model(self) -> int:
+        """Of k models, what one takes."""
+        return self.dense[0].nbytes + self.table[0].nbytes
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One design under comparison: `label` is unique (`relu#2`), `spec` is not (`relu`)."""
+class Chunk:
+    """Events as k models learn them: the same for all, each in its own order and with its own noise."""
 
-    label: str
-    spec: str
-    copy: int
-    """0 for the first set of a spec, 1 for an independent second one, ..."""
-    activation: Activation
-    function: str
-    """Spec of the activation alone."""
-    cure: Cure = Cure()
+    number: int
+    order: Tensor
+    """[k, n] places of the events in the log."""
+    rows: Tensor
+    """[k, n, L] table rows."""
+    targets: Tensor
+    """[k, n] labels, or what a cure makes of them."""
+    lost: NDArray[np.bool_]
+    """[k, steps] whether the model never learns a mini-batch."""
+    delays: Ints
+    """[k, steps] how many steps later a mini-batch's gradient is applied."""
+    rounding: list[np.random.Generator]
+    """[k], or none where nothing is rounded."""
+    step: int = 0
+    """Number of the first mini-batch in its chunk."""
 
+    def __getitem__(self, part: slice) -> Chunk:
+        """The same for some of the models."""
+        own = {name: getattr(self, name)[part] for name in ("order", "rows", "targets", "lost", "delays", "rounding")}
+        return replace(self, **own)
 
-def parse_arms(specs: tuple[str, ...]) -> tuple[Arm, ...]:
-    """Arms of the given specs; a spec that comes again is an independent set, told apart as `spec#2`, `spec#3`...
-
-    Raises SettingError for a spec that neither `split` nor `activation` knows.
-    """
-    arms: list[Arm] = []
-    for spec in specs:
-        copy = sum(arm.spec == spec for arm in arms)
-        cure, function = split(spec)
-        arms.append(Arm(f"{spec}#{copy + 1}" if copy else spec, spec, copy, activation(function), function, cure))
-    return tuple(arms)
-
-
-@dataclass(frozen=True)
-class Member:
-    """Who one model of the stack is. Models of different arms that agree in the rest share all draws."""
-
-    arm: int
-    fleet: int
-    duplicate: int
-    copy: int
-    part: int = 0
-    """Which of the models that the arm's cure makes a served one of; they differ in their initial weights alone."""
+    def mini_batch(self, number: int, size: int) -> Chunk:
+        """One mini-batch of it, for all k models."""
+        part, one = slice(number * size, (number + 1) * size), slice(number, number + 1)
+        cut = {name: getattr(self, name)[:, part] for name in ("order", "rows", "targets")}
+        return replace(self, **cut, lost=self.lost[:, one], delays=self.delays[:, one], step=number)
 
 
-class Duplicates:
-    """Weights of the stack on one device.
+class Duplicates(ABC):
+    """All models of one arm, as `Engine` asks; an engine adds `_score` and `_learn`."""
 
-    `embedding` [M, V, D] (row 0 is padding and stays zero) and `dense` [M, P].
-    """
+    name: EngineName
 
     def __init__(
         self,
         schema: Schema,
-        arms: tuple[Arm, ...],
+        arm: Arm,
         model: ModelConfig,
         noise: NoiseConfig,
         *,
@@ -87,140 +119,226 @@ class Duplicates:
         duplicates: int,
         seed: int,
         device: str = "cpu",
-        threads: int | None = None,
+        pool: ThreadPoolExecutor | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         """Initialise every model; where `noise.init` is `same`, the duplicates of a fleet are equal to the last bit.
 
-        All arms' models have the shape `model`, whatever their cure would make of it.
-
-        `threads`: CPU workers, each at work on other models (default: as many as PyTorch would use).
-        Raises SettingError for `cuda` where there is no GPU.
+        `model`: the settings of one model, see `Engine.model`. `pool`: threads with one thread per operation, each at
+        work on other models; by default a single one.
         """
-        check_device(device)
-        self.schema, self.arms, self.model = schema, arms, model
-        self.fleets, self.duplicates, self.device = fleets, duplicates, torch.device(device)
-        self.members = [
-            Member(a, f, r, arm.copy, part)
-            for a, arm in enumerate(arms)
-            for f in range(fleets)
-            for r in range(duplicates)
-            for part in range(arm.cure.m)
-        ]
-        self.layout, self.network = Layout(schema, model), make_network(model, self.device)
-        self.pooling = Pooling(schema, model.dim)
-        self.embedding = torch.empty(len(self.members), schema.rows, model.dim)
-        self.dense = torch.empty(len(self.members), self.layout.length)
-        self._init, self._seed = noise.init, seed
+        self.schema, self.arm, self.model, self.device = schema, arm, model, torch.device(device)
+        self.noise, self._seed, self._duplicates = Noise(noise, seed), seed, duplicates
+        m = arm.cure.m
+        self.members = [Member(f, r, arm.copy, p) for f in range(fleets) for r in range(duplicates) for p in range(m)]
+        self.served_models = fleets * duplicates
+        self.chunk_events = model.batch * (noise.window or 16)
+        self.layout = Layout(schema, model)
+        self.weights = Weights(
+            torch.zeros(len(self), self.layout.length, dtype=dtype),
+            torch.zeros(len(self), schema.rows, model.dim, dtype=dtype),
+        ).to(self.device)
+        """Those that learn."""
+        rows = torch.zeros(self.weights.table.shape[:2], dtype=dtype, device=device)
+        self.squares = Weights(torch.zeros_like(self.weights.dense), rows)
+        """Adagrad's sums of squares, dense [M, P] and one for each table row [M, V]."""
         self.initialise()
-        self.embedding, self.dense = self.embedding.to(self.device), self.dense.to(self.device)
-        on_cpu = device == "cpu"
-        size = 1 if on_cpu or noise.delay else len(self)
-        self.slabs = [slice(start, start + size) for start in range(0, len(self), size)]
-        """Runs of models that are computed together."""
-        self.native = (
-            native_models(schema, model, noise, self.layout, [arm.activation for arm in arms]) if on_cpu else None
-        )
-        """Compiled models of the arms; None where PyTorch computes."""
-        workers = (threads or torch.get_num_threads()) if on_cpu else 1
-        self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+        self.served = self.weights.clone() if isinstance(arm.cure, Average) else self.weights
+        """Those that answer: of `average` the running average."""
+        self.teacher: Weights | None = None
+        """Those of the previous generation, where the cure learns from them."""
+        self.chunks = self.events = 0
+        self.scoring_seconds, self._seconds = np.zeros(self.served_models), np.zeros(len(self))
+        self._pool = pool or ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+        size = m if arm.cure.coupled else 1
+        self.teams = [slice(start, start + size) for start in range(0, len(self), size)]
+        """Models that learn in one call: on a CPU one, and the parts that a cure couples."""
 
-    def initialise(self, anew: int = 0) -> None:
-        """Initial weights for every model; other ones for each number `anew`, by the same rule."""
-        first: dict[tuple[int, ...], int] = {}
-        for m, who in enumerate(self.members):
-            index = (who.copy, who.fleet, *([who.duplicate] if self._init == "own" else []))
-            source = first.setdefault((*index, who.part), m)
-            if source == m:
-                other = (who.part, anew) if who.part or anew else ()
-                draws = generator(self._seed, "init of another" if other else "init", *index, *other)
-                self.dense[m] = self.layout.initial(draws)
-                table = draws.standard_normal((self.schema.rows, self.model.dim), dtype="float32")
-                self.embedding[m] = torch.from_numpy(table) * EMBEDDING_SPREAD
-            else:
-                self.dense[m], self.embedding[m] = self.dense[source], self.embedding[source]
-        self.embedding[:, 0] = 0
+    @abstractmethod
+    def _score(self, models: slice, rows: Tensor, weights: Weights) -> Tensor:
+        """Log-odds [k, n] of events with table rows [n, L] (the same for all) or [k, n, L] by `weights` of k models."""
+
+    @abstractmethod
+    def _learn(self, models: slice, chunk: Chunk) -> Tensor:
+        """Learn a chunk, or a mini-batch of it, in the order given; log-odds [k, n] given to each event just before."""
 
     def __len__(self) -> int:
         return len(self.members)
 
-    def models(self, arm: int) -> slice:
-        """The models of an arm."""
-        before = sum(other.cure.m for other in self.arms[:arm]) * self.fleets * self.duplicates
-        return slice(before, before + self.arms[arm].cure.m * self.fleets * self.duplicates)
+    def initialise(self, anew: int = 0) -> None:
+        """Put every model at its start, with other initial weights for each number `anew`, by the same rule."""
+        first: dict[tuple[int, ...], int] = {}
+        for number, who in enumerate(self.members):
+            index = (who.copy, who.fleet, *([who.duplicate] if self.noise.config.init == "own" else []))
+            source = first.setdefault((*index, who.part), number)
+            if source != number:
+                self.weights[number].copy_(self.weights[source])
+                continue
+            other = (who.part, anew) if who.part or anew else ()
+            # every tensor has draws of its own: arms of different shape or norm start alike where their shapes agree
+            draws = partial(_draws, self._seed, (*index, *other))
+            self.weights.dense[number] = self.layout.initial(draws)
+            table = draws("table").standard_normal(self.weights.table.shape[1:], dtype="float32")
+            self.weights.table[number] = torch.from_numpy(table) * EMBEDDING_SPREAD
+        self.weights.table[:, 0] = 0
+        self.squares.dense.fill_(self.model.initial_accumulator)
+        self.squares.table.fill_(self.model.initial_accumulator)
+        if self.noise.config.precision == "bfloat16":
+            self.weights.copy_(Weights(self.weights.dense.bfloat16(), self.weights.table.bfloat16()))
 
-    def shares(self, slab: slice) -> list[tuple[int, slice, slice]]:
-        """For each arm in a slab: its number, which models of the slab are its own, and which of its own they are."""
-        found = []
-        for number in range(self.members[slab.start].arm, self.members[slab.stop - 1].arm + 1):
-            own = self.models(number)
-            start, stop = max(slab.start, own.start), min(slab.stop, own.stop)
-            found.append(
-                (number, slice(start - slab.start, stop - slab.start), slice(start - own.start, stop - own.start))
-            )
+    def learn(self, chunk: Batch) -> Floats:
+        """See Engine."""
+        assert 0 < len(chunk) <= self.chunk_events
+        rows, labels = (torch.from_numpy(part).to(self.device) for part in (chunk.features, chunk.label))
+        logits = self._each(lambda models: self._learn_team(models, rows, labels), self._seconds)
+        self.chunks += 1
+        self.events += len(chunk)
+        if not np.isfinite(logits).all():
+            hint = f"{self.arm.label} diverged within {self.events:,} events: use a smaller one, or another norm"
+            raise SettingError("learning_rate", self.model.learning_rate, hint)
+        return self._answers(logits)
+
+    def score_events(self, features: Rows) -> Floats:
+        """See Engine."""
+        return self._answers(self._scored(features, np.zeros(len(self))))
+
+    def score_queries(self, queries: list[Query]) -> Floats:
+        """See Engine."""
+        seconds = np.zeros(len(self))
+        scores = self._answers(self._scored(np.concatenate([query.features for query in queries]), seconds))
+        self.scoring_seconds = self._by_served(seconds)[:, : self.arm.cure.served_parts].sum(1) / len(queries)
+        return scores.reshape(len(scores), len(queries), -1)
+
+    def _scored(self, features: Rows, seconds: Doubles) -> Floats:
+        rows = torch.from_numpy(features).to(self.device)
+        return self._each(lambda models: self._score(models, rows, self.served[models]), seconds)
+
+    def _each(self, work: Callable[[slice], Tensor], seconds: Doubles) -> Floats:
+        """Results [k, n] of all teams as [M, n]; adds to `seconds` [M] what each model took."""
+        clock = time.thread_time if self.device.type == "cpu" else time.perf_counter
+
+        def timed(models: slice) -> Tensor:
+            start = clock()
+            found = work(models).cpu()
+            seconds[models] += (clock() - start) / len(found)
+            return found
+
+        joined: Floats = torch.cat(list(self._pool.map(timed, self.teams))).numpy()
+        return joined
+
+    def _answers(self, logits: Floats) -> Floats:
+        """Of all models [M, n] -> of the served ones [S, n]."""
+        parts = self._by_served(logits)
+        return np.stack([self.arm.cure.served(own) for own in parts])
+
+    def _by_served(self, values: NDArray[Any]) -> NDArray[Any]:
+        """[M, ...] -> [S, m, ...]"""
+        return values.reshape(self.served_models, self.arm.cure.m, *values.shape[1:])
+
+    def _learn_team(self, models: slice, rows: Tensor, labels: Tensor) -> Tensor:
+        """Log-odds [k, n] of what is served, in the order of the log; table rows [n, L], labels [n]."""
+        cure = self.arm.cure
+        before = self._score(models, rows, self.served[models]) if isinstance(cure, Average) else None
+        chunk = self._chunk(models, rows, labels)
+        logits = self._learn_coupled(models, chunk) if cure.coupled else self._learn(models, chunk)
+        if before is not None:
+            assert isinstance(cure, Average)
+            share = cure.share(self.chunks + 1)
+            self.served[models].dense.lerp_(self.weights[models].dense, share)
+            self.served[models].table.lerp_(self.weights[models].table, share)
+            return before
+        return torch.empty_like(logits).scatter_(1, chunk.order, logits)
+
+    def _chunk(self, models: slice, rows: Tensor, labels: Tensor) -> Chunk:
+        """Of events with table rows [n, L] and labels [n], what the models make of them."""
+        who, events, batch = self.members[models], len(labels), self.model.batch
+        steps = -(-events // batch)
+        order = torch.from_numpy(np.stack([self.noise.order(one, self.chunks, events, batch) for one in who]))
+        order = order.to(self.device)
+        targets = labels.index_select(0, order.flatten()).view_as(order)
+        if self.teacher is not None and isinstance(self.arm.cure, Anchor):
+            predicted = torch.sigmoid(self._score(models, rows, self.teacher[models])).gather(1, order)
+            targets = mixed(targets, predicted, self.arm.cure.weight)
+        rounded = self.noise.config.precision == "bfloat16"
+        return Chunk(
+            self.chunks,
+            order,
+            rows.index_select(0, order.flatten()).view(*order.shape, -1),  # faster than rows[order]
+            targets,
+            np.stack([self.noise.lost(one, self.chunks, steps) for one in who]),
+            np.stack([self.noise.delays(one, self.chunks, steps) for one in who]),
+            [self.noise.rounding(one, self.chunks) for one in who] if rounded else [],
+        )
+
+    def _learn_coupled(self, models: slice, chunk: Chunk) -> Tensor:
+        """In each mini-batch all parts predict, and then learn from each other."""
+        learned = []
+        for step in range(chunk.lost.shape[1]):
+            part = chunk.mini_batch(step, self.model.batch)
+            logits = self._score(models, part.rows, self.weights[models])
+            targets = self.arm.cure.targets(logits, part.targets)
+            learned.append(self._learn(models, replace(part, targets=targets)))
+        return torch.cat(learned, 1)
+
+    def refresh(self) -> None:
+        """See Engine."""
+        if isinstance(self.arm.cure, Anchor):
+            self.teacher = self.weights.clone()
+
+    def published(self, duplicate: int) -> dict[str, Tensor]:
+        """See Engine: `dense` [P] and `embedding` [V, D]."""
+        assert self.arm.cure.m == 1
+        own = self.served[duplicate]
+        return {
+            name: t.to("cpu", copy=True).contiguous() for name, t in (("dense", own.dense), ("embedding", own.table))
+        }
+
+    def costs(self, candidates: int) -> Costs:
+        """See Engine."""
+        kept = [self.teacher] if self.teacher else []
+        kept += [self.served] if self.served is not self.weights else []
+        training = [self.weights, *kept]
+        squares = self.squares.dense[0].nbytes + self.squares.table[0].nbytes
+        parts, m = self.arm.cure.served_parts, self.arm.cure.m
+        return Costs(
+            ((self.schema.rows - 1) * self.model.dim + self.layout.parameters) * parts,
+            candidates * self.schema.slots * parts,
+            self.weights.bytes_per_model * parts,
+            (sum(each.bytes_per_model for each in training) + squares) * m,
+        )
+
+    def take_seconds(self) -> Doubles:
+        """See Engine."""
+        seconds, self._seconds = self._seconds, np.zeros(len(self))
+        found: Doubles = self._by_served(seconds).sum(1)
         return found
 
-    def served(self, scores: Floats) -> Floats:
-        """Scores [M, ...] of all models -> [S, ...] of the served ones."""
-        found = []
-        for number, arm in enumerate(self.arms):
-            own = scores[self.models(number)]
-            parts = own.reshape(self.fleets * self.duplicates, arm.cure.m, *own.shape[1:])
-            found += [arm.cure.served(each) for each in parts]
-        return np.stack(found)
+    def state(self) -> dict[str, Tensor]:
+        """See Engine."""
+        state = self.weights.named("weights") | self.squares.named("squares")
+        state |= self.served.named("served") if self.served is not self.weights else {}
+        state |= self.teacher.named("teacher") if self.teacher else {}
+        state["progress"] = torch.tensor([self.chunks, self.events, self.name == "native"])
+        return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state.items()}
 
-    @property
-    def compiled(self) -> bool:
-        """Whether kernels of ours compute, on a CPU or a GPU; PyTorch alone agrees with them within rounding."""
-        return self.native is not None or isinstance(self.network, FusedNetwork)
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """See Engine."""
+        self.chunks, self.events, native = (int(value) for value in state["progress"])
+        if native != (self.name == "native"):
+            saved, other = ("native", "torch")[:: 1 if native else -1]
+            hint = f"saved by the {saved} engine, here it is {other}: run `make setup`, or name engine={saved}"
+            raise ResultError(f"{self.arm.label}: {hint}")
+        self.weights.copy_(_named(state, "weights"))
+        self.squares.copy_(_named(state, "squares"))
+        if self.served is not self.weights:
+            self.served.copy_(_named(state, "served"))
+        self.teacher = _named(state, "teacher").clone().to(self.device) if "teacher.dense" in state else None
 
-    @property
-    def parameters(self) -> int:
-        """Learned parameters of one model: table rows without padding, and the dense ones."""
-        return (self.schema.rows - 1) * self.model.dim + self.layout.parameters
 
-    def each_slab(self, work: Callable[[int], Tensor]) -> Tensor:
-        """Results of `work(number of the slab)`, each [m, ...], joined to [M, ...] on the CPU; run side by side."""
-        return self.each(work, range(len(self.slabs)))
+def _draws(seed: int, index: tuple[int, ...], name: str) -> np.random.Generator:
+    """Those of the initial values of a tensor."""
+    return generator(seed, f"init {name}", *index)
 
-    def each(self, work: Callable[[Piece], Tensor], pieces: Iterable[Piece]) -> Tensor:
-        """The same for pieces of the stack of any kind, in its order."""
-        return torch.cat([part.cpu() for part in self._pool.map(work, pieces)])
 
-    def segments(self, slab: slice) -> Segments:
-        """The activations of a slab, with the part of the slab that each one serves."""
-        runs: Segments = []
-        for position, who in enumerate(self.members[slab]):
-            function = self.arms[who.arm].activation
-            if runs and runs[-1][0] is function:
-                runs[-1] = (function, slice(runs[-1][1].start, position + 1))
-            else:
-                runs.append((function, slice(position, position + 1)))
-        return runs
-
-    def weights(self, model: int) -> Weights:
-        """One model's, in place."""
-        return Weights(self.dense[model], self.embedding[model])
-
-    def entries(self, slab: slice, rows: Tensor) -> Tensor:
-        """Rows [m, B, S] of each model's own table (or [1, B, S], the same for all) as rows of all tables in a row."""
-        models = torch.arange(slab.stop - slab.start, device=self.device)
-        return rows.long() + models.view(-1, 1, 1) * self.schema.rows
-
-    def vectors(self, slab: slice, entries: Tensor) -> Tensor:
-        """Embedding vectors [m, B, S, D] of entries [m, B, S]."""
-        return self.embedding[slab].flatten(0, 1).index_select(0, entries.flatten()).view(*entries.shape, -1)
-
-    def logits(self, slab: slice, rows: Tensor, other: Weights | None = None) -> Tensor:
-        """Log-odds [m, B] of events with table rows [m, B, S] (or [1, B, S], the same for all), without learning.
-
-        `other` weights than the stack's: dense [m, P], table [m, V, D].
-        """
-        weights = other or Weights(self.dense[slab], self.embedding[slab])
-        if self.native:
-            native = self.native[self.members[slab.start].arm]
-            logits: Tensor = native.score(Weights(weights.dense[0], weights.table[0]), rows[0]).unsqueeze(0)
-            return logits
-        entries = self.entries(slab, rows)
-        vectors = weights.table.flatten(0, 1).index_select(0, entries.flatten()).view(*entries.shape, -1)
-        x = self.pooling.forward(vectors, self.pooling.weights(rows))
-        return self.network.forward(x, self.layout.views(weights.dense), self.segments(slab))[0]
+def _named(state: dict[str, Tensor], name: str) -> Weights:
+    return Weights(state[f"{name}.dense"], state[f"{name}.table"])

@@ -1,7 +1,4 @@
-"""Training afresh: at each refresh new models learn the last generations, and serve unchanged until the next one.
-
-Shapes: M models of the stack, n events of a chunk, S slots.
-"""
+"""Training afresh: at each refresh new models learn the last generations, and serve unchanged until the next one."""
 
 from __future__ import annotations
 
@@ -11,12 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simulator.config import NoiseConfig
 from simulator.models.cures import Fresh
 from simulator.models.duplicates import Duplicates
-from simulator.models.learner import Learner
-from simulator.models.ranking import score_events
-from simulator.types import Batch, Doubles, Floats
+from simulator.models.engine import Costs
+from simulator.types import Batch, Doubles, Floats, Query, Rows
 
 
 @dataclass(frozen=True)
@@ -29,26 +24,28 @@ class Remembered:
     chunk: Batch
 
 
-class FreshLearner:
-    """Like a Learner, for a stack whose arms are all trained afresh on equally many generations."""
+class FreshEngine:
+    """An Engine around that of an arm which is trained afresh."""
 
-    def __init__(self, stack: Duplicates, noise: NoiseConfig, *, seed: int) -> None:
-        (cure,) = {arm.cure for arm in stack.arms}
-        assert isinstance(cure, Fresh)
-        self.stack, self._last, self._noise, self._seed = stack, cure.last, noise, seed
-        self._learner = Learner(stack, noise, seed=seed)
-        self.chunk_events = self._learner.chunk_events
+    def __init__(self, engine: Duplicates) -> None:
+        assert isinstance(engine.arm.cure, Fresh)
+        self._engine, self._last = engine, engine.arm.cure.last
+        self.name, self.arm, self.model, self.chunk_events = engine.name, engine.arm, engine.model, engine.chunk_events
         self._remembered: list[Remembered] = []
-        self._generation, self._chunks = 0, 0
-        self._seconds = np.zeros(len(stack))
+        self._generation = self._chunks = 0
+
+    @property
+    def scoring_seconds(self) -> Doubles:
+        """See Engine."""
+        return self._engine.scoring_seconds
 
     def learn(self, chunk: Batch) -> Floats:
-        """Keep a chunk for the next refresh; returns the log-odds [M, n] that the served models give to its events."""
+        """Keep a chunk for the next refresh; returns the log-odds [S, n] that the served models give to its events."""
         self._remembered.append(Remembered(self._generation, self._chunks, chunk))
         self._chunks += 1
         if self._generation:
-            return score_events(self.stack, chunk.features)
-        return self._learner.learn(chunk)
+            return self._engine.score_events(chunk.features)
+        return self._engine.learn(chunk)
 
     def refresh(self) -> None:
         """Train afresh on the last generations: all but the first one, whose models have learned it already."""
@@ -56,29 +53,34 @@ class FreshLearner:
         self._remembered = [each for each in self._remembered if each.generation >= self._generation - self._last]
         if self._generation == 1:
             return
-        self._seconds += self._learner.take_seconds()
-        self.stack.initialise(self._generation)
-        self._learner = Learner(self.stack, self._noise, seed=self._seed)
+        self._engine.initialise(self._generation)
         for each in self._remembered:
-            self._learner.chunks = each.number
-            self.check_finite(self._learner.learn(each.chunk), self._chunks * self.chunk_events)
+            self._engine.chunks = each.number
+            self._engine.learn(each.chunk)
 
-    def check_finite(self, logits: Floats, events: int) -> None:
-        """See Learner."""
-        self._learner.check_finite(logits, events)
+    def score_events(self, features: Rows) -> Floats:
+        """See Engine."""
+        return self._engine.score_events(features)
+
+    def score_queries(self, queries: list[Query]) -> Floats:
+        """See Engine."""
+        return self._engine.score_queries(queries)
+
+    def published(self, duplicate: int) -> dict[str, Tensor]:
+        """See Engine."""
+        return self._engine.published(duplicate)
+
+    def costs(self, candidates: int) -> Costs:
+        """See Engine; the events that are remembered, once for all models, aside."""
+        return self._engine.costs(candidates)
 
     def take_seconds(self) -> Doubles:
-        """See Learner."""
-        seconds, self._seconds = self._seconds + self._learner.take_seconds(), np.zeros(len(self.stack))
-        return seconds
-
-    def octets(self, arm: int) -> int:
-        """See Learner; the events that are remembered, once for all models, aside."""
-        return self._learner.octets(arm)
+        """See Engine."""
+        return self._engine.take_seconds()
 
     def state(self) -> dict[str, Tensor]:
-        """See Learner; what is remembered included."""
-        state = self._learner.state()
+        """See Engine; what is remembered included."""
+        state = self._engine.state()
         state["fresh.progress"] = torch.tensor([self._generation, self._chunks])
         for position, each in enumerate(self._remembered):
             name = f"fresh.{position}"
@@ -88,8 +90,8 @@ class FreshLearner:
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """See Learner."""
-        self._learner.restore(state)
+        """See Engine."""
+        self._engine.restore(state)
         self._generation, self._chunks = (int(value) for value in state["fresh.progress"])
         self._remembered = []
         while (name := f"fresh.{len(self._remembered)}") + ".number" in state:
@@ -98,7 +100,7 @@ class FreshLearner:
             self._remembered.append(Remembered(generation, number, chunk))
 
 
-def _events(features: np.ndarray, label: Floats) -> Batch:
+def _events(features: Rows, label: Floats) -> Batch:
     """Events of which nothing else is known: all that learning needs."""
     nobody = np.zeros(len(label), np.int64)
     return Batch(nobody, nobody, nobody.astype(np.float64), features, label)

@@ -6,14 +6,27 @@ resumed run draws the same, and matched duplicates of two arms see the same nois
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from simulator.config import NoiseConfig
-from simulator.models.duplicates import Member
 from simulator.randomness import generator
 from simulator.types import Ints
+
+
+@dataclass(frozen=True)
+class Member:
+    """Who one model of an arm is. Models of different arms that agree in all of it share all draws."""
+
+    fleet: int
+    duplicate: int
+    copy: int = 0
+    """Of the arm: 0 for the first set of a spec, 1 for an independent second one, ..."""
+    part: int = 0
+    """Which of the models that the arm's cure makes a served one of; they differ in their initial weights alone."""
 
 
 class Noise:

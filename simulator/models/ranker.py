@@ -1,178 +1,208 @@
-"""A duplicate of every arm, ready to serve: the part of the first layer that only the item decides is computed once.
+"""Rankers of what an engine published: the part of the first layer that only the item decides is computed once.
 
 The first layer's product is a sum over fields: user and context give one row per query, the item another that is the
-same for all queries of a snapshot. Scores are those of `Duplicates.logits`, but for sums in another order.
+same for all queries of a snapshot. Scores are those of the engine, but for sums in another order.
 
-A query's scores are the same to the last bit whichever queries they are computed with (held by a test), here and
-wherever else a Ranker of the same snapshot runs on the same machine: so the company of a query swaps nothing.
-
-Shapes: A arms, V table rows, D embedding length, P dense parameters, U users, I items, Q queries, N candidates,
-C context slots, H width of the first hidden layer.
+Shapes: V table rows, D embedding length, P dense parameters, U users, I items, Q queries, N candidates, C context
+slots, H width of the first hidden layer, n rows.
 """
 
 from __future__ import annotations
 
+import logging
+import weakref
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simulator.config import ModelConfig
-from simulator.models.activations import Activation, activation
-from simulator.models.memory import Recycled
-from simulator.models.native import formula_of
-from simulator.models.native_scoring import NativeScorer, is_wanted
-from simulator.models.network import Layout, Network
-from simulator.models.sides import Sides, check_tensors
+from simulator.config import ModelConfig, NoiseConfig
+from simulator.models.click_model import ClickModel, Layout, Pooling, check_shapes, padding
+from simulator.models.engine import EngineName, Ranker
+from simulator.models.native.engine import refusal
+from simulator.models.native.kernels import NativeScorer, kernel_of
+from simulator.models.specs import parse_arm
+from simulator.models.torch_engine import check_device
 from simulator.pace import gently
 from simulator.types import Floats, Ints, Rows, Schema, Side
 
-FEW_ITEMS = 512
-"""Items whose part is computed at once: their vectors stay in the cache."""
-ALIGNED, LEAST = 32, 64
-"""How a matrix product of PyTorch rounds depends on its number of rows, on each processor in its own way. Where it is a
-multiple of the first number, and at least the second, no row depends on others: on all processors that were tried."""
+log = logging.getLogger("ranker")
+ITEMS_PER_PORTION = {"cpu": 512, "cuda": 65_536}
+"""Items whose part is computed at once: on a CPU their vectors stay in the cache."""
+PAIRS = {"cpu": 2_048, "cuda": 32_768}
+"""Query-candidate pairs of a pass: what it touches stays in a CPU's cache, or fills a GPU."""
+Empty = Callable[[int, int], Tensor]
+"""Makes an uninitialised float32 tensor of so many rows and columns."""
 
 
-class Scorer(Protocol):
-    """One arm's model."""
+class Rankers:
+    """Makes the rankers of a process, one generation after the other in the memory of those that are gone."""
 
-    items: Tensor
-    """[I, H] what each item adds to the first layer's product."""
+    def __init__(self, device: str = "cpu") -> None:
+        """Raises SettingError for `cuda` where there is no GPU."""
+        check_device(device)
+        self._device, self._memory = device, Recycled()
+        self._told: set[str] = set()
 
-    def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
-        """Log-odds [Q, N] of candidates [Q, N] for users [Q] in contexts [Q, C] (table rows)."""
-
-
-class Ranker:
-    """Scores candidates with one duplicate of every arm at one generation; safe to call from several threads."""
-
-    pairs_at_once = 2_048
-    """Query-candidate pairs to ask for in one call, where more are waiting: what it touches stays in the cache."""
-
-    def __init__(
+    def __call__(
         self,
         schema: Schema,
-        specs: list[str],
+        spec: str,
+        engine: EngineName,
         model: ModelConfig,
         tensors: dict[str, Tensor],
         user_rows: Rows,
         item_rows: Rows,
-        empty: Callable[[int, int], Tensor] = torch.empty,
-    ) -> None:
-        """`specs` of the A arms; tensors `embedding` [A, V, D], `dense` [A, P]; rows of users [U, Su], items [I, Si].
-        `empty` makes the large tensors.
+    ) -> Ranker:
+        """A ranker of what `engine` published for the arm `spec`; rows of users [U, Su] and items [I, Si].
 
-        Raises ValueError where a tensor has another shape than schema and model ask for, SettingError where
-        `model.compile` is `on` and there is no compiler.
+        All replicas where the engine can be had take the same arithmetic; one where it cannot says so in a line.
+        Raises ValueError where a tensor has another shape than schema and model ask for.
         """
-        check_tensors(tensors, schema, model, len(specs))
-        catalog = Catalog(schema, model, torch.from_numpy(user_rows), torch.from_numpy(item_rows))
-        dense = [Layout(schema, model).views(tensors["dense"][arm : arm + 1]) for arm in range(len(specs))]
-        with torch.inference_mode():
-            parts = [Weights(catalog, tensors["embedding"][arm], weights, empty) for arm, weights in enumerate(dense)]
-            self._scorers = [make_scorer(part, activation(spec)) for part, spec in zip(parts, specs, strict=True)]
-
-    @property
-    def compiled(self) -> bool:
-        """Whether compiled kernels score: they round otherwise than PyTorch does."""
-        return all(isinstance(scorer, NativeScorer) for scorer in self._scorers)
-
-    def scores(self, arm: int, users: Ints, context: Rows, items: Ints) -> Floats:
-        """Log-odds [Q, N] of candidates [Q, N] for users [Q] in contexts [Q, C] (table rows)."""
-        return self._scorers[arm].scores(users, context, items)
-
-
-def rankers() -> Callable[..., Ranker]:
-    """What makes rankers, with the arguments of `Ranker`, one after the other in the memory of those that are gone."""
-    memory = Recycled()
-    build: Callable[..., Ranker] = partial(Ranker, empty=memory)
-
-    def make(*arguments: object) -> Ranker:
-        ranker = build(*arguments)
-        memory.let_go()
+        check_shapes(tensors, schema, model)
+        empty: Empty = self._memory if self._device == "cpu" else torch.empty
+        ranker = TorchRanker(schema, spec, model, tensors, user_rows, item_rows, self._device, empty)
+        if engine == "torch":
+            return ranker
+        why = refusal(parse_arm(spec), model, NoiseConfig(), self._device)
+        if not why:
+            return NativeRanker(ranker)
+        if spec not in self._told:
+            self._told.add(spec)
+            log.warning("%s was taught by the native engine and is scored by PyTorch here: %s", spec, why)
         return ranker
 
-    return make
+    def let_go(self) -> None:
+        """A generation is complete: give the memory that it did not need to the system."""
+        self._memory.let_go()
 
 
-class Catalog:
-    """What all arms of a generation share."""
+class TorchRanker:
+    """Scores with one model by PyTorch, on any device."""
 
-    def __init__(self, schema: Schema, model: ModelConfig, user_rows: Tensor, item_rows: Tensor) -> None:
-        self.model, self.network, self.sides = model, Network(model), Sides(schema, model)
-        self.user_rows, self.item_rows = user_rows.long(), item_rows.long()
-        fields = [field for field in schema.fields if field.side != "item"]
-        slots = torch.tensor([field.slots for field in fields], dtype=torch.int64)
-        self.field_of_slot = torch.repeat_interleave(torch.arange(len(fields)), slots)
-        """[S] of the slots of user and context."""
-        self.context_slots = sum(field.slots for field in fields if field.side == "context")
-        inputs = torch.tensor([field.side != "item" for field in schema.fields]).repeat_interleave(model.dim)
-        self.query_inputs = inputs.nonzero().squeeze(1)
-        """Inputs of the first layer that belong to user and context."""
-
-
-class Weights:
-    """One arm's."""
+    name: EngineName = "torch"
 
     def __init__(
-        self, catalog: Catalog, table: Tensor, weights: dict[str, Tensor], empty: Callable[[int, int], Tensor]
+        self,
+        schema: Schema,
+        spec: str,
+        model: ModelConfig,
+        tensors: dict[str, Tensor],
+        user_rows: Rows,
+        item_rows: Rows,
+        device: str = "cpu",
+        empty: Empty = torch.empty,
     ) -> None:
-        self.catalog, self.table, self.weights = catalog, table, weights
-        self.first = catalog.network.weight(0, weights)[0]
-        """[all fields x D, H] of the first layer."""
-        self.items = empty(len(catalog.item_rows), self.first.shape[1])
-        """[I, H] what each item adds to the first layer's product."""
-        parts = (torch.split(each, FEW_ITEMS) for each in (catalog.item_rows, self.items))
-        for rows, items in gently(zip(*parts, strict=True)):
-            self.part("item", rows, items)
+        """`tensors`: `embedding` [V, D] and `dense` [P]; rows of users [U, Su] and items [I, Si]."""
+        self.schema, self.model, self.device = schema, model, torch.device(device)
+        self.pairs_at_once = PAIRS[device]
+        self.activation = parse_arm(spec).activation
+        self.module = ClickModel(schema, model, self.activation).requires_grad_(False)
+        with torch.inference_mode():
+            for name, values in Layout(schema, model).views(tensors["dense"]).items():
+                getattr(self.module, name).copy_(values)
+            self.module.to(self.device)
+            self.table, self.user_rows = tensors["embedding"].to(self.device), torch.from_numpy(user_rows).long()
+            self.first = self.module.weight(0)
+            """[all fields x D, H] of the first layer."""
+            self._sides: dict[Side, tuple[Tensor, Pooling]] = {
+                "user": self._side("user"),
+                "item": self._side("item"),
+                "context": self._side("context"),
+            }
+            self.items = empty(len(item_rows), self.first.shape[1])
+            """[I, H] what each item adds to the first layer's product."""
+            self.items = self.items if self.items.device == self.device else self.items.to(self.device)
+            size = ITEMS_PER_PORTION[device]
+            rows = torch.from_numpy(item_rows).long()
+            for portion, out in gently(zip(torch.split(rows, size), torch.split(self.items, size), strict=True)):
+                self._part("item", portion, out)
 
-    def part(self, side: Side, rows: Tensor, out: Tensor | None = None) -> Tensor:
+    def _side(self, side: Side) -> tuple[Tensor, Pooling]:
+        """The rows [fields of a side x D, H] of the first layer, and how its slots become fields."""
+        fields = self.schema.fields
+        own = torch.tensor([field.side == side for field in fields]).repeat_interleave(self.model.dim)
+        pooling = Pooling(Schema(tuple(field for field in fields if field.side == side)), self.model.dim)
+        return self.first[own.to(self.device)], pooling
+
+    def _part(self, side: Side, rows: Tensor, out: Tensor | None = None) -> Tensor:
         """[n, H] what the fields of one side, with table rows [n, slots], add to the first layer's product."""
-        return self.catalog.sides.part(side, rows, self.table, self.first, out)
-
-
-def make_scorer(weights: Weights, function: Activation) -> Scorer:
-    """Compiled where `model.compile` and the machine allow it: the same for all duplicates of an arm."""
-    catalog, w = weights.catalog, weights.weights
-    formula = formula_of(function) if is_wanted(catalog.model.compile) else None
-    if formula is None:
-        return PlainScorer(weights, function)
-    norm, network = catalog.model.norm, catalog.network
-    gains = [w[f"gain{n}"][0] if norm in ("before", "after") else None for n in network.layers]
-    layers = [(network.weight(n, w)[0], w[f"bias{n}"][0], gains[n]) for n in network.layers]
-    query = weights.table, catalog.user_rows, catalog.field_of_slot, weights.first[catalog.query_inputs]
-    output = w["weight_out"][0], w["bias_out"][0]
-    return NativeScorer(formula, norm, layers, output, weights.items, query, catalog.context_slots)
-
-
-class PlainScorer:
-    """PyTorch alone."""
-
-    def __init__(self, weights: Weights, function: Activation) -> None:
-        self._weights, self._segments, self.items = weights, [(function, slice(0, 1))], weights.items
+        weight, pooling = self._sides[side]
+        rows = rows.to(self.device)
+        vectors = self.table.index_select(0, rows.flatten()).view(*rows.shape, -1)
+        return torch.mm(pooling.forward(vectors, pooling.shares(rows)), weight, out=out)
 
     def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
-        """See Scorer."""
-        weights, network = self._weights, self._weights.catalog.network
-        # with more users, and more candidates, than anybody asked for
+        """See Ranker; with more users, and more candidates, than anybody asked for: none rounds by its company."""
         users, context, candidates = _padded(users), _padded(context), _padded(items.T).T
         with torch.inference_mode():
-            query = weights.part("user", weights.catalog.user_rows[torch.from_numpy(users)])
-            query = query + weights.part("context", torch.from_numpy(context).long())
-            chosen = torch.from_numpy(np.ascontiguousarray(candidates))
-            product = weights.items.index_select(0, chosen.flatten()).view(*chosen.shape, -1)
+            query = self._part("user", self.user_rows[torch.from_numpy(users)])
+            query = query + self._part("context", torch.from_numpy(context).long())
+            chosen = torch.from_numpy(np.ascontiguousarray(candidates)).to(self.device)
+            product = self.items.index_select(0, chosen.flatten()).view(*chosen.shape, -1)
             product.add_(query[: len(items)].unsqueeze(1))  # [Q, N, H]
-            logits = network.forward_from(product.flatten(0, 1)[None], weights.weights, self._segments)
-            scores: Floats = logits.view(chosen.shape)[:, : items.shape[1]].numpy()
+            logits = self.module.from_product(product.flatten(0, 1))
+            scores: Floats = logits.view(chosen.shape)[:, : items.shape[1]].cpu().numpy()
             return scores
 
 
+class NativeRanker:
+    """Scores with the same model by the compiled kernels."""
+
+    name: EngineName = "native"
+
+    def __init__(self, plain: TorchRanker) -> None:
+        """Takes its weights and its items' part."""
+        module, model, fields = plain.module, plain.model, plain.schema.fields
+        kernel = kernel_of(plain.activation)
+        assert kernel
+        self.pairs_at_once, self.items = plain.pairs_at_once, plain.items
+        gains = [None if model.norm == "none" else module.tensor("gain", n) for n in module.layers]
+        layers = [(module.weight(n), module.tensor("bias", n), gains[n]) for n in module.layers]
+        asked = [field for field in fields if field.side != "item"]
+        slots = torch.tensor([field.slots for field in asked], dtype=torch.int64)
+        field_of_slot = torch.repeat_interleave(torch.arange(len(asked)), slots)
+        inputs = torch.tensor([field.side != "item" for field in fields]).repeat_interleave(model.dim).nonzero()[:, 0]
+        query = plain.table, plain.user_rows, field_of_slot, plain.first[inputs]
+        context_slots = sum(field.slots for field in fields if field.side == "context")
+        output = module.tensor("weight", "_out"), module.tensor("bias", "_out")
+        self._scorer = NativeScorer(kernel, model.norm, layers, output, self.items, query, context_slots)
+
+    def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
+        """See Ranker."""
+        return self._scorer.scores(users, context, items)
+
+
 def _padded(rows: NDArray[Any]) -> NDArray[Any]:
-    """Rows [n, ...] with others behind them, as many as ALIGNED and LEAST ask for."""
-    more = max(LEAST, -(-len(rows) // ALIGNED) * ALIGNED) - len(rows)
-    return np.concatenate([rows, np.repeat(rows[:1], more, 0)])
+    """Rows [n, ...] with others behind them."""
+    return np.concatenate([rows, np.repeat(rows[:1], padding(len(rows)), 0)])
+
+
+class Recycled:
+    """Makes tensors, in the memory of such as were made before and are gone. One thread calls it; any may let go.
+
+    The system takes longer to find fresh pages for a large tensor than we take to fill it.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[Floats] = []
+
+    def __call__(self, rows: int, columns: int) -> Tensor:
+        """An uninitialised float32 tensor [rows, columns] on the CPU.
+
+        Its memory is free again when neither it nor a view of it is referred to any more.
+        """
+        size = rows * columns
+        # only this thread takes, others append behind; what has another size waits for an arm that asks for it
+        fits = next((place for place, each in enumerate(self._free) if each.size == size), None)
+        memory = np.empty(size, np.float32) if fits is None else self._free.pop(fits)
+        lent = memory[:]  # PyTorch refers to this view as long as anything refers to the tensor's storage
+        weakref.finalize(lent, self._free.append, memory).atexit = False
+        return torch.from_numpy(lent).view(rows, columns)
+
+    def let_go(self) -> None:
+        """Give what is free to the system: a tensor that was once held for longer must not cost memory for good."""
+        self._free.clear()

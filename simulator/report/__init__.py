@@ -2,12 +2,10 @@
 
     result.py    read and check result.json and config.json
     words.py     names and numbers as people write them
-    finding.py   what the numbers say, in sentences: page title, what you see, what to do next
-    titles.py    the claim above each picture
-    pictures.py  matplotlib drawings as inline SVG that follow the page's light or dark colours
-    tables.py    the summary, all measures, settings
-    canvas.py    what all drawings share; html.py pieces of a page
-    page.py      puts the parts together; style.css is its look
+    finding.py   what the numbers say, in sentences: page title, what you see, what to do next, the claim above each
+                 picture
+    charts.py    matplotlib drawings as inline SVG that follow the page's light or dark colours
+    page.py      tables, pictures, glossary and settings together; html.py pieces of a page, style.css its look
 
 No torch here: the run samples the activations and writes them into result.json.
 """
@@ -17,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from simulator.errors import ResultError
+from simulator.files import write_atomically
 from simulator.report.page import page
 from simulator.report.result import read_result
 
@@ -28,10 +27,9 @@ def write_report(folder: Path) -> Path:
     Raises ResultError where one of the files is missing, damaged or of another schema, or the page cannot be written.
     """
     html = page(read_result(folder))
-    target, unfinished = folder / "report.html", folder / "report.html.part"
+    target = folder / "report.html"
     try:
-        unfinished.write_text(html, encoding="utf-8")
-        unfinished.replace(target)
+        write_atomically(target, html.encode())
     except OSError as error:
         raise ResultError(f"{target}: {(error.strerror or str(error)).lower()}: make the folder writable") from None
     return target

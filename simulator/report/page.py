@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
 from html import escape
+from typing import Any
 
-from simulator.report import canvas, finding, pictures, tables, titles
+from simulator.measures.intervals import Interval
+from simulator.report import charts, finding
+from simulator.report.charts import Series
+from simulator.report.finding import ratio_to
 from simulator.report.html import document, grid, panel, prose, section
-from simulator.report.pictures import Series
 from simulator.report.result import Arm, Result
-from simulator.report.words import duration, label
+from simulator.report.words import DASH, SUMMARY, count, duration, interval, label, number, size
 
 CAUSES = (
     ("swaps", "o", True, "duplicate"),
@@ -77,7 +82,7 @@ def page(result: Result) -> str:
         title,
         [
             _top(result, title),
-            section("The numbers", tables.summary(result) + _all_measures(result)),
+            section("The numbers", summary(result) + _all_measures(result)),
             _swaps(result),
             _differences(result),
             _generations(result),
@@ -106,7 +111,7 @@ def _top(result: Result, title: str) -> str:
 
 def _all_measures(result: Result) -> str:
     legend = '<p class="note">Each cell: the mean, its interval (low to high), and × the ratio to the first arm.</p>'
-    return f"{legend}<details><summary>Everything that was measured</summary>{tables.everything(result)}</details>"
+    return f"{legend}<details><summary>Everything that was measured</summary>{everything(result)}</details>"
 
 
 def _swaps(result: Result) -> str:
@@ -119,18 +124,18 @@ def _swaps(result: Result) -> str:
         ("rbo", "RBO distance"),
     ):
         series = [Series(f"{cause}.{key}", mark, filled) for cause, mark, filled, _ in CAUSES]
-        panels.append(panel(heading, pictures.dots(f"swaps-{key}", result.arms, _measured(result, series))))
+        panels.append(panel(heading, charts.dots(f"swaps-{key}", result.arms, _measured(result, series))))
     panels.append(_accuracy("swaps", result))
-    return section(titles.swaps(result), _mark_legend("Cause:", CAUSES) + grid(panels))
+    return section(finding.swaps_title(result), _mark_legend("Cause:", CAUSES) + grid(panels))
 
 
 def _differences(result: Result) -> str:
     series = _measured(result, [Series(name, mark, filled) for name, mark, filled, _ in PARTS])
-    panels = [panel("Prediction difference (PD) and its parts", pictures.dots("pd", result.arms, series))]
+    panels = [panel("Prediction difference (PD) and its parts", charts.dots("pd", result.arms, series))]
     panels.append(_accuracy("pd", result))
-    auc = pictures.dots("pd-auc", result.arms, [Series("auc")], from_zero=False)
+    auc = charts.dots("pd-auc", result.arms, [Series("auc")], from_zero=False)
     panels.append(panel("AUC: higher is better", auc, WHERE_ZERO))
-    return section(titles.differences(result), _mark_legend("Marks:", PARTS) + grid(panels))
+    return section(finding.differences_title(result), _mark_legend("Marks:", PARTS) + grid(panels))
 
 
 def _generations(result: Result) -> str:
@@ -139,19 +144,19 @@ def _generations(result: Result) -> str:
     for measure, heading, from_zero in OVER_TIME:
         if any(measure in arm for generation in result.generations for arm in generation.arms.values()):
             name = "time-" + measure.replace(".", "-")
-            drawing = pictures.over_generations(name, result, measure, bands, from_zero)
+            drawing = charts.over_generations(name, result, measure, bands, from_zero)
             panels.append(panel(heading, drawing, "" if from_zero else WHERE_ZERO))
     note = "" if bands else '<p class="note">Intervals are left out: bands of so many arms cover each other.</p>'
-    return section(titles.generations(result), _arm_legend(result.arms) + grid(panels) + note)
+    return section(finding.generations_title(result), _arm_legend(result.arms) + grid(panels) + note)
 
 
 def _plane(result: Result) -> str:
     panels = []
     for across, up, loss, instability in PLANES:
         name = f"plane-{across}-{up}".replace(".", "-")
-        drawing = pictures.plane(name, result.arms, across, up, (loss, instability))
+        drawing = charts.plane(name, result.arms, across, up, (loss, instability))
         panels.append(panel(f"{instability[0].upper()}{instability[1:]} against {loss}", drawing))
-    return section(titles.plane(result), _arm_legend(result.arms) + grid(panels))
+    return section(finding.plane_title(result), _arm_legend(result.arms) + grid(panels))
 
 
 def _activations(result: Result) -> str:
@@ -159,16 +164,16 @@ def _activations(result: Result) -> str:
     if not drawn:
         return ""
     panels = [
-        panel("Activation", pictures.curves("curve", result.arms, gradient=False)),
-        panel("Its gradient", pictures.curves("gradient", result.arms, gradient=True)),
+        panel("Activation", charts.curves("curve", result.arms, gradient=False)),
+        panel("Its gradient", charts.curves("gradient", result.arms, gradient=True)),
     ]
-    return section(titles.activations(result), _arm_legend(result.arms) + grid(panels))
+    return section(finding.activations_title(result), _arm_legend(result.arms) + grid(panels))
 
 
 def _settings(result: Result) -> str:
     return section(
         "How to get these numbers again",
-        f"<details><summary>Command, settings, seed, versions, machine</summary>{tables.settings(result)}</details>",
+        f"<details><summary>Command, settings, seed, versions, machine</summary>{settings(result)}</details>",
     )
 
 
@@ -178,7 +183,7 @@ def _glossary() -> str:
 
 
 def _accuracy(name: str, result: Result) -> str:
-    drawing = pictures.dots(f"{name}-loss", result.arms, [Series("log_loss")], from_zero=False)
+    drawing = charts.dots(f"{name}-loss", result.arms, [Series("log_loss")], from_zero=False)
     return panel("Log loss: lower is better", drawing, WHERE_ZERO)
 
 
@@ -188,7 +193,7 @@ def _measured(result: Result, series: list[Series]) -> list[Series]:
 
 
 def _arm_legend(arms: list[Arm]) -> str:
-    entries = "".join(f"<li>{canvas.swatch(i)} {escape(label(arm.spec))}</li>" for i, arm in enumerate(arms))
+    entries = "".join(f"<li>{charts.swatch(i)} {escape(label(arm.spec))}</li>" for i, arm in enumerate(arms))
     return f'<ul class="legend">{entries}</ul>'
 
 
@@ -199,3 +204,115 @@ def _mark_legend(title: str, entries: tuple[tuple[str, str, bool, str], ...]) ->
         drawing = f'<svg class="swatch" viewBox="0 0 12 12" width="12" height="12" aria-hidden="true" style="{style}">'
         items.append(f"<li>{drawing}{MARKS[mark]}</svg> {escape(text)}</li>")
     return f'<ul class="legend"><li>{escape(title)}</li>{"".join(items)}</ul>'
+
+
+FIXED = {"log_loss": 4, "progressive_log_loss": 4, "auc": 4, "ranking_loss": 4, "calibration": 3}
+
+COSTS: dict[str, Callable[[float], str]] = {
+    "events_per_second": count,
+    "parameters": count,
+    "lookups": count,
+    "model_bytes": size,
+    "train_bytes": size,
+    "score_seconds": lambda seconds: f"{number(1e3 * seconds)} ms",
+}
+"""What an arm costs, and how it is written."""
+
+
+def summary(result: Result) -> str:
+    """One row per arm: each measure with its interval and its ratio to the first arm."""
+    titles = ("arm", *(heading for _, heading, _ in SUMMARY), "train time")
+    heads = "".join(f'<th scope="col">{title}</th>' for title in titles)
+    base = result.arms[0]
+    rows = []
+    for arm in result.arms:
+        cells = [_cell(arm, base, *column) for column in SUMMARY]
+        rows.append(f"<tr>{arm_head(arm)}{''.join(cells)}{_seconds(arm, base)}</tr>")
+    return (
+        f'<div class="scroll"><table class="summary"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def everything(result: Result) -> str:
+    """One row per measure, one column per arm."""
+    names = list(dict.fromkeys(name for arm in result.arms for name in arm.measures))
+    heads = "".join(f'<th scope="col">{escape(label(arm.spec))}</th>' for arm in result.arms)
+    rows = []
+    for name in names:
+        cells = "".join(f"<td>{_value(arm.measures.get(name), FIXED.get(name))}</td>" for arm in result.arms)
+        rows.append(f'<tr><th scope="row"><code>{escape(name)}</code></th>{cells}</tr>')
+    for name, write in COSTS.items():
+        cells = "".join(f"<td>{write(arm.costs[name]) if name in arm.costs else DASH}</td>" for arm in result.arms)
+        rows.append(f'<tr><th scope="row"><code>{name}</code></th>{cells}</tr>')
+    for name in dict.fromkeys(name for arm in result.arms for name in arm.design):
+        cells = "".join(f"<td>{escape(_setting(arm.design.get(name, DASH)))}</td>" for arm in result.arms)
+        rows.append(f'<tr><th scope="row"><code>{escape(name)}</code></th>{cells}</tr>')
+    return (
+        f'<div class="scroll"><table><thead><tr><th scope="col">measure</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _setting(value: object) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def settings(result: Result) -> str:
+    """The command, the resolved settings with the seed, versions, machine, time and memory of the run."""
+    world = {name: count(value) if type(value) is int else value for name, value in result.world.items()}
+    spent = {"time": duration(result.seconds), "peak memory": size(result.peak_memory_bytes)}
+    parts = [
+        f"<p>Command:</p><pre><code>{escape(result.command or DASH)}</code></pre>",
+        _pairs("Settings", result.config),
+        _pairs("World", world),
+        _pairs("Versions", {"flicker": result.flicker} | result.versions),
+        _pairs("Machine", result.machine | spent),
+    ]
+    return "".join(parts)
+
+
+def arm_head(arm: Arm) -> str:
+    """The arm's name as a row heading, and below it the spec to type where that differs."""
+    name, spec = label(arm.spec), arm.spec
+    typed = f" <code>{escape(spec)}</code>" if name != spec else ""
+    unbroken = name.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    return f'<th scope="row">{escape(unbroken)}{typed}</th>'
+
+
+def _cell(arm: Arm, base: Arm, name: str, heading: str, places: int | None) -> str:
+    ratio = None if arm is base else ratio_to(arm, base, name)
+    times = f' <span class="ratio">× {_value(ratio, 3 if name in FIXED else 2)}</span>' if ratio else ""
+    return f'<td data-name="{heading}">{_value(arm.measures.get(name), places)}{times}</td>'
+
+
+def _value(value: Interval | None, places: int | None) -> str:
+    mean, bounds = interval(value, places)
+    return f"<b>{mean}</b>" + (f" <small>{bounds}</small>" if bounds else "")
+
+
+def _seconds(arm: Arm, base: Arm) -> str:
+    own, ratio = arm.costs.get("train_seconds"), arm.cost_ratio(base, "train_seconds")
+    if own is None:
+        return f'<td data-name="train time"><b>{DASH}</b></td>'
+    times = f' <span class="ratio">× <b>{number(ratio, 2)}</b></span>' if ratio and arm is not base else ""
+    return f'<td data-name="train time"><b>{duration(own)}</b>{times}</td>'
+
+
+def _pairs(title: str, values: dict[str, Any]) -> str:
+    rows = "".join(
+        f'<tr><th scope="row"><code>{escape(name)}</code></th><td>{escape(text)}</td></tr>'
+        for name, text in _flat(values)
+    )
+    return f'<h3>{title}</h3><div class="scroll"><table class="pairs"><tbody>{rows}</tbody></table></div>'
+
+
+def _flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings under dotted names, as they are written on the command line."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        elif isinstance(value, list):
+            yield before + name, ", ".join(part if isinstance(part, str) else json.dumps(part) for part in value)
+        else:
+            yield before + name, value if isinstance(value, str) else json.dumps(value)

@@ -13,26 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import ResultError
+from simulator.measures.intervals import Interval
 
 SCHEMA = 1
 REQUIRED = ("pd", "swaps.pair", "log_loss")
 """What an arm must have: instability is never shown without accuracy beside it."""
+TIMES = ("train_seconds", "events_per_second", "score_seconds")
+"""Costs that hang on the engine, and are compared between arms of one engine only."""
 BUCKETS = ("pd_by_score", "pd_by_popularity")
 COSTS = ("train_seconds", "events_per_second", "parameters", "lookups", "score_seconds", "model_bytes", "train_bytes")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its bootstrap interval; low = high means that there is none."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def known(self) -> bool:
-        """Whether the run could tell how uncertain the mean is."""
-        return self.low < self.high
 
 
 Measures = dict[str, Interval]
@@ -71,6 +60,16 @@ class Arm:
     """PD by a value: lists under the names in BUCKETS."""
     against: dict[str, Measures] = field(default_factory=dict)
     """Ratios to each other arm of the run, paired with it, by its spec."""
+
+    design: dict[str, Any] = field(default_factory=dict)
+    """Its engine, and the settings in which arms may differ."""
+
+    def cost_ratio(self, other: Arm, cost: str) -> float | None:
+        """Ratio of a cost to another arm's; None where one is unknown, or times are those of two engines."""
+        own, base = self.costs.get(cost), other.costs.get(cost)
+        if own is None or not base:
+            return None
+        return None if cost in TIMES and self.design.get("engine") != other.design.get("engine") else own / base
 
     def ratio(self, other: Arm, measure: str) -> Interval | None:
         """Ratio of a measure to another arm's, paired with it; None where the run does not give it."""
@@ -192,7 +191,7 @@ def _arm(spec: str, raw: Any) -> Arm:
     where = f"arms.{spec}"
     if not isinstance(raw, dict):
         raise _Damage(f"{where}: not a JSON object")
-    apart = ("ratio", "ratio_to", "activation", *COSTS, *BUCKETS)
+    apart = ("ratio", "ratio_to", "activation", "design", *COSTS, *BUCKETS)
     measures = _measures({key: value for key, value in raw.items() if key not in apart}, where)
     for name in REQUIRED:
         if name not in measures:
@@ -206,7 +205,9 @@ def _arm(spec: str, raw: Any) -> Arm:
         other: _measures(value or {}, f"{where}.ratio_to.{other}")
         for other, value in (_typed(raw, "ratio_to", dict) if "ratio_to" in raw else {}).items()
     }
-    return Arm(spec, measures, ratios, costs, _curve(raw.get("activation"), f"{where}.activation"), buckets, against)
+    design = _typed(raw, "design", dict) if "design" in raw else {}
+    curve = _curve(raw.get("activation"), f"{where}.activation")
+    return Arm(spec, measures, ratios, costs, curve, buckets, against, design)
 
 
 def _bucket(raw: Any, where: str) -> Bucket:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from simulator.report.result import Interval
+from simulator.measures.intervals import Interval
 
 NAMES = {
-    "linear": "Linear",
+    "linear": "Identity",
     "relu": "ReLU",
     "smelu": "SmeLU",
     "gsmelu": "gSmeLU",
@@ -25,6 +25,17 @@ CURES = {
 }
 """What stands before an activation in an arm's spec, and how it is written behind it."""
 DASH = "–"
+SUMMARY = (
+    ("pd", "PD", None),
+    ("swaps.pair", "pair swaps", None),
+    ("swaps.slot", "slot swaps", None),
+    ("swaps.top1", "top-1 swaps", None),
+    ("refresh_swaps.pair", "pair swaps at a refresh", None),
+    ("log_loss", "log loss", 4),
+    ("auc", "AUC", 4),
+    ("ranking_loss", "ranking loss", 4),
+)
+"""What a run is summed up by: measure, heading, places after the point (None: three significant digits)."""
 
 
 def label(spec: str) -> str:
@@ -89,9 +100,9 @@ def plural(value: int, noun: str) -> str:
     return f"{count(value)} {noun}" + ("" if value == 1 else "s")
 
 
-def size(octets: float) -> str:
+def size(count: float) -> str:
     """Bytes in MB or GB (powers of ten)."""
-    return f"{octets / 1e9:.2f} GB" if octets >= 1e9 else f"{octets / 1e6:.0f} MB"
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def duration(seconds: float) -> str:

@@ -5,26 +5,21 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from simulator.errors import SettingError
-from simulator.store.memory import MemoryStore
 from simulator.store.protocol import Store
+from simulator.store.redis import RedisStore
 
 CAPACITY = 200_000
 """Events that may wait unless a process asks for another bound (about 8 MB of a server's memory)."""
 
 
 def open_store(url: str, *, run: str = "default", capacity: int = CAPACITY) -> Store:
-    """The store at `memory://` (a new one, for the threads of this process) or `redis://host:port/database`.
+    """The store at `redis://host:port/database`.
 
     `run` names the store among others on the same server; `capacity` is the most events that may wait before this
     process's `append` refuses. Does not wait for the server: the first use may raise StoreAway. Raises SettingError.
     """
     if capacity < 1:
         raise SettingError("capacity", capacity, "at least 1 event")
-    scheme = urlsplit(url).scheme
-    if scheme == "memory":
-        return MemoryStore(capacity)
-    if scheme in ("redis", "rediss", "unix"):
-        from simulator.store.redis import RedisStore  # the client is not needed by runs in one process
-
-        return RedisStore(url, run=run, capacity=capacity)
-    raise SettingError("store", url, "a URL such as redis://127.0.0.1:6379/0, or memory://")
+    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+        raise SettingError("store", url, "a URL such as redis://127.0.0.1:6379/0")
+    return RedisStore(url, run=run, capacity=capacity)

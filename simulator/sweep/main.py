@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from simulator.errors import FlickerError, SettingError
 from simulator.report.words import duration, plural
-from simulator.sweep.engine import Ended, Engine, Processes
+from simulator.sweep.backend import Backend, Ended, OnRay, Processes
 from simulator.sweep.grid import Cell, Sheet, grid, read_grid
 from simulator.sweep.record import claim, set_aside
 from simulator.sweep.table import drawn, rows, write_csv
@@ -35,7 +35,7 @@ HELP = """Run a grid of experiments; each cell is a result folder of `flicker ru
   flicker sweep --vary arms relu smelu:beta=1 gelu --vary seed 0 1 2 --data ml-1m --fleets 3
   flicker sweep grid.toml --out results/grid
   flicker sweep grid.toml --out results/grid --resume       only what is missing
-  flicker sweep grid.toml --engine ray --address auto       on a Ray cluster
+  flicker sweep grid.toml --backend ray --address auto      on a Ray cluster
   flicker sweep --preset article --data ml-1m [--quick]     all that flicker figures draws
 
 Whatever is not listed below is a flag of `flicker run` and the same for every cell. A file says the same in TOML:
@@ -58,7 +58,7 @@ class SweepFlags:
     cells: list[Cell]
     out: Path
     jobs: int | None
-    engine: Literal["local", "ray"]
+    backend: Literal["local", "ray"]
     address: str | None
     resume: bool
 
@@ -78,7 +78,7 @@ def parse(arguments: list[str]) -> SweepFlags:
     parser.add_argument("--out", type=Path, help="folder of the results (default: results/sweep)", metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="go on in --out: run what has no result yet")
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at once on this machine (default: one per core)")
-    parser.add_argument("--engine", default="local", choices=["local", "ray"], help="where the runs are started")
+    parser.add_argument("--backend", default="local", choices=["local", "ray"], help="where the runs are started")
     parser.add_argument("--preset", help=f"{' or '.join(PRESETS)}: ready-made grids; others are those of flicker run")
     parser.add_argument("--quick", action="store_true", help="with --preset article: minutes, and wide intervals")
     parser.add_argument("--address", help="of a Ray cluster, such as auto (default: one on this machine)")
@@ -95,7 +95,7 @@ def parse(arguments: list[str]) -> SweepFlags:
         axes[axis] = values
     grids = [grid([*sheet.shared, *rest], _joined(sheet.axes, axes), sheet.name) for sheet in sheets]
     cells = [cell for one in grids for cell in one.cells()]
-    return SweepFlags(cells, own.out or Path("results/sweep"), own.jobs, own.engine, own.address, own.resume)
+    return SweepFlags(cells, own.out or Path("results/sweep"), own.jobs, own.backend, own.address, own.resume)
 
 
 def _flag(axis: str) -> str:
@@ -140,16 +140,16 @@ def run_sweep(flags: SweepFlags, command: str) -> int:
     held = claim(flags.out, cells, command, flags.resume)
     damaged = set_aside(cells, flags.out)
     missing = [cell for cell in cells if not (folder / cell.name / "result.json").exists()]
-    engine = _engine(flags) if missing else Processes(1)
+    backend = _backend(flags) if missing else Processes(1)
     done = len(cells) - len(missing)
     console.print(
-        f"{plural(len(cells), 'cell')}, {done} done already, {min(engine.workers, max(1, len(missing)))} at a time; "
+        f"{plural(len(cells), 'cell')}, {done} done already, {min(backend.workers, max(1, len(missing)))} at a time; "
         f"results go to {flags.out}; Ctrl-C is safe (--resume goes on)",
         soft_wrap=True,
     )
     for said in damaged:
         console.print(said, soft_wrap=True, markup=False)
-    failed = _run(engine, missing, folder, console, done)
+    failed = _run(backend, missing, folder, console, done)
     found, unread = rows(held, folder)
     write_csv(found, flags.out / "sweep.csv")
     asked = {cell.name for cell in cells}
@@ -164,15 +164,13 @@ def run_sweep(flags: SweepFlags, command: str) -> int:
     return 1 if failed else 0
 
 
-def _engine(flags: SweepFlags) -> Engine:
-    if flags.engine == "local":
+def _backend(flags: SweepFlags) -> Backend:
+    if flags.backend == "local":
         return Processes(flags.jobs)
-    from simulator.sweep.on_ray import OnRay
-
     return OnRay(flags.address)
 
 
-def _run(engine: Engine, missing: list[Cell], folder: Path, console: Console, done: int) -> list[Ended]:
+def _run(backend: Backend, missing: list[Cell], folder: Path, console: Console, done: int) -> list[Ended]:
     """Run cells, with a progress bar and the time left; returns those that failed."""
     failed: list[Ended] = []
     bar = Progress(
@@ -182,7 +180,7 @@ def _run(engine: Engine, missing: list[Cell], folder: Path, console: Console, do
     started = time.monotonic()
     with bar:
         task = bar.add_task("", total=done + len(missing), completed=done, left="")
-        for number, one in enumerate(engine.run(missing, folder), 1):
+        for number, one in enumerate(backend.run(missing, folder), 1):
             each = (time.monotonic() - started) / number
             bar.update(task, advance=1, left=f"{duration(each * (len(missing) - number))} left")
             how = f"failed: {one.failure}" if one.failure else f"done in {duration(one.seconds)}"

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from simulator.types import Doubles, Floats, Ints
-from simulator.world.tastes import TASTES
+from simulator.world.population import TASTES
 
 HIDDEN = 48
 GAIN = 2.5

@@ -21,8 +21,8 @@ import numpy as np
 from simulator.config import ReplayConfig
 from simulator.errors import DataError
 from simulator.types import Doubles, Ints
-from simulator.world.damage import Damage, decoded, shown
 from simulator.world.log import Block, MemoryLog
+from simulator.world.tables import Damage, decoded, shown
 from simulator.world.vocabulary import Feature, assemble, by_first_appearance
 
 YEAR = re.compile(r"\((\d{4})\)\s*$")
@@ -34,8 +34,8 @@ def open_movielens(folder: Path, config: ReplayConfig, hash_rows: int = 0) -> Me
     """The log in a folder of the MovieLens family; DataError where a file is missing or damaged."""
     for name in ("ratings.dat", "movies.dat"):
         if not (folder / name).is_file():
-            way_out = "give a folder of the MovieLens family, or a mapping file *.toml"
-            raise DataError(f"{folder}: no {name} in it; {way_out}")
+            hint = "give a folder of the MovieLens family, or a mapping file *.toml"
+            raise DataError(f"{folder}: no {name} in it; {hint}")
     damage = Damage(config.bad_rows)
     user, item, time = _ratings(folder / "ratings.dat", damage, config.limit)
     users, user_ids = by_first_appearance(user)

@@ -1,4 +1,4 @@
-"""Raw rows of a Parquet log, batch by batch; the one place that needs pyarrow (the extra `flicker[parquet]`)."""
+"""Raw rows of a Parquet log, batch by batch; the one place that needs pyarrow (the extra `flicker-recsys[parquet]`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _pyarrow(path: Path) -> ModuleType:
         import pyarrow.compute
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError(f"{path}: reading Parquet needs pyarrow; pip install 'flicker[parquet]'") from error
+        raise DataError(f"{path}: reading Parquet needs pyarrow; pip install 'flicker-recsys[parquet]'") from error
     return pyarrow  # type: ignore[no-any-return]
 
 
@@ -84,8 +84,8 @@ class ParquetReader:
             kind = self._file.schema_arrow.field(name).type
             value = kind.value_type if kinds.is_list(kind) or kinds.is_large_list(kind) else kind
             if kinds.is_nested(value):
-                way_out = "columns may hold texts, numbers, timestamps and lists of them"
-                raise DataError(f"{self._path}: column {name!r} holds {kind}; {way_out}")
+                hint = "columns may hold texts, numbers, timestamps and lists of them"
+                raise DataError(f"{self._path}: column {name!r} holds {kind}; {hint}")
 
     @property
     def position(self) -> Position:

@@ -1,15 +1,22 @@
 """The replay world: a real click log, learned from in time order.
 
-A log of engagements becomes events by sampled negatives (simulator/world/negatives.py): engagement r is event
-r x (1 + M), its M negatives follow directly, with the engagement's user, time and context. A log with labels is used
-as it is. Users and items are numbered by first appearance; their features are static, the first value seen counts.
-The first pass over the log fixes how large the tables are; no feature's value comes from the future.
-Shapes: n events or rows, M negatives per engagement, N candidates, K slate, B blocks.
+A log of engagements becomes events by sampled negatives: engagement r is event r x (1 + M), its M negatives follow
+directly, with the engagement's user, time and context. A log with labels is used as it is. Users and items are numbered
+by first appearance; their features are static, the first value seen counts. The first pass over the log fixes how large
+the tables are; no feature's value comes from the future.
+
+Each negative comes with probability 1/2 from the items of the trailing `recent` engagements (popular items come up
+more often), else uniformly from the items seen so far. Both ranges end with the engagement itself, so nothing of the
+future is used. Accidental positives, items that the user did or will engage with, are not rejected: doing so would
+need the future, and among thousands of items they are rare.
+
+Shapes: n events, rows or engagements, M negatives per engagement, Q queries, N candidates, K slate, B blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +25,79 @@ from simulator.config import ReplayConfig
 from simulator.errors import DataError, SettingError
 from simulator.randomness import generator
 from simulator.types import Batch, Floats, Ints, Query, Schema
-from simulator.world.asking import ask
-from simulator.world.log import Block, Log, trail
+from simulator.world.log import Block, Index, Log, trail
 from simulator.world.movielens import open_movielens
-from simulator.world.negatives import negatives
 from simulator.world.retrieval import Popularity, segments_of
 from simulator.world.tabular import open_mapped
+
+
+def negatives(items: Ints, trail: Ints, known: int, recent: int, count: int, seed: int, block: int) -> Ints:
+    """Items [n, M] not engaged with, for the engaged `items` [n] of one block of the log.
+
+    `trail`: items of the last `recent` engagements before the block (fewer near the start). `known`: distinct items
+    before the block. The draws depend on (seed, block) alone, and row i on the rows before it alone.
+    """
+    draws = generator(seed, "negatives", block).random((len(items), count, 3))
+    history = np.concatenate([trail, items])
+    now = len(trail) + np.arange(len(items))[:, None]
+    oldest = np.maximum(0, now - recent + 1)
+    popular = history[oldest + (draws[:, :, 0] * (now - oldest + 1)).astype(np.int64)]
+    seen = np.maximum(known, np.maximum.accumulate(items) + 1)[:, None]
+    uniform = (draws[:, :, 1] * seen).astype(np.int64)
+    items_drawn: Ints = np.where(draws[:, :, 2] < 0.5, popular, uniform)
+    return items_drawn
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Engagements taken as queries, and what came of them."""
+
+    row: Ints
+    """[Q] row of the log."""
+    query: Block
+    """[Q] the engagements at those rows."""
+    later: Block
+    """[n] what the users who ask engage with, from the first row of the range to the end of the last horizon."""
+
+    def answers(self, number: int, horizon: float) -> Ints:
+        """Distinct items that the user of a query engages with in [time, time + horizon] seconds, in log order."""
+        user, time = self.query.user[number], self.query.time[number]
+        within = (self.later.user == user) & (self.later.time >= time) & (self.later.time <= time + horizon)
+        return np.array(list(dict.fromkeys(self.later.item[within].tolist())), np.int64)
+
+
+def ask(log: Log, index: Index, rows: range, horizon: float, choose: Callable[[int], Ints]) -> Asking:
+    """Queries by some engagements of a range of rows; `choose` gets their number and names places among them."""
+    ahead = _engagements(log, index, rows.start)
+    numbers, parts = [np.empty(0, np.int64)], []
+    for number, part, end in ahead:
+        numbers.append(number)
+        parts.append(part)
+        if end >= rows.stop:
+            break
+    row = np.concatenate(numbers)
+    chosen = choose(int(np.searchsorted(row, rows.stop)))
+    query = Block.concatenate(parts)[chosen]
+    users, until = np.unique(query.user), query.time.max() + horizon
+    later = [part[np.flatnonzero(np.isin(part.user, users))] for part in parts]
+    for _, part, _ in ahead:
+        if len(part) and part.time[0] > until:
+            break
+        later.append(part[np.flatnonzero(np.isin(part.user, users))])
+    return Asking(row[chosen], query, Block.concatenate(later))
+
+
+def _engagements(log: Log, index: Index, row: int) -> Iterator[tuple[Ints, Block, int]]:
+    """Block by block the engagements from a row on: their rows, themselves, and the first row of the next block."""
+    first = index.block_of(row)
+    read = int(index.rows[first])
+    for block in log.blocks(first):
+        numbers = read + np.flatnonzero(block.label)
+        numbers = numbers[numbers >= row]
+        part = block[numbers - read]
+        read += len(block)
+        yield numbers, part, read
+
 
 QUERY_EVENTS = 50_000
 """Queries are asked by users of this many events from `at` on: near enough to `at`, and all of a held-out tail."""
@@ -145,8 +219,8 @@ class ReplayWorld:
         row = -(-at // self._per_row)
         window = trail(self._log, self._index, row, self._config.recent)
         if window.items < candidates:
-            way_out = f"at most {window.items}, the items known before event {at} of the log; ask fewer or later"
-            raise SettingError("candidates", candidates, way_out)
+            hint = f"at most {window.items}, the items known before event {at} of the log; ask fewer or later"
+            raise SettingError("candidates", candidates, hint)
         stop = min(at + QUERY_EVENTS, self.events)
         asking = ask(
             self._log,
@@ -172,8 +246,8 @@ class ReplayWorld:
     def _drawn(self, count: int, available: int, at: int, stop: int, purpose: str) -> Ints:
         """Places [count] of the drawn engagements among those available, in log order."""
         if count > available:
-            way_out = f"at most {available}, the engagements in events {at} to {stop} of the log; ask fewer"
-            raise SettingError("queries", count, way_out)
+            hint = f"at most {available}, the engagements in events {at} to {stop} of the log; ask fewer"
+            raise SettingError("queries", count, hint)
         draws = generator(self._seed, f"queries {purpose}", at)
         return np.sort(draws.choice(available, count, replace=False))
 

@@ -14,10 +14,9 @@ from simulator.config import SyntheticConfig
 from simulator.errors import SettingError
 from simulator.randomness import generator
 from simulator.types import Batch, Doubles, Floats, Ints, Query, Rows, Schema
-from simulator.world.audience import AGE_GROUPS, POSITIONS, Audience
-from simulator.world.catalog import Catalog
 from simulator.world.clicks import ClickModel, draw_clicks
 from simulator.world.features import Encoder
+from simulator.world.population import AGE_GROUPS, POSITIONS, Audience, Catalog
 
 SPAN = 30 * 86_400.0
 """Length of a run in seconds, whatever its number of events."""

@@ -25,14 +25,14 @@ from interleave import Passes, progress_bar
 from plain import PlainLearner, plain_copies
 from query_path.model import build
 from run import show
-from sizes import QUICK, Size
-
-from simulator.config import NoiseConfig
-from simulator.models.duplicates import Duplicates, parse_arms
 from simulator.models.gpu import fused
 from simulator.models.gpu.graphs import CudaGraphs
 from simulator.models.gpu.scoring import GpuRanker, GpuRankers
 from simulator.models.learner import Learner
+from sizes import QUICK, Size
+
+from simulator.config import NoiseConfig
+from simulator.models.duplicates import Duplicates, parse_arms
 from simulator.randomness import generator
 
 DUPLICATES, QUERIES, CANDIDATES = 64, 32, 1_000

@@ -1,7 +1,7 @@
 """SmeLU's forward and backward pass on 512 x 448 floats against PyTorch's own ReLU, compiled and by PyTorch alone.
 
 A pass is `torch.clamp_min(x, 0)` and `threshold_backward(grad, y, 0)` for ReLU, what `Activation.forward` and
-`backward` call for SmeLU by PyTorch, and for the compiled ones `Native.layer` and `layer_backward` without a norm,
+`backward` call for SmeLU by PyTorch, and for the compiled ones `layer` and `layer_backward` without a norm,
 which also add a bias and sum its gradient. No autograd. All take new memory for y; the compiled backward pass works in
 place. |x| is more than beta, so that gradients taken through many passes neither vanish nor become denormal.
 
@@ -20,7 +20,7 @@ from sizes import Size
 from torch import Tensor
 
 from simulator.models.activations import activation
-from simulator.models.native import Native, formula_of, load
+from simulator.models.native.kernels import kernel_of, layer, layer_backward, missing
 from simulator.randomness import generator
 
 SMELU, ROWS, WIDTH, REPEATS = "smelu:beta=1", 512, 448, 50
@@ -35,9 +35,9 @@ def measure(size: Size) -> list[Figure]:
     x += x.sign()
     variants = {"relu": by_pytorch("relu", x, grad), "smelu": by_pytorch(SMELU, x, grad)}
     variants |= {"copies": copies(x, grad), "naive": by_autograd(x, grad)}
-    native = load("auto")
+    native = not missing()
     if native:
-        variants |= {f"compiled {spec}": compiled(native, spec, x, grad.clone()) for spec in ("relu", SMELU)}
+        variants |= {f"compiled {spec}": compiled(spec, x, grad.clone()) for spec in ("relu", SMELU)}
     passes = interleave("activations alone", variants, size.rounds, size.warm_up)
     ours = f"compiled {SMELU}" if native else "smelu"
     figures = [
@@ -88,14 +88,14 @@ def by_autograd(x: Tensor, grad: Tensor) -> Work:
     return work
 
 
-def compiled(native: Native, spec: str, x: Tensor, grad: Tensor) -> Work:
+def compiled(spec: str, x: Tensor, grad: Tensor) -> Work:
     """The same by the kernels; the gradient is overwritten."""
-    formula, bias, bias_grad = formula_of(activation(spec)), torch.zeros(WIDTH), torch.empty(WIDTH)
-    assert formula
+    kernel, bias, bias_grad = kernel_of(activation(spec)), torch.zeros(WIDTH), torch.empty(WIDTH)
+    assert kernel
 
     def work(number: int) -> None:
         for _ in range(REPEATS):
-            native.layer(formula, "none", x, bias, None)
-            native.layer_backward(formula, "none", x, bias, None, None, grad, bias_grad, None)
+            layer(kernel, "none", x, bias, None)
+            layer_backward(kernel, "none", x, bias, None, None, grad, bias_grad, None)
 
     return work

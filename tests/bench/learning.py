@@ -12,11 +12,11 @@ import torch
 from figures import Figure, ratio, speed
 from interleave import interleave
 from plain import PlainLearner, plain_copies
+from simulator.models.learner import Learner
 from sizes import Size
 
 from simulator.config import NO_NOISE, NoiseConfig
 from simulator.models.duplicates import Duplicates, parse_arms
-from simulator.models.learner import Learner
 from simulator.randomness import generator
 from simulator.types import Batch, Field, Schema
 from simulator.world.zipf import Zipf

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from scaling_axes import Setting
 from scaling_meter import Meter
+from simulator.models.ranking import slate
 
 from serving.replica.generation import Generation
 from simulator.experiment import open_world
 from simulator.models.duplicates import Duplicates, parse_arms
-from simulator.models.ranking import slate
 from simulator.randomness import generator
 from simulator.store.manifest import write_manifest
 from simulator.world.stream import SyntheticWorld

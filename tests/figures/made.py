@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from simulator.report.result import Arm, Interval
+from simulator.measures.intervals import Interval
+from simulator.report.result import Arm
 
 Numbers = tuple[float, float, float]
 

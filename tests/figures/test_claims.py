@@ -6,12 +6,22 @@ import math
 
 import pytest
 
-from simulator.figures.claims import below_rivals, floor, halving, limit, u_shape
-from simulator.figures.cures import ensembles, routed
-from simulator.figures.doubt import NO_WORSE, apart, between
-from simulator.figures.frontier import against
+from simulator.figures.claims import (
+    NO_WORSE,
+    against,
+    apart,
+    below_rivals,
+    between,
+    ensembles,
+    floor,
+    halving,
+    limit,
+    routed,
+    u_shape,
+)
 from simulator.figures.sweep import AGAIN, ensemble
-from simulator.report.result import Arm, Interval
+from simulator.measures.intervals import Interval
+from simulator.report.result import Arm
 from tests.figures.made import Numbers, about, arm, arms
 
 SURE = about(0.40, 0.05)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simulator.figures.surface import _slice, claim, local_minima
-from simulator.report.result import Interval
+from simulator.measures.intervals import Interval
 
 STEPS = np.linspace(-1, 1, 101)
 X, Y = np.meshgrid(STEPS, STEPS, indexing="ij")

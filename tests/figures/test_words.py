@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from simulator.figures.conditions import _against
-from simulator.figures.cost_table import cost_table
+from simulator.figures.costs import cost_table
 from simulator.figures.main import FIGURES, FigureFlags, run_figures
+from simulator.figures.pages import table
 from simulator.figures.sweep import read_sweep
-from simulator.figures.table import table
-from simulator.report.result import Interval
+from simulator.measures.intervals import Interval
 from tests.figures.fake_sweep import PLANE, Json, article, cell, changed, result, rows_of
 from tests.figures.made import about, arm
 from tests.report.fake_results import spread

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from load.shapes import SHAPES, SPIKE, due, work
+from load.settings import SHAPES, SPIKE, due, work
 
 
 def slope(shape: str, seconds: float, length: float) -> float:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from simulator.models.learner import Learner
 
 from simulator.config import NO_NOISE, ModelConfig, NoiseConfig
 from simulator.models.duplicates import Duplicates, parse_arms
-from simulator.models.learner import Learner
 from simulator.randomness import generator
 from simulator.types import Batch, Field, Schema
 

@@ -14,10 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
-
-from simulator.config import NoiseConfig
-from simulator.models.activations import activation
 from simulator.models.gpu import fused
 from simulator.models.gpu.graphs import CudaGraphs
 from simulator.models.gpu.layers import FusedNetwork, StackedSmeLU, betas
@@ -26,6 +22,10 @@ from simulator.models.gpu.steps import GraphedSteps
 from simulator.models.learner import Learner
 from simulator.models.network import Network, Segments
 from simulator.models.tables import Tables
+from torch import Tensor
+
+from simulator.config import NoiseConfig
+from simulator.models.activations import activation
 from simulator.randomness import generator
 from tests.models import reference
 from tests.models.conftest import MIXED, MODEL, make_events, make_stack

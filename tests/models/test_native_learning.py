@@ -1,148 +1,152 @@
-"""The compiled way of learning and scoring: as PyTorch's, within rounding; and who takes which way."""
+"""The native model and scorer against the same written plainly, with autograd in float64."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
-from simulator.config import NO_NOISE, ModelConfig, NoiseConfig
-from simulator.errors import ResultError, SettingError
-from simulator.models import native, native_learning, native_scoring
-from simulator.models.learner import Learner
-from simulator.models.native import load
-from simulator.models.ranking import score_events, slate
-from simulator.types import Schema
-from tests.models.conftest import MIXED, MODEL, SINGLE, make_chunks, make_events, make_stack
-from tests.models.reference import FORMULAS
+from simulator.config import ModelConfig
+from simulator.models.activations import activation
+from simulator.models.click_model import Layout
+from simulator.models.duplicates import Weights
+from simulator.models.native.kernels import Kernel, NativeModel, NativeScorer, kernel_of, missing
+from simulator.randomness import generator
+from simulator.types import Batch, Schema
+from tests.models import reference
+from tests.models.conftest import MIXED, MODEL, SINGLE, make_events
 
-here = pytest.mark.skipif(load("auto") is None, reason="no C++ compiler here")
+if missing():
+    pytest.skip(missing(), allow_module_level=True)
 
 TOLERANCE = 5e-5
-"""Of log-odds and weights after some 40 steps of rounding in another order; measured at 3e-6 or less."""
+"""Of log-odds and weights after some 40 steps; measured at 3e-6 or less."""
 
 
-def pair(*specs: str, model: ModelConfig = MODEL, noise: NoiseConfig = NO_NOISE, **options: object) -> list[Learner]:
-    """Two equal learners, compiled and plain."""
-    ways = [replace(model, compile=way) for way in ("on", "off")]  # type: ignore[arg-type]
-    stacks = [make_stack(*specs, model=way, noise=noise, **options) for way in ways]  # type: ignore[arg-type]
-    return [Learner(stack, noise, seed=7) for stack in stacks]
+class Both:
+    """A native model and its reference, with equal weights."""
+
+    def __init__(self, spec: str, config: ModelConfig = MODEL, schema: Schema = MIXED) -> None:
+        draws, layout = generator(3, "native"), Layout(schema, config)
+        table = torch.from_numpy(draws.standard_normal((schema.rows, config.dim), dtype="float32")) * 0.3
+        table[0] = 0
+        self.schema, self.config, self.layout = schema, config, layout
+        self.weights = Weights(layout.initial(lambda name: generator(3, name)), table)
+        self.squares = Weights(*(torch.full((n,), config.initial_accumulator) for n in (layout.length, schema.rows)))
+        self.dense = {name: part[0] for name, part in layout.views(self.weights.dense[None]).items()}
+        self.native = NativeModel(schema, config, layout, activation(spec), threading.local())
+        self.plain = reference.LoneLearner(schema, config, spec, table, self.dense)
+
+    def learn(self, events: Batch, lost: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        """Log-odds by both, of mini-batches in a row; those `lost` are scored only."""
+        rows, labels = torch.from_numpy(events.features), torch.from_numpy(events.label)
+        steps = range(-(-len(rows) // self.config.batch))
+        dropped = torch.tensor([step in lost for step in steps])
+        ours, theirs = self.native.learn(self.weights, self.squares, rows, labels, dropped), []
+        for step, (some, towards) in enumerate(zip(*(t.split(self.config.batch) for t in (rows, labels)), strict=True)):
+            logits, gradients = self.plain.gradient(some.long(), towards)
+            theirs.append(logits)
+            if step not in lost:
+                self.plain.apply(some.long(), gradients)
+        return ours, torch.cat(theirs)
+
+    def check(self, tolerance: float = TOLERANCE) -> None:
+        """That they have learned the same."""
+        pairs = [(self.weights.table, self.plain.embedding.weight), (self.squares.table[1:], self.plain.squares[1:])]
+        pairs += [(self.dense[name], self.plain.dense[name]) for name in self.dense]
+        for ours, theirs in pairs:
+            torch.testing.assert_close(ours.double(), theirs.detach(), rtol=20 * tolerance, atol=tolerance)
+        assert not self.weights.table[0].any(), "padding learns nothing"
 
 
-def assert_close(compiled: Learner, plain: Learner) -> None:
-    """All that was learned, but for the padding's sum of squares, which only PyTorch's way keeps."""
-    one, other = compiled.state(), plain.state()
-    for name in ("embedding", "dense", "dense_squares"):
-        torch.testing.assert_close(one[name], other[name], rtol=TOLERANCE, atol=TOLERANCE)
-    torch.testing.assert_close(one["table_squares"][:, 1:], other["table_squares"][:, 1:], rtol=1e-3, atol=1e-6)
-
-
-@here
 @pytest.mark.parametrize("norm", ["none", "before", "after"])
-@pytest.mark.parametrize("schema", [MIXED, SINGLE], ids=["mixed", "single"])
-def test_every_activation_learns_as_by_pytorch(norm: str, schema: Schema) -> None:
-    model, noise = replace(MODEL, norm=norm), NoiseConfig(window=4, lost=0.2, reductions=True)  # type: ignore[arg-type]
-    compiled, plain = pair(*FORMULAS, model=model, noise=noise, schema=schema)
-    for chunk in make_chunks(plain, 3):
-        np.testing.assert_allclose(compiled.learn(chunk), plain.learn(chunk), rtol=TOLERANCE, atol=TOLERANCE)
-    assert_close(compiled, plain)
+@pytest.mark.parametrize("spec", list(reference.FORMULAS))
+def test_every_activation_learns_by_its_formula(spec: str, norm: Any) -> None:
+    both = Both(spec, replace(MODEL, norm=norm))
+    for start, count, lost in ((0, 160, (3, 7)), (1_000, 155, ())):  # the last mini-batch is a short one
+        ours, theirs = both.learn(make_events(MIXED, count, start=start), lost)
+        torch.testing.assert_close(ours.double(), theirs, rtol=TOLERANCE, atol=TOLERANCE)
+    both.check()
 
 
-@here
-@pytest.mark.parametrize(
-    "model",
-    [
-        ModelConfig(dim=1, hidden=(1,), batch=1, norm="none"),
-        ModelConfig(dim=7, hidden=(33, 1, 7), batch=3, norm="none"),
-        ModelConfig(dim=17, hidden=(65,), batch=50),
-        ModelConfig(dim=2, hidden=(5, 40, 9, 33), batch=9, norm="before"),
-    ],
-    ids=["ones", "odd", "one layer", "deep"],
+@given(
+    dim=st.sampled_from([1, 2, 7, 16, 17]),
+    hidden=st.lists(st.sampled_from([1, 5, 16, 33, 65]), min_size=1, max_size=4).map(tuple),
+    batch=st.sampled_from([1, 3, 50]),
+    norm=st.sampled_from(["none", "before", "after"]),
+    schema=st.sampled_from([MIXED, SINGLE]),
 )
-def test_any_shape(model: ModelConfig) -> None:
-    compiled, plain = pair("smelu", model=model)
-    for start in (0, 100):
-        chunk = make_events(MIXED, min(100, plain.chunk_events), start=start)
-        np.testing.assert_allclose(compiled.learn(chunk), plain.learn(chunk), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(compiled.stack.embedding, plain.stack.embedding, rtol=1e-4, atol=1e-4)
+@settings(max_examples=20, deadline=None)
+def test_any_shape(dim: int, hidden: tuple[int, ...], batch: int, norm: Any, schema: Schema) -> None:
+    if norm != "none" and min(hidden) == 1:
+        norm = "none"  # of one number alone only rounding is left
+    both = Both("smelu", ModelConfig(dim=dim, hidden=hidden, batch=batch, norm=norm), schema)
+    ours, theirs = both.learn(make_events(schema, 60))
+    torch.testing.assert_close(ours.double(), theirs, rtol=1e-3, atol=1e-3)
+    rows = torch.from_numpy(make_events(schema, 31, start=500).features)
+    expected = both.plain.predict(rows.long()).detach()
+    torch.testing.assert_close(both.native.score(both.weights, rows).double(), expected, rtol=1e-3, atol=1e-3)
 
 
-@here
-def test_the_same_slates() -> None:
-    compiled, plain = pair("relu", "smelu:beta=2", "gelu", noise=NoiseConfig(window=4))
-    for chunk in make_chunks(plain, 4):
-        compiled.learn(chunk), plain.learn(chunk)
-    events, items = make_events(MIXED, 600, start=9_000), np.arange(60)
-    scores = [score_events(learner.stack, events.features).reshape(-1, 10, 60) for learner in (compiled, plain)]
-    np.testing.assert_allclose(scores[0], scores[1], rtol=TOLERANCE, atol=TOLERANCE)
-    equal = []
-    for ours, theirs in zip(scores[0].reshape(-1, 60), scores[1].reshape(-1, 60), strict=True):
-        one, other = (slate(each, items, 10).items for each in (ours, theirs))
-        assert np.abs(theirs[one] - theirs[other]).max() <= 2 * TOLERANCE, "rounding decides between equals only"
-        equal.append(np.array_equal(one, other))
-    assert np.mean(equal) > 0.9
+@pytest.mark.parametrize("row", [MIXED.rows, -1, 2**31 - 1, -(2**31)])
+def test_a_row_outside_the_table_is_an_error_and_nothing_is_learned(row: int) -> None:
+    both, events = Both("relu"), make_events(MIXED, 20)
+    before = [part.clone() for each in (both.weights, both.squares) for part in (each.dense, each.table)]
+    events.features[13, 2] = row
+    with pytest.raises(ValueError, match=f"table row {row}, of event 13, is none of the table's {MIXED.rows} rows"):
+        both.learn(events)
+    with pytest.raises(ValueError, match=f"table row {row}, of event 13"):
+        both.native.score(both.weights, torch.from_numpy(events.features))
+    after = [part for each in (both.weights, both.squares) for part in (each.dense, each.table)]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("way", ["auto", "off"])
-def test_without_noise_duplicates_stay_equal_to_the_last_bit(way: str) -> None:
-    stack = make_stack("relu", "swish", model=replace(MODEL, compile=way), duplicates=5, threads=2)  # type: ignore[arg-type]
-    learner = Learner(stack, NO_NOISE, seed=7)
-    for chunk in make_chunks(learner, 3):
-        logits = learner.learn(chunk).reshape(2, 5, -1)
-        assert (logits == logits[:, :1]).all()
-    assert (stack.embedding.view(2, 5, -1) == stack.embedding.view(2, 5, -1)[:, :1]).all()
-    scores = score_events(stack, make_events(MIXED, 70).features).reshape(2, 5, -1)
-    assert (scores == scores[:, :1]).all() and not (scores[0] == scores[1]).any()
+Score = Callable[[slice, slice], np.ndarray[Any, Any]]
 
 
-@here
-def test_a_state_is_not_taken_up_the_other_way() -> None:
-    compiled, plain = pair("relu")
-    with pytest.raises(ResultError, match="compile = off: saved with compiled kernels, which are not used here"):
-        plain.restore(compiled.state())
-    with pytest.raises(ResultError, match="compile = on: saved without compiled kernels, .* with --compile off"):
-        compiled.restore(plain.state())
+def scorer(spec: str, config: ModelConfig, users: int = 9, queries: int = 7) -> tuple[Score, Any]:
+    """What scores some of the queries' candidates; the log-odds of all of them [Q, N] by the reference."""
+    schema, both, draws = MIXED, Both(spec, config), generator(5, "scoring")
+    events = make_events(schema, 60)
+    catalog = torch.from_numpy(events.features)
+    user_rows = torch.arange(1, users + 1, dtype=torch.int32)[:, None]
+    context = catalog[:queries, -1:].numpy()
+    who = draws.integers(0, users, queries)
+    items = draws.integers(0, len(catalog), (queries, 150))
+    rows = catalog[torch.from_numpy(items)].clone()  # [Q, N, S] with the query's user and context
+    rows[..., :1], rows[..., -1:] = user_rows[who][:, None], torch.from_numpy(context)[:, None]
+    expected = both.plain.predict(rows.flatten(0, 1).long()).view(items.shape).detach()
+
+    w, table, dim = both.dense, both.weights.table, config.dim
+    pooled = reference.pool(table.double(), catalog.long(), schema)
+    side = torch.tensor([field.side == "item" for field in schema.fields]).repeat_interleave(dim)
+    part = (pooled[:, side] @ w["weight0"].double()[side]).float()
+    layers = [(w[f"weight{n}"], w[f"bias{n}"], w.get(f"gain{n}")) for n in range(len(config.hidden))]
+    query = table, user_rows, torch.tensor([0, 1]), w["weight0"][~side]
+    function = kernel_of(activation(spec))
+    assert isinstance(function, Kernel)
+    native = NativeScorer(function, config.norm, layers, (w["weight_out"], w["bias_out"]), part, query, 1)
+    return lambda q, n: native.scores(who[q], context[q], items[q, n]), expected
 
 
-PLAIN = [
-    (replace(MODEL, norm="weight"), NO_NOISE),
-    (MODEL, NoiseConfig(delay=2)),
-    (MODEL, NoiseConfig(precision="bfloat16")),
-]
+@pytest.mark.parametrize("norm", ["none", "before", "after"])
+@pytest.mark.parametrize("spec", list(reference.FORMULAS))
+def test_candidates_get_the_scores_of_the_whole_network(spec: str, norm: Any) -> None:
+    score, expected = scorer(spec, replace(MODEL, hidden=(24, 33, 15), norm=norm))
+    scores = torch.from_numpy(score(slice(None), slice(None)))
+    torch.testing.assert_close(scores.double(), expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize(("model", "noise"), PLAIN, ids=["weight norm", "delay", "bfloat16"])
-def test_what_has_no_kernels_takes_pytorchs_way_in_all_arms(model: ModelConfig, noise: NoiseConfig) -> None:
-    assert make_stack("relu", "gelu", model=model, noise=noise).native is None
-    if load("auto"):
-        with pytest.raises(SettingError, match="compile = on: not with"):
-            make_stack(model=replace(model, compile="on"), noise=noise)
-
-
-@pytest.fixture
-def no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Nothing on PATH, and nothing known from before."""
-    made = native.KERNELS, native_learning.LIBRARY, native_scoring.LIBRARY
-    for once in made:
-        once.forget()
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    yield
-    for once in made:
-        once.forget()
-
-
-@pytest.mark.usefixtures("no_compiler")
-def test_without_a_compiler_auto_is_plain_and_on_is_an_error() -> None:
-    assert make_stack("relu").native is None
-    with pytest.raises(SettingError) as error:
-        make_stack("relu", model=replace(MODEL, compile="on"))
-    assert "compile = on: none of c++, g++, clang++ is on PATH: install a C++ compiler" in str(error.value)
-    assert "\n" not in str(error.value)
-    assert not native_scoring.is_wanted("auto") and not native_scoring.is_wanted("off")
-    with pytest.raises(SettingError, match=r"compile = on: none of .*: install a C\+\+ compiler"):
-        native_scoring.is_wanted("on")
+def test_a_score_does_not_depend_on_what_else_is_scored() -> None:
+    score, _ = scorer("smelu", replace(MODEL, hidden=(24, 33, 15), norm="after"))
+    together = score(slice(None), slice(None))
+    for start, stop in ((0, 1), (3, 5), (40, 147), (149, 150)):
+        np.testing.assert_array_equal(score(slice(2, 4), slice(start, stop)), together[2:4, start:stop])

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from simulator.models.network import Layout, Network, Pooling, Segments
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from simulator.config import ModelConfig
 from simulator.models.activations import activation
-from simulator.models.network import Layout, Network, Pooling, Segments
 from simulator.randomness import generator
 from simulator.types import Schema
 from tests.models import reference

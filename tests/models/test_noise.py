@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from simulator.models.learner import Learner
+from simulator.models.ranking import score_events
 
 from simulator.config import NO_NOISE, ModelConfig, NoiseConfig
 from simulator.models.duplicates import Member
-from simulator.models.learner import Learner
 from simulator.models.noise import Noise, round_to_bfloat16
-from simulator.models.ranking import score_events
 from simulator.randomness import generator
 from simulator.types import Floats
 from tests.models.conftest import MIXED, MODEL, SINGLE, make_chunks, make_events, make_stack

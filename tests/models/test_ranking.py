@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from simulator.models.ranking import score_events, score_queries, slate
 
 from simulator.models import ranking
-from simulator.models.ranking import score_events, score_queries, slate
 from simulator.randomness import generator
 from simulator.types import Query, order
 from tests.models.conftest import MIXED, make_events, make_stack

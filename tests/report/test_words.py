@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from simulator.report import titles
+from simulator.measures.intervals import Interval
+from simulator.report import finding
 from simulator.report.finding import headline
-from simulator.report.result import Interval, read_result
+from simulator.report.result import read_result
 from simulator.report.words import interval, label, number, percent
 from tests.report.fake_results import MEASURES, fake_result, silent_result, spread, write
 from tests.report.parsed import plain
@@ -91,5 +92,5 @@ def test_plane_title_doubts_overlap(
     for spec, (_, loss) in arms.items():
         result["arms"][spec]["ratio"]["log_loss"] = spread(loss / 0.43, 0.001)
     assert re.fullmatch(
-        expected + ".*" * expected.startswith("One"), titles.plane(read_result(write(tmp_path, result)))
+        expected + ".*" * expected.startswith("One"), finding.plane_title(read_result(write(tmp_path, result)))
     )

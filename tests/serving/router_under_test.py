@@ -34,7 +34,7 @@ class Asked:
 @contextmanager
 def running(store: Store, **settings: object) -> Iterator[Asked]:
     """A router of this store until the end."""
-    flags = RouterFlags(**({"store": "memory://", "name": "router", "shadow": 0.0} | settings))  # type: ignore[arg-type]
+    flags = RouterFlags(**({"store": "redis://127.0.0.1:1", "name": "router", "shadow": 0.0} | settings))  # type: ignore[arg-type]
     registry = CollectorRegistry()
     router = RunningRouter(flags, store, registry, threading.Event())
     router.start()

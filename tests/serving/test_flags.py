@@ -12,8 +12,8 @@ from serving.replica.main import own_address
 from serving.router.flags import RouterFlags
 from simulator.flags import parse_flags
 from simulator.process import run
-from simulator.store.memory import MemoryStore
 from tests.serving.router_under_test import running
+from tests.store.memory_store import MemoryStore
 
 VARIABLES = {"POLICY": "sticky", "SEED": "7", "SHADOW": "0.5", "REPLICAS": "4"}
 
@@ -62,7 +62,7 @@ def test_a_bad_variable_is_one_line_and_exit_code_2(
     name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(f"FLICKER_{name}", value)
-    monkeypatch.setattr("sys.argv", ["serving", "router", "--store", "memory://"])
+    monkeypatch.setattr("sys.argv", ["serving", "router", "--store", "redis://127.0.0.1:1"])
     with pytest.raises(SystemExit) as ended:
         run("serving router", main)
     assert ended.value.code == 2

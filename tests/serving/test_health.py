@@ -11,9 +11,9 @@ import pytest
 
 from serving.__main__ import main
 from simulator.errors import FlickerError
-from simulator.store.memory import MemoryStore
 from tests.serving.fake_replica import FakeReplica, publish
 from tests.serving.router_under_test import Asked, healthy, running, until
+from tests.store.memory_store import MemoryStore
 
 ROOT = Path(__file__).parents[2]
 

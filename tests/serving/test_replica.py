@@ -17,9 +17,9 @@ from protos.recommender_pb2 import AnsweredBy, RankRequest, RecommendRequest, Re
 from serving.codec import slate_of
 from serving.replica import work
 from simulator.models.duplicates import Duplicates
-from simulator.store.memory import MemoryStore
 from tests.serving.generations import ARMS, plain_scores, publish_generation, stack_of
 from tests.serving.replica_under_test import RANK, Asking, best_first, put_gate, running, wait_for, wait_for_generation
+from tests.store.memory_store import MemoryStore
 
 NOT_SERVING, SERVING = 2, 1
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from protos.recommender_pb2 import RankRequest, RecommendRequest, RecommendResponse
-from simulator.store.memory import MemoryStore
 from tests.serving.generations import ARMS, CONTEXT, DUPLICATES, WORLD, publish_generation
 from tests.serving.replica_under_test import Asking, running, wait_for_generation
+from tests.store.memory_store import MemoryStore
 
 USERS, ITEMS, MINE = 50, 120, 0
 ALLOWED = {3, 4, 8, 9, 14}

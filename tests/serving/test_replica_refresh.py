@@ -20,10 +20,10 @@ from protos.recommender_pb2 import RankResponse, RecommendRequest, RecommendResp
 from serving.codec import Refusal
 from serving.replica.generation import Generation, Refused
 from serving.replica.shelf import Shelf
-from simulator.store.memory import MemoryStore
 from simulator.store.protocol import Member, StoreAway
 from tests.serving.generations import about_of, parts_of, publish_generation, stack_of
 from tests.serving.replica_under_test import Asking, put_gate, running, wait_for, wait_for_generation
+from tests.store.memory_store import MemoryStore
 
 Parts, About = dict[str, bytes], dict[str, Any]
 STACK = stack_of(1)

@@ -29,11 +29,11 @@ from protos.recommender_pb2 import (
     ShownItem,
 )
 from serving.router.metrics import RouterMetrics
-from serving.router.replica import Replica
-from simulator.store.memory import MemoryStore
+from serving.router.pool import Replica
 from simulator.store.protocol import Member
 from tests.serving.fake_replica import ARMS, FakeReplica, publish
 from tests.serving.router_under_test import Asked, healthy, refusal, running, until
+from tests.store.memory_store import MemoryStore
 
 ROOT = Path(__file__).parents[2]
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -232,7 +232,7 @@ def test_a_lost_replica_fails_no_query_and_comes_back(
 def test_what_waits_for_a_replica_that_hangs_is_asked_elsewhere(
     asked: Asked, replicas: list[FakeReplica], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.router.replica.HANGS", 0.3)
+    monkeypatch.setattr("serving.router.pool.HANGS", 0.3)
     replicas[2].hang()
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda number: ask(asked, 1, query_id=number), range(1, 30)))

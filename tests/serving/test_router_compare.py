@@ -9,9 +9,9 @@ import pytest
 
 from protos.recommender_pb2 import CAUSE_REFRESH, CompareRequest, RecommendRequest
 from simulator.measures.differences import split_pd
-from simulator.store.memory import MemoryStore
 from tests.serving.fake_replica import FakeReplica, publish, retrieved, scores
 from tests.serving.router_under_test import Asked, healthy, refusal, running
+from tests.store.memory_store import MemoryStore
 
 QUERY = RecommendRequest(query_id=3, user=4, arm="relu", k=6)
 

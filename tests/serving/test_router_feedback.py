@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from protos.recommender_pb2 import FeedbackRequest, ShownItem
-from simulator.store.memory import MemoryStore
 from simulator.store.protocol import StoreAway
 from simulator.types import Batch, Schema
 from tests.serving.fake_replica import FIELDS, publish
 from tests.serving.router_under_test import Asked, refusal, running, until
+from tests.store.memory_store import MemoryStore
 
 SCHEMA = Schema(tuple(FIELDS))
 

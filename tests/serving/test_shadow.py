@@ -18,9 +18,9 @@ from serving import shadow
 from serving.comparison import FIELDS, Answer, Difference, compare
 from serving.router.hashing import RANGE, stable_hash
 from serving.router.metrics import SUMS, ShadowMetrics
-from simulator.store.memory import MemoryStore
 from tests.serving.fake_replica import ARMS, FakeReplica, publish, retrieved, scores
 from tests.serving.router_under_test import Asked, healthy, running, until
+from tests.store.memory_store import MemoryStore
 
 QUERIES = 60
 

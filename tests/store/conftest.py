@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from simulator.store.memory import MemoryStore
 from simulator.store.protocol import Store
 from simulator.store.redis import RedisStore
 from simulator.store.server import StoreServer, start_server
+from tests.store.memory_store import MemoryStore
 
 CAPACITY = 100
 runs = (f"test-{number}" for number in itertools.count())

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from simulator.errors import FlickerError
-from simulator.sweep.engine import Processes
+from simulator.sweep.backend import Processes
 from simulator.sweep.grid import Cell, grid
 from simulator.sweep.main import parse
 from simulator.sweep.record import claim
@@ -190,7 +190,7 @@ def _alive(pid: int) -> bool:
     [
         (["--vary", "seed"], "vary = seed: values after it"),
         (["--vary", "seed", "1", "--jobs", "0"], "jobs = 0: at least 1"),
-        (["--vary", "seed", "1", "--engine", "slurm"], "slurm.*; see flicker sweep --help"),
+        (["--vary", "seed", "1", "--backend", "slurm"], "slurm.*; see flicker sweep --help"),
         (["nothing.toml"], "nothing.toml: no such file"),
         (["some/file.json"], "file = some/file.json: name a grid file that ends in .toml"),
         (["--data", "log", "grid.toml"], "vary = nothing: .* or a grid file before all flags"),
@@ -206,7 +206,7 @@ def test_bad_arguments_are_refused(arguments: list[str], complaint: str) -> None
 @pytest.fixture
 def cluster() -> Iterator[str]:
     """The address of a Ray cluster of two nodes on this machine."""
-    pytest.importorskip("ray", reason="needs Ray: pip install 'flicker[ray]'")
+    pytest.importorskip("ray", reason="needs Ray: pip install 'flicker-recsys[ray]'")
     import ray
     from ray.cluster_utils import Cluster
 
@@ -225,13 +225,13 @@ def cluster() -> Iterator[str]:
 def test_a_cluster_of_two_nodes_gives_the_same_numbers(
     local: tuple[list[Cell], Path], cluster: str, tmp_path: Path
 ) -> None:
-    from simulator.sweep.on_ray import OnRay
+    from simulator.sweep.backend import OnRay
 
     cells, folder = local
     broken = Cell({"arms": "broken"}, (*TINY, "--learning-rate", "1e30"))
-    engine = OnRay(cluster)
-    assert engine.workers == 2
-    ended = {one.cell.name: one.failure for one in engine.run([*cells, broken], tmp_path)}
+    backend = OnRay(cluster)
+    assert backend.workers == 2
+    ended = {one.cell.name: one.failure for one in backend.run([*cells, broken], tmp_path)}
     assert "diverged" in str(ended.pop(broken.name)) and list(ended.values()) == [None, None]
     assert results(tmp_path) == results(folder)
 
@@ -251,8 +251,8 @@ def test_a_node_sends_back_all_files_of_a_cell_or_why_it_failed(
 
 
 def test_what_ray_says_of_a_lost_task_is_told_in_one_line() -> None:
-    kinds = pytest.importorskip("ray", reason="needs Ray: pip install 'flicker[ray]'").exceptions
-    from simulator.sweep.on_ray import told
+    kinds = pytest.importorskip("ray", reason="needs Ray: pip install 'flicker-recsys[ray]'").exceptions
+    from simulator.sweep.backend import told
 
     trace = "Traceback (most recent call last):\n  File 'x', line 1\nOSError: [Errno 28] No space left on device\n"
     problem = kinds.RayTaskError("run_cell", trace, OSError())

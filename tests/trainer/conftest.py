@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from simulator.store.memory import MemoryStore
 from simulator.store.protocol import Store
+from tests.store.memory_store import MemoryStore
 from tests.trainer.small_trainer import announced, finish, published, same_tensors, saved
 from trainer import loop
 

@@ -13,12 +13,12 @@ from prometheus_client import CollectorRegistry
 from simulator.config import ReplayConfig
 from simulator.errors import DataError, FlickerError
 from simulator.experiment import open_world
-from simulator.store.memory import MemoryStore
 from simulator.store.protocol import StoreAway
 from simulator.types import Batch, World
 from simulator.world.stream import SyntheticWorld
 from tests.small_runs import small_log
 from tests.store.batches import batch, same
+from tests.store.memory_store import MemoryStore
 from tests.trainer.small_trainer import AT_ONCE, EVENTS, PATIENCE, small_world, wait_for
 from trainer.feeder import WRITER, Feeder, Pace, as_logged, steady
 from trainer.flags import TrainerFlags

@@ -25,9 +25,9 @@ MOMENTS = {
     "saving, the weights written": ("simulator.models.snapshot:save_file", 3),
     "saving, all written but not in place": ("trainer.resume:write_snapshot", 3),
     "saved, nothing published": ("trainer.resume:StateFolder.save", 2),
-    "publishing, half of the parts there": ("simulator.store.redis_registry:RedisRegistry._upload", 10),
-    "published, not acknowledged": ("simulator.store.redis_registry:RedisRegistry.publish", 4),
-    "fed, the mark just set": ("simulator.store.redis_log:RedisLog.append", 3),
+    "publishing, half of the parts there": ("simulator.store.redis:RedisStore._upload", 10),
+    "published, not acknowledged": ("simulator.store.redis:RedisStore.publish", 4),
+    "fed, the mark just set": ("simulator.store.redis:RedisStore.append", 3),
 }
 Launch = Callable[..., "subprocess.Popen[str]"]
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import safetensors.torch
 from prometheus_client import CollectorRegistry
+from simulator.models.learner import Learner
 from sklearn.metrics import log_loss, roc_auc_score
 
 from simulator.errors import FlickerError, ResultError, SettingError
 from simulator.models.duplicates import Duplicates, parse_arms
-from simulator.models.learner import Learner
-from simulator.store.memory import MemoryStore
 from simulator.store.protocol import LogFull, StoreAway
 from simulator.types import Batch
+from tests.store.memory_store import MemoryStore
 from tests.trainer.conftest import Reference
 from tests.trainer.small_trainer import (
     CHUNK,

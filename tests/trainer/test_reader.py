@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from simulator.store.memory import MemoryStore
 from simulator.store.protocol import Entry, StoreAway
 from simulator.types import Batch
 from tests.store.batches import batch, numbers, same
+from tests.store.memory_store import MemoryStore
 from trainer.reader import Reader
 
 ALL = batch(0, 120)

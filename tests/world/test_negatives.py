@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.types import Ints
-from simulator.world.negatives import negatives
+from simulator.world.replay import negatives
 
 NONE = np.empty(0, np.int64)
 

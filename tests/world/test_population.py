@@ -9,12 +9,10 @@ import pytest
 from scipy.stats import chi2
 
 from simulator.config import SyntheticConfig
-from simulator.world import catalog
-from simulator.world.audience import Audience
-from simulator.world.catalog import Catalog
+from simulator.world import population
 from simulator.world.clicks import ClickModel, examination
+from simulator.world.population import TASTES, Audience, Catalog
 from simulator.world.stream import SPAN
-from simulator.world.tastes import TASTES
 from simulator.world.zipf import Zipf
 from tests.world.synthetic_checks import CONFIG
 
@@ -29,7 +27,7 @@ def test_tags_are_distinct_one_to_three_and_padded_last() -> None:
 
 def test_items_are_the_same_however_many_get_their_tags_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Catalog(CONFIG, 3, SPAN)
-    monkeypatch.setattr(catalog, "ITEMS_PER_PASS", 7)
+    monkeypatch.setattr(population, "ITEMS_PER_PASS", 7)
     parts = Catalog(CONFIG, 3, SPAN)
     for name in ("tags", "taste", "arrival"):
         assert np.array_equal(getattr(parts, name), getattr(whole, name))

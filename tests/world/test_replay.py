@@ -13,8 +13,7 @@ import pytest
 from simulator.config import ReplayConfig
 from simulator.errors import SettingError
 from simulator.types import Batch, Query, World
-from simulator.world.negatives import negatives
-from simulator.world.replay import ReplayWorld
+from simulator.world.replay import ReplayWorld, negatives
 
 HORIZON, RECENT, SEED, BLOCK = 40.0, 150, 5, 64
 

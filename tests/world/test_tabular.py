@@ -178,7 +178,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "map.toml").write_text(MAPPING.format(log="log.parquet", more=""))
     (tmp_path / "log.parquet").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"needs pyarrow; pip install 'flicker\[parquet\]'"):
+    with pytest.raises(DataError, match=r"needs pyarrow; pip install 'flicker-recsys\[parquet\]'"):
         world_of(tmp_path / "map.toml")
 
 

@@ -1,0 +1,177 @@
+"""The one door to engines: a run, the trainer and replicas open an engine, or a ranker, for each arm here.
+
+Shapes: A arms, S served models = A x F fleets x R duplicates in this order, n events, Q queries, N candidates.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simulator.config import ExperimentConfig, ModelConfig, NoiseConfig
+from simulator.errors import SettingError
+from simulator.models.cures import Fresh
+from simulator.models.engine import Costs, Engine, EngineName
+from simulator.models.fresh import FreshEngine
+from simulator.models.native.engine import NativeEngine, refusal
+from simulator.models.specs import Arm
+from simulator.models.torch_engine import TorchEngine
+from simulator.types import Batch, Doubles, Floats, Query, Rows, Schema
+
+log = logging.getLogger("engine")
+T = TypeVar("T")
+DIFFER = "learning_rate", "norm", "hidden", "dim"
+"""Fields of ModelConfig that stand in results for each arm."""
+SLOWER = "learning takes 2 to 5 times as long"
+"""What it costs an arm not to be native; `make bench` measures it."""
+
+
+class Engines:
+    """All arms of a run."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        arms: tuple[Arm, ...],
+        config: ExperimentConfig,
+        *,
+        fleets: int | None = None,
+        duplicates: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """`fleets`, `duplicates`: other numbers than the config's. `threads`: CPU workers, each at work on other models
+        (default: as many as PyTorch would use).
+
+        Raises SettingError for a device that is not there, an arm that the engine it names cannot teach, and a cure
+        that the model is too small for.
+        """
+        self._pool = ThreadPoolExecutor(
+            threads or torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
+        )
+        self.fallbacks: dict[str, str] = {}
+        """Label of each arm that is not native though it might be -> why."""
+        sizes = fleets or config.fleets, duplicates or config.duplicates
+        self.engines: list[Engine] = [self._open(schema, arm, config, *sizes) for arm in arms]
+        # the threads of this one wait for those of the other: no arm waits for another's slowest model
+        self._side_by_side = ThreadPoolExecutor(len(arms) if config.device == "cpu" else 1)
+        self._candidates = config.candidates
+        self.chunk_events = self.engines[0].chunk_events
+
+    def _open(self, schema: Schema, arm: Arm, config: ExperimentConfig, fleets: int, duplicates: int) -> Engine:
+        if arm.tuned:
+            raise SettingError(f"{arm.spec}: lr", "tuned", "give a rate here; `flicker run` and `flicker up` find one")
+        model = arm.cure.model(schema, arm.model(config.model))
+        name, why = choose_engine(arm, model, config.noise, config.device)
+        if why:
+            self.fallbacks[arm.label] = why
+        kind: type[NativeEngine] | type[TorchEngine] = NativeEngine if name == "native" else TorchEngine
+        engine = kind(
+            schema,
+            arm,
+            model,
+            config.noise,
+            fleets=fleets,
+            duplicates=duplicates,
+            seed=config.seed,
+            device=config.device,
+            pool=self._pool,
+        )
+        return FreshEngine(engine) if isinstance(arm.cure, Fresh) else engine
+
+    def designs(self) -> dict[str, dict[str, Any]]:
+        """Label of each arm -> its engine, and the settings in which arms may differ."""
+        return {
+            engine.arm.label: {"engine": engine.name, **{name: getattr(engine.model, name) for name in DIFFER}}
+            for engine in self.engines
+        }
+
+    def _each(self, work: Callable[[Engine], T]) -> list[T]:
+        return list(self._side_by_side.map(work, self.engines))
+
+    def learn(self, chunk: Batch) -> Floats:
+        """Log-odds [S, n] given to each event of a chunk just before it is learned; raises as `Engine.learn` does."""
+        return np.concatenate(self._each(lambda engine: engine.learn(chunk)))
+
+    def try_learn(self, chunk: Batch) -> list[Floats | None]:
+        """The same by arm; None for an arm that diverges, now or before."""
+
+        def work(engine: Engine) -> Floats | None:
+            try:
+                return engine.learn(chunk)
+            except SettingError:
+                return None
+
+        return self._each(work)
+
+    def score_events(self, features: Rows) -> Floats:
+        """Log-odds [S, n] of events with table rows [n, slots]; nothing is learned."""
+        return np.concatenate(self._each(lambda engine: engine.score_events(features)))
+
+    def score_queries(self, queries: list[Query]) -> Floats:
+        """Log-odds [S, Q, N] of the candidates of queries with equally many candidates."""
+        return np.concatenate(self._each(lambda engine: engine.score_queries(queries)))
+
+    def refresh(self) -> None:
+        """What is learned up to here is a generation."""
+        self._each(lambda engine: engine.refresh())
+
+    def take_seconds(self) -> Doubles:
+        """[S] see Engine."""
+        return np.concatenate([engine.take_seconds() for engine in self.engines])
+
+    @property
+    def scoring_seconds(self) -> Doubles:
+        """[S] see Engine."""
+        return np.concatenate([engine.scoring_seconds for engine in self.engines])
+
+    def costs(self, arm: int) -> Costs:
+        """Of an arm."""
+        return self.engines[arm].costs(self._candidates)
+
+    def published(self, duplicate: int) -> dict[str, Tensor]:
+        """What replicas need of a duplicate of every arm: `A.NAME` for each tensor of arm number A."""
+        parts = [engine.published(duplicate) for engine in self.engines]
+        return {f"{arm}.{name}": tensor for arm, part in enumerate(parts) for name, tensor in part.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that learning needs to go on from here, as named tensors on the CPU."""
+        parts = [engine.state() for engine in self.engines]
+        return {f"{arm}.{name}": tensor for arm, part in enumerate(parts) for name, tensor in part.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` returned, made with the same settings. Raises ResultError, see Engine."""
+        for arm, engine in enumerate(self.engines):
+            engine.restore(tensors_of(state, arm))
+
+
+def tensors_of(named: dict[str, Tensor], arm: int) -> dict[str, Tensor]:
+    """Those of arm number `arm`, by their own names."""
+    mark = f"{arm}."
+    return {name.removeprefix(mark): tensor for name, tensor in named.items() if name.startswith(mark)}
+
+
+def choose_engine(arm: Arm, model: ModelConfig, noise: NoiseConfig, device: str) -> tuple[EngineName, str]:
+    """The engine for all duplicates of an arm, and why it is not the native one where that was not asked for.
+
+    Raises SettingError where `engine` is native and cannot be.
+    """
+    if model.engine == "torch":
+        return "torch", ""
+    why = refusal(arm, model, noise, device)
+    if not why:
+        return "native", ""
+    if model.engine == "native":
+        raise SettingError(f"{arm.label}: engine", "native", f"{why}: use engine=torch or auto")
+    return "torch", "" if device != "cpu" else why
+
+
+def say_fallbacks(fallbacks: dict[str, str], say: Callable[[str], object]) -> None:
+    """A line for each arm that fell back."""
+    for label, why in fallbacks.items():
+        say(f"{label} is taught by PyTorch, not by the native engine ({why}): {SLOWER}")

@@ -1,0 +1,60 @@
+"""The engine of compiled kernels: the built-in click model on a CPU, a chunk of a model in one call.
+
+It knows the activations of kernels.py, no weight norm, no delayed gradients, no bfloat16: `refusal` says what an arm
+asks that it cannot. Everything else is as in duplicates.py.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from simulator.config import ModelConfig, NoiseConfig
+from simulator.models.duplicates import Chunk, Duplicates, Weights
+from simulator.models.engine import EngineName
+from simulator.models.native import kernels
+from simulator.models.native.kernels import NativeModel
+from simulator.models.specs import Arm
+
+
+class NativeEngine(Duplicates):
+    """The duplicates of one arm by compiled kernels."""
+
+    name: EngineName = "native"
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """See Duplicates. The settings are such that `refusal` is empty."""
+        super().__init__(*arguments, **options)
+        self._model = NativeModel(self.schema, self.model, self.layout, self.arm.activation, threading.local())
+
+    def _score(self, models: slice, rows: Tensor, weights: Weights) -> Tensor:
+        """See Duplicates: padded to whole mini-batches, so that a score does not depend on how many are asked for."""
+        events = rows.shape[-2]
+        padded = functional.pad(rows, (0, 0, 0, -events % self.model.batch))
+        own = padded.expand(len(weights.dense), *padded.shape[-2:])
+        return torch.stack([self._model.score(weights[k], own[k])[:events] for k in range(len(own))])
+
+    def _learn(self, models: slice, chunk: Chunk) -> Tensor:
+        """See Duplicates."""
+        lost, learned = torch.from_numpy(chunk.lost), []
+        for k, model in enumerate(range(models.start, models.stop)):
+            weights, squares = self.weights[model], self.squares[model]
+            learned.append(self._model.learn(weights, squares, chunk.rows[k], chunk.targets[k], lost[k]))
+        return torch.stack(learned)
+
+
+def refusal(arm: Arm, model: ModelConfig, noise: NoiseConfig, device: str) -> str:
+    """Why this engine cannot teach an arm, in a few words; empty where it can."""
+    if device != "cpu":
+        return f"it computes on a CPU, not on {device}"
+    if model.norm == "weight":
+        return "it has no norm = weight"
+    if noise.delay or noise.precision != "float32":
+        return "it has no delayed gradients" if noise.delay else f"it has no {noise.precision}"
+    if kernels.kernel_of(arm.activation) is None:
+        return f"it has no kernel for {arm.activation.name}"
+    return kernels.missing()

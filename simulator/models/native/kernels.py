@@ -1,0 +1,304 @@
+"""The native kernels called from Python: one call per chunk or pass, without Python's global lock while it runs.
+
+Tensors are contiguous and on the CPU, float32 where nothing else is said.
+
+Shapes: n events of a chunk, B of a mini-batch, S slots, D embedding length, V table rows, P dense parameters, H width
+of a layer, I items, U users, Q queries, N candidates, C context slots.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from ctypes import Array, Structure, addressof, byref, c_float, c_int64, c_void_p
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simulator.config import ModelConfig
+from simulator.models.activations import Activation
+from simulator.models.click_model import Layout
+from simulator.models.duplicates import Weights
+from simulator.models.native.library import NativeMissing, library, sgemm
+from simulator.types import Floats, Ints, Rows, Schema
+
+NORMS = {"none": 0, "weight": 0, "before": 1, "after": 2}
+"""Weights of unit length are the matrix product's business: to score they come as they are multiplied."""
+KINDS = {"linear": 0, "relu": 1, "smelu": 2, "gsmelu": 3, "gelu": 4, "swish": 5, "softplus": 6}
+"""Activations by name -> their numbers in layers.hpp."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """An activation as the kernels know it."""
+
+    kind: int
+    constants: Array[c_float]
+    """[5] From which activations.hpp makes it."""
+
+    @property
+    def address(self) -> int:
+        """Of the constants: good as long as this object lives."""
+        return addressof(self.constants)
+
+
+def kernel_of(activation: Activation) -> Kernel | None:
+    """An activation's kernel, by its name and parameters; None where there is none."""
+    if activation.name not in KINDS:
+        return None
+    kind, p = KINDS[activation.name], activation.parameters
+    constants: tuple[float, ...] = ()
+    if activation.name in ("swish", "softplus"):
+        constants = (p["beta"],)
+    elif activation.name == "smelu" and p["beta"] == 0:
+        kind = KINDS["relu"]
+    elif activation.name == "smelu":
+        constants = p["beta"], 2 * p["beta"], 1 / (2 * p["beta"])
+    elif activation.name == "gsmelu":
+        length = p["alpha"] + p["beta"]
+        constants = p["alpha"], length, (p["gplus"] - p["gminus"]) / length, p["gminus"], p["t"]
+        if p["gminus"] == 0 and p["t"] == 0:
+            kind = KINDS["smelu"]
+    return Kernel(kind, (c_float * 5)(*constants))
+
+
+def missing() -> str:
+    """Why there are no native kernels here, empty where there are."""
+    try:
+        library()
+    except NativeMissing as problem:
+        return str(problem)
+    return ""
+
+
+def layer(
+    kernel: Kernel,
+    norm: str,
+    product: Tensor,
+    bias: Tensor,
+    gain: Tensor | None,
+    out: Tensor | None = None,
+    moments: Tensor | None = None,
+) -> Tensor:
+    """A layer behind its matrix product [B, H] -> its output [B, H]; bias and gain [H]. For tests and the bench.
+
+    Norm `after`: product + bias -> activation -> layer norm -> gain. `before`: product -> layer norm -> gain -> bias ->
+    activation. `none`: product + bias -> activation, no gain. `out` may be the product itself, which is then
+    overwritten. `moments` [2, B] receives mean and 1 / standard deviation of each row, for `layer_backward`.
+    """
+    out = torch.empty_like(product) if out is None else out
+    library().layer_forward(*_layer(kernel, norm, product, bias, gain, moments), out.data_ptr())
+    return out
+
+
+def layer_backward(
+    kernel: Kernel,
+    norm: str,
+    product: Tensor,
+    bias: Tensor,
+    gain: Tensor | None,
+    moments: Tensor | None,
+    grad: Tensor,
+    bias_grad: Tensor,
+    gain_grad: Tensor | None,
+) -> None:
+    """Turn the gradient of `layer`'s output [B, H] into its product's, in place; fill bias_grad and gain_grad."""
+    grads = grad.data_ptr(), bias_grad.data_ptr(), _address(gain_grad)
+    library().layer_backward(*_layer(kernel, norm, product, bias, gain, moments), *grads)
+
+
+def _layer(
+    kernel: Kernel, norm: str, product: Tensor, bias: Tensor, gain: Tensor | None, moments: Tensor | None
+) -> tuple[int | None, ...]:
+    """What both passes of a layer are told."""
+    mean, scale = (None, None) if moments is None else (moments[0].data_ptr(), moments[1].data_ptr())
+    tensors = product.data_ptr(), bias.data_ptr(), _address(gain), mean, scale
+    return kernel.kind, NORMS[norm], kernel.address, *tensors, *product.shape
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+class _Place(Structure):
+    """`Place` of learning.hpp: where a layer's parameters begin."""
+
+    _fields_ = [(name, c_int64) for name in ("fan_in", "width", "weight", "bias", "gain")]
+
+
+class _Model(Structure):
+    """`Model` of learning.hpp."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("sgemm", "constants", "field_of_slot", "places")),
+        *((name, c_int64) for name in ("kind", "norm", "depth", "slots", "fields", "dim")),
+        *((name, c_int64) for name in ("table_rows", "parameters", "batch")),
+    ]
+
+
+class NativeModel:
+    """Scores and learns for all models of one arm; safe to call from several threads."""
+
+    def __init__(
+        self, schema: Schema, config: ModelConfig, layout: Layout, function: Activation, threads: threading.local
+    ) -> None:
+        """`threads`: where each thread keeps its buffers, the same for all models of one shape.
+
+        Raises NativeMissing. `function` has to have a kernel.
+        """
+        kernel = kernel_of(function)
+        assert kernel and config.norm != "weight"
+        self._library, self.config = library(), config
+        fields = [number for number, field in enumerate(schema.fields) for _ in range(field.slots)]
+        self._field_of_slot = torch.tensor(fields, dtype=torch.int32)
+        places = _places(layout, len(config.hidden))
+        self._model = _Model(
+            sgemm(), kernel.address, self._field_of_slot.data_ptr(), addressof(places),
+            kernel.kind, NORMS[config.norm], len(config.hidden), schema.slots, len(schema.fields), config.dim,
+            schema.rows, layout.length, config.batch,
+        )  # fmt: skip
+        self._kept = kernel, places  # the model holds their addresses
+        self._threads = threads
+
+    def score(self, weights: Weights, rows: Tensor) -> Tensor:
+        """Log-odds [n] of events with int32 table rows [n, S], without learning.
+
+        Raises ValueError where a row is outside the table.
+        """
+        logits = torch.empty(len(rows))
+        self._check(weights, rows)
+        wrong = self._library.score_events(
+            byref(self._model), weights.dense.data_ptr(), weights.table.data_ptr(), rows.data_ptr(), len(rows),
+            self._memory()[0].data_ptr(), logits.data_ptr(),
+        )  # fmt: skip
+        self._refuse(rows, wrong)
+        return logits
+
+    def learn(self, weights: Weights, squares: Weights, rows: Tensor, labels: Tensor, lost: Tensor) -> Tensor:
+        """Learn a chunk of events in the order given; log-odds [n] given to each event just before.
+
+        squares: Adagrad's sums of squares [P] and [V]; int32 rows [n, S]; labels [n]; bool lost [n / B]: mini-batches
+        that are scored only. Raises ValueError where a row is outside the table; nothing is learned then.
+        """
+        logits, addresses = torch.empty(len(rows)), [buffer.data_ptr() for buffer in self._memory()]
+        self._check(weights, rows)
+        assert labels.is_contiguous() and lost.is_contiguous() and len(lost) * self.config.batch >= len(rows)
+        wrong = self._library.learn_chunk(
+            byref(self._model), weights.dense.data_ptr(), squares.dense.data_ptr(), weights.table.data_ptr(),
+            squares.table.data_ptr(), rows.data_ptr(), labels.data_ptr(), lost.data_ptr(), len(rows),
+            self.config.learning_rate, *addresses, logits.data_ptr(),
+        )  # fmt: skip
+        self._refuse(rows, wrong)
+        return logits
+
+    def _check(self, weights: Weights, rows: Tensor) -> None:
+        """That nothing is read beyond what a caller of ours passes."""
+        assert rows.is_contiguous() and rows.dtype == torch.int32 and rows.shape[1] == self._model.slots
+        assert weights.table.shape == (self._model.table_rows, self._model.dim) and weights.table.is_contiguous()
+        assert len(weights.dense) == self._model.parameters and weights.dense.is_contiguous()
+
+    def _refuse(self, rows: Tensor, wrong: int) -> None:
+        if wrong >= 0:
+            event, row = wrong // self._model.slots, int(rows.flatten()[wrong])
+            raise ValueError(f"table row {row}, of event {event}, is none of the table's {self._model.table_rows} rows")
+
+    def _memory(self) -> tuple[Tensor, Tensor, Tensor]:
+        """A thread's buffers."""
+        held: tuple[Tensor, Tensor, Tensor] | None = getattr(self._threads, "memory", None)
+        if held is None:
+            size = self._library.memory_size(byref(self._model))
+            place = torch.full((self._model.table_rows,), -1, dtype=torch.int32)
+            touched = torch.empty(self._model.batch * self._model.slots, dtype=torch.int64)
+            held = self._threads.memory = torch.empty(size), place, touched
+        return held
+
+
+def _places(layout: Layout, depth: int) -> Array[_Place]:
+    places = (_Place * (depth + 1))()
+    for n in range(depth + 1):
+        end = n if n < depth else "_out"
+        weight, bias, gain = (layout.parts.get(f"{name}{end}") for name in ("weight", "bias", "gain"))
+        assert weight and bias
+        places[n] = _Place(*weight.shape, weight.start, bias.start, gain.start if gain else 0)
+    return places
+
+
+class _Stage(Structure):
+    """`Stage` of scoring.hpp: a layer."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("kind", "norm", "width")),
+        *((name, c_void_p) for name in ("constants", "bias", "gain", "weight")),
+    ]
+
+
+class _Scorer(Structure):
+    """`Scorer` of scoring.hpp: a model."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("stages", "dim", "user_slots", "context_slots", "fields")),
+        *((name, c_void_p) for name in ("stage", "out_weight", "out_bias", "items", "table", "weight")),
+        *((name, c_void_p) for name in ("user_rows", "field_of_slot")),
+    ]
+
+
+class NativeScorer:
+    """Scores with one model; safe to call from several threads."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        norm: str,
+        layers: Sequence[tuple[Tensor, Tensor, Tensor | None]],
+        output: tuple[Tensor, Tensor],
+        items: Tensor,
+        query: tuple[Tensor, Tensor, Tensor, Tensor],
+        context_slots: int,
+    ) -> None:
+        """Of each layer its weight [fan in, H] (the first is not used), bias [H] and gain [H]; of the output unit
+        weight [H, 1] and bias [1]; `items` [I, H] added to the first product; of the query side the embedding table
+        [V, D], the rows of users [U, S - C], the field of each slot [S], the first layer's weight [F D, H].
+
+        Raises NativeMissing.
+        """
+        self._library, self.items = library(), items
+        table, user_rows, field_of_slot, weight = query
+        stages = (_Stage * len(layers))()
+        self._kept: list[object] = [kernel, stages]
+        for number, (matrix, bias, gain) in enumerate(layers):
+            panels = None if number == 0 else _panels(matrix, self._library.panel_width())
+            held = [self._hold(part) for part in (bias, gain, panels)]
+            stages[number] = _Stage(kernel.kind, NORMS[norm], len(bias), kernel.address, *held)
+        fields = int(field_of_slot.max()) + 1 if len(field_of_slot) else 0
+        self._context_slots = context_slots
+        self._model = _Scorer(
+            len(layers), table.shape[1], user_rows.shape[1], context_slots, fields, addressof(stages),
+            *(self._hold(part.float()) for part in (*output, items, table, weight)),
+            self._hold(user_rows.int()), self._hold(field_of_slot.int()),
+        )  # fmt: skip
+
+    def _hold(self, tensor: Tensor | None) -> int | None:
+        """The address of a tensor's numbers, which stay where they are as long as this object."""
+        if tensor is None:
+            return None
+        tensor = tensor.contiguous()
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+    def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
+        """Log-odds [Q, N] of candidates [Q, N] for users [Q] in contexts [Q, C] (table rows)."""
+        found = np.empty(items.shape, np.float32)
+        parts = np.ascontiguousarray(users), np.ascontiguousarray(context), np.ascontiguousarray(items)
+        assert [part.dtype for part in parts] == [np.int64, np.int32, np.int64]
+        assert parts[1].shape == (len(items), self._context_slots) and len(users) == len(items)
+        addresses = [part.ctypes.data for part in (*parts, found)]
+        self._library.score_candidates(byref(self._model), *items.shape, *addresses)
+        return found
+
+
+def _panels(weight: Tensor, width: int) -> Tensor:
+    """A matrix [K, H] as panels [H / width, K, width], the last one filled up with zeros."""
+    padded = torch.nn.functional.pad(weight, (0, -weight.shape[1] % width))
+    return padded.view(len(weight), -1, width).transpose(0, 1).contiguous()

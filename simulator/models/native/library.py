@@ -1,0 +1,85 @@
+"""The native kernels' library: built beforehand (build.py), chosen and loaded here. Nothing is compiled at run time."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from ctypes import CDLL, c_float, c_int, c_int64, c_void_p
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from simulator.models.native import build
+
+PYTORCH = "libtorch_cpu.so", "libtorch_cpu.dylib"
+LAYER: list[Any] = [c_int, c_int, *[c_void_p] * 6, c_int64, c_int64]
+SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "cpu_level": (c_int, []),
+    "layer_forward": (c_int, [*LAYER, c_void_p]),
+    "layer_backward": (c_int, [*LAYER, *[c_void_p] * 3]),
+    "memory_size": (c_int64, [c_void_p]),
+    "score_events": (c_int64, [*[c_void_p] * 4, c_int64, *[c_void_p] * 2]),
+    "learn_chunk": (c_int64, [*[c_void_p] * 8, c_int64, c_float, *[c_void_p] * 4]),
+    "panel_width": (c_int, []),
+    "score_candidates": (None, [c_void_p, c_int64, c_int64, *[c_void_p] * 4]),
+}
+"""Name -> result and arguments, as in the C++."""
+
+
+class NativeMissing(Exception):
+    """There are no native kernels here; the message is one line, and says why."""
+
+
+def library() -> CDLL:
+    """The best library that this processor can run, the same for the whole process. Raises NativeMissing."""
+    found = _library()
+    if isinstance(found, str):
+        raise NativeMissing(found)
+    return found
+
+
+@functools.cache
+def _library() -> CDLL | str:
+    """It, or why there is none."""
+    try:
+        sgemm()
+        return load(runnable()[-1])
+    except NativeMissing as problem:
+        return str(problem)
+
+
+def runnable(folder: Path = build.LIBRARIES) -> list[Path]:
+    """The libraries that this processor can run, the best last. Raises NativeMissing."""
+    files = [folder / f"{name}.so" for name in build.variants()]
+    return files[: max(1, load(files[0]).cpu_level() - 1)]
+
+
+def load(file: Path) -> CDLL:
+    """A library of ours. Raises NativeMissing where it is not there, is no library, or comes from other sources."""
+    try:
+        built, here = build.digest_in(file), build.digest()
+        if here not in ("", built):
+            raise NativeMissing("stale: built from other sources: run make setup")
+        loaded = CDLL(os.fspath(file))
+    except FileNotFoundError:
+        raise NativeMissing("no library: run make setup where a C++ compiler is") from None
+    except OSError as problem:
+        raise NativeMissing(f"no library that can be loaded: {' '.join(str(problem).split())}") from None
+    for name, (result, arguments) in SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    return loaded
+
+
+@functools.cache
+def sgemm() -> int:
+    """The address of PyTorch's matrix product. Raises NativeMissing."""
+    for name in PYTORCH:
+        try:
+            routine = CDLL(os.fspath(Path(torch.__file__).parent / "lib" / name)).sgemm_
+        except (OSError, AttributeError):
+            continue
+        return ctypes.cast(routine, c_void_p).value or 0
+    raise NativeMissing("this PyTorch shows no BLAS")

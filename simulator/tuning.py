@@ -1,0 +1,111 @@
+"""`lr=tuned`: the learning rate of an arm by its own log loss on an early part of the log, never by what it swaps.
+
+One model of the arm learns the first 30 % of the log with each rate of a grid; what counts is the log loss of the
+events from 10 to 30 %, each scored before it is learned. A best rate at an end of the grid extends it. All duplicates
+then learn with that rate, and the run counts nothing that it measures within that part (`Experiment`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from rich.progress import Progress as ProgressBar
+from rich.progress import TaskID
+
+from simulator.config import ExperimentConfig
+from simulator.errors import SettingError
+from simulator.measures.quality import log_loss
+from simulator.models.engines import Engines
+from simulator.models.specs import Arm, parse_arm, parse_arms
+from simulator.types import World
+
+GRID = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
+SMALLEST, LARGEST = 1e-5, 10.0
+"""The grid is not extended beyond these: a log that asks for such a rate tells nothing."""
+WARM_UP, USED = 0.1, 0.3
+"""Shares of the log: before the first nothing counts, up to the second it does."""
+
+Progress = Callable[[str, int, int], object]
+"""What is being tuned, events learned so far, events in all."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was found for a spec."""
+
+    rate: float
+    losses: dict[float, float]
+    """Learning rate -> mean log loss, in nats; infinite where learning diverged."""
+
+    def __str__(self) -> str:
+        table = ", ".join(f"{rate:g}: {loss:.4f}" for rate, loss in sorted(self.losses.items()))
+        return f"learning rate {self.rate:g} (log loss by rate: {table})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For config.json."""
+        losses = {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in sorted(self.losses.items())}
+        return asdict(self) | {"losses": losses}
+
+
+def used_events(world: World) -> int:
+    """How many events from the start of the log are used for the choice, and count in no result."""
+    return int(world.events * USED)
+
+
+def tune(config: ExperimentConfig, world: World, progress: Progress = lambda *_: None) -> dict[str, Tuned]:
+    """For every arm whose spec says `lr=tuned`: its rate. Raises SettingError where every rate diverges."""
+    specs = dict.fromkeys(spec for spec in config.arms if parse_arm(spec).tuned)
+    return {spec: _tune(parse_arm(spec), config, world, progress) for spec in specs}
+
+
+def _tune(arm: Arm, config: ExperimentConfig, world: World, progress: Progress) -> Tuned:
+    losses = _losses(arm, GRID, config, world, progress)
+    while True:
+        best = min(losses, key=lambda rate: losses[rate])
+        if math.isinf(losses[best]):
+            raise SettingError(f"{arm.spec}: lr", "tuned", f"learning diverges at every rate from {min(losses):g} on")
+        further = best / 2 if best == min(losses) else best * 2
+        if best not in (min(losses), max(losses)) or not SMALLEST <= further <= LARGEST:
+            return Tuned(best, losses)
+        losses |= _losses(arm, [further], config, world, progress)
+
+
+def _losses(
+    arm: Arm, rates: Sequence[float], config: ExperimentConfig, world: World, progress: Progress
+) -> dict[float, float]:
+    """Learning rate -> mean log loss; all rates side by side on the same events."""
+    arms = tuple(replace(arm.with_rate(rate), label=f"{arm.spec} at {rate:g}") for rate in rates)
+    engines = Engines(world.schema, arms, config, fleets=1, duplicates=1)
+    stop, counted, name = used_events(world), int(world.events * WARM_UP), f"tuning {arm.spec}"
+    sums, position = dict.fromkeys(rates, 0.0), 0
+    for chunk in world.batches(engines.chunk_events, 0, stop):
+        given = engines.try_learn(chunk)
+        skipped = max(0, min(len(chunk), counted - position))
+        for rate, logits in zip(rates, given, strict=True):
+            own = math.inf if logits is None else log_loss(logits, chunk.label)[:, skipped:].sum()
+            sums[rate] += float(own)
+        position += len(chunk)
+        progress(name, position, stop)
+    return {rate: total / (position - counted) for rate, total in sums.items()}
+
+
+def tune_arms(config: ExperimentConfig, world: World, bar: ProgressBar) -> dict[str, Tuned]:
+    """The learning rates of arms with `lr=tuned`, shown by a progress bar; what was found is said in a line each."""
+    if not any(arm.tuned for arm in parse_arms(config.arms)):
+        return {}
+    with bar:
+        tasks: dict[tuple[str, int], TaskID] = {}
+
+        def progress(name: str, done: int, total: int) -> None:
+            begun = tasks.get((name, total))
+            if begun is None or bar.tasks[begun].completed >= total:  # a grid that is extended begins again
+                begun = tasks[name, total] = bar.add_task(name, total=total)
+            bar.update(begun, completed=done)
+
+        tuned = tune(config, world, progress)
+    for spec, found in tuned.items():
+        bar.console.print(f"{spec}: {found}", soft_wrap=True)
+    return tuned

@@ -1,0 +1,216 @@
+"""Who lives in the synthetic world: users whose tastes drift, contexts in which they come, items that come and go.
+
+What is shown of a user or an item explains a part of its tastes, the rest is its own.
+Shapes: n events, U users, I items.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.config import SyntheticConfig
+from simulator.randomness import generator
+from simulator.types import Doubles, Field, Floats, Ints, Rows, Schema
+from simulator.world.identities import id_field, id_rows
+from simulator.world.zipf import Zipf
+
+TASTES = 8
+"""Length of a taste vector; every entry has mean 0 and variance 1 over the population."""
+EXPLAINED = 0.5
+"""Share of the variance of tastes that observable features explain. A model learns the rest from the id alone."""
+
+
+def normal(rng: np.random.Generator, count: int) -> Floats:
+    """[count, TASTES] independent standard normal entries."""
+    return rng.standard_normal((count, TASTES), dtype=np.float32)
+
+
+def explained(rng: np.random.Generator, observables: list[tuple[Ints, int]]) -> Floats:
+    """[n, TASTES] the part of tastes that follows from the observables, variance 1.
+
+    `observables` holds (values [n] or [n, slots], vocabulary) pairs. Each value has a random vector. In a multi-valued
+    observable -1 marks an empty slot. Sums of m vectors are divided by sqrt(m), so that the variance stays 1.
+    """
+    total = np.zeros((len(observables[0][0]), TASTES), np.float32)
+    for values, vocabulary in observables:
+        slots = values.reshape(len(values), -1)  # [n, slots]
+        vectors = np.concatenate([normal(rng, vocabulary), np.zeros((1, TASTES), np.float32)])  # -1 finds the zeros
+        filled = (slots >= 0).sum(1, keepdims=True)
+        total += vectors[slots].sum(1) / np.sqrt(filled, dtype=np.float32)
+    return np.asarray(total / np.sqrt(len(observables)), np.float32)
+
+
+AGE_GROUPS = 6
+ZONES, ZONES_PER_REGION = 24, 3
+REGIONS = ZONES // ZONES_PER_REGION
+ACTIVITY = 0.6
+"""Zipf exponent of how often users come."""
+DEVICE_SHARES = (0.6, 0.3, 0.1)
+"""Phone, desktop, tablet."""
+DEVICES, HOURS = len(DEVICE_SHARES), 24
+POSITIONS = 10
+"""Positions on a page that a model tells apart; whatever stands further down counts as the last of them."""
+CONTEXT_WEIGHT = 0.5
+"""Standard deviation of context tastes, where that of users and items is 1: who asks matters more than when."""
+
+
+class Audience:
+    """All users. Each lives in one of 24 time zones, a region is three of them: it is always every hour somewhere.
+
+    Taste at time t = sqrt(EXPLAINED) x explained + sqrt(1 - EXPLAINED) x (cos(a t) x first + sin(a t) x second):
+    the own part turns from one random vector towards another and keeps its variance. By the end it has moved, as a
+    root mean square over users, by 2 sin(a span / 2) sqrt(1 - EXPLAINED) = `drift`.
+    """
+
+    def __init__(self, config: SyntheticConfig, seed: int, span: float) -> None:
+        """`span` is the length of the run in seconds."""
+        rng, count = generator(seed, "users"), config.users
+        self.count = count
+        self.age_group: Ints = rng.integers(AGE_GROUPS, size=count)
+        self.zone: Ints = rng.integers(ZONES, size=count)
+        self.region: Ints = self.zone // ZONES_PER_REGION
+        self.activity = Zipf(rng, count, ACTIVITY)
+        shown = explained(rng, [(self.age_group, AGE_GROUPS), (self.region, REGIONS)])
+        own = math.sqrt(1 - EXPLAINED)
+        self._fixed = np.float32(math.sqrt(EXPLAINED)) * shown  # [U, TASTES]
+        self._first, self._second = np.float32(own) * normal(rng, count), np.float32(own) * normal(rng, count)
+        self._turn = 2 * math.asin(config.drift / (2 * own)) / span  # radians per second
+        self._contexts: Floats = _context_tastes(generator(seed, "contexts"))
+        self._devices = np.cumsum(DEVICE_SHARES)[:-1]
+
+    @staticmethod
+    def user_fields(count: int, hash_rows: int = 0) -> tuple[Field, ...]:
+        """What a model sees of a user, among `count`."""
+        return (
+            id_field("user", count, hash_rows),
+            Field("age_group", "user", AGE_GROUPS),
+            Field("region", "user", REGIONS),
+        )
+
+    @staticmethod
+    def context_fields() -> tuple[Field, ...]:
+        """What a model sees of the moment."""
+        return (
+            Field("device", "context", DEVICES),
+            Field("hour", "context", HOURS),
+            Field("position", "context", POSITIONS),
+        )
+
+    def rows(self, schema: Schema) -> Rows:
+        """[U, Su] table rows of every user."""
+        columns = [
+            id_rows(schema, "user", self.count),
+            schema.first_row("age_group") + self.age_group,
+            schema.first_row("region") + self.region,
+        ]
+        return np.column_stack(columns).astype(np.int32)
+
+    def taste(self, user: Ints, time: Doubles) -> Floats:
+        """[n, TASTES] of users [n] at times [n] in seconds."""
+        angle = (self._turn * time).astype(np.float32)[:, None]
+        own = np.cos(angle) * self._first[user] + np.sin(angle) * self._second[user]
+        return np.asarray(self._fixed[user] + own, np.float32)
+
+    def device(self, uniform: Doubles) -> Ints:
+        """[n] devices from [n] uniform draws in [0, 1)."""
+        return self._devices.searchsorted(uniform, side="right")
+
+    def hour(self, user: Ints, time: Doubles) -> Ints:
+        """[n] local hour of the day, 0 to 23."""
+        return ((time // 3600).astype(np.int64) + self.zone[user]) % HOURS
+
+    def context_taste(self, device: Ints, hour: Ints) -> Floats:
+        """[n, TASTES] what a device and an hour of the day do to tastes."""
+        return np.take(self._contexts, device * HOURS + hour, axis=0)
+
+
+def _context_tastes(rng: np.random.Generator) -> Floats:
+    """[DEVICES * HOURS, TASTES] a vector for each device plus a daily rhythm, which is smooth around midnight."""
+    angle = np.arange(HOURS, dtype=np.float32)[:, None] * np.float32(2 * math.pi / HOURS)
+    rhythm = np.cos(angle) * normal(rng, 1) + np.sin(angle) * normal(rng, 1)  # [HOURS, TASTES]
+    both = normal(rng, DEVICES)[:, None] + rhythm  # [DEVICES, HOURS, TASTES]
+    return np.asarray(CONTEXT_WEIGHT / math.sqrt(2) * both, np.float32).reshape(DEVICES * HOURS, TASTES)
+
+
+CATEGORIES, PRICE_BANDS, TAGS, TAG_SLOTS = 12, 5, 40, 3
+POPULARITY = 0.8
+"""Zipf exponent of how often items are shown."""
+ITEMS_PER_PASS = 8_192
+"""Items that are given their tags at once: all tags of a million items would take 640 MB."""
+
+
+class Catalog:
+    """All items of the run; half of the turnover arrives after the start, the other half leaves before the end."""
+
+    def __init__(self, config: SyntheticConfig, seed: int, span: float) -> None:
+        """`span` is the length of the run in seconds."""
+        rng, count = generator(seed, "items"), config.items
+        self.count = count
+        self.category: Ints = rng.integers(CATEGORIES, size=count)
+        self.price_band: Ints = rng.integers(PRICE_BANDS, size=count)
+        self.tags: Ints = _tags(rng, count)
+        """[I, TAG_SLOTS] distinct tags, empty slots last and -1."""
+        shown = explained(rng, [(self.category, CATEGORIES), (self.price_band, PRICE_BANDS), (self.tags, TAGS)])
+        own = normal(rng, count)
+        self.taste: Floats = np.float32(math.sqrt(EXPLAINED)) * shown + np.float32(math.sqrt(1 - EXPLAINED)) * own
+        """[I, TASTES]"""
+        self.popularity = Zipf(rng, count, POPULARITY)
+        self.arrival: Doubles = np.full(count, -np.inf)
+        """[I] seconds; -inf where the item is there from the start."""
+        self.departure: Doubles = np.full(count, np.inf)
+        """[I] seconds; inf where the item stays to the end."""
+        moving = rng.permutation(count)[: round(config.turnover * count)]
+        late, early = np.array_split(moving, 2)
+        self.arrival[late] = rng.uniform(0, span, len(late))
+        self.departure[early] = rng.uniform(0, span, len(early))
+
+    @staticmethod
+    def fields(count: int, hash_rows: int = 0) -> tuple[Field, ...]:
+        """What a model sees of an item, in a catalogue of `count`."""
+        return (
+            id_field("item", count, hash_rows),
+            Field("category", "item", CATEGORIES),
+            Field("price_band", "item", PRICE_BANDS),
+            Field("tags", "item", TAGS, slots=TAG_SLOTS),
+        )
+
+    def rows(self, schema: Schema) -> Rows:
+        """[I, Si] table rows of every item, empty tag slots 0."""
+        tags = np.where(self.tags >= 0, schema.first_row("tags") + self.tags, 0)
+        single = [
+            id_rows(schema, "item", self.count),
+            schema.first_row("category") + self.category,
+            schema.first_row("price_band") + self.price_band,
+        ]
+        return np.column_stack([*single, tags]).astype(np.int32)
+
+    def present(self, time: float) -> Ints:
+        """Numbers of the items that are there at a time (seconds), ascending."""
+        return np.flatnonzero((self.arrival <= time) & (time < self.departure))
+
+    def draw(self, rng: np.random.Generator, time: Doubles) -> Ints:
+        """[n] an item for each time [n]: by popularity among those that are there at that time.
+
+        Whoever drew an absent item draws again, which is the popularity distribution given presence. It ends, because
+        at least a tenth of the catalogue is always there (`SyntheticConfig.turnover` is at most 0.9).
+        """
+        item = self.popularity.draw(rng.random(len(time)))
+        again = np.arange(len(time))
+        while len(again := again[self._absent(item[again], time[again])]):
+            item[again] = self.popularity.draw(rng.random(len(again)))
+        return item
+
+    def _absent(self, item: Ints, time: Doubles) -> NDArray[np.bool_]:
+        return (time < self.arrival[item]) | (time >= self.departure[item])
+
+
+def _tags(rng: np.random.Generator, count: int) -> Ints:
+    """[count, TAG_SLOTS] one to TAG_SLOTS distinct tags per item, then -1."""
+    tags = np.empty((count, TAG_SLOTS), np.int64)
+    for part in np.split(tags, range(ITEMS_PER_PASS, count, ITEMS_PER_PASS)):
+        part[:] = rng.permuted(np.tile(np.arange(TAGS), (len(part), 1)), axis=1)[:, :TAG_SLOTS]
+    filled = rng.integers(1, TAG_SLOTS + 1, size=(count, 1))
+    return np.where(np.arange(TAG_SLOTS) < filled, tags, -1)

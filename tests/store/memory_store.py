@@ -1,0 +1,212 @@
+"""The store in memory: what threads of a test share without a server."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from simulator.store.codec import decode_entries, encode
+from simulator.store.manifest import described, same_parts, write_manifest
+from simulator.store.protocol import (
+    KEPT,
+    Entry,
+    Member,
+    check_position,
+    entry_order,
+    refuse_appending,
+    refuse_publishing,
+    unknown_generation,
+    unknown_group,
+)
+from simulator.types import Batch
+
+
+class MemoryStore:
+    """The whole protocol behind one lock; every method may be called from any thread."""
+
+    def __init__(self, capacity: int) -> None:
+        """`capacity`: most events that may wait, at least 1."""
+        assert capacity >= 1
+        self._capacity = capacity
+        self._changed = threading.Condition()
+        self._positions: list[int] = []  # of the entries that are left, ascending
+        self._entries: list[bytes] = []
+        self._appended = 0  # events, ever
+        self._forgotten = 0
+        self._marks: dict[str, tuple[str, str]] = {}  # writer -> mark, entry id
+        self._groups: dict[str, int] = {}  # group -> events acknowledged
+        self._manifests: dict[int, str] = {}  # in the order of publishing
+        self._parts: dict[int, dict[str, bytes]] = {}
+        self._leases: dict[str, tuple[int, float]] = {}  # owner -> number, end
+        self._members: dict[str, tuple[Member, float]] = {}
+
+    # the log
+
+    def append(self, batch: Batch, *, writer: str = "", mark: str = "") -> str:
+        """See EventLog."""
+        data, events = encode(batch), len(batch)
+        with self._changed:
+            last_mark, last_id = self._marks.get(writer, ("", ""))
+            if writer and mark and mark == last_mark:
+                return last_id
+            refuse_appending(events, self._appended - self._forgotten, self._capacity)
+            self._appended += events
+            id = f"{self._appended}-0"
+            self._positions.append(self._appended)
+            self._entries.append(data)
+            if writer:
+                self._marks[writer] = (mark, id)
+            self._changed.notify_all()
+            return id
+
+    def mark(self, writer: str) -> str:
+        """See EventLog."""
+        with self._changed:
+            return self._marks.get(writer, ("", ""))[0]
+
+    def join(self, group: str) -> None:
+        """See EventLog."""
+        with self._changed:
+            self._groups.setdefault(group, self._forgotten)
+
+    def leave(self, group: str) -> None:
+        """See EventLog."""
+        with self._changed:
+            self._groups.pop(group, None)
+            self._forget()
+
+    def read(self, group: str, after: str, events: int, wait: float) -> list[Entry]:
+        """See EventLog."""
+        start = entry_order(after)
+        with self._changed:
+            self._acknowledged(group)
+            check_position(after, self._forgotten, self._appended)
+            self._changed.wait_for(lambda: self._appended > start, wait)
+            first = bisect_right(self._positions, start)
+            last = max(first + 1, bisect_right(self._positions, start + events))
+            found = list(zip(self._positions[first:last], self._entries[first:last], strict=True))
+        return decode_entries(after, [(f"{position}-0", data) for position, data in found])
+
+    def acknowledge(self, group: str, upto: str) -> None:
+        """See EventLog."""
+        with self._changed:
+            acknowledged = self._acknowledged(group)
+            check_position(upto, 0, self._appended)
+            self._groups[group] = max(acknowledged, entry_order(upto))
+            self._forget()
+
+    def waiting(self) -> int:
+        """See EventLog."""
+        with self._changed:
+            return self._appended - self._forgotten
+
+    def capacity(self) -> int:
+        """See EventLog."""
+        return self._capacity
+
+    def _acknowledged(self, group: str) -> int:
+        if group not in self._groups:
+            raise unknown_group(group)
+        return self._groups[group]
+
+    def _forget(self) -> None:
+        """Drop what every group has acknowledged; nothing while there is no group."""
+        if self._groups:
+            self._forgotten = max(self._forgotten, min(self._groups.values()))
+            gone = bisect_right(self._positions, self._forgotten)
+            del self._positions[:gone], self._entries[:gone]
+
+    # the registry
+
+    def publish(self, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
+        """See Registry."""
+        manifest = write_manifest(parts, about)
+        with self._changed:
+            newest = self._newest()
+            refuse_publishing(generation, newest, same_parts(manifest, self._manifests.get(newest, manifest)))
+            if generation == newest:
+                return
+            self._manifests[generation] = manifest
+            self._parts[generation] = {name: bytes(data) for name, data in parts.items()}
+            for old in list(self._manifests)[:-KEPT]:
+                del self._manifests[old], self._parts[old]
+            self._changed.notify_all()
+
+    def newest(self) -> int:
+        """See Registry."""
+        with self._changed:
+            return self._newest()
+
+    def about(self, generation: int) -> dict[str, Any]:
+        """See Registry."""
+        with self._changed:
+            return dict(json.loads(self._manifest(generation))["about"])
+
+    def fetch(self, generation: int, part: str) -> bytearray:
+        """See Registry."""
+        with self._changed:
+            _, expected = described(self._manifest(generation), generation, part)
+            data = bytearray(self._parts[generation][part])
+        assert hashlib.sha256(data).hexdigest() == expected, "bytes do not change"
+        return data
+
+    def wait_newer(self, than: int, wait: float) -> int:
+        """See Registry."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest() > than, wait)
+            return self._newest()
+
+    def _newest(self) -> int:
+        return max(self._manifests, default=-1)
+
+    def _manifest(self, generation: int) -> str:
+        if generation not in self._manifests:
+            raise unknown_generation(generation, self._newest())
+        return self._manifests[generation]
+
+    # leases and members
+
+    def claim(self, owner: str, duplicates: int, seconds: float) -> int:
+        """See Leases."""
+        assert duplicates >= 1
+        now = time.monotonic()
+        with self._changed:
+            self._leases = {name: lease for name, lease in self._leases.items() if lease[1] > now}
+            number = self._leases.get(owner, (duplicates, now))[0]
+            if number >= duplicates:
+                held = Counter(lease[0] for name, lease in self._leases.items() if name != owner)
+                number = min(range(duplicates), key=lambda n: (held[n], n))
+            self._leases[owner] = (number, now + seconds)
+            return number
+
+    def release(self, owner: str) -> None:
+        """See Leases."""
+        with self._changed:
+            self._leases.pop(owner, None)
+            self._members.pop(owner, None)
+
+    def announce(self, member: Member, seconds: float) -> None:
+        """See Leases."""
+        with self._changed:
+            self._members[member.name] = (member, time.monotonic() + seconds)
+
+    def members(self) -> list[Member]:
+        """See Leases."""
+        now = time.monotonic()
+        with self._changed:
+            self._members = {name: known for name, known in self._members.items() if known[1] > now}
+            return [self._members[name][0] for name in sorted(self._members)]
+
+    # the whole
+
+    def ping(self) -> None:
+        """See Store: memory is always there."""
+
+    def close(self) -> None:
+        """See Store: there is nothing to let go of."""

@@ -224,7 +224,7 @@ def test_bad_folders_are_one_line(tmp_path: Path) -> None:
 
 
 def test_a_real_sweep_from_end_to_end(flicker: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("simulator.sweep.engine.command", quick.command)
+    monkeypatch.setattr("simulator.sweep.backend.command", quick.command)
     tiny = "--preset smoke --events 6000 --users 80 --items 60 --batch 64 --dim 4 --hidden 8 --duplicates 2 --k 5"
     tiny += " --candidates 30 --queries 20 --arms relu smelu:beta=1 --vary window 0 4"
     assert flicker("sweep", *tiny.split(), "--out", tmp_path / "s").code == 0

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import simulator.run
 from simulator.cli import main
-from simulator.sweep import engine
+from simulator.sweep import backend
 from simulator.sweep.grid import Cell
 
-ordinary = engine.command
+ordinary = backend.command
 
 
 def command(cell: Cell, out: Path) -> list[str]:
@@ -22,6 +22,6 @@ def command(cell: Cell, out: Path) -> list[str]:
 
 if __name__ == "__main__":
     simulator.run.write_report = lambda folder: folder / "report.html"
-    engine.command = command
+    backend.command = command
     sys.argv[0] = "flicker"
     main()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from simulator.errors import FlickerError
-from simulator.sweep.backend import Processes
+from simulator.sweep.backend import Processes, run_cell
 from simulator.sweep.grid import Cell, grid
 from simulator.sweep.main import parse
 from simulator.sweep.record import claim
@@ -49,7 +49,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Cell], Path]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells draw no report: those of `local` do."""
-    monkeypatch.setattr("simulator.sweep.engine.command", quick.command)
+    monkeypatch.setattr("simulator.sweep.backend.command", quick.command)
 
 
 def test_a_cell_is_what_flicker_run_gives(local: tuple[list[Cell], Path], flicker: Terminal, tmp_path: Path) -> None:
@@ -236,17 +236,13 @@ def test_a_cluster_of_two_nodes_gives_the_same_numbers(
     assert results(tmp_path) == results(folder)
 
 
-def test_a_node_sends_back_all_files_of_a_cell_or_why_it_failed(
-    local: tuple[list[Cell], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from simulator.sweep import on_ray
-
-    monkeypatch.setattr(on_ray, "command", quick.command)
+@pytest.mark.usefixtures("undrawn")
+def test_a_node_sends_back_all_files_of_a_cell_or_why_it_failed(local: tuple[list[Cell], Path]) -> None:
     cells, folder = local
-    files, failure, _ = on_ray.run_cell(cells[0])
+    files, failure, _ = run_cell(cells[0])
     assert failure is None and files.keys() == {"config.json", "result.json"}
     assert timeless(json.loads(files["result.json"])) == results(folder)[cells[0].name]
-    files, failure, _ = on_ray.run_cell(Cell({"arms": "broken"}, (*TINY, "--learning-rate", "1e30")))
+    files, failure, _ = run_cell(Cell({"arms": "broken"}, (*TINY, "--learning-rate", "1e30")))
     assert not files and failure is not None and "diverged" in failure
 
 

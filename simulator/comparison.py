@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simulator.measures import differences, quality, swaps
 from simulator.measures.intervals import Estimate, Resamples, pair_index, sums_by_user
-from simulator.types import Doubles, Floats, Ints, Query, order
+from simulator.types import Doubles, Floats, Ints, Query, World, order
 
+BUCKETS = 5
+"""Of PD by a value: at most so many, of about equally many events each."""
+CHUNK = 65_536
+"""Events counted at a time."""
 Estimates = dict[str, Estimate]
 """Measure -> estimate, e.g. `slot`, `top1`, `set`, `pair`, `rbo`."""
 
@@ -201,3 +206,39 @@ class Comparison:
 
     def _named(self, estimate: Callable[[Doubles], Estimate], values: Doubles) -> Estimates:
         return {name: estimate(value) for name, value in zip(MEASURES, values, strict=True)}
+
+
+def learned_counts(world: World, learned: int) -> Ints:
+    """[items] in how many of the first `learned` events each item was shown."""
+    counts = np.zeros(world.items, np.int64)
+    for batch in world.batches(CHUNK, 0, learned):
+        counts += np.bincount(batch.item, minlength=world.items)
+    return counts
+
+
+def mean_score(comparison: Comparison, arm: int, logits: Floats) -> Doubles:
+    """[n] probability of an engagement: the mean of all the arm's models."""
+    own = logits[comparison.shape.models(arm).ravel()].astype(np.float64)
+    return np.asarray((0.5 + 0.5 * np.tanh(own / 2)).mean(axis=0))
+
+
+def pd_by(comparison: Comparison, arm: int, logits: Floats, values: Doubles) -> list[dict[str, Any]]:
+    """PD in buckets of events by a value [n]: its limits (the last one belongs to it), share of events, PD [interval].
+
+    `logits` [M, n]. Equal values share a bucket, so there may be fewer than BUCKETS; none is empty.
+    """
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, BUCKETS + 1)))
+    bucket = np.searchsorted(edges[1:-1], values, side="right")
+    found = []
+    for number in np.unique(bucket):
+        inside = bucket == number
+        estimate = comparison.pd_among(arm, logits, inside)
+        found.append(
+            {
+                "low": float(values[inside].min()),
+                "high": float(values[inside].max()),
+                "share": float(inside.mean()),
+                "pd": estimate.interval().as_dict(),
+            }
+        )
+    return found

@@ -28,6 +28,7 @@ from simulator.experiment import Experiment, State
 from simulator.files import write_atomically, writing
 from simulator.models.snapshot import read_snapshot, write_snapshot
 from simulator.tuning import Tuned
+from simulator.version import flicker_version
 
 CHECKPOINT_SHARE = 0.05
 """Checkpoints take at most about this share of a run's time: the next one waits for it."""
@@ -54,13 +55,19 @@ class Folder:
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise ResultError(f"out = {self.path}: is not empty: name another folder, or empty it")
 
-    def start(self, experiment: Experiment, command: str, tuned: Mapping[str, Tuned]) -> None:
-        """Claim the folder for a new run. Raises ResultError where it cannot be written."""
-        self.check(experiment.config, resume=False)
+    def start(
+        self,
+        config: ExperimentConfig,
+        command: str,
+        designs: Mapping[str, Any] | None = None,
+        tuned: Mapping[str, Tuned] | None = None,
+    ) -> None:
+        """Claim the folder for a new run; `designs` as of Engines. Raises ResultError where it cannot be written."""
+        self.check(config, resume=False)
         about = {
-            "config": as_json(experiment.config),
-            "arms": experiment.engines.designs(),
-            "tuned": {spec: found.as_dict() for spec, found in tuned.items()},
+            "config": as_json(config),
+            "arms": designs or {},
+            "tuned": {spec: found.as_dict() for spec, found in (tuned or {}).items()},
             "versions": versions(),
             "machine": machine(),
             "command": command,
@@ -138,8 +145,8 @@ def as_json(value: Any) -> Any:
 
 def versions() -> dict[str, str]:
     """What the numbers may depend on."""
-    packages = ("flicker", "torch", "numpy", "safetensors")
-    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+    packages = {package: version(package) for package in ("torch", "numpy", "safetensors")}
+    return {"python": platform.python_version(), "flicker": flicker_version()} | packages
 
 
 def machine() -> dict[str, Any]:

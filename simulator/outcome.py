@@ -34,18 +34,17 @@ import math
 import resource
 import sys
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from simulator.buckets import learned_counts, mean_score, pd_by
-from simulator.comparison import Comparison, Estimates
+from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by
 from simulator.config import SyntheticConfig
 from simulator.experiment import Experiment, Final
 from simulator.measures.intervals import Resamples, ratio
 from simulator.models.activations import curve
 from simulator.types import Query
+from simulator.version import flicker_version
 
 SCHEMA = 1
 AT_MOST_ONE = {"auc", "regret", "useful_swaps", "useless_swaps"}
@@ -94,7 +93,7 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
         }
     return {
         "schema": SCHEMA,
-        "flicker": version("flicker"),
+        "flicker": flicker_version(),
         "world": _world(experiment),
         "arms": arms,
         "generations": [*state.records, last],

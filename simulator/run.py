@@ -58,7 +58,7 @@ def _prepare(flags: RunFlags, config: ExperimentConfig, command: str, folder: Fo
         tuned = tune_arms(config, world, progress_bar(console))
         experiment = Experiment(config, world, {spec: found.rate for spec, found in tuned.items()})
         experiment.check()
-        folder.start(experiment, command, tuned)
+        folder.start(config, command, experiment.engines.designs(), tuned)
     say_fallbacks(experiment.engines.fallbacks, lambda line: console.print(line, style="yellow", soft_wrap=True))
     models = f"{plural(len(config.arms), 'arm')} x {plural(config.fleets, 'fleet')} x {config.duplicates} duplicates"
     console.print(f"{models} learn {experiment.plan.learned:,} events; {experiment.plan.held_out:,} are held out")

@@ -10,10 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
-
-from rich.progress import Progress as ProgressBar
-from rich.progress import TaskID
+from typing import TYPE_CHECKING, Any
 
 from simulator.config import ExperimentConfig
 from simulator.errors import SettingError
@@ -21,6 +18,10 @@ from simulator.measures.quality import log_loss
 from simulator.models.engines import Engines
 from simulator.models.specs import Arm, parse_arm, parse_arms
 from simulator.types import World
+
+if TYPE_CHECKING:  # the trainer's image has no rich, and tunes nothing
+    from rich.progress import Progress as ProgressBar
+    from rich.progress import TaskID
 
 GRID = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 SMALLEST, LARGEST = 1e-5, 10.0

@@ -51,10 +51,12 @@ def assert_swaps(value: Json, where: str) -> None:
 
 def assert_arm(arm: Json, label: str, truth: bool) -> None:
     intervals = INTERVALS | (WITH_TRUTH if truth else set())
-    assert arm.keys() == {*intervals, *CAUSES, *COSTS, *BUCKETS, "ratio", "ratio_to", "activation"}
+    assert arm.keys() == {*intervals, *CAUSES, *COSTS, *BUCKETS, "ratio", "ratio_to", "design", "activation"}
     for name in intervals:
         least = -2 if name == "pd_shift" else 0
         assert_interval(arm[name], f"{label}.{name}", least, 1 if name in SHARES else 1e9)
+    assert arm["design"].keys() == {"engine", "learning_rate", "norm", "hidden", "dim"}
+    assert arm["design"]["engine"] in ("native", "torch")
     for cause in CAUSES:
         assert_swaps(arm[cause], f"{label}.{cause}")
     for name in BUCKETS:
@@ -94,13 +96,11 @@ def assert_schema(result: Json, arms: list[str], generations: int) -> None:
         "world",
         "arms",
         "generations",
-        "compiled",
         "notes",
         "seconds",
         "peak_memory_bytes",
     }
     assert result["schema"] == 1 and isinstance(result["flicker"], str)
-    assert type(result["compiled"]) is bool
     assert type(result["seconds"]) is float and type(result["peak_memory_bytes"]) is int
     assert result["notes"] and all(isinstance(note, str) for note in result["notes"])
     world = result["world"]

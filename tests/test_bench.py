@@ -9,28 +9,47 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from simulator.models.learner import Learner
 
-from simulator.config import NO_NOISE
-from simulator.models.native.kernels import missing
+from simulator.config import NO_NOISE, ModelConfig
+from simulator.models.native.engine import NativeEngine
+from simulator.models.torch_engine import TorchEngine
+from simulator.types import Batch, Field, Schema
+from tests.bench.engine import make_engine, no_native
 from tests.bench.plain import PlainLearner, plain_copies
-from tests.bench.targets import TARGETS
-from tests.models.conftest import MODEL, SINGLE, make_events, make_stack
+from tests.bench.targets import NATIVE, TARGETS
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("worlds", "learning", "ranking", "memory")
 """All but the one that starts two dozen processes."""
-ABSENT = {"the live system, 2 arms x 3 duplicates"} | ({"SmeLU / ReLU kernel, compiled"} if missing() else set())
+LACKING = {"full sizes"} | ({NATIVE} if no_native() else set())
+ABSENT = {name for kind in TARGETS.values() for name, goal in kind.items() if goal.needs in LACKING}
 """Not measured at tiny sizes, or here."""
+
+
+SCHEMA = Schema((Field("user", "user", 9), Field("item", "item", 11)))
+MODEL = ModelConfig(dim=5, hidden=(24, 15), batch=8)
+BARE = """
+import runpy, sys
+sys.modules |= dict.fromkeys(("grpc", "psutil", "pyarrow", "redis", "rich", "safetensors", "scipy", "tyro"))
+sys.path.insert(0, "tests/bench")
+sys.argv = ["run.py", "--quick", "--only", "learning"]
+runpy.run_path("tests/bench/run.py", run_name="__main__")
+"""
+"""The bench of learning where a package is as good as missing."""
+
+
+def python(*words: str) -> subprocess.CompletedProcess[str]:
+    """With the project in reach."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, text=True, capture_output=True)
 
 
 def bench(*flags: str) -> subprocess.CompletedProcess[str]:
     """The script as `make bench` calls it, with tiny sizes."""
-    command = [sys.executable, "tests/bench/run.py", "--quick", *flags]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
+    return python("tests/bench/run.py", "--quick", *flags)
 
 
 @pytest.mark.parametrize("kinds", [KINDS, pytest.param((*KINDS, "queries"), marks=pytest.mark.slow)], ids=len)
@@ -83,18 +102,34 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_plain_models_learn_what_the_stack_learns() -> None:
+def test_learning_is_measured_with_numpy_and_torch_alone() -> None:
+    ran = python("-c", BARE)
+    assert ran.returncode == 0, ran.stderr
+    assert all(name in ran.stdout for name in TARGETS["learning"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_its_bench_says_that_it_cannot_run() -> None:
+    ran = python("tests/bench/gpu.py")
+    assert ran.returncode == 2 and ran.stdout == ""
+    assert ran.stderr == "nothing measured: no GPU is visible to PyTorch here; run it where there is one\n"
+
+
+@pytest.mark.parametrize("kind", [TorchEngine, NativeEngine])
+def test_plain_models_learn_what_an_engine_learns(kind: type[TorchEngine] | type[NativeEngine]) -> None:
     """Dense parameters after one mini-batch agree, and the same table rows moved: each side does the other's work."""
-    stack = make_stack("relu", schema=SINGLE)
-    plain = plain_copies(stack)
-    before = stack.embedding.clone()
-    events = make_events(SINGLE, MODEL.batch)
-    logits = Learner(stack, NO_NOISE, seed=0).learn(events)
-    rows, labels = torch.from_numpy(events.features), torch.from_numpy(events.label)
-    for number, (model, copied) in enumerate(zip(plain, plain_copies(stack), strict=True)):
-        given = PlainLearner(model, MODEL).learn(rows, labels)
+    if kind is NativeEngine and no_native():
+        pytest.skip(no_native())
+    engine = make_engine(kind, SCHEMA, "relu", MODEL, NO_NOISE, duplicates=2)
+    plain, before = plain_copies(engine), engine.weights.table.clone()
+    draws, position = np.random.default_rng(0), np.arange(MODEL.batch)
+    rows = (draws.integers((9, 11), size=(MODEL.batch, 2)) + [1, 10]).astype(np.int32)
+    labels = (draws.random(MODEL.batch) < 0.4).astype(np.float32)
+    logits = engine.learn(Batch(position, position, position.astype(np.float64), rows, labels))
+    for number, (model, copied) in enumerate(zip(plain, plain_copies(engine), strict=True)):
+        given = PlainLearner(model, MODEL).learn(torch.from_numpy(rows), torch.from_numpy(labels))
         torch.testing.assert_close(given, torch.from_numpy(logits[number]), rtol=1e-5, atol=1e-6)
         for ours, theirs in zip(copied.layers.parameters(), model.layers.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
         moved = (model.embedding.weight != before[number]).any(1)
-        assert torch.equal(moved, (stack.embedding[number] != before[number]).any(1)) and moved.any()
+        assert torch.equal(moved, (engine.weights.table[number] != before[number]).any(1)) and moved.any()

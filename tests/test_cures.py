@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulator.models.ranking import score_events
 
 from simulator import folder as folder_module
 from simulator.config import NO_NOISE, NoiseConfig
@@ -94,13 +93,13 @@ def test_costs_are_those_of_what_is_served(run: Run) -> None:
 
 
 def test_served_models_stand_in_the_order_of_the_arms(run: Run) -> None:
-    """Fleets and duplicates of each arm in turn, although one arm has a stack of its own."""
+    """Fleets and duplicates of each arm in turn."""
     experiment = run[0]
     features = next(experiment.world.batches(50)).features
-    scores = experiment.learner.score_events(features)
+    scores = experiment.engines.score_events(features)
     assert len(scores) == len(ARMS) * 2
     by_arm = scores.reshape(len(ARMS), 2, -1)
-    narrow = experiment.learner.learners[1].stack
-    assert [arm.spec for arm in narrow.arms] == ["ensemble:relu:m=2,narrow"]
+    narrow = experiment.engines.engines[2]
+    assert narrow.arm.spec == "ensemble:relu:m=2,narrow" and narrow.model.dim == SMALL.model.dim // 2
     assert np.array_equal(by_arm[0], by_arm[-1])
-    assert np.array_equal(by_arm[2], narrow.served(score_events(narrow, features)))
+    assert np.array_equal(by_arm[2], narrow.score_events(features))

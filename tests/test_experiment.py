@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,12 +10,17 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, NoiseConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import DataError, SettingError
 from simulator.experiment import Experiment, open_world
+from simulator.models import activations
 from simulator.types import Batch
+from tests.result_schema import assert_schema
 from tests.small_runs import SMALL, outcome, prepared, small_log, small_replay, timeless
+from tests.terminal import SMALL_RUN, Terminal
 
 SWAPS = ("slot", "top1", "set", "pair", "rbo")
 
@@ -25,15 +31,15 @@ def result() -> dict[str, Any]:
 
 
 def learned_by(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> list[list[Batch]]:
-    """Chunks that the learner is given, by generation, while the experiment runs."""
+    """Chunks that the engines are given, by generation, while the experiment runs."""
     generations: list[list[Batch]] = [[]]
-    learn = experiment.learner.learn
+    learn = experiment.engines.learn
 
-    def spy(chunk: Batch, before: int) -> Any:
+    def spy(chunk: Batch) -> Any:
         generations[-1].append(chunk)
-        return learn(chunk, before)
+        return learn(chunk)
 
-    monkeypatch.setattr(experiment.learner, "learn", spy)
+    monkeypatch.setattr(experiment.engines, "learn", spy)
     experiment.run(lambda events: None, lambda: generations.append([]))
     return generations
 
@@ -76,7 +82,7 @@ def test_the_final_measurement_is_on_the_held_out_events_that_nobody_learned() -
     events = SMALL.world.events if isinstance(SMALL.world, SyntheticConfig) else 0
     tail = next(experiment.world.batches(events, events - events // 10))
     assert_same_events(final.held_out, tail)
-    assert len(final.queries) == SMALL.queries and final.logits.shape == (len(experiment.learner), len(tail))
+    assert len(final.queries) == SMALL.queries and final.logits.shape == (6, len(tail))
     asked_live = {query.id for query in experiment.world.queries(10, 30, experiment.state.position, "live")}
     assert asked_live.isdisjoint({query.id for query in final.queries}) or experiment.state.position == len(tail) * 9
 
@@ -103,13 +109,13 @@ def assert_silent(measured: dict[str, Any]) -> None:
     assert measured["swaps"] == dict.fromkeys(SWAPS, nothing)
 
 
-@pytest.mark.parametrize(("kind", "way"), [("synthetic", "auto"), ("replay", "auto"), ("synthetic", "off")])
+@pytest.mark.parametrize(("kind", "way"), [("synthetic", "auto"), ("replay", "auto"), ("synthetic", "torch")])
 def test_without_noise_every_difference_between_duplicates_is_exactly_0(
-    kind: str, way: Literal["auto", "off"], tmp_path: Path
+    kind: str, way: Literal["auto", "torch"], tmp_path: Path
 ) -> None:
     config = SMALL if kind == "synthetic" else small_replay(tmp_path / "log")
     # without noise.window a generation is cut at multiples of 16 mini-batches
-    model = replace(SMALL.model, batch=16, compile=way)
+    model = replace(SMALL.model, batch=16, engine=way)
     found = outcome(prepared(replace(config, noise=NO_NOISE, model=model, fleets=2, duplicates=2)))
     assert len(found["generations"]) == SMALL.generations
     for label, arm in found["arms"].items():
@@ -147,7 +153,7 @@ def test_the_same_config_gives_the_same_result_whatever_the_number_of_threads(
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         experiment = prepared(SMALL)
-        assert experiment.learner.learners[0].stack._pool._max_workers == threads
+        assert experiment.engines._pool._max_workers == threads
         assert timeless(outcome(experiment)) == timeless(result)
 
 
@@ -216,3 +222,20 @@ def test_an_experiment_of_one_arm_has_nothing_to_compare_with() -> None:
     config = ExperimentConfig(**(vars(SMALL) | {"arms": ("relu",), "duplicates": 2, "generations": 2}))
     found = outcome(prepared(config))
     assert list(found["arms"]) == ["relu"] and found["arms"]["relu"]["ratio"]["pd"]["mean"] == 1
+
+
+def test_a_new_activation_is_one_formula_from_the_command_line_to_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(activations, "REGISTRY", dict(activations.REGISTRY))
+    activations.register("mish", lambda x: x * torch.tanh(functional.softplus(x)))
+    world = "--events 6000 --users 80 --items 60".split()
+    said = Terminal(monkeypatch, capfd)("run", *SMALL_RUN, *world, "--arms", "relu", "mish", "--out", tmp_path / "out")
+    assert (said.code, said.err) == (0, "")
+    found = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert_schema(found, ["relu", "mish"], 3)
+    curve = found["arms"]["mish"]["activation"]
+    x = torch.tensor(curve["x"], dtype=torch.float64)
+    np.testing.assert_allclose(curve["y"], nn.Mish()(x))
+    assert found["arms"]["mish"]["log_loss"] != found["arms"]["relu"]["log_loss"]
+    assert "mish" in said.out and "mish" in (tmp_path / "out" / "report.html").read_text()

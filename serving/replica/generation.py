@@ -21,7 +21,7 @@ from simulator.store.arrays import arrays_of
 from simulator.types import Ints, Schema, Side
 
 CATALOG = {"user_rows": np.int32, "item_rows": np.int32, "segment": np.int64, "candidates": np.int64}
-SHAPE = ("arms", "specs", "fields", "models", "duplicates")
+SHAPE = ("arms", "specs", "engines", "fields", "models", "duplicates")
 """Entries of `about` in which all generations of a run agree."""
 
 

@@ -50,13 +50,15 @@ def gsmelu(
 ) -> Tensor:
     """Gradient gminus left of -alpha, gplus right of beta, a straight ramp between; y(-alpha) = t (2202.06499, eq. 9).
 
-    Written with one clamp and no branch: c = clip(x + alpha, 0, L), L = alpha + beta, so that
-    dy/dx = gminus + (gplus - gminus) c / L and y = t + gminus (x + alpha) + (gplus - gminus) c (x + alpha - c / 2) / L.
+    With z = relu(x + alpha) and L = alpha + beta, the integral of the ramp is Huber's function, z^2 / 2L up to L and
+    z - L/2 from there, for which PyTorch has one operation each way: y = t + gminus (x + alpha) + (gplus - gminus)
+    huber(z).
     """
     require(alpha + beta > 0, "gsmelu: alpha + beta", alpha + beta, "more than 0")
     shifted = x + alpha
-    ramp = torch.clamp(shifted, 0, alpha + beta)
-    y = ramp * torch.sub(shifted, ramp, alpha=0.5) * ((gplus - gminus) / (alpha + beta))
+    z = functional.relu(shifted)
+    y = functional.smooth_l1_loss(z, torch.zeros_like(z), reduction="none", beta=alpha + beta)
+    y = y if gplus - gminus == 1 else y * (gplus - gminus)
     return y + (gminus * shifted + t) if gminus or t else y
 
 
@@ -104,7 +106,7 @@ def parameters_of(name: str) -> dict[str, float]:
         arguments = inspect.signature(REGISTRY[name]).parameters.values()
     except ValueError:  # PyTorch's own functions have none to look at
         return {}
-    return {each.name: each.default for each in arguments if isinstance(each.default, float)}
+    return {each.name: float(each.default) for each in arguments if type(each.default) in (int, float)}
 
 
 def activation(spec: str) -> Activation:

@@ -9,7 +9,7 @@ Shapes: m models, B events, D embedding length, F fields, S slots, V table rows,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +80,15 @@ class Layout:
         """The tensors [*, *shape] inside flat rows [*, P], without copying; * may be no axis at all."""
         lead = flat.shape[:-1]
         return {p.name: flat[..., p.start : p.start + p.size].view(*lead, *p.shape) for p in self.parts.values()}
+
+    def flat(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Flat rows [*, P] of the tensors [*, *shape], in the order of `parts`: what `views` takes apart, copied."""
+        rows = []
+        for part, values in zip(self.parts.values(), tensors, strict=True):
+            row = values.flatten(values.dim() - len(part.shape))
+            unused = -part.size % 16
+            rows.append(functional.pad(row, (0, unused)) if unused else row)
+        return torch.cat(rows, -1)
 
     def initial(self, draws: Callable[[str], np.random.Generator]) -> Tensor:
         """One model's flat row [P] of initial values; `draws` are those of a tensor, by its name."""

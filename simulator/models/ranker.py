@@ -132,7 +132,7 @@ class TorchRanker:
         """[n, H] what the fields of one side, with table rows [n, slots], add to the first layer's product."""
         weight, pooling = self._sides[side]
         rows = rows.to(self.device)
-        vectors = self.table.index_select(0, rows.flatten()).view(*rows.shape, -1)
+        vectors = self.table.index_select(0, rows.flatten()).view(*rows.shape, self.model.dim)
         return torch.mm(pooling.forward(vectors, pooling.shares(rows)), weight, out=out)
 
     def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:

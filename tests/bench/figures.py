@@ -8,7 +8,6 @@ from statistics import median
 from typing import Any, Literal
 
 from interleave import Passes
-from rich.table import Table
 from targets import Target, target
 
 Clock = Literal["cpu", "wall"]
@@ -86,17 +85,22 @@ def shown(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value == round(value, 2) else f"{value:.3f}"
 
 
-def table(figures: Sequence[Figure], title: str) -> Table:
+HEADS = "figure", "value", "lowest to highest", "unit", "clock", "other clock", "target", "met"
+TO_THE_RIGHT = "value", "other clock"
+
+
+def table(figures: Sequence[Figure]) -> str:
     """All figures, one a row."""
-    drawn = Table(title=title, title_justify="left")
-    for column in ("figure", "value", "lowest to highest", "unit", "clock", "other clock", "target", "met"):
-        right = column in ("value", "other clock")
-        drawn.add_column(column, justify="right" if right else "left", no_wrap=column == "figure")
+    rows = [HEADS]
     for figure in figures:
-        met = {None: "", True: "[green]yes[/]", False: "[bold red]no[/]"}[figure.met]
-        drawn.add_row(
-            figure.name, shown(figure.value), f"{shown(figure.low)} to {shown(figure.high)}", figure.unit,
-            figure.clock or "", "" if figure.by_other_clock is None else shown(figure.by_other_clock),
-            str(figure.target or ""), met,
+        rows.append(
+            (
+                figure.name, shown(figure.value), f"{shown(figure.low)} to {shown(figure.high)}", figure.unit,
+                figure.clock or "", "" if figure.by_other_clock is None else shown(figure.by_other_clock),
+                str(figure.target or ""), {None: "", True: "yes", False: "NO"}[figure.met],
+            )
         )  # fmt: skip
-    return drawn
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = [str.rjust if head in TO_THE_RIGHT else str.ljust for head in HEADS]
+    lines = [[side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True)] for row in rows]
+    return "\n".join("  ".join(cells).rstrip() for cells in lines)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
 @dataclass
@@ -48,8 +46,15 @@ def interleave(
 
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, and what moves it on; without a thread, whose work would count as ours."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), auto_refresh=False) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda: progress.update(task, advance=1, refresh=True)
+    """A count on standard error, and what moves it on; without a thread, whose work would count as ours."""
+    done, start, end = 0, time.monotonic(), "\r" if sys.stderr.isatty() else ""
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        left = (time.monotonic() - start) / done * (total - done)
+        if end or done == total:
+            print(f"{label}: {done} of {total}, {left:4.0f} s left", end=end, file=sys.stderr, flush=True)
+
+    yield advance
+    print(file=sys.stderr)

@@ -1,22 +1,22 @@
-"""The stacked step of all duplicates: against plain models one after another, and with other activations and noise."""
+"""A step of all duplicates: against plain models one after another, by either engine, with other activations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import torch
+from engine import Made, make_engine, no_native
 from figures import Figure, ratio, speed
 from interleave import interleave
 from plain import PlainLearner, plain_copies
-from simulator.models.learner import Learner
 from sizes import Size
 
 from simulator.config import NO_NOISE, NoiseConfig
-from simulator.models.duplicates import Duplicates, parse_arms
+from simulator.models.native.engine import NativeEngine
+from simulator.models.torch_engine import TorchEngine
 from simulator.randomness import generator
 from simulator.types import Batch, Field, Schema
 from simulator.world.zipf import Zipf
@@ -25,67 +25,103 @@ CHUNKS = 8
 """Made in advance; round r learns chunk r modulo this, so that memory is touched as in a run."""
 
 Work = Callable[[int], object]
+Kind = type[NativeEngine] | type[TorchEngine]
 
 
-def measure_stack(size: Size) -> list[Figure]:
-    """The stack against plain models, with one thread and with two, each of which has half of the models."""
+def measure_native(size: Size) -> list[Figure]:
+    """The native engine against plain models, with one thread and with two, each of which has half of the models."""
+    if no_native():
+        return []
     chunks = make_chunks(size)
     variants = {
-        "stacked": stacked(size, chunks, "relu"),
-        "plain": plain_models(size, chunks),
-        "plain, fused Adagrad": plain_models(size, chunks, fused=True),
-        "stacked by PyTorch": stacked(replace(size, model=replace(size.model, compile="off")), chunks, "relu"),
+        "stacked": engine_learns(NativeEngine, size, chunks),
+        "plain": plain_models_learn(size, chunks),
+        "plain, fused Adagrad": plain_models_learn(size, chunks, fused=True),
         "products": products(size),
     }
     one = interleave("stacked step, 1 thread", variants, size.rounds, size.warm_up)
     variants = {
-        "stacked": stacked(size, chunks, "relu", threads=2),
-        "on one": stacked(size, chunks, "relu"),
-        "plain": plain_models(size, chunks, threads=2),
+        "stacked": engine_learns(NativeEngine, size, chunks, threads=2),
+        "on one": engine_learns(NativeEngine, size, chunks),
+        "plain": plain_models_learn(size, chunks, threads=2),
     }
     two = interleave("stacked step, 2 threads", variants, size.rounds, size.warm_up)
     examples, unit, name = size.events * size.duplicates, "model-examples/s", "plain models / stacked step"
     return [
         ratio(name, one, "plain", "stacked"),
         ratio("matrix products alone / stacked step", one, "products", "stacked"),
-        ratio("plain models / step by PyTorch alone", one, "plain", "stacked by PyTorch"),
         ratio(f"{name}, fused Adagrad", one, "plain, fused Adagrad", "stacked"),
         ratio(f"{name}, 2 threads each", two, "plain", "stacked", clock="wall"),
         ratio("stacked step, 1 thread / 2 threads", two, "on one", "stacked", clock="wall"),
         speed("stacked step", unit, one["stacked"], examples),
         speed("plain models", unit, one["plain"], examples),
         speed("stacked step, 2 threads", unit, two["stacked"], examples, clock="wall"),
-        speed("plain models, 2 threads", unit, two["plain"], examples, clock="wall"),
+    ]
+
+
+def measure_torch(size: Size) -> list[Figure]:
+    """PyTorch's engine against plain models, which have one thread or two as it has, and against the native engine."""
+    chunks = make_chunks(size)
+    variants = {
+        "engine": engine_learns(TorchEngine, size, chunks),
+        "engine, 2 threads": engine_learns(TorchEngine, size, chunks, threads=2),
+        "plain": plain_models_learn(size, chunks),
+        "plain, 2 threads": plain_models_learn(size, chunks, threads=2),
+        "SmeLU": engine_learns(TorchEngine, size, chunks, "smelu:beta=1"),
+    }
+    if not no_native():
+        variants["native"] = engine_learns(NativeEngine, size, chunks)
+    passes = interleave("PyTorch engine", variants, size.rounds, size.warm_up)
+    examples, unit, two = size.events * size.duplicates, "model-examples/s", "engine, 2 threads"
+    native = [] if no_native() else [ratio("PyTorch engine / native engine", passes, "engine", "native")]
+    return [
+        ratio("plain models / PyTorch engine, 2 threads", passes, "plain", two, clock="wall"),
+        ratio("plain models, 2 threads / PyTorch engine, 2 threads", passes, "plain, 2 threads", two, clock="wall"),
+        ratio("plain models / PyTorch engine", passes, "plain", "engine"),
+        ratio("smelu:beta=1 step / relu step, PyTorch engine", passes, "SmeLU", "engine"),
+        *native,
+        speed("PyTorch engine", unit, passes["engine"], examples),
+        speed("PyTorch engine, 2 threads", unit, passes[two], examples, clock="wall"),
     ]
 
 
 def measure_variants(size: Size) -> list[Figure]:
     """What other activations cost, and what noise costs, against ReLU with noise."""
+    kind: Kind = TorchEngine if no_native() else NativeEngine
     chunks = make_chunks(size)
     specs = "relu", "smelu:beta=1", "gelu", "swish", "softplus"
-    variants = {spec: stacked(size, chunks, spec) for spec in specs}
-    variants["relu without noise"] = stacked(size, chunks, "relu", noise=NO_NOISE)
+    variants = {spec: engine_learns(kind, size, chunks, spec) for spec in specs}
+    variants["relu without noise"] = engine_learns(kind, size, chunks, noise=NO_NOISE)
     passes = interleave("activations and noise", variants, size.rounds, size.warm_up)
-    return [ratio(f"{v} step / relu step", passes, v, "relu") for v in variants if v != "relu"]
+    by = " by PyTorch" if kind is TorchEngine else ""
+    return [ratio(f"{v} step / relu step{by}", passes, v, "relu") for v in variants if v != "relu"]
 
 
-def stacked(size: Size, chunks: list[Batch], spec: str, *, noise: NoiseConfig | None = None, threads: int = 1) -> Work:
+def engine_learns(
+    kind: Kind,
+    size: Size,
+    chunks: list[Batch],
+    spec: str = "relu",
+    *,
+    noise: NoiseConfig | None = None,
+    threads: int = 1,
+) -> Work:
     """A pass: all duplicates of an arm learn one chunk in one call, shuffled unless `noise` says otherwise."""
-    noise = noise or NoiseConfig(window=size.window)
-    learner = Learner(make_stack(size, spec, noise, threads), noise, seed=0)
-    return lambda number: learner.learn(chunks[number % len(chunks)])
+    engine = sized_engine(kind, size, spec, noise or NoiseConfig(window=size.window), threads)
+    return lambda number: engine.learn(chunks[number % len(chunks)])
 
 
-def make_stack(size: Size, spec: str, noise: NoiseConfig, threads: int = 1) -> Duplicates:
-    """The duplicates of one arm."""
-    arms, duplicates = parse_arms((spec,)), size.duplicates
-    return Duplicates(schema(size), arms, size.model, noise, fleets=1, duplicates=duplicates, seed=0, threads=threads)
+def sized_engine(kind: Kind, size: Size, spec: str, noise: NoiseConfig, threads: int = 1, device: str = "cpu") -> Made:
+    """For the duplicates of one arm."""
+    counts = {"duplicates": size.duplicates, "threads": threads}
+    return make_engine(kind, schema(size), spec, size.model, noise, device=device, **counts)
 
 
-def plain_models(size: Size, chunks: list[Batch], *, fused: bool = False, threads: int = 1) -> Work:
+def plain_models_learn(size: Size, chunks: list[Batch], *, fused: bool = False, threads: int = 1) -> Work:
     """A pass: as many plain models learn the same chunk, one after another. They need not shuffle it."""
     data = [(torch.from_numpy(chunk.features), torch.from_numpy(chunk.label)) for chunk in chunks]
-    learners = [PlainLearner(model, size.model, fused) for model in plain_copies(make_stack(size, "relu", NO_NOISE))]
+    copied = plain_copies(sized_engine(TorchEngine, size, "relu", NO_NOISE))
+    learners = [PlainLearner(model, size.model, fused) for model in copied]
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     return lambda number: list(pool.map(lambda learner: learner.learn(*data[number % len(data)]), learners))
 

@@ -1,4 +1,4 @@
-"""What the stack is compared with: the same click models the usual way, PyTorch modules learning one after another."""
+"""What engines are compared with: the same click models the usual way, PyTorch modules learning one after another."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from simulator.config import ModelConfig
+from simulator.models.click_model import EPSILON
 from simulator.models.duplicates import Duplicates
-from simulator.models.network import EPSILON
 from simulator.types import Schema
 
 
@@ -59,12 +59,13 @@ class PlainLearner:
 
 
 @torch.no_grad()
-def plain_copies(stack: Duplicates) -> list[PlainModel]:
-    """Each model of a stack again, with its weights."""
-    models = [PlainModel(stack.schema, stack.model) for _ in stack.members]
-    parts = list(stack.layout.views(stack.dense).values())
+def plain_copies(engine: Duplicates) -> list[PlainModel]:
+    """Each model of an engine again, with its weights."""
+    models = [PlainModel(engine.schema, engine.model) for _ in engine.members]
     for number, model in enumerate(models):
-        model.embedding.weight.copy_(stack.embedding[number])
+        weights = engine.weights[number]
+        model.embedding.weight.copy_(weights.table)
+        parts = engine.layout.views(weights.dense).values()
         for parameter, part in zip(model.layers.parameters(), parts, strict=True):  # both go layer by layer
-            parameter.copy_(part[number].T if part.dim() == 3 else part[number])  # weights are transposed
+            parameter.copy_(part.T if part.dim() == 2 else part)  # weights are transposed
     return models

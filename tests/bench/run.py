@@ -5,39 +5,38 @@
 writes {"figures": [{"name", "value", "unit", "target", "met", ...}], "machine", "load", "quick"}. `value` is measured
 in the clock that the figure names: CPU time of the process, the steadier one where other processes share the cores, or
 wall time where several threads are compared.
+
+What learning takes is measured with NumPy and PyTorch alone, so also where nothing else is installed, as in the images:
+
+    docker compose run --rm --no-deps -v ./tests/bench:/app/tests/bench:ro -e PYTHONPATH=/app \\
+        --entrypoint python trainer tests/bench/run.py --only learning
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy reads it when it is imported: a world's speed is that of one core
 
-import kernels
-import learning
 import machine
-import ranking
 import torch
-import worlds
 from figures import Figure, table
-from query_path import measure as query_path
-from query_path import memory, scoring
-from rich.console import Console
 from sizes import QUICK, Size
 from targets import TARGETS
 
-MEASURED: dict[str, tuple[Callable[[Size], list[Figure]], ...]] = {
-    "worlds": (worlds.measure,),
-    "learning": (learning.measure_stack, learning.measure_variants, kernels.measure),
-    "ranking": (ranking.measure, scoring.measure),
-    "queries": (query_path.measure,),
-    "memory": (memory.measure,),
+MEASURED = {
+    "worlds": ("worlds:measure",),
+    "learning": ("learning:measure_native", "learning:measure_torch", "learning:measure_variants", "kernels:measure"),
+    "ranking": ("ranking:measure", "query_path.scoring:measure"),
+    "queries": ("query_path.measure:measure",),
+    "memory": ("query_path.memory:measure",),
 }
-"""What --only chooses from -> what measures it."""
+"""What --only chooses from -> `module:function`s that measure it, imported when they are asked."""
 
 
 def main() -> None:
@@ -47,8 +46,9 @@ def main() -> None:
     torch.set_num_threads(1)  # of one operation; where two threads are compared, each has models of its own
     figures: list[Figure] = []
     for name in only:
-        for measure in MEASURED[name]:
-            figures += measure(size)
+        for place in MEASURED[name]:
+            module, _, function = place.partition(":")
+            figures += getattr(importlib.import_module(module), function)(size)
     load = {"start": before, "end": machine.load()}
     show(figures, only, about, load, quick=size is QUICK)
     if out:
@@ -73,29 +73,26 @@ def show(
     figures: list[Figure], kinds: Iterable[str], about: dict[str, object], load: dict[str, float], quick: bool
 ) -> None:
     """The table, the machine, which figures miss their target, and which targets of these kinds have no figure."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=150)
-    console.print(table(figures, "Medians" + ("; tiny sizes that say nothing about speed" if quick else "")))
-    console.print(
+    print("Medians" + ("; tiny sizes that say nothing about speed" if quick else ""))
+    print(table(figures))
+    print(
         "value: a ratio is that of the medians, its range that of the single pairs; clock: cpu is CPU time of the "
         "process, wall is wall time"
     )
-    console.print(", ".join(f"{name} {value}" for name, value in about.items()), highlight=False)
-    console.print(f"load average {load['start']} at the start, {load['end']} at the end", highlight=False)
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    print(f"load average {load['start']} at the start, {load['end']} at the end")
     for figure in figures:
         if figure.note:
-            console.print(f"[bold]{figure.name}:[/] {figure.note}", highlight=False)
+            print(f"{figure.name}: {figure.note}")
     missed = [figure for figure in figures if figure.met is False]
     for figure in missed:
-        console.print(f"[bold red]outside its target:[/] {figure.name} = {figure.value:.3f}, {figure.target}")
+        print(f"outside its target: {figure.name} = {figure.value:.3f}, {figure.target}")
     there = {figure.name for figure in figures}
     absent = {name: goal for kind in kinds for name, goal in TARGETS[kind].items() if name not in there}
     for name, goal in absent.items():
-        why = f": needs {goal.needs}" if goal.needs else ""
-        console.print(f"[bold]not measured:[/] {name}, {goal}{why}", highlight=False)
+        print(f"not measured: {name}, {goal}{f': needs {goal.needs}' if goal.needs else ''}")
     if not missed and any(figure.target for figure in figures):
-        console.print("every figure that was measured meets its target, if it has one")
+        print("every figure that was measured meets its target, if it has one")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def point(setting: Setting) -> dict[str, object]:
 
         def checkpoint() -> None:
             with meter.part("checkpoint"):
-                write_snapshot(Path(folder), experiment.learner.state(), {})
+                write_snapshot(Path(folder), experiment.engines.state(), {})
 
         with meter.part("world"):
             world = open_world(config.world, config.seed, config.model.hash_rows)

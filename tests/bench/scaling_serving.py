@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from scaling_axes import Setting
 from scaling_meter import Meter
-from simulator.models.ranking import slate
 
 from serving.replica.generation import Generation
 from simulator.experiment import open_world
-from simulator.models.duplicates import Duplicates, parse_arms
+from simulator.models.engines import Engines
+from simulator.models.ranker import Rankers
+from simulator.models.specs import parse_arms
 from simulator.randomness import generator
 from simulator.store.manifest import write_manifest
+from simulator.types import slate
 from simulator.world.stream import SyntheticWorld
 from trainer.publish import CATALOG, Engagements, about, duplicate_part, parts
 
@@ -38,13 +41,13 @@ def publish(setting: Setting, folder: Path) -> dict[str, object]:
     config, meter = setting.config, Meter()
     world = open_world(config.world, config.seed, config.model.hash_rows)
     assert isinstance(world, SyntheticWorld)
-    arms, sets = parse_arms(config.arms), config.duplicates
-    stack = Duplicates(world.schema, arms, config.model, config.noise, fleets=1, duplicates=sets, seed=config.seed)
+    config = replace(config, fleets=1)
+    engines = Engines(world.schema, parse_arms(config.arms), config)
     engagements = Engagements(EVENTS)
     engagements.add(next(world.batches(EVENTS)))
-    announced = about(stack, world.name, {"generation": 1, "events": 0, "published": 0.0, "quality": {}})
+    announced = about(engines, config, world, {"generation": 1, "events": 0, "published": 0.0, "quality": {}})
     with meter.part("publish"):
-        made = parts(stack, world.encoder, engagements.trail(), config.candidates)
+        made = parts(engines, config, world.encoder, engagements.trail())
         write_manifest(made, announced)
     for name in (CATALOG, duplicate_part(0)):
         (folder / Path(name).name).write_bytes(made[name])
@@ -60,13 +63,13 @@ def publish(setting: Setting, folder: Path) -> dict[str, object]:
 
 def replica(setting: Setting, folder: Path) -> dict[str, object]:
     """Prepares generations and ranks queries of users who come at random."""
-    meter, kept = Meter(), list[Generation]()
+    meter, kept, make = Meter(), list[Generation](), Rankers()
     announced = json.loads((folder / "about.json").read_text())
     for number, name in enumerate(("first", "refresh", "refresh")):
         with meter.part(name):
             parts = (folder / Path(duplicate_part(0)).name, folder / CATALOG)
             weights, catalog = (bytearray(part.read_bytes()) for part in parts)
-            kept = [Generation.of(number, 0, "replica", announced, weights, catalog), *kept][:2]
+            kept = [Generation.of(number, 0, "replica", announced, weights, catalog, make), *kept][:2]
             del weights, catalog
     for name, at_once in (("one", 1), ("many", AT_ONCE)):
         rank(kept[0], setting.candidates, at_once, QUERIES // 8)  # whatever the first ones cost more
@@ -83,7 +86,7 @@ def rank(generation: Generation, candidates: int, at_once: int, queries: int) ->
     for number in range(queries // at_once):
         users = draws.integers(generation.ranges.users, size=at_once)
         items = generation.candidates[generation.segment[users], :candidates]
-        scores = generation.ranker.scores(number % len(generation.who), users, context, items)
+        scores = generation.rankers[number % len(generation.rankers)].scores(users, context, items)
         for query in range(at_once):
             slate(scores[query], items[query], k=10)
 

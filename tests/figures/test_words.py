@@ -98,7 +98,7 @@ def test_costs_are_a_table_of_all_cures_beside_the_figure(tmp_path: Path) -> Non
     ]  # fmt: skip
     rows = {row[0]: row[1:] for row in table_.rows}
     assert list(rows) == [
-        "ReLU", "SmeLU (beta = 1)", "Linear", "ReLU, ensemble (m = 2)", "ReLU, ensemble (m = 3)",
+        "ReLU", "SmeLU (beta = 1)", "Identity", "ReLU, ensemble (m = 2)", "ReLU, ensemble (m = 3)",
         "SmeLU, ensemble (beta = 1, m = 2)", "ReLU, co-distilled (m = 2)"
     ]  # fmt: skip
     assert rows["ReLU"][2:] == ["1,248,321", "200", "41.3 s", "1.00 ms", "0.004 MB"]

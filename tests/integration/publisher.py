@@ -6,9 +6,11 @@ import time
 
 import torch
 
-from simulator.config import NO_NOISE, ModelConfig, SyntheticConfig
+from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, SyntheticConfig
 from simulator.experiment import open_world
-from simulator.models.duplicates import Duplicates, parse_arms
+from simulator.models.duplicates import Duplicates
+from simulator.models.engines import Engines
+from simulator.models.specs import parse_arms
 from simulator.randomness import generator
 from simulator.store.protocol import Store
 from simulator.world.stream import SyntheticWorld
@@ -16,7 +18,13 @@ from trainer.publish import Engagements, about, parts
 
 ARMS = ("relu", "smelu:beta=1")
 USERS, ITEMS, CANDIDATES, DUPLICATES = 500, 400, 128, 3
-MODEL = ModelConfig(dim=8, hidden=(32, 16), batch=128)
+CONFIG = ExperimentConfig(
+    arms=ARMS,
+    model=ModelConfig(dim=8, hidden=(32, 16), batch=128),
+    noise=NO_NOISE,
+    duplicates=DUPLICATES,
+    candidates=CANDIDATES,
+)
 OWN = 0.02
 """Standard deviation of what each generation adds to each duplicate's embeddings: swaps some items, not all."""
 EVENTS = 2_000
@@ -31,8 +39,7 @@ class Publisher:
         world = open_world(SyntheticConfig(events=200_000, users=USERS, items=ITEMS), seed=0)
         assert isinstance(world, SyntheticWorld)
         self.world, self._batches = world, world.batches(EVENTS, 0)
-        arms = parse_arms(ARMS)
-        self.stack = Duplicates(world.schema, arms, MODEL, NO_NOISE, fleets=1, duplicates=DUPLICATES, seed=0)
+        self.engines = Engines(world.schema, parse_arms(ARMS), CONFIG)
         self._engagements = Engagements(10_000)
         while self._engagements.trail().items < ITEMS:
             self._engagements.add(next(self._batches))
@@ -40,11 +47,14 @@ class Publisher:
     def publish(self) -> int:
         """The next generation: other weights for every duplicate, partly other candidates."""
         self.generation += 1
-        draws = generator(0, "test generation", self.generation).normal(0, OWN, self.stack.embedding.shape)
-        self.stack.embedding += torch.from_numpy(draws).float()
-        self.stack.embedding[:, 0] = 0  # padding
+        draws = generator(0, "test generation", self.generation)
+        for engine in self.engines.engines:
+            assert isinstance(engine, Duplicates)
+            table = engine.weights.table
+            table += torch.from_numpy(draws.normal(0, OWN, table.shape)).float()
+            table[:, 0] = 0  # padding
         self._engagements.add(next(self._batches))
-        made = parts(self.stack, self.world.encoder, self._engagements.trail(), CANDIDATES)
+        made = parts(self.engines, CONFIG, self.world.encoder, self._engagements.trail())
         cut = {"generation": self.generation, "events": self.generation * EVENTS, "published": time.time()}
-        self.store.publish(self.generation, made, about(self.stack, "synthetic", cut | {"quality": {}}))
+        self.store.publish(self.generation, made, about(self.engines, CONFIG, self.world, cut | {"quality": {}}))
         return self.generation

@@ -1,18 +1,27 @@
-"""Small schemas, events and stacks that the recommender's tests share."""
+"""Small schemas, events and engines that the tests of the models share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from simulator.models.learner import Learner
 
 from simulator.config import NO_NOISE, ModelConfig, NoiseConfig
-from simulator.models.duplicates import Duplicates, parse_arms
+from simulator.models.cures import Fresh
+from simulator.models.duplicates import Duplicates
+from simulator.models.engine import Engine
+from simulator.models.fresh import FreshEngine
+from simulator.models.native import kernels
+from simulator.models.native.engine import NativeEngine
+from simulator.models.specs import parse_arms
+from simulator.models.torch_engine import TorchEngine
 from simulator.randomness import generator
-from simulator.types import Batch, Field, Schema
+from simulator.types import Batch, Field, Floats, Query, Schema
 
 MIXED = Schema(
     (
@@ -27,6 +36,15 @@ SINGLE = Schema((Field("user", "user", 9), Field("item", "item", 11)))
 """Single-valued fields only: another code path, without pooling."""
 
 MODEL = ModelConfig(dim=5, hidden=(24, 15), batch=8)
+CURES = (
+    "ensemble:relu:m=3",
+    "codistill:gelu:m=3",
+    "antidistill:relu:m=2",
+    "anchor:relu",
+    "average:relu",
+    "fresh:relu:last=2",
+)
+SHUFFLED = NoiseConfig(window=4, lost=0.2, reductions=True)
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -42,11 +60,11 @@ def make_events(schema: Schema, count: int, seed: int = 0, start: int = 0) -> Ba
     """Random events; a multi-valued field holds any number of values, none included, and is padded with row 0."""
     draws = generator(seed, "test events", start)
     columns = []
-    for field in schema.fields:
-        values = schema.first_row(field.name) + draws.integers(0, field.vocabulary, (count, field.slots))
-        if field.slots > 1:
-            used = draws.integers(0, field.slots, (count, 1), endpoint=True)
-            values[np.arange(field.slots) >= used] = 0
+    for each in schema.fields:
+        values = schema.first_row(each.name) + draws.integers(0, each.vocabulary, (count, each.slots))
+        if each.slots > 1:
+            used = draws.integers(0, each.slots, (count, 1), endpoint=True)
+            values[np.arange(each.slots) >= used] = 0
         columns.append(values)
     features = np.concatenate(columns, axis=1).astype(np.int32)
     label = (draws.random(count) < 0.4).astype(np.float32)
@@ -56,32 +74,91 @@ def make_events(schema: Schema, count: int, seed: int = 0, start: int = 0) -> Ba
     return Batch(user.astype(np.int64), item.astype(np.int64), time, features, label)
 
 
-def make_stack(
-    *specs: str,
+def make_query(number: int, count: int) -> Query:
+    """A query with `count` distinct candidates."""
+    items, features = np.arange(count), make_events(MIXED, count, seed=number).features
+    return Query(number, 0, 0.0, (), items, features, np.zeros(count, np.float32))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An engine as the tests ask for it."""
+
+    make: type[Duplicates]
+    device: str = "cpu"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def every_noise(self) -> NoiseConfig:
+        """All sources at once that it has."""
+        if self.make is NativeEngine:
+            return NoiseConfig(init="own", window=3, lost=0.2, reductions=True)
+        return NoiseConfig(init="own", window=3, lost=0.2, delay=3, precision="bfloat16", reductions=True)
+
+
+NATIVE, TORCH, EXACT = Kind(NativeEngine), Kind(TorchEngine), Kind(TorchEngine, options={"dtype": torch.float64})
+NO_KERNELS = pytest.mark.skipif(bool(kernels.missing()), reason=f"no kernels here: {kernels.missing()}")
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible to PyTorch here")
+ENGINES = [
+    pytest.param(NATIVE, id="native", marks=NO_KERNELS),
+    pytest.param(TORCH, id="torch"),
+    pytest.param(Kind(TorchEngine, "cuda"), id="cuda", marks=NO_GPU),
+]
+
+
+def make_engine(
+    kind: Kind,
+    spec: str = "relu",
+    *,
     schema: Schema = MIXED,
     model: ModelConfig = MODEL,
     noise: NoiseConfig = NO_NOISE,
     fleets: int = 1,
     duplicates: int = 2,
-    device: str = "cpu",
-    threads: int | None = None,
+    seed: int = 7,
+    threads: int = 1,
 ) -> Duplicates:
-    """A stack of small models; `relu` where no arm is named."""
-    return Duplicates(
+    """An engine of small models; `relu#2` is the second arm of its spec. Of `fresh` it is the engine inside."""
+    name, _, number = spec.partition("#")
+    arm = parse_arms((name,) * int(number or 1))[-1]
+    return kind.make(
         schema,
-        parse_arms(specs or ("relu",)),
-        model,
+        arm,
+        arm.cure.model(schema, arm.model(model)),
         noise,
         fleets=fleets,
         duplicates=duplicates,
-        seed=7,
-        device=device,
-        threads=threads,
+        seed=seed,
+        device=kind.device,
+        pool=ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)),
+        **kind.options,
     )
 
 
-def make_chunks(learner: Learner, count: int) -> list[Batch]:
-    """Whole chunks of random events for a learner, but for the last one, which ends in the middle of a mini-batch."""
-    schema, size = learner.stack.schema, learner.chunk_events
+def whole(engine: Duplicates) -> Engine:
+    """The engine as a run has it, around the one of `make_engine` where the arm is trained afresh."""
+    return FreshEngine(engine) if isinstance(engine.arm.cure, Fresh) else engine
+
+
+def make_chunks(engine: Engine, count: int, schema: Schema = MIXED) -> list[Batch]:
+    """Whole chunks of random events for an engine, but for the last one, which ends in the middle of a mini-batch."""
+    size = engine.chunk_events
     chunks = [make_events(schema, size, start=number * size) for number in range(count)]
-    return [*chunks[:-1], chunks[-1][: size - learner.model.batch // 2 - 1]]
+    return [*chunks[:-1], chunks[-1][: size - engine.model.batch // 2 - 1]]
+
+
+def teach(engine: Engine, chunks: list[Batch], refresh: bool = False) -> Floats:
+    """Log-odds [S, all events] before learning; `refresh` after each chunk."""
+    found = []
+    for chunk in chunks:
+        found.append(engine.learn(chunk))
+        if refresh:
+            engine.refresh()
+    return np.concatenate(found, axis=1)
+
+
+def assert_same_state(one: Engine, other: Engine) -> None:
+    """Equal to the last bit."""
+    first, second = one.state(), other.state()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad  # type: ignore[import-untyped]
 from torch import Tensor, nn
+from torch.nn import functional
 
 from simulator.errors import SettingError
-from simulator.models.activations import REGISTRY, activation, curve
+from simulator.models import activations
+from simulator.models.activations import REGISTRY, activation, curve, register
+from simulator.models.specs import parse_arms
 from tests.models.reference import FORMULAS, gsmelu, smelu
 
 BETAS = st.floats(0.01, 50)
@@ -26,10 +29,10 @@ def grid() -> Tensor:
 
 
 def value_and_gradient(spec: str, x: float) -> tuple[float, float]:
-    """y and dy/dx at one point in float64, by the hand-written pair."""
-    function = activation(spec)
-    y, saved = function.forward(torch.tensor([x], dtype=torch.float64))
-    return y.item(), function.backward(saved, torch.ones(1, dtype=torch.float64)).item()
+    """y and dy/dx at one point in float64."""
+    at = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    y = activation(spec)(at)
+    return y.item(), torch.autograd.grad(y, at)[0].item()
 
 
 def test_all_registered_activations_are_compared_here() -> None:
@@ -38,54 +41,58 @@ def test_all_registered_activations_are_compared_here() -> None:
 
 @pytest.mark.parametrize("spec", FORMULAS)
 def test_value_and_gradient_follow_the_formula(spec: str) -> None:
-    x = grid().requires_grad_()
-    upstream = torch.cos(3 * grid())
-    expected = FORMULAS[spec](x)
-    (slope,) = torch.autograd.grad(expected, x, upstream)
-    function = activation(spec)
-    y, saved = function.forward(grid())
-    torch.testing.assert_close(y, expected.detach(), rtol=1e-9, atol=3e-9)  # softplus is cut at e^-20
-    torch.testing.assert_close(function.backward(saved, upstream), slope, rtol=1e-8, atol=3e-9)
+    """In float64, and in float32 within its rounding; x stays as it is."""
+    x, upstream = grid().requires_grad_(), torch.cos(3 * grid())
+    y, expected = activation(spec)(x), FORMULAS[spec](x)
+    torch.testing.assert_close(y, expected, rtol=1e-9, atol=3e-9)  # softplus is cut at e^-20
+    slopes = [torch.autograd.grad(each, x, upstream)[0] for each in (y, expected)]
+    torch.testing.assert_close(*slopes, rtol=1e-8, atol=3e-9)
+    single = activation(spec)(grid().float())
+    assert single.dtype == torch.float32 and torch.equal(x, grid())
+    torch.testing.assert_close(single.double(), expected.detach(), rtol=1e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("spec", FORMULAS)
-def test_float32_follows_the_formula(spec: str) -> None:
-    y, _ = activation(spec).forward(grid().float())
-    assert y.dtype == torch.float32
-    torch.testing.assert_close(y.double(), FORMULAS[spec](grid()), rtol=1e-6, atol=2e-6)
+def test_gradcheck_and_the_transforms_of_torch_func(spec: str) -> None:
+    function, x = activation(spec), grid()[::20].clone()
+    assert torch.autograd.gradcheck(function, x.clone().requires_grad_())
+    if spec not in ("linear", "relu"):  # the second derivative of these is zero, or nowhere
+        assert torch.autograd.gradgradcheck(function, x.clone().requires_grad_())
+    slopes = [torch.func.grad(function)(at) for at in x]
+    torch.testing.assert_close(torch.vmap(torch.func.grad(function))(x), torch.stack(slopes))
+    torch.testing.assert_close(torch.vmap(function)(x.view(4, 5)), function(x).view(4, 5))
 
 
-@pytest.mark.parametrize(
-    ("spec", "native"),
-    [
-        ("relu", nn.ReLU()),
-        ("gelu", nn.GELU()),
-        ("swish", nn.SiLU()),
-        ("softplus:beta=3", nn.Softplus(3)),
-        ("linear", nn.Identity()),
-    ],
-)
-def test_the_same_as_the_module_of_pytorch(spec: str, native: nn.Module) -> None:
-    torch.testing.assert_close(activation(spec)(grid()), native(grid()))
+def test_the_second_derivative_of_x_times_smelu() -> None:
+    """At 0.3, inside the quadratic piece: (x (x + 1)^2 / 4)'' = (3 x + 2) / 2."""
+    smooth = activation("smelu:beta=1")
+    second = torch.func.grad(torch.func.grad(lambda x: x * smooth(x)))
+    assert second(torch.tensor(0.3, dtype=torch.float64)).item() == pytest.approx(1.45, rel=1e-12)
 
 
-@pytest.mark.parametrize("spec", FORMULAS)
-def test_gradcheck(spec: str) -> None:
-    assert torch.autograd.gradcheck(activation(spec), grid()[::20].clone().requires_grad_())
+def test_smelu_can_be_exported() -> None:
+    function, x = activation("smelu:beta=2"), grid()
+
+    class Layer(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x)
+
+    assert torch.equal(torch.export.export(Layer(), (x,)).module()(x), function(x))
 
 
-@pytest.mark.parametrize("spec", FORMULAS)
-def test_module_function_and_pair_agree_and_leave_x_as_it_is(spec: str) -> None:
-    x = grid()
-    function = activation(spec)
-    y, _ = function.forward(x)
-    assert torch.equal(function(x), y)
-    assert torch.equal(nn.Sequential(function.module())(x), y)
-    assert torch.equal(x, grid())
-    assert not list(function.module().parameters())
+def test_a_new_activation_is_one_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its further arguments, with their defaults, are its parameters."""
+    monkeypatch.setattr(activations, "REGISTRY", dict(REGISTRY))
+    register("mish", lambda x, beta=1.0: x * torch.tanh(functional.softplus(beta * x)))
+    assert activation("mish").parameters == {"beta": 1.0} and activation("mish:beta=2").parameters == {"beta": 2.0}
+    torch.testing.assert_close(activation("mish")(grid()), nn.Mish()(grid()))
+    (arm,) = parse_arms(("ensemble:mish:m=2,beta=2,norm=none",))
+    assert (arm.function, arm.cure.m, arm.settings) == ("mish:beta=2", 2, {"norm": "none"})
+    with pytest.raises(SettingError, match="mish: parameter = gamma=1: mish takes beta=..., each at most once"):
+        activation("mish:gamma=1")
 
 
-@pytest.mark.parametrize("spec", FORMULAS)
+@pytest.mark.parametrize("spec", ["relu", "swish:beta=3"])
 def test_curve_samples_the_function_and_its_gradient(spec: str) -> None:
     samples = curve(spec, reach=3.0, points=41)
     x = torch.tensor(samples["x"], dtype=torch.float64, requires_grad=True)

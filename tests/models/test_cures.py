@@ -10,122 +10,69 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from simulator.config import NO_NOISE, ModelConfig, NoiseConfig
+from simulator.config import ModelConfig, NoiseConfig
 from simulator.errors import SettingError
-from simulator.models.cures import Anchor, Antidistill, Average, Codistill, Cure, Ensemble, Fresh
-from simulator.models.duplicates import parse_arms
-from simulator.models.fresh import FreshLearner
-from simulator.models.learner import Learner
-from simulator.models.network import Layout
-from simulator.models.ranking import score_events
-from simulator.models.specs import split
-from simulator.types import Batch
-from tests.models.conftest import MIXED, MODEL, make_chunks, make_events, make_stack
+from simulator.models.click_model import Layout
+from simulator.models.cures import Antidistill, Codistill, Cure, Ensemble
+from simulator.models.duplicates import Duplicates
+from tests.models.conftest import (
+    ENGINES,
+    EXACT,
+    MIXED,
+    MODEL,
+    SHUFFLED,
+    Kind,
+    make_chunks,
+    make_engine,
+    make_events,
+    teach,
+    whole,
+)
 from tests.models.reference import LoneLearner
 
-TOLERANCE = 5e-5
-EVERYTHING = NoiseConfig(init="own", window=3, lost=0.2, delay=3, precision="bfloat16", reductions=True)
-SHUFFLED = NoiseConfig(window=4, lost=0.2)
-ALL = ("ensemble:relu:m=3", "codistill:relu", "antidistill:relu", "anchor:relu", "average:relu")
+every_engine = pytest.mark.parametrize("kind", ENGINES)
+PROBE = make_events(MIXED, 20, seed=3).features
 
 
-def make_learner(*specs: str, noise: NoiseConfig = NO_NOISE, **options: object) -> Learner:
-    return Learner(make_stack(*specs, noise=noise, **options), noise, seed=7)  # type: ignore[arg-type]
-
-
-def learn(learner: Learner, chunks: list[Batch], refresh: bool = False) -> np.ndarray:
-    """Log-odds [M, all events] before learning; `refresh` after each chunk."""
-    found = []
-    for chunk in chunks:
-        found.append(learner.learn(chunk))
-        if refresh:
-            learner.refresh()
-    return np.concatenate(found, axis=1)
-
-
-@pytest.mark.parametrize(
-    "spec, cure, function",
-    [
-        ("smelu:beta=1", Cure(), "smelu:beta=1"),
-        ("ensemble:relu:m=3", Ensemble(3), "relu"),
-        ("ensemble:relu:m=3,narrow", Ensemble(3, narrow=True), "relu"),
-        ("ensemble:smelu:beta=1,m=3", Ensemble(3), "smelu:beta=1"),
-        ("antidistill:gsmelu:alpha=2,m=2,beta=1,weight=0.5", Antidistill(2, 0.5), "gsmelu:alpha=2,beta=1"),
-        ("codistill:relu", Codistill(2), "relu"),
-        ("average:relu:decay=0.9", Average(0.9), "relu"),
-        ("anchor:relu:weight=2", Anchor(2.0), "relu"),
-        ("fresh:relu:last=2", Fresh(2), "relu"),
-    ],
-)
-def test_a_spec_is_a_cure_and_an_activation(spec: str, cure: Cure, function: str) -> None:
-    assert split(spec) == (cure, function)
-    (arm,) = parse_arms((spec,))
-    assert (arm.label, arm.cure, arm.function) == (spec, cure, function)
-
-
-@pytest.mark.parametrize(
-    "spec, message",
-    [
-        ("ensemble", "arm = ensemble: an activation, as in ensemble:relu"),
-        ("ensemble:relu:k=3", "ensemble:relu: parameter = k=3: one of m, narrow, each at most once"),
-        ("ensemble:smelu:k=3", "ensemble:smelu: parameter = k=3: one of m, narrow, beta, each at most once"),
-        ("ensemble:rely:m=3", "activation = rely: one of linear"),
-        ("ensemble:relu:m=3,m=2", "ensemble: parameter = m=2: m at most once"),
-        ("ensemble:relu:m=2.5", "ensemble: m = 2.5: a whole number, such as 3"),
-        ("ensemble:relu:m=0", "ensemble: m = 0: from 1 to 64 models"),
-        ("ensemble:relu:narrow=yes", "ensemble: narrow = yes: no value: the word alone"),
-        ("codistill:relu:m=1", "codistill: m = 1: from 2 to 64 models"),
-        ("codistill:relu:weight=-1", "codistill: weight = -1.0: from 0 to 1e6"),
-        ("anchor:relu:weight=nan", "anchor: weight = nan: from 0 to 1e6"),
-        ("anchor:relu:weight", "anchor: weight = (empty): a number, such as 0.5"),
-        ("average:relu:decay=1", "average: decay = 1.0: from 0 (no average) to below 1"),
-        ("fresh:relu:last=0", "fresh: last = 0: from 1 to 1,000 generations"),
-    ],
-)
-def test_a_spec_that_cannot_be_read_is_one_line(spec: str, message: str) -> None:
-    with pytest.raises(SettingError) as problem:
-        parse_arms((spec,))
-    assert str(problem.value).startswith(message) and "\n" not in str(problem.value)
-
-
-@pytest.mark.parametrize("compiled", ["auto", "off"])
+@every_engine
 @pytest.mark.parametrize(
     "spec", ["ensemble:relu:m=1", "codistill:relu:m=3,weight=0", "anchor:relu:weight=0", "average:relu:decay=0"]
 )
-def test_a_cure_of_no_strength_is_the_plain_arm_to_the_last_bit(spec: str, compiled: str) -> None:
-    learner = make_learner("relu", spec, noise=SHUFFLED, model=replace(MODEL, compile=compiled))  # type: ignore[arg-type]
-    stack, m = learner.stack, learner.stack.arms[1].cure.m
-    for chunk in make_chunks(learner, 3):
-        logits = learner.learn(chunk)
-        if spec.startswith("average"):  # what it served: the weights after the last chunk, for the whole of this one
-            logits[2:] = logits[:2]
-        assert np.array_equal(logits[2::m], logits[:2])
-        learner.refresh()
-    assert torch.equal(stack.dense[2::m], stack.dense[:2]) and torch.equal(stack.embedding[2::m], stack.embedding[:2])
-    scores = stack.served(score_events(stack, make_events(MIXED, 20, seed=3).features))
-    assert np.array_equal(scores[2:], scores[:2]) and not np.array_equal(scores[0], scores[1])
+def test_a_cure_of_no_strength_is_the_plain_arm_to_the_last_bit(kind: Kind, spec: str) -> None:
+    plain, cured = (make_engine(kind, each, noise=SHUFFLED) for each in ("relu", spec))
+    m = cured.arm.cure.m
+    for chunk in make_chunks(plain, 3):
+        expected, logits = plain.learn(chunk), cured.learn(chunk)
+        if not spec.startswith("average"):  # what it serves are the weights after the last chunk, for all of the next
+            assert np.array_equal(logits, expected)
+        cured.refresh()
+    assert torch.equal(cured.weights.dense[::m], plain.weights.dense)
+    assert torch.equal(cured.weights.table[::m], plain.weights.table)
+    scores = plain.score_events(PROBE)
+    assert np.array_equal(cured.score_events(PROBE), scores) and not np.array_equal(scores[0], scores[1])
 
 
-def test_an_ensemble_is_the_mean_of_models_that_learn_apart() -> None:
+@every_engine
+def test_an_ensemble_is_the_mean_of_models_that_learn_apart(kind: Kind) -> None:
     """Plain duplicates, put where each part starts, learn the same in the same order."""
-    joint = make_learner("ensemble:relu:m=3", noise=SHUFFLED)
-    chunks, probe = make_chunks(joint, 3), make_events(MIXED, 20, seed=3).features
-    alone = [make_learner("relu", noise=SHUFFLED) for _ in range(3)]
-    for part, learner in enumerate(alone):
-        for duplicate in range(2):
-            learner.stack.dense[duplicate] = joint.stack.dense[3 * duplicate + part]
-            learner.stack.embedding[duplicate] = joint.stack.embedding[3 * duplicate + part]
-    assert len({float(learner.stack.dense[0, 0]) for learner in alone}) == 3
-    before = [learn(learner, chunks) for learner in alone]
-    np.testing.assert_array_equal(joint.stack.served(learn(joint, chunks)), np.stack(before).mean(0))
-    after = [score_events(learner.stack, probe) for learner in alone]
-    np.testing.assert_array_equal(joint.stack.served(score_events(joint.stack, probe)), np.stack(after).mean(0))
+    joint = make_engine(kind, "ensemble:relu:m=3", noise=SHUFFLED)
+    chunks, alone = make_chunks(joint, 2), [make_engine(kind, noise=SHUFFLED) for _ in range(3)]
+    for part, engine in enumerate(alone):
+        engine.weights.dense.copy_(joint.weights.dense[part::3])
+        engine.weights.table.copy_(joint.weights.table[part::3])
+    assert len({float(engine.weights.dense[0, 0]) for engine in alone}) == 3
+    before = [teach(engine, chunks) for engine in alone]
+    after = [engine.score_events(PROBE) for engine in alone]
+    close = {"rtol": 0, "atol": 0} if kind.device == "cpu" else {"rtol": 1e-3, "atol": 1e-3}
+    np.testing.assert_allclose(teach(joint, chunks), np.stack(before).mean(0), **close)
+    np.testing.assert_allclose(joint.score_events(PROBE), np.stack(after).mean(0), **close)
 
 
-def test_the_first_part_starts_as_a_plain_arm_and_the_parts_are_those_of_all_duplicates() -> None:
-    stack = make_stack("relu", "codistill:relu:m=2", fleets=2)
-    by_part = stack.dense[4:].view(2, 2, 2, -1)  # fleet, duplicate, part
-    assert torch.equal(by_part[:, :, 0].flatten(0, 1), stack.dense[:4])
+@every_engine
+def test_the_first_part_starts_as_a_plain_arm_and_the_parts_are_those_of_all_duplicates(kind: Kind) -> None:
+    plain, joint = (make_engine(kind, spec, fleets=2) for spec in ("relu", "codistill:relu:m=2"))
+    by_part = joint.weights.dense.view(2, 2, 2, -1)  # fleet, duplicate, part
+    assert torch.equal(by_part[:, :, 0].flatten(0, 1), plain.weights.dense)
     assert torch.equal(by_part[:, 0], by_part[:, 1])
     assert not torch.equal(by_part[:, :, 0], by_part[:, :, 1]) and not torch.equal(by_part[0], by_part[1])
 
@@ -170,131 +117,115 @@ def test_equal_predictions_for_all_events_are_pushed_nowhere(events: int) -> Non
     assert torch.equal(Antidistill(3, 1.0).targets(torch.full((3, events), 0.25), labels), labels)
 
 
-@pytest.mark.parametrize("compiled", ["auto", "off"])
+def alone(engine: Duplicates) -> list[LoneLearner]:
+    """Every model of an engine as it stands, its sums of squares included, on its own."""
+    dense, squares = (engine.layout.views(each.dense) for each in (engine.weights, engine.squares))
+    found = []
+    for m, table in enumerate(engine.weights.table):
+        own = {name: values[m] for name, values in dense.items()}
+        found.append(lone := LoneLearner(MIXED, engine.model, engine.arm.function, table, own))
+        lone.squares = engine.squares.table[m].double().clone()
+        for name, parameter in lone.dense.items():
+            lone.optimizer.state[parameter]["sum"].copy_(squares[name][m].double())
+    return found
+
+
+exactly_and_natively = pytest.mark.parametrize(
+    ("kind", "tolerance"), [pytest.param(EXACT, 1e-9, id="exact"), pytest.param(*ENGINES[0].values, 5e-5, id="native")]
+)
+
+
+@exactly_and_natively
 @pytest.mark.parametrize("spec", ["codistill:smelu:m=3,weight=0.7", "antidistill:smelu:m=2,weight=0.5"])
-def test_coupled_parts_learn_as_by_autograd_on_their_joint_loss(spec: str, compiled: str) -> None:
-    model = replace(MODEL, compile=compiled)  # type: ignore[arg-type]
-    learner = make_learner(spec, noise=NoiseConfig(window=4), model=model)
-    stack, cure = learner.stack, learner.stack.arms[0].cure
-    dense = stack.layout.views(stack.dense)
-    lone = [
-        LoneLearner(MIXED, model, "smelu", stack.embedding[m], {name: w[m] for name, w in dense.items()})
-        for m in range(len(stack))
-    ]
-    for number, chunk in enumerate(make_chunks(learner, 3)):
-        logits = learner.learn(chunk)
+def test_coupled_parts_learn_as_by_autograd_on_their_joint_loss(kind: Kind, tolerance: float, spec: str) -> None:
+    engine = make_engine(kind, spec, noise=NoiseConfig(window=4))
+    cure, lone = engine.arm.cure, alone(engine)
+    for number, chunk in enumerate(make_chunks(engine, 2)):
+        logits = engine.learn(chunk)
         rows, labels = torch.from_numpy(chunk.features), torch.from_numpy(chunk.label).double()
-        for start in range(0, len(stack), cure.m):
+        for served, start in enumerate(range(0, len(engine), cure.m)):
             parts = lone[start : start + cure.m]
-            order = learner.noise.order(stack.members[start], number, len(chunk), model.batch)
-            for first in range(0, len(chunk), model.batch):
-                events = torch.from_numpy(order[first : first + model.batch])
+            order = engine.noise.order(engine.members[start], number, len(chunk), MODEL.batch)
+            for first in range(0, len(chunk), MODEL.batch):
+                events = torch.from_numpy(order[first : first + MODEL.batch])
                 predicted = [part.predict(rows[events]) for part in parts]
-                for part, given in zip(range(start, start + cure.m), predicted, strict=True):
-                    expected = given.detach().numpy()
-                    np.testing.assert_allclose(logits[part, events], expected, rtol=TOLERANCE, atol=TOLERANCE)
-                total = loss(cure, predicted, labels[events]) / model.batch
+                answer = torch.stack(predicted[: cure.served_parts]).mean(0).detach().numpy()
+                np.testing.assert_allclose(logits[served, events], answer, rtol=tolerance, atol=tolerance)
+                total = loss(cure, predicted, labels[events]) / MODEL.batch
                 wanted = [[part.embedding.weight, *part.dense.values()] for part in parts]
                 found = iter(torch.autograd.grad(total, [weight for own in wanted for weight in own]))
                 for part, own in zip(parts, wanted, strict=True):
                     part.apply(rows[events], tuple(next(found) for _ in own))
+    dense = engine.layout.views(engine.weights.dense)
+    for m, part in enumerate(lone):
+        for name, value in part.dense.items():
+            torch.testing.assert_close(dense[name][m].double(), value.detach(), rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("compiled", ["auto", "off"])
-def test_an_anchored_model_learns_from_labels_mixed_with_its_last_generations_predictions(compiled: str) -> None:
-    model = replace(MODEL, compile=compiled)  # type: ignore[arg-type]
-    learner = make_learner("gelu", "anchor:gelu:weight=3", noise=NoiseConfig(window=4), model=model)
-    chunks, stack = make_chunks(learner, 4), learner.stack
-    for chunk in chunks[:2]:
-        logits = learner.learn(chunk)
-        assert np.array_equal(logits[:2], logits[2:])  # nothing to be anchored to yet
-    learner.refresh()
-    dense = stack.layout.views(stack.dense)
-    lone, before = (
-        [LoneLearner(MIXED, model, "gelu", stack.embedding[m], {n: w[m] for n, w in dense.items()}) for m in (2, 3)]
-        for _ in range(2)
-    )
-    for m, each in enumerate(lone, 2):
-        each.squares = learner.table_squares[m].double().clone()
-        for name, parameter in each.dense.items():
-            held = learner.stack.layout.views(learner.dense_squares)[name][m].double()
-            each.optimizer.state[parameter]["sum"].copy_(held)
+@exactly_and_natively
+def test_an_anchored_model_learns_from_labels_mixed_with_its_last_generations_predictions(
+    kind: Kind, tolerance: float
+) -> None:
+    plain, engine = (make_engine(kind, s, noise=NoiseConfig(window=4)) for s in ("gelu", "anchor:gelu:weight=3"))
+    chunks = make_chunks(engine, 4)
+    assert np.array_equal(teach(engine, chunks[:2]), teach(plain, chunks[:2]))  # nothing to be anchored to yet
+    engine.refresh()
+    lone, before = alone(engine), alone(engine)
     for number, chunk in enumerate(chunks[2:], 2):
-        logits = learner.learn(chunk)
+        logits = engine.learn(chunk)
         rows, labels = torch.from_numpy(chunk.features), torch.from_numpy(chunk.label).double()
-        for m, (own, old) in enumerate(zip(lone, before, strict=True), 2):
+        for m, (own, old) in enumerate(zip(lone, before, strict=True)):
             targets = (labels + 3 * torch.sigmoid(old.predict(rows).detach())) / 4
-            order = learner.noise.order(stack.members[m], number, len(chunk), model.batch)
-            for first in range(0, len(chunk), model.batch):
-                events = torch.from_numpy(order[first : first + model.batch])
+            order = engine.noise.order(engine.members[m], number, len(chunk), MODEL.batch)
+            for first in range(0, len(chunk), MODEL.batch):
+                events = torch.from_numpy(order[first : first + MODEL.batch])
                 predicted, gradient = own.gradient(rows[events], targets[events])
-                np.testing.assert_allclose(logits[m, events], predicted.numpy(), rtol=TOLERANCE, atol=TOLERANCE)
+                np.testing.assert_allclose(logits[m, events], predicted.numpy(), rtol=tolerance, atol=tolerance)
                 own.apply(rows[events], gradient)
 
 
-@pytest.mark.parametrize("noise", [SHUFFLED, EVERYTHING], ids=["shuffled", "every noise"])
-def test_an_average_is_the_forgetting_mean_of_the_weights_after_each_window(noise: NoiseConfig) -> None:
-    plain, averaged = make_learner("swish", noise=noise), make_learner("average:swish:decay=0.9", noise=noise)
+@every_engine
+def test_an_average_is_the_forgetting_mean_of_the_weights_after_each_window(kind: Kind) -> None:
+    plain, averaged = (make_engine(kind, s, noise=kind.every_noise) for s in ("swish", "average:swish:decay=0.8"))
     weights: list[Tensor] = []
     shares = np.empty(0)
-    for number, chunk in enumerate(make_chunks(plain, 4), 1):
-        served = score_events(averaged.stack, chunk.features)
+    for number, chunk in enumerate(make_chunks(plain, 7), 1):
+        served = averaged.score_events(chunk.features)
         plain.learn(chunk)
         assert np.array_equal(averaged.learn(chunk), served)
-        weights.append(torch.cat([plain.stack.dense, plain.stack.embedding.flatten(1)], 1).double())
-        newest = max(1 / number, 1 - 0.9)
+        weights.append(torch.cat([plain.weights.dense, plain.weights.table.flatten(1)], 1).double())
+        newest = max(1 / number, 1 - 0.8)
         shares = np.append(shares * (1 - newest), newest)
         assert shares.sum() == pytest.approx(1)
         expected = sum(share * each for share, each in zip(shares, weights, strict=True))
-        found = torch.cat([averaged.stack.dense, averaged.stack.embedding.flatten(1)], 1)
+        found = torch.cat([averaged.served.dense, averaged.served.table.flatten(1)], 1)
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
-    assert not torch.equal(averaged.stack.dense, plain.stack.dense)
+    assert not torch.equal(averaged.served.dense, plain.weights.dense)
 
 
-def test_trained_afresh_is_new_models_on_the_last_generations() -> None:
+@every_engine
+def test_trained_afresh_is_new_models_on_the_last_generations(kind: Kind) -> None:
     noise = NoiseConfig(window=4)
-    stack = make_stack("fresh:relu:last=2", noise=noise)
-    fresh, plain = FreshLearner(stack, noise, seed=7), make_learner("relu", noise=noise)
-    chunks, probe = make_chunks(plain, 6), make_events(MIXED, 20, seed=3).features
-    assert np.array_equal(learn(fresh, chunks[:2]), learn(plain, chunks[:2]))  # type: ignore[arg-type]
+    inside, plain = (make_engine(kind, spec, noise=noise) for spec in ("fresh:relu:last=2", "relu"))
+    fresh, chunks = whole(inside), make_chunks(plain, 6)
+    assert np.array_equal(teach(fresh, chunks[:2]), teach(plain, chunks[:2]))
     for generation in (1, 2, 3):
         fresh.refresh()
-        served = score_events(fresh.stack, probe)
+        served = fresh.score_events(PROBE)
         if generation == 1:
-            assert np.array_equal(served, score_events(plain.stack, probe))
+            assert np.array_equal(served, plain.score_events(PROBE))
         else:
-            again = make_learner("relu", noise=noise)
-            again.stack.initialise(generation)
-            assert not torch.equal(again.stack.dense, make_stack("relu").dense)
-            assert torch.equal(again.stack.dense[0], again.stack.dense[1])
+            again = make_engine(kind, noise=noise)
+            start = again.weights.dense.clone()
+            again.initialise(generation)
+            assert not torch.equal(again.weights.dense, start)
+            assert torch.equal(again.weights.dense[0], again.weights.dense[1])
             again.chunks = 2 * (generation - 2)
-            learn(again, chunks[2 * (generation - 2) : 2 * generation])
-            assert np.array_equal(served, score_events(again.stack, probe))
+            teach(again, chunks[2 * (generation - 2) : 2 * generation])
+            assert np.array_equal(served, again.score_events(PROBE))
         for chunk in chunks[2 * generation : 2 * generation + 2]:
-            assert np.array_equal(fresh.learn(chunk), score_events(fresh.stack, chunk.features))
-        assert np.array_equal(served, score_events(fresh.stack, probe))
-
-
-@pytest.mark.parametrize("noise", [SHUFFLED, EVERYTHING], ids=["shuffled", "every noise"])
-def test_every_cure_goes_on_from_its_state_as_if_it_had_never_stopped(noise: NoiseConfig) -> None:
-    steady, resumed = (make_learner(*ALL, noise=noise, threads=threads) for threads in (1, 3))
-    chunks = make_chunks(steady, 5)
-    learn(steady, chunks[:3], refresh=True)
-    state = {name: tensor.clone() for name, tensor in steady.state().items()}
-    expected = learn(steady, chunks[3:], refresh=True)
-    resumed.restore(state)
-    assert np.array_equal(learn(resumed, chunks[3:], refresh=True), expected)
-    first, second = steady.state(), resumed.state()
-    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_one_slab_for_all_arms_learns_as_slabs_of_one() -> None:
-    """The GPU's way: whole duplicates of coupled and other arms side by side."""
-    alone, whole = make_learner(*ALL, noise=SHUFFLED), make_stack(*ALL, model=replace(MODEL, compile="off"))
-    whole.slabs = [slice(0, len(whole))]
-    together, chunks = Learner(whole, SHUFFLED, seed=7), make_chunks(alone, 4)
-    expected = learn(alone, chunks, refresh=True)
-    np.testing.assert_allclose(learn(together, chunks, refresh=True), expected, rtol=1e-4, atol=1e-4)
+            assert np.array_equal(fresh.learn(chunk), fresh.score_events(chunk.features))
+        assert np.array_equal(served, fresh.score_events(PROBE))
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 5])

@@ -7,15 +7,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from simulator.models.learner import Learner
-from simulator.models.ranking import score_events
 
-from simulator.config import NO_NOISE, ModelConfig, NoiseConfig
-from simulator.models.duplicates import Member
-from simulator.models.noise import Noise, round_to_bfloat16
+from simulator.config import NO_NOISE, NoiseConfig
+from simulator.models.duplicates import Duplicates
+from simulator.models.noise import Member, Noise, round_to_bfloat16
 from simulator.randomness import generator
 from simulator.types import Floats
-from tests.models.conftest import MIXED, MODEL, SINGLE, make_chunks, make_events, make_stack
+from tests.models.conftest import (
+    ENGINES,
+    MIXED,
+    MODEL,
+    NATIVE,
+    TORCH,
+    Kind,
+    make_chunks,
+    make_engine,
+    make_events,
+    teach,
+)
 
 SOURCES = {
     "init": replace(NO_NOISE, init="own"),
@@ -25,58 +34,41 @@ SOURCES = {
     "precision": replace(NO_NOISE, precision="bfloat16"),
     "reductions": replace(NO_NOISE, reductions=True),
 }
-WHO = Member(arm=0, fleet=1, duplicate=2, copy=0)
+WHO = Member(fleet=1, duplicate=2)
+every_source = pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        pytest.param(*engine.values, source, id=f"{engine.id}-{source}", marks=engine.marks)
+        for engine in ENGINES
+        for source in SOURCES
+        if engine.values[0] is not NATIVE or source not in ("delay", "precision")
+    ],
+)
 
 
-def learn(noise: NoiseConfig, chunks: int = 2, **options: object) -> tuple[Learner, Floats]:
-    """A stack of four matched duplicates of two arms after some chunks, and its log-odds of fresh events."""
-    stack = make_stack("relu", "smelu", noise=noise, duplicates=4, **options)  # type: ignore[arg-type]
-    learner = Learner(stack, noise, seed=7)
-    for chunk in make_chunks(learner, chunks):
-        learner.learn(chunk)
-    return learner, score_events(stack, make_events(stack.schema, 50, seed=1).features)
+def learn(kind: Kind, noise: NoiseConfig, threads: int = 1) -> tuple[Duplicates, Floats]:
+    """Three matched duplicates after 16 mini-batches, and their log-odds of fresh events."""
+    engine = make_engine(kind, "smelu", noise=noise, duplicates=3, threads=threads)
+    teach(engine, make_chunks(engine, 16 // (noise.window or 16)))
+    return engine, engine.score_events(make_events(MIXED, 50, seed=1).features)
 
 
-@pytest.mark.parametrize("schema", [MIXED, SINGLE], ids=["mixed", "single"])
-@pytest.mark.parametrize("norm", ["none", "before", "after", "weight"])
-def test_without_noise_duplicates_are_equal_to_the_last_bit(norm: str, schema: object) -> None:
-    model = ModelConfig(dim=3, hidden=(13, 5), batch=7, norm=norm)  # type: ignore[arg-type]
-    learner, scores = learn(NO_NOISE, model=model, schema=schema, threads=2)
-    stack = learner.stack
-    for arm in (0, 4):
-        for other in range(arm + 1, arm + 4):
-            assert torch.equal(stack.embedding[arm], stack.embedding[other])
-            assert torch.equal(stack.dense[arm], stack.dense[other])
-            assert torch.equal(learner.dense_squares[arm], learner.dense_squares[other])
-            assert torch.equal(learner.table_squares[arm], learner.table_squares[other])
-            assert np.array_equal(scores[arm], scores[other])
-    assert not np.array_equal(scores[0], scores[4]), "two arms must differ"
+@every_source
+def test_each_source_alone_makes_duplicates_differ_and_alike_in_every_run(kind: Kind, source: str) -> None:
+    start = make_engine(kind, noise=SOURCES[source])
+    for tensor in (start.weights.dense, start.weights.table):
+        assert torch.equal(tensor[0], tensor[1]) == (source != "init"), "before learning"
+    engine, scores = learn(kind, SOURCES[source])
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not torch.equal(engine.weights.dense[one], engine.weights.dense[other])
+        assert not torch.equal(engine.weights.table[one], engine.weights.table[other])
+        assert not np.array_equal(scores[one], scores[other])
+    assert np.array_equal(learn(kind, SOURCES[source], threads=2)[1], scores)
 
 
-@pytest.mark.parametrize("source", SOURCES)
-def test_each_source_alone_makes_duplicates_differ(source: str) -> None:
-    learner, scores = learn(SOURCES[source])
-    for one in range(4):
-        for other in range(one):
-            assert not torch.equal(learner.stack.dense[one], learner.stack.dense[other])
-            assert not torch.equal(learner.stack.embedding[one], learner.stack.embedding[other])
-            assert not np.array_equal(scores[one], scores[other])
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_noise_is_the_same_in_every_run(source: str) -> None:
-    assert np.array_equal(learn(SOURCES[source], threads=1)[1], learn(SOURCES[source], threads=2)[1])
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_only_own_initialisation_differs_before_learning(source: str) -> None:
-    stack = make_stack(noise=SOURCES[source])
-    assert torch.equal(stack.dense[0], stack.dense[1]) == (source != "init")
-    assert torch.equal(stack.embedding[0], stack.embedding[1]) == (source != "init")
-
-
-def test_reductions_differ_by_rounding_alone() -> None:
-    _, scores = learn(SOURCES["reductions"], chunks=1)
+@pytest.mark.parametrize("kind", ENGINES)
+def test_reductions_differ_by_rounding_alone(kind: Kind) -> None:
+    _, scores = learn(kind, SOURCES["reductions"])
     gap = np.abs(scores[0] - scores[1]).max()
     assert 0 < gap < 1e-4 * np.abs(scores[0]).max()
 
@@ -88,7 +80,7 @@ def test_a_window_shuffles_all_of_a_chunk_and_each_chunk_anew() -> None:
     orders += [noise.order(replace(WHO, copy=1), 0, 32, 8), Noise(NoiseConfig(window=4), 8).order(WHO, 0, 32, 8)]
     assert all(sorted(order) == list(range(32)) for order in orders)
     assert len({tuple(order) for order in orders}) == len(orders)
-    assert np.array_equal(noise.order(replace(WHO, arm=5), 0, 32, 8), orders[0]), "matched across arms"
+    assert np.array_equal(noise.order(replace(WHO, part=5), 0, 32, 8), orders[0]), "the parts of a cure see the same"
 
 
 def test_reductions_keep_each_mini_batch_together() -> None:
@@ -117,64 +109,28 @@ def test_lost_and_delays_have_the_declared_odds() -> None:
     assert len(counts) == 5 and np.abs(counts / 40_000 - 0.2).max() < 5 * np.sqrt(0.2 * 0.8 / 40_000)
 
 
-def test_a_lost_mini_batch_is_predicted_but_leaves_everything_as_it_was() -> None:
-    noise = replace(NO_NOISE, lost=0.5)
-    learner = Learner(make_stack(noise=noise, duplicates=12), noise, seed=7)
-    lost = np.array([learner.noise.lost(who, 0, 1)[0] for who in learner.stack.members])
-    assert lost.any() and not lost.all()
-    chunk = make_events(MIXED, MODEL.batch)
-    expected, before = score_events(learner.stack, chunk.features), learner.state()
-    before = {name: tensor.clone() for name, tensor in before.items()}
-    np.testing.assert_allclose(learner.learn(chunk), expected, rtol=1e-5, atol=1e-6)
-    for name in ("embedding", "dense", "dense_squares", "table_squares"):
-        now = learner.state()[name]
-        for m, gone in enumerate(lost):
-            assert torch.equal(now[m], before[name][m]) == gone
-
-
 def test_a_delay_of_0_steps_is_exactly_no_delay_and_a_longer_one_waits() -> None:
-    noise = replace(NO_NOISE, delay=1)
-    delayed = Learner(make_stack(noise=noise, duplicates=8), noise, seed=7)
-    without = make_stack(duplicates=8, model=replace(MODEL, compile="off"))  # delays are PyTorch's business
-    plain = Learner(without, NO_NOISE, seed=7)
-    start, chunk = plain.stack.dense.clone(), make_events(MIXED, MODEL.batch)
+    delayed = make_engine(TORCH, noise=replace(NO_NOISE, delay=1), duplicates=8)
+    plain = make_engine(TORCH, duplicates=8)
+    start, chunk = plain.weights.dense.clone(), make_events(MIXED, MODEL.batch)
     assert np.array_equal(plain.learn(chunk), delayed.learn(chunk))
-    delays = [delayed.noise.delays(who, 0, 1)[0] for who in delayed.stack.members]
+    delays = [delayed.noise.delays(who, 0, 1)[0] for who in delayed.members]
     assert set(delays) == {0, 1}
     for m, delay in enumerate(delays):
-        expected = start if delay else plain.stack.dense
-        assert torch.equal(delayed.stack.dense[m], expected[m])
-        assert len(delayed.pending[m]) == delay
+        expected = start if delay else plain.weights.dense
+        assert torch.equal(delayed.weights.dense[m], expected[m])
+        assert (f"pending.{m}.0.due" in delayed.state()) == delay
 
 
-def test_low_precision_keeps_every_weight_in_bfloat16() -> None:
+def test_low_precision_keeps_every_weight_in_bfloat16_and_disturbs_less_than_another_order() -> None:
     noise = SOURCES["precision"]
-    learner = Learner(make_stack(noise=noise), noise, seed=7)
-    for chunk in [None, *make_chunks(learner, 2)]:
-        if chunk is not None:
-            learner.learn(chunk)
-        for weights in (learner.stack.embedding, learner.stack.dense):
-            assert torch.equal(weights, weights.bfloat16().float())
-
-
-def test_low_precision_rounds_a_model_alike_whoever_shares_its_slab() -> None:
-    """Matched duplicates of two arms see the same noise, also in a GPU's one slab: here the arms are one function."""
-    noise = SOURCES["precision"]
-    stack = make_stack("relu", "smelu:beta=0", noise=noise, model=replace(MODEL, compile="off"))
-    stack.slabs = [slice(0, len(stack))]
-    learner = Learner(stack, noise, seed=7)
-    for chunk in make_chunks(learner, 2):
-        learner.learn(chunk)
-    for duplicate in range(2):
-        assert torch.equal(stack.dense[duplicate], stack.dense[duplicate + 2])
-        assert torch.equal(stack.embedding[duplicate], stack.embedding[duplicate + 2])
-    assert not torch.equal(stack.embedding[0], stack.embedding[1])
-
-
-def test_low_precision_disturbs_less_than_another_order_of_events() -> None:
-    full = learn(NO_NOISE)[1]
-    low, shuffled = (np.median(np.abs(learn(SOURCES[name])[1] - full)) for name in ("precision", "window"))
-    assert 0 < low < 0.5 * shuffled
+    start, (engine, low) = make_engine(TORCH, noise=noise), learn(TORCH, noise)
+    for weights in (start.weights, engine.weights):
+        assert torch.equal(weights.dense, weights.dense.bfloat16().float())
+        assert torch.equal(weights.table, weights.table.bfloat16().float())
+    full, shuffled = learn(TORCH, NO_NOISE)[1], learn(TORCH, SOURCES["window"])[1]
+    near, far = (np.median(np.abs(scores - full)) for scores in (low, shuffled))
+    assert 0 < near < 0.5 * far
 
 
 def test_stochastic_rounding_goes_to_a_neighbour_and_keeps_the_mean() -> None:

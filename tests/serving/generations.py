@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from protos.recommender_pb2 import RecommendRequest
-from simulator.config import ModelConfig, NoiseConfig, SyntheticConfig
-from simulator.models.duplicates import Duplicates, parse_arms
-from simulator.models.ranking import score_events
+from simulator.config import ExperimentConfig, ModelConfig, SyntheticConfig
+from simulator.models.duplicates import Duplicates
+from simulator.models.engines import Engines
+from simulator.models.specs import parse_arms
 from simulator.store.protocol import Registry
 from simulator.types import Floats, Ints
 from simulator.world.stream import SyntheticWorld
@@ -22,15 +24,20 @@ WORLD = SyntheticWorld(SyntheticConfig(events=3_000, users=50, items=120), seed=
 CONTEXT = [field for field in WORLD.schema.fields if field.side == "context"]
 
 
-def stack_of(generation: int, **changes: Any) -> Duplicates:
+CONFIG = ExperimentConfig(
+    arms=ARMS, model=ModelConfig(dim=4, hidden=(12, 6)), duplicates=DUPLICATES, candidates=CANDIDATES, seed=5
+)
+
+
+def stack_of(generation: int, **changes: Any) -> Engines:
     """Duplicates whose parameters are all away from their start, and differ between generations."""
-    model = ModelConfig(**{"dim": 4, "hidden": (12, 6)} | changes)
-    stack = Duplicates(
-        WORLD.schema, parse_arms(ARMS), model, NoiseConfig(), fleets=1, duplicates=DUPLICATES, seed=5, threads=1
-    )
-    noise = torch.Generator().manual_seed(generation)
-    stack.dense += torch.randn(stack.dense.shape, generator=noise) * 0.3
-    stack.embedding[:, 1:] += torch.randn(stack.embedding[:, 1:].shape, generator=noise) * 0.3
+    config = replace(CONFIG, model=replace(CONFIG.model, **changes))
+    stack, noise = Engines(WORLD.schema, parse_arms(ARMS), config, threads=1), torch.Generator().manual_seed(generation)
+    for engine in stack.engines:
+        assert isinstance(engine, Duplicates)
+        weights = engine.weights
+        weights.dense += torch.randn(weights.dense.shape, generator=noise) * 0.3
+        weights.table[:, 1:] += torch.randn(weights.table[:, 1:].shape, generator=noise) * 0.3
     return stack
 
 
@@ -45,18 +52,18 @@ def engagements() -> publish.Engagements:
 TRAIL = engagements().trail()
 
 
-def parts_of(stack: Duplicates) -> dict[str, bytes]:
+def parts_of(stack: Engines) -> dict[str, bytes]:
     """The parts of a generation."""
-    return publish.parts(stack, WORLD.encoder, TRAIL, CANDIDATES)
+    return publish.parts(stack, CONFIG, WORLD.encoder, TRAIL)
 
 
-def about_of(stack: Duplicates, generation: int) -> dict[str, Any]:
+def about_of(stack: Engines, generation: int) -> dict[str, Any]:
     """What is announced with it."""
     cut = {"generation": generation, "events": generation * 100, "published": 1_000.0 + generation, "quality": {}}
-    return publish.about(stack, "synthetic", cut)
+    return publish.about(stack, CONFIG, WORLD, cut)
 
 
-def publish_generation(registry: Registry, generation: int, stack: Duplicates | None = None) -> Duplicates:
+def publish_generation(registry: Registry, generation: int, stack: Engines | None = None) -> Engines:
     """Publish a generation; returns its stack."""
     stack = stack or stack_of(generation)
     registry.publish(generation, parts_of(stack), about_of(stack, generation))
@@ -70,10 +77,10 @@ def retrieved(user: int) -> Ints:
     return found
 
 
-def plain_scores(stack: Duplicates, arm: int, duplicate: int, query: RecommendRequest) -> tuple[Ints, Floats]:
+def plain_scores(stack: Engines, arm: int, duplicate: int, query: RecommendRequest) -> tuple[Ints, Floats]:
     """A query's candidates and their log-odds, by the whole network."""
     items = np.array(query.candidates, np.int64) if query.candidates else retrieved(query.user)
     values = list(query.context) or [0] * len(CONTEXT)
     context = tuple(WORLD.schema.first_row(f.name) + value for f, value in zip(CONTEXT, values, strict=True))
-    scores = score_events(stack, WORLD.encoder.candidates(query.user, items, context))
-    return items, scores[arm * stack.duplicates + duplicate]
+    scores = stack.score_events(WORLD.encoder.candidates(query.user, items, context))
+    return items, scores[arm * DUPLICATES + duplicate]

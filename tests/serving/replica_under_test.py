@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from protos.recommender_pb2 import Failure, RankRequest, RankResponse, RecommendRequest, RecommendResponse
 from serving.replica.flags import ReplicaFlags
 from serving.replica.replica import Replica
-from simulator.models.ranker import Ranker
+from simulator.models.engine import Ranker
 from simulator.store.protocol import Store
 from simulator.types import Floats, Ints, Rows
 
@@ -63,24 +63,25 @@ class Asking:
 class Gate:
     """A ranker that waits to be let through, to keep the worker busy."""
 
-    def __init__(self, ranker: Ranker) -> None:
-        self._ranker, self.pairs_at_once = ranker, ranker.pairs_at_once
-        self.reached, self.open = threading.Event(), threading.Event()
+    def __init__(self, ranker: Ranker, reached: threading.Event, through: threading.Event) -> None:
+        self._ranker, self.name, self.pairs_at_once = ranker, ranker.name, ranker.pairs_at_once
+        self.reached, self.open = reached, through
 
-    def scores(self, arm: int, users: Ints, context: Rows, items: Ints) -> Floats:
+    def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
         """As the ranker's."""
         self.reached.set()
         assert self.open.wait(30)
-        return self._ranker.scores(arm, users, context, items)
+        return self._ranker.scores(users, context, items)
 
 
 def put_gate(replica: Replica) -> Gate:
     """Make a replica's worker stop at its next pass."""
     current = replica.shelf.current
     assert current is not None
-    gate = Gate(current.ranker)
-    replica.shelf.put(replace(current, ranker=gate))  # type: ignore[arg-type]  # it is one in all that matters
-    return gate
+    events = threading.Event(), threading.Event()
+    gates = tuple(Gate(ranker, *events) for ranker in current.rankers)
+    replica.shelf.put(replace(current, rankers=gates))
+    return gates[0]
 
 
 @contextmanager

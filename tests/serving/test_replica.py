@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from protos.recommender_pb2 import AnsweredBy, RankRequest, RecommendRequest, RecommendResponse
 from serving.codec import slate_of
 from serving.replica import work
-from simulator.models.duplicates import Duplicates
+from simulator.models.engines import Engines
 from tests.serving.generations import ARMS, plain_scores, publish_generation, stack_of
 from tests.serving.replica_under_test import RANK, Asking, best_first, put_gate, running, wait_for, wait_for_generation
 from tests.store.memory_store import MemoryStore
@@ -25,12 +25,12 @@ NOT_SERVING, SERVING = 2, 1
 
 
 @pytest.fixture(scope="module")
-def stacks() -> list[Duplicates]:
+def stacks() -> list[Engines]:
     return [stack_of(0), stack_of(1)]
 
 
 @pytest.fixture(scope="module")
-def asking(stacks: list[Duplicates]) -> Iterator[Asking]:
+def asking(stacks: list[Engines]) -> Iterator[Asking]:
     """A replica with generations 0 and 1."""
     store = MemoryStore(1_000)
     with running(store) as asking:
@@ -41,7 +41,7 @@ def asking(stacks: list[Duplicates]) -> Iterator[Asking]:
 
 
 @pytest.fixture
-def own(stacks: list[Duplicates]) -> Iterator[Asking]:
+def own(stacks: list[Engines]) -> Iterator[Asking]:
     """A replica with generation 0 and room for four queries, for a test to keep busy."""
     store = MemoryStore(1_000)
     publish_generation(store, 0, stacks[0])
@@ -53,7 +53,7 @@ def own(stacks: list[Duplicates]) -> Iterator[Asking]:
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize("candidates", [[], [7], [5, 3, 119, 0], list(range(100, 1, -1))])
 def test_a_slate_is_that_of_the_whole_network(
-    asking: Asking, stacks: list[Duplicates], arm: str, candidates: list[int]
+    asking: Asking, stacks: list[Engines], arm: str, candidates: list[int]
 ) -> None:
     query = RecommendRequest(query_id=3, user=11, context=[1, 5, 0], arm=arm, candidates=candidates, score_all=True)
     response = asking.ask(query)
@@ -73,7 +73,7 @@ def test_equal_scores_are_ordered_by_item(own: Asking) -> None:
     current = own.replica.shelf.current
     assert current is not None
     with torch.inference_mode():
-        for part in (scorer.items for scorer in current.ranker._scorers):
+        for part in (ranker.items for ranker in current.rankers):
             part[:60] = part[0].clone()
     response = own.ask(RecommendRequest(user=1, arm="relu", candidates=[9, 50, 0, 33, 8]))
     assert [place.item for place in response.slate] == [0, 8, 9, 33, 50]
@@ -86,7 +86,7 @@ def test_a_slate_has_k_items_or_all_there_are(asking: Asking, k: int, expected: 
     assert len(response.slate) == expected and not response.HasField("scored")
 
 
-def test_an_older_generation_answers_queries_pinned_to_it(asking: Asking, stacks: list[Duplicates]) -> None:
+def test_an_older_generation_answers_queries_pinned_to_it(asking: Asking, stacks: list[Engines]) -> None:
     for generation in (0, 1):
         query = RecommendRequest(user=4, arm="relu", generation=generation, duplicate=0, score_all=True)
         response = asking.ask(query)
@@ -289,7 +289,7 @@ def test_a_user_does_not_wait_for_background_work(own: Asking, monkeypatch: pyte
     assert ended == ["user", "background"]
 
 
-def test_calls_at_work_are_answered_before_the_end(stacks: list[Duplicates]) -> None:
+def test_calls_at_work_are_answered_before_the_end(stacks: list[Engines]) -> None:
     store = MemoryStore(1_000)
     publish_generation(store, 0, stacks[0])
     with running(store) as asking:

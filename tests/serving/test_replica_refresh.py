@@ -20,6 +20,7 @@ from protos.recommender_pb2 import RankResponse, RecommendRequest, RecommendResp
 from serving.codec import Refusal
 from serving.replica.generation import Generation, Refused
 from serving.replica.shelf import Shelf
+from simulator.models.ranker import Rankers
 from simulator.store.protocol import Member, StoreAway
 from tests.serving.generations import about_of, parts_of, publish_generation, stack_of
 from tests.serving.replica_under_test import Asking, put_gate, running, wait_for, wait_for_generation
@@ -89,14 +90,16 @@ DAMAGES: dict[str, tuple[str, Callable[[Parts, About], tuple[Parts, About]]]] = 
     "no part": ("digest", lambda p, a: ({"catalog": p["catalog"]}, a)),
     "fewer rows": (
         "shape",
-        lambda p, a: (with_weights(p, lambda t: t.update(embedding=t["embedding"][:, :-1])), a),
+        lambda p, a: (with_weights(p, lambda t: t.update({"1.embedding": t["1.embedding"][:-1]})), a),
     ),
-    "no dense": ("shape", lambda p, a: (with_weights(p, lambda t: t.pop("dense")), a)),
-    "doubles": ("shape", lambda p, a: (with_weights(p, lambda t: t.update(dense=t["dense"].double())), a)),
-    "diverged": ("values", lambda p, a: (with_weights(p, lambda t: t["dense"].fill_(torch.nan)), a)),
-    "overflow": ("values", lambda p, a: (with_weights(p, lambda t: t["dense"].fill_(3e38)), a)),
-    "another width": ("shape", lambda p, a: (p, a | {"model": a["model"] | {"hidden": [12, 7]}})),
-    "no model": ("about", lambda p, a: (p, {k: v for k, v in a.items() if k != "model"})),
+    "no dense": ("shape", lambda p, a: (with_weights(p, lambda t: t.pop("1.dense")), a)),
+    "doubles": ("shape", lambda p, a: (with_weights(p, lambda t: t.update({"1.dense": t["1.dense"].double()})), a)),
+    "diverged": ("values", lambda p, a: (with_weights(p, lambda t: t["1.dense"].fill_(torch.nan)), a)),
+    "overflow": ("values", lambda p, a: (with_weights(p, lambda t: t["1.dense"].fill_(3e38)), a)),
+    "another width": ("shape", lambda p, a: (p, a | {"models": [m | {"hidden": [12, 7]} for m in a["models"]]})),
+    "no models": ("about", lambda p, a: (p, {k: v for k, v in a.items() if k != "models"})),
+    "unknown engine": ("about", lambda p, a: (p, a | {"engines": ["native", "steam"]})),
+    "an engine is missing": ("about", lambda p, a: (p, a | {"engines": ["native"]})),
     "unknown activation": ("shape", lambda p, a: (p, a | {"specs": ["relu", "rely"]})),
     "no duplicates": ("about", lambda p, a: (p, a | {"duplicates": 0})),
     "arm without spec": ("about", lambda p, a: (p, a | {"arms": ["relu"]})),
@@ -164,9 +167,9 @@ def test_a_flipped_weight_that_still_loads_would_be_served() -> None:
     """Why the store's digest matters: nothing else can see such a flip (see test_replica_process)."""
     parts, about = parts_of(STACK), about_of(STACK, 0)
     weights = bytearray(flip(parts["duplicate/0"], len(parts["duplicate/0"]) - 200))
-    Generation.of(0, 0, "a", about, weights, bytearray(parts["catalog"]))
+    Generation.of(0, 0, "a", about, weights, bytearray(parts["catalog"]), Rankers())
     with pytest.raises(Refused, match="damaged or truncated"):
-        Generation.of(0, 0, "a", about, weights[:-1], bytearray(parts["catalog"]))
+        Generation.of(0, 0, "a", about, weights[:-1], bytearray(parts["catalog"]), Rankers())
 
 
 def test_replicas_take_different_duplicates_and_share_when_they_must() -> None:
@@ -203,7 +206,7 @@ def test_a_generation_of_another_duplicate_is_not_kept() -> None:
     for number, duplicate in ((0, 0), (1, 1), (2, 1)):
         about = about_of(STACK, number)
         weights, catalog = bytearray(parts[f"duplicate/{duplicate}"]), bytearray(parts["catalog"])
-        shelf.put(Generation.of(number, duplicate, "a", about, weights, catalog))
+        shelf.put(Generation.of(number, duplicate, "a", about, weights, catalog, Rankers()))
         if number == 1:
             with pytest.raises(Refusal, match="^generation = 0: here are 1$"):
                 shelf.find(0)

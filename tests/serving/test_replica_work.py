@@ -11,6 +11,7 @@ import torch
 from serving.replica import work
 from serving.replica.generation import Generation
 from serving.replica.work import Call, Job, Queue, passes, score
+from simulator.models.ranker import Rankers
 from simulator.randomness import generator
 from tests.serving.generations import about_of, parts_of, stack_of
 
@@ -25,7 +26,8 @@ def one_thread() -> None:
 def served(**model: object) -> Generation:
     stack = stack_of(0, **model)
     parts = parts_of(stack)
-    return Generation.of(0, 0, "a", about_of(stack, 0), bytearray(parts["duplicate/0"]), bytearray(parts["catalog"]))
+    published = bytearray(parts["duplicate/0"]), bytearray(parts["catalog"])
+    return Generation.of(0, 0, "a", about_of(stack, 0), *published, Rankers())
 
 
 def jobs_of(generation: Generation, sizes: list[int], arm: int = 0) -> list[Job]:
@@ -37,13 +39,15 @@ def jobs_of(generation: Generation, sizes: list[int], arm: int = 0) -> list[Job]
     ]
 
 
-@pytest.mark.parametrize("compile", ["auto", "off"])
-@pytest.mark.parametrize("norm", ["none", "before", "after", "weight"])
+@pytest.mark.parametrize(
+    ("engine", "norm"),
+    [(e, n) for e in ("auto", "torch") for n in ("none", "before", "after", "weight") if (e, n) != ("auto", "weight")],
+)
 @pytest.mark.parametrize(("dim", "hidden"), [(4, (12, 6)), (5, (24, 15)), (16, (128, 64, 32)), (16, (256, 128))])
 def test_a_score_is_the_same_to_the_last_bit_in_any_company(
-    norm: str, dim: int, hidden: tuple[int, ...], compile: str
+    norm: str, dim: int, hidden: tuple[int, ...], engine: str
 ) -> None:
-    generation = served(norm=norm, dim=dim, hidden=hidden, compile=compile)
+    generation = served(norm=norm, dim=dim, hidden=hidden, engine=engine)
     sizes = [1, 2, 3, 7, 10, 16, 31, 32, 33, 40, 60, 63, 64, 65, 90, 100, 119, 120]
     jobs = jobs_of(generation, sorted(sizes * 5))  # queries of one length share a pass
     alone = []

@@ -23,9 +23,12 @@ from protos.recommender_pb2 import FeedbackRequest, ListReplicasRequest, Recomme
 from protos.recommender_pb2_grpc import RecommenderStub
 from serving.comparison import Answer, compare
 from serving.router.metrics import SUMS
-from simulator.config import NO_NOISE, ModelConfig, SyntheticConfig
-from simulator.models.duplicates import Duplicates, parse_arms
-from simulator.models.ranker import Ranker
+from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, SyntheticConfig
+from simulator.models.duplicates import Duplicates
+from simulator.models.engine import Ranker
+from simulator.models.engines import Engines, tensors_of
+from simulator.models.ranker import Rankers
+from simulator.models.specs import parse_arms
 from simulator.store.open import open_store
 from simulator.store.protocol import Store
 from simulator.store.server import start_server
@@ -36,6 +39,7 @@ from trainer.publish import Engagements, about, parts
 
 ROOT = Path(__file__).parents[2]
 ARMS, MODEL = ("relu", "smelu:beta=1"), ModelConfig(dim=4, hidden=(16, 8), batch=64)
+CONFIG = ExperimentConfig(arms=ARMS, model=MODEL, noise=NO_NOISE, duplicates=2, candidates=30)
 QUERIES = 80
 
 
@@ -59,37 +63,43 @@ def world() -> SyntheticWorld:
     return SyntheticWorld(SyntheticConfig(events=20_000, users=60, items=80), seed=1)
 
 
-def publish(store: Store, world: SyntheticWorld, stack: Duplicates, generation: int) -> None:
+def publish(store: Store, world: SyntheticWorld, engines: Engines, generation: int) -> None:
     """Weights that differ between duplicates and generations; candidates of the world's first events."""
     torch.manual_seed(generation)
-    stack.embedding.normal_(0, 0.5)
-    stack.embedding[:, 0] = 0
+    for engine in engines.engines:
+        assert isinstance(engine, Duplicates)
+        engine.weights.table.normal_(0, 0.5)
+        engine.weights.table[:, 0] = 0
     engagements = Engagements(5_000)
     engagements.add(next(world.batches(8_000 + 2_000 * generation)))
     said = {"generation": generation, "events": 1_000 * generation, "published": 1.0, "quality": {}}
-    store.publish(generation, parts(stack, world.encoder, engagements.trail(), 30), about(stack, world.name, said))
+    made = parts(engines, CONFIG, world.encoder, engagements.trail())
+    store.publish(generation, made, about(engines, CONFIG, world, said))
 
 
 class Offline:
     """All models of the snapshots that are in the store."""
 
     def __init__(self, store: Store, world: SyntheticWorld) -> None:
-        self._store, self._world, self._rankers = store, world, dict[tuple[int, int], Ranker]()
+        self._store, self._world, self._rankers = store, world, dict[tuple[int, int, int], Ranker]()
 
     def answer(self, line: dict, side: int) -> Answer:
         """What a model answers to the query of a recorded comparison."""
         generation, duplicate = line["generations"][side], line["duplicates"][side]
         tables = safetensors.numpy.load(bytes(self._store.fetch(generation, "catalog")))
-        if (generation, duplicate) not in self._rankers:
+        arm = ARMS.index(line["arm"])
+        if (generation, duplicate, arm) not in self._rankers:
             weights = safetensors.torch.load(bytes(self._store.fetch(generation, f"duplicate/{duplicate}")))
             rows = tables["user_rows"], tables["item_rows"]
-            self._rankers[generation, duplicate] = Ranker(self._world.schema, list(ARMS), MODEL, weights, *rows)
+            engine, own = self._store.about(generation)["engines"][arm], tensors_of(weights, arm)
+            made = Rankers()(self._world.schema, ARMS[arm], engine, MODEL, own, *rows)
+            self._rankers[generation, duplicate, arm] = made
         first = [self._world.schema.first_row(name) for name in ("device", "hour", "position")]
         context = np.array([first], np.int32) + np.array([line["context"] or [0, 0, 0]], np.int32)
         items = np.array(line["candidates"]) if line["candidates"] else tables["candidates"][
             tables["segment"][line["user"]]]  # fmt: skip
-        ranker = self._rankers[generation, duplicate]
-        scores = ranker.scores(ARMS.index(line["arm"]), np.array([line["user"]]), context, items[None])[0]
+        ranker = self._rankers[generation, duplicate, arm]
+        scores = ranker.scores(np.array([line["user"]]), context, items[None])[0]
         return Answer(items[order(scores, items)][: line["k"] or 10], items, scores)
 
 
@@ -106,10 +116,10 @@ def page(address: str) -> dict[tuple[str, str, str], float]:
 
 
 def test_live_comparisons_repeated_offline_give_the_same_counters(tmp_path: Path, world: SyntheticWorld) -> None:
-    stack = Duplicates(world.schema, parse_arms(ARMS), MODEL, NO_NOISE, fleets=1, duplicates=2, seed=0)
+    engines = Engines(world.schema, parse_arms(ARMS), CONFIG)
     with start_server(tmp_path / "store") as server:
         store = open_store(server.url, run="test")
-        publish(store, world, stack, 1)
+        publish(store, world, engines, 1)
         where, file = ("--store", server.url, "--run", "test"), tmp_path / "comparisons.jsonl"
         recorded = ("--shadow", "1", "--comparisons", str(file))
         with (
@@ -125,7 +135,7 @@ def test_live_comparisons_repeated_offline_give_the_same_counters(tmp_path: Path
                 return [s.generation for s in states if s.healthy] == [generation] * 2
 
             until(lambda: all_serve(1), 30)
-            publish(store, world, stack, 2)
+            publish(store, world, engines, 2)
             until(lambda: all_serve(2), 30)
             for number in range(1, QUERIES + 1):
                 context = (number % 3, number % 24, 0) if number % 2 else ()

@@ -21,7 +21,7 @@ from tests.trainer.small_trainer import ARGUMENTS, CHUNK, EVENTS, GENERATIONS, P
 
 ROOT = Path(__file__).parents[2]
 MOMENTS = {
-    "learning, between two generations": ("simulator.models.learner:Learner.learn", 7),
+    "learning, between two generations": ("simulator.models.engines:Engines.learn", 7),
     "saving, the weights written": ("simulator.models.snapshot:save_file", 3),
     "saving, all written but not in place": ("trainer.resume:write_snapshot", 3),
     "saved, nothing published": ("trainer.resume:StateFolder.save", 2),

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 from prometheus_client import CollectorRegistry
-from simulator.models.learner import Learner
 from sklearn.metrics import log_loss, roc_auc_score
 
 from simulator.errors import FlickerError, ResultError, SettingError
-from simulator.models.duplicates import Duplicates, parse_arms
+from simulator.models.engines import Engines
+from simulator.models.specs import parse_arms
 from simulator.store.protocol import LogFull, StoreAway
 from simulator.types import Batch
 from tests.store.memory_store import MemoryStore
@@ -41,18 +41,16 @@ from trainer.resume import StateFolder
 
 def test_it_learns_what_a_plain_learner_learns(reference: Reference) -> None:
     world = small_world()
-    arms = parse_arms(CONFIG.arms)
-    stack = Duplicates(world.schema, arms, CONFIG.model, CONFIG.noise, fleets=1, duplicates=3, seed=CONFIG.seed)
-    learner = Learner(stack, CONFIG.noise, seed=CONFIG.seed)
+    engines = Engines(world.schema, parse_arms(CONFIG.arms), CONFIG)
     logits, chunks = [], list(world.batches(CHUNK, 0, CHUNKS * CHUNK))
-    for chunk in chunks:
-        logits.append(learner.learn(chunk))
-        if learner.chunks == GENERATION // CHUNK * GENERATIONS:
+    for number, chunk in enumerate(chunks, 1):
+        logits.append(engines.learn(chunk))
+        if number == GENERATION // CHUNK * GENERATIONS:
             for duplicate in range(3):  # of the arms [relu, smelu], three duplicates each
                 part = safetensors.torch.load(bytes(reference.parts[GENERATIONS, f"duplicate/{duplicate}"]))
-                assert part["embedding"].equal(stack.embedding[[duplicate, 3 + duplicate]])
-                assert part["dense"].equal(stack.dense[[duplicate, 3 + duplicate]])
-    for name, tensor in learner.state().items():
+                own = engines.published(duplicate)
+                assert part.keys() == own.keys() and all(part[name].equal(tensor) for name, tensor in own.items())
+    for name, tensor in engines.state().items():
         assert reference.tensors[name].equal(tensor), name
 
     last = slice((GENERATIONS - 1) * GENERATION // CHUNK, GENERATIONS * GENERATION // CHUNK)
@@ -68,19 +66,20 @@ def test_it_learns_what_a_plain_learner_learns(reference: Reference) -> None:
 
 def test_what_is_announced(reference: Reference) -> None:
     about = reference.abouts[-1]
-    assert {**about, "fields": None, "quality": None, "model": None} == {
+    assert {**about, "fields": None, "quality": None, "models": None} == {
         "generation": GENERATIONS,
         "events": GENERATIONS * GENERATION,
         "arms": ["relu", "smelu:beta=1"],
         "specs": ["relu", "smelu:beta=1"],
         "duplicates": 3,
         "fields": None,
-        "model": None,
+        "engines": ["torch", "torch"],  # delayed gradients
+        "models": None,
         "quality": None,
         "world": "synthetic",
     }
     assert about["fields"][0] == {"name": "user", "side": "user", "vocabulary": 80, "slots": 1}
-    assert about["model"] == json.loads(json.dumps(vars(CONFIG.model)))
+    assert about["models"] == [json.loads(json.dumps(vars(CONFIG.model)))] * 2
 
 
 def test_candidates_are_what_was_clicked_lately_in_the_segment(reference: Reference) -> None:

@@ -13,7 +13,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from simulator.config import NO_NOISE, ReplayConfig, SyntheticConfig
 from simulator.experiment import open_world
-from simulator.models.duplicates import Duplicates, parse_arms
+from simulator.models.engines import Engines
+from simulator.models.specs import parse_arms
 from tests.small_runs import SMALL, small_log
 from trainer.progressive import Progressive
 from trainer.publish import Engagements, catalog, duplicate_part, parts
@@ -59,17 +60,22 @@ def test_fewer_candidates_while_few_items_are_known() -> None:
 
 def test_each_duplicate_has_its_own_part() -> None:
     world = open_world(SyntheticConfig(events=1_000, users=20, items=30), seed=3)
-    arms, noise = parse_arms(("relu", "relu", "gelu")), replace(NO_NOISE, init="own")
-    stack = Duplicates(world.schema, arms, SMALL.model, noise, fleets=1, duplicates=2, seed=0)
+    specs, noise = ("relu", "relu", "average:gelu:norm=weight"), replace(NO_NOISE, init="own")
+    config = replace(SMALL, arms=specs, noise=noise, duplicates=2, candidates=10, k=5)
+    engines = Engines(world.schema, parse_arms(specs), config)
+    engines.learn(next(world.batches(engines.chunk_events)))
     recent = Engagements(50)
     recent.add(next(world.batches(300)))
-    made = parts(stack, world.encoder, recent.trail(), 10)
+    made = parts(engines, config, world.encoder, recent.trail())
     assert sorted(made) == ["catalog", "duplicate/0", "duplicate/1"]
-    for m, who in enumerate(stack.members):
-        part = safetensors.torch.load(made[duplicate_part(who.duplicate)])
-        assert torch.equal(part["embedding"][who.arm], stack.embedding[m])
-        assert torch.equal(part["dense"][who.arm], stack.dense[m])
-    assert made == parts(stack, world.encoder, recent.trail(), 10)  # the same bytes again: a digest can tell
+    state = engines.state()
+    for duplicate in range(2):
+        part = safetensors.torch.load(made[duplicate_part(duplicate)])
+        assert sorted(part) == [f"{arm}.{name}" for arm in range(3) for name in ("dense", "embedding")]
+        for arm, served in enumerate(("weights", "weights", "served")):
+            assert torch.equal(part[f"{arm}.embedding"], state[f"{arm}.{served}.table"][duplicate])
+            assert torch.equal(part[f"{arm}.dense"], state[f"{arm}.{served}.dense"][duplicate])
+    assert made == parts(engines, config, world.encoder, recent.trail())  # the same bytes again: a digest can tell
 
 
 def test_progressive_quality_against_scikit_learn() -> None:

@@ -108,7 +108,7 @@ def test_a_run_learns_in_the_rows_it_was_given_and_says_how_many_users_there_are
     config = replace(SMALL, model=replace(SMALL.model, hash_rows=HASH_ROWS))
     experiment, full = prepared(config), prepared(SMALL)
     fewer = 80 + 60 - 2 * HASH_ROWS
-    assert full.learner.costs(0).parameters - experiment.learner.costs(0).parameters == fewer * SMALL.model.dim
+    assert full.engines.costs(0).parameters - experiment.engines.costs(0).parameters == fewer * SMALL.model.dim
     result = outcome(experiment)
     assert (result["world"]["users"], result["world"]["items"]) == (80, 60)
     losses = [arm["log_loss"]["mean"] for arm in result["arms"].values()]

@@ -8,9 +8,7 @@ import numpy as np
 import torch
 from query_path.model import build
 
-from simulator.models.ranker import Ranker
-from simulator.models.ranking import slate
-from simulator.types import Ints, Slate
+from simulator.types import Ints, Slate, slate
 
 MOST_AT_ONCE = 32
 """Queries that a peer may rank in one call: as many as are in flight."""
@@ -22,12 +20,10 @@ class Ranking:
     def __init__(self, sized: str) -> None:
         torch.set_num_threads(1)
         self._made = made = build(sized)
-        tensors = {"embedding": made.stack.embedding[:1], "dense": made.stack.dense[:1]}
-        rows = made.encoder.user_rows, made.encoder.item_rows
-        self._ranker = Ranker(made.schema, ["relu"], made.stack.model, tensors, *rows)
+        self._ranker = made.ranker()
         context = [made.schema.first_row(field.name) for field in made.schema.fields if field.side == "context"]
         self._context = np.array(context, np.int32)
-        self._at_once = max(1, Ranker.pairs_at_once // made.sizes.candidates)
+        self._at_once = max(1, self._ranker.pairs_at_once // made.sizes.candidates)
 
     def slates(self, users: Ints, contexts: Ints, k: Sequence[int]) -> list[Slate]:
         """The slates of queries that are pending together: users [Q], contexts [Q, C], lengths [Q]."""
@@ -36,6 +32,6 @@ class Ranking:
             part = slice(start, start + self._at_once)
             items = np.stack([self._made.candidates(user) for user in users[part].tolist()])
             context = (self._context + contexts[part]).astype(np.int32)
-            scores = self._ranker.scores(0, users[part].astype(np.int64), context, items)
+            scores = self._ranker.scores(users[part].astype(np.int64), context, items)
             found += [slate(*each) for each in zip(scores, items, k[part], strict=True)]
         return found

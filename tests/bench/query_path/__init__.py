@@ -13,10 +13,10 @@ the few things that a Contender has; `contender.Served` is one for a server that
 
     from query_path.model import build
     made = build(sized)                          # sized: "full" or "quick", given by the bench
-    made.stack                                   # Duplicates: one arm, as many duplicates as replicas; the first serves
+    made.engine                                  # Engine: one arm, as many duplicates as replicas; the first serves
     made.candidates(user) -> items [N]           # what a query without candidates ranks
     made.features(user, context, items) -> [N, S]   # table rows: the model's input
-    plain.plain_copies(made.stack)[0]            # the same model as a PyTorch module: features [N, S] -> log-odds [N]
+    plain.plain_copies(made.engine)[0]           # the same model as a PyTorch module: features [N, S] -> log-odds [N]
 
 A query is the bytes of a flicker.v1.RecommendRequest with `query_id`, `user`, `context` and `k`; an answer those of a
 RecommendResponse with `query_id` and the `slate`. The bench asks each contender a few queries first and stops where a

@@ -18,7 +18,6 @@ from query_path.contender import Contender, Served
 from query_path.model import K, Model, build
 from query_path.naive import Naive
 from query_path.system import Routed, System
-from simulator.models.ranking import score_events
 from simulator.store.server import start_server
 from simulator.types import order
 
@@ -66,7 +65,7 @@ def check(made: Model, contender: Contender) -> None:
             items = made.candidates(query.user)
             answer = RecommendResponse.FromString(ask(raw, timeout=30))
             features = made.features(query.user, list(query.context), items)
-            scores = score_events(made.stack, features)[answer.answered_by.duplicate]
+            scores = made.engine.score_events(features)[answer.answered_by.duplicate]
             best = order(scores, items)[:K]
             place = {int(item): number for number, item in enumerate(items)}
             found = [place[each.item] for each in answer.slate]

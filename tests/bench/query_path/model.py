@@ -11,8 +11,12 @@ import numpy as np
 import torch
 
 from protos.recommender_pb2 import RecommendRequest
-from simulator.config import NO_NOISE, ModelConfig
-from simulator.models.duplicates import Duplicates, parse_arms
+from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig
+from simulator.models.duplicates import Duplicates
+from simulator.models.engine import EngineName, Ranker
+from simulator.models.engines import Engines
+from simulator.models.ranker import Rankers
+from simulator.models.specs import parse_arms
 from simulator.randomness import generator
 from simulator.types import Batch, Field, Ints, Rows, Schema
 from simulator.world.features import Encoder
@@ -44,24 +48,29 @@ OWN = 0.02
 """Standard deviation of what sets duplicates and generations apart."""
 
 
+@dataclass(frozen=True)
+class World:
+    """What is announced of it."""
+
+    schema: Schema
+    name: str = "synthetic"
+
+
 class Model:
     """Weights, catalogue and queries, the same in every process."""
 
     def __init__(self, sizes: Sizes) -> None:
         self.sizes, self.schema = sizes, schema(sizes)
-        self.stack = Duplicates(
-            self.schema,
-            parse_arms(("relu",)),
-            sizes.model,
-            NO_NOISE,
-            fleets=1,
-            duplicates=DUPLICATES,
-            seed=0,
-            threads=1,
+        self.config = ExperimentConfig(
+            arms=("relu",), model=sizes.model, noise=NO_NOISE, duplicates=DUPLICATES, candidates=sizes.candidates
         )
+        self.engines = Engines(self.schema, parse_arms(self.config.arms), self.config, threads=1)
+        engine = self.engines.engines[0]
+        assert isinstance(engine, Duplicates)
+        self.engine, weights = engine, engine.weights
         draws = torch.Generator().manual_seed(0)
-        self.stack.dense += torch.randn(self.stack.dense.shape, generator=draws) * OWN
-        self.stack.embedding[:, 1:] += torch.randn(self.stack.embedding[:, 1:].shape, generator=draws) * OWN
+        weights.dense += torch.randn(weights.dense.shape, generator=draws) * OWN
+        weights.table[:, 1:] += torch.randn(weights.table[:, 1:].shape, generator=draws) * OWN
         first = {field.name: self.schema.first_row(field.name) for field in self.schema.fields}
         users, items = np.arange(sizes.users), np.arange(sizes.items)
         user_rows = np.stack([first["user"] + users, first["country"] + users % 20], 1)
@@ -96,17 +105,23 @@ class Model:
 
     def parts(self) -> dict[str, bytes]:
         """A generation's parts, as the trainer cuts them."""
-        return publish.parts(self.stack, self.encoder, self._engagements().trail(), self.sizes.candidates)
+        return publish.parts(self.engines, self.config, self.encoder, self._engagements().trail())
 
     def about(self, generation: int) -> dict[str, Any]:
         """What is announced with it."""
         cut = {"generation": generation, "events": generation, "published": time.time(), "quality": {}}
-        return publish.about(self.stack, "synthetic", cut)
+        return publish.about(self.engines, self.config, World(self.schema), cut)
 
     def learn(self) -> None:
         """Change every weight a little, as learning does."""
-        self.stack.dense.mul_(1.001)
-        self.stack.embedding.mul_(1.001)
+        self.engine.weights.dense.mul_(1.001)
+        self.engine.weights.table.mul_(1.001)
+
+    def ranker(self, device: str = "cpu", spec: str = "relu") -> Ranker:
+        """Of the first duplicate, as a replica makes it."""
+        rows, model = (self.encoder.user_rows, self.encoder.item_rows), self.engine.model
+        engine: EngineName = self.engine.name if device == "cpu" else "torch"
+        return Rankers(device)(self.schema, spec, engine, model, self.engine.published(0), *rows)
 
     def _engagements(self) -> publish.Engagements:
         draws, recent = generator(0, "bench engagements"), publish.Engagements(EVENTS)

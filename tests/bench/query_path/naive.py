@@ -41,7 +41,7 @@ class NaiveReplica(RecommenderServicer):
 
         torch.set_num_threads(1)
         self._torch, self._made = torch, build(sized)
-        self._model = plain_copies(self._made.stack)[0].eval()
+        self._model = plain_copies(self._made.engine)[0].eval()
 
     async def Recommend(self, request: RecommendRequest, context: Any) -> RecommendResponse:  # noqa: N802
         items = self._made.candidates(request.user)

@@ -13,7 +13,6 @@ from sizes import Size
 
 from protos.recommender_pb2 import RecommendRequest
 from query_path.model import build
-from simulator.models.ranker import Ranker
 from simulator.types import Ints, Rows
 
 QUERIES = 8
@@ -36,19 +35,18 @@ def measure(size: Size) -> list[Figure]:
 def variants_of(size: Size, count: int) -> dict[str, Callable[[int], object]]:
     """Each ranks `size.queries` queries in a call, `count` at a time."""
     made = build(size.sized)
-    tensors = {"embedding": made.stack.embedding[:1], "dense": made.stack.dense[:1]}
-    ranker = Ranker(made.schema, ["relu"], made.stack.model, tensors, made.encoder.user_rows, made.encoder.item_rows)
+    ranker = made.ranker()
     asked = [RecommendRequest.FromString(raw) for raw in made.queries()[:count]]
     users = np.array([query.user for query in asked], np.int64)
     items: Ints = np.stack([made.candidates(query.user) for query in asked])
     features = [made.features(q.user, list(q.context), i) for q, i in zip(asked, items, strict=True)]
     before = made.encoder.user_rows.shape[1] + made.encoder.item_rows.shape[1]  # slots of users and items
     context: Rows = np.stack([rows[0, before:] for rows in features])
-    plain, whole = plain_copies(made.stack)[0], torch.from_numpy(np.concatenate(features))
-    widths = (*made.stack.model.hidden, 1)
+    plain, whole = plain_copies(made.engine)[0], torch.from_numpy(np.concatenate(features))
+    widths = (*made.engine.model.hidden, 1)
     weights = [torch.randn(a, b) for a, b in zip(widths, widths[1:], strict=False)]
     inputs = [torch.randn(items.size, width) for width in widths[:-1]]
-    query, first = torch.randn(count, made.stack.model.dim * 5), torch.randn(made.stack.model.dim * 5, widths[0])
+    query, first = torch.randn(count, made.engine.model.dim * 5), torch.randn(made.engine.model.dim * 5, widths[0])
 
     def products(number: int) -> None:
         for _ in range(max(1, size.queries // count)):
@@ -58,7 +56,7 @@ def variants_of(size: Size, count: int) -> dict[str, Callable[[int], object]]:
 
     def split(number: int) -> None:
         for _ in range(max(1, size.queries // count)):
-            ranker.scores(0, users, context, items)
+            ranker.scores(users, context, items)
 
     def network(number: int) -> None:
         with torch.inference_mode():

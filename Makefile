@@ -1,6 +1,6 @@
 # `make up` and `make test` are all there is to it: each sets up .venv first when it is missing or out of date.
 #
-#   ARGS="..."       flags for up, run, test and bench:  make run ARGS="--preset smoke --out results/smoke"
+#   ARGS="..."       flags for up, run, test, slow and bench:  make run ARGS="--preset smoke --out results/smoke"
 #   PYTHON=...       the interpreter that .venv is made from; by default the first of 3.11 to 3.14 on PATH
 #   PIP_ARGS="..."   more flags for pip: on Linux, `--extra-index-url URL` of an index of CPU-only torch wheels spares
 #                    the CUDA libraries (gigabytes) that torch brings otherwise
@@ -16,8 +16,9 @@ run-python = $(VENV)/bin/python
 ready = $(VENV)/.ready
 native = simulator/models/native
 kernels = $(native)/lib/.built
+workers = --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: help setup up run test test-containers check protos bench bench-gpu bench-peers scaling clean
+.PHONY: help setup up run test slow test-containers check protos bench bench-gpu bench-peers scaling clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -31,8 +32,11 @@ up: $(ready) $(kernels) ## run the live system, watch results flicker; Ctrl-C en
 run: $(ready) $(kernels) ## run the default experiment in one process and say where its report is
 	@$(run-python) -m simulator run $(ARGS)
 
-test: $(ready) $(kernels) ## run the tests
-	@$(run-python) -m pytest $(ARGS)
+test: $(ready) $(kernels) ## run the tests on all cores, but for the slow ones (ARGS="tests/world -n0": some, one by one)
+	@$(run-python) -m pytest $(workers) $(ARGS)
+
+slow: $(ready) $(kernels) ## run the slow tests
+	@$(run-python) -m pytest -m slow $(ARGS)
 
 test-containers: ## run the containers and test them (needs Docker, or COMPOSE_RUNNER; see tests/containers/run.sh)
 	@tests/containers/run.sh

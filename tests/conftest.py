@@ -8,6 +8,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.terminal import Terminal
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # each has its share of the cores, and so has what it starts
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("untimed")
 
@@ -21,3 +26,9 @@ def movietweetings() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real log at {folder}; set FLICKER_DATA to the folder that holds movietweetings-100k")
     return folder
+
+
+@pytest.fixture
+def flicker(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Terminal:
+    """The command line."""
+    return Terminal(monkeypatch, capfd)

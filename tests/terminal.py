@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,10 +34,14 @@ class Terminal:
     def __call__(self, *arguments: str | Path) -> Said:
         self._monkeypatch.setattr(sys, "argv", ["flicker", *map(str, arguments)])
         code: Any = 0
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             main()
         except SystemExit as ended:
             code = ended.code or 0
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         return Said(code, *self._captured.readouterr())
 
 

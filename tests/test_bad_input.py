@@ -11,12 +11,6 @@ import torch
 from tests.small_runs import small_log
 from tests.terminal import SMALL_RUN, Terminal, assert_refused
 
-
-@pytest.fixture
-def flicker(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Terminal:
-    return Terminal(monkeypatch, capfd)
-
-
 SETTINGS = {
     "unknown activation": ("--arms relu reluu", ("reluu", "one of", "smelu")),
     "negative beta": ("--arms relu smelu:beta=-1", ("beta = -1", "0 (ReLU) or more")),

@@ -85,6 +85,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", PEERS)
 def test_peers_answer_as_we_do_and_are_measured(peer: str, written: dict[str, Any]) -> None:
     """The script itself compares slates and scores before it measures."""

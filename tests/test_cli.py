@@ -25,11 +25,6 @@ from tests.small_runs import timeless
 from tests.terminal import SMALL_RUN, Terminal, assert_refused
 
 
-@pytest.fixture
-def flicker(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Terminal:
-    return Terminal(monkeypatch, capfd)
-
-
 def process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """A process of its own."""
     command = [sys.executable, "-m", "simulator", *map(str, arguments)]
@@ -51,6 +46,17 @@ def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     done = process("run", "--preset", "smoke", "--out", folder)
     assert done.returncode == 0, done.stderr
     return Smoke(folder, done.stdout, done.stderr, json.loads((folder / "result.json").read_text()))
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process draw no report, which takes them most of their time: `smoke_run` has one."""
+
+    def write_report(folder: Path) -> Path:
+        (folder / "report.html").touch()
+        return folder / "report.html"
+
+    monkeypatch.setattr("simulator.run.write_report", write_report)
 
 
 def test_a_run_leaves_three_files_and_no_complaint(smoke_run: Smoke) -> None:
@@ -85,6 +91,7 @@ def test_a_report_is_drawn_again_identically(smoke_run: Smoke, flicker: Terminal
     assert page.read_bytes() == before and before.startswith(b"<!")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_killed_run_goes_on_with_identical_numbers(smoke_run: Smoke, flicker: Terminal, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "simulator", "run", "--preset", "smoke", "--out", str(out)]
@@ -114,6 +121,7 @@ def test_a_finished_run_is_neither_overwritten_nor_resumed(smoke_run: Smoke, fli
     assert {entry.name: entry.stat().st_mtime_ns for entry in smoke_run.folder.iterdir()} == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_a_folder_a_new_one_is_made_under_results(
     flicker: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +132,7 @@ def test_without_a_folder_a_new_one_is_made_under_results(
     assert (folder / "report.html").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_run_says_how_to_go_on(
     flicker: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +146,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert flicker("run", *SMALL_RUN, "--events", "3000", "--out", tmp_path / "out", "--resume").code == 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_time_before_an_interruption_counts(flicker: Terminal, tmp_path: Path) -> None:
     arguments = [*SMALL_RUN, "--events", "3000"]
     cut_off(parse_run(arguments).config(), tmp_path / "out", 1)

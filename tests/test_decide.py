@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from simulator.measures.intervals import Interval, Resamples, pair_index
 from simulator.randomness import generator
 from tests.report.fake_results import CONFIG, fake_result, write
 from tests.small_runs import outcome, prepared, small_replay
+from tests.terminal import Terminal
 
 Json = dict[str, Any]
 ARMS = {"relu": (1.0, 0.4315), "smelu:beta=1": (0.5, 0.4287), "smelu:beta=8": (0.2, 0.4400)}
@@ -257,7 +256,7 @@ def test_a_gate_between_equals_seldom_rejects_and_an_increase_worth_telling_is_s
     assert seen >= 28
 
 
-@pytest.mark.parametrize("fleets", [2, 3])
+@pytest.mark.parametrize("fleets", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_real_runs_that_differ_by_their_seed_alone_are_seldom_held_back(tmp_path: Path, fleets: int) -> None:
     config = small_replay(tmp_path / "log", arms=("relu",), fleets=fleets)
     folders = [tmp_path / f"seed {seed}" for seed in range(12)]
@@ -269,17 +268,14 @@ def test_real_runs_that_differ_by_their_seed_alone_are_seldom_held_back(tmp_path
     assert sum(gate(GateFlags(*pair, 0))[1] for pair in pairs) <= len(pairs) // 20
 
 
-def test_the_commands_say_it_and_end_with_its_code(tmp_path: Path) -> None:
+def test_the_commands_say_it_and_end_with_its_code(flicker: Terminal, tmp_path: Path) -> None:
     folder = saved(tmp_path, ARMS)
-    flicker = [sys.executable, "-m", "simulator"]
-    chosen = subprocess.run([*flicker, "recommend", folder, "--swap-budget", "0.05"], capture_output=True, text=True)
-    assert chosen.returncode == 0 and chosen.stdout.startswith("SmeLU (beta = 1)")
+    chosen = flicker("recommend", folder, "--swap-budget", "0.05")
+    assert chosen.code == 0 and chosen.out.startswith("SmeLU (beta = 1)")
     held = ["gate", folder, "--baseline", folder, "--max-swap-increase", "0.01", "--baseline-arm", "smelu:beta=8"]
-    back = subprocess.run([*flicker, *held], capture_output=True, text=True)
-    assert back.returncode == 1 and back.stdout.startswith("held back: pair swaps 0.0850")
-    bad = subprocess.run([*flicker, "recommend", folder, "--swap-budget", "2"], capture_output=True, text=True)
-    assert (
-        bad.returncode == 2 and bad.stderr == "flicker: swap-budget = 2.0: from 0 to 1; see flicker recommend --help\n"
-    )
-    gone = subprocess.run([*flicker, "gate", tmp_path / "no", *held[2:]], capture_output=True, text=True)
-    assert gone.returncode == 2 and "name a folder" in gone.stderr
+    back = flicker(*held)
+    assert back.code == 1 and back.out.startswith("held back: pair swaps 0.0850")
+    bad = flicker("recommend", folder, "--swap-budget", "2")
+    assert bad.code == 2 and bad.err == "flicker: swap-budget = 2.0: from 0 to 1; see flicker recommend --help\n"
+    gone = flicker("gate", tmp_path / "no", *held[2:])
+    assert gone.code == 2 and "name a folder" in gone.err

@@ -23,7 +23,6 @@ from tests.small_runs import SMALL, outcome, prepared, small_replay, timeless
 Damage = Callable[[Path], None]
 
 NOISES = {
-    "window": NoiseConfig(window=4),
     "delay": NoiseConfig(window=4, delay=9),
     "all": NoiseConfig(init="own", window=2, lost=0.1, delay=3, precision="bfloat16", reductions=True),
 }
@@ -37,6 +36,12 @@ def a_checkpoint_at_every_generation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def small(noise: str) -> ExperimentConfig:
     return replace(SMALL, noise=NOISES[noise], duplicates=2)
+
+
+@pytest.fixture(scope="module")
+def whole() -> Any:
+    """What SMALL ends with that nothing stops."""
+    return timeless(outcome(prepared(SMALL)))
 
 
 @pytest.mark.parametrize("noise", NOISES)
@@ -62,8 +67,7 @@ def test_a_replayed_log_goes_on_with_identical_numbers(tmp_path: Path) -> None:
     assert timeless(outcome(resumed(config, tmp_path / "out"))) == whole
 
 
-def test_a_run_may_be_cut_off_again_and_again(tmp_path: Path) -> None:
-    whole = timeless(outcome(prepared(SMALL)))
+def test_a_run_may_be_cut_off_again_and_again(whole: Any, tmp_path: Path) -> None:
     cut_off(SMALL, tmp_path / "out", 1)
     for generation in (2, 3):
         folder, experiment = Folder(tmp_path / "out"), resumed(SMALL, tmp_path / "out")
@@ -106,13 +110,13 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage: Damage, tmp_p
 
 
 @damages
-def test_a_run_whose_only_checkpoint_is_damaged_starts_again(damage: Damage, tmp_path: Path) -> None:
+def test_a_run_whose_only_checkpoint_is_damaged_starts_again(damage: Damage, whole: Any, tmp_path: Path) -> None:
     cut_off(SMALL, tmp_path / "out", 2)
     damage(tmp_path / "out" / "checkpoint" / "2")
     experiment = resumed(SMALL, tmp_path / "out")
     assert experiment.state.generation == experiment.state.position == 0
     folder = Folder(tmp_path / "out")
-    assert timeless(outcome(experiment, lambda: folder.save(experiment))) == timeless(outcome(prepared(SMALL)))
+    assert timeless(outcome(experiment, lambda: folder.save(experiment))) == whole
 
 
 def test_strange_entries_among_the_checkpoints_are_passed_over(tmp_path: Path) -> None:

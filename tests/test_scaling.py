@@ -8,22 +8,25 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.bench.scaling_axes import QUICK, served
 from tests.bench.scaling_laws import fit, fit_sum
 from tests.bench.scaling_meter import Meter
 
 ROOT = Path(__file__).parents[1]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 X = [1e4, 3e4, 1e5, 1e6]
 
 
 def scaling(*flags: str) -> subprocess.CompletedProcess[str]:
     """The script as `make scaling` calls it, with tiny sizes."""
     command = [sys.executable, "tests/bench/scaling.py", "--quick", *flags]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, capture_output=True)
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, text=True, capture_output=True)
 
 
 def test_a_straight_line_is_found_again() -> None:
@@ -81,19 +84,52 @@ def test_each_part_has_its_own_peak_and_that_of_what_is_inside() -> None:
     assert meter.cpu["outer"] >= meter.cpu["inner"] > 0
 
 
+PAGE = "scaling.md", "scaling-learning.svg", "scaling-serving.svg"
+
+
+def assert_drawn(folder: Path) -> None:
+    """The page is whole."""
+    page = (folder / PAGE[0]).read_text()
+    assert "$" not in page and "nan" not in page and "inf" not in re.sub("[a-z]inf|inf[a-z]", "", page)
+    for name in PAGE[1:]:
+        assert f"]({name})" in page and ET.parse(folder / name).getroot().tag.endswith("svg")
+
+
+@pytest.mark.slow  # every point is processes of its own; below are those of one point
 def test_the_page_is_written_and_drawn_again_from_what_was_kept(tmp_path: Path) -> None:
     points = tmp_path / "points.json"
     ran = scaling("--at-once", "2", "--docs", str(tmp_path), "--points", str(points))
     assert ran.returncode == 0, ran.stderr
-    names = "scaling.md", "scaling-learning.svg", "scaling-serving.svg"
-    first = [(tmp_path / name).read_bytes() for name in names]
-    page = first[0].decode()
-    assert "$" not in page and "nan" not in page and "inf" not in re.sub("[a-z]inf|inf[a-z]", "", page)
-    for name in names[1:]:
-        assert f"]({name})" in page and ET.parse(tmp_path / name).getroot().tag.endswith("svg")
+    assert_drawn(tmp_path)
+    first = [(tmp_path / name).read_bytes() for name in PAGE]
     check(json.loads(points.read_text())["points"])
     assert scaling("--docs", str(tmp_path), "--points", str(points)).returncode == 0
-    assert [(tmp_path / name).read_bytes() for name in names] == first
+    assert [(tmp_path / name).read_bytes() for name in PAGE] == first
+
+
+def test_a_point_is_measured_and_a_page_of_such_is_drawn(tmp_path: Path) -> None:
+    def said(script: str, *words: str) -> dict[str, object]:
+        command = [sys.executable, f"tests/bench/{script}", *words]
+        ran = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, text=True, capture_output=True)
+        assert ran.returncode == 0, ran.stderr
+        return dict(json.loads(ran.stdout))
+
+    key = json.dumps(asdict(QUICK.base))
+    measured = {
+        "learning": said("scaling_learning.py", key),
+        "publish": said("scaling_serving.py", "publish", str(tmp_path), key),
+        "replica": said("scaling_serving.py", "replica", str(tmp_path), key),
+    }
+    check({part: {key: [one]} for part, one in measured.items()})
+    measured["run"] = {"cpu": 9.0, "peak": 400 << 20, "learned": 18_000, "generations": 2, "learn": 1.0}
+    axes = [*QUICK.learning().values(), *QUICK.serving().values(), list(QUICK.whole().values())]
+    settings = {setting for axis in axes for setting in axis} | {served(QUICK.held_out)}
+    points = {part: {json.dumps(asdict(setting)): [one] for setting in settings} for part, one in measured.items()}
+    kept = {"points": points, "load": [0.5, 1.5], "seconds": 60.0, "at_once": 1, "date": "2026-01-02"}
+    (tmp_path / "points.json").write_text(json.dumps(kept))
+    ran = scaling("--docs", str(tmp_path), "--points", str(tmp_path / "points.json"))
+    assert ran.returncode == 0, ran.stderr
+    assert_drawn(tmp_path)
 
 
 def check(points: dict[str, dict[str, list[dict[str, object]]]]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from html import escape
@@ -23,6 +21,8 @@ from simulator.measures.intervals import Interval
 from tests.figures.fake_sweep import PLANE, Arms, article, cell, result, rows_of, silent
 from tests.report.fake_results import spread
 from tests.report.parsed import Page
+from tests.sweep import quick
+from tests.terminal import Terminal
 
 SHAPES = re.compile(r"<(?:use|path)\b")
 
@@ -223,14 +223,13 @@ def test_bad_folders_are_one_line(tmp_path: Path) -> None:
         FigureFlags((tmp_path,), only=(11,))
 
 
-def test_a_real_sweep_from_end_to_end(tmp_path: Path) -> None:
+def test_a_real_sweep_from_end_to_end(flicker: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("simulator.sweep.backend.command", quick.command)
     tiny = "--preset smoke --events 6000 --users 80 --items 60 --batch 64 --dim 4 --hidden 8 --duplicates 2 --k 5"
-    tiny += " --candidates 30 --queries 20 --arms relu smelu:beta=1 --vary window 0 4 --out"
-    for command in (["sweep", *tiny.split(), "s"], ["figures", "s", "--only", "1", "7", "9", "10", "--out", "f"]):
-        run = [sys.executable, "-m", "simulator", *command]
-        ended = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=300,
-                               env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"})  # fmt: skip
-        assert ended.returncode == 0, ended.stderr
+    tiny += " --candidates 30 --queries 20 --arms relu smelu:beta=1 --vary window 0 4"
+    assert flicker("sweep", *tiny.split(), "--out", tmp_path / "s").code == 0
+    only = "--only 1 7 9 10".split()
+    assert flicker("figures", tmp_path / "s", *only, "--out", tmp_path / "f").code == 0
     assert {path.stem for path in (tmp_path / "f").glob("*.svg")} == {
         "synthetic-1-plane", "synthetic-7-sources", "synthetic-9-where", "synthetic-10-churn"
     }  # fmt: skip

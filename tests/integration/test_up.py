@@ -1,4 +1,4 @@
-"""`flicker up` as a user runs it: to its end with a replica killed, to Ctrl-C or SIGTERM, and with a dying process."""
+"""`flicker up` as a user runs it: a replica killed, then Ctrl-C; to SIGTERM or its end, and with a dying process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from simulator.store.server import free_port
 from tests.integration.system import until
@@ -29,8 +28,8 @@ SMALL = (
     "--duplicates 2 --replicas 2 --rate 20 --shadow 1 --refresh-events 2048"
 ).split() + ["--arms", *ARMS]
 MARK = "FLICKER_TEST_MARK"
-LASTS = 40
-"""Seconds of a whole run: on a busy machine half of them pass before everyone serves."""
+PATIENCE = 40.0
+"""Seconds until everyone serves: many on a busy machine."""
 ENDS = 15.0
 """Seconds in which everything has ended after a signal."""
 
@@ -109,9 +108,9 @@ def query(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20)
 
 
-def test_a_whole_run_with_a_replica_killed_in_the_middle(tmp_path: Path) -> None:
-    with running(tmp_path, "--for", str(LASTS)) as up:
-        until(up.answers, "users ask", LASTS)
+def test_a_whole_run_with_a_replica_killed_in_the_middle_ends_with_ctrl_c(tmp_path: Path) -> None:
+    with running(tmp_path) as up:
+        until(up.answers, "users ask", PATIENCE)
         killed = up.wait_for("replica-1")
         killed.kill()
         until(lambda: [p for p in up.alive("serving", "replica", "replica-1") if p.pid != killed.pid] != [], "restart")
@@ -124,7 +123,8 @@ def test_a_whole_run_with_a_replica_killed_in_the_middle(tmp_path: Path) -> None
         assert asked.returncode == 0 and asked.stdout.count("relu") == 2
         refused = query(up, "--arm", "zelu")
         assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1 and "zelu" in refused.stderr
-        assert up.wait(2 * LASTS) == 0, up.said()
+        up.process.send_signal(signal.SIGINT)
+        assert up.wait(ENDS) == 0, up.said()
         summary = json.loads((up.out / "summary.json").read_text())
         assert_summary(summary)
         print(json.dumps(summary["serving"]), f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB")
@@ -132,11 +132,7 @@ def test_a_whole_run_with_a_replica_killed_in_the_middle(tmp_path: Path) -> None
 
 def assert_summary(summary: dict[str, Any]) -> None:
     """Its shape, and that nothing went wrong."""
-    assert (
-        summary["schema"] == 1
-        and LASTS - 1 < summary["seconds"] < LASTS + ENDS
-        and summary["peak_memory_bytes"] > 2**28
-    )
+    assert summary["schema"] == 1 and 4 < summary["seconds"] < 300 and summary["peak_memory_bytes"] > 2**28
     assert summary["command"].startswith("flicker up --out ") and tuple(summary["arms"]) == ARMS
     for label, arm in summary["arms"].items():
         for cause in ("swaps", "refresh_swaps"):
@@ -148,24 +144,32 @@ def assert_summary(summary: dict[str, Any]) -> None:
         assert arm["comparisons"] > 20 and 0 <= arm["user_visible_swap_ratio"] <= 1
     serving = summary["serving"]
     assert serving["failures"] == 0 and serving["requests"] > 80 and serving["refreshes"] >= 2
-    assert 0 < serving["p50"] <= serving["p99"] < 5 and 0 < serving["first_answer"] < LASTS
+    assert 0 < serving["p50"] <= serving["p99"] < 5 and 0 < serving["first_answer"] < PATIENCE
     assert 0 < serving["achieved"] <= 1.5 * serving["offered"]
 
 
-@pytest.mark.parametrize(("number", "early"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
-def test_a_signal_ends_it_in_order(number: signal.Signals, early: bool, tmp_path: Path) -> None:
+def test_sigterm_ends_it_in_order_while_it_still_starts(tmp_path: Path) -> None:
     with running(tmp_path) as up:
-        if early:
-            up.wait_for("replica-1")  # it has just been started
-        else:
-            until(up.answers, "users ask", LASTS)
+        up.wait_for("replica-1")  # it has just been started
         started = time.monotonic()
-        up.process.send_signal(number)
+        up.process.send_signal(signal.SIGTERM)
         assert up.wait(ENDS) == 0, up.said()
-        print(f"{signal.Signals(number).name}: ended after {time.monotonic() - started:.1f} s")
-        assert (up.out / "summary.json").exists()
-        for log in up.out.glob("*.log"):
-            assert "Traceback" not in log.read_text(), log.read_text()
+        print(f"ended after {time.monotonic() - started:.1f} s")
+        assert_ended_in_order(up)
+
+
+def test_it_ends_by_itself_when_its_time_is_over(tmp_path: Path) -> None:
+    with running(tmp_path, "--for", "10", "--no-load") as up:
+        assert up.wait(10 + PATIENCE) == 0, up.said()
+        assert 9 < json.loads((up.out / "summary.json").read_text())["seconds"] < 10 + ENDS
+        assert_ended_in_order(up)
+
+
+def assert_ended_in_order(up: Up) -> None:
+    """It left a summary, and no process complained."""
+    assert (up.out / "summary.json").exists()
+    for log in up.out.glob("*.log"):
+        assert "Traceback" not in log.read_text(), log.read_text()
 
 
 def test_a_setting_that_no_process_can_use_ends_it(tmp_path: Path) -> None:

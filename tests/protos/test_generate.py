@@ -81,19 +81,25 @@ CLIENT = """
 """
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "complaint"),
-    [
-        ("", "", ""),
-        ("user=3", "person=3", 'Unexpected keyword argument "person"'),
-        ("slate[0].score", "slate[0].points", 'has no attribute "points"'),
-        ("stub.Recommend(", "stub.Recommended(", 'has no attribute "Recommended"'),
-    ],
-)
-def test_a_client_is_type_checked(tmp_path: Path, old: str, new: str, complaint: str) -> None:
-    client = tmp_path / "client.py"
-    client.write_text(textwrap.dedent(CLIENT).replace(old, new) if old else textwrap.dedent(CLIENT))
-    mypy = [sys.executable, "-m", "mypy", "--strict", "--config-file=", str(client)]
+COMPLAINTS = {
+    ("", ""): "",
+    ("user=3", "person=3"): 'Unexpected keyword argument "person"',
+    ("slate[0].score", "slate[0].points"): 'has no attribute "points"',
+    ("stub.Recommend(", "stub.Recommended("): 'has no attribute "Recommended"',
+}
+"""A change of the client, and what is wrong with it then."""
+
+
+def test_a_client_is_type_checked(tmp_path: Path) -> None:
+    clients = {f"client_{number}": wrong for number, wrong in enumerate(COMPLAINTS.values())}
+    for name, (old, new) in zip(clients, COMPLAINTS, strict=True):
+        (tmp_path / f"{name}.py").write_text(
+            textwrap.dedent(CLIENT).replace(old, new) if old else textwrap.dedent(CLIENT)
+        )
+    cache = f"--cache-dir={tmp_path / 'cache'}"
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--config-file=", cache, *map(str, tmp_path.glob("*.py"))]
     done = subprocess.run(mypy, cwd=ROOT, capture_output=True, text=True)
-    assert complaint in done.stdout
-    assert (done.returncode == 0) == (complaint == ""), done.stdout + done.stderr
+    said = [line for line in done.stdout.splitlines() if " error: " in line]
+    assert done.returncode == 1 and len(said) == 3, done.stdout + done.stderr
+    for name, complaint in clients.items():
+        assert [complaint in line for line in said if f"{name}.py" in line] == ([True] if complaint else [])

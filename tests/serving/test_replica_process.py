@@ -18,6 +18,8 @@ import grpc
 import pytest
 
 from protos.recommender_pb2 import RankRequest, RankResponse, RecommendRequest, RecommendResponse
+from serving.__main__ import main
+from simulator.process import run
 from simulator.store.redis import RedisStore
 from simulator.store.server import StoreServer, start_server
 from tests.serving.generations import about_of, parts_of, publish_generation, stack_of
@@ -104,19 +106,41 @@ def page(address: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["replika"], "process = replika: replica, router, query or health"),
         (["replica", "--store", ""], "store = nothing: name one with --store, or in FLICKER_REDIS_URL"),
         (["replica", "--store", "http://x"], "store = http://x: a URL such as redis://"),
         (["replica", "--port", "-1"], "port = -1: from 0 to 65535"),
         (["replica", "--queue", "0"], "queue = 0: at least 1 query"),
         (["replica", "--queue", "many"], "many"),
+    ],
+)
+def test_a_bad_setting_is_one_line(
+    arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("FLICKER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("sys.argv", ["serving", *arguments])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run("serving", main)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and words in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["replika"], "process = replika: replica, router, query or health"),
         (
             ["replica", "--host", "no.such.host.invalid", "--store", "redis://127.0.0.1:1/0"],
             "host:port = no.such.host.invalid:0: ",
         ),
     ],
 )
-def test_a_bad_setting_is_one_line(arguments: list[str], words: str) -> None:
+def test_a_process_with_a_bad_setting_ends_with_one_line(arguments: list[str], words: str) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FLICKER_")}
     ended = subprocess.run([*COMMAND, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ended.returncode == 2 and ended.stdout == ""

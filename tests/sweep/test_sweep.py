@@ -17,22 +17,20 @@ from typing import Any
 import pytest
 
 from simulator.errors import FlickerError
-from simulator.sweep.backend import Processes
+from simulator.sweep.backend import Processes, run_cell
 from simulator.sweep.grid import Cell, grid
 from simulator.sweep.main import parse
 from simulator.sweep.record import claim
+from tests.conftest import ROOT
 from tests.small_runs import timeless
+from tests.sweep import quick
+from tests.terminal import Terminal
 
 TINY = ["--preset", "smoke", "--events", "6000", "--users", "80", "--items", "60", "--batch", "64", "--window", "4"]
 TINY += ["--dim", "4", "--hidden", "8", "--duplicates", "2", "--k", "5", "--candidates", "30", "--queries", "20"]
 AXES = {"arms": ["relu", "relu smelu:beta=1"], "seed": [0]}
 BROKEN = ["--vary", "learning-rate", "0.01", "1e30"]
 """The second one diverges."""
-
-
-def flicker(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "simulator", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -48,19 +46,28 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Cell], Path]:
     return cells, folder
 
 
-def test_a_cell_is_what_flicker_run_gives(local: tuple[list[Cell], Path], tmp_path: Path) -> None:
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells draw no report: those of `local` do."""
+    monkeypatch.setattr("simulator.sweep.backend.command", quick.command)
+
+
+def test_a_cell_is_what_flicker_run_gives(local: tuple[list[Cell], Path], flicker: Terminal, tmp_path: Path) -> None:
     cells, folder = local
-    assert flicker("run", *cells[0].arguments, "--out", tmp_path / "run").returncode == 0
+    assert flicker("run", *cells[0].arguments, "--out", tmp_path / "run").code == 0
     alone = timeless(json.loads((tmp_path / "run" / "result.json").read_text()))
     assert results(folder)[cells[0].name] == alone
     assert (folder / cells[0].name / "report.html").exists() and not list(folder.glob("*.log"))
 
 
-def test_a_failure_is_told_and_stops_nothing_and_resume_runs_only_what_is_missing(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("undrawn")
+def test_a_failure_is_told_and_stops_nothing_and_resume_runs_only_what_is_missing(
+    flicker: Terminal, tmp_path: Path
+) -> None:
     out = tmp_path / "sweep"
     first = flicker("sweep", *TINY, *BROKEN, "--jobs", "2", "--out", out)
-    assert first.returncode == 1 and "1 cell failed" in first.stdout
-    assert "learning-rate=1e30: learning_rate = 1e+30: relu diverged" in first.stdout
+    assert first.code == 1 and "1 cell failed" in first.out
+    assert "learning-rate=1e30: learning_rate = 1e+30: relu diverged" in first.out
     assert "diverged" in (out / "cells" / "learning-rate=1e30.log").read_text()
     rows = list(csv.DictReader((out / "sweep.csv").read_text().splitlines()))
     assert [(row["axis_learning-rate"], row["arm"]) for row in rows] == [("0.01", "relu"), ("0.01", "smelu:beta=1")]
@@ -69,17 +76,18 @@ def test_a_failure_is_told_and_stops_nothing_and_resume_runs_only_what_is_missin
     assert [float(rows[0][name]) for name in ("pd", "pd_low", "pd_high")] == list(held.values())
 
     refused = flicker("sweep", *TINY, *BROKEN, "--out", out)
-    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "--resume" in refused.stderr
+    assert refused.code == 2 and refused.err.count("\n") == 1 and "--resume" in refused.err
     before = kept.stat().st_mtime_ns
     again = flicker("sweep", *TINY, "--vary", "learning-rate", "0.01", "0.02", "--resume", "--out", out)
-    assert again.returncode == 0 and "2 cells, 1 done already" in again.stdout
+    assert again.code == 0 and "2 cells, 1 done already" in again.out
     assert kept.stat().st_mtime_ns == before and (out / "cells" / "learning-rate=0.02" / "result.json").exists()
     other = flicker("sweep", *TINY, "--seed", "5", *BROKEN[:3], "--resume", "--out", out)
-    assert other.returncode == 2 and "cell learning-rate=0.01 ran with" in other.stderr
+    assert other.code == 2 and "cell learning-rate=0.01 ran with" in other.err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_folder_s_table_holds_the_cells_of_all_commands_and_a_damaged_result_is_made_again(
-    local: tuple[list[Cell], Path], tmp_path: Path
+    local: tuple[list[Cell], Path], flicker: Terminal, tmp_path: Path
 ) -> None:
     cells, folder = local
     out, resume = tmp_path / "sweep", ["--vary", "seed", "0", "--resume", "--jobs", "1", "--out"]
@@ -90,7 +98,7 @@ def test_a_folder_s_table_holds_the_cells_of_all_commands_and_a_damaged_result_i
     relu.write_text("{")
 
     other = flicker("sweep", *TINY, "--vary", "window", "2", "--resume", "--out", out)
-    assert other.returncode == 0 and f"Left out: {relu}: not JSON" in other.stdout
+    assert other.code == 0 and f"Left out: {relu}: not JSON" in other.out
     held = list(csv.DictReader((out / "sweep.csv").read_text().splitlines()))
     expected = [("relu smelu:beta=1", "0", "", "relu"), ("relu smelu:beta=1", "0", "", "smelu:beta=1")]
     expected += [("", "", "2", "relu"), ("", "", "2", "smelu:beta=1")]
@@ -99,7 +107,7 @@ def test_a_folder_s_table_holds_the_cells_of_all_commands_and_a_damaged_result_i
 
     again = flicker("sweep", *TINY, "--vary", "arms", *AXES["arms"], *resume, out)
     aside = out / "damaged" / f"{cells[0].name}.1"
-    assert again.returncode == 0 and "2 cells, 1 done already" in again.stdout and f"now in {aside}" in again.stdout
+    assert again.code == 0 and "2 cells, 1 done already" in again.out and f"now in {aside}" in again.out
     assert (aside / "result.json").read_text() == "{" and both.stat().st_mtime_ns == kept
     assert {name: found for name, found in results(out / "cells").items() if "window" not in name} == results(folder)
     assert len((out / "sweep.csv").read_text().splitlines()) == 1 + 5
@@ -130,18 +138,32 @@ def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     assert first.name == old.name and first.place == {"arms": "smelu-beta=1", "seed": "0"} and second == new
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("undrawn")
 def test_a_signal_ends_every_run_and_resume_gives_the_same_numbers(
-    local: tuple[list[Cell], Path], tmp_path: Path, sign: signal.Signals
+    local: tuple[list[Cell], Path], flicker: Terminal, tmp_path: Path
 ) -> None:
+    """Two of them: each in the middle of a cell, the second in a sweep that goes on."""
     cells, folder = local
     out, axes = tmp_path / "sweep", ["--vary", "arms", *AXES["arms"], "--vary", "seed", "0"]
-    command = [sys.executable, "-m", "simulator", "sweep", *TINY, *axes, "--jobs", "1", "--out", str(out)]
+    stop_within(cells[0], signal.SIGINT, out, *axes)
+    first = json.loads((out / "sweep.json").read_text())["command"]
+    stop_within(cells[1], signal.SIGTERM, out, *axes, "--resume")
+    assert (out / "cells" / cells[0].name / "result.json").exists()
+    assert flicker("sweep", *TINY, *axes, "--resume", "--out", out).code == 0
+    assert json.loads((out / "sweep.json").read_text())["command"] == first and "--resume" not in first
+    assert results(out / "cells") == results(folder)
+
+
+def stop_within(cell: Cell, sign: signal.Signals, out: Path, *arguments: str) -> None:
+    """Start a sweep and send it a signal while it runs the cell: nothing goes on."""
+    command = [sys.executable, "-m", "simulator", "sweep", *TINY, *arguments, "--jobs", "1", "--out", str(out)]
     heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  # ignored where tests run in the background
-    sweep = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    sweep = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     try:
         deadline = time.monotonic() + 120
-        while not (out / "cells" / cells[0].name / "config.json").exists():
+        while not (out / "cells" / cell.name / "config.json").exists():
             assert time.monotonic() < deadline and sweep.poll() is None
             time.sleep(0.02)
         children = subprocess.run(["pgrep", "-P", str(sweep.pid)], capture_output=True, text=True).stdout.split()
@@ -153,10 +175,6 @@ def test_a_signal_ends_every_run_and_resume_gives_the_same_numbers(
         sweep.wait()
     assert sweep.returncode == 130 and "--resume" in said
     assert not [pid for pid in children if _alive(int(pid))]
-    first = json.loads((out / "sweep.json").read_text())["command"]
-    assert flicker("sweep", *TINY, *axes, "--resume", "--out", out).returncode == 0
-    assert json.loads((out / "sweep.json").read_text())["command"] == first and "--resume" not in first
-    assert results(out / "cells") == results(folder)
 
 
 def _alive(pid: int) -> bool:
@@ -202,6 +220,7 @@ def cluster() -> Iterator[str]:
         nodes.shutdown()
 
 
+@pytest.mark.slow  # starting Ray takes longer than all else here: below is what a node does, without it
 @pytest.mark.filterwarnings("default")  # Ray's own are not ours to mend
 def test_a_cluster_of_two_nodes_gives_the_same_numbers(
     local: tuple[list[Cell], Path], cluster: str, tmp_path: Path
@@ -215,6 +234,16 @@ def test_a_cluster_of_two_nodes_gives_the_same_numbers(
     ended = {one.cell.name: one.failure for one in backend.run([*cells, broken], tmp_path)}
     assert "diverged" in str(ended.pop(broken.name)) and list(ended.values()) == [None, None]
     assert results(tmp_path) == results(folder)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_node_sends_back_all_files_of_a_cell_or_why_it_failed(local: tuple[list[Cell], Path]) -> None:
+    cells, folder = local
+    files, failure, _ = run_cell(cells[0])
+    assert failure is None and files.keys() == {"config.json", "result.json"}
+    assert timeless(json.loads(files["result.json"])) == results(folder)[cells[0].name]
+    files, failure, _ = run_cell(Cell({"arms": "broken"}, (*TINY, "--learning-rate", "1e30")))
+    assert not files and failure is not None and "diverged" in failure
 
 
 def test_what_ray_says_of_a_lost_task_is_told_in_one_line() -> None:

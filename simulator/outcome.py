@@ -198,7 +198,7 @@ def _notes(experiment: Experiment, resamples: Resamples, queries: list[Query]) -
                 "`linear:norm=none` adds up what each field says."
             )
     for label, why in experiment.engines.fallbacks.items():
-        notes.append(f"{label} was taught by PyTorch ({why}): its times are not compared with those of other arms.")
+        notes.append(f"{label} was taught by PyTorch, not by the native engine ({why}): no times of two are compared.")
     if skipped := getattr(experiment.world, "skipped_rows", 0):
         notes.append(f"{skipped:,} damaged rows of the log were skipped.")
     return notes

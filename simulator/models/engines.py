@@ -28,7 +28,7 @@ log = logging.getLogger("engine")
 T = TypeVar("T")
 DIFFER = "learning_rate", "norm", "hidden", "dim"
 """Fields of ModelConfig that stand in results for each arm."""
-SLOWER = "learning takes 2 to 5 times as long"
+SLOWER = "learning takes 2 to 3 times as long, more where models are small"
 """What it costs an arm not to be native; `make bench` measures it."""
 
 

@@ -15,13 +15,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from simulator.errors import FlickerError, SettingError
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 Result = TypeVar("Result")
 Number = TypeVar("Number", int, float)
@@ -146,6 +147,13 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [int(one.getsockname()[1]) for one in sockets]
+
+
+def instruments(registry: CollectorRegistry) -> tuple[partial[Counter], partial[Gauge], partial[Histogram]]:
+    """What makes counters, gauges and histograms of a registry."""
+    from prometheus_client import Counter, Gauge, Histogram
+
+    return partial(Counter, registry=registry), partial(Gauge, registry=registry), partial(Histogram, registry=registry)
 
 
 def serve_metrics(registry: CollectorRegistry, port: int, host: str = "127.0.0.1") -> int:

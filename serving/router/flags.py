@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from simulator.config import require
+from simulator.flags import Wiring
 from simulator.process import from_environment, number, whole_number
 from simulator.types import PolicyName
 
@@ -24,22 +25,14 @@ def wanted_replicas() -> int | None:
 
 
 @dataclass(frozen=True)
-class RouterFlags:
+class RouterFlags(Wiring):
     """Send each query to a random replica, and show live how much it matters to which.
 
     Finds the replicas through the store. Takes queries and feedback by gRPC; compares a sampled share of the answers.
     """
 
-    store: str = field(default_factory=lambda: from_environment("FLICKER_REDIS_URL", ""))
-    """The store, such as redis://127.0.0.1:6379/0 (default: the environment's FLICKER_REDIS_URL)."""
-    run: str = field(default_factory=lambda: from_environment("FLICKER_RUN", "flicker"))
-    """Name of this run among others in the same store (default: FLICKER_RUN)."""
-    host: str = field(default_factory=lambda: from_environment("FLICKER_HOST", "127.0.0.1"))
-    """Address to listen at; 0.0.0.0 for all (default: FLICKER_HOST)."""
     port: int = field(default_factory=lambda: whole_number("FLICKER_PORT", 0))
     """Port for gRPC, 0 for any free one, which is printed (default: FLICKER_PORT)."""
-    metrics_port: int = field(default_factory=lambda: whole_number("FLICKER_METRICS_PORT", 0))
-    """Port of the metrics page, 0 for any free one, which is printed (default: FLICKER_METRICS_PORT)."""
     name: str = field(default_factory=lambda: from_environment("FLICKER_NAME", ""))
     """Name of this router, no other's (default: FLICKER_NAME, else host and process number)."""
     policy: PolicyName = field(default_factory=lambda: named_policy(from_environment("FLICKER_POLICY", "random")))
@@ -66,8 +59,8 @@ class RouterFlags:
     """Events in the log that no trainer has learned and saved, at most, before feedback waits; at least 1,000."""
 
     def __post_init__(self) -> None:
-        for name, port in (("port", self.port), ("metrics_port", self.metrics_port)):
-            require(0 <= port < 65_536, name, port, "from 0 to 65535")
+        super().__post_init__()
+        require(0 <= self.port < 65_536, "port", self.port, "from 0 to 65535")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         require(0 <= self.shadow <= 1, "shadow", self.shadow, "from 0 to 1")
         require(self.replicas is None or self.replicas >= 1, "replicas", self.replicas, "at least 1")

@@ -24,7 +24,6 @@ from serving.shadow import Comparing, NoShadow, Shadow
 from simulator.errors import SettingError
 from simulator.flags import parse_flags
 from simulator.process import configure_logging, serve_metrics, stop_on_signals
-from simulator.store.open import open_store
 from simulator.store.protocol import Store
 
 GRACE = 3.0
@@ -95,11 +94,9 @@ def open_lines(flags: RouterFlags) -> IO[str] | None:
 def main(arguments: list[str]) -> None:
     """Start, serve until a signal comes, end in order. Raises FlickerError for what the user can mend."""
     flags = parse_flags(RouterFlags, "python -m serving router", arguments)
-    if not flags.store:
-        raise SettingError("store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
+    store = flags.open_store(capacity=flags.log_capacity)
     configure_logging()
     stop, registry = stop_on_signals(), CollectorRegistry()
-    store = open_store(flags.store, run=flags.run, capacity=flags.log_capacity)
     router = RunningRouter(flags, store, registry, stop)
     metrics_port = serve_metrics(registry, flags.metrics_port, flags.host)
     gc.freeze()  # what is there by now stays: no need to look through it again and again

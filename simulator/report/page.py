@@ -9,7 +9,7 @@ from typing import Any
 
 from simulator.measures.intervals import Interval
 from simulator.report import charts, finding
-from simulator.report.charts import Series
+from simulator.report.charts import Axis, Series
 from simulator.report.finding import ratio_to
 from simulator.report.html import document, grid, panel, prose, section
 from simulator.report.result import Arm, Result
@@ -160,12 +160,12 @@ def _plane(result: Result) -> str:
 
 
 def _activations(result: Result) -> str:
-    drawn = [arm for arm in result.arms if arm.activation is not None]
-    if not drawn:
+    curves = [(i, arm.spec, arm.activation) for i, arm in enumerate(result.arms) if arm.activation]
+    if not curves:
         return ""
     panels = [
-        panel("Activation", charts.curves("curve", result.arms, gradient=False)),
-        panel("Its gradient", charts.curves("gradient", result.arms, gradient=True)),
+        panel(heading, charts.draw_lines(name, charts.sampled(curves, gradient), Axis("input x"), Axis()))
+        for name, heading, gradient in (("curve", "Activation", False), ("gradient", "Its gradient", True))
     ]
     return section(finding.activations_title(result), _arm_legend(result.arms) + grid(panels))
 

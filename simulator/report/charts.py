@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -27,6 +29,13 @@ INK, GRID, PAPER, ARM = "#010203", "#010204", "#010205", "#0102f"
 """Colours that no drawing needs: they stand for var(--ink), var(--grid), var(--paper), var(--arm-N)."""
 HUES = 7
 """Colour-blind-safe colours after the first arm's grey; further arms repeat them with another mark and line."""
+SHAPES = {
+    "o": '<circle r="4"/>',
+    "s": '<rect x="-4" y="-4" width="8" height="8"/>',
+    "^": '<path d="M0 -4.5 L4.5 4 L-4.5 4 Z"/>',
+    "D": '<path d="M0 -4.5 L4.5 0 L0 4.5 L-4.5 0 Z"/>',
+}
+"""Marks in legends, around (0, 0)."""
 MARKS, LINES = ("o", "s", "^"), ("solid", (0, (4, 1.5)), (0, (1.2, 1.2)))
 SETTINGS: Any = {
     "svg.fonttype": "none",
@@ -82,16 +91,21 @@ def ticks(most: int, **more: Any) -> MaxNLocator:
 def swatch(index: int) -> str:
     """The arm's line and mark, for a legend; SVG of 26 x 12 pixels."""
     dash = {0: "", 1: ' stroke-dasharray="6 2"', 2: ' stroke-dasharray="2 2"'}[look(index)]
-    mark = {
-        "o": '<circle cx="13" cy="6" r="4"/>',
-        "s": '<rect x="9" y="2" width="8" height="8"/>',
-        "^": '<path d="M13 1.5 L17.5 10 L8.5 10 Z"/>',
-    }[MARKS[look(index)]]
     colour = f"var(--arm-{hue(index)})"
-    return (
-        f'<svg class="swatch" viewBox="0 0 26 12" width="26" height="12" aria-hidden="true" style="fill:{colour}">'
-        f'<path d="M0 6 H26" style="stroke:{colour};stroke-width:1.6"{dash}/>{mark}</svg>'
-    )
+    dashes = f'<path d="M-13 0 H13" style="stroke:{colour};stroke-width:1.6"{dash}/>'
+    return symbol(26, f"fill:{colour}", dashes + SHAPES[MARKS[look(index)]])
+
+
+def symbol(width: int, style: str, content: str) -> str:
+    """A piece of a legend, `width` x 12 pixels around (0, 0); SVG."""
+    box = f'viewBox="{-width / 2:g} -6 {width} 12" width="{width}" height="12"'
+    return f'<svg class="swatch" {box} aria-hidden="true" style="{style}">{content}</svg>'
+
+
+def legend(entries: Iterable[tuple[int, str]]) -> str:
+    """Swatches with their words, by number of the look; nothing where there are none."""
+    items = "".join(f"<li>{swatch(index)} {escape(words)}</li>" for index, words in entries)
+    return items and f'<ul class="legend">{items}</ul>'
 
 
 def svg(figure: Figure, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from typing import Any
 
@@ -11,7 +11,7 @@ from simulator.measures.intervals import Interval
 from simulator.report import charts, finding
 from simulator.report.charts import Axis, Series
 from simulator.report.finding import ratio_to
-from simulator.report.html import document, grid, panel, prose, section
+from simulator.report.html import document, grid, panel, prose, row, section, table
 from simulator.report.result import Arm, Result
 from simulator.report.words import DASH, SUMMARY, count, duration, interval, label, number, size
 
@@ -40,11 +40,6 @@ PLANES = (
     ("ranking_loss", "swaps.pair", "ranking loss", "pair swaps"),
 )
 """Measures across and up, and their words."""
-MARKS = {
-    "o": '<circle cx="6" cy="6" r="4"/>',
-    "D": '<path d="M6 1.5 L10.5 6 L6 10.5 L1.5 6 Z"/>',
-    "s": '<rect x="2" y="2" width="8" height="8"/>',
-}
 WHERE_ZERO = "This axis does not start at 0."
 FEW_ARMS = 4
 """Up to this many arms, lines over generations carry their intervals as bands; more bands could not be told apart."""
@@ -193,16 +188,14 @@ def _measured(result: Result, series: list[Series]) -> list[Series]:
 
 
 def _arm_legend(arms: list[Arm]) -> str:
-    entries = "".join(f"<li>{charts.swatch(i)} {escape(label(arm.spec))}</li>" for i, arm in enumerate(arms))
-    return f'<ul class="legend">{entries}</ul>'
+    return charts.legend(enumerate(label(arm.spec) for arm in arms))
 
 
 def _mark_legend(title: str, entries: tuple[tuple[str, str, bool, str], ...]) -> str:
     items = []
     for _, mark, filled, text in entries:
         style = "fill:var(--ink);stroke:var(--ink)" if filled else "fill:var(--paper);stroke:var(--ink)"
-        drawing = f'<svg class="swatch" viewBox="0 0 12 12" width="12" height="12" aria-hidden="true" style="{style}">'
-        items.append(f"<li>{drawing}{MARKS[mark]}</svg> {escape(text)}</li>")
+        items.append(f"<li>{charts.symbol(12, style, charts.SHAPES[mark])} {escape(text)}</li>")
     return f'<ul class="legend"><li>{escape(title)}</li>{"".join(items)}</ul>'
 
 
@@ -222,36 +215,28 @@ COSTS: dict[str, Callable[[float], str]] = {
 def summary(result: Result) -> str:
     """One row per arm: each measure with its interval and its ratio to the first arm."""
     titles = ("arm", *(heading for _, heading, _ in SUMMARY), "train time")
-    heads = "".join(f'<th scope="col">{title}</th>' for title in titles)
     base = result.arms[0]
     rows = []
     for arm in result.arms:
         cells = [_cell(arm, base, *column) for column in SUMMARY]
         rows.append(f"<tr>{arm_head(arm)}{''.join(cells)}{_seconds(arm, base)}</tr>")
-    return (
-        f'<div class="scroll"><table class="summary"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    return table(titles, rows, "summary")
 
 
 def everything(result: Result) -> str:
     """One row per measure, one column per arm."""
     names = list(dict.fromkeys(name for arm in result.arms for name in arm.measures))
-    heads = "".join(f'<th scope="col">{escape(label(arm.spec))}</th>' for arm in result.arms)
-    rows = []
-    for name in names:
-        cells = "".join(f"<td>{_value(arm.measures.get(name), FIXED.get(name))}</td>" for arm in result.arms)
-        rows.append(f'<tr><th scope="row"><code>{escape(name)}</code></th>{cells}</tr>')
+    cells = {name: [_value(arm.measures.get(name), FIXED.get(name)) for arm in result.arms] for name in names}
     for name, write in COSTS.items():
-        cells = "".join(f"<td>{write(arm.costs[name]) if name in arm.costs else DASH}</td>" for arm in result.arms)
-        rows.append(f'<tr><th scope="row"><code>{name}</code></th>{cells}</tr>')
+        cells[name] = [write(arm.costs[name]) if name in arm.costs else DASH for arm in result.arms]
     for name in dict.fromkeys(name for arm in result.arms for name in arm.design):
-        cells = "".join(f"<td>{escape(_setting(arm.design.get(name, DASH)))}</td>" for arm in result.arms)
-        rows.append(f'<tr><th scope="row"><code>{escape(name)}</code></th>{cells}</tr>')
-    return (
-        f'<div class="scroll"><table><thead><tr><th scope="col">measure</th>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
+        cells[name] = [escape(_setting(arm.design.get(name, DASH))) for arm in result.arms]
+    return table(("measure", *(label(arm.spec) for arm in result.arms)), map(_named, cells, cells.values()))
+
+
+def _named(name: str, cells: Iterable[str]) -> str:
+    """A row whose name is a word of the result file."""
+    return row(f"<code>{escape(name)}</code>", cells)
 
 
 def _setting(value: object) -> str:
@@ -300,11 +285,7 @@ def _seconds(arm: Arm, base: Arm) -> str:
 
 
 def _pairs(title: str, values: dict[str, Any]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row"><code>{escape(name)}</code></th><td>{escape(text)}</td></tr>'
-        for name, text in _flat(values)
-    )
-    return f'<h3>{title}</h3><div class="scroll"><table class="pairs"><tbody>{rows}</tbody></table></div>'
+    return f"<h3>{title}</h3>{table((), (_named(name, [escape(text)]) for name, text in _flat(values)), 'pairs')}"
 
 
 def _flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

@@ -20,7 +20,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Protocol
 
@@ -47,31 +47,14 @@ def _pinned(duplicate: int, generation: int) -> bytes:
     return RecommendRequest(duplicate=duplicate, generation=generation, score_all=True).SerializeToString()
 
 
-@dataclass(eq=False, slots=True)
-class Answered:
-    """The user's own answer, with all scores."""
-
-    response: PackedResponse
-
-    def parsed(self) -> PackedResponse:
-        """See Asked."""
-        return self.response
+def asked(replica: Replica, query: bytes, duplicate: int, generation: int, deadline: float) -> Side:
+    """The same, as a side of a comparison."""
+    call = ask(replica, query, duplicate, generation, deadline)
+    return lambda: PackedResponse.FromString(call.result())
 
 
-@dataclass(eq=False, slots=True)
-class Asked:
-    """A model that was asked off the user's path."""
-
-    call: Waiting
-
-    def parsed(self) -> PackedResponse:
-        """Its answer, once it is there. Raises Refusal."""
-        return PackedResponse.FromString(self.call.result())
-
-
-Side = Answered | Asked
-
-
+Side = Callable[[], PackedResponse]
+"""An answer with all scores, once it is there. Raises Refusal."""
 log = logging.getLogger(__name__)
 
 BACKLOG = 1_024
@@ -205,12 +188,12 @@ class Comparing:
             return []
         pairs: list[Pair] = []
         deadline = time.monotonic() + PATIENCE
-        own: dict[int, Side] = {who.generation: Answered(response)}
+        own: dict[int, Side] = {who.generation: lambda: response}
         others = {r.member.duplicate: r for r in reversed(healthy) if r.member.duplicate != who.duplicate}
 
         def side(generation: int) -> Side:
             if generation not in own:
-                own[generation] = Asked(ask(first, query, who.duplicate, generation, deadline))
+                own[generation] = asked(first, query, who.duplicate, generation, deadline)
             return own[generation]
 
         if others:
@@ -218,7 +201,7 @@ class Comparing:
             duplicate = sorted(others)[number]
             second = others[duplicate]
             both = min(who.generation, second.member.generation)
-            other = Asked(ask(second, query, duplicate, both, deadline))
+            other = asked(second, query, duplicate, both, deadline)
             pairs.append(Pair("duplicate", query, side(both), other))
         newest = max(who.generation, first.member.generation)
         if newest > 0:
@@ -232,7 +215,7 @@ class Comparing:
 
         @functools.cache
         def read(side: Side) -> tuple[PackedResponse, Answer]:
-            response = side.parsed()
+            response = side()
             return response, Answer.of(response)
 
         for pair in pairs:

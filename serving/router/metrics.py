@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from serving.comparison import FIELDS, MEASURES, Difference
+from serving.comparison import FIELDS, MEASURES, SUMS, Difference
 from simulator.measures.window import WindowSums
 from simulator.process import instruments
 
@@ -51,26 +51,6 @@ class RouterMetrics:
             "flicker_feedback_refused", "Shown items refused: the store is away and the buffer full"
         )
         self.feedback_buffered = gauge("flicker_feedback_buffered", "Events that wait for the store to take them")
-
-
-SUMS = {
-    "comparisons": ("flicker_compared", "Pairs of answers compared"),
-    "swapped_slates": ("flicker_swapped_slates", "Compared slates in which any place differs"),
-    "swapped_first": ("flicker_swapped_first_items", "Compared slates whose first item differs"),
-    "slots": ("flicker_compared_slots", "Places of slates compared"),
-    "swapped_slots": ("flicker_swapped_slots", "Compared places whose item differs"),
-    "missing_items": ("flicker_missing_items", "Items of a compared slate that the other one lacks"),
-    "rbo": ("flicker_summed_rbo_distance", "Sum over comparisons of 1 - rank-biased overlap"),
-    "pairs": ("flicker_compared_pairs", "Pairs of candidates that both models scored"),
-    "swapped_pairs": ("flicker_swapped_pairs", "Those that stand in opposite order"),
-    "candidates": ("flicker_compared_candidates", "Candidates that both models scored"),
-    "prediction_difference": ("flicker_summed_prediction_difference", "Sum over them of 2 |p1 - p2| / (p1 + p2)"),
-    "prediction_difference_ranking": (
-        "flicker_summed_prediction_difference_ranking",
-        "The same after both models' log-odds were moved to their common mean",
-    ),
-}
-"""Field of Difference -> the counter that adds it up, and what it says."""
 
 
 class ShadowMetrics(Collector):

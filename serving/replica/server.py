@@ -16,8 +16,8 @@ from protos.recommender_pb2 import DESCRIPTOR, Failure, RankRequest, RankRespons
 from serving.calls import Reply, unary
 from serving.codec import Refusal, answer, bad, length, parse_query
 from serving.grpc_server import End, GrpcServer, ending
+from serving.replica.generation import Shelf
 from serving.replica.metrics import Metrics
-from serving.replica.shelf import Shelf
 from serving.replica.work import Call, Job, Queue
 from simulator.types import slate
 

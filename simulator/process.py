@@ -5,6 +5,7 @@ A process runs in three verbs (startup, main loop, shutdown); SIGTERM and SIGINT
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import logging
@@ -17,7 +18,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from simulator.errors import FlickerError, SettingError
 
@@ -42,6 +43,14 @@ if sys.platform == "linux":
     if os.getppid() != int(sys.argv[1]): sys.exit("the parent died first")
 os.execv(sys.argv[2], sys.argv[2:])
 """
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line, as all of ours do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises FlickerError."""
+        raise FlickerError(f"{message}; see {self.prog} --help")
 
 
 class Stopped(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from serving.codec import Refusal
 from simulator.errors import SettingError
 from simulator.process import instruments
 
+log = logging.getLogger(__name__)
 End = Callable[[bytes, Refusal | None], None]
 """Ends a call: with the answer's bytes, or a refusal."""
 
@@ -55,6 +57,14 @@ class GrpcMetrics:
 def spelled(code: grpc.StatusCode) -> str:
     """As the metrics of other gRPC servers spell it: `InvalidArgument`, `OK`."""
     return "OK" if code is grpc.StatusCode.OK else code.name.title().replace("_", "")
+
+
+def as_refusal(problem: Exception, who: str) -> Refusal:
+    """What a caller is told of an error: where it is no refusal, that it is a fault of the router or replica."""
+    if isinstance(problem, Refusal):
+        return problem
+    log.error("a call failed", exc_info=problem)
+    return Refusal(grpc.StatusCode.INTERNAL, f"a fault of the {who}; its log says more")
 
 
 def ending(reply: Reply, ended: Callable[[grpc.StatusCode], None]) -> End:

@@ -24,12 +24,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Protocol
 
-from grpc import StatusCode
-
 from protos.recommender_pb2 import PackedResponse, RecommendRequest
 from serving.codec import Refusal
 from serving.comparison import Answer, Difference, compare_all
-from serving.router.hashing import RANGE, stable_hash
+from serving.router.metrics import ShadowMetrics
+from serving.router.policies import RANGE, stable_hash
 from serving.router.pool import Pool, Replica
 from serving.router.work import Waiting
 
@@ -101,22 +100,6 @@ class NoShadow:
         """See Shadow."""
 
 
-class Recorder(Protocol):
-    """Where comparisons are counted."""
-
-    def record(self, arm: str, cause: str, difference: Difference) -> None:
-        """The sums of one comparison, or of several."""
-
-    def fail(self, cause: str, code: StatusCode) -> None:
-        """A comparison without an answer of both sides."""
-
-    def backlog(self, length: int) -> None:
-        """Sampled queries that wait."""
-
-    def drop(self) -> None:
-        """A sampled query for which there was no room."""
-
-
 @dataclass(eq=False, slots=True)
 class Pair:
     """One query asked of two models; the answers are to come."""
@@ -130,7 +113,9 @@ class Pair:
 class Comparing:
     """Samples, asks and compares, in one thread of its own."""
 
-    def __init__(self, pool: Pool, recorder: Recorder, seed: int, share: float, file: IO[str] | None = None) -> None:
+    def __init__(
+        self, pool: Pool, recorder: ShadowMetrics, seed: int, share: float, file: IO[str] | None = None
+    ) -> None:
         """`share` of the queries, 0 to 1, sampled by hash(seed, query id); `file` gets a line for each comparison."""
         self._pool, self._recorder, self._seed, self._file = pool, recorder, seed, file
         self._below = round(share * RANGE)

@@ -72,7 +72,7 @@ class ShadowMetrics(Collector):
         registry.register(self)
 
     def record(self, arm: str, cause: str, difference: Difference) -> None:
-        """See Recorder."""
+        """The sums of one comparison, or of several."""
         sums = difference.sums()
         for counter, value in zip(self._sums, sums.tolist(), strict=True):
             counter.labels(arm, cause).inc(value)
@@ -81,15 +81,15 @@ class ShadowMetrics(Collector):
             recent.add(self._clock(), sums)
 
     def fail(self, cause: str, code: StatusCode) -> None:
-        """See Recorder."""
+        """A comparison without an answer of both sides."""
         self._failed.labels(cause, code.name).inc()
 
     def backlog(self, length: int) -> None:
-        """See Recorder."""
+        """Sampled queries that wait."""
         self._backlog.set(length)
 
     def drop(self) -> None:
-        """See Recorder."""
+        """A sampled query for which there was no room."""
         self._dropped.inc()
 
     def collect(self) -> Iterator[Metric]:

@@ -5,8 +5,10 @@ And which Flicker wrote them: on the package index `flicker` is somebody else's,
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +30,13 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file as a whole."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def as_csv(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 @contextmanager

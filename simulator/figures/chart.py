@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from simulator.files import as_csv
 from simulator.measures.intervals import Interval
 from simulator.report.charts import MARKS, Axis, Dot, Line, draw_dots, draw_lines, look
 
@@ -84,9 +83,4 @@ class Figure:
 
     def csv(self) -> str:
         """What was drawn, a row per point."""
-        text = io.StringIO()
-        out = csv.writer(text, lineterminator="\n")
-        out.writerow(COLUMNS)
-        for panel in self.panels:
-            out.writerows(panel.rows)
-        return text.getvalue()
+        return as_csv([COLUMNS, *(row for panel in self.panels for row in panel.rows)])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -267,24 +267,20 @@ def draw_dots(name: str, rows: list[str], places: int, found: list[Dot], across:
         return svg(figure, name)
 
 
-@dataclass(frozen=True)
-class Series:
-    """One measure of a dot panel, with the mark that stands for it."""
-
-    measure: str
-    mark: str = "o"
-    filled: bool = True
+DOTS = (("o", True), ("D", False), ("s", False))
+"""Mark of the first measure in a panel, the second and the third, and whether it is filled."""
 
 
-def dots(name: str, arms: list[Arm], series: list[Series], from_zero: bool = True) -> str:
-    """One row per arm, one dot with its interval per series; SVG."""
+def dots(name: str, arms: list[Arm], measures: Sequence[str], from_zero: bool = True) -> str:
+    """One row per arm, one dot with its interval per measure that any arm has; SVG."""
+    known = [both for both in zip(measures, DOTS, strict=False) if any(both[0] in arm.measures for arm in arms)]
     found = [
-        Dot(index, place, value, index, one.mark, one.filled)
+        Dot(index, place, value, index, *mark)
         for index, arm in enumerate(arms)
-        for place, one in enumerate(series)
-        if (value := arm.measures.get(one.measure)) is not None
+        for place, (measure, mark) in enumerate(known)
+        if (value := arm.measures.get(measure)) is not None
     ]
-    return draw_dots(name, [label(arm.spec) for arm in arms], len(series), found, Axis(zero=from_zero, air=math.inf))
+    return draw_dots(name, [label(arm.spec) for arm in arms], len(known), found, Axis(zero=from_zero, air=math.inf))
 
 
 def over_generations(name: str, result: Result, measure: str, bands: bool, from_zero: bool = True) -> str:

@@ -9,23 +9,15 @@ from typing import Any
 
 from simulator.measures.intervals import Interval
 from simulator.report import charts, finding
-from simulator.report.charts import Axis, Series
+from simulator.report.charts import Axis
 from simulator.report.finding import ratio_to
 from simulator.report.html import document, grid, panel, prose, row, section, table
 from simulator.report.result import Arm, Result
 from simulator.report.words import DASH, SUMMARY, count, duration, interval, label, number, size
 
-CAUSES = (
-    ("swaps", "o", True, "duplicate"),
-    ("refresh_swaps", "D", False, "refresh"),
-    ("both_swaps", "s", False, "both"),
-)
-PARTS = (
-    ("pd", "o", True, "PD"),
-    ("pd_ranking", "D", False, "ranking part"),
-    ("pd_shift", "s", False, "common shift"),
-)
-"""Prefix or name of the measure, its mark, whether the mark is filled, and its word in the legend."""
+CAUSES = {"swaps": "duplicate", "refresh_swaps": "refresh", "both_swaps": "both"}
+PARTS = {"pd": "PD", "pd_ranking": "ranking part", "pd_shift": "common shift"}
+"""Prefix or name of the measure, and its word in the legend."""
 OVER_TIME = (
     ("swaps.pair", "Pair swaps, cause duplicate", True),
     ("refresh_swaps.pair", "Pair swaps, cause refresh", True),
@@ -118,19 +110,17 @@ def _swaps(result: Result) -> str:
         ("set", "Set swaps"),
         ("rbo", "RBO distance"),
     ):
-        series = [Series(f"{cause}.{key}", mark, filled) for cause, mark, filled, _ in CAUSES]
-        panels.append(panel(heading, charts.dots(f"swaps-{key}", result.arms, _measured(result, series))))
+        panels.append(panel(heading, charts.dots(f"swaps-{key}", result.arms, [f"{cause}.{key}" for cause in CAUSES])))
     panels.append(_accuracy("swaps", result))
-    return section(finding.swaps_title(result), _mark_legend("Cause:", CAUSES) + grid(panels))
+    return section(finding.swaps_title(result), _mark_legend("Cause:", CAUSES.values()) + grid(panels))
 
 
 def _differences(result: Result) -> str:
-    series = _measured(result, [Series(name, mark, filled) for name, mark, filled, _ in PARTS])
-    panels = [panel("Prediction difference (PD) and its parts", charts.dots("pd", result.arms, series))]
+    panels = [panel("Prediction difference (PD) and its parts", charts.dots("pd", result.arms, list(PARTS)))]
     panels.append(_accuracy("pd", result))
-    auc = charts.dots("pd-auc", result.arms, [Series("auc")], from_zero=False)
+    auc = charts.dots("pd-auc", result.arms, ["auc"], from_zero=False)
     panels.append(panel("AUC: higher is better", auc, WHERE_ZERO))
-    return section(finding.differences_title(result), _mark_legend("Marks:", PARTS) + grid(panels))
+    return section(finding.differences_title(result), _mark_legend("Marks:", PARTS.values()) + grid(panels))
 
 
 def _generations(result: Result) -> str:
@@ -178,22 +168,17 @@ def _glossary() -> str:
 
 
 def _accuracy(name: str, result: Result) -> str:
-    drawing = charts.dots(f"{name}-loss", result.arms, [Series("log_loss")], from_zero=False)
+    drawing = charts.dots(f"{name}-loss", result.arms, ["log_loss"], from_zero=False)
     return panel("Log loss: lower is better", drawing, WHERE_ZERO)
-
-
-def _measured(result: Result, series: list[Series]) -> list[Series]:
-    """Only the series that any arm has: one generation, for instance, knows no refresh."""
-    return [one for one in series if any(one.measure in arm.measures for arm in result.arms)]
 
 
 def _arm_legend(arms: list[Arm]) -> str:
     return charts.legend(enumerate(label(arm.spec) for arm in arms))
 
 
-def _mark_legend(title: str, entries: tuple[tuple[str, str, bool, str], ...]) -> str:
+def _mark_legend(title: str, words: Iterable[str]) -> str:
     items = []
-    for _, mark, filled, text in entries:
+    for (mark, filled), text in zip(charts.DOTS, words, strict=False):
         style = "fill:var(--ink);stroke:var(--ink)" if filled else "fill:var(--paper);stroke:var(--ink)"
         items.append(f"<li>{charts.symbol(12, style, charts.SHAPES[mark])} {escape(text)}</li>")
     return f'<ul class="legend"><li>{escape(title)}</li>{"".join(items)}</ul>'

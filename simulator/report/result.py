@@ -160,6 +160,11 @@ def _typed(parent: dict[str, Any], key: str, kind: type) -> Any:
     return parent[key]
 
 
+def _object(raw: Any, where: str) -> None:
+    if not isinstance(raw, dict):
+        raise _Damage(f"{where}: not a JSON object")
+
+
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _Damage(f"{where}: not a number")
@@ -168,8 +173,7 @@ def _number(value: Any, where: str) -> float:
 
 def _measures(raw: Any, where: str) -> Measures:
     """All intervals of a JSON object under dotted names; plain numbers are intervals without width."""
-    if not isinstance(raw, dict):
-        raise _Damage(f"{where}: not a JSON object")
+    _object(raw, where)
     found: Measures = {}
     for key, value in raw.items():
         place = f"{where}.{key}"
@@ -191,8 +195,7 @@ def _or_nan(value: Any, where: str) -> float:
 
 def _arm(spec: str, raw: Any) -> Arm:
     where = f"arms.{spec}"
-    if not isinstance(raw, dict):
-        raise _Damage(f"{where}: not a JSON object")
+    _object(raw, where)
     apart = ("ratio", "ratio_to", "activation", "design", *COSTS, *BUCKETS)
     measures = _measures({key: value for key, value in raw.items() if key not in apart}, where)
     for name in REQUIRED:
@@ -213,8 +216,7 @@ def _arm(spec: str, raw: Any) -> Arm:
 
 
 def _bucket(raw: Any, where: str) -> Bucket:
-    if not isinstance(raw, dict):
-        raise _Damage(f"{where}: not a JSON object")
+    _object(raw, where)
     low, high, share = (_number(raw.get(key), f"{where}.{key}") for key in ("low", "high", "share"))
     pd = _measures({"pd": raw.get("pd")}, where).get("pd")
     if pd is None:
@@ -225,8 +227,7 @@ def _bucket(raw: Any, where: str) -> Bucket:
 def _curve(raw: Any, where: str) -> Curve | None:
     if raw is None:
         return None
-    if not isinstance(raw, dict):
-        raise _Damage(f"{where}: not a JSON object")
+    _object(raw, where)
     x, y, gradient = ([_number(v, f"{where}.{key}") for v in _typed(raw, key, list)] for key in ("x", "y", "gradient"))
     if not 2 <= len(x) == len(y) == len(gradient):
         raise _Damage(f"{where}: x, y and gradient need one length of at least 2")
@@ -235,8 +236,7 @@ def _curve(raw: Any, where: str) -> Curve | None:
 
 def _generation(index: int, raw: Any) -> Generation:
     where = f"generations[{index}]"
-    if not isinstance(raw, dict):
-        raise _Damage(f"{where}: not a JSON object")
+    _object(raw, where)
     number, events = (int(_number(raw.get(key), f"{where}.{key}")) for key in ("generation", "events"))
     arms = _typed(raw, "arms", dict)
     return Generation(number, events, {spec: _measures(values, f"{where}.{spec}") for spec, values in arms.items()})

@@ -18,7 +18,7 @@ import tyro
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig, require
 from simulator.errors import FlickerError, SettingError
 from simulator.presets import PRESETS
-from simulator.process import from_environment, whole_number
+from simulator.process import from_environment
 
 if TYPE_CHECKING:
     from simulator.store.protocol import Store
@@ -113,7 +113,7 @@ class Wiring:
     """Name of this run among others in the same store (default: FLICKER_RUN)."""
     host: str = field(default_factory=lambda: from_environment("FLICKER_HOST", "127.0.0.1"))
     """Address to listen at; 0.0.0.0 for all (default: FLICKER_HOST)."""
-    metrics_port: int = field(default_factory=lambda: whole_number("FLICKER_METRICS_PORT", 0))
+    metrics_port: int = field(default_factory=lambda: from_environment("FLICKER_METRICS_PORT", 0))
     """Port of the metrics page, 0 for any free one, which is printed (default: FLICKER_METRICS_PORT)."""
 
     def __post_init__(self) -> None:

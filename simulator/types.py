@@ -65,21 +65,19 @@ class Schema:
 
     def first_row(self, name: str) -> int:
         """First table row of a field: value v of the field is row `first_row(name) + v`."""
-        row = 1
-        for field in self.fields:
-            if field.name == name:
-                return row
-            row += field.vocabulary
-        raise SettingError("field", name, f"one of {', '.join(f.name for f in self.fields)}")
+        return 1 + sum(field.vocabulary for field in self._before(name))
 
     def slot_range(self, name: str) -> slice:
         """Columns of a field in `Batch.features`."""
-        slot = 0
-        for field in self.fields:
-            if field.name == name:
-                return slice(slot, slot + field.slots)
-            slot += field.slots
-        raise SettingError("field", name, f"one of {', '.join(f.name for f in self.fields)}")
+        before = self._before(name)
+        slot = sum(field.slots for field in before)
+        return slice(slot, slot + self.fields[len(before)].slots)
+
+    def _before(self, name: str) -> tuple[Field, ...]:
+        names = [field.name for field in self.fields]
+        if name not in names:
+            raise SettingError("field", name, f"one of {', '.join(names)}")
+        return self.fields[: names.index(name)]
 
 
 class Columns:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from simulator.config import require
 from simulator.flags import Wiring
-from simulator.process import from_environment, whole_number
+from simulator.process import from_environment
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class ReplicaFlags(Wiring):
     advertise: str = field(default_factory=lambda: from_environment("FLICKER_ADVERTISE", ""))
     """Host under which routers find this replica (default: --host; where that is 0.0.0.0, the address of this machine
     or container on the network by which it reaches the store)."""
-    port: int = field(default_factory=lambda: whole_number("FLICKER_PORT", 0))
+    port: int = field(default_factory=lambda: from_environment("FLICKER_PORT", 0))
     """Port of the gRPC server, 0 for any free one, which is printed."""
-    queue: int = field(default_factory=lambda: whole_number("FLICKER_QUEUE", 1_024))
+    queue: int = field(default_factory=lambda: from_environment("FLICKER_QUEUE", 1_024))
     """Queries that may wait; beyond it they are refused at once. At least 1."""
 
     device: str = field(default_factory=lambda: from_environment("FLICKER_DEVICE", "cpu"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import os
 import socket
@@ -14,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.replica.flags import ReplicaFlags
 from simulator.flags import parse_flags
-from simulator.process import Stopped, configure_logging, retry, serve_metrics, stop_on_signals
+from simulator.process import Stopped, configure_logging, retry, say_ready, serve_metrics, stop_on_signals
 
 log = logging.getLogger(__name__)
 EVERYWHERE = "0.0.0.0"
@@ -57,9 +56,7 @@ def main(arguments: list[str]) -> None:
     port = serve_metrics(registry, flags.metrics_port, flags.host)
     gc.freeze()  # what is there by now stays: no need to look through it again and again
     replica.start()
-    metrics = f"{flags.advertise or flags.host}:{port}"
-    line = {"ready": "replica", "name": flags.name, "address": replica.address, "metrics": metrics}
-    print(json.dumps(line), flush=True)
+    say_ready("replica", name=flags.name, address=replica.address, metrics=f"{flags.advertise or flags.host}:{port}")
     stop.wait()
     log.info("stopping")
     replica.stop()

@@ -9,7 +9,7 @@ from typing import cast, get_args
 
 from simulator.config import require
 from simulator.flags import Wiring
-from simulator.process import from_environment, number, whole_number
+from simulator.process import from_environment
 from simulator.types import PolicyName
 
 
@@ -21,7 +21,7 @@ def named_policy(name: str) -> PolicyName:
 
 def wanted_replicas() -> int | None:
     """FLICKER_REPLICAS, None where it is not set. Raises SettingError where it is no number."""
-    return whole_number("FLICKER_REPLICAS", 0) if os.environ.get("FLICKER_REPLICAS") else None
+    return from_environment("FLICKER_REPLICAS", 0) if os.environ.get("FLICKER_REPLICAS") else None
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ class RouterFlags(Wiring):
     Finds the replicas through the store. Takes queries and feedback by gRPC; compares a sampled share of the answers.
     """
 
-    port: int = field(default_factory=lambda: whole_number("FLICKER_PORT", 0))
+    port: int = field(default_factory=lambda: from_environment("FLICKER_PORT", 0))
     """Port for gRPC, 0 for any free one, which is printed (default: FLICKER_PORT)."""
     name: str = field(default_factory=lambda: from_environment("FLICKER_NAME", ""))
     """Name of this router, no other's (default: FLICKER_NAME, else host and process number)."""
     policy: PolicyName = field(default_factory=lambda: named_policy(from_environment("FLICKER_POLICY", "random")))
     """Who answers a query. random: by hash(seed, query id). round_robin: in turn. sticky: the same replica for a user.
     least_loaded: who has the fewest queries in flight (default: FLICKER_POLICY)."""
-    seed: int = field(default_factory=lambda: whole_number("FLICKER_SEED", 0))
+    seed: int = field(default_factory=lambda: from_environment("FLICKER_SEED", 0))
     """Seed of all hashes: replica, arm, sample; 0 or more (default: FLICKER_SEED)."""
-    shadow: float = field(default_factory=lambda: number("FLICKER_SHADOW", 0.1))
+    shadow: float = field(default_factory=lambda: from_environment("FLICKER_SHADOW", 0.1))
     """Share of the queries that are compared off the user's path, 0 (none) to 1 (default: FLICKER_SHADOW)."""
     replicas: int | None = field(default_factory=wanted_replicas)
     """Replicas that should serve, at least 1: shown beside those that do, so that an alert can tell when some are

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import socket
 import threading
@@ -23,7 +22,7 @@ from serving.router.server import Methods, Server
 from serving.shadow import Comparing, NoShadow, Shadow
 from simulator.errors import SettingError
 from simulator.flags import parse_flags
-from simulator.process import configure_logging, serve_metrics, stop_on_signals
+from simulator.process import configure_logging, say_ready, serve_metrics, stop_on_signals
 from simulator.store.protocol import Store
 
 GRACE = 3.0
@@ -101,13 +100,7 @@ def main(arguments: list[str]) -> None:
     metrics_port = serve_metrics(registry, flags.metrics_port, flags.host)
     gc.freeze()  # what is there by now stays: no need to look through it again and again
     router.start()
-    ready = {
-        "ready": "router",
-        "name": router.name,
-        "address": router.address,
-        "metrics": f"{flags.host}:{metrics_port}",
-    }
-    print(json.dumps(ready), flush=True)
+    say_ready("router", name=router.name, address=router.address, metrics=f"{flags.host}:{metrics_port}")
     try:
         stop.wait()
     finally:

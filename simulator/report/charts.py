@@ -324,9 +324,9 @@ def _name_rows(axes: Axes, names: list[str]) -> None:
 
 
 def _lines(name: str, longest: int = 16) -> list[str]:
-    """A name in at most two lines, cut before its bracket or a word; what is longer ends in an ellipsis."""
-    if len(name) <= longest:
-        return [name]
+    """A name in its own lines, or in at most two, cut before its bracket or a word; longer ones end in an ellipsis."""
+    if len(name) <= longest or "\n" in name:
+        return name.split("\n")
     bracket = name.find(" (")
     cut = bracket if 0 < bracket <= longest else name.rfind(" ", 0, longest + 1)
     lines = [name[:cut], name[cut + 1 :]] if cut > 0 else [name[:longest], name[longest:]]

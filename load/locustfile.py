@@ -13,7 +13,6 @@ one second; offered and achieved rates are both reported. Locust ends with exit 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -36,7 +35,7 @@ from load.settings import read_settings
 from load.tally import Call, Repeat, add_report, compare
 from protos.recommender_pb2 import FeedbackRequest, RecommendRequest, RecommendResponse, ShownItem
 from simulator.errors import FlickerError
-from simulator.process import end_on_sigterm, serve_metrics
+from simulator.process import end_on_sigterm, say_ready, serve_metrics
 
 ADD: Callable[[EventHook, Callable[..., None]], object] = EventHook.add_listener
 """Locust's method, with a type."""
@@ -136,7 +135,7 @@ def attach(environment: Environment, **_: Any) -> None:
             registry = CollectorRegistry()
             LoadCollector(lambda: session.tally, lambda: int(runner.user_count), registry)
             port = serve_metrics(registry, SETTINGS.metrics_port, SETTINGS.host)
-            print(json.dumps({"ready": "load", "name": "load", "metrics": f"{SETTINGS.host}:{port}"}), flush=True)
+            say_ready("load", name="load", metrics=f"{SETTINGS.host}:{port}")
     except FlickerError as problem:
         refuse(problem)
     options = environment.parsed_options

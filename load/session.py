@@ -24,7 +24,6 @@ from load.settings import LoadSettings, due, work
 from load.tally import Outbox, Tally
 from simulator.files import write_atomically
 from simulator.randomness import generator
-from simulator.store.open import open_store
 from simulator.store.protocol import Store, StoreError
 from simulator.types import World
 
@@ -51,7 +50,7 @@ class Session:
         self._worker = isinstance(self._runner, WorkerRunner)
         self._asks = not isinstance(self._runner, MasterRunner)
         self.tally, self.outbox = Tally(), Outbox()
-        self._store: Store | None = open_store(settings.store, run=settings.run) if settings.store else None
+        self._store: Store | None = settings.open_store() if settings.store else None
         self._people: People | None = None
         self._started, self._counted = 0.0, 0.0
         self._stopping, self._refilled, self._refilling = Event(), Event(), False

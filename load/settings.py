@@ -24,6 +24,7 @@ from typing import Any, Literal, cast
 
 from simulator.config import ReplayConfig, SyntheticConfig, require
 from simulator.errors import SettingError
+from simulator.flags import Wiring
 
 SPIKE = 3.0
 """Height of a spike, in units of the full rate."""
@@ -70,8 +71,8 @@ VARIABLES = {"store": "FLICKER_REDIS_URL", "summary": "FLICKER_LOAD_SUMMARY"}
 
 
 @dataclass(frozen=True)
-class LoadSettings:
-    """Who asks, how often, and where it is written down."""
+class LoadSettings(Wiring):
+    """Who asks, how often, and where it is written down; with a store queries follow the feeder through the world."""
 
     rate: float = 50.0
     """Queries per second offered in all, those asked again included; more than 0. Shapes vary it, and so do users who
@@ -100,18 +101,11 @@ class LoadSettings:
     """Seed of the trainer's world, 0 or more; who asks what follows from it too."""
     world: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of SyntheticConfig or ReplayConfig, where the trainer's world is not the default one."""
-    store: str = ""
-    """URL of the store, where queries are to follow the feeder through the world; none: from the start on."""
-    run: str = "flicker"
-    """Name of the run in the store."""
-    host: str = "127.0.0.1"
-    """Address of the metrics page; 0.0.0.0 for all."""
-    metrics_port: int = 0
-    """Port of the metrics page; 0: a free one."""
     summary: Path | None = None
     """File for the JSON summary at the end."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(0 < self.rate < math.inf, "rate", self.rate, "more than 0 queries per second")
         require(self.shape in SHAPES, "shape", self.shape, f"one of {', '.join(SHAPES)}")
         require(0 < self.shape_seconds < math.inf, "shape_seconds", self.shape_seconds, "more than 0 seconds")
@@ -122,7 +116,6 @@ class LoadSettings:
         require(1 <= self.k <= 1_000, "k", self.k, "from 1 to 1,000")
         require(0 < self.timeout < math.inf, "timeout", self.timeout, "more than 0 seconds")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
-        require(0 <= self.metrics_port < 1 << 16, "metrics_port", self.metrics_port, "a port, or 0 for a free one")
 
     def world_config(self) -> SyntheticConfig | ReplayConfig:
         """The world that is asked about. Raises SettingError for a field that it does not have."""

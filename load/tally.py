@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 WINDOW = 500
@@ -61,12 +61,7 @@ class Seen:
         self.changed_slots += repeat.changed
 
     def __add__(self, other: Seen) -> Seen:
-        return Seen(
-            self.repeats + other.repeats,
-            self.changed + other.changed,
-            self.slots + other.slots,
-            self.changed_slots + other.changed_slots,
-        )
+        return Seen(*(getattr(self, count.name) + getattr(other, count.name) for count in fields(Seen)))
 
 
 def compare(first: Sequence[int], second: Sequence[int]) -> tuple[int, int]:

@@ -6,7 +6,8 @@ Shapes: Q queries, N candidates, K slate length.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -33,40 +34,41 @@ class Answer:
         return Answer(np.array([place.item for place in response.slate], np.int64), *scored_of(response))
 
 
+def added(counter: str, words: str) -> Any:
+    """A field of Difference, with the name and the words of the counter that adds it up."""
+    return field(default=0.0, metadata={"counter": counter, "words": words})
+
+
 @dataclass(frozen=True)
 class Difference:
     """What differs between two answers, as sums that add up over comparisons; ratios are their quotients."""
 
-    comparisons: float = 0.0
-    swapped_slates: float = 0.0
-    """Comparisons in which any place differs."""
-    swapped_first: float = 0.0
-    """Comparisons in which the first item differs."""
-    slots: float = 0.0
-    """Places compared."""
-    swapped_slots: float = 0.0
-    """Places whose item differs."""
-    missing_items: float = 0.0
-    """Items of a slate that the other one lacks."""
-    rbo: float = 0.0
-    """Sum of the distances 1 - rank-biased overlap."""
-    pairs: float = 0.0
-    """Pairs of candidates that both models scored."""
-    swapped_pairs: float = 0.0
-    """Those in opposite order."""
-    candidates: float = 0.0
-    """Candidates that both models scored."""
-    prediction_difference: float = 0.0
-    """Sum of 2 |p1 - p2| / (p1 + p2) over them."""
-    prediction_difference_ranking: float = 0.0
-    """The same after both models' log-odds were moved to their common mean."""
+    comparisons: float = added("flicker_compared", "Pairs of answers compared")
+    swapped_slates: float = added("flicker_swapped_slates", "Compared slates in which any place differs")
+    swapped_first: float = added("flicker_swapped_first_items", "Compared slates whose first item differs")
+    slots: float = added("flicker_compared_slots", "Places of slates compared")
+    swapped_slots: float = added("flicker_swapped_slots", "Compared places whose item differs")
+    missing_items: float = added("flicker_missing_items", "Items of a compared slate that the other one lacks")
+    rbo: float = added("flicker_summed_rbo_distance", "Sum over comparisons of 1 - rank-biased overlap")
+    pairs: float = added("flicker_compared_pairs", "Pairs of candidates that both models scored")
+    swapped_pairs: float = added("flicker_swapped_pairs", "Those that stand in opposite order")
+    candidates: float = added("flicker_compared_candidates", "Candidates that both models scored")
+    prediction_difference: float = added(
+        "flicker_summed_prediction_difference", "Sum over them of 2 |p1 - p2| / (p1 + p2)"
+    )
+    prediction_difference_ranking: float = added(
+        "flicker_summed_prediction_difference_ranking",
+        "The same after both models' log-odds were moved to their common mean",
+    )
 
     def sums(self) -> Doubles:
         """All of them, in the order of FIELDS."""
-        return np.array([getattr(self, field) for field in FIELDS], np.float64)
+        return np.array([getattr(self, name) for name in FIELDS], np.float64)
 
 
-FIELDS = tuple(field.name for field in fields(Difference))
+SUMS = {sum.name: (sum.metadata["counter"], sum.metadata["words"]) for sum in fields(Difference)}
+"""Field of Difference -> the counter that adds it up, and what it says."""
+FIELDS = tuple(SUMS)
 MEASURES = {
     "slot": ("swapped_slots", "slots"),
     "top1": ("swapped_first", "comparisons"),
@@ -142,4 +144,4 @@ def _differences(slates: Ints, scores: Floats) -> Doubles:
         "prediction_difference": pd.total.sum(-1),
         "prediction_difference_ranking": pd.ranking.sum(-1),
     }
-    return np.stack([columns[field] for field in FIELDS], 1)
+    return np.stack([columns[name] for name in FIELDS], 1)

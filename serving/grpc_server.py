@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -10,12 +11,14 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 
 from serving.calls import DirectPool, Reply
 from serving.codec import Refusal
 from simulator.errors import SettingError
+from simulator.process import instruments
 
+log = logging.getLogger(__name__)
 End = Callable[[bytes, Refusal | None], None]
 """Ends a call: with the answer's bytes, or a refusal."""
 
@@ -25,12 +28,12 @@ class GrpcMetrics:
 
     def __init__(self, registry: CollectorRegistry, buckets: Sequence[float]) -> None:
         """`buckets`: upper ends of those of a call's seconds."""
+        counter, _, histogram = instruments(registry)
         labels = ["grpc_type", "grpc_service", "grpc_method"]
-        self._started = Counter("grpc_server_started", "Calls begun", labels, registry=registry)
-        self._handled = Counter("grpc_server_handled", "Calls ended", [*labels, "grpc_code"], registry=registry)
-        self._seconds = Histogram(
-            "grpc_server_handling_seconds", "From begin to end of a call", labels, buckets=buckets, registry=registry
-        )
+        self._started = counter("grpc_server_started", "Calls begun", labels)
+        self._handled = counter("grpc_server_handled", "Calls ended", [*labels, "grpc_code"])
+        seconds = "From begin to end of a call"
+        self._seconds = histogram("grpc_server_handling_seconds", seconds, labels, buckets=buckets)
 
     def method(self, service: str, name: str) -> Callable[[], Callable[[grpc.StatusCode], None]]:
         """To be called where a call of this method begins; what it returns, with the code that the call ends with."""
@@ -54,6 +57,14 @@ class GrpcMetrics:
 def spelled(code: grpc.StatusCode) -> str:
     """As the metrics of other gRPC servers spell it: `InvalidArgument`, `OK`."""
     return "OK" if code is grpc.StatusCode.OK else code.name.title().replace("_", "")
+
+
+def as_refusal(problem: Exception, who: str) -> Refusal:
+    """What a caller is told of an error: where it is no refusal, that it is a fault of the router or replica."""
+    if isinstance(problem, Refusal):
+        return problem
+    log.error("a call failed", exc_info=problem)
+    return Refusal(grpc.StatusCode.INTERNAL, f"a fault of the {who}; its log says more")
 
 
 def ending(reply: Reply, ended: Callable[[grpc.StatusCode], None]) -> End:

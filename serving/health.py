@@ -8,23 +8,13 @@ else of weight.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from typing import NoReturn
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from simulator.errors import FlickerError
-
-
-class Parser(argparse.ArgumentParser):
-    """Complains in one line, as all of ours do."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises FlickerError."""
-        raise FlickerError(f"{message}; see {self.prog} --help")
+from simulator.process import Parser
 
 
 def complaint(address: str, service: str, timeout: float) -> str:

@@ -20,16 +20,15 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Protocol
-
-from grpc import StatusCode
 
 from protos.recommender_pb2 import PackedResponse, RecommendRequest
 from serving.codec import Refusal
 from serving.comparison import Answer, Difference, compare_all
-from serving.router.hashing import RANGE, stable_hash
+from serving.router.metrics import ShadowMetrics
+from serving.router.policies import RANGE, stable_hash
 from serving.router.pool import Pool, Replica
 from serving.router.work import Waiting
 
@@ -47,31 +46,14 @@ def _pinned(duplicate: int, generation: int) -> bytes:
     return RecommendRequest(duplicate=duplicate, generation=generation, score_all=True).SerializeToString()
 
 
-@dataclass(eq=False, slots=True)
-class Answered:
-    """The user's own answer, with all scores."""
-
-    response: PackedResponse
-
-    def parsed(self) -> PackedResponse:
-        """See Asked."""
-        return self.response
+def asked(replica: Replica, query: bytes, duplicate: int, generation: int, deadline: float) -> Side:
+    """The same, as a side of a comparison."""
+    call = ask(replica, query, duplicate, generation, deadline)
+    return lambda: PackedResponse.FromString(call.result())
 
 
-@dataclass(eq=False, slots=True)
-class Asked:
-    """A model that was asked off the user's path."""
-
-    call: Waiting
-
-    def parsed(self) -> PackedResponse:
-        """Its answer, once it is there. Raises Refusal."""
-        return PackedResponse.FromString(self.call.result())
-
-
-Side = Answered | Asked
-
-
+Side = Callable[[], PackedResponse]
+"""An answer with all scores, once it is there. Raises Refusal."""
 log = logging.getLogger(__name__)
 
 BACKLOG = 1_024
@@ -118,22 +100,6 @@ class NoShadow:
         """See Shadow."""
 
 
-class Recorder(Protocol):
-    """Where comparisons are counted."""
-
-    def record(self, arm: str, cause: str, difference: Difference) -> None:
-        """The sums of one comparison, or of several."""
-
-    def fail(self, cause: str, code: StatusCode) -> None:
-        """A comparison without an answer of both sides."""
-
-    def backlog(self, length: int) -> None:
-        """Sampled queries that wait."""
-
-    def drop(self) -> None:
-        """A sampled query for which there was no room."""
-
-
 @dataclass(eq=False, slots=True)
 class Pair:
     """One query asked of two models; the answers are to come."""
@@ -147,7 +113,9 @@ class Pair:
 class Comparing:
     """Samples, asks and compares, in one thread of its own."""
 
-    def __init__(self, pool: Pool, recorder: Recorder, seed: int, share: float, file: IO[str] | None = None) -> None:
+    def __init__(
+        self, pool: Pool, recorder: ShadowMetrics, seed: int, share: float, file: IO[str] | None = None
+    ) -> None:
         """`share` of the queries, 0 to 1, sampled by hash(seed, query id); `file` gets a line for each comparison."""
         self._pool, self._recorder, self._seed, self._file = pool, recorder, seed, file
         self._below = round(share * RANGE)
@@ -205,12 +173,12 @@ class Comparing:
             return []
         pairs: list[Pair] = []
         deadline = time.monotonic() + PATIENCE
-        own: dict[int, Side] = {who.generation: Answered(response)}
+        own: dict[int, Side] = {who.generation: lambda: response}
         others = {r.member.duplicate: r for r in reversed(healthy) if r.member.duplicate != who.duplicate}
 
         def side(generation: int) -> Side:
             if generation not in own:
-                own[generation] = Asked(ask(first, query, who.duplicate, generation, deadline))
+                own[generation] = asked(first, query, who.duplicate, generation, deadline)
             return own[generation]
 
         if others:
@@ -218,7 +186,7 @@ class Comparing:
             duplicate = sorted(others)[number]
             second = others[duplicate]
             both = min(who.generation, second.member.generation)
-            other = Asked(ask(second, query, duplicate, both, deadline))
+            other = asked(second, query, duplicate, both, deadline)
             pairs.append(Pair("duplicate", query, side(both), other))
         newest = max(who.generation, first.member.generation)
         if newest > 0:
@@ -232,7 +200,7 @@ class Comparing:
 
         @functools.cache
         def read(side: Side) -> tuple[PackedResponse, Answer]:
-            response = side.parsed()
+            response = side()
             return response, Answer.of(response)
 
         for pair in pairs:

@@ -109,16 +109,7 @@ def _conclude(decision: tuple[list[str], int]) -> None:
     sys.exit(code)
 
 
-COMMANDS = {
-    "run": run,
-    "sweep": sweep,
-    "figures": figures,
-    "report": report,
-    "recommend": recommend,
-    "gate": gate,
-    "up": up,
-    "query": query,
-}
+COMMANDS = {command.__name__: command for command in (run, sweep, figures, report, recommend, gate, up, query)}
 
 
 def main() -> None:

@@ -1,13 +1,29 @@
-"""Files that a crash leaves either old or new, never in between; folders that cannot be written, in one line."""
+"""Files that a crash leaves either old or new, never in between; folders that cannot be written, in one line.
+
+And which Flicker wrote them: on the package index `flicker` is somebody else's, the distribution has a name of its own.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from simulator.errors import ResultError
+
+DISTRIBUTION = "flicker-recsys"
+
+
+def flicker_version() -> str:
+    """The installed version; `unknown` where the source is run without being installed."""
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -16,19 +32,30 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def as_csv(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file to be written inside, which then replaces `path`: fsync, rename, fsync of the folder."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     yield temporary
-    for done in (temporary, path.parent):
-        opened = os.open(done, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
-        if done is temporary:
-            os.replace(temporary, path)
+    flush(temporary)
+    os.replace(temporary, path)
+    flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Make a file, or the names in a folder, outlive a power cut."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""The flags of `flicker run`: help and ranges come from the docstrings in config.py, defaults from the preset."""
+"""The flags of `flicker run`: help and ranges come from the docstrings in config.py, defaults from the preset.
+
+Beside them what the live processes share: what is learned, and the wiring, which comes from the environment.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,19 @@ import argparse
 import contextlib
 import io
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import tyro
 
-from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
+from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig, require
 from simulator.errors import FlickerError, SettingError
 from simulator.presets import PRESETS
+from simulator.process import from_environment
+
+if TYPE_CHECKING:
+    from simulator.store.protocol import Store
 
 Flat, Hidden = tyro.conf.OmitArgPrefixes, tyro.conf.Suppress
 
@@ -55,11 +62,11 @@ class RunFlags:
     replay: Annotated[Replay, Flat] = field(default_factory=Replay)
 
     @classmethod
-    def of(cls, preset: str) -> Self:
-        """The flags as a preset sets them."""
+    def of(cls, preset: str, **fixed: int) -> Self:
+        """The flags as a preset sets them, but for `fixed` settings."""
         config = PRESETS[preset]()
         assert isinstance(config.world, SyntheticConfig)
-        compare, world = Comparison(**values(config)), config.world
+        compare, world = replace(cls().compare, **values(config) | fixed), config.world
         return cls(preset=preset, compare=compare, synthetic=world)  # type: ignore[arg-type]  # one of Literal
 
     def config(self) -> ExperimentConfig:
@@ -71,6 +78,53 @@ class RunFlags:
         _refuse(self.synthetic, default.synthetic, "describes the synthetic world, but --data names a log")
         world = ReplayConfig(**values(self.replay) | {"path": self.data})
         return ExperimentConfig(**values(self.compare) | {"world": world})
+
+
+@dataclass(frozen=True)
+class Learning(Comparison):
+    """What is learned. Every replica serves one duplicate of every arm."""
+
+    fleets: Annotated[int, Hidden, tyro.conf.Fixed] = 1
+    generations: Annotated[int, Hidden, tyro.conf.Fixed] = 2
+    queries: Annotated[int, Hidden, tyro.conf.Fixed] = 500
+    queries_per_generation: Annotated[int, Hidden, tyro.conf.Fixed] = 50
+
+
+@dataclass(frozen=True)
+class LiveFlags(RunFlags):
+    """Those that decide what the live system learns: one fleet, without an end."""
+
+    resume: Annotated[bool, Hidden, tyro.conf.Fixed] = False
+    compare: Annotated[Learning, Flat] = field(default_factory=Learning)
+
+    @classmethod
+    def of(cls, preset: str, **fixed: int) -> Self:
+        """The flags as a preset sets them, with one fleet."""
+        return super().of(preset, fleets=1, **fixed)
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Where a live process finds the others, and where it listens itself."""
+
+    store: str = field(default_factory=lambda: from_environment("FLICKER_REDIS_URL", ""))
+    """The store, such as redis://127.0.0.1:6379/0 (default: the environment's FLICKER_REDIS_URL)."""
+    run: str = field(default_factory=lambda: from_environment("FLICKER_RUN", "flicker"))
+    """Name of this run among others in the same store (default: FLICKER_RUN)."""
+    host: str = field(default_factory=lambda: from_environment("FLICKER_HOST", "127.0.0.1"))
+    """Address to listen at; 0.0.0.0 for all (default: FLICKER_HOST)."""
+    metrics_port: int = field(default_factory=lambda: from_environment("FLICKER_METRICS_PORT", 0))
+    """Port of the metrics page, 0 for any free one, which is printed (default: FLICKER_METRICS_PORT)."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.metrics_port < 65_536, "metrics_port", self.metrics_port, "from 0 to 65535")
+
+    def open_store(self, **bounds: int) -> Store:
+        """The store, see simulator/store/open.py. Raises SettingError where none is named."""
+        from simulator.store.open import open_store
+
+        require(self.store != "", "store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
+        return open_store(self.store, run=self.run, **bounds)
 
 
 AnyFlags = TypeVar("AnyFlags", bound=RunFlags)

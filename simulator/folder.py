@@ -25,10 +25,9 @@ import torch
 from simulator.config import ExperimentConfig
 from simulator.errors import ResultError
 from simulator.experiment import Experiment, State
-from simulator.files import write_atomically, writing
+from simulator.files import flicker_version, write_atomically, writing
 from simulator.models.snapshot import read_snapshot, write_snapshot
 from simulator.tuning import Tuned
-from simulator.version import flicker_version
 
 CHECKPOINT_SHARE = 0.05
 """Checkpoints take at most about this share of a run's time: the next one waits for it."""

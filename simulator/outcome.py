@@ -41,10 +41,10 @@ import numpy as np
 from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by
 from simulator.config import SyntheticConfig
 from simulator.experiment import Experiment, Final
+from simulator.files import flicker_version
 from simulator.measures.intervals import Resamples, ratio
 from simulator.models.activations import curve
 from simulator.types import Query
-from simulator.version import flicker_version
 
 SCHEMA = 1
 AT_MOST_ONE = {"auc", "regret", "useful_swaps", "useless_swaps"}

@@ -5,8 +5,10 @@ A process runs in three verbs (startup, main loop, shutdown); SIGTERM and SIGINT
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
+import json
 import logging
 import os
 import signal
@@ -15,16 +17,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from simulator.errors import FlickerError, SettingError
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 Result = TypeVar("Result")
-Number = TypeVar("Number", int, float)
+Setting = TypeVar("Setting", str, int, float)
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
 """Signals that ask a process to end."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
@@ -41,6 +44,14 @@ if sys.platform == "linux":
     if os.getppid() != int(sys.argv[1]): sys.exit("the parent died first")
 os.execv(sys.argv[2], sys.argv[2:])
 """
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line, as all of ours do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises FlickerError."""
+        raise FlickerError(f"{message}; see {self.prog} --help")
 
 
 class Stopped(Exception):
@@ -148,6 +159,18 @@ def free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
+def instruments(registry: CollectorRegistry) -> tuple[partial[Counter], partial[Gauge], partial[Histogram]]:
+    """What makes counters, gauges and histograms of a registry."""
+    from prometheus_client import Counter, Gauge, Histogram
+
+    return partial(Counter, registry=registry), partial(Gauge, registry=registry), partial(Histogram, registry=registry)
+
+
+def say_ready(process: str, **about: str) -> None:
+    """A line of JSON on standard output, for whoever started this process."""
+    print(json.dumps({"ready": process, **about}), flush=True)
+
+
 def serve_metrics(registry: CollectorRegistry, port: int, host: str = "127.0.0.1") -> int:
     """Serve a registry's metrics over HTTP from a thread of its own; port 0 takes a free one. Returns the port.
 
@@ -165,27 +188,13 @@ def serve_metrics(registry: CollectorRegistry, port: int, host: str = "127.0.0.1
     return int(server.server_port)
 
 
-def from_environment(name: str, default: str) -> str:
-    """The value of an environment variable, the default where it is not set or empty."""
-    return os.environ.get(name) or default
-
-
-def whole_number(name: str, default: int) -> int:
-    """An environment variable as a whole number. Raises SettingError where it is none."""
-    return _number(name, default, int, "a whole number")
-
-
-def number(name: str, default: float) -> float:
-    """An environment variable as a number. Raises SettingError where it is none."""
-    return _number(name, default, float, "a number")
-
-
-def _number(name: str, default: Number, read: Callable[[str], Number], hint: str) -> Number:
-    text = from_environment(name, "")
+def from_environment(name: str, default: Setting) -> Setting:
+    """An environment variable, as what its default is; that where it is not set or empty. Raises SettingError."""
+    text = os.environ.get(name)
     try:
-        return read(text) if text else default
+        return type(default)(text) if text else default
     except ValueError:
-        raise SettingError(name, text, hint) from None
+        raise SettingError(name, text, "a whole number" if isinstance(default, int) else "a number") from None
 
 
 def require_ours(package: str) -> None:

@@ -9,9 +9,9 @@ multi-valued field fills `slots` of them, padded with row 0; its vectors are ave
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,25 +65,42 @@ class Schema:
 
     def first_row(self, name: str) -> int:
         """First table row of a field: value v of the field is row `first_row(name) + v`."""
-        row = 1
-        for field in self.fields:
-            if field.name == name:
-                return row
-            row += field.vocabulary
-        raise SettingError("field", name, f"one of {', '.join(f.name for f in self.fields)}")
+        return 1 + sum(field.vocabulary for field in self._before(name))
 
     def slot_range(self, name: str) -> slice:
         """Columns of a field in `Batch.features`."""
-        slot = 0
-        for field in self.fields:
-            if field.name == name:
-                return slice(slot, slot + field.slots)
-            slot += field.slots
-        raise SettingError("field", name, f"one of {', '.join(f.name for f in self.fields)}")
+        before = self._before(name)
+        slot = sum(field.slots for field in before)
+        return slice(slot, slot + self.fields[len(before)].slots)
+
+    def _before(self, name: str) -> tuple[Field, ...]:
+        names = [field.name for field in self.fields]
+        if name not in names:
+            raise SettingError("field", name, f"one of {', '.join(names)}")
+        return self.fields[: names.index(name)]
+
+
+class Columns:
+    """What a dataclass of arrays [n, ...] is beside them, the first of them one value per row: so many rows."""
+
+    def __len__(self) -> int:
+        return len(self._columns()[0])
+
+    def __getitem__(self, part: slice | Ints) -> Self:
+        """The rows of a slice, as views, or the rows at these places."""
+        return type(self)(*(column[part] for column in self._columns()))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Several as one, in the given order."""
+        return cls(*map(np.concatenate, zip(*(part._columns() for part in parts), strict=True)))
+
+    def _columns(self) -> tuple[NDArray[Any], ...]:
+        return tuple(vars(self).values())
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Columns):
     """Events in time order: a user was shown an item in a context and did (1) or did not (0) engage."""
 
     user: Ints
@@ -96,24 +113,6 @@ class Batch:
     """[n, S] rows of the embedding table; 0 is padding."""
     label: Floats
     """[n] 1 for an engagement, else 0."""
-
-    def __len__(self) -> int:
-        return len(self.user)
-
-    def __getitem__(self, part: slice) -> Batch:
-        """The events of a slice, as views."""
-        return Batch(self.user[part], self.item[part], self.time[part], self.features[part], self.label[part])
-
-    @staticmethod
-    def concatenate(parts: list[Batch]) -> Batch:
-        """Several batches as one, in the given order."""
-        return Batch(
-            np.concatenate([b.user for b in parts]),
-            np.concatenate([b.item for b in parts]),
-            np.concatenate([b.time for b in parts]),
-            np.concatenate([b.features for b in parts]),
-            np.concatenate([b.label for b in parts]),
-        )
 
 
 @dataclass(frozen=True)

@@ -143,22 +143,22 @@ def test_the_page_shows_the_process_once_however_often_it_is_served() -> None:
 
 def test_whole_numbers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLICKER_X", raising=False)
-    assert process.whole_number("FLICKER_X", 7) == 7
+    assert process.from_environment("FLICKER_X", 7) == 7
     monkeypatch.setenv("FLICKER_X", "12")
-    assert process.whole_number("FLICKER_X", 7) == 12
+    assert process.from_environment("FLICKER_X", 7) == 12
     monkeypatch.setenv("FLICKER_X", "many")
     with pytest.raises(SettingError, match="FLICKER_X = many: a whole number"):
-        process.whole_number("FLICKER_X", 7)
+        process.from_environment("FLICKER_X", 7)
 
 
 def test_numbers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLICKER_X", "")
-    assert process.number("FLICKER_X", 0.1) == 0.1
+    assert process.from_environment("FLICKER_X", 0.1) == 0.1
     monkeypatch.setenv("FLICKER_X", "0.25")
-    assert process.number("FLICKER_X", 0.1) == 0.25
+    assert process.from_environment("FLICKER_X", 0.1) == 0.25
     monkeypatch.setenv("FLICKER_X", "much")
     with pytest.raises(SettingError, match="FLICKER_X = much: a number"):
-        process.number("FLICKER_X", 0.1)
+        process.from_environment("FLICKER_X", 0.1)
 
 
 def test_another_package_of_the_same_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

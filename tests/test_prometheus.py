@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.comparison import MEASURES
-from serving.router.metrics import SUMS
+from serving.comparison import MEASURES, SUMS
 from tests.metric_names import JOBS, PROMETHEUS, declared, rules
 from tests.promql import labels, problems
 

@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from simulator.version import DISTRIBUTION
+from simulator.files import DISTRIBUTION
 
 ROOT = Path(__file__).parents[1]
 TARGETS = ("help", "setup", "up", "run", "test", "slow", "test-containers", "check", "protos")

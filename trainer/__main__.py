@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from simulator.errors import SettingError
 from simulator.process import configure_logging, end_on_sigterm, require_ours, run, serve_metrics, stop_on_signals
 
 
@@ -15,13 +14,11 @@ def main(arguments: list[str]) -> None:
 
     flags = parse(TrainerFlags, "python -m trainer", arguments)
     config = flags.config()
-    if not flags.store:
-        raise SettingError("store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
+    store = flags.open_store()
 
     from prometheus_client import CollectorRegistry
 
     from simulator.experiment import open_world  # brings torch: seconds that --help need not wait for
-    from simulator.store.open import open_store
     from trainer import loop
     from trainer.feeder import Feeder
     from trainer.metrics import Metrics
@@ -30,7 +27,7 @@ def main(arguments: list[str]) -> None:
     configure_logging()
     registry = CollectorRegistry()
     metrics, folder = Metrics(registry), StateFolder(flags.state, flags.run)
-    store, world = open_store(flags.store, run=flags.run), open_world(config.world, config.seed, config.model.hash_rows)
+    world = open_world(config.world, config.seed, config.model.hash_rows)
     stop = stop_on_signals()
     trainer = loop.Trainer(config, world, store, folder, metrics, stop, flags.generation_events)
     feeder = Feeder(world, store, metrics, stop, *flags.pace(world))

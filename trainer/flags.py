@@ -10,8 +10,8 @@ import tyro
 
 from simulator.config import require
 from simulator.errors import FlickerError
-from simulator.flags import Comparison, Flat, Hidden, RunFlags, values
-from simulator.process import from_environment, whole_number
+from simulator.flags import Flat, Hidden, Learning, LiveFlags, Wiring
+from simulator.process import from_environment
 from simulator.types import World
 from trainer.feeder import Pace, as_logged, head_start, steady
 
@@ -24,18 +24,14 @@ ENTRY_MOST = 1_000
 
 
 @dataclass(frozen=True)
-class Learning(Comparison):
+class Learned(Learning):
     """What is learned."""
 
-    fleets: Annotated[int, Hidden, tyro.conf.Fixed] = 1
-    generations: Annotated[int, Hidden, tyro.conf.Fixed] = 2
     k: Annotated[int, Hidden, tyro.conf.Fixed] = 10
-    queries: Annotated[int, Hidden, tyro.conf.Fixed] = 500
-    queries_per_generation: Annotated[int, Hidden, tyro.conf.Fixed] = 50
 
 
 @dataclass(frozen=True)
-class TrainerFlags(RunFlags):
+class TrainerFlags(LiveFlags, Wiring):
     """Learn continuously from the events in a store, and publish a generation of all duplicates every so many.
 
     Beside the clicks of users, a background world feeds its own events into the store. Stopped by SIGTERM or Ctrl-C,
@@ -43,18 +39,9 @@ class TrainerFlags(RunFlags):
     """
 
     out: Annotated[Path | None, Hidden, tyro.conf.Fixed] = None
-    resume: Annotated[bool, Hidden, tyro.conf.Fixed] = False
-    compare: Annotated[Learning, Flat] = field(default_factory=Learning)
-    store: str = field(default_factory=lambda: from_environment("FLICKER_REDIS_URL", ""))
-    """The store, such as redis://127.0.0.1:6379/0 (default: the environment's FLICKER_REDIS_URL)."""
-    run: str = field(default_factory=lambda: from_environment("FLICKER_RUN", "flicker"))
-    """Name of this run among others in the same store (default: FLICKER_RUN)."""
+    compare: Annotated[Learned, Flat] = field(default_factory=Learned)
     state: Path = field(default_factory=lambda: Path(from_environment("FLICKER_STATE", "state/trainer")))
     """Folder in which the trainer saves where it is (default: FLICKER_STATE)."""
-    host: str = field(default_factory=lambda: from_environment("FLICKER_HOST", "127.0.0.1"))
-    """Address of the metrics page; 0.0.0.0 for all (default: FLICKER_HOST)."""
-    metrics_port: int = field(default_factory=lambda: whole_number("FLICKER_METRICS_PORT", 0))
-    """Port of the metrics page, 0 for any free one, which is printed (default: FLICKER_METRICS_PORT)."""
     generation_events: int | None = None
     """Events per generation, a whole number of shuffle windows (--batch x --window events; two of them by default)."""
     rate: float | None = None
@@ -68,20 +55,13 @@ class TrainerFlags(RunFlags):
     """Events of the world that are fed at once when the trainer starts, so that the first generation comes soon."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.head_start >= 0, "head_start", self.head_start, "0 events or more")
         for name, value in (("rate", self.rate), ("for", self.for_), ("speed", self.speed)):
             require(value is None or 0 < value < float("inf"), name, value, "more than 0")
-        require(0 <= self.metrics_port < 65_536, "metrics_port", self.metrics_port, "from 0 to 65535")
         given = [value for value in (self.rate, self.for_, self.speed) if value is not None]
         if len(given) > 1:
             raise FlickerError("--rate, --for and --speed: each sets the world's pace: give one of them")
-
-    @classmethod
-    def of(cls, preset: str) -> TrainerFlags:
-        """The flags as a preset sets them; the live system has one fleet."""
-        base = RunFlags.of(preset)
-        learning = Learning(**values(base.compare) | {"fleets": 1})
-        return cls(preset=base.preset, compare=learning, synthetic=base.synthetic)
 
     def pace(self, world: World) -> tuple[Pace, int]:
         """How fast the world comes, and how many of its events go into one entry of the log."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
+from simulator.process import instruments
 from trainer.progressive import Quality
 
 LEARN_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -18,41 +19,32 @@ class Metrics:
     """What the trainer says about itself."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.generation = Gauge("flicker_generation", "The last published generation, -1 for none.", registry=registry)
+        counter, gauge, histogram = instruments(registry)
+        self.generation = gauge("flicker_generation", "The last published generation, -1 for none.")
         self.generation.set(-1)
-        self._arm_position = Gauge(
+        self._arm_position = gauge(
             "flicker_arm_position",
             "0 for the run's first arm, with which the others are compared, then 1, 2 ...",
             ["arm"],
-            registry=registry,
         )
-        self.published = Gauge(
-            "flicker_snapshot_published_timestamp_seconds",
-            "Unix time at which the last published generation was cut.",
-            registry=registry,
+        self.published = gauge(
+            "flicker_snapshot_published_timestamp_seconds", "Unix time at which the last published generation was cut."
         )
-        self.learned = Counter(
-            "flicker_events_learned", "Events of the log learned by this process.", registry=registry
-        )
-        self.waiting = Gauge("flicker_events_waiting", "Events of the log not learned yet (lag).", registry=registry)
-        self.learn_seconds = Histogram(
+        self.learned = counter("flicker_events_learned", "Events of the log learned by this process.")
+        self.waiting = gauge("flicker_events_waiting", "Events of the log not learned yet (lag).")
+        self.learn_seconds = histogram(
             "flicker_learn_seconds",
             "Time to score and learn one chunk with every duplicate of every arm.",
             buckets=LEARN_BUCKETS,
-            registry=registry,
         )
-        self.publish_seconds = Histogram(
-            "flicker_publish_seconds",
-            "Time to make and publish the parts of one generation.",
-            buckets=PUBLISH_BUCKETS,
-            registry=registry,
+        self.publish_seconds = histogram(
+            "flicker_publish_seconds", "Time to make and publish the parts of one generation.", buckets=PUBLISH_BUCKETS
         )
         self.log_loss, self.auc, self.calibration = (
-            Gauge(
+            gauge(
                 name,
                 f"{what} of the last generation's events, predicted before they were learned; mean over duplicates.",
                 ["arm"],
-                registry=registry,
             )
             for name, what in (
                 ("flicker_progressive_log_loss", "Log loss in nats"),
@@ -60,16 +52,12 @@ class Metrics:
                 ("flicker_calibration", "Mean prediction / mean label"),
             )
         )
-        self.fed = Counter("flicker_feeder_events", "Events of the world appended to the log.", registry=registry)
-        self.paused_seconds = Counter(
-            "flicker_feeder_paused_seconds",
-            "Time that the feeder waited because the log was full or the store away.",
-            registry=registry,
+        self.fed = counter("flicker_feeder_events", "Events of the world appended to the log.")
+        self.paused_seconds = counter(
+            "flicker_feeder_paused_seconds", "Time that the feeder waited because the log was full or the store away."
         )
-        self.store_errors = Counter(
-            "flicker_store_errors", "Attempts to reach the store that failed.", registry=registry
-        )
-        self.world_ended = Gauge("flicker_world_ended", "1 once every event of the world is fed.", registry=registry)
+        self.store_errors = counter("flicker_store_errors", "Attempts to reach the store that failed.")
+        self.world_ended = gauge("flicker_world_ended", "1 once every event of the world is fed.")
 
     def show_arms(self, arms: Sequence[str]) -> None:
         """The arms of the run, in order."""

@@ -21,7 +21,7 @@ from typing import IO, Any
 from torch import Tensor
 
 from simulator.errors import ResultError
-from simulator.files import writing
+from simulator.files import flush, writing
 from simulator.folder import differences
 from simulator.models.snapshot import read_snapshot, write_snapshot
 from trainer.progressive import Quality
@@ -94,18 +94,10 @@ class StateFolder:
             about = {"settings": {"run": self._run, **settings}, "state": asdict(state)}
             write_snapshot(unfinished, tensors, about)
             os.rename(unfinished, finished)
-            self._flush()
+            flush(self.path)
             for events in self._saved():
                 if events != state.events:
                     shutil.rmtree(self.path / str(events))
 
     def _saved(self) -> list[int]:
         return [int(entry.name) for entry in self.path.iterdir() if entry.name.isdecimal()]
-
-    def _flush(self) -> None:
-        """Make the renaming outlive a power cut."""
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

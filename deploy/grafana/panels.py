@@ -103,19 +103,23 @@ def stat(
     return _panel("stat", title, description, plain, defaults, options, thresholds, size)
 
 
-def text(title: str, description: str, markdown: str, rows: int) -> Json:
-    """A sentence or two over the full width."""
-    return {
+def dashboard(
+    uid: str,
+    title: str,
+    description: str,
+    intro: str,
+    rows: int,
+    panels: Sequence[Json],
+    variables: Sequence[Json] = (),
+) -> Json:
+    """An introduction (Markdown) of so many rows, then panels that flow from left to right; links to the others."""
+    told = {
         "type": "text",
-        "title": title,
-        "description": description,
+        "title": "What am I looking at?",
+        "description": "How to read this page.",
         "gridPos": {"w": COLUMNS, "h": rows},
-        "options": {"mode": "markdown", "content": markdown},
+        "options": {"mode": "markdown", "content": intro},
     }
-
-
-def dashboard(uid: str, title: str, description: str, panels: Sequence[Json], variables: Sequence[Json] = ()) -> Json:
-    """A dashboard of panels that flow from left to right, with links to those of the same tag."""
     refreshes = {
         "name": "Refreshes",
         "datasource": SOURCE,
@@ -150,7 +154,7 @@ def dashboard(uid: str, title: str, description: str, panels: Sequence[Json], va
         "links": [links],
         "annotations": {"list": [refreshes]},
         "templating": {"list": list(variables)},
-        "panels": _placed(panels),
+        "panels": _placed([told, *panels]),
     }
 
 

@@ -2,165 +2,147 @@
 
 from __future__ import annotations
 
-from panels import Json, Query, arms, dashboard, mean_and_quantile, stat, text, timeseries
-from quality import LOG_LOSS, auc, calibration
+from panels import Json, Query, arms, dashboard, mean_and_quantile, stat, timeseries
+from quality import AUC, CALIBRATION, LOG_LOSS
+
+INTRO = (
+    "**Is the trainer healthy, and are the models any good?** The trainer reads the log of clicks; every duplicate of "
+    "every arm scores each event first and then learns from it. Every so many events it cuts a *generation* and "
+    "publishes it to the replicas (vertical lines). Waiting events and lag should stay near 0."
+)
+PANELS = [
+    # numbers of this moment
+    stat(
+        "Generation",
+        "The newest generation that was published; -1 before the first.",
+        "none",
+        [Query('max(flicker_generation{job="trainer"})', "generation")],
+        ("red", (0, "text")),
+    ),
+    stat(
+        "Learned",
+        "Events of the log learned per second, every one by every duplicate of every arm; over the last minute.",
+        "suffix:events/s",
+        [Query("flicker:events_learned:rate1m", "learned")],
+        decimals=0,
+    ),
+    stat(
+        "Waiting",
+        "Events in the log that are not learned yet. Up to one shuffle window always waits.",
+        "short",
+        [Query("sum(flicker_events_waiting)", "waiting")],
+    ),
+    stat(
+        "Lag",
+        "Time to learn what waits, at the pace of the last minute. Below 10 s is good, a minute is too much.",
+        "s",
+        [Query("max(flicker:trainer_lag_seconds)", "lag")],
+        ("green", (10, "orange"), (60, "red")),
+        decimals=1,
+    ),
+    stat(
+        "Store errors in 10 min",
+        "Attempts to reach the store that failed in the last 10 minutes. The trainer tries again; 0 is good.",
+        "short",
+        [Query("sum(increase(flicker_store_errors_total[10m]))", "errors")],
+        ("green", (1, "red")),
+        decimals=0,
+    ),
+    stat(
+        "World ended",
+        "1 once every event of the world is fed: from then on the models stand still, and so do the generations.",
+        "none",
+        [Query("max(flicker_world_ended)", "ended")],
+        ("text", (1, "orange")),
+    ),
+    # how fast events become generations
+    timeseries(
+        "Does the trainer keep up with the world?",
+        "Events per second over the last minute: appended to the log by the world's feeder, and learned. The lines "
+        "should lie together. Clicks of live users are learned too and not in the first line.",
+        "suffix:/s",
+        [
+            Query("sum(rate(flicker_feeder_events_total[1m]))", "fed by the world"),
+            Query("flicker:events_learned:rate1m", "learned"),
+        ],
+    ),
+    timeseries(
+        "How many events wait?",
+        "Events in the log that are not learned yet: a saw-tooth between 0 and a shuffle window is normal, a steady "
+        "climb means that the trainer is too slow.",
+        "short",
+        [Query("sum(flicker_events_waiting)", "waiting")],
+    ),
+    timeseries(
+        "How old is what waits?",
+        "Time to learn what waits, at the pace of the last minute. Above a minute, models answer with old tastes.",
+        "s",
+        [Query("max(flicker:trainer_lag_seconds)", "lag")],
+        ("text", (60, "red")),
+    ),
+    timeseries(
+        "Which generation is published, which is served?",
+        "The trainer's newest generation and the one of every replica: replicas follow within a second or two.",
+        "none",
+        [
+            Query('max(flicker_generation{job="trainer"})', "published"),
+            Query('flicker_generation{job="replica"}', "{{instance}}", dashed=True),
+        ],
+        start=None,
+    ),
+    timeseries(
+        "How long does a chunk take to learn?",
+        "Seconds to score and learn one shuffle window with every duplicate of every arm, over 5 minutes: mean, and "
+        "the 90th percentile as far as the histogram's buckets can tell.",
+        "s",
+        mean_and_quantile("flicker_learn_seconds", 0.9),
+    ),
+    timeseries(
+        "How long does a generation take to publish?",
+        "Seconds to make and publish the parts of one generation, over 5 minutes: mean, and the 90th percentile as "
+        "far as the histogram's buckets can tell.",
+        "s",
+        mean_and_quantile("flicker_publish_seconds", 0.9),
+    ),
+    # what the models know
+    timeseries("Do the models learn? Log loss", LOG_LOSS, "none", arms("flicker_progressive_log_loss"), start=None),
+    AUC,
+    CALIBRATION,
+    # the world before it, the replicas behind it
+    timeseries(
+        "Does the world's feeder wait?",
+        "Share of time over the last minute that the feeder waited because the log was full or the store away. 0 is "
+        "good; 100 % means that the trainer sets the pace.",
+        "percentunit",
+        [Query("sum(rate(flicker_feeder_paused_seconds_total[1m]))", "paused")],
+    ),
+    timeseries(
+        "How long does a replica take to load?",
+        "Seconds to fetch, verify and prepare a generation in the background, over 5 minutes and all replicas.",
+        "s",
+        mean_and_quantile("flicker_load_seconds", 0.9),
+    ),
+    timeseries(
+        "Was a snapshot refused?",
+        "Generations that a replica refused in the last minute, by reason (damaged, of another shape). The old one "
+        "stays in service. 0 is good.",
+        "short",
+        [
+            Query("sum(increase(flicker_snapshots_refused_total[1m])) or vector(0)", "refused"),
+            Query("sum by (reason) (increase(flicker_snapshots_refused_total[1m]))", "{{reason}}", dashed=True),
+        ],
+        ("text", (1, "red")),
+    ),
+]
 
 
 def training() -> Json:
     """From events to published generations."""
-    intro = (
-        "**Is the trainer healthy, and are the models any good?** The trainer reads the log of clicks; every duplicate "
-        "of every arm scores each event first and then learns from it. Every so many events it cuts a *generation* and "
-        "publishes it to the replicas (vertical lines). Waiting events and lag should stay near 0."
+    return dashboard(
+        "flicker-training",
+        "Flicker: Training",
+        "What the trainer learns, how fast, and how good it is.",
+        INTRO,
+        3,
+        PANELS,
     )
-    panels = [
-        text("What am I looking at?", "How to read this page.", intro, 3),
-        *_now(),
-        *_pace(),
-        *_quality(),
-        *_around(),
-    ]
-    description = "What the trainer learns, how fast, and how good it is."
-    return dashboard("flicker-training", "Flicker: Training", description, panels)
-
-
-def _now() -> list[Json]:
-    """Numbers of this moment."""
-    return [
-        stat(
-            "Generation",
-            "The newest generation that was published; -1 before the first.",
-            "none",
-            [Query('max(flicker_generation{job="trainer"})', "generation")],
-            ("red", (0, "text")),
-        ),
-        stat(
-            "Learned",
-            "Events of the log learned per second, every one by every duplicate of every arm; over the last minute.",
-            "suffix:events/s",
-            [Query("flicker:events_learned:rate1m", "learned")],
-            decimals=0,
-        ),
-        stat(
-            "Waiting",
-            "Events in the log that are not learned yet. Up to one shuffle window always waits.",
-            "short",
-            [Query("sum(flicker_events_waiting)", "waiting")],
-        ),
-        stat(
-            "Lag",
-            "Time to learn what waits, at the pace of the last minute. Below 10 s is good, a minute is too much.",
-            "s",
-            [Query("max(flicker:trainer_lag_seconds)", "lag")],
-            ("green", (10, "orange"), (60, "red")),
-            decimals=1,
-        ),
-        stat(
-            "Store errors in 10 min",
-            "Attempts to reach the store that failed in the last 10 minutes. The trainer tries again; 0 is good.",
-            "short",
-            [Query("sum(increase(flicker_store_errors_total[10m]))", "errors")],
-            ("green", (1, "red")),
-            decimals=0,
-        ),
-        stat(
-            "World ended",
-            "1 once every event of the world is fed: from then on the models stand still, and so do the generations.",
-            "none",
-            [Query("max(flicker_world_ended)", "ended")],
-            ("text", (1, "orange")),
-        ),
-    ]
-
-
-def _pace() -> list[Json]:
-    """How fast events become generations."""
-    return [
-        timeseries(
-            "Does the trainer keep up with the world?",
-            "Events per second over the last minute: appended to the log by the world's feeder, and learned. The lines "
-            "should lie together. Clicks of live users are learned too and not in the first line.",
-            "suffix:/s",
-            [
-                Query("sum(rate(flicker_feeder_events_total[1m]))", "fed by the world"),
-                Query("flicker:events_learned:rate1m", "learned"),
-            ],
-        ),
-        timeseries(
-            "How many events wait?",
-            "Events in the log that are not learned yet: a saw-tooth between 0 and a shuffle window is normal, a "
-            "steady climb means that the trainer is too slow.",
-            "short",
-            [Query("sum(flicker_events_waiting)", "waiting")],
-        ),
-        timeseries(
-            "How old is what waits?",
-            "Time to learn what waits, at the pace of the last minute. Above a minute, models answer with old tastes.",
-            "s",
-            [Query("max(flicker:trainer_lag_seconds)", "lag")],
-            ("text", (60, "red")),
-        ),
-        timeseries(
-            "Which generation is published, which is served?",
-            "The trainer's newest generation and the one of every replica: replicas follow within a second or two.",
-            "none",
-            [
-                Query('max(flicker_generation{job="trainer"})', "published"),
-                Query('flicker_generation{job="replica"}', "{{instance}}", dashed=True),
-            ],
-            start=None,
-        ),
-        timeseries(
-            "How long does a chunk take to learn?",
-            "Seconds to score and learn one shuffle window with every duplicate of every arm, over 5 minutes: mean, "
-            "and the 90th percentile as far as the histogram's buckets can tell.",
-            "s",
-            mean_and_quantile("flicker_learn_seconds", 0.9),
-        ),
-        timeseries(
-            "How long does a generation take to publish?",
-            "Seconds to make and publish the parts of one generation, over 5 minutes: mean, and the 90th percentile as "
-            "far as the histogram's buckets can tell.",
-            "s",
-            mean_and_quantile("flicker_publish_seconds", 0.9),
-        ),
-    ]
-
-
-def _quality() -> list[Json]:
-    """What the models know."""
-    return [
-        timeseries("Do the models learn? Log loss", LOG_LOSS, "none", arms("flicker_progressive_log_loss"), start=None),
-        auc(),
-        calibration(),
-    ]
-
-
-def _around() -> list[Json]:
-    """The world before it, the replicas behind it."""
-    return [
-        timeseries(
-            "Does the world's feeder wait?",
-            "Share of time over the last minute that the feeder waited because the log was full or the store away. 0 "
-            "is good; 100 % means that the trainer sets the pace.",
-            "percentunit",
-            [Query("sum(rate(flicker_feeder_paused_seconds_total[1m]))", "paused")],
-        ),
-        timeseries(
-            "How long does a replica take to load?",
-            "Seconds to fetch, verify and prepare a generation in the background, over 5 minutes and all replicas.",
-            "s",
-            mean_and_quantile("flicker_load_seconds", 0.9),
-        ),
-        timeseries(
-            "Was a snapshot refused?",
-            "Generations that a replica refused in the last minute, by reason (damaged, of another shape). The old one "
-            "stays in service. 0 is good.",
-            "short",
-            [
-                Query("sum(increase(flicker_snapshots_refused_total[1m])) or vector(0)", "refused"),
-                Query("sum by (reason) (increase(flicker_snapshots_refused_total[1m]))", "{{reason}}", dashed=True),
-            ],
-            ("text", (1, "red")),
-        ),
-    ]

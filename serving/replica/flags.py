@@ -7,32 +7,25 @@ import socket
 from dataclasses import dataclass, field
 
 from simulator.config import require
-from simulator.process import from_environment, whole_number
+from simulator.flags import Wiring
+from simulator.process import from_environment
 
 
 @dataclass(frozen=True)
-class ReplicaFlags:
+class ReplicaFlags(Wiring):
     """Serve one duplicate of every arm: rank what routers send, and take newer generations from the store.
 
     Stopped by SIGTERM or Ctrl-C, after answering what it was sent.
     """
 
-    store: str = field(default_factory=lambda: from_environment("FLICKER_REDIS_URL", ""))
-    """The store, such as redis://127.0.0.1:6379/0 (default: the environment's FLICKER_REDIS_URL)."""
-    run: str = field(default_factory=lambda: from_environment("FLICKER_RUN", "flicker"))
-    """Name of this run among others in the same store (default: FLICKER_RUN)."""
     name: str = field(default_factory=lambda: from_environment("FLICKER_NAME", f"{socket.gethostname()}-{os.getpid()}"))
     """Unique among replicas; one that is started again under its old name gets its old duplicate back."""
-    host: str = field(default_factory=lambda: from_environment("FLICKER_HOST", "127.0.0.1"))
-    """Address to listen at."""
     advertise: str = field(default_factory=lambda: from_environment("FLICKER_ADVERTISE", ""))
     """Host under which routers find this replica (default: --host; where that is 0.0.0.0, the address of this machine
     or container on the network by which it reaches the store)."""
-    port: int = field(default_factory=lambda: whole_number("FLICKER_PORT", 0))
+    port: int = field(default_factory=lambda: from_environment("FLICKER_PORT", 0))
     """Port of the gRPC server, 0 for any free one, which is printed."""
-    metrics_port: int = field(default_factory=lambda: whole_number("FLICKER_METRICS_PORT", 0))
-    """Port of the metrics page, 0 for any free one, which is printed."""
-    queue: int = field(default_factory=lambda: whole_number("FLICKER_QUEUE", 1_024))
+    queue: int = field(default_factory=lambda: from_environment("FLICKER_QUEUE", 1_024))
     """Queries that may wait; beyond it they are refused at once. At least 1."""
 
     device: str = field(default_factory=lambda: from_environment("FLICKER_DEVICE", "cpu"))
@@ -40,7 +33,7 @@ class ReplicaFlags:
 
     def __post_init__(self) -> None:
         require(self.name != "", "name", self.name, "a name")
-        for setting, port in (("port", self.port), ("metrics_port", self.metrics_port)):
-            require(0 <= port < 65_536, setting, port, "from 0 to 65535")
+        super().__post_init__()
+        require(0 <= self.port < 65_536, "port", self.port, "from 0 to 65535")
         require(self.queue >= 1, "queue", self.queue, "at least 1 query")
         require(self.device in ("cpu", "cuda"), "device", self.device, "cpu or cuda")

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from grpc import StatusCode
 
-from serving.codec import MOST_CANDIDATES, Ranges, answered_by, schema_of
+from serving.codec import MOST_CANDIDATES, Ranges, Refusal, answered_by, schema_of
 from simulator.config import ModelConfig
 from simulator.models.engine import EngineName, Ranker
 from simulator.models.engines import tensors_of
@@ -162,3 +163,33 @@ def _unpack(data: bytearray, what: str) -> dict[str, np.ndarray]:
         return arrays_of(data)
     except ValueError as problem:
         raise Refused("format", f"{what}: {problem}: damaged or truncated") from None
+
+
+class Shelf:
+    """What is served and the generation before it, of one duplicate, replaced as a whole: no query waits for a refresh.
+
+    One thread puts, any thread finds.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[Generation, ...] = ()  # newest first; replaced, never changed
+
+    @property
+    def current(self) -> Generation | None:
+        """What is served now; None while nothing is published."""
+        return self._kept[0] if self._kept else None
+
+    def put(self, generation: Generation) -> None:
+        """Serve this from the next query on; what was served stays for queries pinned to it."""
+        self._kept = (generation, *(kept for kept in self._kept[:1] if kept.duplicate == generation.duplicate))
+
+    def find(self, pinned: int | None) -> Generation:
+        """The generation for a query. Raises Refusal where none is served, or not the one it is pinned to."""
+        kept = self._kept
+        if not kept:
+            raise Refusal(StatusCode.UNAVAILABLE, "no generation is published yet")
+        for generation in kept:
+            if pinned is None or generation.number == pinned:
+                return generation
+        here = " and ".join(str(generation.number) for generation in kept)
+        raise Refusal(StatusCode.FAILED_PRECONDITION, f"generation = {pinned}: here are {here}", "generation")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import os
 import socket
@@ -13,10 +12,8 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry
 
 from serving.replica.flags import ReplicaFlags
-from simulator.errors import SettingError
 from simulator.flags import parse_flags
-from simulator.process import Stopped, configure_logging, retry, serve_metrics, stop_on_signals
-from simulator.store.open import open_store
+from simulator.process import Stopped, configure_logging, retry, say_ready, serve_metrics, stop_on_signals
 
 log = logging.getLogger(__name__)
 EVERYWHERE = "0.0.0.0"
@@ -42,9 +39,7 @@ def own_address(store: str) -> str:
 def main(arguments: list[str]) -> None:
     """Serve until a signal comes. Raises FlickerError for what the user can mend."""
     flags = parse_flags(ReplicaFlags, "python -m serving replica", arguments)
-    if not flags.store:
-        raise SettingError("store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
-    store = open_store(flags.store, run=flags.run)
+    store = flags.open_store()
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a query is too small to share: threads would wait for each other
     from serving.replica.replica import Replica  # brings torch: seconds that --help need not wait for
@@ -61,9 +56,7 @@ def main(arguments: list[str]) -> None:
     port = serve_metrics(registry, flags.metrics_port, flags.host)
     gc.freeze()  # what is there by now stays: no need to look through it again and again
     replica.start()
-    metrics = f"{flags.advertise or flags.host}:{port}"
-    line = {"ready": "replica", "name": flags.name, "address": replica.address, "metrics": metrics}
-    print(json.dumps(line), flush=True)
+    say_ready("replica", name=flags.name, address=replica.address, metrics=f"{flags.advertise or flags.host}:{port}")
     stop.wait()
     log.info("stopping")
     replica.stop()

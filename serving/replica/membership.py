@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from serving.replica.shelf import Shelf
+from serving.replica.generation import Shelf
 from simulator.process import Backoff, Stopped
 from simulator.store.protocol import Leases, StoreError
 from simulator.store.protocol import Member as Announced

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
 from serving.grpc_server import GrpcMetrics
+from simulator.process import instruments
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 QUERIES = (1, 2, 4, 8, 16, 32)
@@ -17,29 +18,25 @@ class Metrics:
     """Instruments in a registry of the caller's."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.generation = Gauge("flicker_generation", "Generation that is served, -1 while none", registry=registry)
+        counter, gauge, histogram = instruments(registry)
+        self.generation = gauge("flicker_generation", "Generation that is served, -1 while none")
         self.generation.set(-1)
-        self._age = Gauge(
-            "flicker_snapshot_age_seconds", "Since the served generation was published", registry=registry
-        )
+        self._age = gauge("flicker_snapshot_age_seconds", "Since the served generation was published")
         self._age.set(float("nan"))
-        self.native = Gauge(
+        self.native = gauge(
             "flicker_native_arms",
             "Arms that the native engine scores; replicas that do not agree here round differently",
-            registry=registry,
         )
-        self.refreshes = Counter("flicker_refreshes", "Generations taken into service", registry=registry)
-        self.refused = Counter("flicker_snapshots_refused", "Generations refused", ["reason"], registry=registry)
-        self.load_seconds = Histogram(
-            "flicker_load_seconds", "Fetch, verify and prepare a generation", registry=registry, buckets=SECONDS
-        )
-        self.queries = Counter("flicker_queries", "Queries answered", ["arm"], registry=registry)
-        self.bad_queries = Counter("flicker_bad_queries", "Queries refused for a value", ["field"], registry=registry)
-        self.shed = Counter("flicker_shed", "Queries refused because the queue was full", registry=registry)
-        self.expired = Counter("flicker_expired", "Queries dropped because nobody waited any more", registry=registry)
-        self._queue = Gauge("flicker_queue_length", "Queries that wait", registry=registry)
-        self._batch = Histogram("flicker_batch_size", "Queries ranked in one pass", registry=registry, buckets=QUERIES)
-        self._rank = Histogram("flicker_rank_seconds", "One pass of ranking", registry=registry, buckets=SECONDS)
+        self.refreshes = counter("flicker_refreshes", "Generations taken into service")
+        self.refused = counter("flicker_snapshots_refused", "Generations refused", ["reason"])
+        self.load_seconds = histogram("flicker_load_seconds", "Fetch, verify and prepare a generation", buckets=SECONDS)
+        self.queries = counter("flicker_queries", "Queries answered", ["arm"])
+        self.bad_queries = counter("flicker_bad_queries", "Queries refused for a value", ["field"])
+        self.shed = counter("flicker_shed", "Queries refused because the queue was full")
+        self.expired = counter("flicker_expired", "Queries dropped because nobody waited any more")
+        self._queue = gauge("flicker_queue_length", "Queries that wait")
+        self._batch = histogram("flicker_batch_size", "Queries ranked in one pass", buckets=QUERIES)
+        self._rank = histogram("flicker_rank_seconds", "One pass of ranking", buckets=SECONDS)
         self.rank_begins = GrpcMetrics(registry, SECONDS).method("flicker.v1.Replica", "Rank")
 
     def watch_queue(self, length: Callable[[], int]) -> None:

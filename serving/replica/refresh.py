@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 import torch
 
-from serving.replica.generation import Generation, Refused
+from serving.replica.generation import Generation, Refused, Shelf
 from serving.replica.membership import Membership
 from serving.replica.metrics import Metrics
-from serving.replica.shelf import Shelf
 from simulator.models.ranker import Rankers
 from simulator.process import Backoff, Stopped
 from simulator.store.protocol import KEPT, Registry, StoreAway, StoreError

@@ -10,11 +10,11 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from serving.replica.flags import ReplicaFlags
+from serving.replica.generation import Shelf
 from serving.replica.membership import Membership
 from serving.replica.metrics import Metrics
 from serving.replica.refresh import Refresher
 from serving.replica.server import RankService, Server
-from serving.replica.shelf import Shelf
 from serving.replica.work import Queue, Worker
 from simulator.models.ranker import Rankers
 from simulator.store.protocol import Store, StoreError

@@ -5,7 +5,6 @@ The server's thread parses and checks the queries of a call; the worker ranks th
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 
@@ -15,19 +14,17 @@ from google.protobuf.message import DecodeError
 from protos.recommender_pb2 import DESCRIPTOR, Failure, RankRequest, RankResponse, RecommendRequest
 from serving.calls import Reply, unary
 from serving.codec import Refusal, answer, bad, length, parse_query
-from serving.grpc_server import End, GrpcServer, ending
+from serving.grpc_server import End, GrpcServer, as_refusal, ending
+from serving.replica.generation import Shelf
 from serving.replica.metrics import Metrics
-from serving.replica.shelf import Shelf
 from serving.replica.work import Call, Job, Queue
 from simulator.types import slate
 
-log = logging.getLogger(__name__)
 SERVICE = DESCRIPTOR.services_by_name["Replica"].full_name
 MOST_QUERIES = 1_024
 """Queries per call."""
 THREADS, MOST_CALLS = 64, 256
 """Threads for health and the like, and calls in the house at once: beyond it gRPC answers RESOURCE_EXHAUSTED itself."""
-FAULT = "the replica made a mistake; its log says which"
 
 
 class RankService:
@@ -43,11 +40,8 @@ class RankService:
 
         try:
             self._begin(raw, reply, end)
-        except Refusal as refusal:
-            end(b"", refusal)
-        except Exception:
-            log.exception("a call failed")
-            end(b"", Refusal(grpc.StatusCode.INTERNAL, FAULT))
+        except Exception as problem:
+            end(b"", as_refusal(problem, "replica"))
 
     def _begin(self, raw: bytes, reply: Reply, end: End) -> None:
         """Hand a call's queries to the worker, which ends it. Raises Refusal for the call as a whole."""
@@ -75,9 +69,8 @@ class RankService:
         """All queries of a call are done with."""
         try:
             answer = self._response(asked)
-        except Exception:
-            log.exception("a call failed")
-            return end(b"", Refusal(grpc.StatusCode.INTERNAL, FAULT))
+        except Exception as problem:
+            return end(b"", as_refusal(problem, "replica"))
         end(answer, None)
 
     def _job(self, query: RecommendRequest, call: Call, deadline: float) -> tuple[RecommendRequest, Job]:
@@ -87,8 +80,7 @@ class RankService:
         if query.HasField("duplicate") and query.duplicate != duplicate:
             if query.duplicate >= ranges.duplicates:
                 raise bad("duplicate", query.duplicate, f"0 to {ranges.duplicates - 1}")
-            hint = f"here is {duplicate}"
-            message = f"duplicate = {query.duplicate}: {hint}"
+            message = f"duplicate = {query.duplicate}: here is {duplicate}"
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, message, "duplicate")
         arm, user, rows = ranges.arm(query.arm), ranges.user(query.user), ranges.context_rows(query.context)
         length(query.k)

@@ -124,8 +124,7 @@ class FeedbackBuffer:
         if not parts:
             return None
         whole = Batch.concatenate(parts)
-        order = np.argsort(whole.time, kind="stable")
-        return Batch(whole.user[order], whole.item[order], whole.time[order], whole.features[order], whole.label[order])
+        return whole[np.argsort(whole.time, kind="stable")]
 
     def _append(self, batch: Batch, mark: str) -> None:
         """Until the store has it; repeated with the same mark, it is there once."""

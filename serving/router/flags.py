@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import cast, get_args
 
 from simulator.config import require
-from simulator.process import from_environment, number, whole_number
+from simulator.flags import Wiring
+from simulator.process import from_environment
 from simulator.types import PolicyName
 
 
@@ -20,34 +21,26 @@ def named_policy(name: str) -> PolicyName:
 
 def wanted_replicas() -> int | None:
     """FLICKER_REPLICAS, None where it is not set. Raises SettingError where it is no number."""
-    return whole_number("FLICKER_REPLICAS", 0) if os.environ.get("FLICKER_REPLICAS") else None
+    return from_environment("FLICKER_REPLICAS", 0) if os.environ.get("FLICKER_REPLICAS") else None
 
 
 @dataclass(frozen=True)
-class RouterFlags:
+class RouterFlags(Wiring):
     """Send each query to a random replica, and show live how much it matters to which.
 
     Finds the replicas through the store. Takes queries and feedback by gRPC; compares a sampled share of the answers.
     """
 
-    store: str = field(default_factory=lambda: from_environment("FLICKER_REDIS_URL", ""))
-    """The store, such as redis://127.0.0.1:6379/0 (default: the environment's FLICKER_REDIS_URL)."""
-    run: str = field(default_factory=lambda: from_environment("FLICKER_RUN", "flicker"))
-    """Name of this run among others in the same store (default: FLICKER_RUN)."""
-    host: str = field(default_factory=lambda: from_environment("FLICKER_HOST", "127.0.0.1"))
-    """Address to listen at; 0.0.0.0 for all (default: FLICKER_HOST)."""
-    port: int = field(default_factory=lambda: whole_number("FLICKER_PORT", 0))
+    port: int = field(default_factory=lambda: from_environment("FLICKER_PORT", 0))
     """Port for gRPC, 0 for any free one, which is printed (default: FLICKER_PORT)."""
-    metrics_port: int = field(default_factory=lambda: whole_number("FLICKER_METRICS_PORT", 0))
-    """Port of the metrics page, 0 for any free one, which is printed (default: FLICKER_METRICS_PORT)."""
     name: str = field(default_factory=lambda: from_environment("FLICKER_NAME", ""))
     """Name of this router, no other's (default: FLICKER_NAME, else host and process number)."""
     policy: PolicyName = field(default_factory=lambda: named_policy(from_environment("FLICKER_POLICY", "random")))
     """Who answers a query. random: by hash(seed, query id). round_robin: in turn. sticky: the same replica for a user.
     least_loaded: who has the fewest queries in flight (default: FLICKER_POLICY)."""
-    seed: int = field(default_factory=lambda: whole_number("FLICKER_SEED", 0))
+    seed: int = field(default_factory=lambda: from_environment("FLICKER_SEED", 0))
     """Seed of all hashes: replica, arm, sample; 0 or more (default: FLICKER_SEED)."""
-    shadow: float = field(default_factory=lambda: number("FLICKER_SHADOW", 0.1))
+    shadow: float = field(default_factory=lambda: from_environment("FLICKER_SHADOW", 0.1))
     """Share of the queries that are compared off the user's path, 0 (none) to 1 (default: FLICKER_SHADOW)."""
     replicas: int | None = field(default_factory=wanted_replicas)
     """Replicas that should serve, at least 1: shown beside those that do, so that an alert can tell when some are
@@ -66,8 +59,8 @@ class RouterFlags:
     """Events in the log that no trainer has learned and saved, at most, before feedback waits; at least 1,000."""
 
     def __post_init__(self) -> None:
-        for name, port in (("port", self.port), ("metrics_port", self.metrics_port)):
-            require(0 <= port < 65_536, name, port, "from 0 to 65535")
+        super().__post_init__()
+        require(0 <= self.port < 65_536, "port", self.port, "from 0 to 65535")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         require(0 <= self.shadow <= 1, "shadow", self.shadow, "from 0 to 1")
         require(self.replicas is None or self.replicas >= 1, "replicas", self.replicas, "at least 1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import socket
 import threading
@@ -23,8 +22,7 @@ from serving.router.server import Methods, Server
 from serving.shadow import Comparing, NoShadow, Shadow
 from simulator.errors import SettingError
 from simulator.flags import parse_flags
-from simulator.process import configure_logging, serve_metrics, stop_on_signals
-from simulator.store.open import open_store
+from simulator.process import configure_logging, say_ready, serve_metrics, stop_on_signals
 from simulator.store.protocol import Store
 
 GRACE = 3.0
@@ -95,22 +93,14 @@ def open_lines(flags: RouterFlags) -> IO[str] | None:
 def main(arguments: list[str]) -> None:
     """Start, serve until a signal comes, end in order. Raises FlickerError for what the user can mend."""
     flags = parse_flags(RouterFlags, "python -m serving router", arguments)
-    if not flags.store:
-        raise SettingError("store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
+    store = flags.open_store(capacity=flags.log_capacity)
     configure_logging()
     stop, registry = stop_on_signals(), CollectorRegistry()
-    store = open_store(flags.store, run=flags.run, capacity=flags.log_capacity)
     router = RunningRouter(flags, store, registry, stop)
     metrics_port = serve_metrics(registry, flags.metrics_port, flags.host)
     gc.freeze()  # what is there by now stays: no need to look through it again and again
     router.start()
-    ready = {
-        "ready": "router",
-        "name": router.name,
-        "address": router.address,
-        "metrics": f"{flags.host}:{metrics_port}",
-    }
-    print(json.dumps(ready), flush=True)
+    say_ready("router", name=router.name, address=router.address, metrics=f"{flags.host}:{metrics_port}")
     try:
         stop.wait()
     finally:

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 
 from grpc import StatusCode
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from serving.comparison import FIELDS, MEASURES, Difference
+from serving.comparison import FIELDS, MEASURES, SUMS, Difference
 from simulator.measures.window import WindowSums
+from simulator.process import instruments
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper ends of latency buckets."""
@@ -25,63 +26,31 @@ class RouterMetrics:
 
     def __init__(self, registry: CollectorRegistry, replicas_expected: int | None = None) -> None:
         """`replicas_expected`: how many should serve, shown where it is known."""
-        self.queries = Counter(
-            "flicker_router_queries", "Queries by the code they ended with", ["arm", "code"], registry=registry
-        )
-        self.seconds = Histogram(
-            "flicker_router_query_seconds", "From query to answer", ["arm"], buckets=SECONDS, registry=registry
-        )
-        self.in_flight = Gauge("flicker_router_in_flight", "Queries taken and not yet answered", registry=registry)
-        self.shed = Counter("flicker_router_shed", "Queries refused at once: too many in flight", registry=registry)
-        self.retried = Counter(
-            "flicker_router_retried", "Queries sent to a second replica after the first was lost", registry=registry
-        )
-        self.replicas = Gauge("flicker_router_replicas", "Replicas known", ["healthy"], registry=registry)
+        counter, gauge, histogram = instruments(registry)
+        self.queries = counter("flicker_router_queries", "Queries by the code they ended with", ["arm", "code"])
+        self.seconds = histogram("flicker_router_query_seconds", "From query to answer", ["arm"], buckets=SECONDS)
+        self.in_flight = gauge("flicker_router_in_flight", "Queries taken and not yet answered")
+        self.shed = counter("flicker_router_shed", "Queries refused at once: too many in flight")
+        self.retried = counter("flicker_router_retried", "Queries sent to a second replica after the first was lost")
+        self.replicas = gauge("flicker_router_replicas", "Replicas known", ["healthy"])
         if replicas_expected is not None:
-            expected = Gauge("flicker_router_replicas_expected", "Replicas that should serve", registry=registry)
+            expected = gauge("flicker_router_replicas_expected", "Replicas that should serve")
             expected.set(replicas_expected)
-        self.replica_queries = Counter(
-            "flicker_router_replica_queries", "Users' queries sent to a replica", ["replica"], registry=registry
+        self.replica_queries = counter(
+            "flicker_router_replica_queries", "Users' queries sent to a replica", ["replica"]
         )
-        self.coalesced = Histogram(
-            "flicker_router_coalesced_queries", "Queries that share a call", ["lane"], buckets=SIZES, registry=registry
+        self.coalesced = histogram(
+            "flicker_router_coalesced_queries", "Queries that share a call", ["lane"], buckets=SIZES
         )
-        self.generation = Gauge("flicker_router_generation", "Newest generation published", registry=registry)
-        self.store_up = Gauge("flicker_router_store_up", "1 while the store can be reached", registry=registry)
-        self.feedback_events = Counter(
-            "flicker_feedback_events",
-            "Shown items reported, by whether they were clicked",
-            ["clicked"],
-            registry=registry,
+        self.generation = gauge("flicker_router_generation", "Newest generation published")
+        self.store_up = gauge("flicker_router_store_up", "1 while the store can be reached")
+        self.feedback_events = counter(
+            "flicker_feedback_events", "Shown items reported, by whether they were clicked", ["clicked"]
         )
-        self.feedback_refused = Counter(
-            "flicker_feedback_refused",
-            "Shown items refused: the store is away and the buffer full",
-            registry=registry,
+        self.feedback_refused = counter(
+            "flicker_feedback_refused", "Shown items refused: the store is away and the buffer full"
         )
-        self.feedback_buffered = Gauge(
-            "flicker_feedback_buffered", "Events that wait for the store to take them", registry=registry
-        )
-
-
-SUMS = {
-    "comparisons": ("flicker_compared", "Pairs of answers compared"),
-    "swapped_slates": ("flicker_swapped_slates", "Compared slates in which any place differs"),
-    "swapped_first": ("flicker_swapped_first_items", "Compared slates whose first item differs"),
-    "slots": ("flicker_compared_slots", "Places of slates compared"),
-    "swapped_slots": ("flicker_swapped_slots", "Compared places whose item differs"),
-    "missing_items": ("flicker_missing_items", "Items of a compared slate that the other one lacks"),
-    "rbo": ("flicker_summed_rbo_distance", "Sum over comparisons of 1 - rank-biased overlap"),
-    "pairs": ("flicker_compared_pairs", "Pairs of candidates that both models scored"),
-    "swapped_pairs": ("flicker_swapped_pairs", "Those that stand in opposite order"),
-    "candidates": ("flicker_compared_candidates", "Candidates that both models scored"),
-    "prediction_difference": ("flicker_summed_prediction_difference", "Sum over them of 2 |p1 - p2| / (p1 + p2)"),
-    "prediction_difference_ranking": (
-        "flicker_summed_prediction_difference_ranking",
-        "The same after both models' log-odds were moved to their common mean",
-    ),
-}
-"""Field of Difference -> the counter that adds it up, and what it says."""
+        self.feedback_buffered = gauge("flicker_feedback_buffered", "Events that wait for the store to take them")
 
 
 class ShadowMetrics(Collector):
@@ -89,25 +58,21 @@ class ShadowMetrics(Collector):
 
     def __init__(self, registry: CollectorRegistry, window: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`window` of the gauges in seconds."""
+        counter, gauge, _ = instruments(registry)
         labels = ["arm", "cause"]
-        self._sums = [Counter(*SUMS[field], labels, registry=registry) for field in FIELDS]
-        self._failed = Counter(
-            "flicker_comparisons_failed",
-            "Comparisons without an answer of both sides",
-            ["cause", "code"],
-            registry=registry,
+        self._sums = [counter(*SUMS[field], labels) for field in FIELDS]
+        self._failed = counter(
+            "flicker_comparisons_failed", "Comparisons without an answer of both sides", ["cause", "code"]
         )
-        self._backlog = Gauge("flicker_shadow_backlog", "Sampled queries that wait to be compared", registry=registry)
-        self._dropped = Counter(
-            "flicker_shadow_dropped", "Sampled queries not compared: the backlog was full", registry=registry
-        )
+        self._backlog = gauge("flicker_shadow_backlog", "Sampled queries that wait to be compared")
+        self._dropped = counter("flicker_shadow_dropped", "Sampled queries not compared: the backlog was full")
         self._window, self._clock = window, clock
         self._lock = threading.Lock()
         self._recent: dict[tuple[str, str], WindowSums] = {}
         registry.register(self)
 
     def record(self, arm: str, cause: str, difference: Difference) -> None:
-        """See Recorder."""
+        """The sums of one comparison, or of several."""
         sums = difference.sums()
         for counter, value in zip(self._sums, sums.tolist(), strict=True):
             counter.labels(arm, cause).inc(value)
@@ -116,15 +81,15 @@ class ShadowMetrics(Collector):
             recent.add(self._clock(), sums)
 
     def fail(self, cause: str, code: StatusCode) -> None:
-        """See Recorder."""
+        """A comparison without an answer of both sides."""
         self._failed.labels(cause, code.name).inc()
 
     def backlog(self, length: int) -> None:
-        """See Recorder."""
+        """Sampled queries that wait."""
         self._backlog.set(length)
 
     def drop(self) -> None:
-        """See Recorder."""
+        """A sampled query for which there was no room."""
         self._dropped.inc()
 
     def collect(self) -> Iterator[Metric]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 import secrets
 import threading
 import time
@@ -19,16 +18,13 @@ from prometheus_client import Counter, Histogram
 
 from protos.recommender_pb2 import RecommendRequest
 from serving.codec import Refusal, bad, parse_query, without_scores
-from serving.grpc_server import End
-from serving.router.hashing import stable_hash
+from serving.grpc_server import End, as_refusal
 from serving.router.metrics import RouterMetrics
-from serving.router.policies import Policy
+from serving.router.policies import Policy, stable_hash
 from serving.router.pool import Pool, Replica
 from serving.router.published import Published
 from serving.router.work import Call
 from serving.shadow import Shadow
-
-log = logging.getLogger(__name__)
 
 ALL_SCORES = RecommendRequest(score_all=True).SerializeToString()
 ATTEMPTS = 2
@@ -118,7 +114,7 @@ class Router:
     def choose(self, routed: Routed, tried: Sequence[Replica]) -> Replica:
         """Who is asked next. Raises Refusal."""
         able = self.pool.able(routed.duplicate, routed.generation, tried)
-        return able[self._policy.choose(routed.query_id, routed.user, able)]
+        return able[self._policy(routed.query_id, routed.user, able)]
 
     def leave(self, arm: str, code: StatusCode, seconds: float) -> None:
         """A query is no longer in flight."""
@@ -170,7 +166,7 @@ class _Query:
             self._sampled = not routed.is_pinned and self._shadow.samples(routed.query_id)
             self._ask(routed)
         except Exception as problem:
-            self._finish(b"", _as_refusal(problem))
+            self._finish(b"", as_refusal(problem, "router"))
 
     def _ask(self, routed: Routed) -> None:
         replica = self._router.choose(routed, self._tried)
@@ -190,18 +186,10 @@ class _Query:
                 self._shadow.offer(routed.query, answer)
                 answer = answer if routed.wants_scores else without_scores(answer)
         except Exception as problem:
-            refusal = _as_refusal(problem)
+            refusal = as_refusal(problem, "router")
         self._finish(answer, refusal)
 
     def _finish(self, answer: bytes, refusal: Refusal | None) -> None:
         arm, code = self._routed.arm if self._routed else "", refusal.code if refusal else StatusCode.OK
         self._router.leave(arm, code, time.monotonic() - self._start)
         self._end(answer, refusal)
-
-
-def _as_refusal(problem: Exception) -> Refusal:
-    """What a user is told of it."""
-    if isinstance(problem, Refusal):
-        return problem
-    log.error("a query failed", exc_info=problem)
-    return Refusal(StatusCode.INTERNAL, "a fault of the router; its log says more")

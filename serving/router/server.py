@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,15 +13,13 @@ from protos import recommender_pb2
 from protos.recommender_pb2 import CompareRequest, FeedbackRequest, FeedbackResponse, ListReplicasResponse
 from serving.calls import Reply, unary
 from serving.codec import Refusal, bad
-from serving.grpc_server import End, GrpcMetrics, GrpcServer, ending
+from serving.grpc_server import End, GrpcMetrics, GrpcServer, as_refusal, ending
 from serving.router.compare import compare_all
 from serving.router.feedback import FeedbackBuffer, events_of
 from serving.router.metrics import RouterMetrics
 from serving.router.router import Router
 from serving.router.work import late
 from serving.shadow import Shadow
-
-log = logging.getLogger(__name__)
 
 SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name
 SPARE = 32
@@ -85,15 +82,9 @@ class Server(GrpcServer):
     ) -> None:
         """`deadline`: seconds for an answer where the caller allows more or says nothing."""
         self._metrics, self._deadline = metrics, deadline
-        handlers = {"Recommend": self._direct("Recommend", methods.recommend)}
-        handlers |= {
-            name: self._handler(name, method)
-            for name, method in (
-                ("Compare", methods.compare),
-                ("Feedback", methods.feedback),
-                ("ListReplicas", methods.list_replicas),
-            )
-        }
+        waiting = {"Compare": methods.compare, "Feedback": methods.feedback, "ListReplicas": methods.list_replicas}
+        handlers = {name: self._handler(name, method) for name, method in waiting.items()}
+        handlers["Recommend"] = self._direct("Recommend", methods.recommend)
         threads = most_in_flight + SPARE
         super().__init__(SERVICE, handlers, address, threads, threads)
 
@@ -118,12 +109,8 @@ class Server(GrpcServer):
             ended, refusal, answer = begins(), None, b""
             try:
                 answer = method(raw, time.monotonic() + self._time_left(context))
-            except Refusal as problem:
-                refusal = problem
-            except Exception:
-                log.exception("%s failed", name)
-                refusal = Refusal(grpc.StatusCode.INTERNAL, "a fault of the router; its log says more")
-            if refusal is not None:
+            except Exception as problem:
+                refusal = as_refusal(problem, "router")
                 context.set_code(refusal.code)
                 context.set_details(refusal.message)
             ended(refusal.code if refusal else grpc.StatusCode.OK)

@@ -183,10 +183,7 @@ def halving(arms: dict[str, Arm]) -> Finding:
     )
     linear = arms.get("linear")
     if linear and has(linear, "pd", "log_loss"):
-        figures += (
-            f"; the linear model has {written(relative(linear, 'pd'), 2)} of ReLU's PD and "
-            f"{written(relative(linear, 'log_loss'), 3)} of its log loss"
-        )
+        figures += f"; the linear model has {_standing(linear, 'ReLU')}"
     if sure:
         return Finding("holds", f"SmeLU with beta {_betas(sure)} at least halves PD beyond doubt: {figures}")
     if likely:
@@ -350,8 +347,9 @@ def _beside(what: str, clear: bool) -> str:
     return f"SmeLU has clearly more {what}" if clear else f"that SmeLU has no more {what} is not beyond doubt"
 
 
-def _standing(arm: Arm) -> str:
-    return f"{written(relative(arm, 'pd'), 2)} of one's PD and {written(relative(arm, 'log_loss'), 3)} of its log loss"
+def _standing(arm: Arm, whose: str = "one") -> str:
+    pd, loss = relative(arm, "pd"), relative(arm, "log_loss")
+    return f"{written(pd, 2)} of {whose}'s PD and {written(loss, 3)} of its log loss"
 
 
 def routed(arm: Arm, duplicates: int) -> tuple[Interval, Interval, Interval, Interval] | None:

@@ -28,18 +28,11 @@ from simulator.figures.surface import surface
 from simulator.figures.sweep import Sweep, read_sweep
 from simulator.files import write_atomically, writing
 
-FIGURES: dict[int, Callable[[Sweep], Figure]] = {
-    1: plane,
-    2: beta,
-    3: activations,
-    4: lambda sweep: surface(),
-    5: generations,
-    6: conditions,
-    7: sources,
-    8: costs,
-    9: where,
-    10: churn,
-}
+DRAWN: tuple[Callable[[Sweep], Figure], ...] = (
+    *(plane, beta, activations, lambda sweep: surface()),
+    *(generations, conditions, sources, costs, where, churn),
+)
+FIGURES = dict(enumerate(DRAWN, 1))
 """Number -> what draws it."""
 ONCE = (3, 4)
 """Figures that are the same for every sweep: drawn for the first one."""

@@ -15,7 +15,8 @@ from simulator.figures.chart import Figure, Table
 from simulator.figures.claims import NO_WORSE, Finding
 from simulator.figures.conditions import each_source, gain_conditions
 from simulator.figures.sweep import Sweep
-from simulator.report.charts import swatch
+from simulator.report import html
+from simulator.report.charts import legend
 from simulator.report.html import document, grid, panel, section
 from simulator.report.words import plural
 
@@ -79,26 +80,20 @@ def page(told: list[tuple[Sweep, list[Figure]]], rows: list[Row], command: str) 
 def _figure(sweep: Sweep, figure: Figure) -> str:
     if not figure.panels:
         return ""
-    entries = "".join(f"<li>{swatch(look)} {escape(words)}</li>" for look, words in figure.legend)
-    legend = f'<ul class="legend">{entries}</ul>' if entries else ""
     panels = grid([panel(one.heading, _unique(one.svg, sweep), one.note) for one in figure.panels])
     again = f"<code>{escape(one_command(sweep, figure))}</code>"
     note = f'<p class="note">{escape(figure.note)} {again}</p>'
     kicker = f'<p class="kicker">Figure {figure.number} · {escape(sweep.world)}</p>'
-    return f"<section>{kicker}<h2>{escape(figure.claim)}</h2>{legend}{panels}{_numbers(figure)}{note}</section>"
+    head = f"{kicker}<h2>{escape(figure.claim)}</h2>{legend(figure.legend)}"
+    return f"<section>{head}{panels}{_numbers(figure)}{note}</section>"
 
 
 def _numbers(figure: Figure) -> str:
     """The table below the panels."""
     if figure.table is None:
         return ""
-    heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in figure.table.heads)
-    body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
-        for name, *cells in figure.table.rows
-    )
-    table = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
-    return f'{table}<p class="note">{escape(figure.table.note)}</p>'
+    rows = [html.row(escape(name), map(escape, cells)) for name, *cells in figure.table.rows]
+    return f'{html.table(figure.table.heads, rows)}<p class="note">{escape(figure.table.note)}</p>'
 
 
 def _unique(svg: str, sweep: Sweep) -> str:
@@ -108,14 +103,9 @@ def _unique(svg: str, sweep: Sweep) -> str:
 
 
 def _claims(rows: list[Row], worlds: list[str]) -> str:
-    heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in ("The article says", *worlds))
-    body = "".join(
-        f'<tr><th scope="row">{escape(row.claim)}</th>'
-        + "".join(f"<td><b>{one.verdict}</b><br>{escape(one.say)}</td>" for one in row.findings)
-        + "</tr>"
-        for row in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    said = [[f"<b>{one.verdict}</b><br>{escape(one.say)}" for one in row.findings] for row in rows]
+    body = [html.row(escape(row.claim), cells) for row, cells in zip(rows, said, strict=True)]
+    return html.table(("The article says", *worlds), body)
 
 
 def _commands(told: list[tuple[Sweep, list[Figure]]], command: str) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 from simulator.experiment import PEEK
-from simulator.figures.chart import Axis, Figure, Line, Panel, Point, chart, dots, exact
+from simulator.figures.chart import Figure, Panel, chart, dots
 from simulator.figures.claims import apart
 from simulator.figures.sweep import Sweep, family, favourite, is_activation
 from simulator.measures.intervals import Interval
+from simulator.report.charts import Axis, Line, Point, exact, sampled
 from simulator.report.finding import JUMP
-from simulator.report.result import Arm, Bucket, Curve, Generation, Result
+from simulator.report.result import Arm, Bucket, Generation, Result
 from simulator.report.words import NAMES, count, label, number, percent, written
 
 SHOWN = ("relu", "smelu:beta=0.5", "smelu:beta=1", "smelu:beta=2", "gelu", "swish:beta=1", "softplus:beta=1")
@@ -37,18 +38,13 @@ def activations(sweep: Sweep) -> Figure:
     )
     claim = "; ".join(parts)
     note = "Functions as the arms of this sweep have them, sampled; nothing here depends on a run."
-    panels = [_curves("activation", "Activation", curves, False), _curves("gradient", "Its gradient", curves, True)]
+    known = [(index, label(spec), curve) for index, (spec, curve) in enumerate(curves.items())]
+    panels = [
+        chart(name, heading, sampled(known, gradient), Axis("input x"), Axis())
+        for name, heading, gradient in (("activation", "Activation", False), ("gradient", "Its gradient", True))
+    ]
     legend = [(index, label(spec)) for index, spec in enumerate(curves)]
     return Figure(3, "activations", claim[0].upper() + claim[1:], panels, legend, note)
-
-
-def _curves(name: str, heading: str, curves: dict[str, Curve], gradient: bool) -> Panel:
-    lines = []
-    for index, (spec, curve) in enumerate(curves.items()):
-        ys = curve.gradient if gradient else curve.y
-        points = [Point(exact(x), exact(y)) for x, y in zip(curve.x, ys, strict=True)]
-        lines.append(Line(label(spec), points, index, bare=True))
-    return chart(name, heading, lines, Axis("input x"), Axis(""))
 
 
 def generations(sweep: Sweep) -> Figure:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import tyro
 
 from simulator.config import require
-from simulator.flags import Comparison, Flat, Hidden, RunFlags, values
+from simulator.flags import LiveFlags, values
 from simulator.types import PolicyName
 
 
 @dataclass(frozen=True)
-class Learning(Comparison):
-    """What is learned. Every replica serves one duplicate of every arm."""
-
-    fleets: Annotated[int, Hidden] = 1
-    generations: Annotated[int, Hidden] = 2
-    queries: Annotated[int, Hidden] = 500
-    queries_per_generation: Annotated[int, Hidden] = 50
-
-
-@dataclass(frozen=True)
-class UpFlags(RunFlags):
+class UpFlags(LiveFlags):
     """Run the live system on this machine: store, trainer, replicas, router and traffic, until --for or Ctrl-C.
 
     Shows live how often two duplicates would have given a user different results, and leaves summary.json in --out.
@@ -32,8 +22,6 @@ class UpFlags(RunFlags):
 
     out: Path | None = None
     """Folder for summary.json, logs, the store's data and the trainer's state (default: results/DATE-TIME-up)."""
-    resume: Annotated[bool, Hidden] = False
-    compare: Annotated[Learning, Flat] = field(default_factory=Learning)
     for_: Annotated[float | None, tyro.conf.arg(name="for")] = None
     """Seconds to run, at least 10; until Ctrl-C where it is left out."""
     replicas: int = 3
@@ -61,11 +49,9 @@ class UpFlags(RunFlags):
         require(0 <= self.port < 65_536, "port", self.port, "from 0 to 65535")
 
     @classmethod
-    def of(cls, preset: str) -> UpFlags:
+    def of(cls, preset: str, **fixed: int) -> Self:
         """The flags as a preset sets them, with one fleet of as many duplicates as there are replicas."""
-        base = RunFlags.of(preset)
-        compare = Learning(**values(base.compare) | {"fleets": 1, "duplicates": cls.replicas})
-        return cls(preset=base.preset, compare=compare, synthetic=base.synthetic)
+        return super().of(preset, duplicates=cls.replicas, **fixed)
 
     def learning_arguments(self) -> list[str]:
         """The flags that the trainer needs to learn the same, as on its command line."""
@@ -78,7 +64,8 @@ class UpFlags(RunFlags):
         return [*arguments, "--duplicates", str(self.compare.duplicates)]
 
 
-HIDDEN = {"world", "path", "duplicates"}
+HIDDEN = {"world", "path", "duplicates", "k"}
+"""What the trainer has no flag for, or what is said apart."""
 
 
 def as_arguments(settings: Any, default: Any) -> list[str]:

@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from simulator.files import write_atomically
+from simulator.files import flicker_version, write_atomically
 from simulator.live.watch import CAUSES, DIFFERENCES, SWAPS, Sums, Watch
 from simulator.measures.intervals import Interval, Resamples
 from simulator.report.words import label, number, percent
-from simulator.version import flicker_version
 
 SCHEMA = 1
 

@@ -31,15 +31,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.measures.student import student_quantile
 from simulator.randomness import generator
 from simulator.types import Doubles, Ints
 
+GRID = 20_001
+"""Points of the numerical integral of Student's t: the error is below 2e-5 of the quantile."""
 USER_GROUPS = 4096
 """More users than this are resampled in so many groups (user number modulo it): adds 1 % noise to the width."""
 
@@ -221,3 +223,18 @@ def _multiplicities(draw: np.random.Generator, repetitions: int, units: int) -> 
 def _share(sums: Doubles, weights: Doubles, mean: float) -> Doubles:
     """How far sums / weights [B] lie from the mean; 0 where a repetition drew no weight."""
     return np.where(weights > 0, sums / np.where(weights > 0, weights, 1) - mean, 0.0)
+
+
+@lru_cache(maxsize=1024)
+def student_quantile(probability: float, freedom: float) -> float:
+    """Quantile of Student's t, without SciPy, with `freedom` >= 1 degrees of freedom, for probability in [0.5, 0.999].
+
+    With t = sqrt(freedom) tan(a) the density is proportional to cos(a)^(freedom - 1) on |a| < pi/2. Above 10,000
+    degrees of freedom the quantile is the normal one to four digits, and 10,000 are used.
+    """
+    assert 0.5 <= probability <= 0.999 and freedom >= 1
+    freedom = min(freedom, 10_000.0)
+    angle = np.linspace(0, math.pi / 2, GRID)
+    density = np.cos(angle) ** (freedom - 1)
+    area = np.concatenate([[0], (density[1:] + density[:-1]).cumsum()])
+    return math.sqrt(freedom) * math.tan(float(np.interp((2 * probability - 1) * area[-1], area, angle)))

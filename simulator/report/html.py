@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
@@ -24,6 +25,18 @@ def document(title: str, parts: list[str]) -> str:
 def prose(text: str) -> str:
     """Escaped text in which `backticks` mark what is typed."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def row(head: str, cells: Iterable[str]) -> str:
+    """A row of a table: its name, and its cells as HTML."""
+    return f'<tr><th scope="row">{head}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+
+
+def table(heads: Iterable[str], rows: Iterable[str], kind: str = "") -> str:
+    """Rows below headings (escaped here), which may scroll sideways; `kind` is a class of the style sheet."""
+    top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
+    opening = f'<div class="scroll"><table class="{kind}">' if kind else '<div class="scroll"><table>'
+    return f"{opening}{top and f'<thead><tr>{top}</tr></thead>'}<tbody>{''.join(rows)}</tbody></table></div>"
 
 
 def section(title: str, content: str) -> str:

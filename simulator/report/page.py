@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from typing import Any
 
 from simulator.measures.intervals import Interval
 from simulator.report import charts, finding
-from simulator.report.charts import Series
+from simulator.report.charts import Axis
 from simulator.report.finding import ratio_to
-from simulator.report.html import document, grid, panel, prose, section
+from simulator.report.html import document, grid, panel, prose, row, section, table
 from simulator.report.result import Arm, Result
 from simulator.report.words import DASH, SUMMARY, count, duration, interval, label, number, size
 
-CAUSES = (
-    ("swaps", "o", True, "duplicate"),
-    ("refresh_swaps", "D", False, "refresh"),
-    ("both_swaps", "s", False, "both"),
-)
-PARTS = (
-    ("pd", "o", True, "PD"),
-    ("pd_ranking", "D", False, "ranking part"),
-    ("pd_shift", "s", False, "common shift"),
-)
-"""Prefix or name of the measure, its mark, whether the mark is filled, and its word in the legend."""
+CAUSES = {"swaps": "duplicate", "refresh_swaps": "refresh", "both_swaps": "both"}
+PARTS = {"pd": "PD", "pd_ranking": "ranking part", "pd_shift": "common shift"}
+"""Prefix or name of the measure, and its word in the legend."""
 OVER_TIME = (
     ("swaps.pair", "Pair swaps, cause duplicate", True),
     ("refresh_swaps.pair", "Pair swaps, cause refresh", True),
@@ -40,11 +32,6 @@ PLANES = (
     ("ranking_loss", "swaps.pair", "ranking loss", "pair swaps"),
 )
 """Measures across and up, and their words."""
-MARKS = {
-    "o": '<circle cx="6" cy="6" r="4"/>',
-    "D": '<path d="M6 1.5 L10.5 6 L6 10.5 L1.5 6 Z"/>',
-    "s": '<rect x="2" y="2" width="8" height="8"/>',
-}
 WHERE_ZERO = "This axis does not start at 0."
 FEW_ARMS = 4
 """Up to this many arms, lines over generations carry their intervals as bands; more bands could not be told apart."""
@@ -123,19 +110,17 @@ def _swaps(result: Result) -> str:
         ("set", "Set swaps"),
         ("rbo", "RBO distance"),
     ):
-        series = [Series(f"{cause}.{key}", mark, filled) for cause, mark, filled, _ in CAUSES]
-        panels.append(panel(heading, charts.dots(f"swaps-{key}", result.arms, _measured(result, series))))
+        panels.append(panel(heading, charts.dots(f"swaps-{key}", result.arms, [f"{cause}.{key}" for cause in CAUSES])))
     panels.append(_accuracy("swaps", result))
-    return section(finding.swaps_title(result), _mark_legend("Cause:", CAUSES) + grid(panels))
+    return section(finding.swaps_title(result), _mark_legend("Cause:", CAUSES.values()) + grid(panels))
 
 
 def _differences(result: Result) -> str:
-    series = _measured(result, [Series(name, mark, filled) for name, mark, filled, _ in PARTS])
-    panels = [panel("Prediction difference (PD) and its parts", charts.dots("pd", result.arms, series))]
+    panels = [panel("Prediction difference (PD) and its parts", charts.dots("pd", result.arms, list(PARTS)))]
     panels.append(_accuracy("pd", result))
-    auc = charts.dots("pd-auc", result.arms, [Series("auc")], from_zero=False)
+    auc = charts.dots("pd-auc", result.arms, ["auc"], from_zero=False)
     panels.append(panel("AUC: higher is better", auc, WHERE_ZERO))
-    return section(finding.differences_title(result), _mark_legend("Marks:", PARTS) + grid(panels))
+    return section(finding.differences_title(result), _mark_legend("Marks:", PARTS.values()) + grid(panels))
 
 
 def _generations(result: Result) -> str:
@@ -160,12 +145,12 @@ def _plane(result: Result) -> str:
 
 
 def _activations(result: Result) -> str:
-    drawn = [arm for arm in result.arms if arm.activation is not None]
-    if not drawn:
+    curves = [(i, arm.spec, arm.activation) for i, arm in enumerate(result.arms) if arm.activation]
+    if not curves:
         return ""
     panels = [
-        panel("Activation", charts.curves("curve", result.arms, gradient=False)),
-        panel("Its gradient", charts.curves("gradient", result.arms, gradient=True)),
+        panel(heading, charts.draw_lines(name, charts.sampled(curves, gradient), Axis("input x"), Axis()))
+        for name, heading, gradient in (("curve", "Activation", False), ("gradient", "Its gradient", True))
     ]
     return section(finding.activations_title(result), _arm_legend(result.arms) + grid(panels))
 
@@ -183,26 +168,19 @@ def _glossary() -> str:
 
 
 def _accuracy(name: str, result: Result) -> str:
-    drawing = charts.dots(f"{name}-loss", result.arms, [Series("log_loss")], from_zero=False)
+    drawing = charts.dots(f"{name}-loss", result.arms, ["log_loss"], from_zero=False)
     return panel("Log loss: lower is better", drawing, WHERE_ZERO)
 
 
-def _measured(result: Result, series: list[Series]) -> list[Series]:
-    """Only the series that any arm has: one generation, for instance, knows no refresh."""
-    return [one for one in series if any(one.measure in arm.measures for arm in result.arms)]
-
-
 def _arm_legend(arms: list[Arm]) -> str:
-    entries = "".join(f"<li>{charts.swatch(i)} {escape(label(arm.spec))}</li>" for i, arm in enumerate(arms))
-    return f'<ul class="legend">{entries}</ul>'
+    return charts.legend(enumerate(label(arm.spec) for arm in arms))
 
 
-def _mark_legend(title: str, entries: tuple[tuple[str, str, bool, str], ...]) -> str:
+def _mark_legend(title: str, words: Iterable[str]) -> str:
     items = []
-    for _, mark, filled, text in entries:
+    for (mark, filled), text in zip(charts.DOTS, words, strict=False):
         style = "fill:var(--ink);stroke:var(--ink)" if filled else "fill:var(--paper);stroke:var(--ink)"
-        drawing = f'<svg class="swatch" viewBox="0 0 12 12" width="12" height="12" aria-hidden="true" style="{style}">'
-        items.append(f"<li>{drawing}{MARKS[mark]}</svg> {escape(text)}</li>")
+        items.append(f"<li>{charts.symbol(12, style, charts.SHAPES[mark])} {escape(text)}</li>")
     return f'<ul class="legend"><li>{escape(title)}</li>{"".join(items)}</ul>'
 
 
@@ -222,36 +200,28 @@ COSTS: dict[str, Callable[[float], str]] = {
 def summary(result: Result) -> str:
     """One row per arm: each measure with its interval and its ratio to the first arm."""
     titles = ("arm", *(heading for _, heading, _ in SUMMARY), "train time")
-    heads = "".join(f'<th scope="col">{title}</th>' for title in titles)
     base = result.arms[0]
     rows = []
     for arm in result.arms:
         cells = [_cell(arm, base, *column) for column in SUMMARY]
         rows.append(f"<tr>{arm_head(arm)}{''.join(cells)}{_seconds(arm, base)}</tr>")
-    return (
-        f'<div class="scroll"><table class="summary"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    return table(titles, rows, "summary")
 
 
 def everything(result: Result) -> str:
     """One row per measure, one column per arm."""
     names = list(dict.fromkeys(name for arm in result.arms for name in arm.measures))
-    heads = "".join(f'<th scope="col">{escape(label(arm.spec))}</th>' for arm in result.arms)
-    rows = []
-    for name in names:
-        cells = "".join(f"<td>{_value(arm.measures.get(name), FIXED.get(name))}</td>" for arm in result.arms)
-        rows.append(f'<tr><th scope="row"><code>{escape(name)}</code></th>{cells}</tr>')
+    cells = {name: [_value(arm.measures.get(name), FIXED.get(name)) for arm in result.arms] for name in names}
     for name, write in COSTS.items():
-        cells = "".join(f"<td>{write(arm.costs[name]) if name in arm.costs else DASH}</td>" for arm in result.arms)
-        rows.append(f'<tr><th scope="row"><code>{name}</code></th>{cells}</tr>')
+        cells[name] = [write(arm.costs[name]) if name in arm.costs else DASH for arm in result.arms]
     for name in dict.fromkeys(name for arm in result.arms for name in arm.design):
-        cells = "".join(f"<td>{escape(_setting(arm.design.get(name, DASH)))}</td>" for arm in result.arms)
-        rows.append(f'<tr><th scope="row"><code>{escape(name)}</code></th>{cells}</tr>')
-    return (
-        f'<div class="scroll"><table><thead><tr><th scope="col">measure</th>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
+        cells[name] = [escape(_setting(arm.design.get(name, DASH))) for arm in result.arms]
+    return table(("measure", *(label(arm.spec) for arm in result.arms)), map(_named, cells, cells.values()))
+
+
+def _named(name: str, cells: Iterable[str]) -> str:
+    """A row whose name is a word of the result file."""
+    return row(f"<code>{escape(name)}</code>", cells)
 
 
 def _setting(value: object) -> str:
@@ -300,11 +270,7 @@ def _seconds(arm: Arm, base: Arm) -> str:
 
 
 def _pairs(title: str, values: dict[str, Any]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row"><code>{escape(name)}</code></th><td>{escape(text)}</td></tr>'
-        for name, text in _flat(values)
-    )
-    return f'<h3>{title}</h3><div class="scroll"><table class="pairs"><tbody>{rows}</tbody></table></div>'
+    return f"<h3>{title}</h3>{table((), (_named(name, [escape(text)]) for name, text in _flat(values)), 'pairs')}"
 
 
 def _flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

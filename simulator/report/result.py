@@ -20,6 +20,7 @@ REQUIRED = ("pd", "swaps.pair", "log_loss")
 """What an arm must have: instability is never shown without accuracy beside it."""
 TIMES = ("train_seconds", "events_per_second", "score_seconds")
 """Costs that hang on the engine, and are compared between arms of one engine only."""
+AGAIN = "the file is damaged; run `flicker run` again"
 BUCKETS = ("pd_by_score", "pd_by_popularity")
 COSTS = ("train_seconds", "events_per_second", "parameters", "lookups", "score_seconds", "model_bytes", "train_bytes")
 
@@ -107,7 +108,8 @@ def read_result(folder: Path) -> Result:
     results, settings = folder / "result.json", folder / "config.json"
     if (folder / "sweep.json").exists():
         raise ResultError(f"{folder}: a sweep of several runs: name one of them, a folder in {folder / 'cells'}")
-    raw, config = _load(results), _load(settings)
+    missing = "name a folder that `flicker run --out` wrote"
+    raw, config = (load_json(path, missing, AGAIN) for path in (results, settings))
     if raw.get("schema") != SCHEMA:
         raise ResultError(f"{results}: schema = {raw.get('schema')!r}: this version of flicker reads schema {SCHEMA}")
     path = settings
@@ -129,26 +131,26 @@ def read_result(folder: Path) -> Result:
             **parts,
         )
     except _Damage as damage:
-        raise ResultError(f"{path}: {damage}: the file is damaged; run `flicker run` again") from None
+        raise ResultError(f"{path}: {damage}: {AGAIN}") from None
 
 
 class _Damage(Exception):
     """Where in the file something is not what schema 1 says."""
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_json(path: Path, missing: str, damaged: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises ResultError with the way out where it is `missing` or `damaged`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ResultError(f"{path}: {reason}: name a folder that `flicker run --out` wrote") from None
+        raise ResultError(f"{path}: {(error.strerror or str(error)).lower()}: {missing}") from None
     except UnicodeDecodeError:
-        raise ResultError(f"{path}: not UTF-8 text: the file is damaged; run `flicker run` again") from None
+        raise ResultError(f"{path}: not UTF-8 text: {damaged}") from None
     except (json.JSONDecodeError, RecursionError) as error:
         where = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "too deep"
-        raise ResultError(f"{path}: not JSON ({where}): the file is damaged; run `flicker run` again") from None
+        raise ResultError(f"{path}: not JSON ({where}): {damaged}") from None
     if not isinstance(value, dict):
-        raise ResultError(f"{path}: not a JSON object: the file is damaged; run `flicker run` again")
+        raise ResultError(f"{path}: not a JSON object: {damaged}")
     return value
 
 
@@ -156,6 +158,11 @@ def _typed(parent: dict[str, Any], key: str, kind: type) -> Any:
     if not isinstance(parent.get(key), kind):
         raise _Damage(f"{key}: missing or not a JSON {'object' if kind is dict else 'array'}")
     return parent[key]
+
+
+def _object(raw: Any, where: str) -> None:
+    if not isinstance(raw, dict):
+        raise _Damage(f"{where}: not a JSON object")
 
 
 def _number(value: Any, where: str) -> float:
@@ -166,8 +173,7 @@ def _number(value: Any, where: str) -> float:
 
 def _measures(raw: Any, where: str) -> Measures:
     """All intervals of a JSON object under dotted names; plain numbers are intervals without width."""
-    if not isinstance(raw, dict):
-        raise _Damage(f"{where}: not a JSON object")
+    _object(raw, where)
     found: Measures = {}
     for key, value in raw.items():
         place = f"{where}.{key}"
@@ -189,8 +195,7 @@ def _or_nan(value: Any, where: str) -> float:
 
 def _arm(spec: str, raw: Any) -> Arm:
     where = f"arms.{spec}"
-    if not isinstance(raw, dict):
-        raise _Damage(f"{where}: not a JSON object")
+    _object(raw, where)
     apart = ("ratio", "ratio_to", "activation", "design", *COSTS, *BUCKETS)
     measures = _measures({key: value for key, value in raw.items() if key not in apart}, where)
     for name in REQUIRED:
@@ -211,8 +216,7 @@ def _arm(spec: str, raw: Any) -> Arm:
 
 
 def _bucket(raw: Any, where: str) -> Bucket:
-    if not isinstance(raw, dict):
-        raise _Damage(f"{where}: not a JSON object")
+    _object(raw, where)
     low, high, share = (_number(raw.get(key), f"{where}.{key}") for key in ("low", "high", "share"))
     pd = _measures({"pd": raw.get("pd")}, where).get("pd")
     if pd is None:
@@ -223,8 +227,7 @@ def _bucket(raw: Any, where: str) -> Bucket:
 def _curve(raw: Any, where: str) -> Curve | None:
     if raw is None:
         return None
-    if not isinstance(raw, dict):
-        raise _Damage(f"{where}: not a JSON object")
+    _object(raw, where)
     x, y, gradient = ([_number(v, f"{where}.{key}") for v in _typed(raw, key, list)] for key in ("x", "y", "gradient"))
     if not 2 <= len(x) == len(y) == len(gradient):
         raise _Damage(f"{where}: x, y and gradient need one length of at least 2")
@@ -233,8 +236,7 @@ def _curve(raw: Any, where: str) -> Curve | None:
 
 def _generation(index: int, raw: Any) -> Generation:
     where = f"generations[{index}]"
-    if not isinstance(raw, dict):
-        raise _Damage(f"{where}: not a JSON object")
+    _object(raw, where)
     number, events = (int(_number(raw.get(key), f"{where}.{key}")) for key in ("generation", "events"))
     arms = _typed(raw, "arms", dict)
     return Generation(number, events, {spec: _measures(values, f"{where}.{spec}") for spec, values in arms.items()})

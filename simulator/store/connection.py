@@ -50,9 +50,9 @@ class Connection:
         """The name of a key of this run."""
         return self._prefix + name
 
-    def script(self, text: str) -> Callable[..., Any]:
+    def script(self, *parts: str) -> Callable[..., Any]:
         """A Lua script, called with `keys` and `args`; the server keeps it, and gets it again after a restart."""
-        script: Callable[..., Any] = self.client.register_script(text)
+        script: Callable[..., Any] = self.client.register_script("".join(parts))
         return script
 
     def ask(self, what: Callable[[], T], *, repeat: bool = True) -> T:

@@ -62,8 +62,8 @@ from simulator.types import Batch
 UPLOAD = 600
 """Seconds from the upload of a part to the announcement of its generation."""
 
-# The scripts of the log: KEYS = log, log:counts, log:marks. Numbers are written by %.0f: Lua would write large ones as
-# 1e+15.
+# How the scripts of the log begin. KEYS = log, log:counts, log:marks. Numbers are written by %.0f: Lua would write
+# large ones as 1e+15.
 LOG = """
 local log, counts, marks = KEYS[1], KEYS[2], KEYS[3]
 local function count(name) return tonumber(redis.call('HGET', counts, name) or '0') end
@@ -88,9 +88,7 @@ local function forget()  -- what every group has acknowledged; nothing while the
 end
 """
 # ARGV = batch, events, writer, mark, capacity. Answers {1, id} or {0, events that wait}.
-APPEND = (
-    LOG
-    + """
+APPEND = """
 local batch, events, writer, mark, capacity = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 if writer ~= '' and mark ~= '' then
   local last = redis.call('HGET', marks, writer) or ''
@@ -104,27 +102,18 @@ redis.call('XADD', log, new, 'batch', batch)
 if writer ~= '' then redis.call('HSET', marks, writer, new .. ' ' .. mark) end
 return {1, new}
 """
-)
 # ARGV = group
-JOIN = (
-    LOG
-    + """
+JOIN = """
 if not groups()[ARGV[1]] then redis.call('XGROUP', 'CREATE', log, ARGV[1], id(count('forgotten')), 'MKSTREAM') end
 """
-)
-LEAVE = (
-    LOG
-    + """
+LEAVE = """
 if groups()[ARGV[1]] then
   redis.call('XGROUP', 'DESTROY', log, ARGV[1])
   forget()
 end
 """
-)
 # ARGV = group, events. Answers the events appended, or -1 where the group has not joined.
-ACKNOWLEDGE = (
-    LOG
-    + """
+ACKNOWLEDGE = """
 local group, events, appended = ARGV[1], tonumber(ARGV[2]), count('appended')
 local before = groups()[group]
 if not before then return -1 end
@@ -134,7 +123,6 @@ if events > before and events <= appended then
 end
 return appended
 """
-)
 # KEYS = a writer's part. ARGV = number of the piece, piece, UPLOAD. Answers 1, or 0 where those before it ran out.
 # May be repeated, unlike RPUSH alone.
 PUT_PIECE = """
@@ -178,14 +166,13 @@ for i = 1, #all - kept do
 end
 return 1
 """
+# What scripts begin with that need the time, in ms since the unix epoch.
 NOW = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 """
 # KEYS = leases. ARGV = owner, duplicates, milliseconds.
-CLAIM = (
-    NOW
-    + """
+CLAIM = """
 local leases, owner, duplicates, milliseconds = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local held, mine = {}, nil
 local all = redis.call('HGETALL', leases)
@@ -205,18 +192,12 @@ end
 redis.call('HSET', leases, owner, string.format('%d %.0f', mine, now + milliseconds))
 return mine
 """
-)
 # KEYS = members. ARGV = name, milliseconds, JSON.
-ANNOUNCE = (
-    NOW
-    + """
+ANNOUNCE = """
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f ', now + tonumber(ARGV[2])) .. ARGV[3])
 """
-)
 # KEYS = members. Answers the JSON of those that have not run out, and forgets the others.
-MEMBERS = (
-    NOW
-    + """
+MEMBERS = """
 local found, all = {}, redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   local ending, member = string.match(all[i + 1], '^(%d+) (.*)$')
@@ -225,7 +206,6 @@ for i = 1, #all, 2 do
 end
 return found
 """
-)
 
 
 class RedisStore:
@@ -240,15 +220,15 @@ class RedisStore:
         self._server = server = Connection(url, run, patience)
         self._capacity = capacity
         self._log, self._counts, self._marks = (server.key(name) for name in ("log", "log:counts", "log:marks"))
-        self._append, self._join = server.script(APPEND), server.script(JOIN)
-        self._leave, self._acknowledge = server.script(LEAVE), server.script(ACKNOWLEDGE)
+        self._append, self._join = server.script(LOG, APPEND), server.script(LOG, JOIN)
+        self._leave, self._acknowledge = server.script(LOG, LEAVE), server.script(LOG, ACKNOWLEDGE)
         self._generations = server.key("generations")
         self._announce_generation = server.script(PUBLISH)
         self._put_piece, self._make_whole = server.script(PUT_PIECE), server.script(WHOLE)
         self._writer = uuid.uuid4().hex
         self._leases, self._members = server.key("leases"), server.key("members")
-        self._claim, self._announce = server.script(CLAIM), server.script(ANNOUNCE)
-        self._list = server.script(MEMBERS)
+        self._claim, self._announce = server.script(NOW, CLAIM), server.script(NOW, ANNOUNCE)
+        self._list = server.script(NOW, MEMBERS)
 
     # the log
 

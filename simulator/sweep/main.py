@@ -20,7 +20,8 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from simulator.errors import FlickerError, SettingError
+from simulator.errors import SettingError
+from simulator.process import Parser
 from simulator.report.words import duration, plural
 from simulator.sweep.backend import Backend, Ended, OnRay, Processes
 from simulator.sweep.grid import Cell, Sheet, grid, read_grid
@@ -65,7 +66,7 @@ class SweepFlags:
 
 def parse(arguments: list[str]) -> SweepFlags:
     """From the command line. Prints help and exits with 0 for --help; raises FlickerError for what cannot be used."""
-    parser = _Parser(
+    parser = Parser(
         prog="flicker sweep",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -121,13 +122,6 @@ def _sheets(own: argparse.Namespace, rest: list[str]) -> list[Sheet]:
         raise SettingError("file", path, "name a grid file that ends in .toml; see flicker sweep --help")
     rest[:0] = ["--preset", own.preset] if own.preset else []
     return read_grid(path, replay) if path else [Sheet()]
-
-
-class _Parser(argparse.ArgumentParser):
-    """Complaints of argparse are errors like all others."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]  # it raises, as the original exits
-        raise FlickerError(f"{message}; see {self.prog} --help")
 
 
 def run_sweep(flags: SweepFlags, command: str) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from simulator.errors import ResultError
 from simulator.files import write_atomically, writing
-from simulator.report.result import read_result
+from simulator.report.result import load_json, read_result
 from simulator.sweep.grid import Cell
 
 MEND = "mend it, or name another folder with --out"
@@ -66,15 +66,7 @@ def set_aside(cells: list[Cell], out: Path) -> list[str]:
 
 
 def _read(record: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise ResultError(f"{record}: {(problem.strerror or str(problem)).lower()}: {MEND}") from None
-    except (ValueError, RecursionError) as problem:
-        where = f"line {problem.lineno}" if isinstance(problem, json.JSONDecodeError) else "no text"
-        raise ResultError(f"{record}: not JSON ({where}): {MEND}") from None
-    if not isinstance(content, dict):
-        raise ResultError(f"{record}: not a JSON object: {MEND}")
+    content = load_json(record, MEND, MEND)
     content.setdefault("places", {})  # older versions wrote none
     good = {
         "command": isinstance(content.get("command"), str),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from simulator.errors import ResultError
-from simulator.files import write_atomically
+from simulator.files import as_csv, write_atomically
 from simulator.report.result import Arm, read_result
 from simulator.report.words import DASH, duration, label, number, written
 from simulator.sweep.grid import Cell
@@ -45,10 +43,8 @@ def write_csv(found: list[Row], path: Path) -> None:
     axes = _axes(found)
     measures = list(dict.fromkeys(name for row in found for name in row.arm.measures))
     costs = list(dict.fromkeys(name for row in found for name in row.arm.costs))
-    text = io.StringIO()
-    out = csv.writer(text, lineterminator="\n")
     limits = [f"{name}{part}" for name in measures for part in ("", "_low", "_high")]
-    out.writerow(["cell", *(f"axis_{axis}" for axis in axes), "arm", *limits, *costs])
+    lines = [["cell", *(f"axis_{axis}" for axis in axes), "arm", *limits, *costs]]
     for row in found:
         values = [row.cell.name, *(row.cell.place.get(axis, "") for axis in axes), row.arm.spec]
         for name in measures:
@@ -56,8 +52,8 @@ def write_csv(found: list[Row], path: Path) -> None:
             values += (
                 ["", "", ""] if interval is None else [str(v) for v in (interval.mean, interval.low, interval.high)]
             )
-        out.writerow(values + [str(row.arm.costs.get(name, "")) for name in costs])
-    write_atomically(path, text.getvalue().encode())
+        lines.append(values + [str(row.arm.costs.get(name, "")) for name in costs])
+    write_atomically(path, as_csv(lines).encode())
 
 
 def drawn(found: list[Row]) -> Table:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from simulator.types import Doubles, Floats, Ints, Rows
+from simulator.types import Columns, Doubles, Floats, Ints, Rows
 from simulator.world.features import Encoder
 
 BLOCK = 8_192
@@ -21,7 +21,7 @@ BLOCK = 8_192
 
 
 @dataclass(frozen=True)
-class Block:
+class Block(Columns):
     """Adjacent rows of a log."""
 
     user: Ints
@@ -34,24 +34,6 @@ class Block:
     """[n] 1 for an engagement, else 0."""
     context: Rows
     """[n, C] table rows of the context slots."""
-
-    def __len__(self) -> int:
-        return len(self.user)
-
-    def __getitem__(self, part: slice | Ints) -> Block:
-        """The rows of a slice, or the rows at these places."""
-        return Block(self.user[part], self.item[part], self.time[part], self.label[part], self.context[part])
-
-    @staticmethod
-    def concatenate(parts: list[Block]) -> Block:
-        """Several blocks as one, in the given order."""
-        return Block(
-            np.concatenate([b.user for b in parts]),
-            np.concatenate([b.item for b in parts]),
-            np.concatenate([b.time for b in parts]),
-            np.concatenate([b.label for b in parts]),
-            np.concatenate([b.context for b in parts]),
-        )
 
 
 class Index:

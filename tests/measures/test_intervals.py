@@ -17,9 +17,9 @@ from simulator.measures.intervals import (
     difference,
     pair_index,
     ratio,
+    student_quantile,
     sums_by_user,
 )
-from simulator.measures.student import student_quantile
 
 REPETITIONS = 200
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import pytest
 from scipy.stats import chisquare
 
-from serving.router.hashing import RANGE, splitmix64, stable_hash
-from serving.router.policies import make_policy
+from serving.router.policies import RANGE, make_policy, splitmix64, stable_hash
 from simulator.types import PolicyName
 
 
@@ -26,9 +25,9 @@ ABC = [Known("a"), Known("b"), Known("c")]
 
 def test_random_is_even_and_follows_from_seed_and_query() -> None:
     first, again, other = (make_policy("random", seed) for seed in (1, 1, 2))
-    choices = [first.choose(query, 0, ABC) for query in range(3_000)]
-    assert choices == [again.choose(query, 99, ABC) for query in range(3_000)]
-    others = [other.choose(query, 0, ABC) for query in range(3_000)]
+    choices = [first(query, 0, ABC) for query in range(3_000)]
+    assert choices == [again(query, 99, ABC) for query in range(3_000)]
+    others = [other(query, 0, ABC) for query in range(3_000)]
     joint = Counter(zip(choices, others, strict=True))
     assert len(joint) == 9 and chisquare(list(joint.values())).pvalue > 1e-3  # independent of the other seed
 
@@ -49,34 +48,34 @@ def test_hashes_are_even_and_independent_of_other_purposes() -> None:
 
 
 def test_random_is_the_same_on_every_machine() -> None:
-    assert [make_policy("random", 0).choose(query, 0, ABC) for query in range(1, 9)] == RECORDED
+    assert [make_policy("random", 0)(query, 0, ABC) for query in range(1, 9)] == RECORDED
 
 
 def test_round_robin_takes_turns() -> None:
     policy = make_policy("round_robin", 0)
-    assert [policy.choose(5, 5, ABC) for _ in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+    assert [policy(5, 5, ABC) for _ in range(7)] == [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_sticky_keeps_users_and_moves_only_those_of_a_lost_replica() -> None:
     policy = make_policy("sticky", 0)
-    before = [policy.choose(user, user, ABC) for user in range(600)]
-    assert before == [policy.choose(user + 1, user, ABC) for user in range(600)]
+    before = [policy(user, user, ABC) for user in range(600)]
+    assert before == [policy(user + 1, user, ABC) for user in range(600)]
     assert min(Counter(before).values()) > 150
     without_b = [ABC[0], ABC[2]]
-    after = [without_b[policy.choose(0, user, without_b)].name for user in range(600)]
+    after = [without_b[policy(0, user, without_b)].name for user in range(600)]
     assert all(ABC[n].name == name for n, name in zip(before, after, strict=True) if n != 1)
 
 
 def test_least_loaded_spares_the_busy_and_takes_turns_among_equals() -> None:
     policy = make_policy("least_loaded", 0)
-    assert policy.choose(1, 1, [Known("a", 3), Known("b", 1), Known("c", 2)]) == 1
+    assert policy(1, 1, [Known("a", 3), Known("b", 1), Known("c", 2)]) == 1
     equals = [Known("a", 1), Known("b", 2), Known("c", 1)]
-    assert {policy.choose(1, 1, equals) for _ in range(4)} == {0, 2}
+    assert {policy(1, 1, equals) for _ in range(4)} == {0, 2}
 
 
 @pytest.mark.parametrize("name", ["random", "round_robin", "sticky", "least_loaded"])
 def test_one_replica_is_always_chosen(name: PolicyName) -> None:
-    assert {make_policy(name, 3).choose(query, query, ABC[:1]) for query in range(20)} == {0}
+    assert {make_policy(name, 3)(query, query, ABC[:1]) for query in range(20)} == {0}
 
 
 RECORDED = [2, 1, 2, 1, 2, 1, 1, 2]

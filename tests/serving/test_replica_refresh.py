@@ -18,8 +18,7 @@ import torch
 
 from protos.recommender_pb2 import RankResponse, RecommendRequest, RecommendResponse
 from serving.codec import Refusal
-from serving.replica.generation import Generation, Refused
-from serving.replica.shelf import Shelf
+from serving.replica.generation import Generation, Refused, Shelf
 from simulator.models.ranker import Rankers
 from simulator.store.protocol import Member, StoreAway
 from tests.serving.generations import about_of, parts_of, publish_generation, stack_of

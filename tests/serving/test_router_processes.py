@@ -21,8 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from protos.recommender_pb2 import FeedbackRequest, ListReplicasRequest, RecommendRequest, ShownItem
 from protos.recommender_pb2_grpc import RecommenderStub
-from serving.comparison import Answer, compare
-from serving.router.metrics import SUMS
+from serving.comparison import SUMS, Answer, compare
 from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, SyntheticConfig
 from simulator.models.duplicates import Duplicates
 from simulator.models.engine import Ranker

@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2 import RecommendRequest
 from serving import shadow
-from serving.comparison import FIELDS, Answer, Difference, compare
-from serving.router.hashing import RANGE, stable_hash
-from serving.router.metrics import SUMS, ShadowMetrics
+from serving.comparison import FIELDS, SUMS, Answer, Difference, compare
+from serving.router.metrics import ShadowMetrics
+from serving.router.policies import RANGE, stable_hash
 from tests.serving.fake_replica import ARMS, FakeReplica, publish, retrieved, scores
 from tests.serving.router_under_test import Asked, healthy, running, until
 from tests.store.memory_store import MemoryStore

@@ -16,7 +16,7 @@ run-python = $(VENV)/bin/python
 ready = $(VENV)/.ready
 native = simulator/models/native
 kernels = $(native)/lib/.built
-workers = --numprocesses logical --maxprocesses 8 --dist worksteal
+workers = --numprocesses auto --dist worksteal
 
 .PHONY: help setup up run test slow test-containers check protos bench bench-gpu bench-peers scaling clean
 

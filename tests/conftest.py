@@ -19,6 +19,11 @@ hypothesis.settings.load_profile("untimed")
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Of `make test`: one more than there are cores, since every third test waits for some process."""
+    return min(8, 1 + (os.cpu_count() or 1))
+
+
 @pytest.fixture(scope="session")
 def movietweetings() -> Path:
     """The real log, in the folder named by FLICKER_DATA or ../shared/data; tests skip where there is none."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.containers.asking import answering, prometheus, read, value_of
+from tests.containers.asking import answering, metric, prometheus, read, value_of
 from tests.containers.engine import Container, ask, containers, get, until
 
 REPLICAS = int(os.environ.get("FLICKER_REPLICAS", "3"))
@@ -60,6 +60,13 @@ def test_every_replica_scores_every_arm_by_the_native_engine() -> None:
     arms = len(value_of("flicker_progressive_log_loss"))
     until(lambda: [value for _, value in value_of("flicker_native_arms")] == [arms] * REPLICAS, 30, "not all native")
     assert arms >= 2
+
+
+def test_how_fast_the_trainer_learns_here(note: Callable[[str], None]) -> None:
+    """To be held against the trainer's page of a `flicker up` outside of containers, with the same arms."""
+    seconds, events = metric("trainer", "flicker_learn_seconds_sum"), metric("trainer", "flicker_events_learned_total")
+    assert events > 0
+    note(f"learning: {events / seconds:,.0f} events/s by all duplicates of all arms")
 
 
 def test_grafana_shows_the_dashboards_to_everybody() -> None:

@@ -12,10 +12,10 @@ from typing import Literal
 from simulator.errors import SettingError
 
 
-def require(condition: bool, setting: str, value: object, way_out: str) -> None:
+def require(condition: bool, setting: str, value: object, hint: str) -> None:
     """Raise SettingError naming the setting, its value and the way out, unless the condition holds."""
     if not condition:
-        raise SettingError(setting, value, way_out)
+        raise SettingError(setting, value, hint)
 
 
 @dataclass(frozen=True)

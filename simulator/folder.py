@@ -49,8 +49,8 @@ class Folder:
         elif self.path.exists() and not self.path.is_dir():
             raise ResultError(f"out = {self.path}: a file: name another folder, or delete it")
         elif (self.path / "config.json").exists():
-            way_out = "name another folder, delete it, or go on with --resume"
-            raise ResultError(f"out = {self.path}: holds another run: {way_out}")
+            hint = "name another folder, delete it, or go on with --resume"
+            raise ResultError(f"out = {self.path}: holds another run: {hint}")
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise ResultError(f"out = {self.path}: is not empty: name another folder, or empty it")
 

@@ -37,8 +37,8 @@ class Plan:
         feedback = config.queries_per_generation * config.k if world.has_truth else 0
         least = feedback + 2 * chunk
         if learned <= least:
-            way_out = f"more than {least * 10 // 9}, or a smaller batch ({config.model.batch}), window or feedback"
-            raise SettingError("events", world.events, f"too few for two generations: {way_out}")
+            hint = f"more than {least * 10 // 9}, or a smaller batch ({config.model.batch}), window or feedback"
+            raise SettingError("events", world.events, f"too few for two generations: {hint}")
         # each generation but the first begins with feedback, which must leave room for the world's own events
         whole = learned + feedback * (config.generations - 1)
         size = chunk * -(-whole // (config.generations * chunk))

@@ -53,16 +53,16 @@ class Trainer:
         self.metrics, self.stop = metrics, stop
         arms = parse_arms(config.arms)
         for arm in arms:
-            way_out = "made of several models, or trained afresh: not served live, compare it with flicker run"
-            require(arm.cure.live, "arms", arm.spec, way_out)
+            hint = "made of several models, or trained afresh: not served live, compare it with flicker run"
+            require(arm.cure.live, "arms", arm.spec, hint)
         self.arms = arms
         self.engines = Engines(world.schema, arms, config)
         say_fallbacks(self.engines.fallbacks, log.warning)
         chunk = self.engines.chunk_events
         self.generation_events = 2 * chunk if generation_events is None else generation_events
         whole = self.generation_events > 0 and self.generation_events % chunk == 0
-        way_out = f"a multiple of {chunk}, the events of a shuffle window"
-        require(whole, "generation_events", self.generation_events, way_out)
+        hint = f"a multiple of {chunk}, the events of a shuffle window"
+        require(whole, "generation_events", self.generation_events, hint)
         most = store.capacity() // 2  # or the log would be full before a generation is complete, and stay so
         require(self.generation_events <= most, "generation_events", self.generation_events, f"at most {most}")
         self.reader = Reader(store, GROUP, chunk)
@@ -79,8 +79,8 @@ class Trainer:
         self._acknowledge()
         newest, generation = self._insist(self.store.newest), self.state.generation
         if newest > generation:
-            way_out = f"holds generation {generation}, but {newest} is published"
-            raise ResultError(f"state = {self.folder.path}: {way_out}: name its own folder, or another --run")
+            hint = f"holds generation {generation}, but {newest} is published"
+            raise ResultError(f"state = {self.folder.path}: {hint}: name its own folder, or another --run")
         if generation and newest < generation and self.state.events == generation * self.generation_events:
             self._publish()  # killed after saving, before all was announced
         elif generation:

@@ -64,8 +64,8 @@ class StateFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.close()
-            way_out = "stop it, or name another folder"
-            raise ResultError(f"state = {self.path}: another trainer uses it: {way_out}") from None
+            hint = "stop it, or name another folder"
+            raise ResultError(f"state = {self.path}: another trainer uses it: {hint}") from None
 
     def close(self) -> None:
         """Let another trainer use the folder."""
@@ -82,8 +82,8 @@ class StateFolder:
             return None
         tensors, about = read_snapshot(self.path / str(max(saved)))
         if different := differences(about["settings"], {"run": self._run, **settings}):
-            way_out = "use the same ones, or name another --state and --run"
-            raise ResultError(f"state = {self.path}: cannot go on with other settings ({different}): {way_out}")
+            hint = "use the same ones, or name another --state and --run"
+            raise ResultError(f"state = {self.path}: cannot go on with other settings ({different}): {hint}")
         return tensors, State(**about["state"])
 
     def save(self, tensors: dict[str, Tensor], state: State, settings: dict[str, Any]) -> None:

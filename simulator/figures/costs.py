@@ -88,8 +88,8 @@ TABLE: Costs = (
     ("lookups", "look-ups per query", count),
     ("train_seconds", "training time", duration),
     ("score_seconds", "scoring time", lambda seconds: f"{number(1e3 * seconds)} ms"),
-    ("model_bytes", "memory in serving", lambda octets: size(octets) if octets >= 1e7 else f"{octets / 1e6:.2g} MB"),
-    ("train_bytes", "memory in training", lambda octets: size(octets) if octets >= 1e7 else f"{octets / 1e6:.2g} MB"),
+    ("model_bytes", "memory in serving", lambda nbytes: size(nbytes) if nbytes >= 1e7 else f"{nbytes / 1e6:.2g} MB"),
+    ("train_bytes", "memory in training", lambda nbytes: size(nbytes) if nbytes >= 1e7 else f"{nbytes / 1e6:.2g} MB"),
 )
 """Cost of an arm in result.json, its heading, and how ReLU's own is written."""
 NOTE = (

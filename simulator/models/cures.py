@@ -147,8 +147,8 @@ class Antidistill(Cure):
         u = centred / length
         r = (u @ u.mT) * (1 - torch.eye(self.m, dtype=z.dtype, device=z.device))
         pairs = self.m * (self.m - 1) / 2
-        slope = 2 / pairs * (r @ u - r.square().sum(-1, keepdim=True) * u) / length
-        pushed: Tensor = labels - self.weight * z.shape[-1] * slope.view_as(logits)
+        gradient = 2 / pairs * (r @ u - r.square().sum(-1, keepdim=True) * u) / length
+        pushed: Tensor = labels - self.weight * z.shape[-1] * gradient.view_as(logits)
         return pushed
 
 

@@ -151,7 +151,7 @@ class Duplicates(ABC):
         self.scoring_seconds, self._seconds = np.zeros(self.served_models), np.zeros(len(self))
         self._pool = pool or ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
         size = m if arm.cure.coupled else 1
-        self.teams = [slice(start, start + size) for start in range(0, len(self), size)]
+        self.units = [slice(start, start + size) for start in range(0, len(self), size)]
         """Models that learn in one call: on a CPU one, and the parts that a cure couples."""
 
     @abstractmethod
@@ -190,7 +190,7 @@ class Duplicates(ABC):
         """See Engine."""
         assert 0 < len(chunk) <= self.chunk_events
         rows, labels = (torch.from_numpy(part).to(self.device) for part in (chunk.features, chunk.label))
-        logits = self._each(lambda models: self._learn_team(models, rows, labels), self._seconds)
+        logits = self._each(lambda models: self._learn_unit(models, rows, labels), self._seconds)
         self.chunks += 1
         self.events += len(chunk)
         if not np.isfinite(logits).all():
@@ -214,7 +214,7 @@ class Duplicates(ABC):
         return self._each(lambda models: self._score(models, rows, self.served[models]), seconds)
 
     def _each(self, work: Callable[[slice], Tensor], seconds: Doubles) -> Floats:
-        """Results [k, n] of all teams as [M, n]; adds to `seconds` [M] what each model took."""
+        """Results [k, n] of all units as [M, n]; adds to `seconds` [M] what each model took."""
         clock = time.thread_time if self.device.type == "cpu" else time.perf_counter
 
         def timed(models: slice) -> Tensor:
@@ -223,7 +223,7 @@ class Duplicates(ABC):
             seconds[models] += (clock() - start) / len(found)
             return found
 
-        joined: Floats = torch.cat(list(self._pool.map(timed, self.teams))).numpy()
+        joined: Floats = torch.cat(list(self._pool.map(timed, self.units))).numpy()
         return joined
 
     def _answers(self, logits: Floats) -> Floats:
@@ -235,7 +235,7 @@ class Duplicates(ABC):
         """[M, ...] -> [S, m, ...]"""
         return values.reshape(self.served_models, self.arm.cure.m, *values.shape[1:])
 
-    def _learn_team(self, models: slice, rows: Tensor, labels: Tensor) -> Tensor:
+    def _learn_unit(self, models: slice, rows: Tensor, labels: Tensor) -> Tensor:
         """Log-odds [k, n] of what is served, in the order of the log; table rows [n, L], labels [n]."""
         cure = self.arm.cure
         before = self._score(models, rows, self.served[models]) if isinstance(cure, Average) else None

@@ -90,9 +90,9 @@ class Group:
     """[g, P]"""
     table: Tensor
     """[g V, D]"""
-    dense_squares: Tensor
+    dense_accumulator: Tensor
     """[g, P]"""
-    row_squares: Tensor
+    row_accumulator: Tensor
     """[g V]"""
     pending: list[Gradient] = field(default_factory=list)
     """In the order of their steps."""
@@ -113,7 +113,7 @@ class TorchEngine(Duplicates):
         """Of a group."""
         if self._one_step_for_all and not self.noise.config.delay and self._stacks(module):
             self._size = len(self)
-            self.teams = [slice(0, len(self))]
+            self.units = [slice(0, len(self))]
         starts = range(0, len(self), self._size)
         self._groups = [self._group(slice(start, start + self._size), module) for start in starts]
 
@@ -161,7 +161,7 @@ class TorchEngine(Duplicates):
         return torch.cat(found)
 
     def _groups_of(self, models: slice) -> list[Group]:
-        """Those that models are in; a team is made of whole groups."""
+        """Those that models are in; a unit is made of whole groups."""
         return self._groups[models.start // self._size : -(-models.stop // self._size)]
 
     def _score_group(self, group: Group, rows: Tensor, weights: Weights, size: int) -> Tensor:
@@ -213,10 +213,10 @@ class TorchEngine(Duplicates):
         vectors = lookup.fetch(group.table).requires_grad_()
         logits = _forward(group.module, vectors, shares)
         # each event weighs 1 / batch, also in a shorter mini-batch at the end, whose few events would shake the model
-        slope = torch.sigmoid(logits.detach()).sub_(targets).div_(self.model.batch)
+        grad_logits = torch.sigmoid(logits.detach()).sub_(targets).div_(self.model.batch)
         if lost.any():
-            slope[torch.from_numpy(lost).to(slope.device)] = 0  # a zero gradient leaves Adagrad where it is
-        *dense, of_vectors = torch.autograd.grad(logits, [*group.parameters, vectors], slope)
+            grad_logits[torch.from_numpy(lost).to(grad_logits.device)] = 0  # a zero gradient leaves Adagrad where it is
+        *dense, of_vectors = torch.autograd.grad(logits, [*group.parameters, vectors], grad_logits)
         return logits.detach(), self.layout.flat(dense).view_as(group.dense), lookup.sums(of_vectors)
 
     def _due(self, group: Group, step: int) -> Iterator[Gradient]:
@@ -227,10 +227,10 @@ class TorchEngine(Duplicates):
     def _apply(self, group: Group, gradient: Gradient, rounding: list[np.random.Generator]) -> None:
         """Adagrad on the dense parameters, row-wise Adagrad on the touched rows, both in place."""
         rate, rows, table = self.model.learning_rate, gradient.rows, group.table
-        group.dense_squares.addcmul_(gradient.dense, gradient.dense)
-        group.dense.addcdiv_(gradient.dense, group.dense_squares.sqrt(), value=-rate)
-        squares = group.row_squares.index_select(0, rows).add_(gradient.table.square().mean(1))
-        group.row_squares.index_copy_(0, rows, squares)
+        group.dense_accumulator.addcmul_(gradient.dense, gradient.dense)
+        group.dense.addcdiv_(gradient.dense, group.dense_accumulator.sqrt(), value=-rate)
+        squares = group.row_accumulator.index_select(0, rows).add_(gradient.table.square().mean(1))
+        group.row_accumulator.index_copy_(0, rows, squares)
         scale = squares.rsqrt_().unsqueeze(1)
         table.index_copy_(0, rows, table.index_select(0, rows).addcmul_(gradient.table, scale, value=-rate))
         table[:: self.schema.rows] = 0  # padding, also where a single-valued field has no value

@@ -1,4 +1,4 @@
-// Activations and their slopes, element by element, as in activations.py: each is made from its constants.
+// Activations and their derivatives, element by element, as in activations.py: each is made from its constants.
 //
 // NaN and infinity go through as in PyTorch. Everything is written without branches and calls, for compilers to turn
 // into vector instructions; exp, log1p and erf are therefore ours, good to 2e-7.
@@ -57,13 +57,13 @@ FLICKER_INLINE float log_of_one_plus(float z) {
 struct Linear {
     explicit Linear(const float*) {}
     FLICKER_INLINE float value(float x) const { return x; }
-    FLICKER_INLINE float slope(float) const { return 1; }
+    FLICKER_INLINE float derivative(float) const { return 1; }
 };
 
 struct Relu {
     explicit Relu(const float*) {}
     FLICKER_INLINE float value(float x) const { return 0 > x ? 0 : x; }
-    FLICKER_INLINE float slope(float x) const { return x <= 0 ? 0.0f : 1.0f; }
+    FLICKER_INLINE float derivative(float x) const { return x <= 0 ? 0.0f : 1.0f; }
 };
 
 // Gradient 0 left of -alpha, 1 at `length` right of it, a straight ramp between.
@@ -78,7 +78,7 @@ struct Smelu {
         const float z = above(x), c = length < z ? length : z;
         return steepness * c * (z - 0.5f * c);
     }
-    FLICKER_INLINE float slope(float x) const {
+    FLICKER_INLINE float derivative(float x) const {
         const float z = above(x);
         return steepness * (length < z ? length : z);
     }
@@ -89,7 +89,7 @@ struct GSmelu {
     float gminus, t;
     explicit GSmelu(const float* constants) : smelu(constants), gminus(constants[3]), t(constants[4]) {}
     FLICKER_INLINE float value(float x) const { return smelu.value(x) + (gminus * (x + smelu.alpha) + t); }
-    FLICKER_INLINE float slope(float x) const { return smelu.slope(x) + gminus; }
+    FLICKER_INLINE float derivative(float x) const { return smelu.derivative(x) + gminus; }
 };
 
 struct Gelu {
@@ -106,7 +106,7 @@ struct Gelu {
         return x < 0 ? tail : 1 - tail;
     }
     FLICKER_INLINE float value(float x) const { return x * below(x, exponential(-0.5f * x * x)); }
-    FLICKER_INLINE float slope(float x) const {
+    FLICKER_INLINE float derivative(float x) const {
         const float bell = exponential(-0.5f * x * x);
         return fused(0.39894228f * x, bell, below(x, bell));
     }
@@ -116,7 +116,7 @@ struct Swish {
     float beta;
     explicit Swish(const float* constants) : beta(constants[0]) {}
     FLICKER_INLINE float value(float x) const { return x * sigmoid(beta * x); }
-    FLICKER_INLINE float slope(float x) const {
+    FLICKER_INLINE float derivative(float x) const {
         const float share = sigmoid(beta * x);
         return share * fused(beta * x, 1 - share, 1.0f);
     }
@@ -129,7 +129,7 @@ struct Softplus {
         const float scaled = beta * x, size = scaled < 0 ? -scaled : scaled;
         return ((0 > scaled ? 0 : scaled) + log_of_one_plus(exponential(-size))) / beta;
     }
-    FLICKER_INLINE float slope(float x) const { return sigmoid(beta * x); }
+    FLICKER_INLINE float derivative(float x) const { return sigmoid(beta * x); }
 };
 
 }  // namespace flicker

@@ -67,14 +67,14 @@ struct Layer {
             float* g = grad + b * width;
             if (NORM == NONE) {
 #pragma omp simd
-                for (int64_t h = 0; h < width; ++h) bias_grad[h] += g[h] *= f.slope(x[h] + bias[h]);
+                for (int64_t h = 0; h < width; ++h) bias_grad[h] += g[h] *= f.derivative(x[h] + bias[h]);
                 continue;
             }
             const float centre = mean[b], factor = scale[b];
 #pragma omp simd
             for (int64_t h = 0; h < width; ++h) {
                 unit[h] = (normed(x, h) - centre) * factor;
-                if (NORM == BEFORE) bias_grad[h] += g[h] *= f.slope(unit[h] * gain[h] + bias[h]);
+                if (NORM == BEFORE) bias_grad[h] += g[h] *= f.derivative(unit[h] * gain[h] + bias[h]);
                 gain_grad[h] += g[h] * unit[h];
                 scaled[h] = g[h] * gain[h];
             }
@@ -84,7 +84,7 @@ struct Layer {
 #pragma omp simd
             for (int64_t h = 0; h < width; ++h) {
                 g[h] = factor * (scaled[h] - level - unit[h] * along);
-                if (NORM == AFTER) bias_grad[h] += g[h] *= f.slope(x[h] + bias[h]);
+                if (NORM == AFTER) bias_grad[h] += g[h] *= f.derivative(x[h] + bias[h]);
             }
         }
     }

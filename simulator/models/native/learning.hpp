@@ -63,25 +63,25 @@ struct Memory {
     }
 };
 
-struct Kept {  // of a layer, from the forward for the backward pass
+struct Saved {  // of a layer, from the forward for the backward pass
     float *product, *output, *mean, *scale;
 };
 
 // The passes of one model for at most B events.
 struct Pass {
     const Model& model;
-    float *inputs, *slope, *sums, *gradient;
-    std::vector<Kept> kept;
+    float *inputs, *grad_logits, *sums, *gradient;
+    std::vector<Saved> saved;
 
-    Pass(const Model& model, Memory memory) : model(model), kept(model.depth) { cut(memory); }
+    Pass(const Model& model, Memory memory) : model(model), saved(model.depth) { cut(memory); }
 
     int64_t cut(Memory& memory) {
         inputs = memory.take(model.batch * model.fields * model.dim);
         for (int64_t n = 0; n < model.depth; ++n) {
             const int64_t width = model.places[n].width, size = model.batch * width;
-            kept[n] = {memory.take(size), memory.take(size), memory.take(model.batch), memory.take(model.batch)};
+            saved[n] = {memory.take(size), memory.take(size), memory.take(model.batch), memory.take(model.batch)};
         }
-        slope = memory.take(model.batch);
+        grad_logits = memory.take(model.batch);
         sums = memory.take(model.batch * model.slots * model.dim);
         gradient = memory.take(model.parameters);
         return memory.used;
@@ -93,29 +93,29 @@ struct Pass {
         const float* x = inputs;
         for (int64_t n = 0; n < model.depth; ++n) {
             const Place& at = model.places[n];
-            const Kept& keep = kept[n];
-            multiply(model, x, false, dense + at.weight, false, events, at.fan_in, at.width, keep.product);
-            layer_forward(model.kind, model.norm, model.constants, keep.product, dense + at.bias, dense + at.gain,
-                          keep.mean, keep.scale, events, at.width, keep.output);
-            x = keep.output;
+            const Saved& layer = saved[n];
+            multiply(model, x, false, dense + at.weight, false, events, at.fan_in, at.width, layer.product);
+            layer_forward(model.kind, model.norm, model.constants, layer.product, dense + at.bias, dense + at.gain,
+                          layer.mean, layer.scale, events, at.width, layer.output);
+            x = layer.output;
         }
         const Place& unit = model.places[model.depth];
         output_forward(x, dense + unit.weight, dense + unit.bias, events, unit.fan_in, logits);
     }
 
-    // From the gradient of the log-odds, in `slope`, to `gradient`; that of every layer's input, of the first one's too,
-    // takes its input's place: what a step touches has to stay in the cache.
+    // From the gradient of the log-odds, in `grad_logits`, to `gradient`; that of every layer's input, of the first one's
+    // too, takes its input's place: what a step touches has to stay in the cache.
     void backward(const float* dense, int64_t events) const {
         const Place& unit = model.places[model.depth];
-        float* now = kept[model.depth - 1].output;
-        output_backward(now, dense + unit.weight, slope, events, unit.fan_in, gradient + unit.weight,
+        float* now = saved[model.depth - 1].output;
+        output_backward(now, dense + unit.weight, grad_logits, events, unit.fan_in, gradient + unit.weight,
                         gradient + unit.bias, now);
         for (int64_t n = model.depth - 1; n >= 0; --n) {
             const Place& at = model.places[n];
-            const Kept& keep = kept[n];
-            layer_backward(model.kind, model.norm, model.constants, keep.product, dense + at.bias, dense + at.gain,
-                           keep.mean, keep.scale, events, at.width, now, gradient + at.bias, gradient + at.gain);
-            float* x = n ? kept[n - 1].output : inputs;
+            const Saved& layer = saved[n];
+            layer_backward(model.kind, model.norm, model.constants, layer.product, dense + at.bias, dense + at.gain,
+                           layer.mean, layer.scale, events, at.width, now, gradient + at.bias, gradient + at.gain);
+            float* x = n ? saved[n - 1].output : inputs;
             multiply(model, x, true, now, false, at.fan_in, events, at.width, gradient + at.weight);
             multiply(model, now, false, dense + at.weight, true, events, at.width, at.fan_in, x);
             now = x;
@@ -148,7 +148,7 @@ int64_t score_events(const Model* model, const float* dense, const float* table,
 // and table [V, D], and Adagrad's sums of squares [P] and [V] are updated in place. Each event weighs 1 / B, also in a
 // shorter mini-batch at the end. lost [n / B]: whether a mini-batch is scored only. place [V] is -1 everywhere.
 // Returns what score_events does.
-int64_t learn_chunk(const Model* model, float* dense, float* dense_squares, float* table, float* table_squares,
+int64_t learn_chunk(const Model* model, float* dense, float* dense_accumulator, float* table, float* table_accumulator,
                     const int32_t* rows, const float* labels, const uint8_t* lost, int64_t events, float rate,
                     float* memory, int32_t* place, int64_t* touched, float* logits) {
     const int64_t wrong = stray(*model, rows, events * model->slots);
@@ -161,12 +161,12 @@ int64_t learn_chunk(const Model* model, float* dense, float* dense_squares, floa
         pass.forward(dense, table, now, count, logits + start);
         if (*lost) continue;
         for (int64_t b = 0; b < count; ++b)
-            pass.slope[b] = (sigmoid(logits[start + b]) - labels[start + b]) / model->batch;
+            pass.grad_logits[b] = (sigmoid(logits[start + b]) - labels[start + b]) / model->batch;
         pass.backward(dense, count);
         const int64_t found = sum_by_row(pass.inputs, now, model->field_of_slot, count, model->slots, model->fields,
                                          model->dim, place, touched, pass.sums);
-        adagrad(dense, dense_squares, pass.gradient, model->parameters, rate);
-        adagrad_rows(table, table_squares, touched, pass.sums, found, model->dim, rate);
+        adagrad(dense, dense_accumulator, pass.gradient, model->parameters, rate);
+        adagrad_rows(table, table_accumulator, touched, pass.sums, found, model->dim, rate);
     }
     return -1;
 }

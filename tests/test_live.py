@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from simulator.live.flags import UpFlags
 from simulator.live.gauges import Page, joined
 from simulator.live.plan import plan
 from simulator.live.summary import finding, write_summary
+from simulator.live.up import with_tuned_rates
 from simulator.live.view import plain_line, sparkline
 from simulator.live.watch import Watch
 from simulator.process import free_ports
@@ -37,6 +39,18 @@ TRAINER = (
 
 def up_flags(*arguments: str) -> UpFlags:
     return parse(UpFlags, "flicker up", list(arguments))
+
+
+def test_the_trainer_is_not_told_what_it_has_no_flag_for() -> None:
+    arguments = up_flags("--k", "5", "--replicas", "2").learning_arguments()
+    assert not {"--k", "--replicas"} & set(arguments)
+
+
+def test_up_finds_learning_rates_only_where_it_is_asked_to() -> None:
+    assert with_tuned_rates(plain := up_flags("--arms", "relu", "gelu:lr=0.02")) is plain
+    asked = up_flags("--preset", "smoke", "--events", "3000", "--arms", "relu", "gelu:lr=tuned", "--batch", "64")
+    relu, gelu = with_tuned_rates(asked).compare.arms
+    assert relu == "relu" and re.fullmatch(r"gelu:lr=0\.\d+", gelu)
 
 
 def test_the_trainer_is_told_what_differs_from_the_preset() -> None:

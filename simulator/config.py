@@ -148,7 +148,8 @@ class ExperimentConfig:
     (`m=3,narrow`: of equal parameters), `codistill:relu:m=2`, `antidistill:relu:m=3`, `anchor:relu` (distilled from
     the previous generation), `average:relu:decay=0.85` (of weights), `fresh:relu:last=5` (trained afresh). Settings
     of an arm alone stand behind it too: `relu:norm=none,lr=0.02`, `relu:hidden=256x128`, `dim=8`, `engine=torch`;
-    `lr=tuned` finds the rate by log loss on events 10 to 30 % of the log, which then count in no result."""
+    `lr=tuned` finds the rate by log loss on events 10 to 30 % of the log; `flicker run` then counts nothing of the
+    first 30 %, `flicker up` counts from the start."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The click model."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)

@@ -46,7 +46,7 @@ def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> N
 
 def _prepare(flags: RunFlags, config: ExperimentConfig, command: str, folder: Folder, console: Console) -> Experiment:
     """Open the world, and claim the folder or go back to where its run stopped."""
-    parse_arms(config.arms)
+    arms = parse_arms(config.arms)
     folder.check(config, flags.resume)
     console.print(f"Opening {flags.data or 'the synthetic world'} ...")
     world = open_world(config.world, config.seed, config.model.hash_rows)
@@ -55,6 +55,8 @@ def _prepare(flags: RunFlags, config: ExperimentConfig, command: str, folder: Fo
         folder.restore(experiment)
         console.print(f"Going on after generation {experiment.state.generation} of {experiment.plan.generations}")
     else:
+        if asked := {arm.spec: config.model.learning_rate for arm in arms if arm.tuned}:
+            Experiment(config, world, asked).check()  # what cannot be is refused before minutes of tuning
         tuned = tune_arms(config, world, progress_bar(console))
         experiment = Experiment(config, world, {spec: found.rate for spec, found in tuned.items()})
         experiment.check()

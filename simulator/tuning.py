@@ -2,7 +2,9 @@
 
 One model of the arm learns the first 30 % of the log with each rate of a grid; what counts is the log loss of the
 events from 10 to 30 %, each scored before it is learned. A best rate at an end of the grid extends it. All duplicates
-then learn with that rate, and the run counts nothing that it measures within that part (`Experiment`).
+then learn with that rate. `flicker run` counts nothing that it measures within the first 30 % (`Experiment`); `flicker
+up` counts from the start. Nothing is refreshed meanwhile: `anchor` and `fresh` are tuned as the plain models that they
+begin as.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ SMALLEST, LARGEST = 1e-5, 10.0
 """The grid is not extended beyond these: a log that asks for such a rate tells nothing."""
 WARM_UP, USED = 0.1, 0.3
 """Shares of the log: before the first nothing counts, up to the second it does."""
+
+MIN_STEPS = 2
+"""Mini-batches that have to fit into the warm-up."""
 
 Progress = Callable[[str, int, int], object]
 """What is being tuned, events learned so far, events in all."""
@@ -57,12 +62,19 @@ def used_events(world: World) -> int:
 
 
 def tune(config: ExperimentConfig, world: World, progress: Progress = lambda *_: None) -> dict[str, Tuned]:
-    """For every arm whose spec says `lr=tuned`: its rate. Raises SettingError where every rate diverges."""
+    """For every arm whose spec says `lr=tuned`: its rate.
+
+    Raises SettingError where every rate diverges, or the log is too short.
+    """
     specs = dict.fromkeys(spec for spec in config.arms if parse_arm(spec).tuned)
     return {spec: _tune(parse_arm(spec), config, world, progress) for spec in specs}
 
 
 def _tune(arm: Arm, config: ExperimentConfig, world: World, progress: Progress) -> Tuned:
+    events = math.ceil(MIN_STEPS * config.model.batch / WARM_UP)
+    if world.events < events:  # each would be as good as another: all is scored before anything is learned
+        hint = f"asks for {events:,} events or more, here are {world.events:,}: name a rate, or use a smaller batch"
+        raise SettingError(f"{arm.spec}: lr", "tuned", hint)
     losses = _losses(arm, GRID, config, world, progress)
     while True:
         best = min(losses, key=lambda rate: losses[rate])

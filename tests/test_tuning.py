@@ -60,6 +60,24 @@ def test_a_rate_that_diverges_is_no_choice_and_none_at_all_is_one_line(monkeypat
         tune(config, WORLD)
 
 
+def test_a_log_too_short_to_choose_on_is_one_line() -> None:
+    short = open_world(replace(CONFIG.world, events=1_270), CONFIG.seed)  # type: ignore[type-var]
+    with pytest.raises(SettingError, match="lr = tuned: asks for 1,280 events or more, here are 1,270: name a rate"):
+        tune(CONFIG, short)
+
+
+def test_what_cannot_be_is_refused_before_minutes_of_tuning(flicker: Terminal, tmp_path: Path) -> None:
+    asked = ("--preset", "smoke", "--arms", "relu:lr=tuned")
+    late = flicker("run", *asked, "relu:engine=native,norm=weight", "--out", tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    full = flicker("up", *asked, "--for", "10", "--out", tmp_path / "full")
+    several = flicker("up", *asked, "ensemble:relu:m=2", "--for", "10", "--out", tmp_path / "up")
+    for said, words in ((late, "it has no norm = weight"), (full, "is not empty"), (several, "not served live")):
+        assert said.code == 2 and words in said.err and "tuning" not in said.out
+    assert not (tmp_path / "out").exists() and not (tmp_path / "up").exists()
+
+
 def test_what_chose_the_rate_counts_in_no_result() -> None:
     fixed, tuned = replace(CONFIG, arms=("relu", "smelu:beta=1,lr=0.02")), {SPEC: 0.02}
     plain, chosen = Experiment(fixed, WORLD), Experiment(CONFIG, WORLD, tuned)

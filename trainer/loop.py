@@ -12,7 +12,7 @@ from simulator.config import ExperimentConfig, ReplayConfig, require
 from simulator.errors import ResultError
 from simulator.folder import as_json
 from simulator.models.engines import Engines, say_fallbacks
-from simulator.models.specs import parse_arms
+from simulator.models.specs import parse_arms, require_live
 from simulator.process import Stopped, retry
 from simulator.store.protocol import Store, StoreAway
 from simulator.types import Batch, Floats
@@ -52,9 +52,7 @@ class Trainer:
         self.config, self.world, self.store, self.folder = config, world, store, folder
         self.metrics, self.stop = metrics, stop
         arms = parse_arms(config.arms)
-        for arm in arms:
-            hint = "made of several models, or trained afresh: not served live, compare it with flicker run"
-            require(arm.cure.live, "arms", arm.spec, hint)
+        require_live(arms)
         self.arms = arms
         self.engines = Engines(world.schema, arms, config)
         say_fallbacks(self.engines.fallbacks, log.warning)

@@ -51,8 +51,7 @@ class Up:
 
     def startup(self) -> None:
         """Claim the folder, then start the store and everything that uses it."""
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise ResultError(f"out = {self.out}: is not empty: name another folder, or delete it")
+        require_empty(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.console.print(f"Starting store, trainer, {self.flags.replicas} replicas, router and traffic ...")
         self.server = find_or_start(self.out / "store")
@@ -130,6 +129,12 @@ class Up:
         return self.flags.for_ is not None and self.watch.seconds() >= self.flags.for_
 
 
+def require_empty(out: Path) -> None:
+    """Raises ResultError where a folder for results is in use."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ResultError(f"out = {out}: is not empty: name another folder, or delete it")
+
+
 def with_tuned_rates(flags: UpFlags) -> UpFlags:
     """The flags with a learning rate for every arm that asks for one (`lr=tuned`), before any process starts.
 
@@ -139,9 +144,12 @@ def with_tuned_rates(flags: UpFlags) -> UpFlags:
     if not any("lr=tuned" in spec for spec in config.arms):
         return flags
     from simulator.experiment import open_world  # brings torch: seconds that others need not wait for
-    from simulator.models.specs import with_rate
+    from simulator.models.specs import parse_arms, require_live, with_rate
     from simulator.tuning import tune_arms
 
+    if flags.out:
+        require_empty(flags.out)
+    require_live(parse_arms(config.arms))
     world = open_world(config.world, config.seed, config.model.hash_rows)
     tuned = tune_arms(config, world, progress_bar(open_console()))
     arms = tuple(with_rate(spec, tuned[spec].rate) if spec in tuned else spec for spec in config.arms)

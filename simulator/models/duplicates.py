@@ -325,9 +325,9 @@ class Duplicates(ABC):
         """See Engine."""
         self.chunks, self.events, native = (int(value) for value in state["progress"])
         if native != (self.name == "native"):
-            saved, other = ("native", "torch")[:: 1 if native else -1]
-            hint = f"saved by the {saved} engine, here it is {other}: run `make setup`, or name engine={saved}"
-            raise ResultError(f"{self.arm.label}: {hint}")
+            by_native = "saved by the native engine, which is not here: run `make setup` where a C++ compiler is"
+            by_torch = "saved by the torch engine, where the native one was not to be had: go on there, or start anew"
+            raise ResultError(f"{self.arm.label}: {by_native if native else by_torch}")
         self.weights.copy_(_named(state, "weights"))
         self.squares.copy_(_named(state, "squares"))
         if self.served is not self.weights:

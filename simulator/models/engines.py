@@ -5,7 +5,6 @@ Shapes: A arms, S served models = A x F fleets x R duplicates in this order, n e
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -24,7 +23,6 @@ from simulator.models.specs import Arm
 from simulator.models.torch_engine import TorchEngine
 from simulator.types import Batch, Doubles, Floats, Query, Rows, Schema
 
-log = logging.getLogger("engine")
 T = TypeVar("T")
 DIFFER = "learning_rate", "norm", "hidden", "dim"
 """Fields of ModelConfig that stand in results for each arm."""

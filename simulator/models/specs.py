@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from simulator.config import ModelConfig
+from simulator.config import ModelConfig, require
 from simulator.errors import SettingError
 from simulator.models.activations import Activation, activation, parameters_of
 from simulator.models.cures import Anchor, Antidistill, Average, Codistill, Cure, Ensemble, Fresh
@@ -68,6 +68,13 @@ def parse_arms(specs: tuple[str, ...]) -> tuple[Arm, ...]:
         arm = parse_arm(spec)
         arms.append(replace(arm, label=f"{spec}#{copy + 1}" if copy else spec, copy=copy))
     return tuple(arms)
+
+
+def require_live(arms: tuple[Arm, ...]) -> None:
+    """Raises SettingError for an arm that the live system cannot serve."""
+    hint = "made of several models, or trained afresh: not served live, compare it with flicker run"
+    for arm in arms:
+        require(arm.cure.live, "arms", arm.spec, hint)
 
 
 def parse_arm(spec: str) -> Arm:

@@ -77,7 +77,7 @@ def test_the_best_build_that_the_processor_can_run(sources: Path, monkeypatch: p
 def test_a_library_of_other_sources_is_refused_and_trusted_where_there_are_none(sources: Path) -> None:
     build.build(sources / "lib")
     (sources / "answer.hpp").write_text("#define ANSWER 2")
-    with pytest.raises(NativeMissing, match="^stale: built from other sources: run make setup$"):
+    with pytest.raises(NativeMissing, match="^stale or damaged, not built from these sources: run make setup$"):
         library.runnable(sources / "lib")
     for file in sources.glob("*.?pp"):
         file.unlink()

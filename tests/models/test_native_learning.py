@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -42,7 +41,7 @@ class Both:
         self.weights = Weights(layout.initial(lambda name: generator(3, name)), table)
         self.squares = Weights(*(torch.full((n,), config.initial_accumulator) for n in (layout.length, schema.rows)))
         self.dense = {name: part[0] for name, part in layout.views(self.weights.dense[None]).items()}
-        self.native = NativeModel(schema, config, layout, activation(spec), threading.local())
+        self.native = NativeModel(schema, config, layout, activation(spec))
         self.plain = reference.LoneLearner(schema, config, spec, table, self.dense)
 
     def learn(self, events: Batch, lost: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:

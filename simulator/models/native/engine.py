@@ -6,7 +6,6 @@ asks that it cannot. Everything else is as in duplicates.py.
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import torch
@@ -29,7 +28,7 @@ class NativeEngine(Duplicates):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """See Duplicates. The settings are such that `refusal` is empty."""
         super().__init__(*arguments, **options)
-        self._model = NativeModel(self.schema, self.model, self.layout, self.arm.activation, threading.local())
+        self._model = NativeModel(self.schema, self.model, self.layout, self.arm.activation)
 
     def _score(self, models: slice, rows: Tensor, weights: Weights) -> Tensor:
         """See Duplicates: padded to whole mini-batches, so that a score does not depend on how many are asked for."""

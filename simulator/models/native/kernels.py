@@ -24,8 +24,8 @@ from simulator.models.duplicates import Weights
 from simulator.models.native.library import NativeMissing, library, sgemm
 from simulator.types import Floats, Ints, Rows, Schema
 
-NORMS = {"none": 0, "weight": 0, "before": 1, "after": 2}
-"""Weights of unit length are the matrix product's business: to score they come as they are multiplied."""
+NORMS = {"none": 0, "before": 1, "after": 2}
+"""Their numbers in layers.hpp."""
 KINDS = {"linear": 0, "relu": 1, "smelu": 2, "gsmelu": 3, "gelu": 4, "swish": 5, "softplus": 6}
 """Activations by name -> their numbers in layers.hpp."""
 
@@ -141,13 +141,8 @@ class _Model(Structure):
 class NativeModel:
     """Scores and learns for all models of one arm; safe to call from several threads."""
 
-    def __init__(
-        self, schema: Schema, config: ModelConfig, layout: Layout, function: Activation, threads: threading.local
-    ) -> None:
-        """`threads`: where each thread keeps its buffers, the same for all models of one shape.
-
-        Raises NativeMissing. `function` has to have a kernel.
-        """
+    def __init__(self, schema: Schema, config: ModelConfig, layout: Layout, function: Activation) -> None:
+        """Raises NativeMissing. `function` has to have a kernel."""
         kernel = kernel_of(function)
         assert kernel and config.norm != "weight"
         self._library, self.config = library(), config
@@ -160,7 +155,7 @@ class NativeModel:
             schema.rows, layout.length, config.batch,
         )  # fmt: skip
         self._kept = kernel, places  # the model holds their addresses
-        self._threads = threads
+        self._threads = threading.local()
 
     def score(self, weights: Weights, rows: Tensor) -> Tensor:
         """Log-odds [n] of events with int32 table rows [n, S], without learning.

@@ -61,15 +61,18 @@ def load(file: Path) -> CDLL:
     try:
         built, here = build.digest_in(file), build.digest()
         if here not in ("", built):
-            raise NativeMissing("stale: built from other sources: run make setup")
+            raise NativeMissing("stale or damaged, not built from these sources: run make setup")
         loaded = CDLL(os.fspath(file))
     except FileNotFoundError:
         raise NativeMissing("no library: run make setup where a C++ compiler is") from None
     except OSError as problem:
         raise NativeMissing(f"no library that can be loaded: {' '.join(str(problem).split())}") from None
-    for name, (result, arguments) in SIGNATURES.items():
-        function = getattr(loaded, name)
-        function.restype, function.argtypes = result, arguments
+    try:
+        for name, (result, arguments) in SIGNATURES.items():
+            function = getattr(loaded, name)
+            function.restype, function.argtypes = result, arguments
+    except AttributeError:
+        raise NativeMissing("stale or damaged: run make setup") from None
     return loaded
 
 

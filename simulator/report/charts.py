@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -324,10 +325,10 @@ def _name_rows(axes: Axes, names: list[str]) -> None:
 
 
 def _lines(name: str, longest: int = 16) -> list[str]:
-    """A name in its own lines, or in at most two, cut before its bracket or a word; longer ones end in an ellipsis."""
+    """A name in its own lines, or in at most three, cut before its bracket or between words; then an ellipsis."""
     if len(name) <= longest or "\n" in name:
         return name.split("\n")
-    bracket = name.find(" (")
-    cut = bracket if 0 < bracket <= longest else name.rfind(" ", 0, longest + 1)
-    lines = [name[:cut], name[cut + 1 :]] if cut > 0 else [name[:longest], name[longest:]]
-    return [line if len(line) <= longest else line[: longest - 1] + "…" for line in lines]
+    before, bracket, inside = name.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}").partition(" (")
+    lines = textwrap.wrap(before, longest)
+    lines += textwrap.wrap(f"({inside}", longest, max_lines=max(1, 3 - len(lines)), placeholder="…") if bracket else []
+    return lines[:3]

@@ -119,6 +119,8 @@ def make_engine(
     threads: int = 1,
 ) -> Duplicates:
     """An engine of small models; `relu#2` is the second arm of its spec. Of `fresh` it is the engine inside."""
+    if kind.make is NativeEngine and kernels.missing():
+        pytest.skip(kernels.missing())
     name, _, number = spec.partition("#")
     arm = parse_arms((name,) * int(number or 1))[-1]
     return kind.make(

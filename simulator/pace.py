@@ -1,4 +1,4 @@
-"""Work behind something more urgent: in small portions, with rests between them.
+"""Throttled work, behind something more urgent: in small portions, with rests between them.
 
 A burst that keeps one of few cores busy for 50 ms doubles what queries take meanwhile, also at a low priority: Python's
 global lock, which they wait for too, knows none.
@@ -15,8 +15,8 @@ REST = 2.0
 """Seconds of rest for each second of the processor's time: at most a third of a core is used."""
 
 
-def gently(portions: Iterable[T], rest: float = REST) -> Iterator[T]:
-    """The portions, with a rest after the work on each: `for start in gently(range(0, size, PIECE))`."""
+def throttled(portions: Iterable[T], rest: float = REST) -> Iterator[T]:
+    """The portions, with a rest after the work on each: `for start in throttled(range(0, size, PIECE))`."""
     for portion in portions:
         began = time.thread_time()
         yield portion

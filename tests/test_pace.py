@@ -13,7 +13,7 @@ def test_portions_come_in_order_with_rests_after_the_work(monkeypatch: pytest.Mo
     rests = list[float]()
     monkeypatch.setattr(pace.time, "sleep", rests.append)
     used, seen = list[float](), list[int]()
-    for portion in pace.gently(iter(range(4))):
+    for portion in pace.throttled(iter(range(4))):
         seen.append(portion)
         began = time.thread_time()
         while time.thread_time() < began + 0.002 * portion:

@@ -125,7 +125,7 @@ def _rankers(
         found = tuple(make(schema, *design, tensors_of(tensors, arm), *rows) for arm, design in enumerate(designs))
     except ValueError as problem:
         raise Refused("shape", str(problem)) from None
-    make.let_go()
+    make.release()
     return found
 
 

@@ -26,7 +26,7 @@ from simulator.models.native.engine import refusal
 from simulator.models.native.kernels import NativeScorer, kernel_of
 from simulator.models.specs import parse_arm
 from simulator.models.torch_engine import check_device
-from simulator.pace import gently
+from simulator.pace import throttled
 from simulator.types import Floats, Ints, Rows, Schema, Side
 
 log = logging.getLogger("ranker")
@@ -45,7 +45,7 @@ class Rankers:
         """Raises SettingError for `cuda` where there is no GPU."""
         check_device(device)
         self._device, self._memory = device, Recycled()
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def __call__(
         self,
@@ -70,14 +70,14 @@ class Rankers:
         why = refusal(parse_arm(spec), model, NoiseConfig(), self._device)
         if not why:
             return NativeRanker(ranker)
-        if spec not in self._told:
-            self._told.add(spec)
+        if spec not in self._warned:
+            self._warned.add(spec)
             log.warning("%s was taught by the native engine and is scored by PyTorch here: %s", spec, why)
         return ranker
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """A generation is complete: give the memory that it did not need to the system."""
-        self._memory.let_go()
+        self._memory.release()
 
 
 class TorchRanker:
@@ -118,7 +118,7 @@ class TorchRanker:
             self.items = self.items if self.items.device == self.device else self.items.to(self.device)
             size = ITEMS_PER_PORTION[device]
             rows = torch.from_numpy(item_rows).long()
-            for portion, out in gently(zip(torch.split(rows, size), torch.split(self.items, size), strict=True)):
+            for portion, out in throttled(zip(torch.split(rows, size), torch.split(self.items, size), strict=True)):
                 self._part("item", portion, out)
 
     def _side(self, side: Side) -> tuple[Tensor, Pooling]:
@@ -203,6 +203,6 @@ class Recycled:
         weakref.finalize(lent, self._free.append, memory).atexit = False
         return torch.from_numpy(lent).view(rows, columns)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Give what is free to the system: a tensor that was once held for longer must not cost memory for good."""
         self._free.clear()

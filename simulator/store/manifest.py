@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from simulator.pace import REST, gently
+from simulator.pace import REST, throttled
 from simulator.store.protocol import StoreError
 
 PIECE = 128 << 10
@@ -24,7 +24,7 @@ def write_manifest(parts: Mapping[str, bytes], about: Mapping[str, Any]) -> str:
 
 def pieces(size: int, rest: float = REST) -> Iterator[slice]:
     """Where the pieces of a part of so many bytes lie, at least one; with a rest after each."""
-    return gently((slice(start, min(start + PIECE, size)) for start in range(0, max(size, 1), PIECE)), rest)
+    return throttled((slice(start, min(start + PIECE, size)) for start in range(0, max(size, 1), PIECE)), rest)
 
 
 def digest(data: bytes | bytearray) -> str:

@@ -102,7 +102,7 @@ def test_memory_is_used_again_once_no_view_of_it_is_left() -> None:
     again = empty(4, 3)
     assert again.data_ptr() == place and again.shape == (4, 3)
     del again
-    empty.let_go()
+    empty.release()
     assert not empty._free
 
 

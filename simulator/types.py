@@ -24,8 +24,13 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 Side = Literal["user", "item", "context"]
+Kind = Literal["category"]
+"""What a field's values are."""
 PolicyName = Literal["random", "round_robin", "sticky", "least_loaded"]
 """How a router chooses who answers a query; see serving/router/policies.py."""
+
+FIRST_ID = 2
+"""Id of a field's first value, behind those of padding and of what is unknown; see Field.size."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,13 @@ class Field:
     """Number of distinct values, at least 1."""
     slots: int = 1
     """Values per event: 1, or the most that a multi-valued field can hold."""
+    kind: Kind = "category"
+
+    @property
+    def size(self) -> int:
+        """Ids of the field by itself, as a module of your own sees them: 0 is padding (no value), 1 unknown, then come
+        the values. So many rows an embedding of it needs."""
+        return FIRST_ID + self.vocabulary
 
     def __post_init__(self) -> None:
         if self.vocabulary < 1:

@@ -78,7 +78,7 @@ def test_what_is_announced(reference: Reference) -> None:
         "quality": None,
         "world": "synthetic",
     }
-    assert about["fields"][0] == {"name": "user", "side": "user", "vocabulary": 80, "slots": 1}
+    assert about["fields"][0] == {"name": "user", "side": "user", "vocabulary": 80, "slots": 1, "kind": "category"}
     assert about["models"] == [json.loads(json.dumps(vars(CONFIG.model)))] * 2
 
 

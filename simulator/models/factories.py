@@ -1,0 +1,113 @@
+"""Factories of your own models: `torch:my_pkg.models:make` names one, and this is where it is imported.
+
+Nobody imports code because data says so: the trainer and replicas take only factories that their environment names in
+FLICKER_MODELS, for whoever can write the store must not run code. `flicker run` and `flicker sweep` take what the user
+has typed. This module is free of torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import SettingError
+
+MARK = "torch"
+"""First word of such a design in an arm's spec."""
+ALLOWED = "FLICKER_MODELS"
+"""Variable of the environment: names of factories, separated by commas or spaces."""
+Factory = Callable[..., Any]
+"""`make(schema, **options)` returns an nn.Module, or (nn.Module, torch.optim.Optimizer)."""
+
+
+def factory_of(spec: str) -> str:
+    """`my_pkg.models:make` of an arm's spec, whatever cure stands before it; empty for a design of ours."""
+    words = spec.partition(",")[0].split(":")
+    if MARK not in words[:2]:
+        return ""
+    return ":".join(words[words.index(MARK) + 1 :][:2])
+
+
+def factories_of(specs: Sequence[str]) -> list[str]:
+    """The distinct factories that arms name, in order."""
+    return [name for name in dict.fromkeys(map(factory_of, specs)) if name]
+
+
+def allowed() -> set[str]:
+    """The factories that this process may import."""
+    return set(os.environ.get(ALLOWED, "").replace(",", " ").split())
+
+
+def require_allowed(name: str) -> None:
+    """Raises SettingError for a factory that FLICKER_MODELS does not name."""
+    if name not in allowed():
+        named = ", ".join(sorted(allowed())) or "nothing"
+        hint = f"not among the factories that may be imported here ({named}): add it to {ALLOWED} if you trust it"
+        raise SettingError("arms", f"{MARK}:{name}", hint)
+
+
+def load_factory(name: str) -> Factory:
+    """Import `my_pkg.models:make`; the working directory is searched too. Raises SettingError."""
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute.isidentifier()):
+        raise SettingError("arms", f"{MARK}:{name}", f"a module and its factory, as in {MARK}:my_pkg.models:make")
+    here = os.getcwd()
+    if "" not in sys.path and here not in sys.path:  # a console script has its own folder there
+        sys.path.append(here)
+    with blame(name, f"import {module}"):
+        found = getattr(importlib.import_module(module), attribute, None)
+    if not callable(found):
+        raise SettingError("arms", f"{MARK}:{name}", f"{module} has no function {attribute}")
+    return found  # type: ignore[no-any-return]
+
+
+def source_digest(name: str) -> str:
+    """SHA-256 of the source of an imported factory: of the module that its name says, and of the one that defines it.
+
+    What they import is not covered.
+    """
+    module, _, attribute = name.partition(":")
+    files = {getattr(sys.modules[module], "__file__", None)}
+    try:
+        files.add(inspect.getsourcefile(inspect.unwrap(getattr(sys.modules[module], attribute))))
+    except TypeError:  # a factory in C, or an object that can be called
+        pass
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in sorted(filter(None, files)))).hexdigest()
+
+
+@contextmanager
+def blame(name: str, doing: str) -> Iterator[None]:
+    """Turns what code of the user raises into a SettingError of one line, with the user's file and line."""
+    try:
+        yield
+    except SettingError:
+        raise
+    except Exception as problem:
+        what = f"{type(problem).__name__}: {' '.join(str(problem).split()) or 'no message'}"
+        raise SettingError("arms", f"{MARK}:{name}", f"{doing}: {what}{_place(problem)}") from problem
+
+
+def _place(problem: BaseException) -> str:
+    """` (models.py, line 12)`: the last line of the user's own code that the error came through."""
+    if isinstance(problem, SyntaxError) and problem.filename:
+        return f" ({_short(problem.filename)}, line {problem.lineno})"
+    installed = ("site-packages", "dist-packages", f"{os.sep}python3", "<frozen")
+    ours = str(Path(__file__).parents[2] / "simulator") + os.sep
+    for frame in reversed(traceback.extract_tb(problem.__traceback__)):
+        if not frame.filename.startswith((ours, "<")) and not any(part in frame.filename for part in installed):
+            return f" ({_short(frame.filename)}, line {frame.lineno})"
+    return ""
+
+
+def _short(file: str) -> str:
+    """Relative to the working directory, where it is inside."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -12,8 +12,8 @@
                       "lookups": n, "score_seconds": x, "model_bytes": n, "train_bytes": n,
                       "ratio": {MEASURE: I to the first arm, null where there is none},
                       "ratio_to": {LABEL of each other arm: {MEASURE: I}},
-                      "design": {"engine", "learning_rate", "norm", "hidden", "dim"},
-                      "activation": {"name", "x", "y", "gradient"}}},
+                      "design": {"engine", "learning_rate", "norm", "hidden", "dim"},   of your own module the first two
+                      "activation": {"name", "x", "y", "gradient"}}},    null where a module of your own keeps its own
      "generations": [{"generation", "events", "arms": {LABEL: {"pd": I, "swaps": {...}, "refresh_swaps": {...},
                       "both_swaps": {...}, "progressive_log_loss": I}}}],
      "notes": [...], "seconds": x, "peak_memory_bytes": n}
@@ -44,6 +44,7 @@ from simulator.experiment import Experiment, Final
 from simulator.files import flicker_version
 from simulator.measures.intervals import Resamples, ratio
 from simulator.models.activations import curve
+from simulator.models.specs import Arm
 from simulator.types import Query
 
 SCHEMA = 1
@@ -81,7 +82,7 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
             "clicks_per_slate": _clicks(state.clicks[arm.label], config.seed),
             "ratio": {name: _ratio(flat, baseline, name) for name in RATIOS if name in flat},
             "design": experiment.engines.designs()[arm.label],
-            "activation": {"name": arm.function, **curve(arm.function)},
+            "activation": _activation(arm),
         }
         progressive = comparison.progressive(number, final.progressive).interval().as_dict()
         last["arms"][arm.label] = {"pd": arms[arm.label]["pd"], **swaps, "progressive_log_loss": progressive}
@@ -123,6 +124,12 @@ def _single(experiment: Experiment, final: Final, comparison: Comparison, number
     if experiment.world.has_truth:
         found |= comparison.churn(number, final.before, final.after, final.queries)
     return found
+
+
+def _activation(arm: Arm) -> dict[str, Any] | None:
+    """A picture of the activation; None for a module of the user's that keeps its own."""
+    spec = arm.own.relu if arm.own else arm.function
+    return {"name": spec, **curve(spec)} if spec else None
 
 
 def _costs(experiment: Experiment, final: Final, number: int) -> dict[str, float]:
@@ -192,11 +199,13 @@ def _notes(experiment: Experiment, resamples: Resamples, queries: list[Query]) -
             "and clicks are counted behind them."
         )
     for arm, engine in zip(experiment.arms, experiment.engines.engines, strict=True):
-        if arm.activation.name == "linear" and engine.model.norm in ("before", "after"):
+        if arm.activation and arm.activation.name == "linear" and engine.model.norm in ("before", "after"):
             notes.append(
                 f"{arm.label} has no activation, but is no linear model: layer norm is a nonlinearity. "
                 "`linear:norm=none` adds up what each field says."
             )
+    for label, count in experiment.engines.replaced.items():
+        notes.append(f"{label}: {count} ReLU{'s' if count > 1 else ''} of the module were replaced.")
     for label, why in experiment.engines.fallbacks.items():
         notes.append(f"{label} was taught by PyTorch, not by the native engine ({why}): no times of two are compared.")
     if skipped := getattr(experiment.world, "skipped_rows", 0):

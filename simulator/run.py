@@ -14,7 +14,7 @@ from simulator.errors import DataError, FlickerError, SettingError
 from simulator.experiment import Experiment, Final, open_world
 from simulator.flags import RunFlags
 from simulator.folder import Folder
-from simulator.models.engines import say_fallbacks
+from simulator.models.engines import say_remarks
 from simulator.models.specs import parse_arms
 from simulator.outcome import measure
 from simulator.report import write_report
@@ -61,7 +61,7 @@ def _prepare(flags: RunFlags, config: ExperimentConfig, command: str, folder: Fo
         experiment = Experiment(config, world, {spec: found.rate for spec, found in tuned.items()})
         experiment.check()
         folder.start(config, command, experiment.engines.designs(), tuned)
-    say_fallbacks(experiment.engines.fallbacks, lambda line: console.print(line, style="yellow", soft_wrap=True))
+    say_remarks(experiment.engines, lambda line: console.print(line, style="yellow", soft_wrap=True))
     models = f"{plural(len(config.arms), 'arm')} x {plural(config.fleets, 'fleet')} x {config.duplicates} duplicates"
     console.print(f"{models} learn {experiment.plan.learned:,} events; {experiment.plan.held_out:,} are held out")
     console.print(f"Results go to {folder.path}; Ctrl-C is safe (--resume goes on)", soft_wrap=True)

@@ -11,7 +11,8 @@ from typing import TypeVar
 from simulator.config import ExperimentConfig, ReplayConfig, require
 from simulator.errors import ResultError
 from simulator.folder import as_json
-from simulator.models.engines import Engines, say_fallbacks
+from simulator.models.engines import Engines, say_remarks
+from simulator.models.factories import require_allowed
 from simulator.models.specs import parse_arms, require_live
 from simulator.process import Stopped, retry
 from simulator.store.protocol import Store, StoreAway
@@ -53,9 +54,11 @@ class Trainer:
         self.metrics, self.stop = metrics, stop
         arms = parse_arms(config.arms)
         require_live(arms)
+        for own in (arm.own for arm in arms if arm.own):
+            require_allowed(own.factory)
         self.arms = arms
         self.engines = Engines(world.schema, arms, config)
-        say_fallbacks(self.engines.fallbacks, log.warning)
+        say_remarks(self.engines, log.warning)
         chunk = self.engines.chunk_events
         self.generation_events = 2 * chunk if generation_events is None else generation_events
         whole = self.generation_events > 0 and self.generation_events % chunk == 0

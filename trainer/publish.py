@@ -1,6 +1,7 @@
 """A generation as parts: the weights of each duplicate, and the catalogue that ranks for all of them alike.
 
-    duplicate/R   safetensors: what arm number A published of duplicate R, as `A.embedding` [V, D] and `A.dense` [P]
+    duplicate/R   safetensors: what arm number A published of duplicate R, as `A.table` [V, D] and `A.dense` [P]; of a
+                  module of the user's `A.NAME` for each entry of its state
     catalog       safetensors: `user_rows` [U, Su], `item_rows` [I, Si], `segment` [U], `candidates` [G, N] best first
 
 Shapes: A arms, V table rows, D embedding length, P dense parameters, U users, I items, G segments, N candidates,
@@ -100,6 +101,7 @@ def about(engines: Engines, config: ExperimentConfig, world: World, cut: Mapping
                 "arms": [engine.arm.label for engine in engines.engines],
                 "specs": [engine.arm.function for engine in engines.engines],
                 "engines": [engine.name for engine in engines.engines],
+                "modules": [engine.identity for engine in engines.engines],
                 "models": [asdict(engine.model) for engine in engines.engines],
                 "duplicates": config.duplicates,
                 "fields": [asdict(field) for field in world.schema.fields],

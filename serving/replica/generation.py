@@ -15,19 +15,22 @@ from grpc import StatusCode
 
 from serving.codec import MOST_CANDIDATES, Ranges, Refusal, answered_by, schema_of
 from simulator.config import ModelConfig
+from simulator.errors import SettingError
 from simulator.models.engine import EngineName, Ranker
 from simulator.models.engines import tensors_of
 from simulator.models.ranker import Rankers
+from simulator.models.specs import parse_arm
 from simulator.store.arrays import arrays_of
 from simulator.types import Ints, Schema, Side
 
 CATALOG = {"user_rows": np.int32, "item_rows": np.int32, "segment": np.int64, "candidates": np.int64}
-SHAPE = ("arms", "specs", "engines", "fields", "models", "duplicates")
+SHAPE = ("arms", "specs", "engines", "modules", "fields", "models", "duplicates")
 """Entries of `about` in which all generations of a run agree."""
 
 
 class Refused(Exception):
-    """A published generation that cannot be served; `reason` is `digest`, `format`, `shape`, `values` or `about`."""
+    """A published generation that cannot be served; `reason` is `digest`, `format`, `shape`, `values`, `about`, or
+    `module`: one of the user's that may not be imported here, or is another than the one that was taught."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -97,8 +100,8 @@ class Generation:
                 raise Refused("values", f"scores of {self.ranges.arms[arm]} are not finite: learning has diverged")
 
 
-Design = tuple[str, EngineName, ModelConfig]
-"""Of an arm: spec of its activation, name of the engine, settings of its model."""
+Design = tuple[str, EngineName, ModelConfig, Mapping[str, Any] | None]
+"""Of an arm: spec of its activation or module, name of the engine, settings of its model, identity of its module."""
 
 
 def _designs(about: Mapping[str, Any]) -> list[Design]:
@@ -107,22 +110,30 @@ def _designs(about: Mapping[str, Any]) -> list[Design]:
     for name in about["engines"]:
         if name not in ("native", "torch"):
             raise ValueError(f"engine {name}")
-    return list(zip(map(str, about["specs"]), about["engines"], models, strict=True))
+    for spec in about["specs"]:
+        parse_arm(spec)
+    return list(zip(map(str, about["specs"]), about["engines"], models, about["modules"], strict=True))
 
 
 def _rankers(
     make: Rankers, schema: Schema, designs: list[Design], weights: bytearray, tables: Mapping[str, np.ndarray]
 ) -> tuple[Ranker, ...]:
     tensors = {name: torch.from_numpy(array) for name, array in _unpack(weights, "weights").items()}
+    free = tuple(f"{arm}." for arm, design in enumerate(designs) if design[3])
     for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32:
+        if tensor.dtype != torch.float32 and not name.startswith(free):
             raise Refused("shape", f"{name}: {tensor.dtype}, expected float32")
         # a sum that is finite has only finite parts, and costs a tenth of looking at each
-        if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+        if tensor.is_floating_point() and not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
             raise Refused("values", f"{name}: not all finite: learning has diverged")
     rows = tables["user_rows"], tables["item_rows"]
     try:
-        found = tuple(make(schema, *design, tensors_of(tensors, arm), *rows) for arm, design in enumerate(designs))
+        found = tuple(
+            make(schema, spec, engine, model, tensors_of(tensors, arm), *rows, identity)
+            for arm, (spec, engine, model, identity) in enumerate(designs)
+        )
+    except SettingError as problem:
+        raise Refused("module", str(problem)) from None
     except ValueError as problem:
         raise Refused("shape", str(problem)) from None
     make.release()

@@ -191,8 +191,8 @@ class ClickModel(nn.Module):
 
 
 def check_shapes(tensors: Mapping[str, Tensor], schema: Schema, config: ModelConfig) -> None:
-    """Raises ValueError where `embedding` [V, D] or `dense` [P] has another shape than schema and model ask for."""
-    expected = {"embedding": (schema.rows, config.dim), "dense": (Layout(schema, config).length,)}
+    """Raises ValueError where `table` [V, D] or `dense` [P] has another shape than schema and model ask for."""
+    expected = {"table": (schema.rows, config.dim), "dense": (Layout(schema, config).length,)}
     for name, shape in expected.items():
         if name not in tensors or tuple(tensors[name].shape) != shape:
             found = tuple(tensors[name].shape) if name in tensors else "missing"

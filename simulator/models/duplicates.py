@@ -1,4 +1,7 @@
-"""What both engines share: an arm's models, their noise, its cure, the state of learning. Not: arithmetic.
+"""What all engines share: an arm's models, their noise, its cure, the state of learning. Not: what a model is.
+
+    built_in.py      the built-in click model, whose weights both of its engines share
+    own_engine.py    modules of your own
 
 Shapes: M models = F fleets x R duplicates x m parts of the arm's cure in this order, S served models (M without the
 parts), V table rows, D embedding length, P dense parameters, n events of a chunk, L slots; k models that are learned in
@@ -9,10 +12,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,53 +24,57 @@ from torch import Tensor
 
 from simulator.config import ModelConfig, NoiseConfig
 from simulator.errors import ResultError, SettingError
-from simulator.models.click_model import Layout
 from simulator.models.cures import Anchor, Average, mixed
 from simulator.models.engine import Costs, EngineName
 from simulator.models.noise import Member, Noise
 from simulator.models.specs import Arm
-from simulator.randomness import generator
 from simulator.types import Batch, Doubles, Floats, Ints, Query, Rows, Schema
-
-EMBEDDING_SPREAD = 0.05
-"""Standard deviation of initial embedding vectors."""
-EVENTS_PER_PASS = 2_048
-"""Events scored at once on a CPU: what a pass touches stays in the cache."""
 
 
 @dataclass
 class Weights:
-    """Of k models, or of one: float32, contiguous, changed in place by learning."""
+    """Of k models, or of one: named tensors [k, ...] or [...], changed in place by learning."""
 
-    dense: Tensor
-    """[k, P] or [P]"""
-    table: Tensor
-    """[k, V, D] or [V, D]; row 0 is padding and stays zero."""
+    tensors: dict[str, Tensor]
 
     def __getitem__(self, part: int | slice) -> Weights:
-        return Weights(self.dense[part], self.table[part])
+        return Weights({name: tensor[part] for name, tensor in self.tensors.items()})
+
+    @property
+    def dense(self) -> Tensor:
+        """Of the built-in model: [k, P] or [P]."""
+        return self.tensors["dense"]
+
+    @property
+    def table(self) -> Tensor:
+        """Of the built-in model: [k, V, D] or [V, D]; row 0 is padding and stays zero."""
+        return self.tensors["table"]
 
     def clone(self) -> Weights:
-        """A copy."""
-        return Weights(self.dense.clone(), self.table.clone())
+        """A copy, laid out alike in memory: what aligns each model's part stays."""
+        return Weights({name: _like(tensor).copy_(tensor) for name, tensor in self.tensors.items()})
 
     def copy_(self, other: Weights) -> None:
         """Take the other's values."""
-        self.dense.copy_(other.dense)
-        self.table.copy_(other.table)
+        for name, tensor in self.tensors.items():
+            tensor.copy_(other.tensors[name])
 
-    def to(self, device: torch.device) -> Weights:
-        """On a device."""
-        return Weights(self.dense.to(device), self.table.to(device))
+    def lerp_(self, other: Weights, share: float) -> None:
+        """Move by a share of the way to the other's values; whole numbers are taken as they are."""
+        for name, tensor in self.tensors.items():
+            if tensor.is_floating_point():
+                tensor.lerp_(other.tensors[name], share)
+            else:
+                tensor.copy_(other.tensors[name])
 
     def named(self, name: str) -> dict[str, Tensor]:
         """As entries of a state."""
-        return {f"{name}.dense": self.dense, f"{name}.table": self.table}
+        return {f"{name}.{own}": tensor for own, tensor in self.tensors.items()}
 
     @property
     def bytes_per_model(self) -> int:
         """Of k models, what one takes."""
-        return self.dense[0].nbytes + self.table[0].nbytes
+        return sum(tensor[0].nbytes for tensor in self.tensors.values())
 
 
 @dataclass(frozen=True)
@@ -104,9 +110,13 @@ class Chunk:
 
 
 class Duplicates(ABC):
-    """All models of one arm, as `Engine` asks; an engine adds `_score` and `_learn`."""
+    """All models of one arm, as `Engine` asks; what a model is, and how it learns and scores, is added."""
 
     name: EngineName
+    identity: Mapping[str, Any] | None = None
+    """See Engine."""
+    query_block = 1
+    """A query's candidates are scored in whole blocks of so many: where its scores depend on how it is cut."""
 
     def __init__(
         self,
@@ -133,15 +143,9 @@ class Duplicates(ABC):
         self.members = [Member(f, r, arm.copy, p) for f in range(fleets) for r in range(duplicates) for p in range(m)]
         self.served_models = fleets * duplicates
         self.chunk_events = model.batch * (noise.window or 16)
-        self.layout = Layout(schema, model)
-        self.weights = Weights(
-            torch.zeros(len(self), self.layout.length, dtype=dtype),
-            torch.zeros(len(self), schema.rows, model.dim, dtype=dtype),
-        ).to(self.device)
+        self.dtype = dtype
+        self.weights = self._allocate()
         """Those that learn."""
-        rows = torch.zeros(self.weights.table.shape[:2], dtype=dtype, device=device)
-        self.squares = Weights(torch.zeros_like(self.weights.dense), rows)
-        """Adagrad's sums of squares, dense [M, P] and one for each table row [M, V]."""
         self.initialise()
         self.served = self.weights.clone() if isinstance(arm.cure, Average) else self.weights
         """Those that answer: of `average` the running average."""
@@ -155,6 +159,27 @@ class Duplicates(ABC):
         """Models that learn in one call: on a CPU one, and the parts that a cure couples."""
 
     @abstractmethod
+    def _allocate(self) -> Weights:
+        """Room for the weights of all models [M, ...]."""
+
+    @abstractmethod
+    def initialise(self, anew: int = 0) -> None:
+        """Put every model at its start, with other initial weights for each number `anew`, by the same rule."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """Learned ones of one model."""
+
+    @abstractmethod
+    def _optimiser(self) -> dict[str, Tensor]:
+        """Its state, and what else is needed to go on learning, where it lies."""
+
+    @abstractmethod
+    def _restore_optimiser(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `_optimiser` gave."""
+
+    @abstractmethod
     def _score(self, models: slice, rows: Tensor, weights: Weights) -> Tensor:
         """Log-odds [k, n] of events with table rows [n, L] (the same for all) or [k, n, L] by `weights` of k models."""
 
@@ -164,27 +189,6 @@ class Duplicates(ABC):
 
     def __len__(self) -> int:
         return len(self.members)
-
-    def initialise(self, anew: int = 0) -> None:
-        """Put every model at its start, with other initial weights for each number `anew`, by the same rule."""
-        first: dict[tuple[int, ...], int] = {}
-        for number, who in enumerate(self.members):
-            index = (who.copy, who.fleet, *([who.duplicate] if self.noise.config.init == "own" else []))
-            source = first.setdefault((*index, who.part), number)
-            if source != number:
-                self.weights[number].copy_(self.weights[source])
-                continue
-            other = (who.part, anew) if who.part or anew else ()
-            # every tensor has draws of its own: arms of different shape or norm start alike where their shapes agree
-            draws = partial(_draws, self._seed, (*index, *other))
-            self.weights.dense[number] = self.layout.initial(draws)
-            table = draws("table").standard_normal(self.weights.table.shape[1:], dtype="float32")
-            self.weights.table[number] = torch.from_numpy(table) * EMBEDDING_SPREAD
-        self.weights.table[:, 0] = 0
-        self.squares.dense.fill_(self.model.initial_accumulator)
-        self.squares.table.fill_(self.model.initial_accumulator)
-        if self.noise.config.precision == "bfloat16":
-            self.weights.copy_(Weights(self.weights.dense.bfloat16(), self.weights.table.bfloat16()))
 
     def learn(self, chunk: Batch) -> Floats:
         """See Engine."""
@@ -204,10 +208,12 @@ class Duplicates(ABC):
 
     def score_queries(self, queries: list[Query]) -> Floats:
         """See Engine."""
-        seconds = np.zeros(len(self))
-        scores = self._answers(self._scored(np.concatenate([query.features for query in queries]), seconds))
+        features, seconds = np.stack([query.features for query in queries]), np.zeros(len(self))
+        candidates = features.shape[1]
+        padded = np.pad(features, ((0, 0), (0, -candidates % self.query_block), (0, 0))).reshape(-1, self.schema.slots)
+        scores = self._answers(self._scored(padded, seconds))
         self.scoring_seconds = self._by_served(seconds)[:, : self.arm.cure.served_parts].sum(1) / len(queries)
-        return scores.reshape(len(scores), len(queries), -1)
+        return scores.reshape(len(scores), len(queries), -1)[:, :, :candidates]
 
     def _scored(self, features: Rows, seconds: Doubles) -> Floats:
         rows = torch.from_numpy(features).to(self.device)
@@ -244,8 +250,7 @@ class Duplicates(ABC):
         if before is not None:
             assert isinstance(cure, Average)
             share = cure.share(self.chunks + 1)
-            self.served[models].dense.lerp_(self.weights[models].dense, share)
-            self.served[models].table.lerp_(self.weights[models].table, share)
+            self.served[models].lerp_(self.weights[models], share)
             return before
         return torch.empty_like(logits).scatter_(1, chunk.order, logits)
 
@@ -286,25 +291,18 @@ class Duplicates(ABC):
             self.teacher = self.weights.clone()
 
     def published(self, duplicate: int) -> dict[str, Tensor]:
-        """See Engine: `dense` [P] and `embedding` [V, D]."""
+        """See Engine: the weights by their names."""
         assert self.arm.cure.m == 1
-        own = self.served[duplicate]
-        return {
-            name: t.to("cpu", copy=True).contiguous() for name, t in (("dense", own.dense), ("embedding", own.table))
-        }
+        return {name: _on_cpu(tensor) for name, tensor in self.served[duplicate].tensors.items()}
 
     def costs(self, candidates: int) -> Costs:
         """See Engine."""
-        kept = [self.teacher] if self.teacher else []
-        kept += [self.served] if self.served is not self.weights else []
-        training = [self.weights, *kept]
-        squares = self.squares.dense[0].nbytes + self.squares.table[0].nbytes
-        parts, m = self.arm.cure.served_parts, self.arm.cure.m
+        parts = self.arm.cure.served_parts
         return Costs(
-            ((self.schema.rows - 1) * self.model.dim + self.layout.parameters) * parts,
+            self.parameters * parts,
             candidates * self.schema.slots * parts,
             self.weights.bytes_per_model * parts,
-            (sum(each.bytes_per_model for each in training) + squares) * m,
+            sum(tensor.nbytes for tensor in self._tensors().values()) // self.served_models,
         )
 
     def take_seconds(self) -> Doubles:
@@ -313,13 +311,16 @@ class Duplicates(ABC):
         found: Doubles = self._by_served(seconds).sum(1)
         return found
 
+    def _tensors(self) -> dict[str, Tensor]:
+        """All that learning holds, where it lies."""
+        tensors = self.weights.named("weights") | self._optimiser()
+        tensors |= self.served.named("served") if self.served is not self.weights else {}
+        return tensors | (self.teacher.named("teacher") if self.teacher else {})
+
     def state(self) -> dict[str, Tensor]:
         """See Engine."""
-        state = self.weights.named("weights") | self.squares.named("squares")
-        state |= self.served.named("served") if self.served is not self.weights else {}
-        state |= self.teacher.named("teacher") if self.teacher else {}
-        state["progress"] = torch.tensor([self.chunks, self.events, self.name == "native"])
-        return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+        progress = torch.tensor([self.chunks, self.events, self.name == "native"])
+        return {name: _on_cpu(tensor) for name, tensor in self._tensors().items()} | {"progress": progress}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """See Engine."""
@@ -328,17 +329,26 @@ class Duplicates(ABC):
             by_native = "saved by the native engine, which is not here: run `make setup` where a C++ compiler is"
             by_torch = "saved by the torch engine, where the native one was not to be had: go on there, or start anew"
             raise ResultError(f"{self.arm.label}: {by_native if native else by_torch}")
-        self.weights.copy_(_named(state, "weights"))
-        self.squares.copy_(_named(state, "squares"))
+        self.weights.copy_(part_of(state, "weights"))
+        self._restore_optimiser(state)
         if self.served is not self.weights:
-            self.served.copy_(_named(state, "served"))
-        self.teacher = _named(state, "teacher").clone().to(self.device) if "teacher.dense" in state else None
+            self.served.copy_(part_of(state, "served"))
+        teacher = part_of(state, "teacher")
+        self.teacher = self.weights.clone() if teacher.tensors else None
+        if self.teacher:
+            self.teacher.copy_(teacher)
 
 
-def _draws(seed: int, index: tuple[int, ...], name: str) -> np.random.Generator:
-    """Those of the initial values of a tensor."""
-    return generator(seed, f"init {name}", *index)
+def part_of(state: dict[str, Tensor], name: str) -> Weights:
+    """What `Weights.named` made of weights; none where there were none."""
+    mark = f"{name}."
+    return Weights({key.removeprefix(mark): tensor for key, tensor in state.items() if key.startswith(mark)})
 
 
-def _named(state: dict[str, Tensor], name: str) -> Weights:
-    return Weights(state[f"{name}.dense"], state[f"{name}.table"])
+def _like(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    """A copy."""
+    return tensor.to("cpu", copy=True).contiguous()

@@ -2,18 +2,20 @@
 
     NativeEngine   native/engine.py   the built-in click model by compiled kernels, on a CPU
     TorchEngine    torch_engine.py    the same by PyTorch and autograd, on any device, with every noise and norm
+    OwnEngine      own_engine.py      modules of your own, by their own optimiser
 
-`engines.py` is the one door by which a run and the trainer open an engine for each arm. Both stand on `duplicates.py`,
-which knows cures, noise and state, and ask of it only how a few models score and learn; one suite of tests runs on both
-(tests/models/test_engines.py).
+`engines.py` is the one door by which a run and the trainer open an engine for each arm. All stand on `duplicates.py`,
+which knows cures, noise and state, and asks of them only how a few models score and learn; one suite of tests runs on
+all (tests/models/test_engines.py).
 
 Shapes: S served models = F fleets x R duplicates in this order, n events, Q queries, N candidates, C context slots.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -45,6 +47,8 @@ class Engine(Protocol):
     arm: Arm
     model: ModelConfig
     """Settings of one model: the run's with those of the arm, and what its cure makes of them."""
+    identity: Mapping[str, Any] | None
+    """Of a module of the user's: by which source and version, and with which state; announced with what it learned."""
     chunk_events: int
     """Events per chunk: a shuffle window, or 16 mini-batches where nothing is shuffled."""
 

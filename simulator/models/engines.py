@@ -16,9 +16,11 @@ from torch import Tensor
 from simulator.config import ExperimentConfig, ModelConfig, NoiseConfig
 from simulator.errors import SettingError
 from simulator.models.cures import Fresh
+from simulator.models.duplicates import Duplicates
 from simulator.models.engine import Costs, Engine, EngineName
 from simulator.models.fresh import FreshEngine
 from simulator.models.native.engine import NativeEngine, refusal
+from simulator.models.own_engine import OwnEngine
 from simulator.models.specs import Arm
 from simulator.models.torch_engine import TorchEngine
 from simulator.types import Batch, Doubles, Floats, Query, Rows, Schema
@@ -54,6 +56,8 @@ class Engines:
         )
         self.fallbacks: dict[str, str] = {}
         """Label of each arm that is not native though it might be -> why."""
+        self.replaced: dict[str, int] = {}
+        """Label of each arm in whose modules another activation stands in the place of ReLUs -> of how many."""
         sizes = fleets or config.fleets, duplicates or config.duplicates
         self.engines: list[Engine] = [self._open(schema, arm, config, *sizes) for arm in arms]
         # the threads of this one wait for those of the other: no arm waits for another's slowest model
@@ -65,11 +69,7 @@ class Engines:
         if arm.tuned:
             raise SettingError(f"{arm.spec}: lr", "tuned", "give a rate here; `flicker run` and `flicker up` find one")
         model = arm.cure.model(schema, arm.model(config.model))
-        name, why = choose_engine(arm, model, config.noise, config.device)
-        if why:
-            self.fallbacks[arm.label] = why
-        kind: type[NativeEngine] | type[TorchEngine] = NativeEngine if name == "native" else TorchEngine
-        engine = kind(
+        engine = self._kind(arm, model, config)(
             schema,
             arm,
             model,
@@ -80,12 +80,22 @@ class Engines:
             device=config.device,
             pool=self._pool,
         )
+        if isinstance(engine, OwnEngine) and engine.replaced:
+            self.replaced[arm.label] = engine.replaced
         return FreshEngine(engine) if isinstance(arm.cure, Fresh) else engine
+
+    def _kind(self, arm: Arm, model: ModelConfig, config: ExperimentConfig) -> type[Duplicates]:
+        if arm.own:
+            return OwnEngine
+        name, why = choose_engine(arm, model, config.noise, config.device)
+        if why:
+            self.fallbacks[arm.label] = why
+        return NativeEngine if name == "native" else TorchEngine
 
     def designs(self) -> dict[str, dict[str, Any]]:
         """Label of each arm -> its engine, and the settings in which arms may differ."""
         return {
-            engine.arm.label: {"engine": engine.name, **{name: getattr(engine.model, name) for name in DIFFER}}
+            engine.arm.label: {"engine": engine.name, **{name: getattr(engine.model, name) for name in differ(engine)}}
             for engine in self.engines
         }
 
@@ -148,6 +158,11 @@ class Engines:
             engine.restore(tensors_of(state, arm))
 
 
+def differ(engine: Engine) -> tuple[str, ...]:
+    """Fields of ModelConfig that stand in results for an arm: of a module of the user's only the rate is known."""
+    return DIFFER[:1] if engine.arm.own else DIFFER
+
+
 def tensors_of(named: dict[str, Tensor], arm: int) -> dict[str, Tensor]:
     """Those of arm number `arm`, by their own names."""
     mark = f"{arm}."
@@ -169,7 +184,9 @@ def choose_engine(arm: Arm, model: ModelConfig, noise: NoiseConfig, device: str)
     return "torch", "" if device != "cpu" else why
 
 
-def say_fallbacks(fallbacks: dict[str, str], say: Callable[[str], object]) -> None:
-    """A line for each arm that fell back."""
-    for label, why in fallbacks.items():
+def say_remarks(engines: Engines, say: Callable[[str], object]) -> None:
+    """A line for each arm that fell back, and for each in whose modules ReLUs were replaced."""
+    for label, count in engines.replaced.items():
+        say(f"{label}: {count} ReLU{'s' if count > 1 else ''} replaced")
+    for label, why in engines.fallbacks.items():
         say(f"{label} is taught by PyTorch, not by the native engine ({why}): {SLOWER}")

@@ -7,6 +7,7 @@ has typed. This module is free of torch.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import inspect
@@ -28,11 +29,11 @@ Factory = Callable[..., Any]
 """`make(schema, **options)` returns an nn.Module, or (nn.Module, torch.optim.Optimizer)."""
 
 
-def factory_of(spec: str) -> str:
-    """`my_pkg.models:make` of an arm's spec, whatever cure stands before it; empty for a design of ours."""
+def factory_of(spec: str) -> str | None:
+    """`my_pkg.models:make` of an arm's spec, whatever cure stands before it; None for a design of ours."""
     words = spec.partition(",")[0].split(":")
     if MARK not in words[:2]:
-        return ""
+        return None
     return ":".join(words[words.index(MARK) + 1 :][:2])
 
 
@@ -54,6 +55,7 @@ def require_allowed(name: str) -> None:
         raise SettingError("arms", f"{MARK}:{name}", hint)
 
 
+@functools.cache
 def load_factory(name: str) -> Factory:
     """Import `my_pkg.models:make`; the working directory is searched too. Raises SettingError."""
     module, colon, attribute = name.partition(":")
@@ -66,9 +68,11 @@ def load_factory(name: str) -> Factory:
         found = getattr(importlib.import_module(module), attribute, None)
     if not callable(found):
         raise SettingError("arms", f"{MARK}:{name}", f"{module} has no function {attribute}")
+    source_digest(name)  # of what was imported, whatever its file holds later
     return found  # type: ignore[no-any-return]
 
 
+@functools.cache
 def source_digest(name: str) -> str:
     """SHA-256 of the source of an imported factory: of the module that its name says, and of the one that defines it.
 
@@ -93,6 +97,18 @@ def blame(name: str, doing: str) -> Iterator[None]:
     except Exception as problem:
         what = f"{type(problem).__name__}: {' '.join(str(problem).split()) or 'no message'}"
         raise SettingError("arms", f"{MARK}:{name}", f"{doing}: {what}{_place(problem)}") from problem
+
+
+def place_of(function: object) -> str:
+    """` (models.py, line 12)`: where a function, a class or an object that can be called is defined."""
+    code = getattr(inspect.unwrap(function), "__code__", None)  # type: ignore[arg-type]
+    if code is not None:
+        return f" ({_short(code.co_filename)}, line {code.co_firstlineno})"
+    try:
+        made = function if isinstance(function, type) else type(function)
+        return f" ({_short(inspect.getfile(made))}, line {inspect.getsourcelines(made)[1]})"
+    except (TypeError, OSError):
+        return ""
 
 
 def _place(problem: BaseException) -> str:

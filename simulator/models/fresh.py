@@ -31,6 +31,7 @@ class FreshEngine:
         assert isinstance(engine.arm.cure, Fresh)
         self._engine, self._last = engine, engine.arm.cure.last
         self.name, self.arm, self.model, self.chunk_events = engine.name, engine.arm, engine.model, engine.chunk_events
+        self.identity = engine.identity
         self._remembered: list[Remembered] = []
         self._generation = self._chunks = 0
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,10 @@ from torch import Tensor
 from simulator.config import ModelConfig, NoiseConfig
 from simulator.models.click_model import ClickModel, Layout, Pooling, check_shapes, padding
 from simulator.models.engine import EngineName, Ranker
+from simulator.models.factories import require_allowed
 from simulator.models.native.engine import refusal
 from simulator.models.native.kernels import NativeScorer, kernel_of
+from simulator.models.own import Maker, OwnRanker
 from simulator.models.specs import parse_arm
 from simulator.models.torch_engine import check_device
 from simulator.pace import throttled
@@ -56,12 +58,17 @@ class Rankers:
         tensors: dict[str, Tensor],
         user_rows: Rows,
         item_rows: Rows,
+        identity: Mapping[str, Any] | None = None,
     ) -> Ranker:
         """A ranker of what `engine` published for the arm `spec`; rows of users [U, Su] and items [I, Si].
 
         All replicas where the engine can be had take the same arithmetic; one where it cannot says so in a line.
-        Raises ValueError where a tensor has another shape than schema and model ask for.
+        Raises ValueError where a tensor has another shape than schema and model ask for; SettingError where a module
+        of the user's may not be imported here, or is not the one with the announced `identity`.
         """
+        if own := parse_arm(spec).own:
+            require_allowed(own.factory)
+            return OwnRanker(Maker(schema, own, self._device), tensors, identity or {}, user_rows, item_rows)
         check_shapes(tensors, schema, model)
         empty: Empty = self._memory if self._device == "cpu" else torch.empty
         ranker = TorchRanker(schema, spec, model, tensors, user_rows, item_rows, self._device, empty)
@@ -96,16 +103,18 @@ class TorchRanker:
         device: str = "cpu",
         empty: Empty = torch.empty,
     ) -> None:
-        """`tensors`: `embedding` [V, D] and `dense` [P]; rows of users [U, Su] and items [I, Si]."""
+        """`tensors`: `table` [V, D] and `dense` [P]; rows of users [U, Su] and items [I, Si]."""
         self.schema, self.model, self.device = schema, model, torch.device(device)
         self.pairs_at_once = PAIRS[device]
-        self.activation = parse_arm(spec).activation
+        activation = parse_arm(spec).activation
+        assert activation
+        self.activation = activation
         self.module = ClickModel(schema, model, self.activation).requires_grad_(False)
         with torch.inference_mode():
             for name, values in Layout(schema, model).views(tensors["dense"]).items():
                 getattr(self.module, name).copy_(values)
             self.module.to(self.device)
-            self.table, self.user_rows = tensors["embedding"].to(self.device), torch.from_numpy(user_rows).long()
+            self.table, self.user_rows = tensors["table"].to(self.device), torch.from_numpy(user_rows).long()
             self.first = self.module.weight(0)
             """[all fields x D, H] of the first layer."""
             self._sides: dict[Side, tuple[Tensor, Pooling]] = {

@@ -3,8 +3,11 @@
     smelu:beta=1                    an activation and its parameters
     ensemble:smelu:beta=1,m=3       a cure before it
     relu:norm=none,lr=0.02          settings that differ from the run's: norm, lr (or lr=tuned), hidden, dim, engine
+    torch:my_pkg.models:make,width=64,lr=0.02,relu=smelu:beta=1
+                                    a module of your own: options of its factory, lr and engine, and in the place of
+                                    its ReLUs another activation, which stands last and takes the rest of the text
 
-Parameters of all three stand in any order behind the activation.
+Parameters of all stand in any order behind the activation or the factory.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from simulator.config import ModelConfig, require
 from simulator.errors import SettingError
 from simulator.models.activations import Activation, activation, parameters_of
 from simulator.models.cures import Anchor, Antidistill, Average, Codistill, Cure, Ensemble, Fresh
+from simulator.models.factories import MARK, factory_of
 
 CURES: dict[str, type[Cure]] = {
     "ensemble": Ensemble,
@@ -28,6 +32,27 @@ CURES: dict[str, type[Cure]] = {
 }
 
 
+Option = int | float | bool | str
+
+
+@dataclass(frozen=True)
+class Own:
+    """A module of your own."""
+
+    factory: str
+    """`my_pkg.models:make`"""
+    options: dict[str, Option] = field(default_factory=dict)
+    """What the factory is called with, beside the schema."""
+    relu: str = ""
+    """Spec of the activation in the place of its ReLUs; empty where they stay."""
+
+    @property
+    def spec(self) -> str:
+        """`parse_arm` makes the same of it."""
+        options = [f"{name}={value}" for name, value in self.options.items()]
+        return ",".join([f"{MARK}:{self.factory}", *options, *([f"relu={self.relu}"] if self.relu else [])])
+
+
 @dataclass(frozen=True)
 class Arm:
     """One design under comparison: `label` is unique (`relu#2`), `spec` is not (`relu`)."""
@@ -36,9 +61,12 @@ class Arm:
     spec: str
     copy: int
     """0 for the first set of a spec, 1 for an independent second one, ..."""
-    activation: Activation
+    activation: Activation | None
+    """None for a module of your own that keeps its activations."""
     function: str
-    """Spec of the activation alone."""
+    """Spec of the activation alone, or of the module of your own: without cure and settings."""
+    own: Own | None = None
+    """The module of your own that it is, if it is one."""
     cure: Cure = field(default_factory=Cure)
     settings: dict[str, Any] = field(default_factory=dict)
     """Fields of ModelConfig in which this arm differs from the run."""
@@ -79,33 +107,43 @@ def require_live(arms: tuple[Arm, ...]) -> None:
 
 def parse_arm(spec: str) -> Arm:
     """The first arm of a spec. Raises SettingError for a parameter that nobody knows, or that cannot be read."""
-    kind, function, settings = _split(spec)
+    kind, function, settings, relu = _split(spec)
+    own = factory_of(spec) is not None
     of_cure = {each.name: _READERS[str(each.type)] for each in fields(kind)}
-    of_function = parameters_of(function)
-    own: dict[str, Any] = {}
-    for_model: dict[str, Any] = {}
+    of_function = {} if own else parameters_of(function)
+    of_model = {key: SETTINGS[key] for key in (OF_OWN if own else SETTINGS)}
+    found: dict[str, Any] = {}
     others: list[str] = []
-    tuned = False
     for setting in settings:
         key, equals, text = setting.partition("=")
         value = text if equals else None
-        if key in own or key in for_model or (key == "lr" and tuned):
+        if key in found or (own and key in (other.partition("=")[0] for other in others)):
             raise SettingError(f"{spec}: parameter", setting, f"{key} at most once")
         if key in of_cure:
-            own[key] = of_cure[key](f"{spec}: {key}", value)
+            found[key] = of_cure[key](f"{spec}: {key}", value)
         elif key == "lr" and value == "tuned":
-            tuned = True
-        elif key in SETTINGS:
-            for_model[key] = SETTINGS[key][1](f"{spec}: {key}", value)
-        elif key in of_function:
+            found[key] = None
+        elif key in of_model:
+            found[key] = of_model[key][1](f"{spec}: {key}", value)
+        elif key in of_function or (own and key.isidentifier()):
             others.append(setting)
         else:
-            known = ", ".join((*of_cure, *of_function, *SETTINGS))
+            known = ", ".join((*of_cure, *of_function, *of_model, *(["options of its factory"] if own else [])))
             raise SettingError(f"{spec}: parameter", setting or "(empty)", f"one of {known}")
-    function += f":{','.join(others)}" if others else ""
-    named = {SETTINGS[key][0]: value for key, value in for_model.items()}
-    arm = Arm(spec, spec, 0, activation(function), function, kind(**own), named, tuned)
+    design = _own(function, others, relu) if own else None
+    if design:
+        function, act = design.spec, activation(relu) if relu else None
+    else:
+        function += f":{','.join(others)}" if others else ""
+        act = activation(function)
+    named = {of_model[key][0]: value for key, value in found.items() if key in of_model and value is not None}
+    cure = kind(**{key: value for key, value in found.items() if key in of_cure})
+    arm = Arm(spec, spec, 0, act, function, design, cure, named, "lr" in found and found["lr"] is None)
     arm.model(ModelConfig())  # what is out of range is refused here
+    if own:
+        require(named.get("engine") != "native", f"{spec}: engine", "native", "torch: it learns no module of your own")
+        narrow = getattr(cure, "narrow", False)
+        require(not narrow, f"{spec}: narrow", "on", "off: give the factory narrower widths instead")
     return arm
 
 
@@ -114,14 +152,38 @@ def with_rate(spec: str, rate: float) -> str:
     return spec.replace("lr=tuned", f"lr={rate:g}")
 
 
-def _split(spec: str) -> tuple[type[Cure], str, list[str]]:
-    """Cure, name of the activation, parameters."""
+def _split(spec: str) -> tuple[type[Cure], str, list[str], str]:
+    """Cure, name of the activation or of the factory, parameters, and what `relu=` says."""
     name, _, rest = spec.partition(":")
     kind, words = (CURES[name], rest) if name in CURES else (Cure, spec)
+    if (factory := factory_of(spec)) is not None:
+        words, mark, relu = words.partition(",relu=")
+        if mark and not relu:
+            raise SettingError(f"{spec}: relu", "(empty)", "an activation, as in relu=smelu:beta=1; it stands last")
+        _, comma, settings = words.partition(",")
+        return kind, factory, settings.split(",") if comma else [], relu
     function, colon, settings = words.partition(":")
     if not function and kind is not Cure:
         raise SettingError("arm", spec, f"an activation, as in {name}:relu")
-    return kind, function, settings.split(",") if colon else []
+    return kind, function, settings.split(",") if colon else [], ""
+
+
+def _own(factory: str, settings: list[str], relu: str) -> Own:
+    """A module of your own with the options that its factory is called with."""
+    parts = [setting.partition("=") for setting in settings]
+    return Own(factory, {key: _option(text, equals) for key, equals, text in parts}, relu)
+
+
+def _option(text: str, given: str) -> Option:
+    """As int, float, bool or str; the name alone is True."""
+    if not given or text.lower() in ("true", "false"):
+        return not given or text.lower() == "true"
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            pass
+    return text
 
 
 def _whole(setting: str, text: str | None) -> int:
@@ -167,3 +229,5 @@ SETTINGS: dict[str, tuple[str, Reader]] = {
     "engine": ("engine", _word),
 }
 """Key in a spec -> field of ModelConfig, and what reads its value."""
+OF_OWN = ("lr", "engine")
+"""Those that a module of your own has; all others are options of its factory."""

@@ -23,12 +23,15 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from simulator.errors import SettingError
+from simulator.models.built_in import BuiltIn
 from simulator.models.click_model import ClickModel, Pooling, padding
-from simulator.models.duplicates import EVENTS_PER_PASS, Chunk, Duplicates, Weights
+from simulator.models.duplicates import Chunk, Weights
 from simulator.models.engine import EngineName
 from simulator.models.noise import round_to_bfloat16
 
 log = logging.getLogger("engine")
+EVENTS_PER_PASS = 2_048
+"""Events scored at once on a CPU: what a pass touches stays in the cache."""
 PARTS = "dense", "rows", "table"
 """Of a gradient that waits, in a state."""
 SCORES_PER_PASS = 1 << 20
@@ -98,7 +101,7 @@ class Group:
     """In the order of their steps."""
 
 
-class TorchEngine(Duplicates):
+class TorchEngine(BuiltIn):
     """The duplicates of one arm by PyTorch."""
 
     name: EngineName = "torch"
@@ -107,7 +110,7 @@ class TorchEngine(Duplicates):
         """See Duplicates. Raises SettingError for `cuda` where there is no GPU."""
         check_device(options.get("device", "cpu"))
         super().__init__(*arguments, **options)
-        module = ClickModel(self.schema, self.model, self.arm.activation).to(self.device)
+        module = ClickModel(self.schema, self.model, self.activation).to(self.device)
         self.pooling = Pooling(self.schema, self.model.dim)
         self._size = 1
         """Of a group."""

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from simulator.config import NO_NOISE, ModelConfig, NoiseConfig
+from simulator.models.activations import parameters_of
 from simulator.models.cures import Fresh
-from simulator.models.duplicates import Duplicates
+from simulator.models.duplicates import Duplicates, Weights
 from simulator.models.engine import Engine
 from simulator.models.fresh import FreshEngine
 from simulator.models.native import kernels
 from simulator.models.native.engine import NativeEngine
-from simulator.models.specs import parse_arms
+from simulator.models.own_engine import OwnEngine
+from simulator.models.specs import CURES as CURES_BY_NAME
+from simulator.models.specs import _split, parse_arms
 from simulator.models.torch_engine import TorchEngine
 from simulator.randomness import generator
 from simulator.types import Batch, Field, Floats, Query, Schema
@@ -87,6 +91,21 @@ class Kind:
     make: type[Duplicates]
     device: str = "cpu"
     options: dict[str, Any] = field(default_factory=dict)
+    factory: str = ""
+    """Of modules of a user's, which take the place of the built-in model."""
+
+    def arm(self, spec: str) -> str:
+        """The spec of an arm of the built-in model as this engine has it: with its cure, and for its ReLU another."""
+        if not self.factory:
+            return spec
+        cure, activation, settings = _split(spec)[:3]
+        before = next((f"{name}:" for name, kind in CURES_BY_NAME.items() if kind is cure), "")
+        of_cure = {each.name for each in fields(cure)} | {"lr"}
+        own = [setting for setting in settings if setting.partition("=")[0] in of_cure]
+        function = [setting for setting in settings if setting.partition("=")[0] in parameters_of(activation)]
+        other = activation + (":" if function else "") + ",".join(function)
+        relu = [] if other == "relu" else [f"relu={other}"]
+        return before + ",".join([f"torch:tests.models.own_modules:{self.factory}", *own, *relu])
 
     @property
     def every_noise(self) -> NoiseConfig:
@@ -99,10 +118,17 @@ class Kind:
 NATIVE, TORCH, EXACT = Kind(NativeEngine), Kind(TorchEngine), Kind(TorchEngine, options={"dtype": torch.float64})
 NO_KERNELS = pytest.mark.skipif(bool(kernels.missing()), reason=f"no kernels here: {kernels.missing()}")
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible to PyTorch here")
-ENGINES = [
+BUILT_IN = [
     pytest.param(NATIVE, id="native", marks=NO_KERNELS),
     pytest.param(TORCH, id="torch"),
     pytest.param(Kind(TorchEngine, "cuda"), id="cuda", marks=NO_GPU),
+]
+OWN, ODD = Kind(OwnEngine, factory="plain"), Kind(OwnEngine, factory="make")
+ENGINES = [
+    *BUILT_IN,
+    pytest.param(OWN, id="own"),
+    pytest.param(ODD, id="odd"),
+    pytest.param(Kind(OwnEngine, "cuda", factory="make"), id="odd on cuda", marks=NO_GPU),
 ]
 
 
@@ -122,6 +148,7 @@ def make_engine(
     if kind.make is NativeEngine and kernels.missing():
         pytest.skip(kernels.missing())
     name, _, number = spec.partition("#")
+    name = kind.arm(name)
     arm = parse_arms((name,) * int(number or 1))[-1]
     return kind.make(
         schema,
@@ -157,6 +184,12 @@ def teach(engine: Engine, chunks: list[Batch], refresh: bool = False) -> Floats:
         if refresh:
             engine.refresh()
     return np.concatenate(found, axis=1)
+
+
+def flat(weights: Weights) -> Tensor:
+    """[M, all] what learns or is learned, in one row for each model."""
+    tensors = [tensor for _, tensor in sorted(weights.tensors.items()) if tensor.is_floating_point()]
+    return torch.cat([tensor.flatten(1).double() for tensor in tensors], 1)
 
 
 def assert_same_state(one: Engine, other: Engine) -> None:

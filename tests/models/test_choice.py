@@ -11,7 +11,7 @@ import torch
 
 from simulator.config import NO_NOISE, ExperimentConfig, NoiseConfig
 from simulator.errors import SettingError
-from simulator.models.engines import SLOWER, Engines, say_fallbacks, tensors_of
+from simulator.models.engines import SLOWER, Engines, say_remarks, tensors_of
 from simulator.models.snapshot import read_snapshot, write_snapshot
 from simulator.models.specs import parse_arms
 from tests.models.conftest import MIXED, MODEL, NO_KERNELS, make_chunks, make_events, make_query
@@ -26,7 +26,7 @@ def test_each_arm_has_its_engine_and_a_line_says_which_fell_back() -> None:
     assert [engine.name for engine in engines.engines] == ["native", "torch", "torch", "native"]
     assert [engine.model.norm for engine in engines.engines] == ["after", "weight", "after", "after"]
     assert (engines.engines[3].model.hidden, engines.engines[3].model.dim) == ((7, 5), 3)
-    say_fallbacks(engines.fallbacks, told.append)
+    say_remarks(engines, told.append)
     assert told == [
         f"smelu:norm=weight is taught by PyTorch, not by the native engine (it has no norm = weight): {SLOWER}"
     ]
@@ -52,7 +52,7 @@ def test_all_arms_learn_side_by_side_as_each_does_alone(tmp_path: Path) -> None:
     assert engines.score_queries(queries).shape == (6, 2, 10)
     assert len(engines.take_seconds()) == len(engines.scoring_seconds) == 6 and len(engines.engines) == 3
     published = engines.published(1)
-    assert sorted(published) == [f"{arm}.{name}" for arm in range(3) for name in ("dense", "embedding")]
+    assert sorted(published) == [f"{arm}.{name}" for arm in range(3) for name in ("dense", "table")]
     for number, one in enumerate(alone):
         own = one.engines[0].published(1)
         assert all(torch.equal(tensor, own[name]) for name, tensor in tensors_of(published, number).items())

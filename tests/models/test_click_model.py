@@ -84,9 +84,9 @@ def test_rows_are_padded_to_whole_blocks() -> None:
     assert [rows + padding(rows) for rows in (1, 63, 64, 65, 96, 97)] == [64, 64, 64, 96, 96, 128]
 
 
-@pytest.mark.parametrize(("name", "shape"), [("embedding", (MIXED.rows, 4)), ("dense", (7,)), ("dense", None)])
+@pytest.mark.parametrize(("name", "shape"), [("table", (MIXED.rows, 4)), ("dense", (7,)), ("dense", None)])
 def test_tensors_of_another_shape_are_refused_by_name(name: str, shape: tuple[int, ...] | None) -> None:
-    tensors = {"embedding": torch.zeros(MIXED.rows, 5), "dense": torch.zeros(Layout(MIXED, MODEL).length)}
+    tensors = {"table": torch.zeros(MIXED.rows, 5), "dense": torch.zeros(Layout(MIXED, MODEL).length)}
     check_shapes(tensors, MIXED, MODEL)
     del tensors[name]
     if shape is not None:

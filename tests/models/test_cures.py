@@ -16,12 +16,15 @@ from simulator.models.click_model import Layout
 from simulator.models.cures import Antidistill, Codistill, Cure, Ensemble
 from simulator.models.duplicates import Duplicates
 from tests.models.conftest import (
+    BUILT_IN,
     ENGINES,
     EXACT,
     MIXED,
     MODEL,
+    OWN,
     SHUFFLED,
     Kind,
+    flat,
     make_chunks,
     make_engine,
     make_events,
@@ -46,21 +49,20 @@ def test_a_cure_of_no_strength_is_the_plain_arm_to_the_last_bit(kind: Kind, spec
         if not spec.startswith("average"):  # what it serves are the weights after the last chunk, for all of the next
             assert np.array_equal(logits, expected)
         cured.refresh()
-    assert torch.equal(cured.weights.dense[::m], plain.weights.dense)
-    assert torch.equal(cured.weights.table[::m], plain.weights.table)
+    assert torch.equal(flat(cured.weights)[::m], flat(plain.weights))
     scores = plain.score_events(PROBE)
     assert np.array_equal(cured.score_events(PROBE), scores) and not np.array_equal(scores[0], scores[1])
 
 
-@every_engine
+@pytest.mark.parametrize("kind", [*BUILT_IN, pytest.param(OWN, id="own")])  # each part drops out other units
 def test_an_ensemble_is_the_mean_of_models_that_learn_apart(kind: Kind) -> None:
     """Plain duplicates, put where each part starts, learn the same in the same order."""
     joint = make_engine(kind, "ensemble:relu:m=3", noise=SHUFFLED)
     chunks, alone = make_chunks(joint, 2), [make_engine(kind, noise=SHUFFLED) for _ in range(3)]
     for part, engine in enumerate(alone):
-        engine.weights.dense.copy_(joint.weights.dense[part::3])
-        engine.weights.table.copy_(joint.weights.table[part::3])
-    assert len({float(engine.weights.dense[0, 0]) for engine in alone}) == 3
+        for name, tensor in engine.weights.tensors.items():
+            tensor.copy_(joint.weights.tensors[name][part::3])
+    assert len({tuple(flat(engine.weights)[0].tolist()) for engine in alone}) == 3
     before = [teach(engine, chunks) for engine in alone]
     after = [engine.score_events(PROBE) for engine in alone]
     close = {"rtol": 0, "atol": 0} if kind.device == "cpu" else {"rtol": 1e-3, "atol": 1e-3}
@@ -71,8 +73,8 @@ def test_an_ensemble_is_the_mean_of_models_that_learn_apart(kind: Kind) -> None:
 @every_engine
 def test_the_first_part_starts_as_a_plain_arm_and_the_parts_are_those_of_all_duplicates(kind: Kind) -> None:
     plain, joint = (make_engine(kind, spec, fleets=2) for spec in ("relu", "codistill:relu:m=2"))
-    by_part = joint.weights.dense.view(2, 2, 2, -1)  # fleet, duplicate, part
-    assert torch.equal(by_part[:, :, 0].flatten(0, 1), plain.weights.dense)
+    by_part = flat(joint.weights).view(2, 2, 2, -1)  # fleet, duplicate, part
+    assert torch.equal(by_part[:, :, 0].flatten(0, 1), flat(plain.weights))
     assert torch.equal(by_part[:, 0], by_part[:, 1])
     assert not torch.equal(by_part[:, :, 0], by_part[:, :, 1]) and not torch.equal(by_part[0], by_part[1])
 
@@ -193,14 +195,13 @@ def test_an_average_is_the_forgetting_mean_of_the_weights_after_each_window(kind
         served = averaged.score_events(chunk.features)
         plain.learn(chunk)
         assert np.array_equal(averaged.learn(chunk), served)
-        weights.append(torch.cat([plain.weights.dense, plain.weights.table.flatten(1)], 1).double())
+        weights.append(flat(plain.weights))
         newest = max(1 / number, 1 - 0.8)
         shares = np.append(shares * (1 - newest), newest)
         assert shares.sum() == pytest.approx(1)
         expected = sum(share * each for share, each in zip(shares, weights, strict=True))
-        found = torch.cat([averaged.served.dense, averaged.served.table.flatten(1)], 1)
-        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
-    assert not torch.equal(averaged.served.dense, plain.weights.dense)
+        torch.testing.assert_close(flat(averaged.served), expected, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(flat(averaged.served), flat(plain.weights))
 
 
 @every_engine
@@ -216,10 +217,10 @@ def test_trained_afresh_is_new_models_on_the_last_generations(kind: Kind) -> Non
             assert np.array_equal(served, plain.score_events(PROBE))
         else:
             again = make_engine(kind, noise=noise)
-            start = again.weights.dense.clone()
+            start = flat(again.weights)
             again.initialise(generation)
-            assert not torch.equal(again.weights.dense, start)
-            assert torch.equal(again.weights.dense[0], again.weights.dense[1])
+            assert not torch.equal(flat(again.weights), start)
+            assert torch.equal(*flat(again.weights))
             again.chunks = 2 * (generation - 2)
             teach(again, chunks[2 * (generation - 2) : 2 * generation])
             assert np.array_equal(served, again.score_events(PROBE))

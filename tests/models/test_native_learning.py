@@ -38,8 +38,9 @@ class Both:
         table = torch.from_numpy(draws.standard_normal((schema.rows, config.dim), dtype="float32")) * 0.3
         table[0] = 0
         self.schema, self.config, self.layout = schema, config, layout
-        self.weights = Weights(layout.initial(lambda name: generator(3, name)), table)
-        self.squares = Weights(*(torch.full((n,), config.initial_accumulator) for n in (layout.length, schema.rows)))
+        self.weights = Weights({"dense": layout.initial(lambda name: generator(3, name)), "table": table})
+        sizes, start = {"dense": layout.length, "table": schema.rows}, config.initial_accumulator
+        self.squares = Weights({name: torch.full((size,), start) for name, size in sizes.items()})
         self.dense = {name: part[0] for name, part in layout.views(self.weights.dense[None]).items()}
         self.native = NativeModel(schema, config, layout, activation(spec))
         self.plain = reference.LoneLearner(schema, config, spec, table, self.dense)

@@ -13,12 +13,13 @@ from torch import Tensor
 from simulator.config import ModelConfig, SyntheticConfig
 from simulator.models.duplicates import Duplicates
 from simulator.models.engine import Ranker
+from simulator.models.factories import ALLOWED
 from simulator.models.native import kernels
 from simulator.models.ranker import Rankers, Recycled
 from simulator.types import Field, Floats, Query, Schema, slate
 from simulator.world.features import Encoder
 from simulator.world.stream import SyntheticWorld
-from tests.models.conftest import ENGINES, NATIVE, NO_KERNELS, TORCH, Kind, make_engine
+from tests.models.conftest import ENGINES, NATIVE, NO_KERNELS, ODD, OWN, TORCH, Kind, make_engine
 
 TOLERANCE = 2e-5
 """Of log-odds: sums in another order."""
@@ -31,14 +32,23 @@ def trained(kind: Kind, spec: str = "smelu") -> Duplicates:
     """Two duplicates whose parameters are all away from their start (zeros and ones hide mistakes)."""
     engine = make_engine(kind, spec, schema=WORLD.schema, model=ModelConfig(dim=4, hidden=(12, 6)))
     draws = torch.Generator().manual_seed(1)
-    weights = engine.weights
-    weights.dense += 0.3 * torch.randn(weights.dense.shape, generator=draws).to(weights.dense)
-    weights.table[:, 1:] += 0.3 * torch.randn(weights.table[:, 1:].shape, generator=draws).to(weights.table)
+    for name, tensor in sorted(engine.weights.tensors.items()):
+        if tensor.is_floating_point():
+            moved = tensor[:, 1:] if name == "table" else tensor
+            moved += 0.3 * torch.randn(moved.shape, generator=draws).to(moved)
     return engine
 
 
+@pytest.fixture(autouse=True)
+def may_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The modules of the tests."""
+    monkeypatch.setenv(ALLOWED, ",".join(f"tests.models.own_modules:{kind.factory}" for kind in (OWN, ODD)))
+
+
 def ranker(engine: Duplicates, make: Rankers) -> Ranker:
-    return make(WORLD.schema, engine.arm.function, engine.name, engine.model, engine.published(0), *ROWS)
+    return make(
+        WORLD.schema, engine.arm.function, engine.name, engine.model, engine.published(0), *ROWS, engine.identity
+    )
 
 
 def scores(ranker: Ranker, queries: list[Query] = QUERIES) -> Floats:
@@ -76,8 +86,8 @@ def test_a_generation_in_the_memory_of_an_older_one_changes_none_that_lives(kind
     make, engine = Rankers(kind.device), trained(kind)
 
     def next_one() -> Ranker:
-        engine.weights.dense.mul_(1.01)
-        engine.weights.table.mul_(0.99)
+        for tensor in (each for each in engine.weights.tensors.values() if each.is_floating_point()):
+            tensor.mul_(1.01)
         return ranker(engine, make)
 
     kept = [next_one(), next_one()]
@@ -110,9 +120,12 @@ def test_memory_is_used_again_once_no_view_of_it_is_left() -> None:
 def test_another_shape_is_refused(kind: Kind) -> None:
     engine = trained(kind)
     tensors: dict[str, Tensor] = engine.published(0)
-    tensors["embedding"] = tensors["embedding"][:-1]
-    with pytest.raises(ValueError, match="embedding"):
-        Rankers(kind.device)(WORLD.schema, "smelu", engine.name, engine.model, tensors, *ROWS)
+    name = "tables.user.weight" if kind.factory else "table"
+    for damaged in (tensors | {name: tensors[name][:-1]}, {n: t for n, t in tensors.items() if n != name}):
+        with pytest.raises(ValueError, match=name):
+            Rankers(kind.device)(
+                WORLD.schema, engine.arm.function, engine.name, engine.model, damaged, *ROWS, engine.identity
+            )
 
 
 @NO_KERNELS
@@ -139,7 +152,8 @@ def test_a_world_without_context_is_served_too(kind: Kind) -> None:
     items = np.column_stack([np.arange(6, 13), rng.integers(13, 16, 7), np.zeros(7)]).astype(np.int32)
     encoder = Encoder(schema, users, items)
     engine = make_engine(kind, schema=schema, model=ModelConfig(dim=4, hidden=(6,)))
-    served = Rankers(kind.device)(schema, "relu", engine.name, engine.model, engine.published(0), users, items)
+    arm = engine.arm.function, engine.name, engine.model, engine.published(0)
+    served = Rankers(kind.device)(schema, *arm, users, items, engine.identity)
     asked, candidates = np.array([0, 4]), np.array([[0, 3, 6], [1, 2, 5]])
     nothing = np.empty((2, 0), np.int32)
     rows = [encoder.candidates(int(user), own, ()) for user, own in zip(asked, candidates, strict=True)]

@@ -36,7 +36,7 @@ def stack_of(generation: int, **changes: Any) -> Engines:
     for engine in stack.engines:
         assert isinstance(engine, Duplicates)
         weights = engine.weights
-        weights.dense += torch.randn(weights.dense.shape, generator=noise) * 0.3
+        weights.dense.add_(torch.randn(weights.dense.shape, generator=noise) * 0.3)
         weights.table[:, 1:] += torch.randn(weights.table[:, 1:].shape, generator=noise) * 0.3
     return stack
 

@@ -89,7 +89,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Parts, About], tuple[Parts, About]]]] = 
     "no part": ("digest", lambda p, a: ({"catalog": p["catalog"]}, a)),
     "fewer rows": (
         "shape",
-        lambda p, a: (with_weights(p, lambda t: t.update({"1.embedding": t["1.embedding"][:-1]})), a),
+        lambda p, a: (with_weights(p, lambda t: t.update({"1.table": t["1.table"][:-1]})), a),
     ),
     "no dense": ("shape", lambda p, a: (with_weights(p, lambda t: t.pop("1.dense")), a)),
     "doubles": ("shape", lambda p, a: (with_weights(p, lambda t: t.update({"1.dense": t["1.dense"].double()})), a)),
@@ -99,7 +99,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Parts, About], tuple[Parts, About]]]] = 
     "no models": ("about", lambda p, a: (p, {k: v for k, v in a.items() if k != "models"})),
     "unknown engine": ("about", lambda p, a: (p, a | {"engines": ["native", "steam"]})),
     "an engine is missing": ("about", lambda p, a: (p, a | {"engines": ["native"]})),
-    "unknown activation": ("shape", lambda p, a: (p, a | {"specs": ["relu", "rely"]})),
+    "unknown activation": ("about", lambda p, a: (p, a | {"specs": ["relu", "rely"]})),
     "no duplicates": ("about", lambda p, a: (p, a | {"duplicates": 0})),
     "arm without spec": ("about", lambda p, a: (p, a | {"arms": ["relu"]})),
     "published never": ("about", lambda p, a: (p, a | {"published": "today"})),

@@ -74,6 +74,7 @@ def test_what_is_announced(reference: Reference) -> None:
         "duplicates": 3,
         "fields": None,
         "engines": ["torch", "torch"],  # delayed gradients
+        "modules": [None, None],
         "models": None,
         "quality": None,
         "world": "synthetic",

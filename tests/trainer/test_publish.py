@@ -71,9 +71,9 @@ def test_each_duplicate_has_its_own_part() -> None:
     state = engines.state()
     for duplicate in range(2):
         part = safetensors.torch.load(made[duplicate_part(duplicate)])
-        assert sorted(part) == [f"{arm}.{name}" for arm in range(3) for name in ("dense", "embedding")]
+        assert sorted(part) == [f"{arm}.{name}" for arm in range(3) for name in ("dense", "table")]
         for arm, served in enumerate(("weights", "weights", "served")):
-            assert torch.equal(part[f"{arm}.embedding"], state[f"{arm}.{served}.table"][duplicate])
+            assert torch.equal(part[f"{arm}.table"], state[f"{arm}.{served}.table"][duplicate])
             assert torch.equal(part[f"{arm}.dense"], state[f"{arm}.{served}.dense"][duplicate])
     assert made == parts(engines, config, world.encoder, recent.trail())  # the same bytes again: a digest can tell
 

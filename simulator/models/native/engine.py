@@ -13,14 +13,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from simulator.config import ModelConfig, NoiseConfig
-from simulator.models.duplicates import Chunk, Duplicates, Weights
+from simulator.models.built_in import BuiltIn
+from simulator.models.duplicates import Chunk, Weights
 from simulator.models.engine import EngineName
 from simulator.models.native import kernels
 from simulator.models.native.kernels import NativeModel
 from simulator.models.specs import Arm
 
 
-class NativeEngine(Duplicates):
+class NativeEngine(BuiltIn):
     """The duplicates of one arm by compiled kernels."""
 
     name: EngineName = "native"
@@ -28,7 +29,7 @@ class NativeEngine(Duplicates):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """See Duplicates. The settings are such that `refusal` is empty."""
         super().__init__(*arguments, **options)
-        self._model = NativeModel(self.schema, self.model, self.layout, self.arm.activation)
+        self._model = NativeModel(self.schema, self.model, self.layout, self.activation)
 
     def _score(self, models: slice, rows: Tensor, weights: Weights) -> Tensor:
         """See Duplicates: padded to whole mini-batches, so that a score does not depend on how many are asked for."""
@@ -54,6 +55,7 @@ def refusal(arm: Arm, model: ModelConfig, noise: NoiseConfig, device: str) -> st
         return "it has no norm = weight"
     if noise.delay or noise.precision != "float32":
         return "it has no delayed gradients" if noise.delay else f"it has no {noise.precision}"
+    assert arm.activation
     if kernels.kernel_of(arm.activation) is None:
         return f"it has no kernel for {arm.activation.name}"
     return kernels.missing()

@@ -1,0 +1,284 @@
+"""A module of your own: how it is made, what it is given, and how it scores. Learning is in own_engine.py.
+
+    make(schema, **options)  ->  nn.Module, or (nn.Module, torch.optim.Optimizer)
+    module(features)         ->  log-odds [B]
+
+`features` has an entry for each field of the schema, by name: int64 [B], or [B, slots] padded with 0, in the field's
+own ids (Field.size): 0 is padding, 1 unknown, then come the values.
+
+Shapes: B events of a call, n events, S slots, U users, I items, Q queries, N candidates, C context slots.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from simulator.errors import SettingError
+from simulator.models.activations import Activation, activation
+from simulator.models.engine import EngineName
+from simulator.models.factories import MARK, blame, load_factory, place_of, source_digest
+from simulator.models.modules import ReLUCalls, replaced
+from simulator.models.specs import Own
+from simulator.types import FIRST_ID, Floats, Ints, Rows, Schema
+
+BLOCK = 256
+"""Events of a call in scoring, always: how a sum rounds may depend on their number, and on an event's place among them.
+So each query begins a block of its own."""
+RANDOM = threading.Lock()
+"""PyTorch, NumPy and `random` have one generator per process: whoever draws from them here does so alone."""
+
+
+def seed_all(seed: int) -> None:
+    """All global generators."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """All global generators start from `seed`, and are afterwards as they were before."""
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        seed_all(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+
+
+def drawn() -> list[Any]:
+    """Where the global generators of the CPU and of a GPU stand: another value once something was drawn."""
+    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    numpy: Any = np.random.get_state()
+    states = [each.numpy().tobytes() for each in (torch.get_rng_state(), *on_gpu)]
+    return [*states, numpy[1].tobytes(), numpy[2:], random.getstate()]
+
+
+class _Activated(nn.Module):
+    """An activation in the place of a ReLU."""
+
+    def __init__(self, act: Activation) -> None:
+        super().__init__()
+        self.activation = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """y of x's shape."""
+        return self.activation(x)
+
+
+@dataclass
+class Made:
+    """What a factory gave."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer | None
+    still: list[nn.Module]
+    """Parts that the factory has put into evaluation mode: they stay in it."""
+    replaced: int
+    """ReLUs in whose place another activation stands."""
+
+
+class Maker:
+    """Makes the modules of one arm, which are alike but for what their factory draws."""
+
+    def __init__(self, schema: Schema, own: Own, device: str | torch.device = "cpu") -> None:
+        """Imports the factory. Raises SettingError, here as in all else."""
+        self.schema, self.own, self.device = schema, own, torch.device(device)
+        self._factory = load_factory(own.factory)
+        self._check_options()
+        self._slots = {field.name: schema.slot_range(field.name) for field in schema.fields}
+        shift = [FIRST_ID - schema.first_row(field.name) for field in schema.fields for _ in range(field.slots)]
+        self._shift = torch.tensor(shift, device=self.device)
+
+    def _check_options(self) -> None:
+        try:
+            signature = inspect.signature(self._factory)
+        except ValueError:  # a factory in C
+            return
+        try:
+            signature.bind(self.schema, **self.own.options)
+        except TypeError as problem:
+            takes = f"{self.own.factory.partition(':')[2]}{signature}{place_of(self._factory)}"
+            raise SettingError("arms", self.own.spec, f"{problem}; here is {takes}") from None
+
+    def make(self, seed: int) -> Made:
+        """A module that was tried, with all generators seeded alike for equal seeds."""
+        name = self.own.factory
+        with RANDOM, seeded(seed):
+            with blame(name, "calling it"):
+                found = self._factory(self.schema, **self.own.options)
+            module, optimizer = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+            if not isinstance(module, nn.Module) or not isinstance(optimizer, torch.optim.Optimizer | None):
+                hint = f"it gave {_kind(found)}, not an nn.Module or (nn.Module, Optimizer){place_of(self._factory)}"
+                raise SettingError("arms", f"{MARK}:{name}", hint)
+            count = 0
+            if self.own.relu:
+                module, count = self._without_relu(module)
+            module = module.to(self.device)
+            still = [part for part in module.modules() if module.training and not part.training]
+            self._try(module)
+        return Made(module, optimizer, still, count)
+
+    def _without_relu(self, module: nn.Module) -> tuple[nn.Module, int]:
+        with blame(self.own.factory, "replacing its ReLUs"):
+            module, count = replaced(module, _Activated(activation(self.own.relu)))
+        if not count:
+            hint = f"it has no ReLU that could be replaced{place_of(type(module).forward)}"
+            raise SettingError("arms", self.own.spec, hint)
+        return module, count
+
+    def _try(self, module: nn.Module) -> None:
+        """Score a block of any ids: what is wrong with a module must be said before anything is learned."""
+        rows = torch.from_numpy(_any_rows(self.schema, BLOCK)).to(self.device)
+        with ReLUCalls() as left:
+            scores = self.scores(module, rows)
+        if self.own.relu and left.calls:
+            hint = f"{left.calls} calls of relu are left that are not in the source of its modules: use nn.ReLU there"
+            raise SettingError("arms", self.own.spec, hint)
+        if not torch.isfinite(scores).all():
+            hint = f"forward gave {_first(scores)} where all is at its start{place_of(type(module).forward)}"
+            raise SettingError("arms", f"{MARK}:{self.own.factory}", hint)
+
+    def features(self, rows: Tensor) -> dict[str, Tensor]:
+        """Table rows [B, S] as the module sees them."""
+        ids = rows.long()
+        ids = torch.where(ids == 0, 0, ids + self._shift)
+        by_field = ((name, ids[:, slots].contiguous()) for name, slots in self._slots.items())
+        return {name: values.squeeze(1) if values.shape[1] == 1 else values for name, values in by_field}
+
+    def forward(self, module: nn.Module, rows: Tensor) -> Tensor:
+        """Log-odds [B] of table rows [B, S], in float32."""
+        with blame(self.own.factory, "forward"):
+            logits = module(self.features(rows))
+        if not isinstance(logits, Tensor) or logits.shape != rows.shape[:1]:
+            shape = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else _kind(logits)
+            hint = (
+                f"forward gave {shape} for {len(rows)} events, expected [{len(rows)}]{place_of(type(module).forward)}"
+            )
+            raise SettingError("arms", f"{MARK}:{self.own.factory}", hint)
+        return logits.float()
+
+    def scores(self, module: nn.Module, rows: Tensor) -> Tensor:
+        """Log-odds [n] of table rows [n, S] by a module that is not learning: block by block of one size, so that none
+        depends on how many others are asked for."""
+        module.eval()
+        found = []
+        # no inference_mode: what a module keeps of this call could not be learned from
+        with torch.no_grad():
+            for part in torch.split(rows, BLOCK):
+                padded = functional.pad(part, (0, 0, 0, BLOCK - len(part)))
+                found.append(self.forward(module, padded)[: len(part)])
+        return torch.cat(found) if found else torch.empty(0, device=self.device)
+
+    def identity(self, module: nn.Module) -> dict[str, Any]:
+        """What is announced with a generation: a replica serves it only by the same source and version of PyTorch."""
+        shapes = {
+            name: [str(t.dtype).removeprefix("torch."), *t.shape] for name, t in tensors_of_module(module).items()
+        }
+        return {"source": source_digest(self.own.factory), "torch": _version(), "states": shapes}
+
+    def require_like(self, module: nn.Module, announced: Mapping[str, Any]) -> None:
+        """Raises SettingError where what was announced with a generation is not by this module."""
+        ours = self.identity(module)
+        words = {"source": "another source", "torch": "another version of PyTorch", "states": "other parameters"}
+        for entry, what in words.items():
+            if announced.get(entry) != ours[entry]:
+                theirs = {} if entry != "states" else _difference(announced.get(entry), ours[entry])
+                detail = theirs or f"{str(announced.get(entry))[:12]}, here {str(ours[entry])[:12]}"
+                hint = f"taught with {what} ({detail}): give trainer and replicas the same files and packages"
+                raise SettingError("arms", f"{MARK}:{self.own.factory}", hint)
+
+
+def tensors_of_module(module: nn.Module) -> dict[str, Tensor]:
+    """Its parameters and those of its buffers that belong to its state, by name; what is tied stands there once."""
+    kept = module.state_dict(keep_vars=True).keys()
+    parameters, buffers = module.named_parameters(), module.named_buffers()
+    return dict(parameters) | {name: buffer for name, buffer in buffers if name in kept}
+
+
+class OwnRanker:
+    """A module of your own in service; see engine.Ranker."""
+
+    name: EngineName = "torch"
+
+    def __init__(
+        self,
+        maker: Maker,
+        tensors: Mapping[str, Tensor],
+        announced: Mapping[str, Any],
+        user_rows: Rows,
+        item_rows: Rows,
+    ) -> None:
+        """Of published tensors and what was announced of them; table rows of users [U, Su] and items [I, Si].
+
+        Raises SettingError where another module was taught, ValueError where a tensor is not as announced.
+        """
+        self._maker, self._module = maker, maker.make(0).module.requires_grad_(False)
+        maker.require_like(self._module, announced)
+        own = tensors_of_module(self._module)
+        for name, tensor in own.items():
+            if name not in tensors or tensors[name].shape != tensor.shape or tensors[name].dtype != tensor.dtype:
+                found = tuple(tensors[name].shape) if name in tensors else "missing"
+                raise ValueError(f"{name}: {found}, expected {tuple(tensor.shape)}, {tensor.dtype}")
+            tensor.data.copy_(tensors[name])
+        self.pairs_at_once = 8 * BLOCK
+        device = maker.device
+        self._users, self._items = (torch.from_numpy(rows.copy()).to(device) for rows in (user_rows, item_rows))
+        self._lock = threading.Lock()
+        """A module may keep something of a call."""
+
+    def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
+        """See Ranker."""
+        device, candidates = self._maker.device, items.shape[1]
+        whole = np.pad(items, ((0, 0), (0, -candidates % BLOCK)), mode="edge")
+        asked = torch.cat([self._users[torch.from_numpy(users).to(device)], torch.from_numpy(context).to(device)], 1)
+        asked = asked.repeat_interleave(whole.shape[1], 0)
+        of_users, of_items = self._users.shape[1], self._items[torch.from_numpy(whole.ravel()).to(device)]
+        rows = torch.cat([asked[:, :of_users], of_items, asked[:, of_users:]], 1)
+        with self._lock:
+            scores: Floats = self._maker.scores(self._module, rows).view(whole.shape)[:, :candidates].cpu().numpy()
+        return scores
+
+
+def _any_rows(schema: Schema, count: int) -> Rows:
+    """[count, S] values of each field in turn; of those behind the first of a multi-valued one, none."""
+    columns = []
+    for field in schema.fields:
+        slots = np.zeros((count, field.slots), np.int32)
+        slots[:, 0] = schema.first_row(field.name) + np.arange(count) % field.vocabulary
+        columns.append(slots)
+    return np.concatenate(columns, 1)
+
+
+def _version() -> str:
+    """Of PyTorch, without the build for a device."""
+    return str(torch.__version__).partition("+")[0]
+
+
+def _kind(found: object) -> str:
+    return "nothing" if found is None else f"a {type(found).__name__}"
+
+
+def _first(scores: Tensor) -> str:
+    """The first value that is not finite."""
+    return f"{scores[~torch.isfinite(scores)][0].item()}"
+
+
+def _difference(theirs: object, ours: Mapping[str, Any]) -> str:
+    if not isinstance(theirs, Mapping):
+        return "none announced"
+    name = next((n for n in (*ours, *theirs) if theirs.get(n) != ours.get(n)), "order")
+    return f"{name}: {theirs.get(name)}, here {ours.get(name)}"

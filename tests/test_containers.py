@@ -181,7 +181,7 @@ def test_trainer_and_load_live_in_the_same_world() -> None:
     assert read_settings(told("load")).world_config() == config.world
 
 
-@pytest.mark.parametrize("spec", ["torch:my_pkg.models:make", "average:torch:my_pkg.models:make,relu=smelu:beta=1,w=64"])
+@pytest.mark.parametrize("spec", ["torch:my_pkg.models:make", "average:torch:my_pkg.models:make,relu=smelu:beta=1,w=8"])
 def test_arms_of_your_own_are_split_at_spaces_alone(spec: str) -> None:
     assert trained(FLICKER_ARMS=f"relu {spec} smelu:beta=2").arms == ("relu", spec, "smelu:beta=2")
 

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from load.settings import read_settings
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
 from simulator.flags import parse
+from simulator.models.factories import factories_of
 from trainer.flags import TrainerFlags
 
 ROOT = Path(__file__).parents[1]
@@ -230,6 +231,15 @@ def test_whoever_learns_or_ranks_and_nobody_else_may_import_models_of_your_own()
             if "/code" in str(mount):
                 assert (mount["type"], mount["source"], mount["target"]) == ("bind", "/home/me/code", "/code")
                 assert mount["read_only"] and mount["bind"] == {"create_host_path": False}
+
+
+def test_the_checks_of_the_containers_allow_the_factories_of_their_arms() -> None:
+    exports = re.findall(r"^export (.*)$", (ROOT / "tests/containers/run.sh").read_text(), re.MULTILINE)
+    given = dict(setting.split("=", 1) for line in exports for setting in shlex.split(line))
+    arms = trained(**given).arms
+    assert arms == tuple(given["FLICKER_ARMS"].split())
+    assert factories_of(arms) == given["FLICKER_MODELS"].split()
+    assert told("checks", **given)["FLICKER_ARMS"] == given["FLICKER_ARMS"]
 
 
 @pytest.mark.parametrize("name", COMPUTING["cpu"] + COMPUTING["gpu"])

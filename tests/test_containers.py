@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from load.settings import read_settings
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
 from simulator.flags import parse
+from simulator.models.factories import factories_of
 from trainer.flags import TrainerFlags
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +63,7 @@ def misplaced(text: str) -> list[str]:
     top = {key.value: block for key, block in yaml.compose(text).value}
     blocks = [(key.value, block) for key, block in top["services"].value]
     found = []
-    for name, block in [*blocks, ("x-trainer", top["x-trainer"]), ("x-common", top["x-common"])]:
+    for name, block in [*blocks, *((name, top[name]) for name in ("x-trainer", "x-replica", "x-common"))]:
         keys = [key.value for key, _ in block.value]
         own = keys[: keys.index("<<")] if "<<" in keys else keys
         if set(keys) - set(ORDER) or own != sorted(own, key=ORDER.index):
@@ -157,8 +158,8 @@ def test_ports_are_published_on_loopback_unless_told() -> None:
     assert all(port.startswith("0.0.0.0:") for name in PUBLISHED for port in opened[name]["ports"])
 
 
-@pytest.mark.parametrize(("profile", "most"), [("cpu", 4096), ("gpu", 8192)])
-def test_memory_limits_are_within_4_gib_or_8_with_a_gpu(profile: str, most: int) -> None:
+@pytest.mark.parametrize(("profile", "most"), [("cpu", 4096), ("gpu", 12288)])
+def test_memory_limits_are_within_4_gib_or_12_with_a_gpu(profile: str, most: int) -> None:
     limits = [
         int(service["mem_limit"].removesuffix("m")) * MIB * service.get("deploy", {}).get("replicas", 1)
         for name, service in services().items()
@@ -181,14 +182,71 @@ def test_trainer_and_load_live_in_the_same_world() -> None:
     assert read_settings(told("load")).world_config() == config.world
 
 
-def test_the_profile_gpu_gives_the_trainer_alone_a_device() -> None:
-    on_gpu = [name for name, service in services().items() if "resources" in service.get("deploy", {})]
-    assert on_gpu == ["trainer-gpu"]
-    service = services()["trainer-gpu"]
-    assert service["networks"]["default"]["aliases"] == ["trainer"]  # under which Prometheus looks for it
-    *python, flag, device = service["entrypoint"]
-    assert (python, flag, device) == (["python", "-m", "trainer"], "--device", "cuda")
-    assert shlex.split(service["command"]) == shlex.split(services()["trainer"]["command"])
+@pytest.mark.parametrize("spec", ["torch:my_pkg.models:make", "average:torch:my_pkg.models:make,relu=smelu:beta=1,w=8"])
+def test_arms_of_your_own_are_split_at_spaces_alone(spec: str) -> None:
+    assert trained(FLICKER_ARMS=f"relu {spec} smelu:beta=2").arms == ("relu", spec, "smelu:beta=2")
+
+
+COMPUTING = {"cpu": ["trainer", "replica"], "gpu": ["trainer-gpu", "replica-gpu"]}
+"""Profile -> services that learn or rank: they import torch, and models of your own."""
+
+
+@pytest.mark.parametrize("profile", COMPUTING)
+def test_each_profile_runs_one_trainer_and_replicas_where_prometheus_looks(profile: str) -> None:
+    found = {name: service for name, service in services().items() if profile in service.get("profiles", [])}
+    assert list(found) == COMPUTING[profile]
+    for (name, service), looked_for in zip(found.items(), ("trainer", "replica"), strict=True):
+        aliases = service.get("networks", {}).get("default", {}).get("aliases", [])
+        assert looked_for in (name, *aliases)
+        assert service["image"].startswith(f"flicker-{looked_for}:")
+    scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    names = [name for job in scraped for how in job.get("dns_sd_configs", []) for name in how["names"]]
+    assert names == ["trainer", "replica", "router", "load"]
+    assert found[COMPUTING[profile][1]]["deploy"]["replicas"] == int(SETTINGS["FLICKER_REPLICAS"])
+
+
+def test_all_that_compute_in_the_profile_gpu_have_the_device_and_use_it() -> None:
+    having = [name for name, service in services().items() if "resources" in service.get("deploy", {})]
+    assert having == COMPUTING["gpu"]
+    trainer, replica = (services()[name] for name in having)
+    for service in (trainer, replica):
+        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    assert trainer["entrypoint"] == ["python", "-m", "trainer", "--device", "cuda"]
+    assert shlex.split(trainer["command"]) == shlex.split(services()["trainer"]["command"])
+    assert told("replica-gpu") == told("replica") | {"FLICKER_DEVICE": "cuda"}
+
+
+CODE = {"FLICKER_CODE": "/home/me/code", "FLICKER_MODELS": "my_pkg.models:make"}
+
+
+def test_whoever_learns_or_ranks_and_nobody_else_may_import_models_of_your_own() -> None:
+    importing = [name for names in COMPUTING.values() for name in names]
+    assert {name for name, service in services().items() if "/code" in str(service.get("volumes"))} == set(importing)
+    for name, service in services(**CODE).items():
+        environment = service.get("environment", {})
+        assert environment.get("FLICKER_MODELS") == (CODE["FLICKER_MODELS"] if name in importing else None)
+        assert environment.get("PYTHONPATH") == ("/code" if name in importing else None)
+        for mount in service.get("volumes", []):
+            if "/code" in str(mount):
+                assert (mount["type"], mount["source"], mount["target"]) == ("bind", "/home/me/code", "/code")
+                assert mount["read_only"] and mount["bind"] == {"create_host_path": False}
+
+
+def test_the_checks_of_the_containers_allow_the_factories_of_their_arms() -> None:
+    exports = re.findall(r"^export (.*)$", (ROOT / "tests/containers/run.sh").read_text(), re.MULTILINE)
+    given = dict(setting.split("=", 1) for line in exports for setting in shlex.split(line))
+    arms = trained(**given).arms
+    assert arms == tuple(given["FLICKER_ARMS"].split())
+    assert factories_of(arms) == given["FLICKER_MODELS"].split()
+    assert told("checks", **given)["FLICKER_ARMS"] == given["FLICKER_ARMS"]
+
+
+@pytest.mark.parametrize("name", COMPUTING["cpu"] + COMPUTING["gpu"])
+def test_without_code_of_your_own_nothing_may_be_imported(name: str) -> None:
+    assert told(name)["FLICKER_MODELS"] == told(name)["PYTHONPATH"] == ""
+    (mount,) = (mount for mount in services()[name]["volumes"] if "/code" in str(mount))
+    assert (ROOT / mount["source"]).is_dir(), "what is mounted must be there"
 
 
 @pytest.mark.parametrize("log", ["", "clicks.toml"])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import simulator
 from simulator.errors import FlickerError
 from simulator.flags import parse
 from simulator.live.children import RESTARTS, Child
@@ -22,6 +23,7 @@ from simulator.live.summary import finding, write_summary
 from simulator.live.up import with_tuned_rates
 from simulator.live.view import plain_line, sparkline
 from simulator.live.watch import Watch
+from simulator.models.factories import ALLOWED
 from simulator.process import free_ports
 
 ROUTER = """\
@@ -94,6 +96,39 @@ def test_replicas_score_where_the_trainer_learns(tmp_path: Path) -> None:
     made = plan(up_flags("--device", "cuda"), "redis://127.0.0.1:1/0", tmp_path)
     told = [child.command[child.command.index("--device") + 1] for child in made.servers if child.name != "router"]
     assert told == ["cuda"] * 4
+
+
+YOUR_ARMS = ["--arms", "relu", "torch:mine:make", "average:torch:my_pkg.models:make,relu=gelu", "torch:mine:make,w=8"]
+
+
+@pytest.mark.parametrize(("arms", "allowed"), [([], ""), (YOUR_ARMS, "mine:make,my_pkg.models:make")])
+def test_what_learns_or_ranks_may_import_the_factories_of_its_arms_alone(
+    arms: list[str], allowed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ALLOWED, "another:make")  # replaced: what is typed is all that this run needs
+    made = plan(up_flags(*arms, "--replicas", "2"), "redis://127.0.0.1:1/0", tmp_path)
+    told = {child.name: child.environment.get(ALLOWED) for child in [*made.servers, *made.load]}
+    assert told == {"trainer": allowed, "replica-0": allowed, "replica-1": allowed, "router": None, "load": None}
+
+
+def test_processes_find_a_factory_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flicker itself comes from elsewhere: from where it is installed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(simulator.__file__).parents[1]))
+    (tmp_path / "mine.py").write_text("def make(schema): ...\n")
+    (tmp_path / "stand_in.py").write_text(
+        "from simulator.models.factories import load_factory, require_allowed\n"
+        "require_allowed('mine:make')\n"
+        "print(load_factory('mine:make').__code__.co_filename)\n"
+    )
+    made = plan(up_flags(*YOUR_ARMS, "--replicas", "1"), "redis://127.0.0.1:1/0", tmp_path)
+    for one in made.servers:
+        one.command[1:] = ["-m", "stand_in"]  # run as the trainer and a replica are
+        one.start()
+        assert one.process is not None
+        one.process.wait(30)
+        expected = "SettingError" if one.name == "router" else str(tmp_path / "mine.py")
+        assert expected in one.last_words()
 
 
 def test_free_ports_differ() -> None:

@@ -18,6 +18,8 @@ class UpFlags(LiveFlags):
     """Run the live system on this machine: store, trainer, replicas, router and traffic, until --for or Ctrl-C.
 
     Shows live how often two duplicates would have given a user different results, and leaves summary.json in --out.
+    Trainer and replicas import the models of your own that --arms names, from the working directory too, and no others:
+    FLICKER_MODELS of the environment is not asked.
     """
 
     out: Path | None = None

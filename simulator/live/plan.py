@@ -12,6 +12,7 @@ from simulator.errors import FlickerError
 from simulator.flags import values
 from simulator.live.children import Child
 from simulator.live.flags import UpFlags
+from simulator.models.factories import ALLOWED, factories_of
 from simulator.process import free_ports
 
 RUN = "up"
@@ -56,8 +57,12 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
         for name in names
         if name.startswith("replica")
     }
+    # who types an arm trusts it: these factories may be imported and no others, whatever the environment allowed before
+    models = {ALLOWED: ",".join(factories_of(flags.compare.arms))}
     servers = [
-        _child(name, [*commands[name], "--metrics-port", str(metrics[name])], out) for name in names if name != "load"
+        _child(name, [*commands[name], "--metrics-port", str(metrics[name])], out, {} if name == "router" else models)
+        for name in names
+        if name != "load"
     ]
     address, summary = f"127.0.0.1:{router_port}", out / "load.json"
     load = [] if flags.no_load else [_load(flags, store, out, address, metrics["load"], summary)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.request
 from collections import Counter
 from typing import Any
@@ -11,9 +12,12 @@ from urllib.parse import urlencode
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from protos.recommender_pb2 import RecommendRequest
+from protos.recommender_pb2 import AnsweredBy, RecommendRequest
 from protos.recommender_pb2_grpc import RecommenderStub
 
+ARMS = os.environ.get("FLICKER_ARMS", "").split()
+BUILT_IN = [arm for arm in ARMS if "torch:" not in arm]
+"""Arms without a model of the user's own."""
 Sample = dict[str, str]
 """Labels of a sample."""
 
@@ -42,10 +46,15 @@ def metric(host: str, name: str, **labels: str) -> float:
     return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
 
-def answering(queries: int) -> Counter[str]:
-    """Host of the replica -> how many of so many queries it answered. Raises grpc.RpcError for one that fails."""
+def answers(queries: int, arm: str = "") -> list[AnsweredBy]:
+    """Who answered each of so many queries, of one arm or of any. Raises grpc.RpcError for one that fails."""
     with grpc.insecure_channel("router:50051") as channel:
         stub = RecommenderStub(channel)
-        answers = [stub.Recommend(RecommendRequest(user=user), timeout=5) for user in range(queries)]
-    assert all(len(answer.slate) == 10 for answer in answers)
-    return Counter(answer.answered_by.replica.rpartition("-")[0] for answer in answers)
+        found = [stub.Recommend(RecommendRequest(user=user, arm=arm), timeout=5) for user in range(queries)]
+    assert all(len(answer.slate) == 10 for answer in found)
+    return [answer.answered_by for answer in found]
+
+
+def answering(queries: int, arm: str = "") -> Counter[str]:
+    """Host of the replica -> how many of so many queries it answered. Raises grpc.RpcError for one that fails."""
+    return Counter(who.replica.rpartition("-")[0] for who in answers(queries, arm))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.containers.asking import answering, metric, prometheus, read, value_of
+from tests.containers.asking import ARMS, BUILT_IN, answering, answers, metric, prometheus, read, value_of
 from tests.containers.engine import Container, ask, containers, get, until
 
 REPLICAS = int(os.environ.get("FLICKER_REPLICAS", "3"))
@@ -55,11 +55,40 @@ def test_every_replica_answers() -> None:
     assert set(answering(200)) == {replica.host for replica in containers("replica")}
 
 
-def test_every_replica_scores_every_arm_by_the_native_engine() -> None:
-    """The images bring its libraries; a replica without them would say so, and score by PyTorch."""
-    arms = len(value_of("flicker_progressive_log_loss"))
-    until(lambda: [value for _, value in value_of("flicker_native_arms")] == [arms] * REPLICAS, 30, "not all native")
-    assert arms >= 2
+def test_every_replica_scores_our_arms_by_the_native_engine() -> None:
+    """The images bring its libraries; a replica without them would say so, and score by PyTorch as it does the rest."""
+    native = [float(len(BUILT_IN))] * REPLICAS
+    until(lambda: [value for _, value in value_of("flicker_native_arms")] == native, 30, "not all native")
+    assert len(BUILT_IN) >= 2
+
+
+def test_every_replica_answers_for_every_arm() -> None:
+    """For the two of the user's own as well: examples/two_tower.py, which is in no image."""
+    assert len(ARMS) == len(BUILT_IN) + 2
+    for arm in ARMS:
+        assert {who.arm for who in answers(5, arm)} == {arm}
+        assert set(answering(60, arm)) == {replica.host for replica in containers("replica")}
+
+
+def test_every_arm_is_learned_refreshed_and_compared() -> None:
+    """The user's own models too: with one another, and with the generation before."""
+    learned = until(lambda: value_of("flicker_progressive_log_loss"), 30, "nothing is learned")
+    assert {labels["arm"] for labels, _ in learned} == set(ARMS)
+    before = {arm: max(who.generation for who in answers(5, arm)) for arm in ARMS}
+
+    def refreshed() -> bool:
+        return all(min(who.generation for who in answers(5, arm)) > before[arm] for arm in ARMS)
+
+    def compared() -> bool:
+        pairs = [{"arm": arm, "cause": cause} for arm in ARMS for cause in ("duplicate", "refresh")]
+        return all(metric("router", "flicker_compared_total", **pair) > 0 for pair in pairs)
+
+    until(refreshed, 60, f"not all of {ARMS} are refreshed", pause=1)
+    until(compared, 60, f"not all of {ARMS} are compared", pause=1)
+    for arm in ARMS:
+        swapped = metric("router", "flicker_swapped_pairs_total", arm=arm)
+        assert 0 < swapped < metric("router", "flicker_compared_pairs_total", arm=arm)
+    assert value_of("flicker_snapshots_refused_total > 0") == []
 
 
 def test_how_fast_the_trainer_learns_here(note: Callable[[str], None]) -> None:
@@ -126,6 +155,11 @@ def told(container: Container, flag: str, *values: str) -> list[str]:
 def test_an_unknown_arm_ends_the_trainer() -> None:
     line = refused("trainer", told(containers("trainer")[0], "--arms", "relu", "rellu"))
     assert line.startswith("trainer: ") and "rellu" in line
+
+
+def test_a_factory_that_may_not_be_imported_ends_the_trainer() -> None:
+    line = refused("trainer", FLICKER_MODELS="examples.another:make")
+    assert line.startswith("trainer: ") and "FLICKER_MODELS" in line
 
 
 def test_a_missing_log_ends_trainer_and_load() -> None:

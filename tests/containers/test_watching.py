@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.containers.asking import metric, prometheus, value_of
+from tests.containers.asking import ARMS, metric, prometheus, value_of
 from tests.containers.engine import containers, until
 
 DASHBOARDS = sorted(Path("/deploy/grafana/dashboards").glob("*.json"))
-ARMS = 2
 NOTHING_FAILED = ("flicker_comparisons_failed_total", "flicker_snapshots_refused_total", 'grpc_code!="OK"')
 """Counters by what went wrong, which have no series while nothing did."""
 EXPECTED_ALERTS = {"FlickerSwapsOverBudget"}
@@ -47,7 +46,7 @@ def filled(expression: str, values: dict[str, str]) -> str:
 def may_be_empty(expression: str) -> bool:
     """Series of arms beyond those that run, and of failures that nobody has seen."""
     beyond = [f"(last_over_time(flicker_arm_position[1h]) {sign})" for sign in ("== 2", "== 3", ">= 4")]
-    return any(part in expression for part in (*beyond[ARMS - 2 :], *NOTHING_FAILED))
+    return any(part in expression for part in (*beyond[len(ARMS) - 2 :], *NOTHING_FAILED))
 
 
 @pytest.mark.parametrize(("board", "title", "expressions"), panels())
@@ -90,9 +89,9 @@ def test_smelu_swaps_less_than_relu(note: Callable[[str], None]) -> None:
 
     def enough() -> bool:
         counts = value_of(f"sum by (arm) (flicker_compared_total{{{same}}})")
-        return len(counts) == ARMS and all(count >= ENOUGH for _, count in counts)
+        return len(counts) == len(ARMS) and all(count >= ENOUGH for _, count in counts)
 
-    until(enough, 120, "too few comparisons", pause=1)
+    until(enough, 180, "too few comparisons", pause=1)
     for measure in ("pair", "slot"):
         ratios = value_of(f'flicker:swap_ratio:10m{{{same},measure="{measure}"}}')
         relu, smelu = (next(v for labels, v in ratios if labels["arm"].startswith(arm)) for arm in ("relu", "smelu"))

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
+import torch
 
 from simulator.store.server import free_port
 from tests.integration.system import until
@@ -172,11 +174,22 @@ def assert_ended_in_order(up: Up) -> None:
         assert "Traceback" not in log.read_text(), log.read_text()
 
 
-def test_a_setting_that_no_process_can_use_ends_it(tmp_path: Path) -> None:
-    with running(tmp_path, "--arms", "zelu") as up:
-        assert up.wait(30) in (1, 2)
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        (("--arms", "zelu"), "activation = zelu: one of "),
+        pytest.param(
+            ("--device", "cuda"),
+            "device = cuda: no GPU is visible",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_a_setting_that_no_process_can_use_ends_it(setting: tuple[str, str], complaint: str, tmp_path: Path) -> None:
+    with running(tmp_path, *setting) as up:
+        assert up.wait(30) == 2, up.said()
         complaints = [line for line in up.said().splitlines() if line.startswith("flicker: ")]
-        assert len(complaints) == 1 and "activation = zelu: one of " in complaints[0], up.said()
+        assert len(complaints) == 1 and complaint in complaints[0], up.said()
 
 
 def test_a_replica_that_keeps_dying_ends_it(tmp_path: Path) -> None:

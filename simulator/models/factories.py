@@ -95,7 +95,8 @@ def blame(name: str, doing: str) -> Iterator[None]:
     except SettingError:
         raise
     except Exception as problem:
-        what = f"{type(problem).__name__}: {' '.join(str(problem).split()) or 'no message'}"
+        said = problem.msg if isinstance(problem, SyntaxError) else str(problem)
+        what = f"{type(problem).__name__}: {' '.join(said.split()) or 'no message'}"
         raise SettingError("arms", f"{MARK}:{name}", f"{doing}: {what}{_place(problem)}") from problem
 
 

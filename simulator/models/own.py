@@ -142,15 +142,22 @@ class Maker:
 
     def _try(self, module: nn.Module) -> None:
         """Score a block of any ids: what is wrong with a module must be said before anything is learned."""
-        rows = torch.from_numpy(_any_rows(self.schema, BLOCK)).to(self.device)
         with ReLUCalls() as left:
-            scores = self.scores(module, rows)
+            scores = self.scores(module, self.any_rows())
         if self.own.relu and left.calls:
             hint = f"{left.calls} calls of relu are left that are not in the source of its modules: use nn.ReLU there"
             raise SettingError("arms", self.own.spec, hint)
         if not torch.isfinite(scores).all():
             hint = f"forward gave {_first(scores)} where all is at its start{place_of(type(module).forward)}"
             raise SettingError("arms", f"{MARK}:{self.own.factory}", hint)
+
+    def any_rows(self) -> Tensor:
+        """[BLOCK, S] values of each field in turn; of those behind the first of a multi-valued one, none."""
+        columns = []
+        for field in self.schema.fields:
+            columns.append(slots := np.zeros((BLOCK, field.slots), np.int32))
+            slots[:, 0] = self.schema.first_row(field.name) + np.arange(BLOCK) % field.vocabulary
+        return torch.from_numpy(np.concatenate(columns, 1)).to(self.device)
 
     def features(self, rows: Tensor) -> dict[str, Tensor]:
         """Table rows [B, S] as the module sees them."""
@@ -253,23 +260,13 @@ class OwnRanker:
         return scores
 
 
-def _any_rows(schema: Schema, count: int) -> Rows:
-    """[count, S] values of each field in turn; of those behind the first of a multi-valued one, none."""
-    columns = []
-    for field in schema.fields:
-        slots = np.zeros((count, field.slots), np.int32)
-        slots[:, 0] = schema.first_row(field.name) + np.arange(count) % field.vocabulary
-        columns.append(slots)
-    return np.concatenate(columns, 1)
-
-
 def _version() -> str:
     """Of PyTorch, without the build for a device."""
     return str(torch.__version__).partition("+")[0]
 
 
 def _kind(found: object) -> str:
-    return "nothing" if found is None else f"a {type(found).__name__}"
+    return "nothing" if found is None else type(found).__name__
 
 
 def _first(scores: Tensor) -> str:

@@ -98,8 +98,21 @@ class OwnEngine(Duplicates):
         first = self.maker.make(0)
         self.replaced = first.replaced
         self.identity = self.maker.identity(first.module)
-        """What is announced with a generation."""
+        self._rehearse(first)
         return Weights({name: self._room(tensor) for name, tensor in tensors_of_module(first.module).items()})
+
+    def _rehearse(self, made: Made) -> None:
+        """One step of a module that is not used further: what goes wrong in learning must not do so in a long run."""
+        parameters = dict(made.module.named_parameters())
+        trained = {name: each for name, each in parameters.items() if each.requires_grad}
+        optimizer = made.optimizer or self._adagrad(made.module, list(trained.values()))
+        model, rows = Model(made.module, optimizer, list(trained.values()), made.still), self.maker.any_rows()
+        with RANDOM, seeded(0):
+            self._gradients(model, rows, torch.zeros(len(rows), device=self.device), 0, False)
+            if untrained := [name for name, each in trained.items() if each.grad is None]:
+                hint = "not trained, for the log-odds do not depend on them"
+                log.warning("%s: %s: %s", self.arm.label, hint, ", ".join(untrained))
+            self._apply(model, 0, [])
 
     def _room(self, like: Tensor) -> Tensor:
         """[M, ...] for such a tensor of each model."""
@@ -204,7 +217,7 @@ class OwnEngine(Duplicates):
             before = None if self._modes is False else self.maker.scores(model.module, rows)
             due = first + step + int(chunk.delays[0, step])
             with self._seeded_step(number, first + step):
-                given = self._gradients(model, rows, targets, due, chunk.lost[0, step])
+                given = self._gradients(model, rows, targets, due, bool(chunk.lost[0, step]))
             if before is not None and not torch.allclose(before, given, rtol=CLOSE, atol=CLOSE):
                 self._seen.add("modes")
             logits.append(given if before is None else before)
@@ -224,7 +237,7 @@ class OwnEngine(Duplicates):
         if before and drawn() != before:
             self._seen.add("draws")
 
-    def _gradients(self, model: Model, rows: Tensor, targets: Tensor, due: int, lost: np.bool_) -> Tensor:
+    def _gradients(self, model: Model, rows: Tensor, targets: Tensor, due: int, lost: bool) -> Tensor:
         """Log-odds [B] of a mini-batch as the module gives them while it learns; its gradients wait."""
         model.train()
         logits = self.maker.forward(model.module, rows)
@@ -237,15 +250,7 @@ class OwnEngine(Duplicates):
         with blame(self.maker.own.factory, "its gradient"):
             torch.autograd.backward(logits, (torch.sigmoid(given) - targets) / self.model.batch)
         model.waiting.append(Waiting([each.grad for each in model.trained], due))
-        if "gradient" not in self._seen:
-            self._seen.add("gradient")
-            self._say_untrained(model)
         return given
-
-    def _say_untrained(self, model: Model) -> None:
-        names = [name for name, each in model.module.named_parameters() if each.requires_grad and each.grad is None]
-        if names:
-            log.warning("%s: not trained, for the log-odds do not depend on them: %s", self.arm.label, ", ".join(names))
 
     def _apply(self, model: Model, step: int, rounding: list[np.random.Generator]) -> None:
         """What is due by now."""

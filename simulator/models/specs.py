@@ -12,7 +12,9 @@ Parameters of all stand in any order behind the activation or the factory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -179,10 +181,9 @@ def _option(text: str, given: str) -> Option:
     if not given or text.lower() in ("true", "false"):
         return not given or text.lower() == "true"
     for read in (int, float):
-        try:
-            return read(text)
-        except ValueError:
-            pass
+        with suppress(ValueError):
+            value: int | float = read(text)
+            return value if math.isfinite(value) else text
     return text
 
 

@@ -39,16 +39,24 @@ SUMMARY = (
 
 
 def label(spec: str) -> str:
-    """`smelu:beta=1#2` reads SmeLU (beta = 1) #2, `ensemble:relu:m=3` ReLU, ensemble (m = 3); others are left alone."""
+    """`smelu:beta=1#2` reads SmeLU (beta = 1) #2, `ensemble:relu:m=3` ReLU, ensemble (m = 3), and
+    `torch:my_pkg.towers:make,width=64,relu=smelu` towers, SmeLU (width = 64); others are left alone."""
     design, mark, copy = spec.partition("#")
     first, _, rest = design.partition(":")
     cure, design = (CURES[first], rest) if first in CURES else ("", design)
     name, _, settings = design.partition(":")
-    if name not in NAMES:
+    called = [NAMES[name]] if name in NAMES else []
+    if name == "torch":
+        settings, _, relu = settings.partition(",relu=")
+        factory, _, settings = settings.partition(",")
+        module, _, function = factory.rpartition(":")
+        called = [f"{module.rpartition('.')[2]}.{function}".removesuffix(".make").lstrip(".")]
+        called += [label(relu)] if relu else []
+    if not called:
         return spec
+    called += [cure] if cure else []
     inside = ", ".join(part.replace("=", " = ") for part in settings.replace(":", ",").split(",") if part)
-    called = f"{NAMES[name]}, {cure}" if cure else NAMES[name]
-    return called + (f" ({inside})" if inside else "") + (f" #{copy}" if mark else "")
+    return ", ".join(called) + (f" ({inside})" if inside else "") + (f" #{copy}" if mark else "")
 
 
 def decimals(value: float, least: int = 0) -> int:

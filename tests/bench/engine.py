@@ -7,16 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from simulator.config import ModelConfig, NoiseConfig
-from simulator.models.native.engine import NativeEngine, refusal
+from simulator.models.duplicates import Duplicates
+from simulator.models.native.engine import refusal
 from simulator.models.specs import parse_arm
-from simulator.models.torch_engine import TorchEngine
 from simulator.types import Schema
 
-Made = NativeEngine | TorchEngine
+Made = Duplicates
 
 
 def make_engine(
-    kind: type[NativeEngine] | type[TorchEngine],
+    kind: type[Duplicates],
     schema: Schema,
     spec: str,
     model: ModelConfig,

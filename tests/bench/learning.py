@@ -15,6 +15,7 @@ from plain import PlainLearner, plain_copies
 from sizes import Size
 
 from simulator.config import NO_NOISE, NoiseConfig
+from simulator.models.duplicates import Duplicates
 from simulator.models.native.engine import NativeEngine
 from simulator.models.torch_engine import TorchEngine
 from simulator.randomness import generator
@@ -25,7 +26,7 @@ CHUNKS = 8
 """Made in advance; round r learns chunk r modulo this, so that memory is touched as in a run."""
 
 Work = Callable[[int], object]
-Kind = type[NativeEngine] | type[TorchEngine]
+Kind = type[Duplicates]
 
 
 def measure_native(size: Size) -> list[Figure]:
@@ -111,10 +112,18 @@ def engine_learns(
     return lambda number: engine.learn(chunks[number % len(chunks)])
 
 
-def sized_engine(kind: Kind, size: Size, spec: str, noise: NoiseConfig, threads: int = 1, device: str = "cpu") -> Made:
-    """For the duplicates of one arm."""
+def sized_engine(
+    kind: Kind,
+    size: Size,
+    spec: str,
+    noise: NoiseConfig,
+    threads: int = 1,
+    device: str = "cpu",
+    fields: Schema | None = None,
+) -> Made:
+    """For the duplicates of one arm, on the fields of `schema` unless others are given."""
     counts = {"duplicates": size.duplicates, "threads": threads}
-    return make_engine(kind, schema(size), spec, size.model, noise, device=device, **counts)
+    return make_engine(kind, fields or schema(size), spec, size.model, noise, device=device, **counts)
 
 
 def plain_models_learn(size: Size, chunks: list[Batch], *, fused: bool = False, threads: int = 1) -> Work:

@@ -33,6 +33,7 @@ MEASURED = {
     "worlds": ("worlds:measure",),
     "learning": ("learning:measure_native", "learning:measure_torch", "learning:measure_variants", "kernels:measure"),
     "ranking": ("ranking:measure", "query_path.scoring:measure"),
+    "own": ("own:measure_learning", "own:measure_serving"),
     "queries": ("query_path.measure:measure",),
     "memory": ("query_path.memory:measure",),
 }

@@ -69,7 +69,7 @@ class Model:
         assert isinstance(engine, Duplicates)
         self.engine, weights = engine, engine.weights
         draws = torch.Generator().manual_seed(0)
-        weights.dense += torch.randn(weights.dense.shape, generator=draws) * OWN
+        weights.dense.add_(torch.randn(weights.dense.shape, generator=draws) * OWN)
         weights.table[:, 1:] += torch.randn(weights.table[:, 1:].shape, generator=draws) * OWN
         first = {field.name: self.schema.first_row(field.name) for field in self.schema.fields}
         users, items = np.arange(sizes.users), np.arange(sizes.items)

@@ -45,28 +45,51 @@ def linear(x: Tensor) -> Tensor:
     return x
 
 
+def gsmelu_formula(x: Tensor, gminus: float, gplus: float, alpha: float, beta: float, t: float) -> Tensor:
+    """Of `gsmelu`, without its checks: what torch.jit.script can compile.
+
+    With z = relu(x + alpha) and L = alpha + beta, the integral of the ramp is Huber's function, z^2 / 2L up to L and
+    z - L/2 from there, for which PyTorch has one operation each way: y = t + gminus (x + alpha) + (gplus - gminus)
+    huber(z). The relu is asked for by its name in `torch.ops`: it is part of the formula, and must be neither replaced
+    nor counted by who looks for the relu calls of a model (modules.py).
+    """
+    shifted = x + alpha
+    z = torch.ops.aten.relu(shifted)
+    y = functional.smooth_l1_loss(z, torch.zeros_like(z), reduction="none", beta=alpha + beta)
+    if gplus - gminus != 1:
+        y = y * (gplus - gminus)
+    if gminus != 0 or t != 0:
+        y = y + (gminus * shifted + t)
+    return y
+
+
+def smelu_formula(x: Tensor, beta: float) -> Tensor:
+    """Of `smelu`, without its check: what torch.jit.script can compile."""
+    if beta > 0:
+        return gsmelu_formula(x, 0.0, 1.0, beta, beta, 0.0)
+    relu: Tensor = torch.ops.aten.relu(x)
+    return relu
+
+
 def gsmelu(
     x: Tensor, gminus: float = 0.0, gplus: float = 1.0, alpha: float = 1.0, beta: float = 1.0, t: float = 0.0
 ) -> Tensor:
     """Gradient gminus left of -alpha, gplus right of beta, a straight ramp between; y(-alpha) = t (2202.06499, eq. 9).
 
-    With z = relu(x + alpha) and L = alpha + beta, the integral of the ramp is Huber's function, z^2 / 2L up to L and
-    z - L/2 from there, for which PyTorch has one operation each way: y = t + gminus (x + alpha) + (gplus - gminus)
-    huber(z).
+    x of any shape; raises SettingError unless alpha + beta > 0.
     """
     require(alpha + beta > 0, "gsmelu: alpha + beta", alpha + beta, "more than 0")
-    shifted = x + alpha
-    z = functional.relu(shifted)
-    y = functional.smooth_l1_loss(z, torch.zeros_like(z), reduction="none", beta=alpha + beta)
-    y = y if gplus - gminus == 1 else y * (gplus - gminus)
-    return y + (gminus * shifted + t) if gminus or t else y
+    return gsmelu_formula(x, gminus, gplus, alpha, beta, t)
 
 
 def smelu(x: Tensor, beta: float = 1.0) -> Tensor:
-    """0 for x <= -beta, (x + beta)^2 / (4 beta) for |x| <= beta, x for x >= beta. beta = 0 is ReLU."""
+    """0 for x <= -beta, (x + beta)^2 / (4 beta) for |x| <= beta, x for x >= beta. beta = 0 is ReLU.
+
+    x of any shape; raises SettingError for a beta below 0, infinite or not a number.
+    """
     in_range = beta >= 0 and not math.isinf(beta)
     require(in_range, "smelu: beta", beta, "0 (ReLU) or more; it is the half-width of the quadratic piece")
-    return gsmelu(x, alpha=beta, beta=beta) if beta > 0 else functional.relu(x)
+    return smelu_formula(x, beta)
 
 
 def swish(x: Tensor, beta: float = 1.0) -> Tensor:
@@ -126,11 +149,16 @@ def activation(spec: str) -> Activation:
             given[key] = float(text)
         except ValueError:
             raise SettingError(f"{name}: {key}", text, "a number, such as 0.5") from None
-        in_range = given[key] == 0 or 1e-6 <= abs(given[key]) <= 1e6  # beyond that float32 overflows
-        require(in_range, f"{name}: {key}", text, "a finite number: 0, or between 1e-6 and 1e6 in size")
+        require_safe(f"{name}: {key}", given[key], text)
     found = Activation(name, defaults | given, REGISTRY[name])
     found(torch.zeros(1))  # a parameter out of range is refused here, not in the middle of a run
     return found
+
+
+def require_safe(setting: str, number: float, shown: object) -> None:
+    """Raises SettingError, with the number as it was `shown` by the user, where float32 could overflow with it."""
+    in_range = number == 0 or 1e-6 <= abs(number) <= 1e6
+    require(in_range, setting, shown, "a finite number: 0, or between 1e-6 and 1e6 in size")
 
 
 def curve(spec: str, reach: float = 4.0, points: int = 161) -> dict[str, list[float]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -61,6 +63,58 @@ def test_gradcheck_and_the_transforms_of_torch_func(spec: str) -> None:
     slopes = [torch.func.grad(function)(at) for at in x]
     torch.testing.assert_close(torch.vmap(torch.func.grad(function))(x), torch.stack(slopes))
     torch.testing.assert_close(torch.vmap(function)(x.view(4, 5)), function(x).view(4, 5))
+
+
+JOINTS = {  # of each spec, with the second derivative between them
+    "smelu": (-1.0, 1.0, 0.5),
+    "smelu:beta=0.3": (-0.3, 0.3, 1 / 0.6),
+    "gsmelu:gminus=0.1,gplus=0.9,alpha=0.5,beta=1.5,t=-0.2": (-0.5, 1.5, 0.4),
+}
+
+
+@pytest.mark.parametrize("spec", JOINTS)
+def test_derivatives_at_the_joints(spec: str) -> None:
+    """The gradient has one value there; the second derivative jumps, and is that of one side or the other."""
+    *joints, curvature = JOINTS[spec]
+    function, x = activation(spec), torch.tensor(joints, dtype=torch.float64)
+    assert torch.autograd.gradcheck(function, x.clone().requires_grad_())
+    second = torch.vmap(torch.func.grad(torch.func.grad(function)))
+    for found in second(x).tolist():
+        assert min(abs(found), abs(found - curvature)) < 1e-12
+    aside = torch.tensor([-1e-6, 1e-6], dtype=torch.float64)
+    torch.testing.assert_close(second(x[0] + aside), torch.tensor([0, curvature], dtype=torch.float64))
+    torch.testing.assert_close(second(x[1] + aside), torch.tensor([curvature, 0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("beta", [0.3, 1.0, 2.0])
+def test_the_order_of_operations_stays(dtype: torch.dtype, beta: float) -> None:
+    """Results of earlier runs repeat to the last bit: relu, then Huber's function, with nothing in between."""
+    x = (2 * torch.randn(999, generator=torch.Generator().manual_seed(5))).to(dtype)
+    x[:4] = torch.tensor([0.0, -0.0, beta, -beta])
+
+    def before(x: Tensor) -> Tensor:
+        z = functional.relu(x + beta)
+        return functional.smooth_l1_loss(z, torch.zeros_like(z), reduction="none", beta=beta + beta)
+
+    for one, other in ((before, partial(activations.smelu, beta=beta)), (functional.relu, activation("smelu:beta=0"))):
+        results = []
+        for function in (one, other):
+            at = x.clone().requires_grad_()
+            y = function(at)
+            results.append((y, *torch.autograd.grad(y, at, torch.cos(x))))
+        assert all(torch.equal(first, second) for first, second in zip(*results, strict=True))
+
+
+def test_the_formulas_can_be_scripted() -> None:
+    """Without their checks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.script` is", DeprecationWarning)  # to say so is up to its users
+        smooth, general = torch.jit.script(activations.smelu_formula), torch.jit.script(activations.gsmelu_formula)
+    for beta in (0.0, 0.7):
+        assert torch.equal(smooth(grid(), beta), activations.smelu(grid(), beta))
+    settings = (0.1, 0.9, 0.5, 1.5, -0.2)
+    assert torch.equal(general(grid(), *settings), activations.gsmelu(grid(), *settings))
 
 
 def test_the_second_derivative_of_x_times_smelu() -> None:

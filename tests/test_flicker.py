@@ -1,0 +1,87 @@
+"""The package that your own code imports: what it offers, what it loads, and the README's words about it."""
+
+from __future__ import annotations
+
+import functools
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import flicker
+from simulator.models import activations, modules
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"grpc", "matplotlib", "pyarrow", "redis", "tyro", "rich", "safetensors", "prometheus_client", "ray", "locust"}
+HEAVY |= {"google.protobuf", "simulator.cli", "simulator.experiment", "simulator.models.torch_engine", "torch._dynamo"}
+
+
+@functools.cache
+def loaded_after(code: str) -> set[str]:
+    """Modules that a fresh interpreter holds after some code, beside those it starts with."""
+    script = f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*(set(sys.modules) - before))"
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, text=True, capture_output=True)
+    return set(run.stdout.split())
+
+
+def test_what_it_offers() -> None:
+    assert set(flicker.__all__) <= set(dir(flicker))
+    assert {name: getattr(flicker, name) for name in flicker.__all__} == {
+        "SmeLU": modules.SmeLU,
+        "gSmeLU": modules.gSmeLU,
+        "gsmelu": activations.gsmelu,
+        "replace_relu": modules.replace_relu,
+        "smelu": activations.smelu,
+    }
+    space: dict[str, Any] = {}
+    exec("from flicker import *", space)
+    assert set(flicker.__all__) <= set(space)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'flicker' has no attribute 'ReLU'"):
+        _ = flicker.ReLU  # type: ignore[attr-defined]
+    with pytest.raises(ImportError):
+        exec("from flicker import ReLU")
+
+
+def test_a_bare_import_loads_nothing_of_weight() -> None:
+    found = loaded_after("import flicker\ndir(flicker)")
+    assert {name for name in found if name.split(".")[0] in ("torch", "numpy", "simulator")} == set()
+    assert "flicker" in found
+
+
+@pytest.mark.parametrize("use", ["SmeLU(1.0)", "gSmeLU()", "smelu", "replace_relu"])
+def test_a_name_loads_torch_and_nothing_else_of_weight(use: str) -> None:
+    found = loaded_after(f"import flicker\nflicker.{use}")
+    assert "torch" in found
+    assert found & HEAVY <= loaded_after("import torch")
+
+
+def test_the_command_line_is_still_another_thing() -> None:
+    """`flicker` on the shell is the simulator's, wherever it is called; the package has no main."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    module, _, function = project["project"]["scripts"]["flicker"].partition(":")
+    code = f"import sys; from {module} import {function}; sys.argv = ['flicker', '--help']; sys.exit({function}())"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True)
+    assert run.returncode == 0 and "usage: flicker" in run.stdout
+    assert "flicker" in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert "flicker" in project["tool"]["hatch"]["build"]["targets"]["sdist"]["only-include"]
+
+
+def test_the_example_of_the_readme_runs() -> None:
+    text = (ROOT / "README.md").read_text()
+    section = re.search(r"## SmeLU in your own training loop\n(.*?)\n## ", text, re.DOTALL)
+    assert section
+    (code,) = re.findall(r"```python\n(.*?)```", section[1], re.DOTALL)
+    space: dict[str, Any] = {"__name__": "example"}
+    torch.manual_seed(0)
+    exec(compile(code, "README.md", "exec"), space)
+    assert [type(each) for each in space["model"]] == [nn.Linear, flicker.SmeLU, nn.Linear]
+    assert space["loss"].item() < 0.5  # from 0.69, which knows nothing

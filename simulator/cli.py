@@ -16,6 +16,9 @@ How much do a recommender's results change for no reason, and what cures it?
   flicker run --preset smoke                        everything once, in seconds
   flicker run --data LOG --arms relu smelu:beta=2   on your own click log: a folder of the MovieLens family, or a
                                                     mapping file for CSV and Parquet (see README.md)
+  flicker run --arms torch:my_pkg.models:make torch:my_pkg.models:make,relu=smelu:beta=1
+                                                    your own torch module, and with SmeLU for its ReLUs (see
+                                                    docs/own-model.md)
   flicker run --help                                every setting with its unit, range and default
   flicker sweep --vary arms relu gelu --vary seed 0 1 2
                                                     a grid of runs; see flicker sweep --help

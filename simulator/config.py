@@ -148,6 +148,8 @@ class ExperimentConfig:
     (`m=3,narrow`: of equal parameters), `codistill:relu:m=2`, `antidistill:relu:m=3`, `anchor:relu` (distilled from
     the previous generation), `average:relu:decay=0.85` (of weights), `fresh:relu:last=5` (trained afresh). Settings
     of an arm alone stand behind it too: `relu:norm=none,lr=0.02`, `relu:hidden=256x128`, `dim=8`, `engine=torch`;
+    `torch:my_pkg.models:make,width=64` is a module of your own (docs/own-model.md), and with `relu=smelu:beta=1`, which
+    stands last, the same with its ReLUs replaced.
     `lr=tuned` finds the rate by log loss on events 10 to 30 % of the log; `flicker run` then counts nothing of the
     first 30 %, `flicker up` counts from the start."""
     model: ModelConfig = field(default_factory=ModelConfig)

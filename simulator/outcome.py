@@ -12,12 +12,14 @@
                       "lookups": n, "score_seconds": x, "model_bytes": n, "train_bytes": n,
                       "ratio": {MEASURE: I to the first arm, null where there is none},
                       "ratio_to": {LABEL of each other arm: {MEASURE: I}},
-                      "design": {"engine", "learning_rate", "norm", "hidden", "dim"},   of your own module the first two
-                      "activation": {"name", "x", "y", "gradient"}}},    null where a module of your own keeps its own
+                      "design": {"engine", "learning_rate", "norm", "hidden", "dim"},
+                      "activation": {"name", "x", "y", "gradient"}}},
      "generations": [{"generation", "events", "arms": {LABEL: {"pd": I, "swaps": {...}, "refresh_swaps": {...},
                       "both_swaps": {...}, "progressive_log_loss": I}}}],
      "notes": [...], "seconds": x, "peak_memory_bytes": n}
 
+Of a module of your own design holds engine, learning_rate and "source", which begins the digest of its file;
+activation is null where it keeps its own.
 I = {"mean", "low", "high"}: a mean with its 95 % interval. What a cure makes of several models counts as one served
 model. train_seconds: compute seconds of all the arm's models on one core (on a GPU: its share of the device's time);
 events_per_second: events of the log per such second of one served model, however often it learned them. Of one served

@@ -94,10 +94,7 @@ class Engines:
 
     def designs(self) -> dict[str, dict[str, Any]]:
         """Label of each arm -> its engine, and the settings in which arms may differ."""
-        return {
-            engine.arm.label: {"engine": engine.name, **{name: getattr(engine.model, name) for name in differ(engine)}}
-            for engine in self.engines
-        }
+        return {engine.arm.label: _design(engine) for engine in self.engines}
 
     def _each(self, work: Callable[[Engine], T]) -> list[T]:
         return list(self._side_by_side.map(work, self.engines))
@@ -158,9 +155,13 @@ class Engines:
             engine.restore(tensors_of(state, arm))
 
 
-def differ(engine: Engine) -> tuple[str, ...]:
-    """Fields of ModelConfig that stand in results for an arm: of a module of the user's only the rate is known."""
-    return DIFFER[:1] if engine.arm.own else DIFFER
+def _design(engine: Engine) -> dict[str, Any]:
+    """Engine and settings of an arm; of a module of the user's only the rate is known, and the digest of its source."""
+    if engine.identity:
+        about = {"learning_rate": engine.model.learning_rate, "source": engine.identity["source"][:12]}
+    else:
+        about = {name: getattr(engine.model, name) for name in DIFFER}
+    return {"engine": engine.name, **about}
 
 
 def tensors_of(named: dict[str, Tensor], arm: int) -> dict[str, Tensor]:

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from simulator.errors import SettingError
+from simulator.errors import ResultError, SettingError
 from simulator.models.duplicates import Chunk, Duplicates, Weights, part_of
 from simulator.models.engine import EngineName
-from simulator.models.factories import blame
+from simulator.models.factories import blame, source_digest
 from simulator.models.noise import Member, round_to_bfloat16
 from simulator.models.own import BLOCK, RANDOM, Made, Maker, drawn, seed_all, seeded, tensors_of_module
 from simulator.models.torch_engine import check_device
@@ -264,11 +264,22 @@ class OwnEngine(Duplicates):
             for parameter in model.trained if rounding else ():
                 parameter.data.copy_(round_to_bfloat16(parameter.data, rounding[0]))
 
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """See Engine; raises ResultError also where the module's source is another by now."""
+        if "source" not in state or not torch.equal(state["source"], self._source):
+            hint = "its source has changed since this was saved: put it back as it was, or start anew"
+            raise ResultError(f"{self.arm.label}: {hint}")
+        super().restore(state)
+
+    @property
+    def _source(self) -> Tensor:
+        """The digest of the module's source, as an entry of a state."""
+        return torch.tensor(list(bytes.fromhex(source_digest(self.maker.own.factory))), dtype=torch.uint8)
+
     def _optimiser(self) -> dict[str, Tensor]:
         """See Duplicates: `optimiser.MODEL.PARAMETER.NAME`, and gradients that wait."""
-        found = {
-            "first_chunk": torch.tensor([-1 if each is None else int(each) for each in (self._draws, self._modes)])
-        }
+        first_chunk = [-1 if each is None else int(each) for each in (self._draws, self._modes)]
+        found = {"source": self._source, "first_chunk": torch.tensor(first_chunk)}
         for number, model in enumerate(self._models):
             for place, values in model.optimizer.state_dict()["state"].items():
                 for name, value in values.items():

@@ -87,7 +87,8 @@ class OwnEngine(Duplicates):
         """What the first chunk told."""
         super().__init__(*arguments, **options)
         groups = self._models[0].optimizer.param_groups
-        self.model = replace(self.model, learning_rate=float(groups[0]["lr"]))  # an optimiser of the user's has its own
+        rate = float(groups[0].get("lr", self.model.learning_rate))  # an optimiser of the user's has its own
+        self.model = replace(self.model, learning_rate=rate)
         with RANDOM:
             self._at_rest = drawn()
 
@@ -113,6 +114,7 @@ class OwnEngine(Duplicates):
                 hint = "not trained, for the log-odds do not depend on them"
                 log.warning("%s: %s: %s", self.arm.label, hint, ", ".join(untrained))
             self._apply(model, 0, [])
+        self._state_of(0, optimizer)
 
     def _room(self, like: Tensor) -> Tensor:
         """[M, ...] for such a tensor of each model."""
@@ -166,7 +168,8 @@ class OwnEngine(Duplicates):
             for name, buffer in part.named_buffers(recurse=False):
                 kept = own.get(f"{path}.{name}" if path else name)
                 if kept is not None and kept.data_ptr() != buffer.data_ptr():
-                    setattr(part, name, kept.copy_(buffer))
+                    with blame(self.maker.own.factory, f"its buffer {name}"):
+                        setattr(part, name, kept.copy_(buffer))
 
     @property
     def parameters(self) -> int:
@@ -281,26 +284,27 @@ class OwnEngine(Duplicates):
         first_chunk = [-1 if each is None else int(each) for each in (self._draws, self._modes)]
         found = {"source": self._source, "first_chunk": torch.tensor(first_chunk)}
         for number, model in enumerate(self._models):
-            for place, values in model.optimizer.state_dict()["state"].items():
-                for name, value in values.items():
-                    found |= self._entry(f"optimiser.{number}.{place}.{name}", value)
+            found |= self._state_of(number, model.optimizer)
             for place, waiting in enumerate(model.waiting):
                 found[f"pending.{number}.{place}.due"] = torch.tensor([waiting.due])
                 for which, gradient in enumerate(waiting.gradients):
                     found |= _gradient_entry(f"pending.{number}.{place}.{which}", gradient)
         return found
 
-    def _entry(self, name: str, value: object) -> dict[str, Tensor]:
-        if value is None:
-            return {}
-        if isinstance(value, Tensor):
-            return {name: value}
-        if isinstance(value, bool | int | float):
-            return {f"{name}{NUMBER}": torch.tensor(value, dtype=torch.float64)}
-        hint = (
-            f"its optimiser keeps {name.rsplit('.')[-1]} = a {type(value).__name__}, which cannot be saved: use another"
-        )
-        raise SettingError("arms", self.arm.own.spec if self.arm.own else "", hint)
+    def _state_of(self, number: int, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        """What the optimiser of a model keeps. Raises SettingError for what cannot be saved."""
+        found: dict[str, Tensor] = {}
+        for place, values in optimizer.state_dict()["state"].items():
+            for key, value in values.items():
+                name = f"optimiser.{number}.{place}.{key}"
+                if isinstance(value, Tensor):
+                    found[name] = value
+                elif isinstance(value, bool | int | float):
+                    found[f"{name}{NUMBER}"] = torch.tensor(value, dtype=torch.float64)
+                elif value is not None:
+                    hint = f"its optimiser keeps {key}, of type {type(value).__name__}: it cannot be saved, use another"
+                    raise SettingError("arms", self.arm.spec, hint)
+        return found
 
     def _restore_optimiser(self, state: dict[str, Tensor]) -> None:
         """See Duplicates."""

@@ -207,7 +207,7 @@ def _notes(experiment: Experiment, resamples: Resamples, queries: list[Query]) -
                 "`linear:norm=none` adds up what each field says."
             )
     for label, count in experiment.engines.replaced.items():
-        notes.append(f"{label}: {count} ReLU{'s' if count > 1 else ''} of the module were replaced.")
+        notes.append(f"{label}: ReLUs replaced in the module: {count}.")
     for label, why in experiment.engines.fallbacks.items():
         notes.append(f"{label} was taught by PyTorch, not by the native engine ({why}): no times of two are compared.")
     if skipped := getattr(experiment.world, "skipped_rows", 0):

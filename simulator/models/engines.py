@@ -188,6 +188,6 @@ def choose_engine(arm: Arm, model: ModelConfig, noise: NoiseConfig, device: str)
 def say_remarks(engines: Engines, say: Callable[[str], object]) -> None:
     """A line for each arm that fell back, and for each in whose modules ReLUs were replaced."""
     for label, count in engines.replaced.items():
-        say(f"{label}: {count} ReLU{'s' if count > 1 else ''} replaced")
+        say(f"{label}: ReLUs replaced: {count}")
     for label, why in engines.fallbacks.items():
         say(f"{label} is taught by PyTorch, not by the native engine ({why}): {SLOWER}")

@@ -630,7 +630,7 @@ class RankRequest(google.protobuf.message.Message):
     """No user waits for these queries: of such only a few are ranked before those that a user waits for."""
     @property
     def queries(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """Serialised RecommendRequests, 1 to 1,024 of them and 4 MiB in all. `query_id` and `arm` are set in every one (the
+        """Serialised RecommendRequests, 1 to 1,024 of them and 1 MiB in all. `query_id` and `arm` are set in every one (the
         router appends what the user left open); `duplicate`, where set, must be the replica's own.
         """
 

@@ -18,9 +18,9 @@ from prometheus_client.registry import Collector
 from load.metrics import LoadCollector
 from load.tally import Call, Repeat, Tally
 from serving.comparison import FIELDS, Difference
-from serving.grpc_server import GrpcMetrics
 from serving.replica.metrics import Metrics as ReplicaMetrics
 from serving.router.metrics import RouterMetrics, ShadowMetrics
+from serving.rpc import GrpcMetrics
 from tests.promql import Labels, labels
 from trainer.metrics import Metrics as TrainerMetrics
 

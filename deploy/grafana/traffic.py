@@ -109,12 +109,13 @@ PANELS = [
     ),
     timeseries(
         "Is anything refused or tried again?",
-        "Queries per second over the last minute: refused at once because too many were in flight at the router or in "
-        "a replica's queue (shed), dropped by a replica because nobody waited any more (expired), sent to a second "
-        "replica because the first was lost (retried). 0 is good.",
+        "Queries per second over the last minute: refused at the door of the router or a replica because there was too "
+        "much of something (in_flight and delay: queries; the others: what one client sends or does not read), refused "
+        "because a replica's queue was full (shed), dropped by a replica because nobody waited any more (expired), "
+        "sent to a second replica because the first was lost (retried). 0 is good.",
         PER_SECOND,
         [
-            Query("sum(rate(flicker_router_shed_total[1m]))", "shed by the router"),
+            Query("sum by (reason) (rate(flicker_rpc_refused_total[1m]))", "refused: {{reason}}"),
             Query("sum(rate(flicker_shed_total[1m]))", "shed by replicas"),
             Query("sum(rate(flicker_expired_total[1m]))", "expired"),
             Query("sum(rate(flicker_router_retried_total[1m]))", "retried"),
@@ -127,7 +128,7 @@ PANELS = [
         "scrape. The router refuses more than --in-flight.",
         "short",
         [
-            Query("sum(flicker_router_in_flight)", "in flight"),
+            Query('sum(flicker_rpc_in_flight{job="router"})', "in flight"),
             Query("sum(flicker_queue_length)", "wait at replicas"),
         ],
     ),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
-from serving.grpc_server import GrpcMetrics
+from serving.rpc import GrpcMetrics
 from simulator.process import instruments
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -37,7 +37,7 @@ class Metrics:
         self._queue = gauge("flicker_queue_length", "Queries that wait")
         self._batch = histogram("flicker_batch_size", "Queries ranked in one pass", buckets=QUERIES)
         self._rank = histogram("flicker_rank_seconds", "One pass of ranking", buckets=SECONDS)
-        self.rank_begins = GrpcMetrics(registry, SECONDS).method("flicker.v1.Replica", "Rank")
+        self.grpc = GrpcMetrics(registry, SECONDS)
 
     def watch_queue(self, length: Callable[[], int]) -> None:
         """Read the length of the queue from `length` whenever it is asked for."""

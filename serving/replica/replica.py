@@ -32,7 +32,8 @@ class Replica:
         rankers = Rankers(flags.device)
         torch.set_num_threads(1)  # products this small lose by being shared, and the cores are the other replicas'
         self.metrics, self.shelf, self.queue, self._stop = Metrics(registry), Shelf(), Queue(flags.queue), stop
-        self.server = Server(RankService(self.shelf, self.queue, self.metrics), flags.host, flags.port)
+        service = RankService(self.shelf, self.queue, self.metrics)
+        self.server = Server(service, self.metrics, flags.host, flags.port)
         self.address = f"{flags.advertise}:{self.server.port}" if flags.advertise else self.server.address
         self.membership = Membership(store, flags.name, self.address, self.shelf, stop)
         ready = lambda: self.server.serving(True)  # noqa: E731

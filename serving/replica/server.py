@@ -12,19 +12,18 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from protos.recommender_pb2 import DESCRIPTOR, Failure, RankRequest, RankResponse, RecommendRequest
-from serving.calls import Reply, unary
 from serving.codec import Refusal, answer, bad, length, parse_query
-from serving.grpc_server import End, GrpcServer, as_refusal, ending
 from serving.replica.generation import Shelf
 from serving.replica.metrics import Metrics
 from serving.replica.work import Call, Job, Queue
+from serving.rpc import Door, GrpcServer, Handler, Limits, Reply, as_refusal
 from simulator.types import slate
 
 SERVICE = DESCRIPTOR.services_by_name["Replica"].full_name
 MOST_QUERIES = 1_024
 """Queries per call."""
-THREADS, MOST_CALLS = 64, 256
-"""Threads for health and the like, and calls in the house at once: beyond it gRPC answers RESOURCE_EXHAUSTED itself."""
+LIMITS = Limits(calls=256, request_bytes=(1 << 20) + (256 << 10), bytes=64 << 20, half_open=32, unread_bytes=64 << 20)
+"""Of calls that hold many queries each; a router has two at a time, of 1 MiB and what a last query is more."""
 
 
 class RankService:
@@ -36,21 +35,19 @@ class RankService:
 
     def rank(self, raw: bytes, reply: Reply) -> None:
         """Answers the bytes of a RankRequest with those of a RankResponse; does not wait for them."""
-        end = ending(reply, self._metrics.rank_begins())
-
         try:
-            self._begin(raw, reply, end)
+            self._begin(raw, reply)
         except Exception as problem:
-            end(b"", as_refusal(problem, "replica"))
+            reply.end(b"", as_refusal(problem, "replica"))
 
-    def _begin(self, raw: bytes, reply: Reply, end: End) -> None:
+    def _begin(self, raw: bytes, reply: Reply) -> None:
         """Hand a call's queries to the worker, which ends it. Raises Refusal for the call as a whole."""
         request, now = parse_call(raw), time.monotonic()
         self._shelf.find(None)  # refuses the call as a whole where nothing is published
-        until = now + reply.seconds_left()
+        until = reply.deadline
         timeouts = request.timeouts_ms or [0] * len(request.queries)
         asked: list[tuple[RecommendRequest, Job] | Refusal] = []
-        call = Call(lambda: self._finish(asked, end))
+        call = Call(lambda: self._finish(asked, reply))
         for query, timeout in zip(request.queries, timeouts, strict=True):
             deadline = min(until, now + timeout / 1_000) if timeout else until
             try:
@@ -61,17 +58,17 @@ class RankService:
         jobs = [each[1] for each in asked if not isinstance(each, Refusal)]
         if jobs:
             self._work(jobs, request.background)
-            reply.when_ended(call.cancel)
+            reply.when_gone(call.cancel)
         else:
-            self._finish(asked, end)
+            self._finish(asked, reply)
 
-    def _finish(self, asked: list[tuple[RecommendRequest, Job] | Refusal], end: End) -> None:
+    def _finish(self, asked: list[tuple[RecommendRequest, Job] | Refusal], reply: Reply) -> None:
         """All queries of a call are done with."""
         try:
             answer = self._response(asked)
         except Exception as problem:
-            return end(b"", as_refusal(problem, "replica"))
-        end(answer, None)
+            return reply.end(b"", as_refusal(problem, "replica"))
+        reply.end(answer, None)
 
     def _job(self, query: RecommendRequest, call: Call, deadline: float) -> tuple[RecommendRequest, Job]:
         """What the worker needs to rank a query. Raises Refusal."""
@@ -144,6 +141,7 @@ def parse_call(raw: bytes) -> RankRequest:
 class Server(GrpcServer):
     """Answers `Rank`."""
 
-    def __init__(self, service: RankService, host: str, port: int) -> None:
+    def __init__(self, service: RankService, metrics: Metrics, host: str, port: int) -> None:
         """Raises SettingError where the address cannot be had."""
-        super().__init__(SERVICE, {"Rank": unary(service.rank)}, (host, port), THREADS, MOST_CALLS)
+        handlers = {"Rank": Handler(service.rank, sheds=True)}
+        super().__init__(SERVICE, handlers, Door(LIMITS, metrics.grpc), (host, port))

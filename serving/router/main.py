@@ -10,7 +10,6 @@ from typing import IO
 
 from prometheus_client import CollectorRegistry
 
-from serving.grpc_server import GrpcMetrics
 from serving.router.feedback import FeedbackBuffer
 from serving.router.flags import RouterFlags
 from serving.router.metrics import SECONDS, RouterMetrics, ShadowMetrics
@@ -18,7 +17,8 @@ from serving.router.policies import make_policy
 from serving.router.pool import Pool
 from serving.router.published import Watch
 from serving.router.router import Router
-from serving.router.server import Methods, Server
+from serving.router.server import REQUEST_BYTES, Methods, Server
+from serving.rpc import GrpcMetrics, Limits
 from serving.shadow import Comparing, NoShadow, Shadow
 from simulator.errors import SettingError
 from simulator.flags import parse_flags
@@ -45,7 +45,6 @@ class RunningRouter:
             self._pool,
             self._watch.current,
             self._metrics,
-            flags.in_flight,
         )
         self._feedback = FeedbackBuffer(store, self._metrics, self.name, flags.feedback_buffer)
         recorder = ShadowMetrics(registry, flags.window)
@@ -53,8 +52,8 @@ class RunningRouter:
         if flags.shadow:
             self._shadow = Comparing(self._pool, recorder, flags.seed, flags.shadow, open_lines(flags))
         methods = Methods(router, self._shadow, self._feedback, self._metrics)
-        metrics, address = GrpcMetrics(registry, SECONDS), (flags.host, flags.port)
-        self._server = Server(methods, metrics, address, flags.in_flight, flags.deadline)
+        limits = Limits(flags.in_flight, REQUEST_BYTES, deadline_seconds=flags.deadline)
+        self._server = Server(methods, GrpcMetrics(registry, SECONDS), (flags.host, flags.port), limits)
         self.address = self._server.address
 
     def start(self) -> None:

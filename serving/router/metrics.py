@@ -29,8 +29,6 @@ class RouterMetrics:
         counter, gauge, histogram = instruments(registry)
         self.queries = counter("flicker_router_queries", "Queries by the code they ended with", ["arm", "code"])
         self.seconds = histogram("flicker_router_query_seconds", "From query to answer", ["arm"], buckets=SECONDS)
-        self.in_flight = gauge("flicker_router_in_flight", "Queries taken and not yet answered")
-        self.shed = counter("flicker_router_shed", "Queries refused at once: too many in flight")
         self.retried = counter("flicker_router_retried", "Queries sent to a second replica after the first was lost")
         self.replicas = gauge("flicker_router_replicas", "Replicas known", ["healthy"])
         if replicas_expected is not None:

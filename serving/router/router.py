@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import itertools
 import secrets
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,19 +17,19 @@ from prometheus_client import Counter, Histogram
 
 from protos.recommender_pb2 import RecommendRequest
 from serving.codec import Refusal, bad, parse_query, without_scores
-from serving.grpc_server import End, as_refusal
 from serving.router.metrics import RouterMetrics
 from serving.router.policies import Policy, stable_hash
 from serving.router.pool import Pool, Replica
 from serving.router.published import Published
 from serving.router.work import Call
+from serving.rpc import as_refusal
 from serving.shadow import Shadow
 
 ALL_SCORES = RecommendRequest(score_all=True).SerializeToString()
 ATTEMPTS = 2
 """Replicas that a query is sent to, at most, when one is lost."""
-MOST_QUERY_BYTES = 1 << 20
-"""Twenty times what 10,000 candidates take."""
+End = Callable[[bytes, Refusal | None], None]
+"""Ends a query: with the answer's bytes, or a refusal."""
 
 
 @dataclass(frozen=True)
@@ -62,21 +61,15 @@ class Router:
         pool: Pool,
         published: Callable[[], Published],
         metrics: RouterMetrics,
-        most_in_flight: int,
     ) -> None:
-        """`published` gives the newest generation or raises Refusal; more queries in flight are refused at once."""
+        """`published` gives the newest generation or raises Refusal."""
         self.seed, self.pool, self.published, self.metrics = seed, pool, published, metrics
-        self._policy, self._most = policy, most_in_flight
+        self._policy = policy
         self._numbers = itertools.count(secrets.randbits(62) | 1)  # of queries that came without one
-        self._lock = threading.Lock()
-        self._in_flight = 0
         self._counted: dict[tuple[str, StatusCode], tuple[Counter, Histogram]] = {}  # `labels` costs as much as routing
-        metrics.in_flight.set_function(lambda: self._in_flight)
 
     def route(self, raw: bytes) -> Routed:
         """Read what routing needs, decide what was left open. Raises Refusal."""
-        if len(raw) > MOST_QUERY_BYTES:
-            raise bad("query", f"{len(raw)} bytes", f"at most {MOST_QUERY_BYTES:,}")
         return self.decide(parse_query(raw), raw)
 
     def decide(self, request: RecommendRequest, raw: bytes) -> Routed:
@@ -104,41 +97,21 @@ class Router:
 
         `deadline` on the monotonic clock; `end` is told the outcome, perhaps before this returns.
         """
-        query = _Query(self, deadline, shadow, end)
-        try:
-            self._enter()
-        except Refusal as refusal:
-            return end(b"", refusal)
-        query.begin(raw)
+        _Query(self, deadline, shadow, end).begin(raw)
 
     def choose(self, routed: Routed, tried: Sequence[Replica]) -> Replica:
         """Who is asked next. Raises Refusal."""
         able = self.pool.able(routed.duplicate, routed.generation, tried)
         return able[self._policy(routed.query_id, routed.user, able)]
 
-    def leave(self, arm: str, code: StatusCode, seconds: float) -> None:
-        """A query is no longer in flight."""
-        with self._lock:
-            self._in_flight -= 1
+    def count(self, arm: str, code: StatusCode, seconds: float) -> None:
+        """A query has ended."""
         key = arm, code
         if key not in self._counted:
             self._counted[key] = self.metrics.queries.labels(arm, code.name), self.metrics.seconds.labels(arm)
         queries, taken = self._counted[key]
         queries.inc()
         taken.observe(seconds)
-
-    def _enter(self) -> None:
-        """Raises Refusal where too many queries are in flight."""
-        with self._lock:
-            self._in_flight += 1
-            too_many = self._in_flight > self._most
-            if too_many:
-                self._in_flight -= 1
-        if too_many:
-            self.metrics.shed.inc()
-            self.metrics.queries.labels("", StatusCode.RESOURCE_EXHAUSTED.name).inc()
-            message = f"{self._most} queries are in flight already: ask again later, or ask less"
-            raise Refusal(StatusCode.RESOURCE_EXHAUSTED, message)
 
 
 @functools.cache
@@ -191,5 +164,5 @@ class _Query:
 
     def _finish(self, answer: bytes, refusal: Refusal | None) -> None:
         arm, code = self._routed.arm if self._routed else "", refusal.code if refusal else StatusCode.OK
-        self._router.leave(arm, code, time.monotonic() - self._start)
+        self._router.count(arm, code, time.monotonic() - self._start)
         self._end(answer, refusal)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import TypeVar
 
 import grpc
@@ -11,24 +9,22 @@ from google.protobuf.message import DecodeError, Message
 
 from protos import recommender_pb2
 from protos.recommender_pb2 import CompareRequest, FeedbackRequest, FeedbackResponse, ListReplicasResponse
-from serving.calls import Reply, unary
 from serving.codec import Refusal, bad
-from serving.grpc_server import End, GrpcMetrics, GrpcServer, as_refusal, ending
 from serving.router.compare import compare_all
 from serving.router.feedback import FeedbackBuffer, events_of
 from serving.router.metrics import RouterMetrics
 from serving.router.router import Router
-from serving.router.work import late
+from serving.rpc import Door, GrpcMetrics, GrpcServer, Handler, Limits, Reply, Threads
 from serving.shadow import Shadow
 
 SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name
-SPARE = 32
-"""Calls beyond the queries in flight: feedback, health and people's questions."""
+THREADS, MOST_WAITING = 16, 64
+"""Threads for feedback and for the list of replicas, and such calls at work or waiting for one."""
+COMPARES = 2, 8
+"""The same of comparisons: a person looks, and each takes as long as many queries."""
+REQUEST_BYTES = 128 << 10
+"""Twice what a query with 10,000 candidates takes."""
 Parsed = TypeVar("Parsed", bound=Message)
-Method = Callable[[bytes, float], bytes]
-"""From a request's bytes and its deadline on the monotonic clock to the answer's bytes; raises Refusal."""
-Beginning = Callable[[bytes, float, End], None]
-"""The same without waiting: the end is told the outcome."""
 
 
 class Methods:
@@ -37,9 +33,13 @@ class Methods:
     def __init__(self, router: Router, shadow: Shadow, feedback: FeedbackBuffer, metrics: RouterMetrics) -> None:
         self._router, self._shadow, self._feedback, self._metrics = router, shadow, feedback, metrics
 
-    def recommend(self, raw: bytes, deadline: float, end: End) -> None:
+    def recommend(self, raw: bytes, reply: Reply) -> None:
         """Recommender.Recommend; does not wait."""
-        self._router.begin(raw, deadline, self._shadow, end)
+        self._router.begin(raw, reply.deadline, self._shadow, reply.end)
+
+    def refused(self) -> None:
+        """A query that did not come so far."""
+        self._metrics.queries.labels("", grpc.StatusCode.RESOURCE_EXHAUSTED.name).inc()
 
     def compare(self, raw: bytes, deadline: float) -> bytes:
         """Recommender.Compare."""
@@ -77,49 +77,14 @@ def parse(message: Parsed, raw: bytes) -> Parsed:
 class Server(GrpcServer):
     """Its health is SERVING while queries can be answered."""
 
-    def __init__(
-        self, methods: Methods, metrics: GrpcMetrics, address: tuple[str, int], most_in_flight: int, deadline: float
-    ) -> None:
-        """`deadline`: seconds for an answer where the caller allows more or says nothing."""
-        self._metrics, self._deadline = metrics, deadline
-        waiting = {"Compare": methods.compare, "Feedback": methods.feedback, "ListReplicas": methods.list_replicas}
-        handlers = {name: self._handler(name, method) for name, method in waiting.items()}
-        handlers["Recommend"] = self._direct("Recommend", methods.recommend)
-        threads = most_in_flight + SPARE
-        super().__init__(SERVICE, handlers, address, threads, threads)
-
-    def _direct(self, name: str, method: Beginning) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """A method that is answered by whichever thread has the answer."""
-        begins = self._metrics.method(SERVICE, name)
-
-        def begin(raw: bytes, reply: Reply) -> None:
-            end = ending(reply, begins())
-            left = reply.seconds_left()
-            if left <= 0:
-                return end(b"", late())
-            method(raw, time.monotonic() + min(left, self._deadline), end)
-
-        return unary(begin)
-
-    def _handler(self, name: str, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """A method that a thread answers."""
-        begins = self._metrics.method(SERVICE, name)
-
-        def behave(raw: bytes, context: grpc.ServicerContext) -> bytes:
-            ended, refusal, answer = begins(), None, b""
-            try:
-                answer = method(raw, time.monotonic() + self._time_left(context))
-            except Exception as problem:
-                refusal = as_refusal(problem, "router")
-                context.set_code(refusal.code)
-                context.set_details(refusal.message)
-            ended(refusal.code if refusal else grpc.StatusCode.OK)
-            return answer
-
-        return grpc.unary_unary_rpc_method_handler(behave)  # no serialisers: raw bytes
-
-    def _time_left(self, context: grpc.ServicerContext) -> float:
-        left = context.time_remaining()
-        if left is not None and left <= 0:
-            raise late()
-        return self._deadline if left is None else min(left, self._deadline)
+    def __init__(self, methods: Methods, metrics: GrpcMetrics, address: tuple[str, int], limits: Limits) -> None:
+        """Raises SettingError where the address cannot be had."""
+        door = Door(limits, metrics)
+        threads, compares = Threads(door, THREADS, MOST_WAITING, "router"), Threads(door, *COMPARES, "router")
+        handlers = {
+            "Recommend": Handler(methods.recommend, sheds=True, refused=methods.refused),
+            "Compare": compares.method(methods.compare, sheds=True),
+            "Feedback": threads.method(methods.feedback),
+            "ListReplicas": threads.method(methods.list_replicas),
+        }
+        super().__init__(SERVICE, handlers, door, address)

@@ -19,16 +19,16 @@ import grpc
 
 from protos.recommender_pb2 import RankRequest, RankResponse
 from serving.codec import Refusal
+from serving.rpc import LATE, late
 
 log = logging.getLogger(__name__)
 
-MOST_QUERIES, MOST_BYTES = 1024, 3 << 20
-"""Queries and bytes per RPC: recommender.proto allows 1,024 and 4 MiB."""
+MOST_QUERIES, MOST_BYTES = 1024, 1 << 20
+"""Queries and bytes per RPC, as recommender.proto allows."""
 MARGIN = 0.25
 """Seconds that an RPC may take longer than its queries: the replica says itself which of them are late."""
 LOST = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 """Nobody answered: the query may be asked elsewhere."""
-LATE = "no answer within the deadline: allow more time, or ask less"
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -77,11 +77,6 @@ class Waiting(Call):
         if self.refusal:
             raise self.refusal
         return self.answer
-
-
-def late() -> Refusal:
-    """For a query whose deadline has passed."""
-    return Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, LATE)
 
 
 class RankCall(Protocol):

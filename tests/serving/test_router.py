@@ -192,13 +192,13 @@ def test_more_queries_than_allowed_are_refused_at_once(store: MemoryStore, repli
         for replica in replicas:
             replica.gate.clear()
         waiting = [threads.submit(ask, asked, user) for user in range(4)]
-        until(lambda: asked.metric("flicker_router_in_flight") == 4)
+        until(lambda: asked.metric("flicker_rpc_in_flight") == 4)
         code, details = refusal(lambda: asked.stub.Recommend(RecommendRequest()))
         for replica in replicas:
             replica.gate.set()
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED and details.startswith("4 queries are in flight")
         assert [each.result() for each in waiting] == [""] * 4
-        assert asked.metric("flicker_router_shed_total") == 1
+        assert asked.metric("flicker_rpc_refused_total", reason="in_flight") == 1
 
 
 def test_a_lost_replica_fails_no_query_and_comes_back(

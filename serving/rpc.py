@@ -1,0 +1,566 @@
+"""The gRPC server of router and replica: calls that hold no thread, and the door by which they come in.
+
+**No threads.** Most of what a call costs a thread-pool server is threads waking one another, for the request and for
+the answer. Here the server's own thread reads the request and runs the handler, which must not wait, and the thread
+that has the answer sends it. A bare echo took 58 us of CPU instead of 152, side by side at 32 in flight.
+
+**The door** (admission control). A server that takes all that comes serves less the more is asked: so what is too much
+is refused at once, before its request is read, with RESOURCE_EXHAUSTED, and counted with its reason:
+
+    in_flight   as many calls as may be wait for their answer
+    delay       answers have been slow for a while, so fewer may wait: see ControlledDelay
+    bytes       the requests of the calls in flight are as large as they may be together
+    busy        the threads of a method that waits, such as Compare, have as much to do as may wait for them
+    half_open   a call without its whole request, too old or the oldest of too many: headers only, slow bodies
+    unread      an answered call whose answer is not taken, too old or the oldest of too many
+
+So nobody keeps others out by what he does not send or read: the oldest makes room. gRPC's core bounds the rest by
+itself, see `options`: what it refuses ends CANCELLED at the client and is not counted here.
+
+grpcio has no public way to do this. `_handle_call` stands where a server of grpcio looks at a call that begins, and
+takes over those of its `Handler`s. All that it needs of grpcio's inside is in this file: pyproject.toml names the
+versions that have it, and a test looks at the one that is installed.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc import _common, _server
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
+from grpc_health.v1 import health, health_pb2
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from serving.codec import Refusal, bad
+from simulator.errors import SettingError
+from simulator.process import instruments
+
+log = logging.getLogger(__name__)
+FOREVER = 1e9
+"""Seconds: as good as no deadline."""
+LATE = "no answer within the deadline: allow more time, or ask less"
+REASONS = ("in_flight", "delay", "bytes", "busy", "half_open", "unread")
+WATCHERS = 16
+"""Health's Watch and reflection, which take a thread each: at most so many, the oldest makes room."""
+TARGET, INTERVAL, LEAST = 0.03, 0.1, 16
+"""Of ControlledDelay: seconds for an answer, seconds between two looks, calls that may always be in flight."""
+
+
+def late() -> Refusal:
+    """For a query whose deadline has passed."""
+    return Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, LATE)
+
+
+def too_much(message: str) -> Refusal:
+    """For what there is no room for now."""
+    return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{message}: ask again later, or ask less")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server holds at once."""
+
+    calls: int
+    """Calls of methods that shed load, between request and answer."""
+    request_bytes: int
+    """Of one request; gRPC's core refuses a larger one."""
+    deadline_seconds: float = FOREVER
+    """For an answer where the caller allows more or says nothing."""
+    bytes: int = 32 << 20
+    """Requests between their arrival and their answer, together."""
+    half_open: int = 256
+    """Calls whose request has not come whole."""
+    half_open_seconds: float = 5.0
+    unread: int = 256
+    """Calls whose answer was sent and has not been taken."""
+    unread_bytes: int = 16 << 20
+    unread_seconds: float = 10.0
+    streams: int = 64
+    """Calls on one connection; a gRPC client keeps the others back."""
+    pending: int = 128
+    """Calls that gRPC's core keeps for the server's thread; it refuses beyond, and all beyond twice as many."""
+    connections: int = 4_096
+    idle_seconds: float = 300.0
+    """How long a connection without calls is kept."""
+    age_seconds: float = 1_800.0
+    """How long any connection is kept: its calls end, and the client connects again, perhaps to another server."""
+
+
+def options(limits: Limits) -> list[tuple[str, int]]:
+    """What gRPC's core bounds by itself."""
+    return [
+        ("grpc.so_reuseport", 0),  # two servers on one port are a mistake, not a balance
+        ("grpc.max_receive_message_length", limits.request_bytes),
+        ("grpc.max_concurrent_streams", limits.streams),
+        ("grpc.server.max_pending_requests", limits.pending),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * limits.pending),
+        ("grpc.server_max_unrequested_time_in_server", 1),  # seconds
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        ("grpc.server_handshake_timeout_ms", 10_000),  # connections that say nothing
+        ("grpc.max_connection_idle_ms", round(1_000 * limits.idle_seconds)),
+        ("grpc.max_connection_age_ms", round(1_000 * limits.age_seconds)),
+        ("grpc.max_connection_age_grace_ms", 30_000),
+        ("grpc.keepalive_time_ms", 60_000),  # a peer that is gone without a word is noticed
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # who pings more often is let go
+        ("grpc.http2.bdp_probe", 0),  # windows stay at 64 KiB: what is not read yet stays with who sends it
+        ("grpc.http2.lookahead_bytes", 65_536),
+    ]
+
+
+class GrpcMetrics:
+    """What every gRPC server counts, under the names of go-grpc-prometheus, whose dashboards fit them."""
+
+    def __init__(self, registry: CollectorRegistry, buckets: Sequence[float]) -> None:
+        """`buckets`: upper ends of those of a call's seconds."""
+        counter, gauge, histogram = instruments(registry)
+        labels = ["grpc_type", "grpc_service", "grpc_method"]
+        self._started = counter("grpc_server_started", "Calls begun", labels)
+        self._handled = counter("grpc_server_handled", "Calls ended", [*labels, "grpc_code"])
+        seconds = "From begin to end of a call"
+        self._seconds = histogram("grpc_server_handling_seconds", seconds, labels, buckets=buckets)
+        refused = counter("flicker_rpc_refused", "Calls that were too much, by what there was too much of", ["reason"])
+        self.refused = {reason: refused.labels(reason) for reason in REASONS}
+        self.in_flight = gauge("flicker_rpc_in_flight", "Calls between request and answer")
+
+    def method(self, service: str, name: str) -> tuple[Callable[[], None], Callable[[grpc.StatusCode, float], None]]:
+        """To be called where a call of this method begins, and with its code and its seconds where it ends."""
+        labels = ("unary", service, name)
+        handled = {code: self._handled.labels(*labels, spelled(code)) for code in grpc.StatusCode}
+        seconds = self._seconds.labels(*labels)
+
+        def end(code: grpc.StatusCode, took: float) -> None:
+            handled[code].inc()
+            seconds.observe(took)
+
+        return self._started.labels(*labels).inc, end
+
+
+def spelled(code: grpc.StatusCode) -> str:
+    """As the metrics of other gRPC servers spell it: `InvalidArgument`, `OK`."""
+    return "OK" if code is grpc.StatusCode.OK else code.name.title().replace("_", "")
+
+
+def as_refusal(problem: Exception, who: str) -> Refusal:
+    """What a caller is told of an error: where it is no refusal, that it is a fault of the router or replica."""
+    if isinstance(problem, Refusal):
+        return problem
+    log.error("a call failed", exc_info=problem)
+    return Refusal(grpc.StatusCode.INTERNAL, f"a fault of the {who}; its log says more")
+
+
+class Reply(Protocol):
+    """The end of one call, from any thread."""
+
+    deadline: float
+    """The caller's, on the monotonic clock."""
+
+    def end(self, answer: bytes, refusal: Refusal | None) -> None:
+        """With the answer's bytes or a refusal, once; without effect where the caller has gone."""
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Call back when the caller has gone before its answer."""
+
+
+Begin = Callable[[bytes, Reply], None]
+"""Takes a request's bytes and sees to it that the reply comes; must not wait."""
+Answers = Callable[[bytes, float], bytes]
+"""From a request's bytes and its deadline to the answer's bytes; may wait; raises Refusal."""
+
+
+class ControlledDelay:
+    """How many calls may be in flight: `most`, but fewer while there is a standing queue (CoDel, Nichols and Jacobson
+    2012, as for RPC in Maurer 2015).
+
+    A burst, or a moment in which the machine did something else, is absorbed: among the answers of the next INTERVAL
+    some are quick again. Where none is, the queue stands: it makes all wait and nothing faster. Then as many may be in
+    flight as are answered within TARGET (Little's law), until none was refused for an INTERVAL. Where even a lone call
+    takes long, the target is three times that.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.now = self._most = most
+        """Calls that may be in flight now."""
+        self.pressed = False
+        """Whether a call was refused since the last look."""
+        self._lone, self._since, self._count, self._quickest = FOREVER, 0.0, 0, FOREVER
+
+    def answered(self, took: float, now: float) -> None:
+        """A call was answered."""
+        self._count += 1
+        self._quickest = min(self._quickest, took)
+        if now - self._since < INTERVAL:
+            return
+        self._lone = min(self._quickest, 1.001 * self._lone)  # what is slower for good is believed in the end
+        target, stands = max(TARGET, 3 * self._lone), self.now < self._most
+        if (stands and self.pressed) or self._quickest > target:
+            rate = self._count / (now - self._since)
+            self.now = min(self._most, max(LEAST, round(target * rate)))
+        else:
+            self.now = self._most
+        self._since, self._count, self._quickest, self.pressed = now, 0, FOREVER, False
+
+
+class Door:
+    """Who may come in, and who is in."""
+
+    def __init__(self, limits: Limits, metrics: GrpcMetrics) -> None:
+        self.limits, self.metrics = limits, metrics
+        self.in_flight = self._bytes = self._unread_bytes = 0
+        self._delay, self._lock = ControlledDelay(limits.calls), threading.Lock()
+        self._half_open: OrderedDict[_Direct, float] = OrderedDict()  # -> since when; only of the server's thread
+        self._unread: OrderedDict[_Direct, tuple[float, int]] = OrderedDict()  # -> since when, bytes
+        metrics.in_flight.set_function(lambda: self.in_flight)
+
+    def comes(self, call: _Direct, now: float) -> Refusal | None:
+        """A call begins; its request is to come, unless it is refused."""
+        self._sweep(now)
+        if call.handler.sheds and (full := self._full()):
+            return full
+        self._half_open[call] = now
+        return None
+
+    def enters(self, call: _Direct, size: int) -> Refusal | None:
+        """Its request is there."""
+        self._half_open.pop(call, None)
+        with self._lock:
+            if call.handler.sheds and (full := self._full()):
+                return full
+            if self._bytes + size > self.limits.bytes:
+                return self.refuse("bytes", f"{self._bytes:,} bytes of requests are in flight already")
+            self.in_flight += call.handler.sheds
+            self._bytes += size
+            call.size = size
+        return None
+
+    def leaves(self, call: _Direct, answer: int, now: float, is_there: bool) -> None:
+        """It is answered with so many bytes, which its caller, who may be gone already, takes or not."""
+        with self._lock:
+            if call.size >= 0:  # it had entered
+                self._bytes -= call.size
+                if call.handler.sheds:
+                    self.in_flight -= 1
+                    self._delay.answered(now - call.since, now)
+            if is_there:
+                self._unread[call] = now, answer
+                self._unread_bytes += answer
+
+    def gone(self, call: _Direct) -> None:
+        """All of it is sent, or its caller has gone."""
+        with self._lock:
+            self._half_open.pop(call, None)
+            self._unread_bytes -= self._unread.pop(call, (0.0, 0))[1]
+
+    def refuse(self, reason: str, message: str) -> Refusal:
+        """Count it."""
+        self.metrics.refused[reason].inc()
+        return too_much(message)
+
+    def _full(self) -> Refusal | None:
+        if self.in_flight < self._delay.now:
+            return None
+        self._delay.pressed = True
+        reason = "in_flight" if self.in_flight >= self.limits.calls else "delay"
+        return self.refuse(reason, f"{self.in_flight} queries are in flight already")
+
+    def _sweep(self, now: float) -> None:
+        """Calls that take room without need make room, the oldest first."""
+        limits = self.limits
+        while self._half_open:
+            call, since = next(iter(self._half_open.items()))
+            if len(self._half_open) < limits.half_open and now - since < limits.half_open_seconds:
+                break
+            del self._half_open[call]
+            call.end(b"", self.refuse("half_open", "the request did not come"))
+        while self._unread:
+            with self._lock:
+                call, (since, size) = next(iter(self._unread.items()))
+                few = len(self._unread) <= limits.unread and self._unread_bytes <= limits.unread_bytes
+                if few and now - since < limits.unread_seconds:
+                    break
+                del self._unread[call]
+                self._unread_bytes -= size
+            self.metrics.refused["unread"].inc()
+            call.cancel()
+
+
+class Handler:
+    """What answers one method."""
+
+    def __init__(self, begin: Begin, sheds: bool = False, refused: Callable[[], object] = lambda: None) -> None:
+        """`sheds`: its calls count as in flight, and are refused where too many are, which `refused` is told."""
+        self.begin, self.sheds, self.refused = begin, sheds, refused
+        self.started: Callable[[], None] = _nothing
+        self.handled: Callable[[grpc.StatusCode, float], None] = _nothing
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+class Threads:
+    """For methods that wait: a few threads, and a bounded queue in front of them."""
+
+    def __init__(self, door: Door, threads: int, most: int, who: str) -> None:
+        """`most` calls wait or are at work; `who` is at fault where one fails."""
+        self._door, self._most, self._who, self._calls = door, most, who, 0
+        self._pool, self._lock = ThreadPoolExecutor(threads, thread_name_prefix="call"), threading.Lock()
+
+    def method(self, answers: Answers, sheds: bool = False) -> Handler:
+        """A method that one of the threads answers."""
+
+        def begin(raw: bytes, reply: Reply) -> None:
+            with self._lock:
+                self._calls += 1
+                busy = self._calls > self._most
+            if busy:
+                self._end(reply, b"", self._door.refuse("busy", f"{self._most} such calls are at work already"))
+            else:
+                self._pool.submit(self._run, answers, raw, reply)
+
+        return Handler(begin, sheds)
+
+    def _run(self, answers: Answers, raw: bytes, reply: Reply) -> None:
+        answer, refusal = b"", None
+        try:
+            if reply.deadline <= time.monotonic():
+                raise late()
+            answer = answers(raw, reply.deadline)
+        except Exception as problem:
+            refusal = as_refusal(problem, self._who)
+        self._end(reply, answer, refusal)
+
+    def _end(self, reply: Reply, answer: bytes, refusal: Refusal | None) -> None:
+        with self._lock:
+            self._calls -= 1
+        reply.end(answer, refusal)
+
+
+class WatchPool(ThreadPoolExecutor):
+    """The thread pool of a server of ours: for the few calls that are not of a Handler. It knows the others, too."""
+
+    def __init__(self, door: Door) -> None:
+        super().__init__(WATCHERS, thread_name_prefix="watch")
+        self.door = door
+        self.handlers: dict[bytes, Handler] = {}
+        """Path of a method -> what answers it."""
+        self._calls: OrderedDict[Any, Any] = OrderedDict()  # state of a call -> the call
+
+    def submit(self, task: Any, /, *given: Any, **named: Any) -> Any:
+        """In the server's thread; `given`: function, rpc event, state, ..."""
+        _, event, state, *_ = given
+        if len(self._calls) >= WATCHERS:
+            self._calls.popitem(last=False)[1].cancel()
+        self._calls[state] = event.call
+        state.callbacks.append(lambda: self._calls.pop(state, None))
+        return super().submit(task, *given, **named)
+
+
+_theirs = _server._handle_call
+
+
+def _handle_call(event: Any, method: Any, interceptors: Any, pool: Any, exceeded: bool) -> tuple[Any, Any]:
+    """A call begins, says the server's thread. Returns its state and what will be done when it no longer counts."""
+    handler = pool.handlers.get(event.call_details.method) if event.success and isinstance(pool, WatchPool) else None
+    if handler is None:
+        return _theirs(event, method, interceptors, pool, exceeded)
+    call = _Direct(event, handler, pool.door)
+    call.start()
+    return call, None
+
+
+_server._handle_call = _handle_call  # type: ignore[assignment]  # the stubs know its own types
+_CODES: dict[grpc.StatusCode, Any] = _common.STATUS_CODE_TO_CYGRPC_STATUS_CODE
+_NOT_YET: tuple[None, tuple[()]] = (None, ())
+_ONE = Refusal(grpc.StatusCode.UNIMPLEMENTED, "exactly one request message is needed")
+
+
+class _Direct:
+    """A call that nobody waits for, and its state to the server.
+
+    Operations are told of by the server's thread, which is answered by this call once nothing of it is left.
+    """
+
+    __slots__ = ("handler", "since", "size", "deadline", "_event", "_door", "_lock", "_due", "_ended", "_over", "_told")
+
+    def __init__(self, event: Any, handler: Handler, door: Door) -> None:
+        self.handler, self.since, self.size, self.deadline = handler, time.monotonic(), -1, FOREVER
+        self._event, self._door, self._lock = event, door, threading.Lock()
+        self._due = 2  # operations under way
+        self._ended = self._over = False  # somebody has ended it; there is no more to send
+        self._told: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """Ask for the request and for the call's end, unless it is refused."""
+        self.handler.started()
+        call, close = self._event.call, cygrpc.ReceiveCloseOnServerOperation(0)
+        if refusal := self._door.comes(self, self.since):
+            self._ended = self._over = True
+            self.handler.refused()
+            self.handler.handled(refusal.code, 0.0)
+            call.start_server_batch((close, *_status(refusal)), lambda event: (self, ()))
+        else:
+            call.start_server_batch((close,), self._closed)
+            call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), self._received)
+
+    def _closed(self, event: Any) -> Any:
+        with self._lock:
+            told = self._told if event.batch_operations[0].cancelled() else []
+            self._over, self._told = True, []
+        for callback in told:
+            callback()
+        return self._done()
+
+    def _received(self, event: Any) -> Any:
+        raw, now = event.batch_operations[0].message(), time.monotonic()
+        if raw is None:  # cancelled, too large, or ended without a request
+            self.end(b"", _ONE)
+        elif not self._ended:
+            self._begin(raw, now)
+        return self._done()
+
+    def _begin(self, raw: bytes, now: float) -> None:
+        left = self._event.call_details.deadline - time.time()
+        self.deadline = now + min(left, self._door.limits.deadline_seconds)
+        if refusal := self._door.enters(self, len(raw)):
+            self.handler.refused()
+            return self.end(b"", refusal)
+        if left <= 0:
+            return self.end(b"", late())
+        try:
+            self.handler.begin(raw, self)
+        except Exception as problem:
+            self.end(b"", as_refusal(problem, "server"))
+
+    def end(self, answer: bytes, refusal: Refusal | None) -> None:
+        """See Reply."""
+        now = time.monotonic()
+        with self._lock:
+            if self._ended:  # a fault after the reply
+                return
+            self._ended = True
+            self.handler.handled(refusal.code if refusal else grpc.StatusCode.OK, now - self.since)
+            self._door.leaves(self, len(answer), now, not self._over)
+            if self._over:  # the caller has gone
+                return
+            self._over, self._due = True, self._due + 1
+            message = () if refusal else (cygrpc.SendMessageOperation(answer, 0),)
+            try:
+                self._event.call.start_server_batch((*_status(refusal), *message), self._sent)
+            except Exception:  # who sends has other calls to end
+                self._due -= 1
+                log.exception("an answer was not sent")
+
+    def _sent(self, event: Any) -> Any:
+        return self._done()
+
+    def _done(self) -> Any:
+        """An operation is done."""
+        with self._lock:
+            self._due -= 1
+            if self._due or not self._over:
+                return _NOT_YET
+        self._door.gone(self)
+        return self, ()
+
+    def cancel(self) -> None:
+        """Let go of the call and of what it holds."""
+        self._event.call.cancel()
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """See Reply."""
+        with self._lock:
+            over = self._over
+            if not over:
+                self._told.append(callback)
+        if over:
+            callback()
+
+
+def _status(refusal: Refusal | None) -> tuple[Any, Any]:
+    """The operations that end a call."""
+    code = _CODES[refusal.code if refusal else grpc.StatusCode.OK]
+    details = refusal.message.encode() if refusal else b""
+    return cygrpc.SendInitialMetadataOperation(None, 0), cygrpc.SendStatusFromServerOperation(None, code, details, 0)
+
+
+class GrpcServer:
+    """Listens, with health and reflection beside its service, and says whether it is healthy: at first it is not."""
+
+    def __init__(self, service: str, methods: dict[str, Handler], door: Door, address: tuple[str, int]) -> None:
+        """Raises SettingError where host and port cannot be had."""
+        for name, handler in methods.items():
+            handler.started, handler.handled = door.metrics.method(service, name)
+        self._service, self._retired = service, False
+        pool = WatchPool(door)
+        self._server = grpc.server(pool, options=options(door.limits))
+        self._health, self._status = health.HealthServicer(), dict[str, int]()
+        watch = grpc.unary_stream_rpc_method_handler(
+            self._health.Watch,
+            health_pb2.HealthCheckRequest.FromString,
+            health_pb2.HealthCheckResponse.SerializeToString,
+        )
+        watched = grpc.method_handlers_generic_handler(health.SERVICE_NAME, {"Watch": watch})
+        self._server.add_generic_rpc_handlers((watched,))
+        pool.handlers |= {f"/{service}/{name}".encode(): handler for name, handler in methods.items()}
+        pool.handlers[f"/{health.SERVICE_NAME}/Check".encode()] = Handler(self._check)
+        names = (service, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        self.serving(False)
+        check_free(*address)
+        self.port = self._server.add_insecure_port(f"{address[0]}:{address[1]}")
+        self.address = f"{address[0]}:{self.port}"
+
+    def _check(self, raw: bytes, reply: Reply) -> None:
+        """Health.Check, by no thread: a probe is answered whatever the others do."""
+        try:
+            name = health_pb2.HealthCheckRequest.FromString(raw).service
+        except DecodeError:
+            return reply.end(b"", bad("request", f"{len(raw)} bytes", "the bytes of a HealthCheckRequest"))
+        if name not in self._status:
+            return reply.end(b"", Refusal(grpc.StatusCode.NOT_FOUND, f"service = {name!r:.80}: {self._service}"))
+        answer = health_pb2.HealthCheckResponse(status=self._status[name])
+        return reply.end(answer.SerializeToString(), None)
+
+    def serving(self, ready: bool) -> None:
+        """Answer health checks so from now on, for the whole server and for its service."""
+        response = health_pb2.HealthCheckResponse
+        status = response.SERVING if ready and not self._retired else response.NOT_SERVING
+        for name in ("", self._service):
+            self._status[name] = status
+            self._health.set(name, status)
+
+    def start(self) -> None:
+        """Take calls."""
+        self._server.start()
+
+    def retire(self) -> None:
+        """Answer still, but ask not to be sent any more."""
+        self._retired = True
+        self.serving(False)
+
+    def stop(self, grace: float) -> None:
+        """Take no more calls; returns when those at work are done, after `grace` seconds at the latest."""
+        self._server.stop(grace).wait()
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises SettingError where a server could not listen; gRPC would say so too, but in lines of its own."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((host, port), family=family).close()
+    except OSError as problem:
+        hint = f"{problem.strerror}: name an address of this machine and a free port, or 0 for any"
+        raise SettingError("host:port", f"{host}:{port}", hint) from None

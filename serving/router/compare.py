@@ -24,6 +24,9 @@ from serving.router.router import Router
 from serving.shadow import ask
 from simulator.measures.swaps import common_pair_swaps
 
+MOST_COMPARED = 50_000
+"""Candidates of all pairs of answers together that one comparison may have: half a second of CPU."""
+
 
 def compare_all(request: CompareRequest, router: Router, deadline: float) -> CompareResponse:
     """Ask, and compare what was answered. Raises Refusal."""
@@ -34,6 +37,8 @@ def compare_all(request: CompareRequest, router: Router, deadline: float) -> Com
         raise bad("query.duplicate", query.duplicate, "not to be set: name them in `duplicates`")
     routed = router.decide(query, query.SerializeToString())
     asked = holders(request.duplicates, router, refresh)
+    pairs = len(asked) if refresh else math.comb(len(asked), 2)
+    bounded(pairs, len(query.candidates))
     calls = [
         ask(replica, routed.query, number, generation, deadline)
         for number, replica in asked.items()
@@ -41,14 +46,22 @@ def compare_all(request: CompareRequest, router: Router, deadline: float) -> Com
     ]
     raw = [call.result() for call in calls]
     answers = [Answer.of(PackedResponse.FromString(one)) for one in raw]
-    pairs = (
+    bounded(pairs, max(len(answer.items) for answer in answers))
+    compared = (
         [(n, n + 1) for n in range(0, len(answers), 2)] if refresh else itertools.combinations(range(len(answers)), 2)
     )
     return CompareResponse(
         query_id=routed.query_id,
-        comparisons=[measured(answers, first, second) for first, second in pairs],
+        comparisons=[measured(answers, first, second) for first, second in compared],
         answers=[RecommendResponse.FromString(one if query.score_all else without_scores(one)) for one in raw],
     )
+
+
+def bounded(pairs: int, candidates: int) -> None:
+    """Raises Refusal where a comparison would keep the router from its users' queries."""
+    if pairs * candidates > MOST_COMPARED:
+        hint = f"at most {MOST_COMPARED:,} candidates in all: name fewer duplicates or fewer candidates"
+        raise bad("duplicates", f"{pairs:,} pairs of answers with {candidates:,} candidates each", hint)
 
 
 def generations(pinned: int | None, replica: Replica, asked: Iterable[Replica], refresh: bool) -> tuple[int, ...]:

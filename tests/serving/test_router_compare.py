@@ -80,3 +80,13 @@ def test_bad_requests_are_told_why(asked: Asked, request_: CompareRequest, messa
 def test_a_generation_that_is_gone_is_told(asked: Asked) -> None:
     request = CompareRequest(query=RecommendRequest(generation=9))
     assert refusal(lambda: asked.stub.Compare(request))[0].name == "FAILED_PRECONDITION"
+
+
+def test_the_cost_of_a_comparison_is_bounded(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.router.compare.MOST_COMPARED", 60)
+    assert len(asked.stub.Compare(CompareRequest(query=QUERY)).comparisons) == 3  # of 20 candidates each
+    monkeypatch.setattr("serving.router.compare.MOST_COMPARED", 59)
+    for query in (QUERY, RecommendRequest(user=4, candidates=range(20))):
+        code, details = refusal(lambda query=query: asked.stub.Compare(CompareRequest(query=query)))
+        assert code.name == "INVALID_ARGUMENT"
+        assert details.startswith("duplicates = 3 pairs of answers with 20 candidates each: at most 59")

@@ -14,8 +14,9 @@ from prometheus_client.registry import Collector
 from load.tally import RECENT, WINDOW, Tally
 
 QUANTILES = (0.5, 0.99)
-FAILURES = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "INTERNAL")
-"""Codes shown before they occur: where a counter begins with its first failure, rate() never sees that one."""
+FAILURES = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL")
+"""Codes shown before they occur: where a counter begins with its first failure, rate() never sees that one. CANCELLED
+is what gRPC's core in the router refused, which the router cannot count."""
 
 
 class LoadCollector(Collector):

@@ -23,7 +23,7 @@ from tests.bench.targets import NATIVE, TARGETS
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("worlds", "learning", "ranking", "memory")
-"""All but the one that starts two dozen processes."""
+"""All but those that start processes."""
 LACKING = {"full sizes"} | ({NATIVE} if no_native() else set())
 ABSENT = {name for kind in TARGETS.values() for name, goal in kind.items() if goal.needs in LACKING}
 """Not measured at tiny sizes, or here."""
@@ -52,7 +52,9 @@ def bench(*flags: str) -> subprocess.CompletedProcess[str]:
     return python("tests/bench/run.py", "--quick", *flags)
 
 
-@pytest.mark.parametrize("kinds", [KINDS, pytest.param((*KINDS, "queries"), marks=pytest.mark.slow)], ids=len)
+@pytest.mark.parametrize(
+    "kinds", [KINDS, pytest.param((*KINDS, "queries", "overload"), marks=pytest.mark.slow)], ids=len
+)
 def test_every_figure_is_printed_and_written(tmp_path: Path, kinds: tuple[str, ...]) -> None:
     ran = bench("--out", str(tmp_path / "figures.json"), *(("--only", *kinds) if kinds == KINDS else ()))
     assert ran.returncode == 0, ran.stderr

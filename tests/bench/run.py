@@ -19,6 +19,7 @@ import importlib
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy reads it when it is imported: a world's speed is that of one core
@@ -35,6 +36,7 @@ MEASURED = {
     "ranking": ("ranking:measure", "query_path.scoring:measure"),
     "own": ("own:measure_learning", "own:measure_serving"),
     "queries": ("query_path.measure:measure",),
+    "overload": ("overload:measure",),
     "memory": ("query_path.memory:measure",),
 }
 """What --only chooses from -> `module:function`s that measure it, imported when they are asked."""
@@ -51,10 +53,11 @@ def main() -> None:
             module, _, function = place.partition(":")
             figures += getattr(importlib.import_module(module), function)(size)
     load = {"start": before, "end": machine.load()}
-    show(figures, only, about, load, quick=size is QUICK)
+    quick = size.sized == QUICK.sized
+    show(figures, only, about, load, quick)
     if out:
         entries = [figure.as_json() for figure in figures]
-        results = {"figures": entries, "machine": about, "load": load, "quick": size is QUICK}
+        results = {"figures": entries, "machine": about, "load": load, "quick": quick}
         out.write_text(json.dumps(results, indent=1) + "\n")
 
 
@@ -64,10 +67,16 @@ def arguments() -> tuple[Path | None, Size, list[str]]:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; the figures say nothing")
     parser.add_argument("--only", nargs="+", choices=MEASURED, default=list(MEASURED), help="measure these alone")
+    parser.add_argument("--overload-seconds", type=float, metavar="S", help="each load is offered so long (full: 60)")
     given = parser.parse_args()
     if given.out and (given.out.is_dir() or not given.out.absolute().parent.is_dir()):
         parser.error(f"--out = {given.out}: give a file in a folder that exists")
-    return given.out, QUICK if given.quick else Size(), given.only
+    size = QUICK if given.quick else Size()
+    if given.overload_seconds is not None:
+        if not 0 < given.overload_seconds <= 3_600:
+            parser.error(f"--overload-seconds = {given.overload_seconds}: more than 0, at most 3,600")
+        size = replace(size, overload_seconds=given.overload_seconds)
+    return given.out, size, given.only
 
 
 def show(

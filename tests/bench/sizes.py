@@ -40,6 +40,8 @@ class Size:
     """Length of a slice with or without refreshes."""
     snapshots: int = 8
     """Cut and published one by one."""
+    overload_seconds: float = 10.0
+    """How long each load is offered, three times; 60 is the full form (--overload-seconds)."""
     stack_seconds: float = 15.0
     """How long the live system runs before its memory is read; 0: it is not started."""
 
@@ -66,6 +68,7 @@ QUICK = Size(
     slice_seconds=0.2,
     refreshing_seconds=0.3,
     snapshots=2,
+    overload_seconds=0.5,
     stack_seconds=0.0,
 )
 """For the tests: a second or two. Its figures say nothing."""

@@ -51,6 +51,16 @@ TARGETS: dict[str, dict[str, Target]] = {
         "p99, refreshing every second / not": at_most(1.25),
         "snapshot cut to served by every replica": at_most(500),
     },
+    "overload": {
+        "CPU per refusal / echo": at_most(0.5),
+        "answered at 0.8 x capacity": Target(1),
+        "served / capacity at 1.2 x": Target(0.95),
+        "served / capacity less refusals at 2 x": Target(0.9),
+        "served / capacity less refusals at 3 x": Target(0.9),
+        "p99 of the served at 2 x / at 0.8 x": at_most(3),
+        "p99 of the served at 3 x / at 0.8 x": at_most(3),
+        "recovery after 3 x": at_most(1),
+    },
     "memory": {"the live system, 2 arms x 3 duplicates": at_most(2.0, needs="full sizes")},
     "peers": {
         "CPU per query, ray_serve / routed": Target(8, needs="Ray Serve"),

@@ -30,8 +30,8 @@ class Slices:
 class LoadClient:
     """The process, for as long as the block lasts."""
 
-    def __init__(self, sized: str) -> None:
-        command = [sys.executable, "-m", "query_path.load", sized]
+    def __init__(self, sized: str, module: str = "query_path.load") -> None:
+        command = [sys.executable, "-m", module, sized]
         paths = {"PYTHONPATH": f"{ROOT}:{BENCH}", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             command, env=os.environ | paths, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -49,23 +49,27 @@ class LoadClient:
             self._process.kill()
             self._process.wait()
 
+    def tell(self, order: dict[str, Any]) -> dict[str, Any]:
+        """What the client found when it had followed a line."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        said = self._process.stdout.readline()
+        assert said, "the load client ended"
+        return dict(json.loads(said))
+
     def slice(self, contender: Contender, seconds: float, settled: Any = None, **load: float) -> tuple[float, dict]:
         """Ask for some seconds at `in_flight` or `rate`; CPU seconds that passed, and what the client found.
 
         `settled` is called before the CPU clocks are read for the second time: what was put off counts too.
         """
-        assert self._process.stdin and self._process.stdout
         pids = family(contender.pids())
         before = cpu_seconds(pids)
         order = {"address": contender.address, "method": contender.method, "connect": contender.connect}
-        self._process.stdin.write(json.dumps(order | {"seconds": seconds} | load) + "\n")
-        self._process.stdin.flush()
-        said = self._process.stdout.readline()
-        assert said, "the load client ended"
+        found = self.tell(order | {"seconds": seconds} | load)
         if settled:
             settled()
         cpu = sum(after - before[process] for process, after in cpu_seconds(pids).items())
-        found = json.loads(said)
         if found["failed"] or not found["answered"]:
             raise RuntimeError(f"{contender.name}: {found['failed']} queries failed, {found['answered']} answered")
         return cpu, found

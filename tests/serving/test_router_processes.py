@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -33,28 +29,13 @@ from simulator.store.protocol import Store
 from simulator.store.server import start_server
 from simulator.types import order
 from simulator.world.stream import SyntheticWorld
+from tests.serving.processes import process
 from tests.serving.router_under_test import until
 from trainer.publish import Engagements, about, parts
 
-ROOT = Path(__file__).parents[2]
 ARMS, MODEL = ("relu", "smelu:beta=1"), ModelConfig(dim=4, hidden=(16, 8), batch=64)
 CONFIG = ExperimentConfig(arms=ARMS, model=MODEL, noise=NO_NOISE, duplicates=2, candidates=30)
 QUERIES = 80
-
-
-@contextmanager
-def process(*arguments: str) -> Iterator[dict[str, str]]:
-    """`python -m serving ...` and what it said when it was ready."""
-    child = subprocess.Popen([sys.executable, "-m", "serving", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert child.stdout is not None
-        yield json.loads(child.stdout.readline())
-    finally:
-        child.terminate()
-        code = child.wait(20)
-        if child.stdout is not None:
-            child.stdout.close()
-    assert code == 0
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +106,7 @@ def test_live_comparisons_repeated_offline_give_the_same_counters(tmp_path: Path
             process("replica", *where, "--name", "a"),
             process("replica", *where, "--name", "b"),
             process("router", *where, *recorded) as router,
-            grpc.insecure_channel(router["address"]) as channel,
+            grpc.insecure_channel(router.said["address"]) as channel,
         ):
             stub = RecommenderStub(channel)
 
@@ -141,8 +122,9 @@ def test_live_comparisons_repeated_offline_give_the_same_counters(tmp_path: Path
                 candidates = range(number % 5, 80, 4) if number % 3 == 0 else ()
                 query = RecommendRequest(query_id=number, user=number % 60, context=context, candidates=candidates)
                 stub.Recommend(query, timeout=5)
-            until(lambda: sum(v for k, v in page(router["metrics"]).items() if k[0] == "flicker_compared_total") >= 160)
-            check_counters(page(router["metrics"]), file, Offline(store, world))
+            metrics = router.said["metrics"]
+            until(lambda: sum(v for k, v in page(metrics).items() if k[0] == "flicker_compared_total") >= 160)
+            check_counters(page(metrics), file, Offline(store, world))
             check_feedback(store, world, stub)
         store.close()
 

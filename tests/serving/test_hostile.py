@@ -1,0 +1,250 @@
+"""Hostile connections to a router and a replica as processes: others do not notice, and memory stays bounded.
+
+The short forms allow what a busy machine does to a p99; the slow ones, in full numbers, hold it to twice that without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import grpc
+import psutil
+import pytest
+
+from protos.recommender_pb2 import RankRequest, RecommendRequest
+from protos.recommender_pb2_grpc import RecommenderStub
+from serving.replica.server import LIMITS
+from serving.router.server import REQUEST_BYTES
+from simulator.store.open import open_store
+from simulator.store.server import start_server
+from tests.serving.generations import publish_generation
+from tests.serving.http2 import RANK, RECOMMEND, Raw, connections, meanwhile, message
+from tests.serving.processes import Process, process
+from tests.serving.router_under_test import until
+
+ROUTER_MB, REPLICA_MB = 200, 400
+EVERY = 0.01
+"""Seconds between the other client's queries."""
+QUERY = message(RecommendRequest(user=1, k=10).SerializeToString())
+PADDING = b"\x9a\x06"  # field 99, bytes
+
+
+@dataclass(frozen=True)
+class System:
+    """A router, its replica, and one who asks as people do."""
+
+    router: Process
+    replica: Process
+    stub: RecommenderStub
+
+    def ask(self, seconds: float) -> list[float]:
+        """Seconds that each answer took; all are answered. Looks at the memory, too."""
+        took, end = list[float](), time.monotonic() + seconds
+        while (start := time.monotonic()) < end:
+            self.stub.Recommend(RecommendRequest(user=2), timeout=5)
+            took.append(time.monotonic() - start)
+            if len(took) % 10 == 1:
+                assert megabytes(self.router) < ROUTER_MB and megabytes(self.replica) < REPLICA_MB
+            time.sleep(max(0.0, start + EVERY - time.monotonic()))
+        return sorted(took)
+
+
+def megabytes(process: Process) -> float:
+    """Resident."""
+    return psutil.Process(process.pid).memory_info().rss / 1e6
+
+
+def p99(took: list[float]) -> float:
+    return took[int(0.99 * len(took))]
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    folder: Path = tmp_path_factory.mktemp("hostile")
+    with start_server(folder / "store") as server:
+        store = open_store(server.url, run="test")
+        publish_generation(store, 1)
+        where = "--store", server.url, "--run", "test"
+        with (
+            process("replica", *where, "--name", "a") as replica,
+            process("router", *where, "--shadow", "0") as router,
+            grpc.insecure_channel(router.said["address"]) as channel,
+        ):
+            stub = RecommenderStub(channel)
+
+            def answers() -> bool:
+                with contextlib.suppress(grpc.RpcError):
+                    return bool(stub.Recommend(RecommendRequest(user=1), timeout=5).slate)
+                return False
+
+            until(answers, 30)
+            yield System(router, replica, stub)
+        store.close()
+
+
+@contextlib.contextmanager
+def header_only_streams(system: System, full: bool) -> Iterator[None]:
+    with connections(system.router.said["address"], 4 if full else 1) as raw:
+        for each in raw:
+            for _ in range(300):
+                each.open(RECOMMEND)
+            each.flush()
+        yield
+
+
+@contextlib.contextmanager
+def unread_answers(system: System, full: bool) -> Iterator[None]:
+    """Windows of no byte at all: answers are made and cannot be sent."""
+    with connections(system.router.said["address"], 200 if full else 20, window=0) as raw:
+        for each in raw:
+            for _ in range(60):
+                each.open(RECOMMEND, QUERY, end=True)
+            each.flush()
+            time.sleep(0.02)  # not more than are let in
+        yield
+
+
+@contextlib.contextmanager
+def padded_queries(system: System, full: bool) -> Iterator[None]:
+    """Queries of 1 MiB, and of as much as is allowed, both with a last byte that never comes."""
+    raw_query = RecommendRequest(user=1).SerializeToString()
+    with connections(system.router.said["address"], 8 if full else 4) as raw:
+        open_: list[tuple[Raw, int]] = []
+        for each in raw:
+            for number in range(62 if full else 30):
+                size = 1 << 20 if number % 2 else REQUEST_BYTES - 100
+                body = message(raw_query + PADDING + bytes([0x80 | size & 0x7F, 0x80 | size >> 7 & 0x7F, size >> 14]))
+                whole = body[:1] + (len(body) - 5 + size).to_bytes(4, "big") + body[5:] + bytes(size)
+                open_.append((each, each.open(RECOMMEND, whole[:-1])))
+            each.flush()
+
+        def more() -> None:
+            for each in raw:
+                each.read(0.001)
+            for each, stream in open_:
+                each.push(stream, 1 << 14)
+            for each in raw:
+                each.flush()
+
+        with meanwhile(more, 0.05):
+            yield
+
+
+@contextlib.contextmanager
+def rapid_resets(system: System, full: bool) -> Iterator[None]:
+    """Calls that are taken back at once, CVE-2023-44487."""
+    state = {"raw": Raw(system.router.said["address"]), "left": 20_000 if full else 2_000}
+
+    def more() -> None:
+        raw = state["raw"]
+        assert isinstance(raw, Raw)
+        if state["left"] <= 0:
+            return
+        state["left"] -= 50
+        for _ in range(50):
+            raw.reset(raw.open(RECOMMEND, QUERY, end=True))
+        if not raw.flush() or not raw.read(0.001):
+            raw.close()
+            state["raw"] = Raw(system.router.said["address"])
+
+    with meanwhile(more, 0.01):
+        yield
+    assert isinstance(state["raw"], Raw)
+    state["raw"].close()
+
+
+@contextlib.contextmanager
+def idle_connections(system: System, full: bool) -> Iterator[None]:
+    """Half of them never say a word."""
+    count = 1_000 if full else 200
+    host, _, port = system.router.said["address"].rpartition(":")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(connections(system.router.said["address"], count // 2))
+        for _ in range(count // 2):
+            stack.enter_context(socket.create_connection((host, int(port))))
+        yield
+
+
+@contextlib.contextmanager
+def slow_bodies(system: System, full: bool) -> Iterator[None]:
+    whole = message(bytes(REQUEST_BYTES - 10))
+    with connections(system.router.said["address"], 8 if full else 2) as raw:
+        streams = [(each, each.open(RECOMMEND, whole[:1])) for each in raw for _ in range(60)]
+        for each, stream in streams:
+            each._left[stream] = whole[1:]
+            each.flush()
+
+        def more() -> None:
+            for each, stream in streams:
+                each.push(stream, 1)
+            for each in raw:
+                each.flush()
+                each.read(0.001)
+
+        with meanwhile(more, 0.05):
+            yield
+
+
+@contextlib.contextmanager
+def half_open_ranks(system: System, full: bool) -> Iterator[None]:
+    """260 calls of a replica, all of whose bytes come but the last."""
+    whole = message(RankRequest(queries=[bytes(LIMITS.request_bytes - 1_000)]).SerializeToString())[:-1]
+    with connections(system.replica.said["address"], 5) as raw:
+        streams = [(each, each.open(RANK, whole)) for each in raw for _ in range(52)]
+
+        def more() -> None:
+            for each in raw:
+                each.flush()
+                each.read(0.001)
+            for each, stream in streams if full else streams[::4]:
+                each.push(stream, 1 << 14)
+
+        with meanwhile(more, 0.05):
+            yield
+
+
+Attack = Callable[[System, bool], contextlib.AbstractContextManager[None]]
+ATTACKS: list[Attack] = [
+    header_only_streams,
+    unread_answers,
+    padded_queries,
+    rapid_resets,
+    idle_connections,
+    slow_bodies,
+    half_open_ranks,
+]
+
+
+def name(attack: Attack) -> str:
+    return attack.__name__
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=name)
+def test_others_are_answered_and_memory_is_bounded(system: System, attack: Attack) -> None:
+    calm = system.ask(0.5)
+    with attack(system, False):
+        beside = system.ask(1.5)
+    assert p99(beside) < 5 * p99(calm) + 0.5 and median(beside) < 3 * median(calm) + 0.1
+    print(f"{name(attack)}: p99 {1e3 * p99(calm):.1f} -> {1e3 * p99(beside):.1f} ms, ", end="")
+    print(f"router {megabytes(system.router):.0f}, replica {megabytes(system.replica):.0f} MB")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", ATTACKS, ids=name)
+def test_others_keep_their_p99_within_twice(system: System, attack: Attack) -> None:
+    """In full numbers, in turn with calm, and by the median of the turns."""
+    ratios = list[float]()
+    for _ in range(3):
+        calm = system.ask(3)
+        with attack(system, True):
+            beside = system.ask(6)
+        ratios.append(p99(beside) / p99(calm))
+        print(f"{name(attack)}: p99 {1e3 * p99(calm):.1f} -> {1e3 * p99(beside):.1f} ms, ", end="")
+        print(f"router {megabytes(system.router):.0f}, replica {megabytes(system.replica):.0f} MB")
+    assert median(ratios) <= 2

@@ -53,7 +53,7 @@ LATE = "no answer within the deadline: allow more time, or ask less"
 REASONS = ("in_flight", "delay", "bytes", "busy", "half_open", "unread")
 WATCHERS = 16
 """Health's Watch and reflection, which take a thread each: at most so many, the oldest makes room."""
-TARGET, INTERVAL, LEAST = 0.03, 0.1, 16
+TARGET, INTERVAL, LEAST = 0.05, 0.1, 32
 """Of ControlledDelay: seconds for an answer, seconds between two looks, calls that may always be in flight."""
 
 

@@ -22,8 +22,16 @@ from simulator.types import slate
 SERVICE = DESCRIPTOR.services_by_name["Replica"].full_name
 MOST_QUERIES = 1_024
 """Queries per call."""
-LIMITS = Limits(calls=256, request_bytes=(1 << 20) + (256 << 10), bytes=64 << 20, half_open=32, unread_bytes=64 << 20)
-"""Of calls that hold many queries each; a router has two at a time, of 1 MiB and what a last query is more."""
+LIMITS = Limits(
+    calls=256,
+    request_bytes=(1 << 20) + (256 << 10),
+    bytes=64 << 20,
+    half_open=32,
+    unread_bytes=64 << 20,
+    pending=1_024,
+)
+"""Of calls that hold many queries each; a router has two at a time, of 1 MiB and what a last query is more. One that
+gRPC's core refuses looks to a router like a lost replica: so what is pending is refused here, not there."""
 
 
 class RankService:

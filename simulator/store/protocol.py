@@ -32,12 +32,22 @@ KEPT = 3
 
 
 class StoreError(FlickerError):
-    """The store cannot do what was asked; the message names the store and the way out."""
+    """The store cannot do what was asked, now or ever; the message names the store and the way out.
+
+    StoreError: wrong for good <- StoreAway: cannot be reached, try again <- StoreRefuses: answers, but not now
+    """
 
 
 class StoreAway(StoreError):
     """The store cannot be reached just now; try again later. Whether the last change was made is not known: every
     change may be repeated without harm, an `append` where it names a writer and a mark."""
+
+
+class StoreRefuses(StoreAway):
+    """The store can be reached, and does for now not do what was asked: no memory, no disk, read-only, loading, busy.
+
+    Nothing was changed. For callers it is away; it is told apart because someone may have to make room.
+    """
 
 
 class LogFull(StoreError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import redis
 from simulator.errors import SettingError
 from simulator.store.manifest import PIECE
 from simulator.store.open import CAPACITY, open_store
-from simulator.store.protocol import LogFull, StoreAway, StoreError
+from simulator.store.protocol import LogFull, StoreAway, StoreError, StoreRefuses
 from simulator.store.redis import RedisStore
 from simulator.store.server import StoreServer, free_port
 from tests.store.batches import batch
@@ -187,12 +188,62 @@ def test_a_server_without_memory_refuses_and_keeps_what_it_has(own_server: Store
     store = RedisStore(own_server.url, run="memory", capacity=100)
     store.publish(0, {"part": b"x" * 1000}, {})
     store._server.client.config_set("maxmemory", 1)
-    with pytest.raises(StoreError, match="refuses: .*memory"):
+    with pytest.raises(StoreRefuses, match="refuses for now: OOM .*memory"):
         store.append(batch(0, 1))
-    with pytest.raises(StoreError, match="refuses: .*memory"):
+    with pytest.raises(StoreRefuses, match="refuses for now: OOM .*memory"):
         store.publish(1, {"part": b"y"}, {})
     assert (store.newest(), store.fetch(0, "part"), store.waiting()) == (0, b"x" * 1000, 0)
+    store._server.client.config_set("maxmemory", 0)
+    store.append(batch(0, 1))
     store.close()
+
+
+def read_only(client: Any) -> Any:
+    client.replicaof("127.0.0.1", free_port())  # nobody is there: it stays as it is, and takes nothing
+    return lambda: client.replicaof("NO", "ONE")
+
+
+def without_replicas(client: Any) -> Any:
+    client.config_set("min-replicas-to-write", 1)
+    return lambda: client.config_set("min-replicas-to-write", 0)
+
+
+def busy(client: Any) -> Any:
+    client.config_set("busy-reply-threshold", 50)
+    other = redis.Connection(**client.connection_pool.connection_kwargs)  # a connection that waits for its answer
+    other.send_command("EVAL", "while true do end", 0)
+    time.sleep(0.3)
+
+    def end() -> None:
+        client.script_kill()
+        other.disconnect()
+
+    return end
+
+
+@pytest.mark.parametrize(
+    ("refuse", "code"), [(read_only, "READONLY"), (without_replicas, "NOREPLICAS"), (busy, "BUSY")]
+)
+def test_a_server_that_refuses_for_now_is_as_if_away_and_then_takes_it(
+    own_server: StoreServer, refuse: Callable[[Any], Callable[[], object]], code: str
+) -> None:
+    store = RedisStore(own_server.url, run="refusing", capacity=100, patience=0.3)
+    store.append(batch(0, 1))
+    relent = refuse(store._server.client)
+    with pytest.raises(StoreRefuses, match=f"^the store at .* refuses for now: {code} "):
+        store.append(batch(1, 1))
+    relent()
+    store.append(batch(1, 1))
+    assert store.waiting() == 2
+    store.close()
+
+
+def test_what_is_wrong_for_good_is_told_at_once(redis_store: RedisStore) -> None:
+    redis_store._server.client.set(redis_store._log, "of another program")
+    before = time.monotonic()
+    with pytest.raises(StoreError, match="refuses: .*WRONGTYPE") as caught:
+        redis_store.append(batch(0, 1))
+    assert not isinstance(caught.value, StoreAway) and time.monotonic() - before < 0.5
 
 
 def test_nobody_there_is_one_line_without_the_password() -> None:

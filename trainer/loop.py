@@ -1,4 +1,4 @@
-"""The trainer's loop, numbered: read, learn, validate, cut a generation, save, publish, acknowledge, and again."""
+"""The trainer's loop, numbered: read, learn, validate, cut a generation, save, acknowledge, publish, and again."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ class Trainer:
             if self.state.events % self.generation_events == 0:
                 self._cut()  # 4. cut a generation: all duplicates at once
                 self._save()  # 5. save: it can be published again whatever happens
-                self._publish()  # 6. publish
-                self._acknowledge()  # 7. acknowledge what is saved
+                self._acknowledge()  # 6. acknowledge what is saved: a full store gets room for the next step
+                self._publish()  # 7. publish
 
     def shutdown(self) -> None:
         """Save what was learned since the last generation."""

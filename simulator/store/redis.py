@@ -62,6 +62,10 @@ from simulator.types import Batch
 UPLOAD = 600
 """Seconds from the upload of a part to the announcement of its generation."""
 
+# First lines of scripts. A server without memory runs those that take next to none, or give some back: replicas stay
+# known, and what is learned is forgotten. Reading needs nobody's leave to write, which a read-only server refuses.
+ALWAYS = "#!lua flags=allow-oom\n"
+READS = "#!lua flags=no-writes\n"
 # How the scripts of the log begin. KEYS = log, log:counts, log:marks. Numbers are written by %.0f: Lua would write
 # large ones as 1e+15.
 LOG = """
@@ -192,17 +196,20 @@ end
 redis.call('HSET', leases, owner, string.format('%d %.0f', mine, now + milliseconds))
 return mine
 """
-# KEYS = members. ARGV = name, milliseconds, JSON.
+# KEYS = members. ARGV = name, milliseconds, JSON. Forgets those that have run out.
 ANNOUNCE = """
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  if tonumber(string.match(all[i + 1], '^(%d+) ')) <= now then redis.call('HDEL', KEYS[1], all[i]) end
+end
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f ', now + tonumber(ARGV[2])) .. ARGV[3])
 """
-# KEYS = members. Answers the JSON of those that have not run out, and forgets the others.
+# KEYS = members. Answers the JSON of those that have not run out.
 MEMBERS = """
 local found, all = {}, redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   local ending, member = string.match(all[i + 1], '^(%d+) (.*)$')
-  if tonumber(ending) <= now then redis.call('HDEL', KEYS[1], all[i])
-  else found[#found + 1] = member end
+  if tonumber(ending) > now then found[#found + 1] = member end
 end
 return found
 """
@@ -221,14 +228,14 @@ class RedisStore:
         self._capacity = capacity
         self._log, self._counts, self._marks = (server.key(name) for name in ("log", "log:counts", "log:marks"))
         self._append, self._join = server.script(LOG, APPEND), server.script(LOG, JOIN)
-        self._leave, self._acknowledge = server.script(LOG, LEAVE), server.script(LOG, ACKNOWLEDGE)
+        self._leave, self._acknowledge = server.script(ALWAYS, LOG, LEAVE), server.script(ALWAYS, LOG, ACKNOWLEDGE)
         self._generations = server.key("generations")
         self._announce_generation = server.script(PUBLISH)
         self._put_piece, self._make_whole = server.script(PUT_PIECE), server.script(WHOLE)
         self._writer = uuid.uuid4().hex
         self._leases, self._members = server.key("leases"), server.key("members")
-        self._claim, self._announce = server.script(NOW, CLAIM), server.script(NOW, ANNOUNCE)
-        self._list = server.script(NOW, MEMBERS)
+        self._claim, self._announce = server.script(ALWAYS, NOW, CLAIM), server.script(ALWAYS, NOW, ANNOUNCE)
+        self._list = server.script(READS, NOW, MEMBERS)
 
     # the log
 

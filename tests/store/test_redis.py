@@ -13,7 +13,7 @@ import redis
 from simulator.errors import SettingError
 from simulator.store.manifest import PIECE
 from simulator.store.open import CAPACITY, open_store
-from simulator.store.protocol import LogFull, StoreAway, StoreError, StoreRefuses
+from simulator.store.protocol import LogFull, Member, StoreAway, StoreError, StoreRefuses
 from simulator.store.redis import RedisStore
 from simulator.store.server import StoreServer, free_port
 from tests.store.batches import batch
@@ -187,12 +187,19 @@ def test_a_wrong_password_is_no_outage_and_is_not_shown(own_server: StoreServer)
 def test_a_server_without_memory_refuses_and_keeps_what_it_has(own_server: StoreServer) -> None:
     store = RedisStore(own_server.url, run="memory", capacity=100)
     store.publish(0, {"part": b"x" * 1000}, {})
+    store.join("trainer")
+    last = store.append(batch(0, 5))
     store._server.client.config_set("maxmemory", 1)
     with pytest.raises(StoreRefuses, match="refuses for now: OOM .*memory"):
         store.append(batch(0, 1))
     with pytest.raises(StoreRefuses, match="refuses for now: OOM .*memory"):
         store.publish(1, {"part": b"y"}, {})
-    assert (store.newest(), store.fetch(0, "part"), store.waiting()) == (0, b"x" * 1000, 0)
+    assert (store.newest(), store.fetch(0, "part"), store.waiting()) == (0, b"x" * 1000, 5)
+    member = Member("replica", "127.0.0.1:1", store.claim("replica", 3, 60.0), 0)
+    store.announce(member, 60.0)
+    assert store.members() == [member], "who serves stays known"
+    store.acknowledge("trainer", last)
+    assert store.waiting() == 0, "what is learned is forgotten, which gives memory back"
     store._server.client.config_set("maxmemory", 0)
     store.append(batch(0, 1))
     store.close()
@@ -229,9 +236,13 @@ def test_a_server_that_refuses_for_now_is_as_if_away_and_then_takes_it(
 ) -> None:
     store = RedisStore(own_server.url, run="refusing", capacity=100, patience=0.3)
     store.append(batch(0, 1))
+    store.announce(Member("ended", "127.0.0.1:1", 0, 0), 0.0)
+    store.announce(Member("serves", "127.0.0.1:1", 0, 0), 60.0)
     relent = refuse(store._server.client)
     with pytest.raises(StoreRefuses, match=f"^the store at .* refuses for now: {code} "):
         store.append(batch(1, 1))
+    if code != "BUSY":
+        assert [member.name for member in store.members()] == ["serves"]
     relent()
     store.append(batch(1, 1))
     assert store.waiting() == 2

@@ -7,7 +7,12 @@ import sys
 
 import pytest
 
+from serving.router.flags import RouterFlags
+from simulator.errors import FlickerError
 from simulator.process import run
+from simulator.store.open import WORLD_CAPACITY
+from simulator.store.protocol import Store
+from simulator.types import World
 from trainer.__main__ import main
 
 
@@ -46,3 +51,24 @@ def test_bad_settings_are_one_line(
     assert ended.value.code == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("trainer: ") and complaint in said[0]
+
+
+def test_the_feeder_leaves_room_for_feedback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It alone has the lower bound: what the log holds beyond it can only be users' reports."""
+    bounds = []
+
+    def look(world: World, store: Store, *others: object) -> None:
+        bounds.append(store.capacity())
+        raise FlickerError("seen")
+
+    monkeypatch.setattr("trainer.feeder.Feeder", look)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with pytest.raises(FlickerError, match="seen"):
+            main(["--store", "redis://127.0.0.1:1", "--preset", "smoke"])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert (
+        bounds == [WORLD_CAPACITY] and WORLD_CAPACITY <= RouterFlags(store="redis://127.0.0.1:1").log_capacity - 20_000
+    )

@@ -12,7 +12,8 @@ The bound is each writer's own, so that a feeder with a lower one leaves room fo
 **Exactly once.** A trainer saves its position (the last entry it learned from) together with its weights, and reads on
 from there; acknowledgement only frees memory. A writer that must not repeat itself (the feeder) hands in a mark with
 its batch, stored in the same step; after a crash it goes on from the last mark. An append whose answer was lost is
-simply repeated: with the writer's last mark it is not appended twice.
+simply repeated: with the writer's last mark it is not appended twice. What may come again through another writer (a
+user's report, sent anew to another router) has a key, which is remembered for an hour in the step that appends it.
 
 **Generations.** Published parts are immutable; a generation is announced only when all its parts are there, and the
 last `KEPT` generations stay.
@@ -20,7 +21,7 @@ last `KEPT` generations stay.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +30,11 @@ from simulator.types import Batch
 
 KEPT = 3
 """Generations kept in the registry."""
+REMEMBERED = 3_600
+"""Seconds for which a key is remembered at least, unless too many others come."""
+MOST_KEYS = 400_000
+"""Keys after which half of what is remembered may be forgotten early: 111 reports a second for an hour. The server then
+holds twice as many at most."""
 
 
 class StoreError(FlickerError):
@@ -48,6 +54,14 @@ class StoreRefuses(StoreAway):
 
     Nothing was changed. For callers it is away; it is told apart because someone may have to make room.
     """
+
+
+class Repeated(StoreError):
+    """Events with some of these keys were appended before. Nothing was changed: leave them out, and append the rest."""
+
+    def __init__(self, known: frozenset[bytes]) -> None:
+        super().__init__(f"{len(known)} keys are in the log already: leave their events out")
+        self.known = known
 
 
 class LogFull(StoreError):
@@ -86,11 +100,13 @@ class Member:
 class EventLog(Protocol):
     """The order of events that all duplicates learn from."""
 
-    def append(self, batch: Batch, *, writer: str = "", mark: str = "") -> str:
+    def append(self, batch: Batch, *, writer: str = "", mark: str = "", keys: Sequence[bytes] = ()) -> str:
         """Append events (at least one) as one entry and, where `writer` is named, remember its `mark`, both or neither.
 
         Returns the entry's id. With the mark (not empty) that is the writer's last already, it changes nothing and
-        returns the id of then. Raises LogFull, StoreAway, and StoreError for a batch larger than the capacity.
+        returns the id of then. `keys` (all different) are remembered with the entry; where one was before, nothing is
+        appended, but with all of them known the mark is remembered. Raises Repeated then; LogFull, StoreAway, and
+        StoreError for a batch larger than the capacity.
         """
 
     def mark(self, writer: str) -> str:

@@ -6,6 +6,7 @@
                 and a gap shows
     log:counts  hash: events `appended` and events `forgotten`, ever
     log:marks   hash: writer -> "E-0 mark" of its last entry
+    log:keys    set: keys of the last hour at most; log:keys:before holds those of the hour before
 
 Readers use XRANGE from their own position and not XREADGROUP: the position that counts is the one that a trainer saved
 together with its weights, and a second one on the server, with its list of pending entries, could only disagree. The
@@ -35,7 +36,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -46,8 +47,11 @@ from simulator.store.connection import Connection
 from simulator.store.manifest import PUBLISHING, described, pieces, same_parts, write_manifest
 from simulator.store.protocol import (
     KEPT,
+    MOST_KEYS,
+    REMEMBERED,
     Entry,
     Member,
+    Repeated,
     StoreAway,
     StoreError,
     check_position,
@@ -91,19 +95,44 @@ local function forget()  -- what every group has acknowledged; nothing while the
   end
 end
 """
-# ARGV = batch, events, writer, mark, capacity. Answers {1, id} or {0, events that wait}.
+# KEYS = ..., log:keys, log:keys:before. ARGV = batch, events, writer, mark, capacity, REMEMBERED, MOST_KEYS, keys.
+# Answers {1, id}, {0, events that wait} or {2, known keys}. Keys are forgotten by the set: each begins to run out when
+# the next one begins, so that nothing has to look for those that are old.
 APPEND = """
 local batch, events, writer, mark, capacity = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
+local recent, before, remembered, most, first = KEYS[4], KEYS[5], tonumber(ARGV[6]), tonumber(ARGV[7]), 8
 if writer ~= '' and mark ~= '' then
   local last = redis.call('HGET', marks, writer) or ''
   local space = string.find(last, ' ', 1, true)
   if space and string.sub(last, space + 1) == mark then return {1, string.sub(last, 1, space - 1)} end
+end
+local known = {}
+for i = first, #ARGV do
+  local key = ARGV[i]
+  if redis.call('SISMEMBER', recent, key) + redis.call('SISMEMBER', before, key) > 0 then known[#known + 1] = key end
+end
+if #known > 0 then
+  if #known > #ARGV - first and writer ~= '' then
+    redis.call('HSET', marks, writer, id(count('appended')) .. ' ' .. mark)
+  end
+  return {2, known}
 end
 local waiting = count('appended') - count('forgotten')
 if waiting + events > capacity then return {0, waiting} end
 local new = id(redis.call('HINCRBY', counts, 'appended', events))
 redis.call('XADD', log, new, 'batch', batch)
 if writer ~= '' then redis.call('HSET', marks, writer, new .. ' ' .. mark) end
+if #ARGV >= first then
+  local left = redis.call('TTL', recent)
+  if left >= 0 and (left <= remembered or redis.call('SCARD', recent) >= most) then
+    redis.call('UNLINK', before)
+    redis.call('RENAME', recent, before)
+    redis.call('EXPIRE', before, remembered)
+    left = -2
+  end
+  for i = first, #ARGV do redis.call('SADD', recent, ARGV[i]) end
+  if left < 0 then redis.call('EXPIRE', recent, 2 * remembered) end
+end
 return {1, new}
 """
 # ARGV = group
@@ -226,7 +255,8 @@ class RedisStore:
         """Does not connect yet. `capacity` in events. Raises SettingError for a URL that cannot be one."""
         self._server = server = Connection(url, run, patience)
         self._capacity = capacity
-        self._log, self._counts, self._marks = (server.key(name) for name in ("log", "log:counts", "log:marks"))
+        names = ("log", "log:counts", "log:marks", "log:keys", "log:keys:before")
+        self._log, self._counts, self._marks, *self._remembered = map(server.key, names)
         self._append, self._join = server.script(LOG, APPEND), server.script(LOG, JOIN)
         self._leave, self._acknowledge = server.script(ALWAYS, LOG, LEAVE), server.script(ALWAYS, LOG, ACKNOWLEDGE)
         self._generations = server.key("generations")
@@ -239,11 +269,13 @@ class RedisStore:
 
     # the log
 
-    def append(self, batch: Batch, *, writer: str = "", mark: str = "") -> str:
+    def append(self, batch: Batch, *, writer: str = "", mark: str = "", keys: Sequence[bytes] = ()) -> str:
         """See EventLog."""
         refuse_appending(len(batch), 0, self._capacity)
-        args = [encode(batch), len(batch), writer, mark, self._capacity]
+        args = [encode(batch), len(batch), writer, mark, self._capacity, REMEMBERED, MOST_KEYS, *keys]
         done, answer = self._server.ask(lambda: self._run(self._append, *args), repeat=bool(writer and mark))
+        if done == 2:
+            raise Repeated(frozenset(answer))
         if not done:
             refuse_appending(len(batch), int(answer), self._capacity)
         return str(answer.decode())
@@ -289,7 +321,7 @@ class RedisStore:
         return self._capacity
 
     def _run(self, script: Any, *args: Any) -> Any:
-        return script(keys=[self._log, self._counts, self._marks], args=args)
+        return script(keys=[self._log, self._counts, self._marks, *self._remembered], args=args)
 
     def _read_now(self, group: str, after: str, events: int) -> list[Any]:
         """Ids and fields of the entries that are there."""

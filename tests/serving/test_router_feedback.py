@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -22,10 +22,10 @@ class Unreliable(MemoryStore):
 
     away_before = away_after = False
 
-    def append(self, batch: Batch, *, writer: str = "", mark: str = "") -> str:
+    def append(self, batch: Batch, *, writer: str = "", mark: str = "", keys: Sequence[bytes] = ()) -> str:
         if self.away_before:
             raise StoreAway("the store is away")
-        id = super().append(batch, writer=writer, mark=mark)
+        id = super().append(batch, writer=writer, mark=mark, keys=keys)
         if self.away_after:
             self.away_after = False
             raise StoreAway("the answer was lost")

@@ -8,7 +8,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simulator.store.codec import decode_entries, encode
@@ -17,6 +17,7 @@ from simulator.store.protocol import (
     KEPT,
     Entry,
     Member,
+    Repeated,
     check_position,
     entry_order,
     refuse_appending,
@@ -40,6 +41,7 @@ class MemoryStore:
         self._appended = 0  # events, ever
         self._forgotten = 0
         self._marks: dict[str, tuple[str, str]] = {}  # writer -> mark, entry id
+        self._keys: set[bytes] = set()  # of all entries ever
         self._groups: dict[str, int] = {}  # group -> events acknowledged
         self._manifests: dict[int, str] = {}  # in the order of publishing
         self._parts: dict[int, dict[str, bytes]] = {}
@@ -48,18 +50,23 @@ class MemoryStore:
 
     # the log
 
-    def append(self, batch: Batch, *, writer: str = "", mark: str = "") -> str:
+    def append(self, batch: Batch, *, writer: str = "", mark: str = "", keys: Sequence[bytes] = ()) -> str:
         """See EventLog."""
         data, events = encode(batch), len(batch)
         with self._changed:
             last_mark, last_id = self._marks.get(writer, ("", ""))
             if writer and mark and mark == last_mark:
                 return last_id
+            if known := self._keys & set(keys):
+                if writer and len(known) == len(keys):
+                    self._marks[writer] = (mark, f"{self._appended}-0")
+                raise Repeated(frozenset(known))
             refuse_appending(events, self._appended - self._forgotten, self._capacity)
             self._appended += events
             id = f"{self._appended}-0"
             self._positions.append(self._appended)
             self._entries.append(data)
+            self._keys |= set(keys)
             if writer:
                 self._marks[writer] = (mark, id)
             self._changed.notify_all()

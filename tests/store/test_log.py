@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from simulator.store.protocol import LogFull, Store, StoreError, entry_order
+from simulator.store.protocol import LogFull, Repeated, Store, StoreError, entry_order
 from tests.store.batches import batch, numbers, same
 from tests.store.conftest import CAPACITY
 
@@ -79,6 +79,29 @@ def test_a_batch_that_can_never_fit_is_another_error(store: Store) -> None:
     with pytest.raises(StoreError, match="smaller batches") as caught:
         store.append(batch(0, CAPACITY + 1))
     assert not isinstance(caught.value, LogFull)
+
+
+def test_events_with_a_known_key_are_not_appended_again(store: Store) -> None:
+    store.join("trainer")
+    store.append(batch(0, 2), writer="one", mark="1", keys=[b"a", b"\0\xff"])
+    with pytest.raises(Repeated) as caught:
+        store.append(batch(2, 2), writer="another", mark="1", keys=[b"b", b"\0\xff"])
+    assert caught.value.known == {b"\0\xff"} and store.mark("another") == ""
+    assert store.append(batch(2, 1), writer="another", mark="1", keys=[b"b"]) == "3-0"
+    with pytest.raises(Repeated) as caught:
+        store.append(batch(9, 2), writer="another", mark="2", keys=[b"a", b"b"])
+    assert caught.value.known == {b"a", b"b"} and store.mark("another") == "2"
+    assert store.append(batch(9, 2), writer="another", mark="2", keys=[b"a", b"b"]) == "3-0", "the mark is known"
+    assert read_numbers(store) == [0, 1, 2]
+
+
+def test_the_keys_of_what_finds_no_room_are_not_remembered(store: Store) -> None:
+    store.join("trainer")
+    last = store.append(batch(0, CAPACITY))
+    with pytest.raises(LogFull):
+        store.append(batch(CAPACITY, 1), keys=[b"a"])
+    store.acknowledge("trainer", last)
+    store.append(batch(CAPACITY, 1), keys=[b"a"])
 
 
 def test_without_a_group_nothing_is_forgotten(store: Store) -> None:

@@ -13,7 +13,16 @@ import redis
 from simulator.errors import SettingError
 from simulator.store.manifest import PIECE
 from simulator.store.open import CAPACITY, open_store
-from simulator.store.protocol import LogFull, Member, StoreAway, StoreError, StoreRefuses
+from simulator.store.protocol import (
+    MOST_KEYS,
+    REMEMBERED,
+    LogFull,
+    Member,
+    Repeated,
+    StoreAway,
+    StoreError,
+    StoreRefuses,
+)
 from simulator.store.redis import RedisStore
 from simulator.store.server import StoreServer, free_port
 from tests.store.batches import batch
@@ -63,6 +72,27 @@ def test_an_append_whose_answer_is_lost_is_repeated_only_with_a_mark(server: Sto
             store.append(batch(5, 2))
         assert store.waiting() == 7  # the caller cannot know
         store.close()
+
+
+def test_keys_are_remembered_for_an_hour_at_least_and_not_for_ever(redis_store: RedisStore) -> None:
+    client, (recent, before) = redis_store._server.client, redis_store._remembered
+    redis_store.append(batch(0, 1), keys=[b"first"])
+    assert REMEMBERED < client.ttl(recent) <= 2 * REMEMBERED and not client.exists(before)
+    client.expire(recent, REMEMBERED)  # an hour later
+    redis_store.append(batch(1, 1), keys=[b"second"])
+    assert client.smembers(before) == {b"first"} and client.smembers(recent) == {b"second"}
+    assert REMEMBERED - 5 < client.ttl(before) <= REMEMBERED < client.ttl(recent)
+    for key in (b"first", b"second"):
+        with pytest.raises(Repeated):
+            redis_store.append(batch(2, 1), keys=[key])
+    client.sadd(recent, *(b"%08d" % number for number in range(MOST_KEYS)))
+    most = client.memory_usage(recent)
+    redis_store.append(batch(2, 1), keys=[b"third"])  # too many: those before the last are forgotten
+    redis_store.append(batch(3, 1), keys=[b"first"])
+    with pytest.raises(Repeated):
+        redis_store.append(batch(4, 1), keys=[b"second"])
+    assert client.scard(recent) == 2 and 2 * most < 60e6, f"{most} bytes for {MOST_KEYS} keys"
+    client.delete(before)
 
 
 def test_a_publication_whose_answer_is_lost_is_done_once(server: StoreServer) -> None:

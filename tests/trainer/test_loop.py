@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +110,10 @@ class Gated(MemoryStore):
 
     gate = 0
 
-    def append(self, batch: Batch, *, writer: str = "", mark: str = "") -> str:
+    def append(self, batch: Batch, *, writer: str = "", mark: str = "", keys: Sequence[bytes] = ()) -> str:
         if int(mark) > self.gate:
             raise LogFull("full: a test said so")
-        return super().append(batch, writer=writer, mark=mark)
+        return super().append(batch, writer=writer, mark=mark, keys=keys)
 
 
 def test_stopped_and_started_again_and_again(reference: Reference, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ class Trainer:
         return retry(action, StoreAway, self.stop, self._told)
 
     def _told(self, problem: Exception) -> None:
-        self.metrics.store_errors.inc()
+        self.metrics.store_failed(problem)
         log.warning("%s", problem)
 
 

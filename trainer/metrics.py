@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry
 
 from simulator.process import instruments
+from simulator.store.protocol import StoreRefuses
 from trainer.progressive import Quality
 
 LEARN_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -57,7 +58,16 @@ class Metrics:
             "flicker_feeder_paused_seconds", "Time that the feeder waited because the log was full or the store away."
         )
         self.store_errors = counter("flicker_store_errors", "Attempts to reach the store that failed.")
+        self.store_refused = counter(
+            "flicker_store_refused",
+            "Of these, those that the store answered: it has no memory or disk, or is read-only.",
+        )
         self.world_ended = gauge("flicker_world_ended", "1 once every event of the world is fed.")
+
+    def store_failed(self, problem: Exception) -> None:
+        """An attempt to reach the store failed."""
+        self.store_errors.inc()
+        self.store_refused.inc(isinstance(problem, StoreRefuses))
 
     def show_arms(self, arms: Sequence[str]) -> None:
         """The arms of the run, in order."""

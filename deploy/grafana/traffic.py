@@ -217,8 +217,8 @@ PANELS = [
     ),
     timeseries(
         "Is the store there?",
-        "1 while the router can reach the store, and events of feedback that wait for it. Serving goes on without the "
-        "store; feedback waits, and is refused once the buffer is full.",
+        "1 while the router can reach the store, and reports of feedback that wait for it in a spool. Serving goes on "
+        "without the store; feedback is refused where there is no spool, or it is full.",
         "short",
         [
             Query("min(flicker_router_store_up)", "store up"),

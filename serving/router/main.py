@@ -11,7 +11,7 @@ from typing import IO
 from prometheus_client import CollectorRegistry
 
 from serving.grpc_server import GrpcMetrics
-from serving.router.feedback import FeedbackBuffer
+from serving.router.feedback import MOST_EVENTS, Feedback, InStore, Keeper, OnDisk
 from serving.router.flags import RouterFlags
 from serving.router.metrics import SECONDS, RouterMetrics, ShadowMetrics
 from serving.router.policies import make_policy
@@ -19,6 +19,7 @@ from serving.router.pool import Pool
 from serving.router.published import Watch
 from serving.router.router import Router
 from serving.router.server import Methods, Server
+from serving.router.spool import Spool
 from serving.shadow import Comparing, NoShadow, Shadow
 from simulator.errors import SettingError
 from simulator.flags import parse_flags
@@ -47,7 +48,11 @@ class RunningRouter:
             self._metrics,
             flags.in_flight,
         )
-        self._feedback = FeedbackBuffer(store, self._metrics, self.name, flags.feedback_buffer)
+        keeper: Keeper = InStore(store, self.name, self._metrics)
+        if flags.spool:
+            self._metrics.spool_limit.set(flags.spool_bytes)
+            keeper = OnDisk(store, Spool(flags.spool, flags.run, flags.spool_bytes), self._metrics)
+        self._feedback = Feedback(keeper, self._metrics, min(MOST_EVENTS, store.capacity()))
         recorder = ShadowMetrics(registry, flags.window)
         self._shadow: Shadow = NoShadow()
         if flags.shadow:

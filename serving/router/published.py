@@ -99,6 +99,7 @@ class Watch:
                 self._changed()
             self._say(True)
         except StoreAway as problem:
+            self._metrics.store_failed(problem)
             self._say(False, str(problem))
         except (StoreError, KeyError, ValueError) as problem:
             log.error("the newest generation cannot be used, the last one stays: %s", problem)

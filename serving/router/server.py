@@ -15,7 +15,7 @@ from serving.calls import Reply, unary
 from serving.codec import Refusal, bad
 from serving.grpc_server import End, GrpcMetrics, GrpcServer, as_refusal, ending
 from serving.router.compare import compare_all
-from serving.router.feedback import FeedbackBuffer, events_of
+from serving.router.feedback import Feedback, report_of
 from serving.router.metrics import RouterMetrics
 from serving.router.router import Router
 from serving.router.work import late
@@ -34,7 +34,7 @@ Beginning = Callable[[bytes, float, End], None]
 class Methods:
     """What the router answers."""
 
-    def __init__(self, router: Router, shadow: Shadow, feedback: FeedbackBuffer, metrics: RouterMetrics) -> None:
+    def __init__(self, router: Router, shadow: Shadow, feedback: Feedback, metrics: RouterMetrics) -> None:
         self._router, self._shadow, self._feedback, self._metrics = router, shadow, feedback, metrics
 
     def recommend(self, raw: bytes, deadline: float, end: End) -> None:
@@ -45,16 +45,27 @@ class Methods:
         """Recommender.Compare."""
         return compare_all(parse(CompareRequest(), raw), self._router, deadline).SerializeToString()
 
-    def feedback(self, raw: bytes, deadline: float) -> bytes:
-        """Recommender.Feedback."""
-        request, published = parse(FeedbackRequest(), raw), self._router.published()
-        events = events_of(request, published)
+    def feedback(self, raw: bytes, deadline: float, end: End) -> None:
+        """Recommender.Feedback; does not wait."""
+        try:
+            published = self._router.published()
+            report = report_of(parse(FeedbackRequest(), raw), published)
+        except Exception as problem:
+            return end(b"", as_refusal(problem, "router"))
+        events, clicked = len(report.events), int(report.events.label.sum())
+
+        def told(refusal: Refusal | None) -> None:
+            if refusal:
+                return end(b"", refusal)
+            self._metrics.feedback_events.labels("true").inc(clicked)
+            self._metrics.feedback_events.labels("false").inc(events - clicked)
+            accepted = events if published.learns_feedback else 0
+            end(FeedbackResponse(accepted=accepted).SerializeToString(), None)
+
         if published.learns_feedback:
-            self._feedback.take(events)
-        clicked = int(events.label.sum())
-        self._metrics.feedback_events.labels("true").inc(clicked)
-        self._metrics.feedback_events.labels("false").inc(len(events) - clicked)
-        return FeedbackResponse(accepted=len(events) if published.learns_feedback else 0).SerializeToString()
+            self._feedback.take(report, told)
+        else:
+            told(None)
 
     def list_replicas(self, raw: bytes, deadline: float) -> bytes:
         """Recommender.ListReplicas."""
@@ -82,9 +93,10 @@ class Server(GrpcServer):
     ) -> None:
         """`deadline`: seconds for an answer where the caller allows more or says nothing."""
         self._metrics, self._deadline = metrics, deadline
-        waiting = {"Compare": methods.compare, "Feedback": methods.feedback, "ListReplicas": methods.list_replicas}
+        waiting = {"Compare": methods.compare, "ListReplicas": methods.list_replicas}
         handlers = {name: self._handler(name, method) for name, method in waiting.items()}
         handlers["Recommend"] = self._direct("Recommend", methods.recommend)
+        handlers["Feedback"] = self._direct("Feedback", methods.feedback)
         threads = most_in_flight + SPARE
         super().__init__(SERVICE, handlers, address, threads, threads)
 

@@ -138,7 +138,7 @@ def test_a_service_is_guarded_and_watched(name: str) -> None:
     service = services()[name]
     assert service["read_only"] and service["init"]
     assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"]
-    assert service["restart"] == ("no" if name in ONE_SHOT else "on-failure:3")
+    assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped")
     assert ("healthcheck" in service) == (name not in ONE_SHOT)
     assert {how["condition"] for how in service.get("depends_on", {}).values()} <= {"service_healthy"}
     image, _, tag = service["image"].rpartition(":")
@@ -167,6 +167,21 @@ def test_memory_limits_are_within_4_gib_or_12_with_a_gpu(profile: str, most: int
     ]
     assert len(limits) == 7
     assert sum(limits) <= most * MIB
+
+
+def test_a_full_store_refuses_before_its_container_runs_out_of_memory() -> None:
+    redis = services()["redis"]
+    flags = shlex.split(redis["command"])
+    assert flags[flags.index("--maxmemory-policy") + 1] == "noeviction", "what is acknowledged is not dropped"
+    bound = int(flags[flags.index("--maxmemory") + 1].removesuffix("mb"))
+    assert bound <= 2 / 3 * int(redis["mem_limit"].removesuffix("m")), "while it rewrites its file it needs more"
+    assert flags[flags.index("--save") + 1] == "" and flags[flags.index("--appendonly") + 1] == "yes"
+
+
+def test_feedback_outlives_its_router() -> None:
+    assert services()["router"]["volumes"] == [f"router:{told('router')['FLICKER_SPOOL']}"]
+    assert "router" in yaml.safe_load(COMPOSE)["volumes"]
+    assert re.search(r"AS router\nRUN install --directory --owner=flicker /spool\n", DOCKERFILE), "it may write there"
 
 
 def trained(**settings: str) -> ExperimentConfig:

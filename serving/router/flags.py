@@ -60,8 +60,9 @@ class RouterFlags(Wiring):
     deadline: float = 5.0
     """Seconds for an answer where the caller allows more or says nothing, more than 0."""
     spool: Path | None = field(default_factory=named_spool)
-    """Folder of this router alone, in which feedback waits for a store that is away: it is acknowledged when it is on
-    this disk. Without one, when the store has it; while that is away feedback is refused (default: FLICKER_SPOOL)."""
+    """Folder in which feedback waits for a store that is away: it is acknowledged when it is on this disk. Several
+    routers may share it, and one that is started again goes on with what it finds. Without one, when the store has it;
+    while that is away feedback is refused (default: FLICKER_SPOOL)."""
     spool_bytes: int = 2**26
     """Bytes of feedback in the spool at most, at least 4,194,304; more is refused with UNAVAILABLE."""
     log_capacity: int = 200_000

@@ -1,8 +1,8 @@
 """Feedback on disk until the store has it: what is written here was acknowledged, and outlives this process.
 
-    FOLDER/RUN/lock                     held by the router that uses it
-    FOLDER/RUN/WRITER-FIRST.reports     a segment: records, the first of which has the number FIRST
-    record                              length u32 · CRC-32 u32 · key 8 bytes · a batch (simulator/store/codec.py)
+    FOLDER/RUN/PLACE/lock                     held by the router that uses the place: one of several that share FOLDER
+    FOLDER/RUN/PLACE/WRITER-FIRST.reports     a segment: records, the first of which has the number FIRST
+    record                                    length u32 · CRC-32 u32 · key 8 bytes · a batch (simulator/store/codec.py)
 
 Records are only ever appended; a segment is deleted when the store has all of it. WRITER is the name under which the
 store remembers the number of the last record that it has, so that nothing is handed over twice: neither file nor
@@ -34,6 +34,8 @@ SEGMENT = 2**20
 """Bytes after which a new segment begins; more where the spool would have more than PIECES of them."""
 PIECES = 32
 HEADER = struct.Struct("<II")
+PLACES = 64
+"""Routers that may share a folder."""
 KEY = 8
 """Bytes of a report's key."""
 
@@ -88,24 +90,22 @@ class Spool:
     """The records of one router; one thread may write while another reads and forgets."""
 
     def __init__(self, folder: Path, run: str, most: int) -> None:
-        """Claims the folder and finds what is there. At most `most` bytes. Raises SettingError."""
-        self._folder, self._most = folder / quote(run, safe=""), most
+        """Claims the first free place and finds what is there. At most `most` bytes. Raises SettingError."""
+        self._most = most
         self._lock, self._segments = threading.Lock(), list[Segment]()
         self._taken = 0  # bytes of the first segment that the store has
         self._forgotten = 0  # number of the last record that it has, as far as this process knows
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._held = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._folder, self._held = claim(folder / quote(run, safe=""))
             files = sorted(self._folder.glob("*-*.reports"), key=lambda path: path.stem.rpartition("-")[2])
             self._segments = [self._found(path) for path in files]
             self.writer = files[-1].stem.rpartition("-")[0] if files else f"spool-{secrets.token_hex(8)}"
             if not files:
                 self._begin(1)
-        except BlockingIOError:
-            raise SettingError("spool", folder, "another router uses it: name a folder of its own") from None
         except OSError as problem:
-            raise SettingError("spool", folder, f"{problem.strerror}: name a folder that can be written") from None
+            raise SettingError(
+                "spool", folder, f"{problem.strerror or problem}: name a folder that can be written"
+            ) from None
         self._forgotten = self._segments[0].first - 1
 
     @property
@@ -187,3 +187,17 @@ class Spool:
         if rest := os.fstat(segment.file).st_size - segment.end:
             log.warning("%s: %d bytes behind the last whole record are left out", path.name, rest)
         return segment
+
+
+def claim(folder: Path) -> tuple[Path, int]:
+    """The first place that nobody uses, and a file descriptor that keeps others out of it. Raises OSError."""
+    for place in range(PLACES):
+        path = folder / str(place)
+        path.mkdir(parents=True, exist_ok=True)
+        held = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return path, held
+        except BlockingIOError:
+            os.close(held)
+    raise OSError(f"{PLACES} routers use it")

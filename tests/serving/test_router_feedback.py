@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 from protos.recommender_pb2 import FeedbackRequest, ShownItem
-from serving.router.spool import Spool
-from simulator.errors import SettingError
 from simulator.store.protocol import StoreAway
 from simulator.types import Batch, Schema
 from tests.serving.fake_replica import FIELDS, publish
@@ -156,8 +154,6 @@ def test_a_spool_takes_what_the_store_does_not_and_keeps_it_over_a_restart(store
             until(lambda waiting=start + 10: asked.metric("flicker_feedback_buffered") == waiting)
             assert asked.metric("flicker_feedback_spool_bytes") > 100
             assert asked.metric("flicker_feedback_spool_limit_bytes") == 2**26
-            with pytest.raises(SettingError, match="another router uses it: name a folder of its own"):
-                Spool(tmp_path, "flicker", 2**26)
     assert store.waiting() == 0
     store.away_before, store.away_after = False, True
     with running(store, spool=tmp_path) as asked:

@@ -66,11 +66,9 @@ def test_segments_are_deleted_as_they_are_handed_over(tmp_path: Path, monkeypatc
 def test_another_process_finds_what_was_written(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "run", LEAST)
     spool.write([record(number) for number in range(1, 21)])
-    with pytest.raises(SettingError, match=f"^spool = {tmp_path}: another router uses it"):
-        Spool(tmp_path, "run", LEAST)
-    other = Spool(tmp_path, "another/run", LEAST)
-    assert other.waiting == 0 and other.writer != spool.writer
-    for one in (spool, other):
+    beside, other = Spool(tmp_path, "run", LEAST), Spool(tmp_path, "another/run", LEAST)
+    assert beside.waiting == other.waiting == 0 and len({one.writer for one in (spool, beside, other)}) == 3
+    for one in (spool, beside, other):
         one.close()
     again = Spool(tmp_path, "run", LEAST)
     assert again.waiting == 20 and numbers(again) == list(range(1, 21))
@@ -116,6 +114,14 @@ def test_a_full_spool_and_a_disk_that_does_not_take_it_lose_nothing(
     assert spool.waiting == 1
     spool.write([record(2, 10)])
     assert numbers(spool) == [1, 2]
+    spool.close()
+
+
+def test_more_routers_than_places_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PLACES", 1)
+    spool = Spool(tmp_path, "run", LEAST)
+    with pytest.raises(SettingError, match=f"^spool = {tmp_path}: 1 routers use it: name a folder that"):
+        Spool(tmp_path, "run", LEAST)
     spool.close()
 
 

@@ -18,13 +18,13 @@ from simulator.flags import parse
 from simulator.live.children import RESTARTS, Child
 from simulator.live.flags import UpFlags
 from simulator.live.gauges import Page, joined
-from simulator.live.plan import plan
+from simulator.live.plan import Plan, plan
 from simulator.live.summary import finding, write_summary
-from simulator.live.up import with_tuned_rates
+from simulator.live.up import run_up, with_tuned_rates
 from simulator.live.view import plain_line, sparkline
 from simulator.live.watch import Watch
 from simulator.models.factories import ALLOWED
-from simulator.process import free_ports
+from simulator.process import ENDING, free_ports
 
 ROUTER = """\
 flicker_compared_total{arm="relu",cause="duplicate"} %(n)s
@@ -215,3 +215,29 @@ def test_nothing_compared_is_said() -> None:
 
 def test_sparklines_start_at_zero() -> None:
     assert sparkline([0, 1, 2]) == "▁▅█" and sparkline([0, 0]) == "▁▁" and sparkline([float("nan")]) == ""
+
+
+class Broken(Child):
+    """Cannot be started."""
+
+    def start(self) -> None:
+        raise OSError("no more processes")
+
+
+def test_a_startup_that_fails_half_way_leaves_a_summary_and_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    one, out = child(tmp_path, "import time; time.sleep(60)"), tmp_path / "out"
+    made = Plan([one, Broken("two", [], tmp_path / "two.log")], [], {}, "127.0.0.1:1", out / "load.json")
+    monkeypatch.setenv("FLICKER_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr("simulator.live.up.plan", lambda *_: made)
+    try:
+        with pytest.raises(OSError, match="no more processes"):
+            run_up(up_flags("--out", str(out)), "flicker up")
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert one.process is not None and one.ended()
+    assert json.loads((out / "summary.json").read_text())["serving"]["requests"] == 0

@@ -50,7 +50,7 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
         + flags.learning_arguments(),
         "router": ["-m", "serving", "router", *wiring, "--port", str(router_port)]
         + ["--seed", str(flags.compare.seed), "--shadow", str(flags.shadow), "--replicas", str(flags.replicas)]
-        + ["--policy", flags.policy],
+        + ["--policy", flags.policy, "--spool", str(out / "spool")],
     }
     commands |= {
         name: ["-m", "serving", "replica", *wiring, "--name", name, "--device", flags.compare.device]

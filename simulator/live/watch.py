@@ -57,7 +57,9 @@ class Watch:
     def look(self, pids: list[int]) -> None:
         """Read all pages, and the sizes of these processes, once."""
         pages = scrape(self.ports)
-        self.trainer, self.router = pages["trainer"], pages["router"]
+        self.router = pages["router"]
+        if pages["trainer"].samples:  # what one that has died said last is still so: its generation is served
+            self.trainer = pages["trainer"]
         self.load = pages.get("load", Page())
         self.replicas = joined(page for name, page in pages.items() if name.startswith("replica"))
         generation = self.trainer.value("flicker_generation")

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,16 @@ def running(folder: Path, *arguments: str) -> Iterator[Up]:
         up.process.wait()
 
 
+def stores(up: Up) -> list[psutil.Process]:
+    """Its store's server, which writes where it listens over its flags and environment."""
+    found = []
+    for child in psutil.Process(up.process.pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if "-server" in child.name() and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+    return found
+
+
 def query(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`flicker query` of it."""
     command = [sys.executable, "-m", "simulator", "query", "--address", f"127.0.0.1:{up.port}", *arguments]
@@ -150,11 +160,12 @@ def assert_summary(summary: dict[str, Any]) -> None:
     assert 0 < serving["achieved"] <= 1.5 * serving["offered"]
 
 
-def test_sigterm_ends_it_in_order_while_it_still_starts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_in_order_while_it_still_starts(number: signal.Signals, tmp_path: Path) -> None:
     with running(tmp_path) as up:
         up.wait_for("replica-1")  # it has just been started
         started = time.monotonic()
-        up.process.send_signal(signal.SIGTERM)
+        up.process.send_signal(number)
         assert up.wait(ENDS) == 0, up.said()
         print(f"ended after {time.monotonic() - started:.1f} s")
         assert_ended_in_order(up)
@@ -190,6 +201,7 @@ def test_a_setting_that_no_process_can_use_ends_it(setting: tuple[str, str], com
         assert up.wait(30) == 2, up.said()
         complaints = [line for line in up.said().splitlines() if line.startswith("flicker: ")]
         assert len(complaints) == 1 and complaint in complaints[0], up.said()
+        assert complaint in json.loads((up.out / "summary.json").read_text())["lost"][0]
 
 
 def test_a_replica_that_keeps_dying_ends_it(tmp_path: Path) -> None:
@@ -205,3 +217,30 @@ def test_a_replica_that_keeps_dying_ends_it(tmp_path: Path) -> None:
         (complaint,) = [line for line in up.said().splitlines() if line.startswith("flicker: ")]
         assert "replica-0: ended with signal SIGKILL" in complaint and str(up.out / "replica-0.log") in complaint
         assert 2 <= len(killed) <= 6
+        assert json.loads((up.out / "summary.json").read_text())["lost"][0] in complaint
+
+
+def test_a_killed_store_is_started_again_and_a_trainer_that_keeps_dying_is_not_missed(tmp_path: Path) -> None:
+    with running(tmp_path) as up:
+        until(up.answers, "users ask", PATIENCE)
+        (store,) = stores(up)
+        store.kill()
+        until(lambda: [p.pid for p in stores(up) if p.pid != store.pid] != [], "the store is back")
+        killed: set[int] = set()
+
+        def served_on() -> bool:
+            for process in up.alive("-m", "trainer"):
+                if process.pid not in killed and up.process.pid != process.pid:
+                    killed.add(process.pid)
+                    process.kill()
+            return "is served on" in up.said()
+
+        until(served_on, "the trainer is given up", PATIENCE)
+        time.sleep(2.0)
+        asked = query(up, "--user", "7")
+        assert asked.returncode == 0, asked.stderr + up.said()
+        up.process.send_signal(signal.SIGINT)
+        assert up.wait(ENDS) == 1, up.said()
+        summary = json.loads((up.out / "summary.json").read_text())
+        assert summary["serving"]["failures"] == 0 and set(summary["arms"]) == set(ARMS)
+        assert len(summary["lost"]) == 1 and "trainer: ended with signal SIGKILL" in summary["lost"][0]

@@ -9,7 +9,7 @@ import pytest
 
 from serving.router.flags import RouterFlags
 from simulator.errors import FlickerError
-from simulator.process import run
+from simulator.process import ENDING, run
 from simulator.store.open import WORLD_CAPACITY
 from simulator.store.protocol import Store
 from simulator.types import World
@@ -39,7 +39,7 @@ from trainer.__main__ import main
 def test_bad_settings_are_one_line(
     flags: str, complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in ENDING}
     monkeypatch.setattr(sys, "argv", ["trainer", *flags.split()])
     monkeypatch.delenv("FLICKER_REDIS_URL", raising=False)
     try:
@@ -62,7 +62,7 @@ def test_the_feeder_leaves_room_for_feedback(monkeypatch: pytest.MonkeyPatch) ->
         raise FlickerError("seen")
 
     monkeypatch.setattr("trainer.feeder.Feeder", look)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in ENDING}
     try:
         with pytest.raises(FlickerError, match="seen"):
             main(["--store", "redis://127.0.0.1:1", "--preset", "smoke"])

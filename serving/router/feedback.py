@@ -194,6 +194,8 @@ class OnDisk:
                 self._metrics.feedback_buffered.set(self.waiting())
         except Stopped:
             pass
+        except Exception:
+            log.exception("the spool is not handed over until this router is started again")
 
     def _hand_over(self, records: Sequence[Record]) -> None:
         """In entries of MOST_EVENTS; a record's number is the mark, from which the next process goes on."""

@@ -120,6 +120,10 @@ class EventLog(Protocol):
 class Registry(Protocol):
     """Published generations."""
 
+    @property
+    def run(self) -> str:
+        """Whose they are: the name of this run among those on one server."""
+
     def publish(self, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
         """Store all parts, then announce the generation in one step; forget all but the last KEPT.
 
@@ -132,10 +136,10 @@ class Registry(Protocol):
         """The last announced generation, -1 where there is none."""
 
     def about(self, generation: int) -> dict[str, Any]:
-        """What was announced with a generation. Raises StoreError where it is unknown or forgotten."""
+        """What was announced with a generation. Raises StoreError where it is unknown, forgotten or damaged."""
 
     def fetch(self, generation: int, part: str) -> bytearray:
-        """One part, as a copy. Raises StoreError where it is unknown or forgotten, or its digest differs."""
+        """One part, as a copy. Raises StoreError where it is unknown or forgotten, or it or its manifest is damaged."""
 
     def wait_newer(self, than: int, wait: float) -> int:
         """The newest generation, as soon as it is newer than `than` or after `wait` seconds."""

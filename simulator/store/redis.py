@@ -43,13 +43,12 @@ from redis import ResponseError
 
 from simulator.store.codec import decode_entries, encode
 from simulator.store.connection import Connection
-from simulator.store.manifest import PUBLISHING, described, pieces, same_parts, write_manifest
+from simulator.store.manifest import PUBLISHING, Manifest, damaged_part, pieces, read_manifest, write_manifest
 from simulator.store.protocol import (
     KEPT,
     Entry,
     Member,
     StoreAway,
-    StoreError,
     check_position,
     entry_order,
     refuse_appending,
@@ -217,7 +216,7 @@ class RedisStore:
 
     def __init__(self, url: str, *, run: str, capacity: int, patience: float = 1.0) -> None:
         """Does not connect yet. `capacity` in events. Raises SettingError for a URL that cannot be one."""
-        self._server = server = Connection(url, run, patience)
+        self.run, self._server = run, (server := Connection(url, run, patience))
         self._capacity = capacity
         self._log, self._counts, self._marks = (server.key(name) for name in ("log", "log:counts", "log:marks"))
         self._append, self._join = server.script(LOG, APPEND), server.script(LOG, JOIN)
@@ -309,10 +308,11 @@ class RedisStore:
 
     def publish(self, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
         """See Registry."""
-        manifest = write_manifest(parts, about)
-        if self._is_published(generation, manifest):
+        manifest = write_manifest(self.run, generation, parts, about)
+        announced = read_manifest(manifest, self.run, generation)
+        if self._is_published(announced):
             return
-        keys = {name: self._part_key(generation, name, described(manifest, generation, name)[1]) for name in parts}
+        keys = {name: self._part_key(generation, name, announced.part(name)[1]) for name in parts}
         whole = all(self._upload(keys[name], data) for name, data in parts.items())
         args = [generation, manifest, KEPT]
         announce = lambda: self._announce_generation(keys=[self._generations, *keys.values()], args=args)  # noqa: E731
@@ -321,20 +321,21 @@ class RedisStore:
             raise StoreAway(
                 f"a part of generation {generation} ran out after {UPLOAD} s, before all were there: try again"
             )
-        if done == -1 and not self._is_published(generation, manifest):
+        if done == -1 and not self._is_published(announced):
             raise AssertionError("announced generations do not disappear")
 
     def newest(self) -> int:
         """See Registry."""
-        return self._last()[0]
+        found = self._server.ask(lambda: self._server.client.xrevrange(self._generations, count=1))
+        return int(found[0][0].partition(b"-")[0]) - 1 if found else -1
 
     def about(self, generation: int) -> dict[str, Any]:
         """See Registry."""
-        return dict(json.loads(self._manifest(generation))["about"])
+        return self._manifest(generation).about
 
     def fetch(self, generation: int, part: str) -> bytearray:
         """See Registry."""
-        size, digest = described(self._manifest(generation), generation, part)
+        size, digest = self._manifest(generation).part(part)
         key, data, found = self._part_key(generation, part, digest), bytearray(size), hashlib.sha256()
         for number, piece in enumerate(pieces(size)):
             read = self._read(key, number)
@@ -343,7 +344,7 @@ class RedisStore:
             found.update(read)
             data[piece] = read
         if found.hexdigest() != digest or len(data) != size:
-            raise StoreError(f"part {part} of generation {generation} is damaged: its digest differs")
+            raise damaged_part(generation, part)
         return data
 
     def wait_newer(self, than: int, wait: float) -> int:
@@ -371,23 +372,19 @@ class RedisStore:
         found: bytes | None = self._server.ask(lambda: self._server.client.lindex(key, number))
         return found
 
-    def _is_published(self, generation: int, manifest: str) -> bool:
+    def _is_published(self, made: Manifest) -> bool:
         """Whether these parts are published already. Raises StoreError where the generation may not be published."""
-        newest, announced = self._last()
-        refuse_publishing(generation, newest, newest >= 0 and same_parts(announced, manifest))
-        return generation == newest
+        newest = self.newest()
+        same = newest == made.generation and self._manifest(newest).parts == made.parts
+        refuse_publishing(made.generation, newest, same)
+        return same
 
-    def _last(self) -> tuple[int, str]:
-        """The newest generation and its manifest; (-1, "") where there is none."""
-        found = self._server.ask(lambda: self._server.client.xrevrange(self._generations, count=1))
-        return (int(found[0][0].partition(b"-")[0]) - 1, found[0][1][b"manifest"].decode()) if found else (-1, "")
-
-    def _manifest(self, generation: int) -> str:
+    def _manifest(self, generation: int) -> Manifest:
         id = f"{generation + 1}-0"
         found = self._server.ask(lambda: self._server.client.xrange(self._generations, id, id))
         if not found:
             raise unknown_generation(generation, self.newest())
-        return str(found[0][1][b"manifest"].decode())
+        return read_manifest(found[0][1].get(b"manifest", b""), self.run, generation)
 
     # leases and members
 

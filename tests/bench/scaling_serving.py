@@ -48,7 +48,7 @@ def publish(setting: Setting, folder: Path) -> dict[str, object]:
     announced = about(engines, config, world, {"generation": 1, "events": 0, "published": 0.0, "quality": {}})
     with meter.part("publish"):
         made = parts(engines, config, world.encoder, engagements.trail())
-        write_manifest(made, announced)
+        write_manifest("default", 0, made, announced)
     for name in (CATALOG, duplicate_part(0)):
         (folder / Path(name).name).write_bytes(made[name])
     (folder / "about.json").write_text(json.dumps(announced))

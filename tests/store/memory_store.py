@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 import time
 from bisect import bisect_right
@@ -12,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from simulator.store.codec import decode_entries, encode
-from simulator.store.manifest import described, same_parts, write_manifest
+from simulator.store.manifest import Manifest, damaged_part, digest, read_manifest, write_manifest
 from simulator.store.protocol import (
     KEPT,
     Entry,
@@ -30,9 +28,10 @@ from simulator.types import Batch
 class MemoryStore:
     """The whole protocol behind one lock; every method may be called from any thread."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, run: str = "default") -> None:
         """`capacity`: most events that may wait, at least 1."""
         assert capacity >= 1
+        self.run = run
         self._capacity = capacity
         self._changed = threading.Condition()
         self._positions: list[int] = []  # of the entries that are left, ascending
@@ -126,11 +125,13 @@ class MemoryStore:
 
     def publish(self, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
         """See Registry."""
-        manifest = write_manifest(parts, about)
+        manifest = write_manifest(self.run, generation, parts, about)
         with self._changed:
             newest = self._newest()
-            refuse_publishing(generation, newest, same_parts(manifest, self._manifests.get(newest, manifest)))
-            if generation == newest:
+            made = read_manifest(manifest, self.run, generation)
+            same = generation == newest and self._manifest(newest).parts == made.parts
+            refuse_publishing(generation, newest, same)
+            if same:
                 return
             self._manifests[generation] = manifest
             self._parts[generation] = {name: bytes(data) for name, data in parts.items()}
@@ -146,14 +147,15 @@ class MemoryStore:
     def about(self, generation: int) -> dict[str, Any]:
         """See Registry."""
         with self._changed:
-            return dict(json.loads(self._manifest(generation))["about"])
+            return self._manifest(generation).about
 
     def fetch(self, generation: int, part: str) -> bytearray:
         """See Registry."""
         with self._changed:
-            _, expected = described(self._manifest(generation), generation, part)
+            size, expected = self._manifest(generation).part(part)
             data = bytearray(self._parts[generation][part])
-        assert hashlib.sha256(data).hexdigest() == expected, "bytes do not change"
+        if len(data) != size or digest(data) != expected:
+            raise damaged_part(generation, part)
         return data
 
     def wait_newer(self, than: int, wait: float) -> int:
@@ -165,10 +167,10 @@ class MemoryStore:
     def _newest(self) -> int:
         return max(self._manifests, default=-1)
 
-    def _manifest(self, generation: int) -> str:
+    def _manifest(self, generation: int) -> Manifest:
         if generation not in self._manifests:
             raise unknown_generation(generation, self._newest())
-        return self._manifests[generation]
+        return read_manifest(self._manifests[generation], self.run, generation)
 
     # leases and members
 

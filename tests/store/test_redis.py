@@ -91,6 +91,22 @@ def test_a_damaged_part_is_refused(redis_store: RedisStore) -> None:
     assert redis_store.fetch(0, "duplicate/0") == b"def"
 
 
+@pytest.mark.parametrize("change", [(b'"auc": 0.5', b'"auc": 0.6'), (b"{", b""), (b"relu", b"\xff")])
+def test_a_damaged_manifest_is_refused_and_does_not_end_publishing(
+    redis_store: RedisStore, change: tuple[bytes, bytes]
+) -> None:
+    redis_store.publish(0, {"part": b"0"}, {"arms": ["relu"], "auc": 0.5})
+    client, stream = redis_store._server.client, redis_store._generations
+    ((id, fields),) = client.xrange(stream)
+    client.delete(stream)
+    client.xadd(stream, fields | {b"manifest": fields[b"manifest"].replace(*change, 1)}, id=id)
+    for look in (redis_store.about, lambda number: redis_store.fetch(number, "part")):
+        with pytest.raises(StoreError, match="manifest of generation 0 is damaged"):
+            look(0)
+    redis_store.publish(1, {"part": b"1"}, {})
+    assert redis_store.fetch(1, "part") == b"1"
+
+
 def test_a_damaged_entry_is_refused(redis_store: RedisStore) -> None:
     redis_store.join("trainer")
     redis_store._server.client.xadd(redis_store._log, {"batch": b"noise"}, id="1-0")

@@ -150,7 +150,8 @@ class Trainer:
         state = self.state
         cut = {"generation": state.generation, "events": state.events, "published": state.cut, "quality": state.quality}
         with self.metrics.publish_seconds.time():
-            made = parts(self.engines, self.config, self.world.encoder, self.engagements.trail())
+            whose = self.store.run, state.generation
+            made = parts(self.engines, self.config, self.world.encoder, self.engagements.trail(), *whose)
             announced = about(self.engines, self.config, self.world, cut)
             self._insist(lambda: self.store.publish(state.generation, made, announced))
         self.metrics.show_generation(state.generation, state.cut, state.quality)

@@ -20,7 +20,7 @@ from simulator.models.engine import EngineName, Ranker
 from simulator.models.engines import tensors_of
 from simulator.models.ranker import Rankers
 from simulator.models.specs import parse_arm
-from simulator.store.arrays import arrays_of
+from simulator.store.arrays import LABEL, Mislabelled, arrays_of, label
 from simulator.types import Ints, Schema, Side
 
 CATALOG = {"user_rows": np.int32, "item_rows": np.int32, "segment": np.int64, "candidates": np.int64}
@@ -29,8 +29,9 @@ SHAPE = ("arms", "specs", "engines", "modules", "fields", "models", "duplicates"
 
 
 class Refused(Exception):
-    """A published generation that cannot be served; `reason` is `digest`, `format`, `shape`, `values`, `about`, or
-    `module`: one of the user's that may not be imported here, or is another than the one that was taught."""
+    """A published generation that cannot be served; `reason` is `digest`, `format`, `label` (a part of another run,
+    generation or duplicate), `shape`, `values`, `about`, or `module`: one of the user's that may not be imported here,
+    or is another than the one that was taught."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -58,6 +59,7 @@ class Generation:
 
     @staticmethod
     def of(
+        run: str,
         number: int,
         duplicate: int,
         replica: str,
@@ -74,8 +76,9 @@ class Generation:
                 raise ValueError(f"{len(arms)} arms, {len(designs)} models, {about['duplicates']} duplicates")
         except (KeyError, TypeError, ValueError) as problem:
             raise Refused("about", f"what was announced cannot be used: {problem!r}") from None
-        tables = _catalog(catalog, schema)
-        rankers = _rankers(make, schema, designs, weights, tables)
+        tables = _catalog(_unpack(catalog, label(run, number, "catalog")), schema)
+        tensors = _unpack(weights, label(run, number, f"duplicate/{duplicate}"))
+        rankers = _rankers(make, schema, designs, tensors, tables)
         ranges = Ranges.of(about, len(tables["user_rows"]), len(tables["item_rows"]))
         who = tuple(answered_by(replica, arm, duplicate, number) for arm in arms)
         segment, candidates = tables["segment"], tables["candidates"]
@@ -116,9 +119,13 @@ def _designs(about: Mapping[str, Any]) -> list[Design]:
 
 
 def _rankers(
-    make: Rankers, schema: Schema, designs: list[Design], weights: bytearray, tables: Mapping[str, np.ndarray]
+    make: Rankers,
+    schema: Schema,
+    designs: list[Design],
+    weights: Mapping[str, np.ndarray],
+    tables: Mapping[str, np.ndarray],
 ) -> tuple[Ranker, ...]:
-    tensors = {name: torch.from_numpy(array) for name, array in _unpack(weights, "weights").items()}
+    tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
     free = tuple(f"{arm}." for arm, design in enumerate(designs) if design[3])
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32 and not name.startswith(free):
@@ -140,9 +147,8 @@ def _rankers(
     return found
 
 
-def _catalog(data: bytearray, schema: Schema) -> dict[str, np.ndarray]:
-    """The tables of the catalogue; every number in them may be used as an index."""
-    tables = _unpack(data, "catalog")
+def _catalog(tables: dict[str, np.ndarray], schema: Schema) -> dict[str, np.ndarray]:
+    """The tables of the catalogue, of which every number may be used as an index."""
     for name, dtype in CATALOG.items():
         if name not in tables or tables[name].dtype != dtype or tables[name].size == 0:
             raise Refused("shape", f"{name}: missing, empty or not {np.dtype(dtype).name}")
@@ -169,11 +175,14 @@ def _slots(schema: Schema, side: Side) -> int:
     return sum(field.slots for field in schema.fields if field.side == side)
 
 
-def _unpack(data: bytearray, what: str) -> dict[str, np.ndarray]:
+def _unpack(data: bytearray, whose: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The arrays of the part that `whose` describes."""
     try:
-        return arrays_of(data)
+        return arrays_of(data, whose)
+    except Mislabelled as problem:
+        raise Refused("label", f"{whose[LABEL]}: {problem}") from None
     except ValueError as problem:
-        raise Refused("format", f"{what}: {problem}: damaged or truncated") from None
+        raise Refused("format", f"{whose[LABEL]}: {problem}: damaged or truncated") from None
 
 
 class Shelf:

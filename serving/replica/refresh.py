@@ -113,7 +113,8 @@ class Refresher:
             if self._registry.newest() - number >= KEPT:
                 return None
             raise Refused("digest", str(problem)) from None
-        generation = Generation.of(number, duplicate, self._name, about, weights, catalog, self._make_rankers)
+        whose = self._registry.run, number, duplicate
+        generation = Generation.of(*whose, self._name, about, weights, catalog, self._make_rankers)
         if current := self._shelf.current:
             current.refuse_unlike(generation)
         return generation

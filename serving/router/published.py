@@ -15,7 +15,7 @@ from grpc import StatusCode
 from serving.codec import Ranges, Refusal, schema_of
 from serving.router.metrics import RouterMetrics
 from serving.router.pool import Pool
-from simulator.store.arrays import arrays_of
+from simulator.store.arrays import arrays_of, label
 from simulator.store.protocol import Store, StoreAway, StoreError
 from simulator.world.features import Encoder
 
@@ -41,7 +41,7 @@ class Published:
     def fetch(store: Store, generation: int) -> Published:
         """Raises StoreError where the generation is damaged or gone, StoreAway."""
         about = store.about(generation)
-        tables = arrays_of(store.fetch(generation, "catalog"))
+        tables = arrays_of(store.fetch(generation, "catalog"), label(store.run, generation, "catalog"))
         encoder = Encoder(schema_of(about), tables["user_rows"], tables["item_rows"])
         ranges = Ranges.of(about, len(encoder.user_rows), len(encoder.item_rows))
         learns = about.get("learns_feedback", about["world"] == "synthetic")

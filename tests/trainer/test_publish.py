@@ -15,6 +15,7 @@ from simulator.config import NO_NOISE, ReplayConfig, SyntheticConfig
 from simulator.experiment import open_world
 from simulator.models.engines import Engines
 from simulator.models.specs import parse_arms
+from simulator.store.arrays import arrays_of, label
 from tests.small_runs import SMALL, small_log
 from trainer.progressive import Progressive
 from trainer.publish import Engagements, catalog, duplicate_part, parts
@@ -66,16 +67,17 @@ def test_each_duplicate_has_its_own_part() -> None:
     engines.learn(next(world.batches(engines.chunk_events)))
     recent = Engagements(50)
     recent.add(next(world.batches(300)))
-    made = parts(engines, config, world.encoder, recent.trail())
+    made = parts(engines, config, world.encoder, recent.trail(), "one", 7)
     assert sorted(made) == ["catalog", "duplicate/0", "duplicate/1"]
     state = engines.state()
     for duplicate in range(2):
         part = safetensors.torch.load(made[duplicate_part(duplicate)])
+        arrays_of(bytearray(made[duplicate_part(duplicate)]), label("one", 7, duplicate_part(duplicate)))
         assert sorted(part) == [f"{arm}.{name}" for arm in range(3) for name in ("dense", "table")]
         for arm, served in enumerate(("weights", "weights", "served")):
             assert torch.equal(part[f"{arm}.table"], state[f"{arm}.{served}.table"][duplicate])
             assert torch.equal(part[f"{arm}.dense"], state[f"{arm}.{served}.dense"][duplicate])
-    assert made == parts(engines, config, world.encoder, recent.trail())  # the same bytes again: a digest can tell
+    assert made == parts(engines, config, world.encoder, recent.trail(), "one", 7)  # the same bytes: a digest can tell
 
 
 def test_progressive_quality_against_scikit_learn() -> None:

@@ -5,6 +5,7 @@ Shapes: A arms, U users, I items, G segments, N candidates, C context slots.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ from simulator.types import Ints, Schema, Side
 CATALOG = {"user_rows": np.int32, "item_rows": np.int32, "segment": np.int64, "candidates": np.int64}
 SHAPE = ("arms", "specs", "engines", "modules", "fields", "models", "duplicates")
 """Entries of `about` in which all generations of a run agree."""
+SAMPLE = 16
+"""Users whose scores are looked at before a generation serves."""
 
 
 class Refused(Exception):
@@ -72,6 +75,8 @@ class Generation:
         try:
             schema, designs = schema_of(about), _designs(about)
             published, arms = float(about["published"]), tuple(map(str, about["arms"]))
+            if not math.isfinite(published):
+                raise ValueError(f"published = {published}")
             if not arms or len(arms) != len(designs) or not 0 <= duplicate < about["duplicates"]:
                 raise ValueError(f"{len(arms)} arms, {len(designs)} models, {about['duplicates']} duplicates")
         except (KeyError, TypeError, ValueError) as problem:
@@ -95,12 +100,16 @@ class Generation:
             raise Refused("shape", f"{other.ranges.users} users and {other.ranges.items} items, not as served so far")
 
     def _try(self) -> None:
-        """Rank once: the first query must not be the slow one, nor the one that finds infinite scores."""
-        context = np.array([self.ranges.context_rows(())], np.int32)
-        for arm, ranker in enumerate(self.rankers):
-            scores = ranker.scores(np.zeros(1, np.int64), context, self.candidates[:1])
+        """Rank for some users: the first query must not be the slow one, nor the one that finds what cannot be."""
+        users = np.linspace(0, self.ranges.users - 1, SAMPLE).astype(np.int64)
+        context = np.tile(np.array(self.ranges.context_rows(()), np.int32), (SAMPLE, 1))
+        for arm, ranker in zip(self.ranges.arms, self.rankers, strict=True):
+            items = self.candidates[self.segment[users], : ranker.pairs_at_once // SAMPLE]
+            scores = ranker.scores(users, context, items)
             if not np.isfinite(scores).all():
-                raise Refused("values", f"scores of {self.ranges.arms[arm]} are not finite: learning has diverged")
+                raise Refused("values", f"scores of {arm} are not finite: learning has diverged")
+            if items.shape[1] > 1 and np.ptp(scores) == 0:
+                raise Refused("values", f"scores of {arm} are all {scores.flat[0]:g}: it tells no item from another")
 
 
 Design = tuple[str, EngineName, ModelConfig, Mapping[str, Any] | None]

@@ -16,7 +16,7 @@ from serving.codec import Ranges, Refusal, schema_of
 from serving.router.metrics import RouterMetrics
 from serving.router.pool import Pool
 from simulator.store.arrays import arrays_of, label
-from simulator.store.protocol import Store, StoreAway, StoreError
+from simulator.store.protocol import KEPT, Store, StoreAway, StoreError
 from simulator.world.features import Encoder
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class Watch:
         """`changed` is told when the first generation is there."""
         self._store, self._pool, self._metrics, self._stop, self._changed = store, pool, metrics, stop, changed
         self.published: Published | None = None
+        self._newest = -1
         self.store_up = True
         """Whether the last look at the store succeeded."""
         self._threads = [
@@ -93,15 +94,29 @@ class Watch:
         try:
             self._pool.announce(self._store.members())
             newest = self._store.newest()
-            if newest >= 0 and (self.published is None or newest != self.published.generation):
-                self.published = Published.fetch(self._store, newest)
-                self._metrics.generation.set(newest)
-                self._changed()
+            if newest not in (-1, self._newest):
+                # with nothing known, one of the older generations is better than none
+                older = range(newest - 1, max(-1, newest - KEPT), -1) if self.published is None else ()
+                any(map(self._take, (newest, *older)))
+                self._newest = newest
             self._say(True)
         except StoreAway as problem:
             self._say(False, str(problem))
-        except (StoreError, KeyError, ValueError) as problem:
-            log.error("the newest generation cannot be used, the last one stays: %s", problem)
+        except StoreError as problem:
+            log.error("%s", problem)
+
+    def _take(self, number: int) -> bool:
+        """Whether a generation can be used. Raises StoreAway."""
+        try:
+            self.published = Published.fetch(self._store, number)
+        except StoreAway:
+            raise
+        except (StoreError, KeyError, TypeError, ValueError) as problem:
+            log.error("generation %d cannot be used: %s", number, problem)
+            return False
+        self._metrics.generation.set(number)
+        self._changed()
+        return True
 
     def _say(self, up: bool, why: str = "") -> None:
         if up != self.store_up:

@@ -40,6 +40,10 @@ class StoreAway(StoreError):
     change may be repeated without harm, an `append` where it names a writer and a mark."""
 
 
+class UnknownGeneration(StoreError):
+    """It was never published, or newer ones have displaced it."""
+
+
 class LogFull(StoreError):
     """No room for more events until a trainer has learned and saved some: wait and try again."""
 
@@ -216,6 +220,6 @@ def refuse_publishing(generation: int, newest: int, same: bool) -> None:
         raise StoreError(f"generation {generation} is published with other content: another trainer runs")
 
 
-def unknown_generation(generation: int, newest: int) -> StoreError:
+def unknown_generation(generation: int, newest: int) -> UnknownGeneration:
     """For a generation that is not (or no longer) in the registry."""
-    return StoreError(f"generation {generation} is not in the store, the newest is {newest}: ask for the newest")
+    return UnknownGeneration(f"generation {generation} is not in the store, the newest is {newest}: ask for the newest")

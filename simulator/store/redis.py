@@ -339,8 +339,9 @@ class RedisStore:
         key, data, found = self._part_key(generation, part, digest), bytearray(size), hashlib.sha256()
         for number, piece in enumerate(pieces(size)):
             read = self._read(key, number)
-            if read is None:  # displaced by newer ones
-                raise unknown_generation(generation, self.newest())
+            if read is None:
+                self._manifest(generation)  # raises where newer ones have displaced it
+                raise damaged_part(generation, part)
             found.update(read)
             data[piece] = read
         if found.hexdigest() != digest or len(data) != size:

@@ -23,7 +23,7 @@ from serving.replica.generation import Generation, Refused, Shelf
 from simulator.models.ranker import Rankers
 from simulator.store.protocol import Member, StoreAway
 from tests.serving.generations import about_of, parts_of, publish_generation, stack_of
-from tests.serving.replica_under_test import Asking, put_gate, running, wait_for, wait_for_generation
+from tests.serving.replica_under_test import Asking, Loading, put_gate, running, wait_for, wait_for_generation
 from tests.store.memory_store import MemoryStore
 
 Parts, About = dict[str, bytes], dict[str, Any]
@@ -113,6 +113,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Parts, About], tuple[Parts, About]]]] = 
     "no dense": ("shape", lambda p, a: (with_weights(p, lambda t: t.pop("1.dense")), a)),
     "doubles": ("shape", lambda p, a: (with_weights(p, lambda t: t.update({"1.dense": t["1.dense"].double()})), a)),
     "diverged": ("values", lambda p, a: (with_weights(p, lambda t: t["1.dense"].fill_(torch.nan)), a)),
+    "collapsed": ("values", lambda p, a: (with_weights(p, lambda t: t["1.dense"].zero_()), a)),
     "overflow": ("values", lambda p, a: (with_weights(p, lambda t: t["1.dense"].fill_(3e38)), a)),
     "another width": ("shape", lambda p, a: (p, a | {"models": [m | {"hidden": [12, 7]} for m in a["models"]]})),
     "no models": ("about", lambda p, a: (p, {k: v for k, v in a.items() if k != "models"})),
@@ -121,6 +122,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Parts, About], tuple[Parts, About]]]] = 
     "unknown activation": ("about", lambda p, a: (p, a | {"specs": ["relu", "rely"]})),
     "no duplicates": ("about", lambda p, a: (p, a | {"duplicates": 0})),
     "arm without spec": ("about", lambda p, a: (p, a | {"arms": ["relu"]})),
+    "published at no time": ("about", lambda p, a: (p, a | {"published": float("nan")})),
     "published never": ("about", lambda p, a: (p, a | {"published": "today"})),
     "user column": ("shape", lambda p, a: (with_catalog(p, user_rows=lambda t: t[:, :-1]), a)),
     "segments short": ("shape", lambda p, a: (with_catalog(p, segment=lambda t: t[:-1]), a)),
@@ -177,8 +179,47 @@ def test_a_replica_that_starts_takes_an_older_generation_than_a_damaged_one() ->
     publish_generation(store, 0)
     publish_generation(store, 1)
     store.publish(2, parts_of(STACK, 2) | {"duplicate/0": b"no"}, about_of(STACK, 2))
-    with running(store) as asking:
-        wait_for_generation(asking, 1)
+    one = Loading(store)
+    assert [one.refresh() for _ in range(3)] == [1, 1, 1]
+    assert one.refused() == {"format": 1}
+    publish_generation(store, 3)
+    assert one.refresh() == 3
+
+
+def test_a_refused_generation_of_a_store_that_starts_anew_is_counted_once() -> None:
+    store = MemoryStore(1_000)
+    store.publish(9, {}, about_of(STACK, 9))
+    one = Loading(store)
+    assert one.refresh() == -1
+    store._manifests.clear()
+    store.publish(2, {}, about_of(STACK, 2))
+    assert [one.refresh() for _ in range(3)] == [-1, -1, -1]
+    assert one.refused() == {"digest": 2}
+
+
+def test_a_replica_that_takes_another_duplicate_takes_an_older_generation_than_a_damaged_one() -> None:
+    store = MemoryStore(1_000)
+    publish_generation(store, 0)
+    one = Loading(store)
+    assert one.refresh() == 0
+    store.publish(1, parts_of(STACK, 1) | {"catalog": b"no"}, about_of(STACK, 1))
+    assert one.refresh() == 0
+    one.lease.duplicate = 1
+    assert [one.refresh() for _ in range(3)] == [0, 0, 0]
+    assert one.shelf.find(0).duplicate == 1
+    assert one.refused() == {"format": 2}  # once as either duplicate
+
+
+def test_a_fault_of_ours_is_counted_and_does_not_stop_the_next_one() -> None:
+    store = MemoryStore(1_000)
+    publish_generation(store, 0)
+    one = Loading(store)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Generation, "of", lambda *arguments: 1 // 0)
+        assert [one.refresh() for _ in range(3)] == [-1, -1, -1]
+    assert one.refused() == {"unexpected": 1}
+    publish_generation(store, 1)
+    assert one.refresh() == 1
 
 
 def test_a_flipped_weight_that_still_loads_would_be_served() -> None:

@@ -85,9 +85,11 @@ def test_a_publication_whose_answer_is_lost_is_done_once(server: StoreServer) ->
 def test_a_damaged_part_is_refused(redis_store: RedisStore) -> None:
     redis_store.publish(0, {"catalog": b"abc", "duplicate/0": b"def"}, {})
     (name,) = (key for key in keys(redis_store) if key.startswith("part:0:catalog:"))
-    redis_store._server.client.lset(redis_store._server.key(name), 0, b"abd")
-    with pytest.raises(StoreError, match="part catalog of generation 0 is damaged: its digest differs"):
-        redis_store.fetch(0, "catalog")
+    client, key = redis_store._server.client, redis_store._server.key(name)
+    for damage in (lambda: client.lset(key, 0, b"abd"), lambda: client.lset(key, 0, b"ab"), lambda: client.delete(key)):
+        damage()
+        with pytest.raises(StoreError, match="part catalog of generation 0 is damaged: its digest differs"):
+            redis_store.fetch(0, "catalog")
     assert redis_store.fetch(0, "duplicate/0") == b"def"
 
 

@@ -71,4 +71,7 @@ class Metrics:
         for arm, measures in quality.items():
             for gauge, name in ((self.log_loss, "log_loss"), (self.auc, "auc"), (self.calibration, "calibration")):
                 value = measures[name]
-                gauge.labels(arm).set(float("nan") if value is None else value)
+                if value is not None:
+                    gauge.labels(arm).set(value)
+                else:  # no sample rather than a NaN
+                    gauge.remove(arm)

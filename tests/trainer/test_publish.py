@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from prometheus_client import CollectorRegistry
 from sklearn.metrics import log_loss, roc_auc_score
 
 from simulator.config import NO_NOISE, ReplayConfig, SyntheticConfig
@@ -17,6 +18,7 @@ from simulator.models.engines import Engines
 from simulator.models.specs import parse_arms
 from simulator.store.arrays import arrays_of, label
 from tests.small_runs import SMALL, small_log
+from trainer.metrics import Metrics
 from trainer.progressive import Progressive
 from trainer.publish import Engagements, catalog, duplicate_part, parts
 
@@ -95,3 +97,12 @@ def test_progressive_quality_against_scikit_learn() -> None:
         assert quality[arm]["calibration"] == pytest.approx(own.mean() / labels.mean())
     other.add(logits, np.zeros(90, np.float32))  # forgets what was cut; nothing can be said without a click
     assert other.cut()["a"]["auc"] is None
+
+
+def test_what_is_undefined_is_no_sample() -> None:
+    registry = CollectorRegistry()
+    metrics, known = Metrics(registry), {"log_loss": 0.5, "auc": 0.75, "calibration": 1.0}
+    auc = lambda: registry.get_sample_value("flicker_progressive_auc", {"arm": "a"})  # noqa: E731
+    for quality, shown in (({**known, "auc": None}, None), (known, 0.75), ({**known, "auc": None}, None)):
+        metrics.show_generation(1, 2.0, {"a": quality})
+        assert auc() == shown

@@ -14,6 +14,8 @@ from there; acknowledgement only frees memory. A writer that must not repeat its
 its batch, stored in the same step; after a crash it goes on from the last mark. An append whose answer was lost is
 simply repeated: with the writer's last mark it is not appended twice.
 
+**Quarantine.** What a trainer cannot learn it sets aside, once however often it is read: the last `QUARANTINE` entries.
+
 **Generations.** Published parts are immutable; a generation is announced only when all its parts are there, and the
 last `KEPT` generations stay.
 """
@@ -29,6 +31,8 @@ from simulator.types import Batch
 
 KEPT = 3
 """Generations kept in the registry."""
+QUARANTINE = 256
+"""Entries of the log kept because of what is wrong with them."""
 
 
 class StoreError(FlickerError):
@@ -56,6 +60,22 @@ class Entry:
     """`"E-0"`, where E counts the events of the log up to and including this entry (see `entry_order`). Redis orders
     its stream by the same ids, so that events are counted without opening entries."""
     batch: Batch
+    """Without events where its bytes are none."""
+    problem: str = ""
+    """Why they are none."""
+    data: bytes = b""
+    """They themselves."""
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """Of one entry what could not be learned."""
+
+    id: str
+    """The entry's."""
+    why: str
+    data: bytes
+    """Its bad events as a batch (see codec.py), or the bytes of an entry that is none."""
 
 
 def entry_order(id: str) -> int:
@@ -104,7 +124,7 @@ class EventLog(Protocol):
 
         Waits up to `wait` seconds for the first; empty when there is none by then. Raises StoreAway, and StoreError
         where the group has not joined, where entries after `after` were forgotten already, and where `after` is not an
-        entry of this log (a store that lost its data).
+        entry of this log (a store that lost its data). An entry that is damaged comes with its `problem`.
         """
 
     def acknowledge(self, group: str, upto: str) -> None:
@@ -113,6 +133,15 @@ class EventLog(Protocol):
         Harmless when repeated, and for an entry before the last acknowledged one. Raises StoreAway, and StoreError
         where the group has not joined or the log ends before `upto`.
         """
+
+    def set_aside(self, what: SetAside) -> bool:
+        """Keep what cannot be learned, for someone to look at; entries come in the log's order.
+
+        Whether it is new: nothing is kept twice, however often the log is read. Raises StoreAway.
+        """
+
+    def quarantine(self) -> list[SetAside]:
+        """The last QUARANTINE that were set aside, in order."""
 
     def waiting(self) -> int:
         """Events in the log that some group has not acknowledged; all of them while there is no group."""

@@ -6,6 +6,7 @@
                 and a gap shows
     log:counts  hash: events `appended` and events `forgotten`, ever
     log:marks   hash: writer -> "E-0 mark" of its last entry
+    quarantine  stream: "E-0" -> why, data: what of entry E-0 could not be learned
 
 Readers use XRANGE from their own position and not XREADGROUP: the position that counts is the one that a trainer saved
 together with its weights, and a second one on the server, with its list of pending entries, could only disagree. The
@@ -46,8 +47,10 @@ from simulator.store.connection import Connection
 from simulator.store.manifest import PUBLISHING, Manifest, damaged_part, pieces, read_manifest, write_manifest
 from simulator.store.protocol import (
     KEPT,
+    QUARANTINE,
     Entry,
     Member,
+    SetAside,
     StoreAway,
     check_position,
     entry_order,
@@ -121,6 +124,14 @@ if events > before and events <= appended then
   forget()
 end
 return appended
+"""
+# KEYS = quarantine. ARGV = id, why, data, QUARANTINE. Answers 1, or 0 where it is there, or was.
+SET_ASIDE = """
+local function events(id) return tonumber(string.match(id, '^%d+')) end
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+if last and events(last[1]) >= events(ARGV[1]) then return 0 end
+redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[4], ARGV[1], 'why', ARGV[2], 'data', ARGV[3])
+return 1
 """
 # KEYS = a writer's part. ARGV = number of the piece, piece, UPLOAD. Answers 1, or 0 where those before it ran out.
 # May be repeated, unlike RPUSH alone.
@@ -221,6 +232,7 @@ class RedisStore:
         self._log, self._counts, self._marks = (server.key(name) for name in ("log", "log:counts", "log:marks"))
         self._append, self._join = server.script(LOG, APPEND), server.script(LOG, JOIN)
         self._leave, self._acknowledge = server.script(LOG, LEAVE), server.script(LOG, ACKNOWLEDGE)
+        self._quarantine, self._set_aside = server.key("quarantine"), server.script(SET_ASIDE)
         self._generations = server.key("generations")
         self._announce_generation = server.script(PUBLISH)
         self._put_piece, self._make_whole = server.script(PUT_PIECE), server.script(WHOLE)
@@ -260,7 +272,7 @@ class RedisStore:
             found = self._server.ask(lambda: self._read_now(group, after, events))
             left = end - time.monotonic()
             if found or left <= 0:
-                return decode_entries(after, [(id.decode(), fields[b"batch"]) for id, fields in found])
+                return decode_entries(after, [(id.decode(), fields.get(b"batch", b"")) for id, fields in found])
             self._server.wait_for_entry(self._log, f"{start}-0", left)
 
     def acknowledge(self, group: str, upto: str) -> None:
@@ -269,6 +281,16 @@ class RedisStore:
         if appended < 0:
             raise unknown_group(group)
         check_position(upto, 0, appended)
+
+    def set_aside(self, what: SetAside) -> bool:
+        """See EventLog."""
+        args = [what.id, what.why, what.data, QUARANTINE]
+        return bool(self._server.ask(lambda: self._set_aside(keys=[self._quarantine], args=args)))
+
+    def quarantine(self) -> list[SetAside]:
+        """See EventLog."""
+        found = self._server.ask(lambda: self._server.client.xrange(self._quarantine))
+        return [SetAside(id.decode(), fields[b"why"].decode(), fields[b"data"]) for id, fields in found]
 
     def waiting(self) -> int:
         """See EventLog."""

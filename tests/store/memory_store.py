@@ -13,8 +13,10 @@ from simulator.store.codec import decode_entries, encode
 from simulator.store.manifest import Manifest, damaged_part, digest, read_manifest, write_manifest
 from simulator.store.protocol import (
     KEPT,
+    QUARANTINE,
     Entry,
     Member,
+    SetAside,
     check_position,
     entry_order,
     refuse_appending,
@@ -40,6 +42,7 @@ class MemoryStore:
         self._forgotten = 0
         self._marks: dict[str, tuple[str, str]] = {}  # writer -> mark, entry id
         self._groups: dict[str, int] = {}  # group -> events acknowledged
+        self._aside: list[SetAside] = []
         self._manifests: dict[int, str] = {}  # in the order of publishing
         self._parts: dict[int, dict[str, bytes]] = {}
         self._leases: dict[str, tuple[int, float]] = {}  # owner -> number, end
@@ -99,6 +102,18 @@ class MemoryStore:
             check_position(upto, 0, self._appended)
             self._groups[group] = max(acknowledged, entry_order(upto))
             self._forget()
+
+    def set_aside(self, what: SetAside) -> bool:
+        """See EventLog."""
+        with self._changed:
+            new = not self._aside or entry_order(self._aside[-1].id) < entry_order(what.id)
+            self._aside = [*self._aside, what][-QUARANTINE:] if new else self._aside
+            return new
+
+    def quarantine(self) -> list[SetAside]:
+        """See EventLog."""
+        with self._changed:
+            return list(self._aside)
 
     def waiting(self) -> int:
         """See EventLog."""

@@ -15,7 +15,7 @@ from simulator.store.open import CAPACITY, open_store
 from simulator.store.protocol import LogFull, StoreAway, StoreError
 from simulator.store.redis import RedisStore
 from simulator.store.server import StoreServer, free_port
-from tests.store.batches import batch
+from tests.store.batches import batch, numbers
 from tests.store.proxy import Proxy
 
 
@@ -109,12 +109,17 @@ def test_a_damaged_manifest_is_refused_and_does_not_end_publishing(
     assert redis_store.fetch(1, "part") == b"1"
 
 
-def test_a_damaged_entry_is_refused(redis_store: RedisStore) -> None:
+def test_a_damaged_entry_comes_with_its_problem_between_the_others(redis_store: RedisStore) -> None:
     redis_store.join("trainer")
-    redis_store._server.client.xadd(redis_store._log, {"batch": b"noise"}, id="1-0")
-    redis_store._server.client.hset(redis_store._counts, "appended", 1)
-    with pytest.raises(StoreError, match="not a batch of events"):
-        redis_store.read("trainer", "", 10, 0.0)
+    client = redis_store._server.client
+    client.xadd(redis_store._log, {"batch": b"noise"}, id="4-0")
+    client.xadd(redis_store._log, {"other": b"field"}, id="5-0")
+    client.hset(redis_store._counts, "appended", 5)
+    redis_store.append(batch(0, 3))
+    first, second, third = redis_store.read("trainer", "", 10, 0.0)
+    assert (first.id, first.data, second.data) == ("4-0", b"noise", b"")
+    assert "not a batch of events" in first.problem and "not a batch of events" in second.problem
+    assert (third.id, third.problem, numbers([third.batch])) == ("8-0", "", [0, 1, 2])
 
 
 def test_only_announced_parts_stay(redis_store: RedisStore) -> None:

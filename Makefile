@@ -18,7 +18,7 @@ native = simulator/models/native
 kernels = $(native)/lib/.built
 workers = --numprocesses auto --dist worksteal
 
-.PHONY: help setup up run test slow test-containers check protos bench bench-gpu bench-peers scaling clean
+.PHONY: help setup up run test slow test-containers check protos fuzz bench bench-gpu bench-peers scaling clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,9 @@ check: $(ready) ## lint, formatting and types
 
 protos: $(ready) ## regenerate the gRPC stubs (ARGS=--check: only say whether they are what the proto says)
 	@$(run-python) -m protos.generate $(ARGS)
+
+fuzz: $(ready) $(kernels) ## 10,000 mutations of published generations (ARGS="--mutations 300 --seed 7")
+	@$(run-python) -m tests.fuzz.generations $(ARGS)
 
 bench: $(ready) $(kernels) ## measure speed, print medians and ratios
 	@$(run-python) tests/bench/run.py $(ARGS)

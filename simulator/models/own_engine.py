@@ -113,6 +113,11 @@ class OwnEngine(Duplicates):
                 hint = "not trained, for the log-odds do not depend on them"
                 log.warning("%s: %s: %s", self.arm.label, hint, ", ".join(untrained))
             self._apply(model, 0, [])
+        if "lr" not in optimizer.param_groups[0]:
+            raise SettingError("arms", self.maker.own.spec, "its optimiser has no learning rate (`lr` of its groups)")
+        for values in optimizer.state_dict()["state"].values():
+            for name, value in values.items():
+                self._entry(name, value)
 
     def _room(self, like: Tensor) -> Tensor:
         """[M, ...] for such a tensor of each model."""
@@ -139,7 +144,7 @@ class OwnEngine(Duplicates):
             own[name].copy_(tensor.detach())
             if name in parameters:
                 parameters[name].data = own[name]
-        self._keep_buffers(number, made.module)
+        self._keep(number, made.module)
         trained = [each for each in parameters.values() if each.requires_grad]
         optimizer = made.optimizer or self._adagrad(made.module, trained)
         if made.optimizer is not None and "learning_rate" in self.arm.settings:
@@ -159,9 +164,13 @@ class OwnEngine(Duplicates):
             trained or [torch.zeros(1)], self.model.learning_rate, initial_accumulator_value=start
         )
 
-    def _keep_buffers(self, number: int, module: nn.Module) -> None:
-        """A module may change a buffer in place or put another one there: what it has now is taken over."""
+    def _keep(self, number: int, module: nn.Module) -> None:
+        """A module may change a buffer in place or put another one there, and so may its optimiser with parameters:
+        what it has now is taken over."""
         own = self.weights[number].tensors
+        for name, parameter in module.named_parameters():
+            if parameter.data_ptr() != own[name].data_ptr():
+                parameter.data = own[name].copy_(parameter.data)
         for path, part in module.named_modules():
             for name, buffer in part.named_buffers(recurse=False):
                 kept = own.get(f"{path}.{name}" if path else name)
@@ -222,7 +231,7 @@ class OwnEngine(Duplicates):
                 self._seen.add("modes")
             logits.append(given if before is None else before)
             self._apply(model, first + step, chunk.rounding)
-        self._keep_buffers(number, model.module)
+        self._keep(number, model.module)
         return torch.cat(logits)
 
     @contextmanager
@@ -282,13 +291,12 @@ class OwnEngine(Duplicates):
     def _entry(self, name: str, value: object) -> dict[str, Tensor]:
         if value is None:
             return {}
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and value.layout is torch.strided:
             return {name: value}
         if isinstance(value, bool | int | float):
             return {f"{name}{NUMBER}": torch.tensor(value, dtype=torch.float64)}
-        hint = (
-            f"its optimiser keeps {name.rsplit('.')[-1]} = a {type(value).__name__}, which cannot be saved: use another"
-        )
+        kind = "sparse Tensor" if isinstance(value, Tensor) else type(value).__name__
+        hint = f"its optimiser keeps {name.rsplit('.')[-1]} = a {kind}, which cannot be saved: use another"
         raise SettingError("arms", self.arm.own.spec if self.arm.own else "", hint)
 
     def _restore_optimiser(self, state: dict[str, Tensor]) -> None:

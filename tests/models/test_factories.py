@@ -160,6 +160,9 @@ def test_the_place_of_what_has_no_code_of_its_own() -> None:
     assert place_of(len) == ""
 
 
+IMPORT = "import os, sys; from simulator.models.factories import load_factory, source_digest;"
+
+
 def in_a_console_script(code: str, cwd: Path) -> str:
     """What a process says whose import path has neither the working directory nor an empty entry."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -213,8 +216,8 @@ def test_the_digest_does_not_depend_on_where_the_files_lie(write_module: WriteMo
             (tmp_path / folder).mkdir()
         (tmp_path / back / "behind.py").write_text(MAKE)
         (tmp_path / front / "before.py").write_text("from behind import make\n")
-        code = "import sys; sys.path += sys.argv[1:]; from simulator.models.factories import *; load_factory('before:make');"
-        code = code.replace("sys.argv[1:]", repr([str(tmp_path / front), str(tmp_path / back)]))
+        folders = [str(tmp_path / front), str(tmp_path / back)]
+        code = f"{IMPORT} sys.path += {folders}; load_factory('before:make');"
         digests.append(in_a_console_script(f"{code} print(source_digest('before:make'))", tmp_path))
     assert digests[0] == digests[1]
 

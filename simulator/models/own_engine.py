@@ -10,7 +10,7 @@ equal models round alike. Shapes as in duplicates.py.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from simulator.errors import SettingError
+from simulator.errors import ResultError, SettingError
 from simulator.models.duplicates import Chunk, Duplicates, Weights, part_of
 from simulator.models.engine import EngineName
 from simulator.models.factories import blame
@@ -97,7 +97,7 @@ class OwnEngine(Duplicates):
         self.maker = Maker(self.schema, self.arm.own, self.device)
         first = self.maker.make(0)
         self.replaced = first.replaced
-        self.identity = self.maker.identity(first.module)
+        self.identity: Mapping[str, Any] = self.maker.identity(first.module)
         self._rehearse(first)
         return Weights({name: self._room(tensor) for name, tensor in tensors_of_module(first.module).items()})
 
@@ -298,6 +298,22 @@ class OwnEngine(Duplicates):
         kind = "sparse Tensor" if isinstance(value, Tensor) else type(value).__name__
         hint = f"its optimiser keeps {name.rsplit('.')[-1]} = a {kind}, which cannot be saved: use another"
         raise SettingError("arms", self.arm.own.spec if self.arm.own else "", hint)
+
+    def state(self) -> dict[str, Tensor]:
+        """See Duplicates: with the digest of the module's source."""
+        return super().state() | {"source": self._source()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """See Duplicates."""
+        shapes = {name: tensor.shape for name, tensor in part_of(state, "weights").tensors.items()}
+        ours = {name: tensor.shape for name, tensor in self.weights.tensors.items()}
+        if shapes != ours or not torch.equal(state.get("source", torch.empty(0)), self._source()):
+            hint = f"saved with another source of {self.maker.own.factory}: go on with that one, or start anew"
+            raise ResultError(f"{self.arm.label}: {hint}")
+        super().restore(state)
+
+    def _source(self) -> Tensor:
+        return torch.frombuffer(bytearray.fromhex(self.identity["source"]), dtype=torch.uint8)
 
     def _restore_optimiser(self, state: dict[str, Tensor]) -> None:
         """See Duplicates."""

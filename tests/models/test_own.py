@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from simulator.config import NO_NOISE, ModelConfig, NoiseConfig
-from simulator.errors import SettingError
+from simulator.errors import ResultError, SettingError
 from simulator.models.factories import ALLOWED
 from simulator.models.own import BLOCK, Maker, drawn, seeded, tensors_of_module
 from simulator.models.own_engine import LATE, OwnEngine
@@ -573,6 +573,18 @@ def test_another_activation_in_the_place_of_relu(spec: str, count: int) -> None:
     assert np.array_equal(given[""], given[",relu=smelu:beta=0"])
     others = [values for name, values in given.items() if not name.endswith("beta=0")]
     assert all(np.abs(one - other).max() > 1e-4 for one in others for other in others if one is not other)
+
+
+def test_another_source_or_shape_cannot_go_on() -> None:
+    engine, other = opened(PLAIN), opened(f"{PLAIN},width=4")
+    engine.learn(chunks_of(1)[0])
+    state = engine.state()
+    opened(PLAIN).restore(state)
+    for saved in (state | {"source": state["source"].flip(0)}, other.state()):
+        with pytest.raises(ResultError) as problem:
+            opened(PLAIN).restore(saved)
+        hint = "saved with another source of tests.models.own_modules:plain: go on with that one, or start anew"
+        assert str(problem.value) == f"{PLAIN}: {hint}"
 
 
 def ranker_of(engine: OwnEngine, announced: dict[str, Any], device: str = "cpu") -> Any:

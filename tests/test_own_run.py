@@ -18,8 +18,20 @@ from tests.result_schema import assert_schema
 from tests.small_runs import timeless
 from tests.terminal import SMALL_RUN, Terminal, assert_refused
 
-ARMS = ("relu:engine=torch", "torch:examples.two_tower:make", "torch:examples.two_tower:make,relu=smelu:beta=1")
-FLAGS = (*SMALL_RUN, "--events", "4000", "--duplicates", "2", "--learning-rate", "0.02", "--arms", *ARMS)
+ARMS = ("torch:examples.two_tower:make", "torch:examples.two_tower:make,relu=smelu:beta=1")
+FLAGS = (
+    *SMALL_RUN,
+    "--events",
+    "3000",
+    "--queries",
+    "10",
+    "--duplicates",
+    "2",
+    "--learning-rate",
+    "0.02",
+    "--arms",
+    *ARMS,
+)
 
 
 def test_its_result_its_page_and_the_same_when_it_was_interrupted(
@@ -27,10 +39,10 @@ def test_its_result_its_page_and_the_same_when_it_was_interrupted(
 ) -> None:
     said = flicker("run", *FLAGS, "--out", tmp_path / "out")
     assert (said.code, said.err) == (0, "")
-    assert re.search(rf"^{re.escape(ARMS[2])}: \d ReLUs? replaced$", said.out, re.MULTILINE)
+    assert re.search(rf"^{re.escape(ARMS[-1])}: \d ReLUs? replaced$", said.out, re.MULTILINE)
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert_schema(result, list(ARMS), generations=len(result["generations"]))
-    plain, smooth = (result["arms"][label] for label in ARMS[1:])
+    plain, smooth = (result["arms"][label] for label in ARMS)
     assert plain["design"] == smooth["design"] == {"engine": "torch", "learning_rate": 0.02}
     assert plain["activation"] is None and smooth["activation"]["name"] == "smelu:beta=1"
     assert plain["log_loss"] != smooth["log_loss"] and plain["pd"]["mean"] > 0
@@ -40,13 +52,13 @@ def test_its_result_its_page_and_the_same_when_it_was_interrupted(
     page = Page((tmp_path / "out" / "report.html").read_text())
     assert page.open == []
     labels = [row[0] for row in page.rows[1:]]
-    assert labels[1:] == [f"two_tower {ARMS[1]}", f"two_tower, SmeLU (beta = 1) {ARMS[2]}"]
+    assert labels == [f"two_tower {ARMS[0]}", f"two_tower, SmeLU (beta = 1) {ARMS[-1]}"]
 
     monkeypatch.setattr(folder_module, "CHECKPOINT_SHARE", float("inf"))
     monkeypatch.setattr("simulator.run.write_report", lambda folder: folder / "report.html")
     cut_off(parse_run([*FLAGS]).config(), tmp_path / "again", 2)
     before = files(tmp_path / "again")
-    other = [flag if flag != ARMS[1] else f"{flag},dim=8" for flag in FLAGS]
+    other = [flag if flag != ARMS[0] else f"{flag},dim=8" for flag in FLAGS]
     assert_refused(flicker("run", *other, "--out", tmp_path / "again", "--resume"), "cannot resume", "arms")
     assert files(tmp_path / "again") == before
     said = flicker("run", *FLAGS, "--out", tmp_path / "again", "--resume")

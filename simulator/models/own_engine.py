@@ -89,8 +89,6 @@ class OwnEngine(Duplicates):
         groups = self._models[0].optimizer.param_groups
         rate = float(groups[0]["lr"])  # an optimiser of the user's has its own
         self.model = replace(self.model, learning_rate=rate)
-        with RANDOM:
-            self._at_rest = drawn()
 
     def _allocate(self) -> Weights:
         """See Duplicates."""
@@ -192,17 +190,23 @@ class OwnEngine(Duplicates):
 
     def learn(self, chunk: Batch) -> Floats:
         """See Engine."""
+        before = self._at_rest() if self._draws is False else None
         given = super().learn(chunk)
         if self._draws is None:
             self._draws, self._modes = "draws" in self._seen, "modes" in self._seen
-        elif not self._draws and RANDOM.acquire(blocking=False):
-            try:
-                if drawn() != self._at_rest:
-                    self._draws, self._at_rest = True, drawn()
-                    log.warning("%s: %s", self.arm.label, LATE)
-            finally:
-                RANDOM.release()
+        elif before and before != (self._at_rest() or before):
+            self._draws = True
+            log.warning("%s: %s", self.arm.label, LATE)
         return given
+
+    def _at_rest(self) -> list[Any] | None:
+        """Where the global generators stand while nobody has them to itself; None where somebody has."""
+        if not RANDOM.acquire(blocking=False):
+            return None
+        try:
+            return drawn()
+        finally:
+            RANDOM.release()
 
     def _learn(self, models: slice, chunk: Chunk) -> Tensor:
         """See Duplicates."""

@@ -121,7 +121,7 @@ def test_a_whole_run_with_a_replica_killed_in_the_middle_ends_with_ctrl_c(tmp_pa
         killed = up.wait_for("replica-1")
         killed.kill()
         until(lambda: [p for p in up.alive("serving", "replica", "replica-1") if p.pid != killed.pid] != [], "restart")
-        time.sleep(4.0)
+        until(lambda: query(up, "--all").returncode == 0, "the replica that died holds its duplicate again", PATIENCE)
         compared = query(up, "--user", "7", "--all")
         assert compared.returncode == 0, compared.stderr + up.said()
         for words in ("duplicate 0", "duplicate 1", "generation", "replica-0", "replica-1", "RBO distance", "0@"):

@@ -124,6 +124,9 @@ def _designs(about: Mapping[str, Any]) -> list[Design]:
             raise ValueError(f"engine {name}")
     for spec in about["specs"]:
         parse_arm(spec)
+    for identity in about["modules"]:
+        if not isinstance(identity, Mapping | None):
+            raise TypeError(f"modules: {type(identity).__name__}")
     return list(zip(map(str, about["specs"]), about["engines"], models, about["modules"], strict=True))
 
 
@@ -135,13 +138,16 @@ def _rankers(
     tables: Mapping[str, np.ndarray],
 ) -> tuple[Ranker, ...]:
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
-    free = tuple(f"{arm}." for arm, design in enumerate(designs) if design[3])
+    free = tuple(f"{arm}." for arm, (spec, *_) in enumerate(designs) if parse_arm(spec).own)
     for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32 and not name.startswith(free):
+        own = name.startswith(free)
+        if tensor.dtype != torch.float32 and not own:
             raise Refused("shape", f"{name}: {tensor.dtype}, expected float32")
         # a sum that is finite has only finite parts, and costs a tenth of looking at each
-        if tensor.is_floating_point() and not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
-            raise Refused("values", f"{name}: not all finite: learning has diverged")
+        if tensor.is_floating_point() and not torch.isfinite(tensor.sum()):
+            # a module of the user's may keep a mask of infinities
+            if torch.isnan(tensor).any() or not (own or torch.isfinite(tensor).all()):
+                raise Refused("values", f"{name}: not all finite: learning has diverged")
     rows = tables["user_rows"], tables["item_rows"]
     try:
         found = tuple(

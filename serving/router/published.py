@@ -15,6 +15,7 @@ from grpc import StatusCode
 from serving.codec import Ranges, Refusal, schema_of
 from serving.router.metrics import RouterMetrics
 from serving.router.pool import Pool
+from simulator.process import Stopped
 from simulator.store.arrays import arrays_of, label
 from simulator.store.protocol import KEPT, Store, StoreAway, StoreError
 from simulator.world.features import Encoder
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 EVERY = 0.5
 """Seconds between two looks at the store, and between two questions for a replica's health."""
+SOON = 0.01
+"""Seconds between two looks for the end of something that takes a moment."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Watch:
         self._newest = -1
         self.store_up = True
         """Whether the last look at the store succeeded."""
+        self._looked = threading.Event()
         self._threads = [
             threading.Thread(target=self._loop, args=(action,), name=name, daemon=True)
             for name, action in (("watch the store", self._look), ("check replicas", pool.check))
@@ -76,6 +80,15 @@ class Watch:
         """Begin to look."""
         for thread in self._threads:
             thread.start()
+
+    def wait_for_a_look(self) -> None:
+        """Wait until it is known what is published, and of each replica that the store knows whether it is healthy.
+
+        Raises Stopped where the stop flag is raised before.
+        """
+        while not (self._looked.is_set() and all(replica.checked for replica in self._pool.known())):
+            if self._stop.wait(SOON):
+                raise Stopped
 
     def join(self, seconds: float) -> None:
         """Wait for the threads to end after the stop flag was raised."""
@@ -100,6 +113,7 @@ class Watch:
                 any(map(self._take, (newest, *older)))
                 self._newest = newest
             self._say(True)
+            self._looked.set()
         except StoreAway as problem:
             self._say(False, str(problem))
         except StoreError as problem:

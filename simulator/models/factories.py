@@ -15,7 +15,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def factory_of(spec: str) -> str | None:
     words = spec.partition(",")[0].split(":")
     if MARK not in words[:2]:
         return None
-    return ":".join(words[words.index(MARK) + 1 :][:2])
+    return ":".join(words[words.index(MARK) + 1 :])
 
 
 def factories_of(specs: Sequence[str]) -> list[str]:
@@ -79,12 +79,11 @@ def source_digest(name: str) -> str:
     What they import is not covered.
     """
     module, _, attribute = name.partition(":")
-    files = {getattr(sys.modules[module], "__file__", None)}
-    try:
-        files.add(inspect.getsourcefile(inspect.unwrap(getattr(sys.modules[module], attribute))))
-    except TypeError:  # a factory in C, or an object that can be called
-        pass
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in sorted(filter(None, files)))).hexdigest()
+    files = [getattr(sys.modules[module], "__file__", None)]
+    with suppress(TypeError):  # a factory in C, or an object that can be called
+        files.append(inspect.getsourcefile(inspect.unwrap(getattr(sys.modules[module], attribute))))
+    # in this order: where files lie, and so how their paths sort, is another matter on another machine
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in dict.fromkeys(filter(None, files)))).hexdigest()
 
 
 @contextmanager
@@ -94,7 +93,7 @@ def blame(name: str, doing: str) -> Iterator[None]:
         yield
     except SettingError:
         raise
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         said = problem.msg if isinstance(problem, SyntaxError) else str(problem)
         what = f"{type(problem).__name__}: {' '.join(said.split()) or 'no message'}"
         raise SettingError("arms", f"{MARK}:{name}", f"{doing}: {what}{_place(problem)}") from problem

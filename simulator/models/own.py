@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import random
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from simulator.errors import SettingError
 from simulator.models.activations import Activation, activation
@@ -98,6 +98,8 @@ class Maker:
         """Imports the factory. Raises SettingError, here as in all else."""
         self.schema, self.own, self.device = schema, own, torch.device(device)
         self._factory = load_factory(own.factory)
+        self._parts: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+        """Of the modules that were made, those that learn."""
         self._check_options()
         self._slots = {field.name: schema.slot_range(field.name) for field in schema.fields}
         shift = [FIRST_ID - schema.first_row(field.name) for field in schema.fields for _ in range(field.slots)]
@@ -124,6 +126,7 @@ class Maker:
             if not isinstance(module, nn.Module) or not isinstance(optimizer, torch.optim.Optimizer | None):
                 hint = f"it gave {_kind(found)}, not an nn.Module or (nn.Module, Optimizer){place_of(self._factory)}"
                 raise SettingError("arms", f"{MARK}:{name}", hint)
+            self._require_new(module)
             count = 0
             if self.own.relu:
                 module, count = self._without_relu(module)
@@ -131,6 +134,14 @@ class Maker:
             still = [part for part in module.modules() if module.training and not part.training]
             self._try(module)
         return Made(module, optimizer, still, count)
+
+    def _require_new(self, module: nn.Module) -> None:
+        """Each model learns its own parameters."""
+        parts = [part for part in module.modules() if any(p.requires_grad for p in part.parameters(recurse=False))]
+        if any(part in self._parts for part in parts):
+            hint = f"it gave a module with parameters of one that it gave before{place_of(self._factory)}"
+            raise SettingError("arms", f"{MARK}:{self.own.factory}", hint)
+        self._parts.update(parts)
 
     def _without_relu(self, module: nn.Module) -> tuple[nn.Module, int]:
         with blame(self.own.factory, "replacing its ReLUs"):
@@ -152,11 +163,14 @@ class Maker:
             raise SettingError("arms", f"{MARK}:{self.own.factory}", hint)
 
     def any_rows(self) -> Tensor:
-        """[BLOCK, S] values of each field in turn; of those behind the first of a multi-valued one, none."""
+        """[BLOCK, S] the last values of each field and the first; an event has none, one, two, ... of a multi-valued
+        one."""
         columns = []
         for field in self.schema.fields:
-            columns.append(slots := np.zeros((BLOCK, field.slots), np.int32))
-            slots[:, 0] = self.schema.first_row(field.name) + np.arange(BLOCK) % field.vocabulary
+            places = np.arange(BLOCK)[:, None] + np.arange(field.slots)
+            values = self.schema.first_row(field.name) + (places - BLOCK // 2) % field.vocabulary
+            held = np.arange(BLOCK)[:, None] % (field.slots + 1) if field.slots > 1 else 1
+            columns.append(np.where(np.arange(field.slots) < held, values, 0).astype(np.int32))
         return torch.from_numpy(np.concatenate(columns, 1)).to(self.device)
 
     def features(self, rows: Tensor) -> dict[str, Tensor]:
@@ -186,8 +200,8 @@ class Maker:
         # no inference_mode: what a module keeps of this call could not be learned from
         with torch.no_grad():
             for part in torch.split(rows, BLOCK):
-                padded = functional.pad(part, (0, 0, 0, BLOCK - len(part)))
-                found.append(self.forward(module, padded)[: len(part)])
+                filling = part[-1:].expand(BLOCK - len(part), -1)
+                found.append(self.forward(module, torch.cat([part, filling]))[: len(part)])
         return torch.cat(found) if found else torch.empty(0, device=self.device)
 
     def identity(self, module: nn.Module) -> dict[str, Any]:

@@ -121,6 +121,8 @@ def parse_arm(spec: str) -> Arm:
         value = text if equals else None
         if key in found or (own and key in (other.partition("=")[0] for other in others)):
             raise SettingError(f"{spec}: parameter", setting, f"{key} at most once")
+        if own and setting == "relu":
+            raise SettingError(f"{spec}: relu", "(empty)", OF_RELU)
         if key in of_cure:
             found[key] = of_cure[key](f"{spec}: {key}", value)
         elif key == "lr" and value == "tuned":
@@ -159,9 +161,11 @@ def _split(spec: str) -> tuple[type[Cure], str, list[str], str]:
     name, _, rest = spec.partition(":")
     kind, words = (CURES[name], rest) if name in CURES else (Cure, spec)
     if (factory := factory_of(spec)) is not None:
+        hint = f"before a module of your own stands a cure, or nothing: one of {', '.join(CURES)}"
+        require(kind is not Cure or name == MARK, "arm", spec, hint)
         words, mark, relu = words.partition(",relu=")
         if mark and not relu:
-            raise SettingError(f"{spec}: relu", "(empty)", "an activation, as in relu=smelu:beta=1; it stands last")
+            raise SettingError(f"{spec}: relu", "(empty)", OF_RELU)
         _, comma, settings = words.partition(",")
         return kind, factory, settings.split(",") if comma else [], relu
     function, colon, settings = words.partition(":")
@@ -232,3 +236,5 @@ SETTINGS: dict[str, tuple[str, Reader]] = {
 """Key in a spec -> field of ModelConfig, and what reads its value."""
 OF_OWN = ("lr", "engine")
 """Those that a module of your own has; all others are options of its factory."""
+OF_RELU = "an activation, as in relu=smelu:beta=1; it stands last"
+"""What stands behind `relu` in the spec of a module of your own."""

@@ -9,9 +9,18 @@ from typing import Any
 import pytest
 import torch
 
+from simulator.models.factories import ALLOWED
 from simulator.store.protocol import Store, entry_order
 from tests.store.memory_store import MemoryStore
-from tests.trainer.small_trainer import announced, finish, published, same_tensors, saved
+from tests.trainer.small_trainer import (
+    OWN_CONFIG,
+    OWN_FACTORY,
+    announced,
+    finish,
+    published,
+    same_tensors,
+    saved,
+)
 from trainer import loop
 
 
@@ -52,5 +61,16 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """One run from start to end."""
     store, path = MemoryStore(10_000), tmp_path_factory.mktemp("reference")
     finish(store, path)
+    tensors, state = saved(path)
+    return Reference(tensors, state, published(store), announced(store))
+
+
+@pytest.fixture(scope="session")
+def own_reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """The same with a module of the user's."""
+    store, path = MemoryStore(10_000), tmp_path_factory.mktemp("reference")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(ALLOWED, OWN_FACTORY)
+        finish(store, path, config=OWN_CONFIG)
     tensors, state = saved(path)
     return Reference(tensors, state, published(store), announced(store))

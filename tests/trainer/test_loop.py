@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from simulator.errors import FlickerError, ResultError, SettingError
 from simulator.models.duplicates import Duplicates
 from simulator.models.engines import Engines
+from simulator.models.factories import ALLOWED, source_digest
 from simulator.models.specs import parse_arms
 from simulator.store.codec import decode
 from simulator.store.protocol import LogFull, StoreAway, entry_order
@@ -30,6 +33,8 @@ from tests.trainer.small_trainer import (
     EVENTS,
     GENERATION,
     GENERATIONS,
+    OWN_CONFIG,
+    OWN_FACTORY,
     Running,
     finish,
     published,
@@ -273,6 +278,34 @@ def test_models_that_diverge_end_it_and_are_not_saved(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="learning_rate = .* diverged within 256 events"):
         trainer.main_loop()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_module_that_may_not_be_imported_is_refused_before_anything_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "planted.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(ALLOWED, "planted:other,elsewhere:make")
+    store, config = MemoryStore(10_000), replace(CONFIG, arms=("relu", "torch:planted:make,lr=0.1"))
+    with pytest.raises(SettingError) as problem:
+        Running(store, tmp_path / "state", config=config)
+    assert str(problem.value) == (
+        "arms = torch:planted:make: not among the factories that may be imported here "
+        "(elsewhere:make, planted:other): add it to FLICKER_MODELS if you trust it"
+    )
+    assert "planted" not in sys.modules and not (tmp_path / "state").exists()
+    assert store.waiting() == 0 and store.newest() < 0
+
+
+def test_a_module_is_announced_with_its_identity(own_reference: Reference) -> None:
+    about = own_reference.abouts[-1]
+    assert about["arms"] == about["specs"] == list(OWN_CONFIG.arms) and about["modules"][0] is None
+    module = about["modules"][1]
+    assert module.keys() == {"source", "torch", "states"} and module["source"] == source_digest(OWN_FACTORY)
+    part = safetensors.torch.load(bytes(own_reference.parts[GENERATIONS, "duplicate/1"]))
+    shapes = {name.removeprefix("1."): tensor for name, tensor in part.items() if name.startswith("1.")}
+    assert module["states"] == {n: [str(t.dtype).removeprefix("torch."), *t.shape] for n, t in shapes.items()}
+    assert module["states"]["calls"] == ["int64"] and (shapes["calls"] > 0).all()
 
 
 def test_other_settings_cannot_go_on(tmp_path: Path) -> None:

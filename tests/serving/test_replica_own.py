@@ -21,6 +21,7 @@ from simulator.models.engines import Engines
 from simulator.models.factories import ALLOWED
 from simulator.models.ranker import Rankers
 from simulator.models.specs import parse_arms
+from simulator.store.arrays import label
 from tests.serving.generations import CONFIG, TRAIL, WORLD, plain_scores, publish_generation
 from tests.serving.replica_under_test import Asking, best_first, running, wait_for, wait_for_generation
 from tests.store.memory_store import MemoryStore
@@ -29,6 +30,7 @@ from trainer import publish
 FACTORY = "tests.models.own_modules:make"
 ARMS = ("relu", f"torch:{FACTORY},relu=smelu:beta=1", f"torch:{FACTORY},width=4,lr=0.05")
 QUERY = RecommendRequest(user=3, arm="relu")
+RUN = MemoryStore(1).run
 About = dict[str, Any]
 
 
@@ -46,7 +48,8 @@ def parts_and_about(engines: Engines, generation: int) -> tuple[dict[str, bytes]
     cut = {"generation": generation, "events": 100, "published": 1_000.0 + generation, "quality": {}}
     arms = tuple(engine.arm.label for engine in engines.engines)
     config = replace(CONFIG, arms=arms)
-    return publish.parts(engines, config, WORLD.encoder, TRAIL), publish.about(engines, config, WORLD, cut)
+    parts = publish.parts(engines, config, WORLD.encoder, TRAIL, RUN, generation)
+    return parts, publish.about(engines, config, WORLD, cut)
 
 
 @pytest.fixture
@@ -157,7 +160,7 @@ def made() -> tuple[dict[str, bytes], About]:
 def taken(parts: dict[str, bytes], about: About) -> Generation:
     """What a replica makes of it. Raises Refused."""
     weights, catalog = bytearray(parts["duplicate/0"]), bytearray(parts["catalog"])
-    return Generation.of(0, 0, "a", about, weights, catalog, Rankers())
+    return Generation.of(RUN, 0, 0, "a", about, weights, catalog, Rankers())
 
 
 @pytest.mark.usefixtures("allowed")
@@ -210,7 +213,7 @@ def test_tensors_that_are_not_as_announced_are_refused(damage: str, made: tuple[
     changed = {"shape": weight[:-1], "dtype": weight.double(), "nan": weight * torch.nan}
     tensors |= {"1.first.weight": changed[damage].contiguous()} if damage in changed else {}
     with pytest.raises(Refused, match="first.weight") as refused:
-        taken(made[0] | {"duplicate/0": safetensors.torch.save(tensors)}, made[1])
+        taken(made[0] | {"duplicate/0": safetensors.torch.save(tensors, label(RUN, 0, "duplicate/0"))}, made[1])
     assert refused.value.reason == ("values" if damage == "nan" else "shape")
 
 

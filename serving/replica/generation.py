@@ -123,6 +123,8 @@ def _designs(about: Mapping[str, Any]) -> list[Design]:
         if name not in ("native", "torch"):
             raise ValueError(f"engine {name}")
     for spec in about["specs"]:
+        if not isinstance(spec, str):
+            raise TypeError(f"specs: {type(spec).__name__}")
         parse_arm(spec)
     for identity in about["modules"]:
         if not isinstance(identity, Mapping | None):

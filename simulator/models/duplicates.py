@@ -198,7 +198,8 @@ class Duplicates(ABC):
         self.chunks += 1
         self.events += len(chunk)
         if not np.isfinite(logits).all():
-            hint = f"{self.arm.label} diverged within {self.events:,} events: use a smaller one, or another norm"
+            other = "look at its forward" if self.arm.own else "another norm"
+            hint = f"{self.arm.label} diverged within {self.events:,} events: use a smaller one, or {other}"
             raise SettingError("learning_rate", self.model.learning_rate, hint)
         return self._answers(logits)
 

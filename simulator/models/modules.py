@@ -3,8 +3,9 @@
 ReLU stands in a network as a module, nn.ReLU, which is exchanged, or as a call in a class's own code, such as
 `functional.relu(x)` or `x.relu()`. Such calls are found in the source, and diverted by a TorchFunctionMode while the
 methods of that class run. Nothing is rewritten: control flow that depends on data, threads, torch.func, torch.compile
-and torch.export work as before. torch.fx, which could rewrite the calls, fails on `if x.sum() > 0`, fixes
-`self.training`, and patches torch.nn.Module under other threads while it traces.
+and torch.export work as before. Not so torch.utils.checkpoint of a function that calls relu itself, which runs again in
+the backward pass, outside of all methods: checkpoint a module instead. torch.fx, which could rewrite the calls, fails
+on `if x.sum() > 0`, fixes `self.training`, and patches torch.nn.Module under other threads while it traces.
 
 Reading follows no names: a call in a function outside the class is not found. `ReLUCalls` counts what is left.
 """
@@ -107,7 +108,7 @@ def replaced(module: nn.Module, replacement: nn.Module) -> tuple[nn.Module, int]
 
     Names in the state dict stay; a replacement with parameters adds its own, and is one more child where calls were
     diverted. Calls in place still overwrite; an nn.ReLU(inplace=True) is exchanged like any other, with its hooks, and
-    no longer does. torch.jit.script, unlike torch.compile, cannot compile diverted calls.
+    no longer does. torch.jit.script, unlike torch.compile, refuses diverted calls.
 
     Raises SettingError, before anything is changed, for a replacement that calls relu itself, and for what cannot be
     changed: an nn.RNN with ReLU, a module compiled by torch.jit, and one whose `forward` was set on the object.
@@ -197,7 +198,8 @@ def _sites(module: nn.Module) -> list[str]:
     """The method of each relu call that is found; "forward" for a relu function that the module keeps."""
     if hasattr(module, KEPT):  # diverted already
         return []
-    calls = [call for kind in type(module).__mro__ for call in _calls(kind)]  # super() may reach all
+    kind: Any = type(module)
+    calls = _calls(kind)
     # `self.encoder.relu` of a module is found there, or is no relu; that of a tensor is a call of relu
     inside = {f"self.{name}".rstrip(".") for name, _ in module.named_modules(remove_duplicate=False)}
     kept = ["forward" for value in vars(module).values() if any(value is relu for relu in RELU)]
@@ -206,22 +208,31 @@ def _sites(module: nn.Module) -> list[str]:
 
 @functools.cache
 def _calls(kind: type) -> list[tuple[str, str]]:
-    """Each relu call in the source of a class: the method, and what is called, such as `functional.relu`.
+    """Each relu call in the source of a class and its bases: the method, and what is called, as `functional.relu`.
 
     Read method by method: of a whole class, a notebook does not know the source.
     """
     found = []
-    for method, value in vars(kind).items():
-        function = inspect.unwrap(value)
-        if method == "__init__" or not isinstance(function, FunctionType):  # __init__ has run
-            continue
-        aliases = {name for name, each in function.__globals__.items() if each is functional.relu}
-        with suppress(OSError, SyntaxError):  # no source
-            tree = ast.parse("class _:\n" + textwrap.indent(inspect.getsource(function), " "))
-            calls = (ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call))
+    for method in {name for each in kind.__mro__ for name in vars(each)} - {"__init__"}:  # which has run
+        for function in (inspect.unwrap(vars(each)[method]) for each in kind.__mro__ if method in vars(each)):
+            if not isinstance(function, FunctionType):
+                break
+            calls = _called(function)
+            aliases = {name for name, each in function.__globals__.items() if each is functional.relu}
             ours = (call for call in calls if not call.startswith("torch.ops."))  # a mode cannot divert these
             found += [(method, call) for call in ours if call.rpartition(".")[2] in {"relu", "relu_"} | aliases]
+            if "super" not in calls:  # a method that is overridden is reached by it alone
+                break
     return found
+
+
+@functools.cache
+def _called(function: FunctionType) -> tuple[str, ...]:
+    """What a function calls, as its source says; nothing where there is none."""
+    with suppress(OSError, SyntaxError):
+        tree = ast.parse("class _:\n" + textwrap.indent(inspect.getsource(function), " "))
+        return tuple(ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return ()
 
 
 def _divert(module: nn.Module, replacement: nn.Module, sites: list[str]) -> None:
@@ -246,6 +257,7 @@ def _diverting(kind: Any, methods: tuple[str, ...]) -> Any:
             with _Diverted(getattr(self, KEPT)):
                 return method(self, *args, **kwargs)
 
+        del run.__wrapped__  # or torch.jit.script would compile what it reads there, with relu
         return run
 
     def train(self: nn.Module, mode: bool = True) -> Any:

@@ -24,7 +24,7 @@ from simulator.models.duplicates import Chunk, Duplicates, Weights, part_of
 from simulator.models.engine import EngineName
 from simulator.models.factories import blame
 from simulator.models.noise import Member, round_to_bfloat16
-from simulator.models.own import BLOCK, RANDOM, Made, Maker, drawn, seed_all, seeded, tensors_of_module
+from simulator.models.own import BLOCK, RANDOM, ROUNDING, Made, Maker, drawn, seed_all, seeded, tensors_of_module
 from simulator.models.torch_engine import check_device
 from simulator.randomness import generator
 from simulator.types import Batch, Floats
@@ -37,8 +37,6 @@ NUMBER = "#number"
 LATE = (
     "it draws random numbers, but did not in its first chunk: the numbers of this run will not repeat to the last bit"
 )
-CLOSE = 1e-4
-"""Log-odds in training and in evaluation mode that differ by no more are the same but for rounding."""
 
 
 @dataclass
@@ -108,13 +106,30 @@ class OwnEngine(Duplicates):
         model, rows = Model(made.module, optimizer, list(trained.values()), made.still), self.maker.any_rows()
         with RANDOM, seeded(0):
             self._gradients(model, rows, torch.zeros(len(rows), device=self.device), 0, False)
-            if untrained := [name for name, each in trained.items() if each.grad is None]:
-                hint = "not trained, for the log-odds do not depend on them"
-                log.warning("%s: %s: %s", self.arm.label, hint, ", ".join(untrained))
+            self._require_trained(trained, optimizer if made.optimizer else None)
             self._apply(model, 0, [])
         if "lr" not in optimizer.param_groups[0]:
             raise SettingError("arms", self.maker.own.spec, "its optimiser has no learning rate (`lr` of its groups)")
         self._state_of(0, optimizer)
+
+    def _require_trained(self, trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer | None) -> None:
+        """Parameters that do not learn are told; SettingError where none does that could, which looks like a cure."""
+        held = {id(each) for group in (optimizer.param_groups if optimizer else ()) for each in group["params"]}
+        without = [name for name, each in trained.items() if each.grad is None]
+        left_out = [name for name, each in trained.items() if optimizer and id(each) not in held]
+        if trained and (len(without) == len(trained) or len(left_out) == len(trained)):
+            why = (
+                "the log-odds depend on none of its parameters"
+                if len(without) == len(trained)
+                else ("its optimiser holds none of its parameters")
+            )
+            raise SettingError("arms", self.maker.own.spec, f"nothing of it learns: {why}")
+        for names, why in (
+            (without, "the log-odds do not depend on them"),
+            (left_out, "its optimiser leaves them out"),
+        ):
+            if names:
+                log.warning("%s: not trained, for %s: %s", self.arm.label, why, ", ".join(names))
 
     def _room(self, like: Tensor) -> Tensor:
         """[M, ...] for such a tensor of each model."""
@@ -231,7 +246,7 @@ class OwnEngine(Duplicates):
             due = first + step + int(chunk.delays[0, step])
             with self._seeded_step(number, first + step):
                 given = self._gradients(model, rows, targets, due, bool(chunk.lost[0, step]))
-            if before is not None and not torch.allclose(before, given, rtol=CLOSE, atol=CLOSE):
+            if before is not None and not torch.allclose(before, given, rtol=ROUNDING, atol=ROUNDING):
                 self._seen.add("modes")
             logits.append(given if before is None else before)
             self._apply(model, first + step, chunk.rounding)

@@ -13,6 +13,7 @@ Parameters of all stand in any order behind the activation or the factory.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -22,7 +23,7 @@ from simulator.config import ModelConfig, require
 from simulator.errors import SettingError
 from simulator.models.activations import Activation, activation, parameters_of
 from simulator.models.cures import Anchor, Antidistill, Average, Codistill, Cure, Ensemble, Fresh
-from simulator.models.factories import MARK, factory_of
+from simulator.models.factories import MARK, factory_of, require_name
 
 CURES: dict[str, type[Cure]] = {
     "ensemble": Ensemble,
@@ -153,7 +154,7 @@ def parse_arm(spec: str) -> Arm:
 
 def with_rate(spec: str, rate: float) -> str:
     """The spec with `lr=tuned` replaced by what was found."""
-    return spec.replace("lr=tuned", f"lr={rate:g}")
+    return re.sub(r"(?<![^:,])lr=tuned(?![^,])", f"lr={rate:g}", spec)
 
 
 def _split(spec: str) -> tuple[type[Cure], str, list[str], str]:
@@ -166,6 +167,7 @@ def _split(spec: str) -> tuple[type[Cure], str, list[str], str]:
         words, mark, relu = words.partition(",relu=")
         if mark and not relu:
             raise SettingError(f"{spec}: relu", "(empty)", OF_RELU)
+        require_name(factory)
         _, comma, settings = words.partition(",")
         return kind, factory, settings.split(",") if comma else [], relu
     function, colon, settings = words.partition(":")

@@ -90,7 +90,8 @@ def test_what_it_does_not_allow_is_one_line(text: str, said: str, monkeypatch: p
 def test_a_name_that_cannot_be_one(name: str) -> None:
     with pytest.raises(SettingError) as problem:
         load_factory(name)
-    assert str(problem.value) == f"arms = torch:{name}: a module and its factory, as in torch:my_pkg.models:make"
+    hint = "a module and its factory, as in torch:my_pkg.models:make; no path, no .py"
+    assert str(problem.value) == f"arms = torch:{name}: {hint}"
 
 
 def test_a_missing_module_and_a_missing_function(write_module: WriteModule) -> None:
@@ -102,7 +103,8 @@ def test_a_missing_module_and_a_missing_function(write_module: WriteModule) -> N
     for name in ("other", "number"):
         with pytest.raises(SettingError) as problem:
             load_factory(f"{module}:{name}")
-        assert str(problem.value) == f"arms = torch:{module}:{name}: {module} has no function {name}"
+        words = f"arms = torch:{module}:{name}: {module} ({sys.modules[module].__file__}) has no function {name}"
+        assert str(problem.value) == words
 
 
 @pytest.mark.parametrize(

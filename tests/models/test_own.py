@@ -136,7 +136,7 @@ def test_a_module_is_tried_with_the_last_values_of_each_field_and_with_none(writ
     schema = Schema((Field("user", "user", 3), Field("item", "item", 5_000), Field("tags", "item", 700, slots=3)))
     name = write_module(MODULE + RECORDING)
     Maker(schema, Own(f"{name}:make")).make(0)
-    ((_, features),) = sys.modules[name].SEEN
+    (_, features), *_ = sys.modules[name].SEEN
     for field in schema.fields:
         assert {2, field.size - 1} <= set(features[field.name].flatten().tolist())
     counts = (features["tags"] != 0).sum(1).tolist()
@@ -664,3 +664,74 @@ def test_modules_are_made_and_scored_beside_one_that_learns_and_draws() -> None:
         learning = pool.submit(lambda: teach(opened(ODD), chunks))
         assert all(pool.map(make_another, range(12)))
         assert np.array_equal(learning.result(), alone)
+
+
+OVERRIDDEN = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+from tests.models.own_modules import Plain
+
+
+class Base(Plain):
+    def forward(self, features):
+        return super().forward(features).relu()
+
+
+class Gelu(Base):
+    def forward(self, features):
+        return F.gelu(Plain.forward(self, features))
+
+
+class Unreached(Gelu):
+    def __init__(self, schema, width):
+        super().__init__(schema, width)
+        self.layers[1] = nn.GELU()
+        self.spare = nn.ReLU()
+
+
+def unreached(schema):
+    return Unreached(schema, 5)
+
+
+def without(schema):
+    module = Gelu(schema, 5)
+    module.layers[1] = nn.GELU()
+    return module
+
+
+def elsewhere(schema):
+    return Plain(schema, 5), torch.optim.SGD(Plain(schema, 5).parameters(), lr=0.1)
+
+
+def untrainable(schema):
+    module = Plain(schema, 5)
+    module.forward = torch.no_grad()(module.forward)
+    return module
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        ("unreached,relu=gelu", "it has ReLUs, but forward reaches none of them"),
+        ("without,relu=gelu", "it has no ReLU that could be replaced"),
+        ("elsewhere", "nothing of it learns: its optimiser holds none of its parameters"),
+        ("untrainable", "nothing of it learns: the log-odds depend on none of its parameters"),
+    ],
+)
+def test_what_would_look_like_a_cure_is_refused(write_module: WriteModule, factory: str, words: str) -> None:
+    name = write_module(OVERRIDDEN)
+    with pytest.raises(SettingError) as problem:
+        opened(f"torch:{name}:{factory}")
+    assert words in str(problem.value)
+
+
+def test_scores_that_depend_on_their_company_are_told(
+    write_module: WriteModule, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "from tests.models.own_modules import Plain\n\n\nclass Mean(Plain):\n    def forward(self, features):\n"
+    text += "        found = super().forward(features)\n        return found - found[:9].mean()\n\n\n"
+    name = write_module(text + "def make(schema):\n    return Mean(schema, 5)\n")
+    opened(f"torch:{name}:make")
+    assert [m for m in caplog.messages if "depend on the others in a call" in m] == caplog.messages[:1]

@@ -198,7 +198,11 @@ def test_a_replica_goes_on_with_the_generation_before(
     before, query = refusals(asking, reason), RecommendRequest(user=3, arm=ARMS[1])
     expected, number = asking.ask(query), store.newest() + 1
     with caplog.at_level(logging.WARNING):
-        store.publish(number, made[0], edited(made[1]) | {"generation": number})
+        labelled = {
+            name: safetensors.torch.save(safetensors.torch.load(part), label(RUN, number, name))
+            for name, part in made[0].items()
+        }
+        store.publish(number, labelled, edited(made[1]) | {"generation": number})
         wait_for(lambda: refusals(asking, reason) == before + 1)
     assert asking.ask(query) == expected and asking.health() == 1
     assert [message for message in caplog.messages if "refused" in message] == caplog.messages

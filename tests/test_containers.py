@@ -16,6 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from load.settings import read_settings
+from protos import channel
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
 from simulator.flags import parse
 from simulator.models.factories import factories_of
@@ -156,6 +157,21 @@ def test_ports_are_published_on_loopback_unless_told() -> None:
     assert all(port.startswith("127.0.0.1:") for published in ports.values() for port in published)
     opened = services(FLICKER_BIND="0.0.0.0")
     assert all(port.startswith("0.0.0.0:") for name in PUBLISHED for port in opened[name]["ports"])
+
+
+def test_each_router_has_a_port_and_one_alone_always_the_same() -> None:
+    router = services()["router"]
+    assert router["ports"] == ["127.0.0.1:50051:50051"] and router["deploy"]["replicas"] == 1
+    several = services(FLICKER_ROUTERS="2", FLICKER_ROUTER_PORT="50051-50054")["router"]
+    assert several["ports"] == ["127.0.0.1:50051-50054:50051"] and several["deploy"]["replicas"] == 2
+    assert "container_name" not in router and "hostname" not in router, "a name of its own cannot be scaled"
+
+
+def test_the_load_asks_every_router() -> None:
+    command = shlex.split(services()["load"]["command"])
+    address = channel.target(command[command.index("--host") + 1])
+    assert address == "dns:///router:50051", "a name alone would be asked for one address"
+    assert channel.SERVICE_CONFIG["loadBalancingConfig"] == [{"round_robin": {}}]
 
 
 @pytest.mark.parametrize(("profile", "most"), [("cpu", 4096), ("gpu", 12288)])

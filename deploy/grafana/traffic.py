@@ -175,7 +175,7 @@ PANELS = [
         "How old is what is served?",
         "Seconds since the generation that a replica serves was published; a saw-tooth with a tooth per refresh.",
         "s",
-        [Query('flicker_snapshot_age_seconds{job="replica"}', "{{instance}}")],
+        [Query('flicker_snapshot_age_seconds{job="replica"} >= 0', "{{instance}}")],
     ),
     # comparisons and feedback, off the users' path
     timeseries(

@@ -77,7 +77,9 @@ class ShadowMetrics(Collector):
         labels = ["arm", "cause"]
         self._sums = [counter(*SUMS[field], labels) for field in FIELDS]
         self._failed = counter(
-            "flicker_comparisons_failed", "Comparisons without an answer of both sides", ["cause", "code"]
+            "flicker_comparisons_failed",
+            "Comparisons without an answer of both sides, or with scores not finite",
+            ["cause", "code"],
         )
         self._backlog = gauge("flicker_shadow_backlog", "Sampled queries that wait to be compared")
         self._dropped = counter("flicker_shadow_dropped", "Sampled queries not compared: the backlog was full")

@@ -16,6 +16,7 @@ from rich.live import Live
 from simulator.errors import ResultError
 from simulator.live.children import BAD_SETTING, RESTART_SPAN, RESTARTS, Child
 from simulator.live.flags import UpFlags
+from simulator.live.gauges import Page
 from simulator.live.plan import Plan, plan
 from simulator.live.summary import write_summary
 from simulator.live.view import picture, plain_line
@@ -58,7 +59,8 @@ class Up:
         """Claim the folder, then start the store and everything that uses it."""
         require_empty(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.console.print(f"Starting store, trainer, {self.flags.replicas} replicas, router and traffic ...")
+        routers = "router" if self.flags.routers == 1 else f"{self.flags.routers} routers"
+        self.console.print(f"Starting store, trainer, {self.flags.replicas} replicas, {routers} and traffic ...")
         self.server = find_or_start(self.out / "store")
         self.plan = plan(self.flags, self.server.url, self.out)
         self.watch = Watch(self.plan.metrics)
@@ -82,7 +84,7 @@ class Up:
                     self.console.print(plain_line(self.watch, self.plan.address, self.flags.for_), soft_wrap=True)
 
     def shutdown(self) -> None:
-        """End traffic first, then router, replicas, trainer and store, each in order or after GRACE at once.
+        """End traffic first, then routers, replicas, trainer and store, each in order or after GRACE at once.
 
         Replicas end side by side: each takes a second or more, so that routers learn that it goes.
         """
@@ -122,12 +124,15 @@ class Up:
     def _let_users_in(self) -> None:
         """Traffic begins when every replica serves: a query before that could only fail."""
         assert self.plan is not None
-        healthy = self.watch.router.value("flicker_router_replicas", healthy="true")
-        published = self.watch.router.value("flicker_router_generation") >= 1  # the router has looked at what is there
-        if healthy >= self.flags.replicas and published:
+        if all(self._is_ready(page) for page in self.watch.routers.values()):
             for child in self.plan.load:
                 if child.process is None:
                     child.start()
+
+    def _is_ready(self, router: Page) -> bool:
+        """Whether a router has looked at what is published, and every replica serves."""
+        healthy = router.value("flicker_router_replicas", healthy="true")
+        return healthy >= self.flags.replicas and router.value("flicker_router_generation") >= 1
 
     def _keep_alive(self) -> None:
         if self.server is not None and not self.server.alive():

@@ -7,6 +7,7 @@
     log:counts  hash: events `appended` and events `forgotten`, ever
     log:marks   hash: writer -> "E-0 mark" of its last entry
     log:keys    set: keys of the last hour at most; log:keys:before holds those of the hour before
+    quarantine  stream: "E-0" -> why, data: what of entry E-0 could not be learned
 
 Readers use XRANGE from their own position and not XREADGROUP: the position that counts is the one that a trainer saved
 together with its weights, and a second one on the server, with its list of pending entries, could only disagree. The
@@ -44,16 +45,17 @@ from redis import ResponseError
 
 from simulator.store.codec import decode_entries, encode
 from simulator.store.connection import Connection
-from simulator.store.manifest import PUBLISHING, described, pieces, same_parts, write_manifest
+from simulator.store.manifest import PUBLISHING, Manifest, damaged_part, pieces, read_manifest, write_manifest
 from simulator.store.protocol import (
     KEPT,
     MOST_KEYS,
+    QUARANTINE,
     REMEMBERED,
     Entry,
     Member,
     Repeated,
+    SetAside,
     StoreAway,
-    StoreError,
     check_position,
     entry_order,
     refuse_appending,
@@ -156,6 +158,14 @@ if events > before and events <= appended then
 end
 return appended
 """
+# KEYS = quarantine. ARGV = id, why, data, QUARANTINE. Answers 1, or 0 where it is there, or was.
+SET_ASIDE = """
+local function events(id) return tonumber(string.match(id, '^%d+')) end
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+if last and events(last[1]) >= events(ARGV[1]) then return 0 end
+redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[4], ARGV[1], 'why', ARGV[2], 'data', ARGV[3])
+return 1
+"""
 # KEYS = a writer's part. ARGV = number of the piece, piece, UPLOAD. Answers 1, or 0 where those before it ran out.
 # May be repeated, unlike RPUSH alone.
 PUT_PIECE = """
@@ -253,12 +263,13 @@ class RedisStore:
 
     def __init__(self, url: str, *, run: str, capacity: int, patience: float = 1.0) -> None:
         """Does not connect yet. `capacity` in events. Raises SettingError for a URL that cannot be one."""
-        self._server = server = Connection(url, run, patience)
+        self.run, self._server = run, (server := Connection(url, run, patience))
         self._capacity = capacity
         names = ("log", "log:counts", "log:marks", "log:keys", "log:keys:before")
         self._log, self._counts, self._marks, *self._remembered = map(server.key, names)
         self._append, self._join = server.script(LOG, APPEND), server.script(LOG, JOIN)
         self._leave, self._acknowledge = server.script(ALWAYS, LOG, LEAVE), server.script(ALWAYS, LOG, ACKNOWLEDGE)
+        self._quarantine, self._set_aside = server.key("quarantine"), server.script(SET_ASIDE)
         self._generations = server.key("generations")
         self._announce_generation = server.script(PUBLISH)
         self._put_piece, self._make_whole = server.script(PUT_PIECE), server.script(WHOLE)
@@ -300,7 +311,7 @@ class RedisStore:
             found = self._server.ask(lambda: self._read_now(group, after, events))
             left = end - time.monotonic()
             if found or left <= 0:
-                return decode_entries(after, [(id.decode(), fields[b"batch"]) for id, fields in found])
+                return decode_entries(after, [(id.decode(), fields.get(b"batch", b"")) for id, fields in found])
             self._server.wait_for_entry(self._log, f"{start}-0", left)
 
     def acknowledge(self, group: str, upto: str) -> None:
@@ -309,6 +320,16 @@ class RedisStore:
         if appended < 0:
             raise unknown_group(group)
         check_position(upto, 0, appended)
+
+    def set_aside(self, what: SetAside) -> bool:
+        """See EventLog."""
+        args = [what.id, what.why, what.data, QUARANTINE]
+        return bool(self._server.ask(lambda: self._set_aside(keys=[self._quarantine], args=args)))
+
+    def quarantine(self) -> list[SetAside]:
+        """See EventLog."""
+        found = self._server.ask(lambda: self._server.client.xrange(self._quarantine))
+        return [SetAside(id.decode(), fields[b"why"].decode(), fields[b"data"]) for id, fields in found]
 
     def waiting(self) -> int:
         """See EventLog."""
@@ -348,10 +369,11 @@ class RedisStore:
 
     def publish(self, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
         """See Registry."""
-        manifest = write_manifest(parts, about)
-        if self._is_published(generation, manifest):
+        manifest = write_manifest(self.run, generation, parts, about)
+        announced = read_manifest(manifest, self.run, generation)
+        if self._is_published(announced):
             return
-        keys = {name: self._part_key(generation, name, described(manifest, generation, name)[1]) for name in parts}
+        keys = {name: self._part_key(generation, name, announced.part(name)[1]) for name in parts}
         whole = all(self._upload(keys[name], data) for name, data in parts.items())
         args = [generation, manifest, KEPT]
         announce = lambda: self._announce_generation(keys=[self._generations, *keys.values()], args=args)  # noqa: E731
@@ -360,29 +382,31 @@ class RedisStore:
             raise StoreAway(
                 f"a part of generation {generation} ran out after {UPLOAD} s, before all were there: try again"
             )
-        if done == -1 and not self._is_published(generation, manifest):
+        if done == -1 and not self._is_published(announced):
             raise AssertionError("announced generations do not disappear")
 
     def newest(self) -> int:
         """See Registry."""
-        return self._last()[0]
+        found = self._server.ask(lambda: self._server.client.xrevrange(self._generations, count=1))
+        return int(found[0][0].partition(b"-")[0]) - 1 if found else -1
 
     def about(self, generation: int) -> dict[str, Any]:
         """See Registry."""
-        return dict(json.loads(self._manifest(generation))["about"])
+        return self._manifest(generation).about
 
     def fetch(self, generation: int, part: str) -> bytearray:
         """See Registry."""
-        size, digest = described(self._manifest(generation), generation, part)
+        size, digest = self._manifest(generation).part(part)
         key, data, found = self._part_key(generation, part, digest), bytearray(size), hashlib.sha256()
         for number, piece in enumerate(pieces(size)):
             read = self._read(key, number)
-            if read is None:  # displaced by newer ones
-                raise unknown_generation(generation, self.newest())
+            if read is None:
+                self._manifest(generation)  # raises where newer ones have displaced it
+                raise damaged_part(generation, part)
             found.update(read)
             data[piece] = read
         if found.hexdigest() != digest or len(data) != size:
-            raise StoreError(f"part {part} of generation {generation} is damaged: its digest differs")
+            raise damaged_part(generation, part)
         return data
 
     def wait_newer(self, than: int, wait: float) -> int:
@@ -410,23 +434,19 @@ class RedisStore:
         found: bytes | None = self._server.ask(lambda: self._server.client.lindex(key, number))
         return found
 
-    def _is_published(self, generation: int, manifest: str) -> bool:
+    def _is_published(self, made: Manifest) -> bool:
         """Whether these parts are published already. Raises StoreError where the generation may not be published."""
-        newest, announced = self._last()
-        refuse_publishing(generation, newest, newest >= 0 and same_parts(announced, manifest))
-        return generation == newest
+        newest = self.newest()
+        same = newest == made.generation and self._manifest(newest).parts == made.parts
+        refuse_publishing(made.generation, newest, same)
+        return same
 
-    def _last(self) -> tuple[int, str]:
-        """The newest generation and its manifest; (-1, "") where there is none."""
-        found = self._server.ask(lambda: self._server.client.xrevrange(self._generations, count=1))
-        return (int(found[0][0].partition(b"-")[0]) - 1, found[0][1][b"manifest"].decode()) if found else (-1, "")
-
-    def _manifest(self, generation: int) -> str:
+    def _manifest(self, generation: int) -> Manifest:
         id = f"{generation + 1}-0"
         found = self._server.ask(lambda: self._server.client.xrange(self._generations, id, id))
         if not found:
             raise unknown_generation(generation, self.newest())
-        return str(found[0][1][b"manifest"].decode())
+        return read_manifest(found[0][1].get(b"manifest", b""), self.run, generation)
 
     # leases and members
 

@@ -15,10 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 import torch
 
+from protos.recommender_pb2 import RecommendRequest
+from protos.recommender_pb2_grpc import RecommenderStub
+from serving.health import complaint
 from simulator.store.server import free_port
 from tests.integration.system import until
 from tests.result_schema import SWAPS, assert_interval
@@ -41,6 +45,7 @@ class Up:
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.out, self._mark, self.port = folder / "out", secrets.token_hex(8), free_port()
+        self.address = f"127.0.0.1:{self.port}"
         self._said = folder / "said"
         command = ["up", "--out", str(self.out), "--port", str(self.port), *SMALL, *arguments]
         environment = {name: value for name, value in os.environ.items() if name != "FLICKER_REDIS_URL"}
@@ -67,9 +72,9 @@ class Up:
         return found
 
     def wait_for(self, name: str) -> psutil.Process:
-        """A replica, once it runs."""
-        until(lambda: bool(self.alive("serving", "replica", name)), f"{name} runs")
-        return self.alive("serving", "replica", name)[0]
+        """A replica or router, once it runs."""
+        until(lambda: bool(self.alive("serving", name)), f"{name} runs")
+        return self.alive("serving", name)[0]
 
     def answers(self) -> bool:
         """Whether the router has answered someone: the traffic begins when everyone serves."""
@@ -115,7 +120,7 @@ def stores(up: Up) -> list[psutil.Process]:
 
 def query(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`flicker query` of it."""
-    command = [sys.executable, "-m", "simulator", "query", "--address", f"127.0.0.1:{up.port}", *arguments]
+    command = [sys.executable, "-m", "simulator", "query", "--address", up.address, *arguments]
     environment = os.environ | {"COLUMNS": "200"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20)
 
@@ -126,7 +131,7 @@ def test_a_whole_run_with_a_replica_killed_in_the_middle_ends_with_ctrl_c(tmp_pa
         killed = up.wait_for("replica-1")
         killed.kill()
         until(lambda: [p for p in up.alive("serving", "replica", "replica-1") if p.pid != killed.pid] != [], "restart")
-        time.sleep(4.0)
+        until(lambda: query(up, "--all").returncode == 0, "the replica that died holds its duplicate again", PATIENCE)
         compared = query(up, "--user", "7", "--all")
         assert compared.returncode == 0, compared.stderr + up.said()
         for words in ("duplicate 0", "duplicate 1", "generation", "replica-0", "replica-1", "RBO distance", "0@"):
@@ -140,6 +145,34 @@ def test_a_whole_run_with_a_replica_killed_in_the_middle_ends_with_ctrl_c(tmp_pa
         summary = json.loads((up.out / "summary.json").read_text())
         assert_summary(summary)
         print(json.dumps(summary["serving"]), f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB")
+
+
+def test_a_router_of_two_is_killed_and_no_query_fails(tmp_path: Path) -> None:
+    with running(tmp_path, "--routers", "2", "--rate", "60") as up:
+        first, second = up.address, f"127.0.0.1:{up.port + 1}"
+        until(up.answers, "users ask", PATIENCE)
+        time.sleep(2.0)
+        killed = up.wait_for("router-0")
+        killed.kill()
+        up.address = f"{first},{second}"
+        asked = query(up, "--times", "10", "--k", "3", "--arm", "relu")
+        assert asked.returncode == 0, asked.stderr + up.said()
+        until(lambda: [p for p in up.alive("serving", "router-0") if p.pid != killed.pid] != [], "restart")
+        healed = until(lambda: not complaint(first, "", 2.0), "the router that died serves again", PATIENCE)
+        assert len({who_answers(address) for address in (first, second)}) == 1, "all choose by the same hash"
+        time.sleep(2.0)
+        up.process.send_signal(signal.SIGINT)
+        assert up.wait(ENDS) == 0, up.said()
+        summary = json.loads((up.out / "summary.json").read_text())
+        assert_summary(summary)
+        print(f"serves again {healed:.1f} s after it was started", json.dumps(summary["serving"]))
+
+
+def who_answers(address: str) -> str:
+    """The replica that a router sends a certain query to."""
+    with grpc.insecure_channel(address) as channel:
+        answer = RecommenderStub(channel).Recommend(RecommendRequest(query_id=77, user=7), timeout=5)
+    return str(answer.answered_by.replica)
 
 
 def assert_summary(summary: dict[str, Any]) -> None:

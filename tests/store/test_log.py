@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from simulator.store.protocol import LogFull, Repeated, Store, StoreError, entry_order
+from simulator.store.protocol import QUARANTINE, LogFull, Repeated, SetAside, Store, StoreError, entry_order
 from tests.store.batches import batch, numbers, same
 from tests.store.conftest import CAPACITY
 
@@ -251,3 +251,16 @@ def test_several_writers_and_one_reader_every_entry_once_and_in_order(store: Sto
         mine = [number for number in found if number // 1000 == writer]
         assert mine == list(range(1000 * writer, 1000 * writer + 3 * entries))
     assert store.waiting() == 0
+
+
+def test_what_is_set_aside_is_kept_once_and_the_last_of_it_stays(store: Store) -> None:
+    assert store.quarantine() == []
+    all_of_them = [
+        SetAside(f"{10 * number}-0", "label 1", bytes([number % 256])) for number in range(1, QUARANTINE + 9)
+    ]
+    assert [store.set_aside(one) for one in all_of_them[:3]] == [True] * 3
+    assert [store.set_aside(one) for one in all_of_them[1:5]] == [False, False, True, True]
+    assert store.quarantine() == all_of_them[:5]
+    assert all(store.set_aside(one) for one in all_of_them[5:])
+    assert store.quarantine() == all_of_them[-QUARANTINE:]
+    assert not store.set_aside(all_of_them[0])

@@ -25,7 +25,7 @@ from simulator.store.protocol import (
 )
 from simulator.store.redis import RedisStore
 from simulator.store.server import StoreServer, free_port
-from tests.store.batches import batch
+from tests.store.batches import batch, numbers
 from tests.store.proxy import Proxy
 
 
@@ -116,18 +116,41 @@ def test_a_publication_whose_answer_is_lost_is_done_once(server: StoreServer) ->
 def test_a_damaged_part_is_refused(redis_store: RedisStore) -> None:
     redis_store.publish(0, {"catalog": b"abc", "duplicate/0": b"def"}, {})
     (name,) = (key for key in keys(redis_store) if key.startswith("part:0:catalog:"))
-    redis_store._server.client.lset(redis_store._server.key(name), 0, b"abd")
-    with pytest.raises(StoreError, match="part catalog of generation 0 is damaged: its digest differs"):
-        redis_store.fetch(0, "catalog")
+    client, key = redis_store._server.client, redis_store._server.key(name)
+    for damage in (lambda: client.lset(key, 0, b"abd"), lambda: client.lset(key, 0, b"ab"), lambda: client.delete(key)):
+        damage()
+        with pytest.raises(StoreError, match="part catalog of generation 0 is damaged: its digest differs"):
+            redis_store.fetch(0, "catalog")
     assert redis_store.fetch(0, "duplicate/0") == b"def"
 
 
-def test_a_damaged_entry_is_refused(redis_store: RedisStore) -> None:
+@pytest.mark.parametrize("change", [(b'"auc": 0.5', b'"auc": 0.6'), (b"{", b""), (b"relu", b"\xff")])
+def test_a_damaged_manifest_is_refused_and_does_not_end_publishing(
+    redis_store: RedisStore, change: tuple[bytes, bytes]
+) -> None:
+    redis_store.publish(0, {"part": b"0"}, {"arms": ["relu"], "auc": 0.5})
+    client, stream = redis_store._server.client, redis_store._generations
+    ((id, fields),) = client.xrange(stream)
+    client.delete(stream)
+    client.xadd(stream, fields | {b"manifest": fields[b"manifest"].replace(*change, 1)}, id=id)
+    for look in (redis_store.about, lambda number: redis_store.fetch(number, "part")):
+        with pytest.raises(StoreError, match="manifest of generation 0 is damaged"):
+            look(0)
+    redis_store.publish(1, {"part": b"1"}, {})
+    assert redis_store.fetch(1, "part") == b"1"
+
+
+def test_a_damaged_entry_comes_with_its_problem_between_the_others(redis_store: RedisStore) -> None:
     redis_store.join("trainer")
-    redis_store._server.client.xadd(redis_store._log, {"batch": b"noise"}, id="1-0")
-    redis_store._server.client.hset(redis_store._counts, "appended", 1)
-    with pytest.raises(StoreError, match="not a batch of events"):
-        redis_store.read("trainer", "", 10, 0.0)
+    client = redis_store._server.client
+    client.xadd(redis_store._log, {"batch": b"noise"}, id="4-0")
+    client.xadd(redis_store._log, {"other": b"field"}, id="5-0")
+    client.hset(redis_store._counts, "appended", 5)
+    redis_store.append(batch(0, 3))
+    first, second, third = redis_store.read("trainer", "", 10, 0.0)
+    assert (first.id, first.data, second.data) == ("4-0", b"noise", b"")
+    assert "not a batch of events" in first.problem and "not a batch of events" in second.problem
+    assert (third.id, third.problem, numbers([third.batch])) == ("8-0", "", [0, 1, 2])
 
 
 def test_only_announced_parts_stay(redis_store: RedisStore) -> None:

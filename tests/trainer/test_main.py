@@ -9,6 +9,7 @@ import pytest
 
 from serving.router.flags import RouterFlags
 from simulator.errors import FlickerError
+from simulator.models.factories import ALLOWED
 from simulator.process import ENDING, run
 from simulator.store.open import WORLD_CAPACITY
 from simulator.store.protocol import Store
@@ -29,6 +30,14 @@ from trainer.__main__ import main
             "--store redis://127.0.0.1:1 --arms fresh:relu",
             "arms = fresh:relu: made of several models, or trained afresh",
         ),
+        (
+            "--store redis://127.0.0.1:1 --state /dev/null/x --arms relu torch:no_such_module:make",
+            "arms = torch:no_such_module:make: not among the factories that may be imported here (nothing): add it to",
+        ),
+        (
+            "--store redis://127.0.0.1:1 --arms ensemble:torch:no_such_module:make,m=2",
+            "arms = ensemble:torch:no_such_module:make,m=2: made of several models",
+        ),
         ("--store redis://127.0.0.1:1 --fleets 3", "--fleets, 3"),
         ("--store redis://127.0.0.1:1 --generation-events 100", "generation_events = 100: a multiple of 8192"),
         ("--store redis://127.0.0.1:1 --metrics-port 70000", "metrics_port = 70000: from 0 to 65535"),
@@ -41,7 +50,8 @@ def test_bad_settings_are_one_line(
 ) -> None:
     handlers = {number: signal.getsignal(number) for number in ENDING}
     monkeypatch.setattr(sys, "argv", ["trainer", *flags.split()])
-    monkeypatch.delenv("FLICKER_REDIS_URL", raising=False)
+    for name in ("FLICKER_REDIS_URL", ALLOWED):
+        monkeypatch.delenv(name, raising=False)
     try:
         with pytest.raises(SystemExit) as ended:
             run("trainer", main)

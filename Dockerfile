@@ -48,6 +48,7 @@ USER 10001
 ENTRYPOINT ["python", "-m", "serving", "replica"]
 
 FROM lean AS router
+RUN install --directory --owner=flicker /spool
 COPY protos protos
 COPY simulator simulator
 COPY serving serving

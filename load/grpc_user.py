@@ -1,4 +1,4 @@
-"""Locust users that speak gRPC: one channel per process, and every call is told to Locust.
+"""Locust users that speak gRPC: one channel per process, to all routers, and every call is told to Locust.
 
 gRPC blocks the whole process unless `init_gevent` comes before its first channel. It is called with the first channel
 and not on import, since Locust's `--processes` forks in between.
@@ -19,6 +19,7 @@ from locust import User
 from locust.env import Environment
 
 from protos import recommender_pb2_grpc
+from protos.channel import router_channel
 from simulator.process import retry
 
 log = logging.getLogger("load")
@@ -57,9 +58,9 @@ class TellLocust(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  #
 
 
 def open_channel(environment: Environment, address: str) -> grpc.Channel:
-    """A channel whose calls are told to Locust. `address` is host:port, as Locust's --host gives it."""
+    """A channel whose calls are told to Locust: once each, however often gRPC had to try. See `target`."""
     grpc_gevent.init_gevent()
-    return grpc.intercept_channel(grpc.insecure_channel(address), TellLocust(environment))
+    return grpc.intercept_channel(router_channel(address), TellLocust(environment))
 
 
 class NotServing(Exception):
@@ -67,19 +68,19 @@ class NotServing(Exception):
 
 
 def target(host: str | None) -> str:
-    """host:port of the router, however Locust was given it."""
+    """Where the routers are, however Locust's --host says it: host:port, several with commas, or dns:///name:port."""
     return (host or "").removeprefix("grpc://").removeprefix("http://").rstrip("/")
 
 
 def wait_until_served(environment: Environment) -> None:
-    """Wait until the router at Locust's host, which its page may change meanwhile, says that it serves.
+    """Wait until a router at Locust's host, which its page may change meanwhile, says that it serves.
 
     One without a health service is taken at once.
     """
 
     def look() -> None:
         address = target(environment.host)
-        with grpc.insecure_channel(address) as channel:
+        with router_channel(address) as channel:
             try:
                 request = health_pb2.HealthCheckRequest()
                 status = health_pb2_grpc.HealthStub(channel).Check(request, timeout=LOOK).status

@@ -14,6 +14,7 @@ one second; offered and achieved rates are both reported. Locust ends with exit 
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -39,6 +40,8 @@ from simulator.process import end_on_sigterm, say_ready, serve_metrics
 
 ADD: Callable[[EventHook, Callable[..., None]], object] = EventHook.add_listener
 """Locust's method, with a type."""
+CLIENT = secrets.token_hex(8)
+"""This process to the router: a report of its that comes twice is learned once."""
 GOLDEN = 0.6180339887498949
 """Users' turns are this share of a period apart (mod 1): nearly even for any number of users."""
 
@@ -111,6 +114,7 @@ class Searcher(GrpcUser):
             shown=[ShownItem(item=item, clicked=clicked) for item, clicked in zip(items, clicks, strict=True)],
             answered_by=answer.answered_by,
             time=asking.query.time,
+            client=CLIENT,
         )
         try:
             self.router.Feedback(feedback, timeout=self.session.settings.timeout)

@@ -464,6 +464,7 @@ class FeedbackRequest(google.protobuf.message.Message):
     SHOWN_FIELD_NUMBER: builtins.int
     ANSWERED_BY_FIELD_NUMBER: builtins.int
     TIME_FIELD_NUMBER: builtins.int
+    CLIENT_FIELD_NUMBER: builtins.int
     query_id: builtins.int
     """Number of the query that was answered, as in `RecommendResponse.query_id`. 0: unknown."""
     user: builtins.int
@@ -471,6 +472,11 @@ class FeedbackRequest(google.protobuf.message.Message):
     time: builtins.float
     """When it was shown: seconds since the world's epoch (the unix epoch for real logs), a finite number, 0 or more.
     0: the time at which the router took it.
+    """
+    client: builtins.str
+    """Names the caller, no other's, such as a random word that each process draws when it starts; at most 64 characters.
+    With `query_id` it is the report's key: of all reports with one key within an hour the first is learned. Empty, or a
+    `query_id` of 0: the report has no key, and is learned each time that it is taken.
     """
     @property
     def context(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
@@ -493,9 +499,10 @@ class FeedbackRequest(google.protobuf.message.Message):
         shown: collections.abc.Iterable[global___ShownItem] | None = ...,
         answered_by: global___AnsweredBy | None = ...,
         time: builtins.float = ...,
+        client: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["answered_by", b"answered_by"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["answered_by", b"answered_by", "context", b"context", "query_id", b"query_id", "shown", b"shown", "time", b"time", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["answered_by", b"answered_by", "client", b"client", "context", b"context", "query_id", b"query_id", "shown", b"shown", "time", b"time", "user", b"user"]) -> None: ...
 
 global___FeedbackRequest = FeedbackRequest
 

@@ -58,7 +58,8 @@ class RecommenderServicer(object):
 
     def Feedback(self, request, context):
         """Reports what a user was shown and clicked. Every shown item becomes one event of the log that trainers learn from.
-        UNAVAILABLE when the log is away or full and the router's buffer has no room left: nothing was taken, try later.
+        OK when the log, or a file of the router's that outlives it, has all of them; UNAVAILABLE when neither takes them in
+        time: report again later, which with the same `client` and `query_id` within an hour is learned once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -64,7 +64,8 @@ class RecommenderStub:
         protos.recommender_pb2.FeedbackResponse,
     ]
     """Reports what a user was shown and clicked. Every shown item becomes one event of the log that trainers learn from.
-    UNAVAILABLE when the log is away or full and the router's buffer has no room left: nothing was taken, try later.
+    OK when the log, or a file of the router's that outlives it, has all of them; UNAVAILABLE when neither takes them in
+    time: report again later, which with the same `client` and `query_id` within an hour is learned once.
     """
 
     ListReplicas: grpc.UnaryUnaryMultiCallable[
@@ -95,7 +96,8 @@ class RecommenderAsyncStub:
         protos.recommender_pb2.FeedbackResponse,
     ]
     """Reports what a user was shown and clicked. Every shown item becomes one event of the log that trainers learn from.
-    UNAVAILABLE when the log is away or full and the router's buffer has no room left: nothing was taken, try later.
+    OK when the log, or a file of the router's that outlives it, has all of them; UNAVAILABLE when neither takes them in
+    time: report again later, which with the same `client` and `query_id` within an hour is learned once.
     """
 
     ListReplicas: grpc.aio.UnaryUnaryMultiCallable[
@@ -132,7 +134,8 @@ class RecommenderServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[protos.recommender_pb2.FeedbackResponse, collections.abc.Awaitable[protos.recommender_pb2.FeedbackResponse]]:
         """Reports what a user was shown and clicked. Every shown item becomes one event of the log that trainers learn from.
-        UNAVAILABLE when the log is away or full and the router's buffer has no room left: nothing was taken, try later.
+        OK when the log, or a file of the router's that outlives it, has all of them; UNAVAILABLE when neither takes them in
+        time: report again later, which with the same `client` and `query_id` within an hour is learned once.
         """
 
     @abc.abstractmethod

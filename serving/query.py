@@ -11,6 +11,7 @@ import tyro
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from protos.channel import router_channel
 from protos.recommender_pb2 import (
     CAUSE_DUPLICATE,
     CAUSE_REFRESH,
@@ -35,7 +36,7 @@ class QueryFlags:
     """
 
     address: str = field(default_factory=lambda: from_environment("FLICKER_ADDRESS", "127.0.0.1:50051"))
-    """host:port of the router (default: FLICKER_ADDRESS)."""
+    """host:port of the router, of several with commas between: they are asked in turn (default: FLICKER_ADDRESS)."""
     user: int = 0
     """Who asks, 0 or more."""
     context: tuple[int, ...] = ()
@@ -54,6 +55,8 @@ class QueryFlags:
     """Seconds to wait for an answer, more than 0."""
 
     def __post_init__(self) -> None:
+        ports = [address.rpartition(":")[2] for address in self.address.split(",")]
+        require(all(map(str.isdecimal, ports)), "address", self.address, "host:port, several with commas between")
         require(0 <= self.user < 1 << 32, "user", self.user, "0 or more")
         require(1 <= self.times <= 100, "times", self.times, "from 1 to 100")
         require(1 <= self.k <= 1_000, "k", self.k, "from 1 to 1,000")
@@ -67,7 +70,7 @@ class QueryFlags:
 
 def ask(flags: QueryFlags) -> tuple[list[RecommendResponse], CompareResponse | None]:
     """The answers; with --all or --refresh also what was measured between them. Raises FlickerError."""
-    with grpc.insecure_channel(flags.address) as channel:
+    with router_channel(flags.address) as channel:
         stub = RecommenderStub(channel)
         try:
             if flags.all or flags.refresh:

@@ -24,6 +24,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Protocol
 
+import numpy as np
+from grpc import StatusCode
+
 from protos.recommender_pb2 import PackedResponse, RecommendRequest
 from serving.codec import Refusal
 from serving.comparison import Answer, Difference, compare_all
@@ -208,6 +211,9 @@ class Comparing:
                 (one, first), (two, second) = read(pair.first), read(pair.second)
             except Refusal as refusal:
                 self._recorder.fail(pair.cause, refusal.code)
+                continue
+            if not all(np.isfinite(answer.scores).all() for answer in (first, second)):
+                self._recorder.fail(pair.cause, StatusCode.DATA_LOSS)  # a NaN would stay in a counter for good
                 continue
             compared.append((pair, one, two))
             answers.append((first, second))

@@ -1,6 +1,7 @@
 """What every live process shares: logging, a stop flag, a metrics port, retries, children, and how it ends.
 
-A process runs in three verbs (startup, main loop, shutdown); SIGTERM and SIGINT raise a flag that its loops look at.
+A process runs in three verbs (startup, main loop, shutdown); SIGTERM, SIGINT and SIGHUP (its terminal is gone) raise a
+flag that its loops look at.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Setting = TypeVar("Setting", str, int, float)
-ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
+ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 """Signals that ask a process to end."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between attempts: doubled each time, so that all are back within 2 s of what they waited for."""
@@ -74,7 +75,9 @@ def end_on_sigterm() -> None:
 
 
 def stop_on_signals() -> threading.Event:
-    """The flag that SIGTERM and SIGINT raise from now on, instead of ending the process. For the main thread.
+    """The flag that the signals of ENDING raise from now on, instead of ending the process. For the main thread.
+
+    But not SIGHUP where it is ignored already: so `nohup` asks for.
 
     A thread raises it: a handler runs inside the main thread, perhaps while that holds the flag's own lock in `wait`,
     and would wait for it for ever. What the signals write to the pipe needs no lock.
@@ -84,7 +87,8 @@ def stop_on_signals() -> threading.Event:
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in ENDING:
-        signal.signal(number, lambda number, frame: None)
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: None)
 
     def raise_flag() -> None:
         while ENDING.isdisjoint(os.read(reader, 1)):

@@ -55,7 +55,9 @@ def assert_arm(arm: Json, label: str, truth: bool) -> None:
     for name in intervals:
         least = -2 if name == "pd_shift" else 0
         assert_interval(arm[name], f"{label}.{name}", least, 1 if name in SHARES else 1e9)
-    assert arm["design"].keys() == {"engine", "learning_rate", "norm", "hidden", "dim"}
+    spec = parse_arm(label.split("#")[0])
+    built_in = set() if spec.own else {"norm", "hidden", "dim"}
+    assert arm["design"].keys() == {"engine", "learning_rate", *(built_in or {"source"})}
     assert arm["design"]["engine"] in ("native", "torch")
     for cause in CAUSES:
         assert_swaps(arm[cause], f"{label}.{cause}")
@@ -73,7 +75,11 @@ def assert_arm(arm: Json, label: str, truth: bool) -> None:
             if ratio is not None:
                 assert_interval(ratio, f"{label}.ratio_to.{other}.{name}", 0)
     curve = arm["activation"]
-    assert curve.keys() == {"name", "x", "y", "gradient"} and curve["name"] == parse_arm(label.split("#")[0]).function
+    if spec.own and not spec.own.relu:
+        assert curve is None
+        return
+    assert curve.keys() == {"name", "x", "y", "gradient"}
+    assert curve["name"] == (spec.own.relu if spec.own else spec.function)
     assert 2 <= len(curve["x"]) == len(curve["y"]) == len(curve["gradient"])
 
 

@@ -16,6 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from load.settings import read_settings
+from protos import channel
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
 from simulator.flags import parse
 from simulator.models.factories import factories_of
@@ -138,7 +139,7 @@ def test_a_service_is_guarded_and_watched(name: str) -> None:
     service = services()[name]
     assert service["read_only"] and service["init"]
     assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"]
-    assert service["restart"] == ("no" if name in ONE_SHOT else "on-failure:3")
+    assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped")
     assert ("healthcheck" in service) == (name not in ONE_SHOT)
     assert {how["condition"] for how in service.get("depends_on", {}).values()} <= {"service_healthy"}
     image, _, tag = service["image"].rpartition(":")
@@ -158,6 +159,21 @@ def test_ports_are_published_on_loopback_unless_told() -> None:
     assert all(port.startswith("0.0.0.0:") for name in PUBLISHED for port in opened[name]["ports"])
 
 
+def test_each_router_has_a_port_and_one_alone_always_the_same() -> None:
+    router = services()["router"]
+    assert router["ports"] == ["127.0.0.1:50051:50051"] and router["deploy"]["replicas"] == 1
+    several = services(FLICKER_ROUTERS="2", FLICKER_ROUTER_PORT="50051-50054")["router"]
+    assert several["ports"] == ["127.0.0.1:50051-50054:50051"] and several["deploy"]["replicas"] == 2
+    assert "container_name" not in router and "hostname" not in router, "a name of its own cannot be scaled"
+
+
+def test_the_load_asks_every_router() -> None:
+    command = shlex.split(services()["load"]["command"])
+    address = channel.target(command[command.index("--host") + 1])
+    assert address == "dns:///router:50051", "a name alone would be asked for one address"
+    assert channel.SERVICE_CONFIG["loadBalancingConfig"] == [{"round_robin": {}}]
+
+
 @pytest.mark.parametrize(("profile", "most"), [("cpu", 4096), ("gpu", 12288)])
 def test_memory_limits_are_within_4_gib_or_12_with_a_gpu(profile: str, most: int) -> None:
     limits = [
@@ -167,6 +183,21 @@ def test_memory_limits_are_within_4_gib_or_12_with_a_gpu(profile: str, most: int
     ]
     assert len(limits) == 7
     assert sum(limits) <= most * MIB
+
+
+def test_a_full_store_refuses_before_its_container_runs_out_of_memory() -> None:
+    redis = services()["redis"]
+    flags = shlex.split(redis["command"])
+    assert flags[flags.index("--maxmemory-policy") + 1] == "noeviction", "what is acknowledged is not dropped"
+    bound = int(flags[flags.index("--maxmemory") + 1].removesuffix("mb"))
+    assert bound <= 2 / 3 * int(redis["mem_limit"].removesuffix("m")), "while it rewrites its file it needs more"
+    assert flags[flags.index("--save") + 1] == "" and flags[flags.index("--appendonly") + 1] == "yes"
+
+
+def test_feedback_outlives_its_router() -> None:
+    assert services()["router"]["volumes"] == [f"router:{told('router')['FLICKER_SPOOL']}"]
+    assert "router" in yaml.safe_load(COMPOSE)["volumes"]
+    assert re.search(r"AS router\nRUN install --directory --owner=flicker /spool\n", DOCKERFILE), "it may write there"
 
 
 def trained(**settings: str) -> ExperimentConfig:

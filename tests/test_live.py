@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -17,20 +18,19 @@ from simulator.errors import FlickerError
 from simulator.flags import parse
 from simulator.live.children import RESTARTS, Child
 from simulator.live.flags import UpFlags
-from simulator.live.gauges import Page, joined
-from simulator.live.plan import plan
+from simulator.live.gauges import Counters, Page
+from simulator.live.plan import Plan, plan
 from simulator.live.summary import finding, write_summary
-from simulator.live.up import with_tuned_rates
+from simulator.live.up import run_up, with_tuned_rates
 from simulator.live.view import plain_line, sparkline
 from simulator.live.watch import Watch
 from simulator.models.factories import ALLOWED
-from simulator.process import free_ports
+from simulator.process import ENDING, free_ports
 
 ROUTER = """\
 flicker_compared_total{arm="relu",cause="duplicate"} %(n)s
 flicker_compared_pairs_total{arm="relu",cause="duplicate"} %(pairs)s
 flicker_swapped_pairs_total{arm="relu",cause="duplicate"} %(swapped)s
-flicker_swap_ratio{arm="relu",cause="duplicate",measure="pair"} 0.25
 flicker_router_queries_total{arm="relu",code="OK"} 40
 flicker_router_queries_total{arm="relu",code="UNAVAILABLE"} 2
 """
@@ -71,6 +71,8 @@ def test_the_trainer_is_told_what_differs_from_the_preset() -> None:
         (["--for", "3"], "for = 3.0"),
         (["--rate", "-1"], "rate = -1.0"),
         (["--shadow", "1.5"], "shadow = 1.5"),
+        (["--routers", "9"], "routers = 9"),
+        (["--routers", "3", "--port", "65534"], "port = 65534: from 0 to 65533"),
         (["--nonsense", "1"], "--nonsense"),
     ],
 )
@@ -82,19 +84,30 @@ def test_bad_flags_are_named_in_one_line(arguments: list[str], named: str) -> No
 
 def test_the_plan_gives_every_process_its_own_port(tmp_path: Path) -> None:
     made = plan(up_flags("--replicas", "2", "--rate", "20"), "redis://127.0.0.1:1/0", tmp_path)
-    assert [child.name for child in made.servers] == ["trainer", "replica-0", "replica-1", "router"]
+    assert [child.name for child in made.servers] == ["trainer", "replica-0", "replica-1", "router-0"]
     assert [child.name for child in made.load] == ["load"] and set(made.metrics) == {c.name for c in made.servers} | {
         "load"
     }
     assert len({*made.metrics.values(), made.address}) == 6
     settings = json.loads((tmp_path / "load-settings.json").read_text())
     assert settings["rate"] == 20 and settings["world"]["events"] == 1_000_000
+    assert made.address == f"127.0.0.1:{made.servers[3].command[made.servers[3].command.index('--port') + 1]}"
     assert not plan(up_flags("--no-load"), "redis://127.0.0.1:1/0", tmp_path).load
+
+
+def test_traffic_is_told_of_every_router(tmp_path: Path) -> None:
+    made = plan(up_flags("--routers", "3", "--port", "7000"), "redis://127.0.0.1:1/0", tmp_path)
+    assert made.address == "127.0.0.1:7000,127.0.0.1:7001,127.0.0.1:7002"
+    assert made.load[0].command[made.load[0].command.index("--host") + 1] == made.address
+    routers = [one for one in made.servers if one.name.startswith("router")]
+    assert [one.command[one.command.index("--port") + 1] for one in routers] == ["7000", "7001", "7002"]
+    assert [one.command[one.command.index("--name") + 1] for one in routers] == ["router-0", "router-1", "router-2"]
+    assert len({one.command[one.command.index("--seed") + 1] for one in routers}) == 1, "the same hash everywhere"
 
 
 def test_replicas_score_where_the_trainer_learns(tmp_path: Path) -> None:
     made = plan(up_flags("--device", "cuda"), "redis://127.0.0.1:1/0", tmp_path)
-    told = [child.command[child.command.index("--device") + 1] for child in made.servers if child.name != "router"]
+    told = [child.command[child.command.index("--device") + 1] for child in made.servers if child.name != "router-0"]
     assert told == ["cuda"] * 4
 
 
@@ -108,7 +121,7 @@ def test_what_learns_or_ranks_may_import_the_factories_of_its_arms_alone(
     monkeypatch.setenv(ALLOWED, "another:make")  # replaced: what is typed is all that this run needs
     made = plan(up_flags(*arms, "--replicas", "2"), "redis://127.0.0.1:1/0", tmp_path)
     told = {child.name: child.environment.get(ALLOWED) for child in [*made.servers, *made.load]}
-    assert told == {"trainer": allowed, "replica-0": allowed, "replica-1": allowed, "router": None, "load": None}
+    assert told == {"trainer": allowed, "replica-0": allowed, "replica-1": allowed, "router-0": None, "load": None}
 
 
 def test_processes_find_a_factory_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +140,7 @@ def test_processes_find_a_factory_in_the_users_folder(tmp_path: Path, monkeypatc
         one.start()
         assert one.process is not None
         one.process.wait(30)
-        expected = "SettingError" if one.name == "router" else str(tmp_path / "mine.py")
+        expected = "SettingError" if one.name == "router-0" else str(tmp_path / "mine.py")
         assert expected in one.last_words()
 
 
@@ -188,16 +201,55 @@ def test_pages_are_read_and_added() -> None:
     assert page.total("flicker_router_queries_total") == 42
     assert page.total("flicker_router_queries_total", code="OK") == 40
     assert page.value("flicker_router_queries_total", code="OK") != 40  # a value asks for all labels
-    assert page.labels("flicker_swap_ratio", "arm") == ["relu"]
-    assert joined([page, page]).total("flicker_compared_total") == 8
+    assert page.labels("flicker_compared_total", "cause") == ["duplicate"]
+
+
+def page(n: int, pairs: int = 0, swapped: int = 0, healthy: int = 2, started: int = 1) -> Page:
+    """A router's page."""
+    gauges = f'process_start_time_seconds {started}\nflicker_router_replicas{{healthy="true"}} {healthy}\n'
+    return Page(gauges + ROUTER % {"n": n, "pairs": pairs, "swapped": swapped})
+
+
+def test_counters_of_several_routers_are_added_up_over_their_restarts() -> None:
+    counters = Counters()
+    counters.add({"router-0": page(4), "router-1": page(10)})
+    assert counters.page.total("flicker_compared_total") == 14
+    counters.add({"router-0": Page(), "router-1": page(11)})  # one was killed
+    assert counters.page.total("flicker_compared_total") == 15
+    counters.add({"router-0": page(7, started=2), "router-1": page(11)})  # and counts from 0, beyond where it was
+    assert counters.page.total("flicker_compared_total") == 22
+    assert "flicker_router_replicas" not in {name for name, _ in counters.page.samples}
+
+
+def test_ratios_of_several_routers_are_sums_over_sums() -> None:
+    """A router with few comparisons weighs as little as they do; gauges are those of the router that knows least."""
+    watch = Watch({})
+    watch.trainer = Page(TRAINER)
+    watch.see({"router-0": page(10, pairs=900, swapped=90, healthy=3), "router-1": page(1, pairs=100, swapped=60)})
+    assert watch.ratio("pair", "relu", "duplicate") == 150 / 1000
+    assert math.isnan(watch.ratio("pair", "relu", "refresh")) and math.isnan(watch.ratio("slot", "relu", "duplicate"))
+    assert watch.lowest("flicker_router_replicas", healthy="true") == 2
+    assert "84 answered" not in plain_line(watch, "a:1,b:2", None) and "80 answered" in plain_line(watch, "a:1", None)
+    assert "router a:1,b:2" in plain_line(watch, "a:1,b:2", None) and "ReLU 0.150" in plain_line(watch, "a:1", None)
+    assert math.isnan(Watch({}).lowest("flicker_router_replicas", healthy="true"))
+
+
+def test_live_ratios_forget_what_is_older_than_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, now = Watch({}), 0.0
+    watch.trainer = Page(TRAINER)
+    monkeypatch.setattr(watch, "seconds", lambda: now)
+    for moment, pairs, swapped in ((1.0, 100, 100), (30.0, 200, 100), (90.0, 300, 150), (91.0, 400, 150)):
+        now = moment
+        watch.see({"router-0": page(1, pairs=pairs, swapped=swapped)})
+    assert watch.ratio("pair", "relu", "duplicate") == 50 / 200  # since 30 s, the last look before the window
 
 
 def test_the_summary_divides_sums_of_the_whole_run(tmp_path: Path) -> None:
     watch = Watch({})
     watch.trainer = Page(TRAINER)
     for n, pairs, swapped in ((2, 50, 10), (4, 100, 25), (10, 400, 100)):
-        watch.router = Page(ROUTER % {"n": n, "pairs": pairs, "swapped": swapped})
-        watch.blocks.append(watch._sums())
+        watch.see({"router-0": page(n, pairs, swapped)})
+        watch.blocks.append(watch.recent[-1][1])
     (tmp_path / "load.json").write_text('{"requests": 42, "failures": {"UNAVAILABLE": 2}, "p50": 0.004, "p99": 0.02}')
     said = write_summary(tmp_path, watch, tmp_path / "load.json", "flicker up")
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -215,3 +267,29 @@ def test_nothing_compared_is_said() -> None:
 
 def test_sparklines_start_at_zero() -> None:
     assert sparkline([0, 1, 2]) == "▁▅█" and sparkline([0, 0]) == "▁▁" and sparkline([float("nan")]) == ""
+
+
+class Broken(Child):
+    """Cannot be started."""
+
+    def start(self) -> None:
+        raise OSError("no more processes")
+
+
+def test_a_startup_that_fails_half_way_leaves_a_summary_and_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    one, out = child(tmp_path, "import time; time.sleep(60)"), tmp_path / "out"
+    made = Plan([one, Broken("two", [], tmp_path / "two.log")], [], {}, "127.0.0.1:1", out / "load.json")
+    monkeypatch.setenv("FLICKER_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr("simulator.live.up.plan", lambda *_: made)
+    try:
+        with pytest.raises(OSError, match="no more processes"):
+            run_up(up_flags("--out", str(out)), "flicker up")
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert one.process is not None and one.ended()
+    assert json.loads((out / "summary.json").read_text())["serving"]["requests"] == 0

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from simulator import process
 from simulator.errors import FlickerError, SettingError
-from simulator.process import Backoff, Stopped, require_ours, retry, run, serve_metrics, stop_on_signals
+from simulator.process import ENDING, Backoff, Stopped, require_ours, retry, run, serve_metrics, stop_on_signals
 
 
 class Pauses(threading.Event):
@@ -69,14 +69,26 @@ def test_retrying_ends_with_the_flag_and_with_other_errors() -> None:
         retry(action, (ValueError, OSError), stop, lambda problem: None)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", sorted(ENDING))
 def test_signals_raise_the_flag(number: signal.Signals) -> None:
-    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    before = {n: signal.getsignal(n) for n in ENDING}
     try:
         flag = stop_on_signals()
         assert not flag.is_set()
         signal.raise_signal(number)
         assert flag.wait(10)
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+
+
+def test_a_process_under_nohup_outlives_its_terminal() -> None:
+    before = {n: signal.getsignal(n) for n in ENDING}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        flag = stop_on_signals()
+        signal.raise_signal(signal.SIGHUP)
+        assert not flag.wait(0.1)
     finally:
         for n, handler in before.items():
             signal.signal(n, handler)

@@ -16,8 +16,8 @@ from packaging.utils import canonicalize_name
 from simulator.files import DISTRIBUTION
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ("help", "setup", "up", "run", "test", "slow", "test-containers", "check", "protos")
-TARGETS += ("bench", "bench-gpu", "bench-peers", "scaling", "clean")
+TARGETS = ("help", "setup", "up", "run", "test", "slow", "endure", "test-containers", "check", "protos")
+TARGETS += ("fuzz", "bench", "bench-gpu", "bench-peers", "scaling", "clean")
 NEED_NO_SETUP = ("help", "test-containers", "clean")
 
 # Home folders of one machine and hosts of package registries, spelt so that this file does not hold them.

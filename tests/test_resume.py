@@ -67,6 +67,17 @@ def test_a_replayed_log_goes_on_with_identical_numbers(tmp_path: Path) -> None:
     assert timeless(outcome(resumed(config, tmp_path / "out"))) == whole
 
 
+def test_modules_of_the_users_go_on_with_identical_numbers(tmp_path: Path) -> None:
+    """With dropout, buffers and an optimiser of its own, and behind a cure that keeps weights of its own."""
+    module = "torch:tests.models.own_modules:"
+    config = replace(small("all"), arms=(f"{module}make", f"average:{module}plain,relu=gelu"))
+    whole = timeless(outcome(prepared(config)))
+    cut_off(config, tmp_path / "out", 2)
+    experiment = resumed(config, tmp_path / "out")
+    assert experiment.state.generation == 2
+    assert timeless(outcome(experiment)) == whole
+
+
 def test_a_run_may_be_cut_off_again_and_again(whole: Any, tmp_path: Path) -> None:
     cut_off(SMALL, tmp_path / "out", 1)
     for generation in (2, 3):

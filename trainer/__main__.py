@@ -19,6 +19,7 @@ def main(arguments: list[str]) -> None:
     from prometheus_client import CollectorRegistry
 
     from simulator.experiment import open_world  # brings torch: seconds that --help need not wait for
+    from simulator.store.open import WORLD_CAPACITY
     from trainer import loop
     from trainer.feeder import Feeder
     from trainer.metrics import Metrics
@@ -30,7 +31,8 @@ def main(arguments: list[str]) -> None:
     world = open_world(config.world, config.seed, config.model.hash_rows)
     stop = stop_on_signals()
     trainer = loop.Trainer(config, world, store, folder, metrics, stop, flags.generation_events)
-    feeder = Feeder(world, store, metrics, stop, *flags.pace(world))
+    fed = flags.open_store(capacity=WORLD_CAPACITY)
+    feeder = Feeder(world, fed, metrics, stop, *flags.pace(world))
     metrics.show_arms([arm.label for arm in trainer.arms])
     port = serve_metrics(registry, flags.metrics_port, flags.host)
     print(f"trainer: metrics at http://{flags.host}:{port}/metrics", flush=True)
@@ -39,6 +41,7 @@ def main(arguments: list[str]) -> None:
         loop.run(trainer, feeder)
     finally:
         folder.close()
+        fed.close()
         store.close()
 
 

@@ -132,5 +132,5 @@ class Feeder:
         self._metrics.fed.inc(len(batch))
 
     def _told(self, problem: Exception) -> None:
-        self._metrics.store_errors.inc()
+        self._metrics.store_failed(problem)
         log.warning("%s", problem)

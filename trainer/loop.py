@@ -1,4 +1,4 @@
-"""The trainer's loop, numbered: read, learn, validate, cut a generation, save, publish, acknowledge, and again."""
+"""The trainer's loop, numbered: read, learn, validate, cut a generation, save, acknowledge, publish, and again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from simulator.models.engines import Engines, say_remarks
 from simulator.models.factories import require_allowed
 from simulator.models.specs import parse_arms, require_live
 from simulator.process import Stopped, retry
-from simulator.store.protocol import Store, StoreAway
+from simulator.store.protocol import Store, StoreAway, entry_order
 from simulator.types import Batch, Floats
 from simulator.world.replay import ReplayWorld
 from simulator.world.stream import RECENT, SyntheticWorld
@@ -23,6 +23,7 @@ from trainer.feeder import Feeder
 from trainer.metrics import Metrics
 from trainer.progressive import Progressive
 from trainer.publish import Engagements, about, parts
+from trainer.quarantine import Quarantine
 from trainer.reader import Reader
 from trainer.resume import State, StateFolder
 
@@ -52,6 +53,7 @@ class Trainer:
         """`generation_events`: a whole number of shuffle windows (default: two). Raises SettingError."""
         self.config, self.world, self.store, self.folder = config, world, store, folder
         self.metrics, self.stop = metrics, stop
+        self.state, self._saved, self._acknowledged = State(), 0, 0
         arms = parse_arms(config.arms)
         require_live(arms)
         for own in (arm.own for arm in arms if arm.own):
@@ -66,12 +68,13 @@ class Trainer:
         require(whole, "generation_events", self.generation_events, hint)
         most = store.capacity() // 2  # or the log would be full before a generation is complete, and stay so
         require(self.generation_events <= most, "generation_events", self.generation_events, f"at most {most}")
-        self.reader = Reader(store, GROUP, chunk)
+        users, items = len(world.encoder.user_rows), len(world.encoder.item_rows)
+        self.quarantine = Quarantine(store, world.schema, users, items, metrics.set_aside)
+        self.reader = self._reader()
         self.progressive = Progressive([arm.label for arm in arms], config.duplicates)
         recent = config.world.recent if isinstance(config.world, ReplayConfig) else RECENT
         self.engagements = Engagements(recent)
         self.settings = {"config": as_json(config), "generation_events": self.generation_events}
-        self.state, self._saved, self._acknowledged = State(), 0, 0
 
     def startup(self) -> None:
         """Take up what is saved, and bring the store to where that is. Raises ResultError, StoreError, Stopped."""
@@ -90,8 +93,9 @@ class Trainer:
     def main_loop(self) -> None:
         """Learn until the stop flag is raised. Raises Stopped where that ends a wait for the store."""
         while not self.stop.is_set():
-            chunk = self._read()  # 1. read: a whole shuffle window, or nothing yet
+            chunk = self._read()  # 1. read: a whole shuffle window of events that fit the schema, or nothing yet
             if chunk is None:
+                self._make_room()
                 continue
             logits = self._learn(chunk)  # 2. learn, every duplicate scores each event first
             self.progressive.add(logits, chunk.label)  # 3. validate
@@ -99,8 +103,9 @@ class Trainer:
             if self.state.events % self.generation_events == 0:
                 self._cut()  # 4. cut a generation: all duplicates at once
                 self._save()  # 5. save: it can be published again whatever happens
-                self._publish()  # 6. publish
-                self._acknowledge()  # 7. acknowledge what is saved
+                self._acknowledge()  # 6. acknowledge what is saved: a full store gets room for the next step
+                self._publish()  # 7. publish
+            self._make_room()
 
     def shutdown(self) -> None:
         """Save what was learned since the last generation."""
@@ -110,10 +115,19 @@ class Trainer:
 
     def _read(self) -> Batch | None:
         chunk = self._insist(lambda: self.reader.take(WAIT))
-        learned_since = self.state.events - self._acknowledged
-        taken = len(chunk) if chunk is not None else 0
-        self.metrics.waiting.set(max(0, self._insist(self.store.waiting) - learned_since - taken))
+        unread = self._insist(self.store.waiting) - self._unacknowledged()
+        self.metrics.waiting.set(max(0, unread) + self.reader.ahead)
         return chunk
+
+    def _unacknowledged(self) -> int:
+        """Events that were read, learned or set aside, and that the log still holds."""
+        return entry_order(self.reader.after) - self._acknowledged
+
+    def _make_room(self) -> None:
+        """Where much was set aside the log must not be full before a generation is complete, and stay so."""
+        if self._unacknowledged() >= self.store.capacity() // 2:
+            self._save()
+            self._acknowledge()
 
     def _learn(self, chunk: Batch) -> Floats:
         with self.metrics.learn_seconds.time():
@@ -130,8 +144,9 @@ class Trainer:
         self.state.quality = self.progressive.cut()
 
     def _save(self) -> None:
-        self.state.after, self.state.offset = self.reader.after, self.reader.offset
-        tensors = self.engines.state() | self.progressive.state() | self.engagements.state()
+        self.state.after = self.reader.after
+        parts = self.engines, self.progressive, self.engagements, self.reader
+        tensors = {name: tensor for part in parts for name, tensor in part.state().items()}
         self.folder.save(tensors, self.state, self.settings)
         self._saved = self.state.events
 
@@ -140,17 +155,21 @@ class Trainer:
         if saved is None:
             return
         tensors, self.state = saved
-        for part in (self.engines, self.progressive, self.engagements):
+        self.reader = self._reader()
+        for part in (self.engines, self.progressive, self.engagements, self.reader):
             part.restore(tensors)
-        self.reader = Reader(self.store, GROUP, self.engines.chunk_events, self.state.after, self.state.offset)
         self._saved = self.state.events
         log.info("going on after %s events, generation %s", f"{self.state.events:,}", self.state.generation)
+
+    def _reader(self) -> Reader:
+        return Reader(self.store, GROUP, self.engines.chunk_events, self.quarantine.admit, self.state.after)
 
     def _publish(self) -> None:
         state = self.state
         cut = {"generation": state.generation, "events": state.events, "published": state.cut, "quality": state.quality}
         with self.metrics.publish_seconds.time():
-            made = parts(self.engines, self.config, self.world.encoder, self.engagements.trail())
+            whose = self.store.run, state.generation
+            made = parts(self.engines, self.config, self.world.encoder, self.engagements.trail(), *whose)
             announced = about(self.engines, self.config, self.world, cut)
             self._insist(lambda: self.store.publish(state.generation, made, announced))
         self.metrics.show_generation(state.generation, state.cut, state.quality)
@@ -159,14 +178,14 @@ class Trainer:
     def _acknowledge(self) -> None:
         if self.state.after:
             self._insist(lambda: self.store.acknowledge(GROUP, self.state.after))
-            self._acknowledged = self.state.events - self.state.offset
+            self._acknowledged = entry_order(self.state.after)
 
     def _insist(self, action: Callable[[], Result]) -> Result:
         """Try until the store is there. Raises Stopped."""
         return retry(action, StoreAway, self.stop, self._told)
 
     def _told(self, problem: Exception) -> None:
-        self.metrics.store_errors.inc()
+        self.metrics.store_failed(problem)
         log.warning("%s", problem)
 
 

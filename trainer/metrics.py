@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry
 
 from simulator.process import instruments
+from simulator.store.protocol import StoreRefuses
 from trainer.progressive import Quality
+from trainer.quarantine import REASONS
 
 LEARN_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 """Seconds: a chunk of a few thousand events takes from a twentieth of a second to several."""
@@ -31,6 +33,11 @@ class Metrics:
             "flicker_snapshot_published_timestamp_seconds", "Unix time at which the last published generation was cut."
         )
         self.learned = counter("flicker_events_learned", "Events of the log learned by this process.")
+        self._set_aside = counter(
+            "flicker_events_set_aside", "Events of the log that do not fit the schema, not learned.", ["reason"]
+        )
+        for reason in REASONS:  # where a counter begins with its first event, increase() never sees that one
+            self._set_aside.labels(reason)
         self.waiting = gauge("flicker_events_waiting", "Events of the log not learned yet (lag).")
         self.learn_seconds = histogram(
             "flicker_learn_seconds",
@@ -57,7 +64,20 @@ class Metrics:
             "flicker_feeder_paused_seconds", "Time that the feeder waited because the log was full or the store away."
         )
         self.store_errors = counter("flicker_store_errors", "Attempts to reach the store that failed.")
+        self.store_refused = counter(
+            "flicker_store_refused",
+            "Of these, those that the store answered: it has no memory or disk, or is read-only.",
+        )
         self.world_ended = gauge("flicker_world_ended", "1 once every event of the world is fed.")
+
+    def store_failed(self, problem: Exception) -> None:
+        """An attempt to reach the store failed."""
+        self.store_errors.inc()
+        self.store_refused.inc(isinstance(problem, StoreRefuses))
+
+    def set_aside(self, reason: str, events: int) -> None:
+        """So many events were not learned."""
+        self._set_aside.labels(reason).inc(events)
 
     def show_arms(self, arms: Sequence[str]) -> None:
         """The arms of the run, in order."""
@@ -71,4 +91,7 @@ class Metrics:
         for arm, measures in quality.items():
             for gauge, name in ((self.log_loss, "log_loss"), (self.auc, "auc"), (self.calibration, "calibration")):
                 value = measures[name]
-                gauge.labels(arm).set(float("nan") if value is None else value)
+                if value is not None:
+                    gauge.labels(arm).set(value)
+                else:  # no sample rather than a NaN
+                    gauge.remove(arm)

@@ -4,6 +4,8 @@
                   module of the user's `A.NAME` for each entry of its state
     catalog       safetensors: `user_rows` [U, Su], `item_rows` [I, Si], `segment` [U], `candidates` [G, N] best first
 
+Each says in its header of which run and generation it is, and which part.
+
 Shapes: A arms, V table rows, D embedding length, P dense parameters, U users, I items, G segments, N candidates,
 n engagements.
 """
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from simulator.config import ExperimentConfig
 from simulator.models.engines import Engines
+from simulator.store.arrays import label
 from simulator.types import Batch, Ints, World
 from simulator.world.features import Encoder
 from simulator.world.log import Trail
@@ -71,12 +74,16 @@ def duplicate_part(number: int) -> str:
     return f"duplicate/{number}"
 
 
-def parts(engines: Engines, config: ExperimentConfig, encoder: Encoder, recent: Trail) -> dict[str, bytes]:
+def parts(
+    engines: Engines, config: ExperimentConfig, encoder: Encoder, recent: Trail, run: str, generation: int
+) -> dict[str, bytes]:
     """The parts of a generation: its only fleet's weights, and candidates (all known items, if fewer than asked)."""
     assert config.fleets == 1
-    found = {CATALOG: safetensors.numpy.save(catalog(encoder, recent, config.candidates))}
+    tables = catalog(encoder, recent, config.candidates)
+    found = {CATALOG: safetensors.numpy.save(tables, label(run, generation, CATALOG))}
     for number in range(config.duplicates):
-        found[duplicate_part(number)] = safetensors.torch.save(engines.published(number))
+        part = duplicate_part(number)
+        found[part] = safetensors.torch.save(engines.published(number), label(run, generation, part))
     return found
 
 

@@ -1,32 +1,37 @@
-"""From the log's entries, of whatever size, to the chunks that are learned: always whole shuffle windows.
+"""From the log's entries, of whatever size, to the chunks that are learned: whole shuffle windows of good events.
 
 Where chunks are cut depends on the order of events alone, never on how they were appended, read or waited for.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Callable, Mapping
 
-from simulator.store.protocol import Entry, EventLog
+import torch
+from torch import Tensor
+
+from simulator.store.protocol import Entry, EventLog, entry_order
 from simulator.types import Batch
+
+COLUMNS = ("user", "item", "time", "features", "label")
 
 
 class Reader:
     """One trainer's place in the log."""
 
-    def __init__(self, log: EventLog, group: str, chunk: int, after: str = "", offset: int = 0) -> None:
-        """Chunks of `chunk` events, from where `offset` events behind entry `after` were taken already."""
-        self._log, self._group, self._chunk = log, group, chunk
+    def __init__(
+        self, log: EventLog, group: str, chunk: int, admit: Callable[[Entry, int], Batch], after: str = ""
+    ) -> None:
+        """Chunks of `chunk` events, of those that `admit` lets through of an entry with so many, from `after` on."""
+        self._log, self._group, self._chunk, self._admit = log, group, chunk, admit
         self.after = after
-        """The last entry of which every event was taken."""
-        self.offset = offset
-        """Events that were taken of the entry behind it."""
-        self._ahead: deque[Entry] = deque()
+        """The last entry that was read."""
+        self._ahead: list[Batch] = []
 
     @property
     def ahead(self) -> int:
-        """Events that were read, but not taken yet."""
-        return sum(len(entry.batch) for entry in self._ahead) - (self.offset if self._ahead else 0)
+        """Good events that were read, but not taken yet."""
+        return sum(map(len, self._ahead))
 
     def take(self, wait: float) -> Batch | None:
         """The next chunk; None where it is not complete after waiting `wait` seconds for one more entry.
@@ -34,21 +39,22 @@ class Reader:
         Raises StoreAway and StoreError as `EventLog.read` does; nothing is taken then.
         """
         if self.ahead < self._chunk:
-            last = self._ahead[-1].id if self._ahead else self.after
-            self._ahead += self._log.read(self._group, last, 2 * self._chunk, wait)  # one read for two chunks
-        return self._cut() if self.ahead >= self._chunk else None
+            for entry in self._log.read(self._group, self.after, 2 * self._chunk, wait):  # one read for two chunks
+                good = self._admit(entry, entry_order(entry.id) - entry_order(self.after))
+                self._ahead += [good] if len(good) else []
+                self.after = entry.id
+        if self.ahead < self._chunk:
+            return None
+        whole = Batch.concatenate(self._ahead)
+        self._ahead = [whole[self._chunk :]] if len(whole) > self._chunk else []
+        return whole[: self._chunk]
 
-    def _cut(self) -> Batch:
-        """Take a chunk of what is ahead, the last entry perhaps only in part."""
-        parts: list[Batch] = []
-        missing = self._chunk
-        while missing:
-            entry = self._ahead[0]
-            part = entry.batch[self.offset : self.offset + missing]
-            parts.append(part)
-            missing -= len(part)
-            self.offset += len(part)
-            if self.offset == len(entry.batch):
-                self._ahead.popleft()
-                self.after, self.offset = entry.id, 0
-        return Batch.concatenate(parts)
+    def state(self) -> dict[str, Tensor]:
+        """What was read and not taken, which nobody else will keep: `after` is behind it."""
+        columns = vars(Batch.concatenate(self._ahead)) if self._ahead else {}
+        return {f"reader.{name}": torch.from_numpy(column) for name, column in columns.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        if "reader.user" in state:
+            self._ahead = [Batch(*(state[f"reader.{name}"].numpy() for name in COLUMNS))]

@@ -1,8 +1,8 @@
 """A trainer's state on disk, saved as a whole or not at all.
 
     DIR/lock          held while a trainer uses the folder
-    DIR/EVENTS/       snapshot after so many events: weights, optimiser, pending gradients, validation, engagements, and
-                      in its manifest the place in the log and the counters; only the newest is kept
+    DIR/NUMBER/       that snapshot: weights, optimiser, pending gradients, validation, engagements, events read ahead,
+                      and in its manifest the place in the log and the counters; only the newest is kept
     DIR/.saving/      one that is being written
 
 A crash while saving leaves the state before; the log still holds what was learned since, for it is acknowledged only
@@ -38,9 +38,7 @@ class State:
     generation: int = 0
     """The last one that was cut; 0 before the first."""
     after: str = ""
-    """The last entry of which every event was learned."""
-    offset: int = 0
-    """Events learned of the entry behind it."""
+    """The last entry that was read; what was not learned of it is among the tensors."""
     cut: float = 0.0
     """When the generation was cut, unix seconds."""
     quality: Quality = field(default_factory=dict)
@@ -84,20 +82,25 @@ class StateFolder:
         if different := differences(about["settings"], {"run": self._run, **settings}):
             hint = "use the same ones, or name another --state and --run"
             raise ResultError(f"state = {self.path}: cannot go on with other settings ({different}): {hint}")
-        return tensors, State(**about["state"])
+        try:
+            return tensors, State(**about["state"])
+        except TypeError:
+            hint = "name another --state and --run"
+            raise ResultError(f"state = {self.path}: was saved by another version of Flicker: {hint}") from None
 
     def save(self, tensors: dict[str, Tensor], state: State, settings: dict[str, Any]) -> None:
         """Replace what is saved. Raises ResultError where the folder cannot be written."""
-        unfinished, finished = self.path / SAVING, self.path / str(state.events)
         with writing("state", self.path):
+            number = max(self._saved(), default=0) + 1
+            unfinished, finished = self.path / SAVING, self.path / str(number)
             shutil.rmtree(unfinished, ignore_errors=True)
             about = {"settings": {"run": self._run, **settings}, "state": asdict(state)}
             write_snapshot(unfinished, tensors, about)
             os.rename(unfinished, finished)
             flush(self.path)
-            for events in self._saved():
-                if events != state.events:
-                    shutil.rmtree(self.path / str(events))
+            for other in self._saved():
+                if other != number:
+                    shutil.rmtree(self.path / str(other))
 
     def _saved(self) -> list[int]:
         return [int(entry.name) for entry in self.path.iterdir() if entry.name.isdecimal()]

@@ -176,7 +176,7 @@ PANELS = [
         "How old is what is served?",
         "Seconds since the generation that a replica serves was published; a saw-tooth with a tooth per refresh.",
         "s",
-        [Query('flicker_snapshot_age_seconds{job="replica"}', "{{instance}}")],
+        [Query('flicker_snapshot_age_seconds{job="replica"} >= 0', "{{instance}}")],
     ),
     # comparisons and feedback, off the users' path
     timeseries(
@@ -218,8 +218,8 @@ PANELS = [
     ),
     timeseries(
         "Is the store there?",
-        "1 while the router can reach the store, and events of feedback that wait for it. Serving goes on without the "
-        "store; feedback waits, and is refused once the buffer is full.",
+        "1 while the router can reach the store, and reports of feedback that wait for it in a spool. Serving goes on "
+        "without the store; feedback is refused where there is no spool, or it is full.",
         "short",
         [
             Query("min(flicker_router_store_up)", "store up"),

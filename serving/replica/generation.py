@@ -5,6 +5,7 @@ Shapes: A arms, U users, I items, G segments, N candidates, C context slots.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,17 +21,20 @@ from simulator.models.engine import EngineName, Ranker
 from simulator.models.engines import tensors_of
 from simulator.models.ranker import Rankers
 from simulator.models.specs import parse_arm
-from simulator.store.arrays import arrays_of
+from simulator.store.arrays import LABEL, Mislabelled, arrays_of, label
 from simulator.types import Ints, Schema, Side
 
 CATALOG = {"user_rows": np.int32, "item_rows": np.int32, "segment": np.int64, "candidates": np.int64}
 SHAPE = ("arms", "specs", "engines", "modules", "fields", "models", "duplicates")
 """Entries of `about` in which all generations of a run agree."""
+SAMPLE = 16
+"""Users whose scores are looked at before a generation serves."""
 
 
 class Refused(Exception):
-    """A published generation that cannot be served; `reason` is `digest`, `format`, `shape`, `values`, `about`, or
-    `module`: one of the user's that may not be imported here, or is another than the one that was taught."""
+    """A published generation that cannot be served; `reason` is `digest`, `format`, `label` (a part of another run,
+    generation or duplicate), `shape`, `values`, `about`, or `module`: one of the user's that may not be imported here,
+    or is another than the one that was taught."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -58,6 +62,7 @@ class Generation:
 
     @staticmethod
     def of(
+        run: str,
         number: int,
         duplicate: int,
         replica: str,
@@ -70,12 +75,15 @@ class Generation:
         try:
             schema, designs = schema_of(about), _designs(about)
             published, arms = float(about["published"]), tuple(map(str, about["arms"]))
+            if not math.isfinite(published):
+                raise ValueError(f"published = {published}")
             if not arms or len(arms) != len(designs) or not 0 <= duplicate < about["duplicates"]:
                 raise ValueError(f"{len(arms)} arms, {len(designs)} models, {about['duplicates']} duplicates")
         except (KeyError, TypeError, ValueError) as problem:
             raise Refused("about", f"what was announced cannot be used: {problem!r}") from None
-        tables = _catalog(catalog, schema)
-        rankers = _rankers(make, schema, designs, weights, tables)
+        tables = _catalog(_unpack(catalog, label(run, number, "catalog")), schema)
+        tensors = _unpack(weights, label(run, number, f"duplicate/{duplicate}"))
+        rankers = _rankers(make, schema, designs, tensors, tables)
         ranges = Ranges.of(about, len(tables["user_rows"]), len(tables["item_rows"]))
         who = tuple(answered_by(replica, arm, duplicate, number) for arm in arms)
         segment, candidates = tables["segment"], tables["candidates"]
@@ -92,12 +100,16 @@ class Generation:
             raise Refused("shape", f"{other.ranges.users} users and {other.ranges.items} items, not as served so far")
 
     def _try(self) -> None:
-        """Rank once: the first query must not be the slow one, nor the one that finds infinite scores."""
-        context = np.array([self.ranges.context_rows(())], np.int32)
-        for arm, ranker in enumerate(self.rankers):
-            scores = ranker.scores(np.zeros(1, np.int64), context, self.candidates[:1])
+        """Rank for some users: the first query must not be the slow one, nor the one that finds what cannot be."""
+        users = np.linspace(0, self.ranges.users - 1, SAMPLE).astype(np.int64)
+        context = np.tile(np.array(self.ranges.context_rows(()), np.int32), (SAMPLE, 1))
+        for arm, ranker in zip(self.ranges.arms, self.rankers, strict=True):
+            items = self.candidates[self.segment[users], : ranker.pairs_at_once // SAMPLE]
+            scores = ranker.scores(users, context, items)
             if not np.isfinite(scores).all():
-                raise Refused("values", f"scores of {self.ranges.arms[arm]} are not finite: learning has diverged")
+                raise Refused("values", f"scores of {arm} are not finite: learning has diverged")
+            if items.shape[1] > 1 and np.ptp(scores) == 0:
+                raise Refused("values", f"scores of {arm} are all {scores.flat[0]:g}: it tells no item from another")
 
 
 Design = tuple[str, EngineName, ModelConfig, Mapping[str, Any] | None]
@@ -111,21 +123,33 @@ def _designs(about: Mapping[str, Any]) -> list[Design]:
         if name not in ("native", "torch"):
             raise ValueError(f"engine {name}")
     for spec in about["specs"]:
+        if not isinstance(spec, str):
+            raise TypeError(f"specs: {type(spec).__name__}")
         parse_arm(spec)
+    for identity in about["modules"]:
+        if not isinstance(identity, Mapping | None):
+            raise TypeError(f"modules: {type(identity).__name__}")
     return list(zip(map(str, about["specs"]), about["engines"], models, about["modules"], strict=True))
 
 
 def _rankers(
-    make: Rankers, schema: Schema, designs: list[Design], weights: bytearray, tables: Mapping[str, np.ndarray]
+    make: Rankers,
+    schema: Schema,
+    designs: list[Design],
+    weights: Mapping[str, np.ndarray],
+    tables: Mapping[str, np.ndarray],
 ) -> tuple[Ranker, ...]:
-    tensors = {name: torch.from_numpy(array) for name, array in _unpack(weights, "weights").items()}
-    free = tuple(f"{arm}." for arm, design in enumerate(designs) if design[3])
+    tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
+    free = tuple(f"{arm}." for arm, (spec, *_) in enumerate(designs) if parse_arm(spec).own)
     for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32 and not name.startswith(free):
+        own = name.startswith(free)
+        if tensor.dtype != torch.float32 and not own:
             raise Refused("shape", f"{name}: {tensor.dtype}, expected float32")
         # a sum that is finite has only finite parts, and costs a tenth of looking at each
-        if tensor.is_floating_point() and not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
-            raise Refused("values", f"{name}: not all finite: learning has diverged")
+        if tensor.is_floating_point() and not torch.isfinite(tensor.sum()):
+            # a module of the user's may keep a mask of infinities
+            if torch.isnan(tensor).any() or not (own or torch.isfinite(tensor).all()):
+                raise Refused("values", f"{name}: not all finite: learning has diverged")
     rows = tables["user_rows"], tables["item_rows"]
     try:
         found = tuple(
@@ -140,9 +164,8 @@ def _rankers(
     return found
 
 
-def _catalog(data: bytearray, schema: Schema) -> dict[str, np.ndarray]:
-    """The tables of the catalogue; every number in them may be used as an index."""
-    tables = _unpack(data, "catalog")
+def _catalog(tables: dict[str, np.ndarray], schema: Schema) -> dict[str, np.ndarray]:
+    """The tables of the catalogue, of which every number may be used as an index."""
     for name, dtype in CATALOG.items():
         if name not in tables or tables[name].dtype != dtype or tables[name].size == 0:
             raise Refused("shape", f"{name}: missing, empty or not {np.dtype(dtype).name}")
@@ -169,11 +192,14 @@ def _slots(schema: Schema, side: Side) -> int:
     return sum(field.slots for field in schema.fields if field.side == side)
 
 
-def _unpack(data: bytearray, what: str) -> dict[str, np.ndarray]:
+def _unpack(data: bytearray, whose: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The arrays of the part that `whose` describes."""
     try:
-        return arrays_of(data)
+        return arrays_of(data, whose)
+    except Mislabelled as problem:
+        raise Refused("label", f"{whose[LABEL]}: {problem}") from None
     except ValueError as problem:
-        raise Refused("format", f"{what}: {problem}: damaged or truncated") from None
+        raise Refused("format", f"{whose[LABEL]}: {problem}: damaged or truncated") from None
 
 
 class Shelf:

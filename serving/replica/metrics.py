@@ -21,8 +21,8 @@ class Metrics:
         counter, gauge, histogram = instruments(registry)
         self.generation = gauge("flicker_generation", "Generation that is served, -1 while none")
         self.generation.set(-1)
-        self._age = gauge("flicker_snapshot_age_seconds", "Since the served generation was published")
-        self._age.set(float("nan"))
+        self._age = gauge("flicker_snapshot_age_seconds", "Since the served generation was published, -1 while none")
+        self._age.set(-1)
         self.native = gauge(
             "flicker_native_arms",
             "Arms that the native engine scores; replicas that do not agree here round differently",

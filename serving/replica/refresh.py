@@ -14,7 +14,7 @@ from serving.replica.membership import Membership
 from serving.replica.metrics import Metrics
 from simulator.models.ranker import Rankers
 from simulator.process import Backoff, Stopped
-from simulator.store.protocol import KEPT, Registry, StoreAway, StoreError
+from simulator.store.protocol import KEPT, Registry, StoreAway, StoreError, UnknownGeneration
 
 log = logging.getLogger(__name__)
 WAIT = 0.5
@@ -39,7 +39,8 @@ class Refresher:
         self._make_rankers = make_rankers
         self._registry, self._name, self._shelf, self._membership = registry, name, shelf, membership
         self._metrics, self._ready, self._stop = metrics, ready, stop
-        self._refused = -1
+        self._refused = -1, -1
+        """The newest generation when it was refused, and the duplicate of which it was."""
 
     def run(self) -> None:
         """Refresh until the stop flag is raised, through all absences of the store."""
@@ -61,24 +62,26 @@ class Refresher:
         """Wait up to `wait` seconds for a newer generation and take it. Raises StoreAway."""
         current = self._shelf.current
         served = current.number if current else -1
-        newest = self._registry.wait_newer(max(served, self._refused), wait)
+        newest = self._registry.wait_newer(max(served, self._refused[0]), wait)
         moved = current is not None and current.duplicate != self._membership.duplicate
-        if newest < 0 or (newest in (served, self._refused) and not moved):
+        if newest < 0 or (newest == served and not moved) or (newest, self._membership.duplicate) == self._refused:
             return
-        # with nothing to serve, one of the older generations is better than none
-        for number in [newest] if current else range(newest, max(-1, newest - KEPT), -1):
-            if self._take(number):
-                return
+        # with nothing to serve, as that duplicate or at all, one of the older generations is better than none
+        older = range(newest - 1, max(-1, newest - KEPT), -1) if current is None or moved else ()
+        if next(filter(self._take, (newest, *older)), None) != newest:
+            self._refused = newest, self._membership.duplicate
 
     def _take(self, number: int) -> bool:
         """Whether a generation was taken into service; one that cannot be is counted."""
         started = time.perf_counter()
         try:
             generation = self._load(number)
-        except Refused as problem:
-            self._refused = max(self._refused, number)
-            self._metrics.refused.labels(problem.reason).inc()
-            log.warning("generation %d refused: %s", number, problem)
+        except StoreAway:
+            raise
+        except Exception as problem:  # of ours: the next generation must not wait for its end
+            reason = problem.reason if isinstance(problem, Refused) else "unexpected"
+            self._metrics.refused.labels(reason).inc()
+            log.warning("generation %d refused: %s", number, problem, exc_info=reason == "unexpected")
             return False
         if generation is None or self._stop.is_set():
             return False
@@ -98,7 +101,7 @@ class Refresher:
         return True
 
     def _load(self, number: int) -> Generation | None:
-        """A generation, ready to serve; None where newer ones have displaced it. Raises Refused and StoreAway."""
+        """A generation, ready to serve; None where it is not (or no longer) there. Raises Refused and StoreAway."""
         try:
             about = self._registry.about(number)
             duplicates = about.get("duplicates")
@@ -109,11 +112,12 @@ class Refresher:
             catalog = self._registry.fetch(number, "catalog")
         except StoreAway:
             raise
+        except UnknownGeneration:
+            return None
         except StoreError as problem:
-            if self._registry.newest() - number >= KEPT:
-                return None
             raise Refused("digest", str(problem)) from None
-        generation = Generation.of(number, duplicate, self._name, about, weights, catalog, self._make_rankers)
+        whose = self._registry.run, number, duplicate
+        generation = Generation.of(*whose, self._name, about, weights, catalog, self._make_rankers)
         if current := self._shelf.current:
             current.refuse_unlike(generation)
         return generation

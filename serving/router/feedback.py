@@ -1,16 +1,25 @@
-"""What users were shown and clicked, as events for the log; buffered while the store is away.
+"""What users were shown and clicked, as events for the log; acknowledged when the store or a file has it.
+
+Reports that come side by side are kept together (group commit): by one append to the log, or, where the router has a
+spool, by one fsync, behind which a thread hands them to the store as soon as it takes them. A report has a key, by
+which the store knows it again: a caller may send it anew after any error.
 
 Shapes: n shown items, C context slots.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import logging
 import math
 import secrets
 import threading
 import time
-from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
 
 import numpy as np
 from grpc import StatusCode
@@ -19,16 +28,46 @@ from protos.recommender_pb2 import FeedbackRequest
 from serving.codec import MOST_ITEMS, Refusal, bad
 from serving.router.metrics import RouterMetrics
 from serving.router.published import Published
+from serving.router.spool import KEY, Record, Spool, SpoolFull
 from simulator.process import Backoff, Stopped
-from simulator.store.protocol import EventLog, LogFull, StoreAway, StoreError
+from simulator.store.codec import decode, encode
+from simulator.store.protocol import EventLog, LogFull, Repeated, StoreAway, StoreError
 from simulator.types import Batch, Rows
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 MOST_EVENTS = 2_000
 """Events per entry of the log."""
+MOST_CLIENT = 64
+"""Characters of a caller's name."""
+PENDING = 128
+"""Reports that wait to be kept at most: fewer than the calls that a server takes, so that queries find room."""
+HANGS, REST = 1.0, 0.5
+"""Seconds after which a store or disk that has not answered takes no more reports; seconds without a try after one that
+failed."""
 FLUSH = 2.0
 """Seconds for the last events to be appended at the end."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report, checked."""
+
+    key: bytes
+    """[KEY] Of two with one key the log takes the first."""
+    events: Batch
+
+
+def report_of(request: FeedbackRequest, published: Published) -> Report:
+    """Raises Refusal for a value out of range."""
+    if len(request.client) > MOST_CLIENT:
+        raise bad("client", request.client, f"at most {MOST_CLIENT} characters")
+    key = secrets.token_bytes(KEY)
+    if request.client and request.query_id:
+        name = f"{request.query_id} {request.client}".encode()
+        key = hashlib.blake2b(name, digest_size=KEY).digest()
+    return Report(key, events_of(request, published))
 
 
 def events_of(request: FeedbackRequest, published: Published) -> Batch:
@@ -61,83 +100,231 @@ def place_positions(context: Rows, published: Published) -> None:
         column += slots
 
 
-class FeedbackBuffer:
-    """Between users and the log: a thread appends what comes, several reports as one entry, each exactly once."""
+class Keeper(Protocol):
+    """Where reports are kept."""
 
-    def __init__(self, store: EventLog, metrics: RouterMetrics, writer: str, most: int) -> None:
-        """`writer`: this router's name, no other's; `most`: events that wait while the store cannot take them."""
-        self._store, self._metrics, self._writer, self._most = store, metrics, writer, most
-        self._changed = threading.Condition()
-        self._waiting: deque[Batch] = deque()
-        self._events = 0  # waiting, and those that are being appended
-        self._ending, self._give_up = False, threading.Event()
-        self._thread = threading.Thread(target=self._run, name="append feedback", daemon=True)
+    def keep(self, reports: Sequence[Report]) -> None:
+        """Returns when all of them outlive this process. Raises Refusal where they do not, or it is not known."""
 
-    def start(self) -> None:
-        """Begin to append."""
-        self._thread.start()
-
-    def take(self, events: Batch) -> None:
-        """Keep events until the store has them, all or none. Raises Refusal where there is no room."""
-        with self._changed:
-            full = self._ending or self._events + len(events) > self._most
-            if not full:
-                self._waiting.append(events)
-                self._events += len(events)
-                self._metrics.feedback_buffered.set(self._events)
-                self._changed.notify()
-        if full:
-            self._metrics.feedback_refused.inc(len(events))
-            message = f"the event log is away or full, and {self._events} of at most {self._most} events wait for it: "
-            raise Refusal(StatusCode.UNAVAILABLE, message + "try again later")
+    def waiting(self) -> int:
+        """Reports that are kept and that the store does not have."""
 
     def close(self) -> None:
-        """Append what is left, in FLUSH seconds at most."""
+        """Hand over what can be, and let go."""
+
+
+class InStore:
+    """Kept by the store alone."""
+
+    def __init__(self, store: EventLog, writer: str, metrics: RouterMetrics) -> None:
+        """`writer`: this router's name, no other's."""
+        self._store, self._writer, self._metrics = store, writer, metrics
+        self._process, self._entry = secrets.token_hex(8), 0  # unlike that of one with its name before it
+
+    def keep(self, reports: Sequence[Report]) -> None:
+        """See Keeper."""
+        self._entry += 1
+        try:
+            append(self._store, reports, self._writer, f"{self._process}-{self._entry}")
+        except StoreError as problem:
+            self._metrics.store_failed(problem)
+            if not isinstance(problem, (StoreAway, LogFull)):
+                log.error("feedback is refused: %s", problem)
+            raise unavailable(str(problem)) from None
+
+    def waiting(self) -> int:
+        """See Keeper."""
+        return 0
+
+    def close(self) -> None:
+        """See Keeper."""
+
+
+class OnDisk:
+    """Kept by a spool; a thread hands it over, in order, until the store has it."""
+
+    def __init__(self, store: EventLog, spool: Spool, metrics: RouterMetrics) -> None:
+        self._store, self._spool, self._metrics = store, spool, metrics
+        self._changed = threading.Event()
+        self._ending, self._give_up = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hand over feedback", daemon=True)
+        self._thread.start()
+
+    def keep(self, reports: Sequence[Report]) -> None:
+        """See Keeper."""
+        try:
+            self._spool.write([Record(report.key, encode(report.events)) for report in reports])
+        except SpoolFull as problem:
+            raise unavailable(str(problem)) from None
+        except OSError as problem:
+            log.error("feedback is refused: the spool cannot be written: %s", problem)
+            raise unavailable(f"the spool cannot be written: {problem.strerror}") from None
+        self._changed.set()
+
+    def waiting(self) -> int:
+        """See Keeper."""
+        self._metrics.spool_bytes.set(self._spool.bytes)
+        return self._spool.waiting
+
+    def close(self) -> None:
+        """See Keeper."""
+        self._ending.set()
+        self._changed.set()
+        self._thread.join(FLUSH)
+        self._give_up.set()
+        self._changed.set()
+        self._thread.join(FLUSH)
+        if waiting := self._spool.waiting:
+            log.info("%d reports stay in the spool until this router runs again", waiting)
+        if not self._thread.is_alive():
+            self._spool.close()
+
+    def _run(self) -> None:
+        try:
+            mark = self._insist(lambda: self._store.mark(self._spool.writer))
+            while not self._give_up.is_set():
+                self._changed.clear()
+                if records := self._spool.read(PENDING):
+                    self._hand_over([record for record in records if record.number > int(mark or 0)])
+                    self._spool.forget(records)
+                elif self._ending.is_set():
+                    return
+                else:
+                    self._changed.wait()
+                self._metrics.feedback_buffered.set(self.waiting())
+        except Stopped:
+            pass
+        except Exception:
+            log.exception("the spool is not handed over until this router is started again")
+
+    def _hand_over(self, records: Sequence[Record]) -> None:
+        """In entries of MOST_EVENTS; a record's number is the mark, from which the next process goes on."""
+        reports = [Report(record.key, decode(record.batch)) for record in records]
+        while reports:
+            count = fitting(reports, min(MOST_EVENTS, self._store.capacity()))
+            group, mark = reports[:count], str(records[-len(reports) + count - 1].number)
+            self._insist(partial(append, self._store, group, self._spool.writer, mark))
+            reports = reports[count:]
+
+    def _insist(self, action: Callable[[], T]) -> T:
+        """Until the store has done it: what is here was acknowledged, and is not dropped for any error."""
+        backoff, told = Backoff(self._give_up), ""
+        while True:
+            try:
+                return action()
+            except StoreError as problem:
+                if type(problem).__name__ != told:
+                    log.warning("feedback waits in the spool: %s", problem)
+                told = type(problem).__name__
+                self._metrics.store_failed(problem)
+            self._metrics.feedback_buffered.set(self.waiting())
+            backoff.wait()
+
+
+def fitting(reports: Sequence[Report], most: int) -> int:
+    """How many of them, at least the first, one entry of `most` events holds."""
+    ends = itertools.accumulate(len(report.events) for report in reports)
+    return min(len(reports), max(1, sum(end <= most for end in ends)))
+
+
+def append(store: EventLog, reports: Sequence[Report], writer: str, mark: str) -> None:
+    """Reports as one entry in the order of time, without those that the log has. Raises as EventLog.append does."""
+    new = {report.key: report.events for report in reversed(reports)}  # of two with one key the first
+    while new:
+        whole = Batch.concatenate(list(reversed(new.values())))
+        ordered = whole[np.argsort(whole.time, kind="stable")]
+        try:
+            store.append(ordered, writer=writer, mark=mark, keys=list(new))
+            return
+        except Repeated as problem:
+            new = {key: events for key, events in new.items() if key not in problem.known}
+
+
+def unavailable(why: str) -> Refusal:
+    """For a report that may be sent again."""
+    return Refusal(StatusCode.UNAVAILABLE, f"{why}; report again later")
+
+
+Told = Callable[[Refusal | None], None]
+"""Hears what became of a report: None where it is kept."""
+
+
+class Feedback:
+    """Takes reports from any thread, without waiting; a thread has those kept that wait, all at once."""
+
+    def __init__(self, keeper: Keeper, metrics: RouterMetrics, most_events: int = MOST_EVENTS) -> None:
+        """`most_events`: of the reports that are kept at once."""
+        self._keeper, self._metrics, self._most = keeper, metrics, most_events
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[Report, Told]] = []
+        self._ending = False
+        self._since = float("inf")  # when what is being kept was handed over
+        self._rests, self._why = 0.0, ""
+        self._thread = threading.Thread(target=self._run, name="keep feedback", daemon=True)
+
+    def start(self) -> None:
+        """Begin to keep."""
+        self._thread.start()
+
+    def take(self, report: Report, told: Told) -> None:
+        """Have a report kept, or refused at once where that would take long."""
+        with self._changed:
+            refusal = self._refusal()
+            if refusal is None:
+                self._waiting.append((report, told))
+                self._changed.notify()
+        if refusal is not None:
+            self._tell([(report, told)], refusal)
+
+    def close(self) -> None:
+        """Have what waits kept, and hand over what is kept, in a few seconds at most."""
         with self._changed:
             self._ending = True
             self._changed.notify()
         self._thread.join(FLUSH)
-        self._give_up.set()
-        self._thread.join(FLUSH)
-        if self._events:
-            log.warning("%d events of feedback are lost: the store did not take them in time", self._events)
+        self._keeper.close()
+
+    def _refusal(self) -> Refusal | None:
+        now = time.monotonic()
+        if self._ending:
+            return unavailable("this router ends")
+        if now < self._rests:
+            return unavailable(self._why)
+        if now - self._since > HANGS:
+            return unavailable(f"what was reported {now - self._since:.1f} s ago is not kept yet")
+        if len(self._waiting) >= PENDING:
+            return unavailable(f"{PENDING} reports wait to be kept, and no more may")
+        return None
 
     def _run(self) -> None:
-        run, entry = secrets.token_hex(8), 0  # marks of this process, unlike those of one with its name before it
-        while batch := self._next():
-            entry += 1
+        while group := self._next():
+            refusal = None
             try:
-                self._append(batch, f"{run}-{entry}")
-            except Stopped:
-                return
+                self._keeper.keep([report for report, _ in group])
+            except Refusal as problem:
+                refusal = problem
+            except Exception:  # the thread goes on: the next report may be another
+                log.exception("feedback was not kept")
+                refusal = unavailable("a fault of the router; its log says more")
             with self._changed:
-                self._events -= len(batch)
-                self._metrics.feedback_buffered.set(self._events)
+                self._since = float("inf")
+                if refusal:
+                    self._rests, self._why = time.monotonic() + REST, refusal.message.partition("; report")[0]
+                    group, self._waiting = group + self._waiting, []  # they would wait for the same
+            self._tell(group, refusal)
 
-    def _next(self) -> Batch | None:
-        """What waits, as one entry in the order of time; None at the end."""
+    def _next(self) -> list[tuple[Report, Told]]:
+        """What waits, as much as one entry may hold; nothing at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._ending)
-            parts: list[Batch] = []
-            while self._waiting and sum(map(len, parts)) + len(self._waiting[0]) <= MOST_EVENTS:
-                parts.append(self._waiting.popleft())
-        if not parts:
-            return None
-        whole = Batch.concatenate(parts)
-        return whole[np.argsort(whole.time, kind="stable")]
+            count = fitting([report for report, _ in self._waiting], self._most)
+            group, self._waiting = self._waiting[:count], self._waiting[count:]
+            self._since = time.monotonic() if group else float("inf")
+        return group
 
-    def _append(self, batch: Batch, mark: str) -> None:
-        """Until the store has it; repeated with the same mark, it is there once."""
-        backoff, told = Backoff(self._give_up), False
-        while True:
-            try:
-                self._store.append(batch, writer=self._writer, mark=mark)
-                return
-            except (StoreAway, LogFull) as problem:
-                if not told:
-                    log.warning("feedback waits: %s", problem)
-                told = True
-            except StoreError as problem:
-                log.error("%d events of feedback are lost: %s", len(batch), problem)
-                return
-            backoff.wait()
+    def _tell(self, group: Sequence[tuple[Report, Told]], refusal: Refusal | None) -> None:
+        if refusal:
+            self._metrics.feedback_refused.inc(sum(len(report.events) for report, _ in group))
+        self._metrics.feedback_buffered.set(self._keeper.waiting())
+        for _, told in group:
+            told(refusal)

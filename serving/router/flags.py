@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast, get_args
 
+from serving.router.spool import LEAST
 from simulator.config import require
 from simulator.flags import Wiring
 from simulator.process import from_environment
@@ -22,6 +23,11 @@ def named_policy(name: str) -> PolicyName:
 def wanted_replicas() -> int | None:
     """FLICKER_REPLICAS, None where it is not set. Raises SettingError where it is no number."""
     return from_environment("FLICKER_REPLICAS", 0) if os.environ.get("FLICKER_REPLICAS") else None
+
+
+def named_spool() -> Path | None:
+    """FLICKER_SPOOL, None where it is not set."""
+    return Path(name) if (name := from_environment("FLICKER_SPOOL", "")) else None
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,12 @@ class RouterFlags(Wiring):
     """Queries that wait for an answer at most, 1 to 4,096; more are refused at once with RESOURCE_EXHAUSTED."""
     deadline: float = 5.0
     """Seconds for an answer where the caller allows more or says nothing, more than 0."""
-    feedback_buffer: int = 20_000
-    """Events of feedback that wait for the store at most, at least 1,000; more are refused with UNAVAILABLE."""
+    spool: Path | None = field(default_factory=named_spool)
+    """Folder in which feedback waits for a store that is away: it is acknowledged when it is on this disk. Several
+    routers may share it, and one that is started again goes on with what it finds. Without one, when the store has it;
+    while that is away feedback is refused (default: FLICKER_SPOOL)."""
+    spool_bytes: int = 2**26
+    """Bytes of feedback in the spool at most, at least 4,194,304; more is refused with UNAVAILABLE."""
     log_capacity: int = 200_000
     """Events in the log that no trainer has learned and saved, at most, before feedback waits; at least 1,000."""
 
@@ -67,5 +77,5 @@ class RouterFlags(Wiring):
         require(0 < self.window < float("inf"), "window", self.window, "more than 0 seconds")
         require(1 <= self.in_flight <= 4_096, "in_flight", self.in_flight, "from 1 to 4,096 queries")
         require(0 < self.deadline <= 3_600, "deadline", self.deadline, "more than 0 seconds, at most 3,600")
-        require(self.feedback_buffer >= 1_000, "feedback_buffer", self.feedback_buffer, "at least 1,000 events")
+        require(self.spool_bytes >= LEAST, "spool_bytes", self.spool_bytes, f"at least {LEAST:,} bytes")
         require(self.log_capacity >= 1_000, "log_capacity", self.log_capacity, "at least 1,000 events")

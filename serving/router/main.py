@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import socket
 import threading
+from functools import partial
 from typing import IO
 
 from prometheus_client import CollectorRegistry
 
-from serving.router.feedback import FeedbackBuffer
+from serving.router.feedback import MOST_EVENTS, Feedback, InStore, Keeper, OnDisk
 from serving.router.flags import RouterFlags
 from serving.router.metrics import SECONDS, RouterMetrics, ShadowMetrics
 from serving.router.policies import make_policy
@@ -18,13 +20,15 @@ from serving.router.pool import Pool
 from serving.router.published import Watch
 from serving.router.router import Router
 from serving.router.server import REQUEST_BYTES, Methods, Server
+from serving.router.spool import Spool
 from serving.rpc import GrpcMetrics, Limits
 from serving.shadow import Comparing, NoShadow, Shadow
 from simulator.errors import SettingError
 from simulator.flags import parse_flags
-from simulator.process import configure_logging, say_ready, serve_metrics, stop_on_signals
+from simulator.process import Stopped, configure_logging, say_ready, serve_metrics, stop_on_signals
 from simulator.store.protocol import Store
 
+log = logging.getLogger("router")
 GRACE = 3.0
 """Seconds for what is being answered when the router ends."""
 
@@ -33,7 +37,7 @@ class RunningRouter:
     """A router's threads and its server, in the three verbs of a process."""
 
     def __init__(self, flags: RouterFlags, store: Store, registry: CollectorRegistry, stop: threading.Event) -> None:
-        """Raises SettingError for a port or a file that cannot be had."""
+        """Raises SettingError for a file that cannot be had."""
         self.name = flags.name or f"router-{socket.gethostname()}-{os.getpid()}"
         self._stop = stop
         self._metrics = RouterMetrics(registry, flags.replicas)
@@ -46,28 +50,43 @@ class RunningRouter:
             self._watch.current,
             self._metrics,
         )
-        self._feedback = FeedbackBuffer(store, self._metrics, self.name, flags.feedback_buffer)
+        keeper: Keeper = InStore(store, self.name, self._metrics)
+        if flags.spool:
+            self._metrics.spool_limit.set(flags.spool_bytes)
+            keeper = OnDisk(store, Spool(flags.spool, flags.run, flags.spool_bytes), self._metrics)
+        self._feedback = Feedback(keeper, self._metrics, min(MOST_EVENTS, store.capacity()))
         recorder = ShadowMetrics(registry, flags.window)
         self._shadow: Shadow = NoShadow()
         if flags.shadow:
             self._shadow = Comparing(self._pool, recorder, flags.seed, flags.shadow, open_lines(flags))
         methods = Methods(router, self._shadow, self._feedback, self._metrics)
         limits = Limits(flags.in_flight, REQUEST_BYTES, deadline_seconds=flags.deadline)
-        self._server = Server(methods, GrpcMetrics(registry, SECONDS), (flags.host, flags.port), limits)
-        self.address = self._server.address
+        metrics, address = GrpcMetrics(registry, SECONDS), (flags.host, flags.port)
+        self._listen = partial(Server, methods, metrics, address, limits)
+        self._server: Server | None = None
+        self.address = ""
+        """host:port, once it listens."""
 
     def start(self) -> None:
-        """Listen, and look for replicas."""
+        """Look at the store, then listen: who listens is asked what others, who know more, could have answered.
+
+        Raises Stopped where the stop flag ends the wait for the store, SettingError for a port that cannot be had.
+        """
         self._feedback.start()
         self._shadow.start()
-        self._server.start()
         self._watch.start()
+        self._watch.wait_for_a_look()
+        self._server = self._listen()
+        self._say()
+        self._server.start()
+        self.address = self._server.address
 
     def close(self) -> None:
         """Take nothing new, answer what was taken, hand over the feedback, let go of the replicas."""
         self._stop.set()
-        self._server.retire()
-        self._server.stop(GRACE)
+        if self._server is not None:
+            self._server.retire()
+            self._server.stop(GRACE)
         self._shadow.close()
         self._feedback.close()
         self._watch.join(GRACE)
@@ -75,7 +94,8 @@ class RunningRouter:
 
     def _say(self) -> None:
         """Queries can be answered once there is a generation, and while there is a replica."""
-        self._server.serving(self._watch.published is not None and bool(self._pool.healthy))
+        if self._server is not None:
+            self._server.serving(self._watch.published is not None and bool(self._pool.healthy))
 
 
 def open_lines(flags: RouterFlags) -> IO[str] | None:
@@ -97,11 +117,14 @@ def main(arguments: list[str]) -> None:
     stop, registry = stop_on_signals(), CollectorRegistry()
     router = RunningRouter(flags, store, registry, stop)
     metrics_port = serve_metrics(registry, flags.metrics_port, flags.host)
+    log.info("metrics at http://%s:%d/metrics", flags.host, metrics_port)
     gc.freeze()  # what is there by now stays: no need to look through it again and again
-    router.start()
-    say_ready("router", name=router.name, address=router.address, metrics=f"{flags.host}:{metrics_port}")
     try:
+        router.start()
+        say_ready("router", name=router.name, address=router.address, metrics=f"{flags.host}:{metrics_port}")
         stop.wait()
+    except Stopped:
+        pass
     finally:
         router.close()
         store.close()

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from serving.comparison import FIELDS, MEASURES, SUMS, Difference
 from simulator.measures.window import WindowSums
 from simulator.process import instruments
+from simulator.store.protocol import StoreRefuses
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper ends of latency buckets."""
@@ -46,9 +47,23 @@ class RouterMetrics:
             "flicker_feedback_events", "Shown items reported, by whether they were clicked", ["clicked"]
         )
         self.feedback_refused = counter(
-            "flicker_feedback_refused", "Shown items refused: the store is away and the buffer full"
+            "flicker_feedback_refused", "Shown items refused: neither the store nor a spool took them in time"
         )
-        self.feedback_buffered = gauge("flicker_feedback_buffered", "Events that wait for the store to take them")
+        self.feedback_buffered = gauge(
+            "flicker_feedback_buffered", "Reports in the spool that the store does not have yet"
+        )
+        self.spool_bytes = gauge("flicker_feedback_spool_bytes", "Bytes in the spool")
+        self.spool_limit = gauge("flicker_feedback_spool_limit_bytes", "Bytes that it may hold, 0 without one")
+        self.store_errors = counter("flicker_store_errors", "Attempts to reach the store that failed.")
+        self.store_refused = counter(
+            "flicker_store_refused",
+            "Of these, those that the store answered: it has no memory or disk, or is read-only.",
+        )
+
+    def store_failed(self, problem: Exception) -> None:
+        """An attempt to reach the store failed."""
+        self.store_errors.inc()
+        self.store_refused.inc(isinstance(problem, StoreRefuses))
 
 
 class ShadowMetrics(Collector):
@@ -60,7 +75,9 @@ class ShadowMetrics(Collector):
         labels = ["arm", "cause"]
         self._sums = [counter(*SUMS[field], labels) for field in FIELDS]
         self._failed = counter(
-            "flicker_comparisons_failed", "Comparisons without an answer of both sides", ["cause", "code"]
+            "flicker_comparisons_failed",
+            "Comparisons without an answer of both sides, or with scores not finite",
+            ["cause", "code"],
         )
         self._backlog = gauge("flicker_shadow_backlog", "Sampled queries that wait to be compared")
         self._dropped = counter("flicker_shadow_dropped", "Sampled queries not compared: the backlog was full")

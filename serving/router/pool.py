@@ -35,6 +35,8 @@ class Replica:
         """`changed` is told when `healthy` changes, from any thread."""
         self.member = member
         self.healthy = False
+        self.checked = False
+        """Whether it has said by now if it is healthy, or has failed to."""
         self.hangs = False
         """It answers nothing: let go of the connection, so that what waits for it is asked elsewhere."""
         self._changed = changed
@@ -73,10 +75,9 @@ class Replica:
     def _checked(self, future: grpc.Future[health_pb2.HealthCheckResponse]) -> None:
         self._checking = False
         problem = future.exception()
-        if problem is None:
-            return self._set(future.result().status == health_pb2.HealthCheckResponse.SERVING)
         self.hangs = isinstance(problem, grpc.Call) and problem.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        self._set(False)
+        self._set(problem is None and future.result().status == health_pb2.HealthCheckResponse.SERVING)
+        self.checked = True
 
     def _set(self, healthy: bool) -> None:
         if healthy != self.healthy:

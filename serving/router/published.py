@@ -15,14 +15,17 @@ from grpc import StatusCode
 from serving.codec import Ranges, Refusal, schema_of
 from serving.router.metrics import RouterMetrics
 from serving.router.pool import Pool
-from simulator.store.arrays import arrays_of
-from simulator.store.protocol import Store, StoreAway, StoreError
+from simulator.process import Stopped
+from simulator.store.arrays import arrays_of, label
+from simulator.store.protocol import KEPT, Store, StoreAway, StoreError
 from simulator.world.features import Encoder
 
 log = logging.getLogger(__name__)
 
 EVERY = 0.5
 """Seconds between two looks at the store, and between two questions for a replica's health."""
+SOON = 0.01
+"""Seconds between two looks for the end of something that takes a moment."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Published:
     def fetch(store: Store, generation: int) -> Published:
         """Raises StoreError where the generation is damaged or gone, StoreAway."""
         about = store.about(generation)
-        tables = arrays_of(store.fetch(generation, "catalog"))
+        tables = arrays_of(store.fetch(generation, "catalog"), label(store.run, generation, "catalog"))
         encoder = Encoder(schema_of(about), tables["user_rows"], tables["item_rows"])
         ranges = Ranges.of(about, len(encoder.user_rows), len(encoder.item_rows))
         learns = about.get("learns_feedback", about["world"] == "synthetic")
@@ -57,8 +60,10 @@ class Watch:
         """`changed` is told when the first generation is there."""
         self._store, self._pool, self._metrics, self._stop, self._changed = store, pool, metrics, stop, changed
         self.published: Published | None = None
+        self._newest = -1
         self.store_up = True
         """Whether the last look at the store succeeded."""
+        self._looked = threading.Event()
         self._threads = [
             threading.Thread(target=self._loop, args=(action,), name=name, daemon=True)
             for name, action in (("watch the store", self._look), ("check replicas", pool.check))
@@ -75,6 +80,15 @@ class Watch:
         """Begin to look."""
         for thread in self._threads:
             thread.start()
+
+    def wait_for_a_look(self) -> None:
+        """Wait until it is known what is published, and of each replica that the store knows whether it is healthy.
+
+        Raises Stopped where the stop flag is raised before.
+        """
+        while not (self._looked.is_set() and all(replica.checked for replica in self._pool.known())):
+            if self._stop.wait(SOON):
+                raise Stopped
 
     def join(self, seconds: float) -> None:
         """Wait for the threads to end after the stop flag was raised."""
@@ -93,15 +107,31 @@ class Watch:
         try:
             self._pool.announce(self._store.members())
             newest = self._store.newest()
-            if newest >= 0 and (self.published is None or newest != self.published.generation):
-                self.published = Published.fetch(self._store, newest)
-                self._metrics.generation.set(newest)
-                self._changed()
+            if newest not in (-1, self._newest):
+                # with nothing known, one of the older generations is better than none
+                older = range(newest - 1, max(-1, newest - KEPT), -1) if self.published is None else ()
+                any(map(self._take, (newest, *older)))
+                self._newest = newest
             self._say(True)
+            self._looked.set()
         except StoreAway as problem:
+            self._metrics.store_failed(problem)
             self._say(False, str(problem))
-        except (StoreError, KeyError, ValueError) as problem:
-            log.error("the newest generation cannot be used, the last one stays: %s", problem)
+        except StoreError as problem:
+            log.error("%s", problem)
+
+    def _take(self, number: int) -> bool:
+        """Whether a generation can be used. Raises StoreAway."""
+        try:
+            self.published = Published.fetch(self._store, number)
+        except StoreAway:
+            raise
+        except (StoreError, KeyError, TypeError, ValueError) as problem:
+            log.error("generation %d cannot be used: %s", number, problem)
+            return False
+        self._metrics.generation.set(number)
+        self._changed()
+        return True
 
     def _say(self, up: bool, why: str = "") -> None:
         if up != self.store_up:

@@ -11,15 +11,15 @@ from protos import recommender_pb2
 from protos.recommender_pb2 import CompareRequest, FeedbackRequest, FeedbackResponse, ListReplicasResponse
 from serving.codec import Refusal, bad
 from serving.router.compare import compare_all
-from serving.router.feedback import FeedbackBuffer, events_of
+from serving.router.feedback import Feedback, report_of
 from serving.router.metrics import RouterMetrics
 from serving.router.router import Router
-from serving.rpc import Door, GrpcMetrics, GrpcServer, Handler, Limits, Reply, Threads
+from serving.rpc import Door, GrpcMetrics, GrpcServer, Handler, Limits, Reply, Threads, as_refusal
 from serving.shadow import Shadow
 
 SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name
-THREADS, MOST_WAITING = 16, 64
-"""Threads for feedback and for the list of replicas, and such calls at work or waiting for one."""
+THREADS, MOST_WAITING = 4, 64
+"""Threads for the list of replicas, and such calls at work or waiting for one."""
 COMPARES = 2, 8
 """The same of comparisons: a person looks, and each takes as long as many queries."""
 REQUEST_BYTES = 128 << 10
@@ -30,7 +30,7 @@ Parsed = TypeVar("Parsed", bound=Message)
 class Methods:
     """What the router answers."""
 
-    def __init__(self, router: Router, shadow: Shadow, feedback: FeedbackBuffer, metrics: RouterMetrics) -> None:
+    def __init__(self, router: Router, shadow: Shadow, feedback: Feedback, metrics: RouterMetrics) -> None:
         self._router, self._shadow, self._feedback, self._metrics = router, shadow, feedback, metrics
 
     def recommend(self, raw: bytes, reply: Reply) -> None:
@@ -45,16 +45,27 @@ class Methods:
         """Recommender.Compare."""
         return compare_all(parse(CompareRequest(), raw), self._router, deadline).SerializeToString()
 
-    def feedback(self, raw: bytes, deadline: float) -> bytes:
-        """Recommender.Feedback."""
-        request, published = parse(FeedbackRequest(), raw), self._router.published()
-        events = events_of(request, published)
+    def feedback(self, raw: bytes, reply: Reply) -> None:
+        """Recommender.Feedback; does not wait."""
+        try:
+            published = self._router.published()
+            report = report_of(parse(FeedbackRequest(), raw), published)
+        except Exception as problem:
+            return reply.end(b"", as_refusal(problem, "router"))
+        events, clicked = len(report.events), int(report.events.label.sum())
+
+        def told(refusal: Refusal | None) -> None:
+            if refusal:
+                return reply.end(b"", refusal)
+            self._metrics.feedback_events.labels("true").inc(clicked)
+            self._metrics.feedback_events.labels("false").inc(events - clicked)
+            accepted = events if published.learns_feedback else 0
+            reply.end(FeedbackResponse(accepted=accepted).SerializeToString(), None)
+
         if published.learns_feedback:
-            self._feedback.take(events)
-        clicked = int(events.label.sum())
-        self._metrics.feedback_events.labels("true").inc(clicked)
-        self._metrics.feedback_events.labels("false").inc(len(events) - clicked)
-        return FeedbackResponse(accepted=len(events) if published.learns_feedback else 0).SerializeToString()
+            self._feedback.take(report, told)
+        else:
+            told(None)
 
     def list_replicas(self, raw: bytes, deadline: float) -> bytes:
         """Recommender.ListReplicas."""
@@ -84,7 +95,7 @@ class Server(GrpcServer):
         handlers = {
             "Recommend": Handler(methods.recommend, sheds=True, refused=methods.refused),
             "Compare": compares.method(methods.compare, sheds=True),
-            "Feedback": threads.method(methods.feedback),
+            "Feedback": Handler(methods.feedback),
             "ListReplicas": threads.method(methods.list_replicas),
         }
         super().__init__(SERVICE, handlers, door, address)

@@ -28,6 +28,8 @@ class UpFlags(LiveFlags):
     """Seconds to run, at least 10; until Ctrl-C where it is left out."""
     replicas: int = 3
     """Serving processes, at least 1. With more than --duplicates some share one."""
+    routers: int = 1
+    """Routers, 1 to 8, asked in turn: any of them gives the same answer, and one that dies costs its users a retry."""
     rate: float = 50.0
     """Queries per second that simulated users offer, more than 0."""
     no_load: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -41,14 +43,16 @@ class UpFlags(LiveFlags):
     refresh_events: int | None = None
     """Events per generation, a whole number of shuffle windows (two by default)."""
     port: int = 0
-    """Port of the router on this machine, 0 for a free one, which is shown."""
+    """Port of the router on this machine, 0 for a free one, which is shown; further routers take those behind it."""
 
     def __post_init__(self) -> None:
         require(self.for_ is None or 10 <= self.for_ < float("inf"), "for", self.for_, "at least 10 seconds")
         require(1 <= self.replicas <= 64, "replicas", self.replicas, "from 1 to 64")
         require(0 < self.rate < float("inf"), "rate", self.rate, "more than 0 queries per second")
         require(0 <= self.shadow <= 1, "shadow", self.shadow, "from 0 to 1")
-        require(0 <= self.port < 65_536, "port", self.port, "from 0 to 65535")
+        require(1 <= self.routers <= 8, "routers", self.routers, "from 1 to 8")
+        highest = 65_536 - self.routers
+        require(0 <= self.port <= highest, "port", self.port, f"from 0 to {highest}")
 
     @classmethod
     def of(cls, preset: str, **fixed: int) -> Self:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 """Name of a sample and its labels."""
+STARTED: Key = ("process_start_time_seconds", frozenset())
+COUNTER_ENDS = ("_total", "_count", "_sum", "_bucket")
+"""How the names of samples end that only grow, as long as their process lives."""
 
 
 class Page:
@@ -46,10 +49,24 @@ def scrape(ports: Mapping[str, int], seconds: float = 1.0) -> dict[str, Page]:
     return pages
 
 
-def joined(pages: Iterable[Page]) -> Page:
-    """Pages of equal processes as one: equal samples are added."""
-    whole = Page()
-    for page in pages:
-        for key, value in page.samples.items():
-            whole.samples[key] = whole.samples.get(key, 0.0) + value
-    return whole
+class Counters:
+    """Counters of equal processes, added up over all of them and over their restarts, after which each begins at 0."""
+
+    def __init__(self) -> None:
+        self.page = Page()
+        """The sums; processes that are away keep their part."""
+        self._last: dict[str, dict[Key, float]] = {}
+
+    def add(self, pages: Mapping[str, Page]) -> None:
+        """What these processes (by name) count now."""
+        for process, page in pages.items():
+            last = self._last.setdefault(process, {})
+            if page.samples.get(STARTED) != last.get(STARTED) and page.samples:
+                last.clear()
+                last[STARTED] = page.samples.get(STARTED, 0.0)
+            for key, value in page.samples.items():
+                if key[0].endswith(COUNTER_ENDS):
+                    before = last.get(key, 0.0)
+                    grown = value - before if value >= before else value
+                    self.page.samples[key] = self.page.samples.get(key, 0.0) + grown
+                    last[key] = value

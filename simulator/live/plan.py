@@ -29,17 +29,19 @@ class Plan:
     metrics: dict[str, int]
     """Port of each process's metrics page."""
     address: str
-    """host:port of the router."""
+    """host:port of the router; of several, with commas between."""
     load_summary: Path
     """What the traffic leaves when it ends."""
 
 
 def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     """All processes of a run whose results go to `out` and whose store is at the URL `store`."""
-    names = ["trainer", *(f"replica-{number}" for number in range(flags.replicas)), "router", "load"]
-    router_port, *ports = free_ports(len(names) + 1)
-    router_port = flags.port or router_port
-    metrics = dict(zip(names, ports, strict=True))
+    replicas = [f"replica-{number}" for number in range(flags.replicas)]
+    routers = [f"router-{number}" for number in range(flags.routers)]
+    names = ["trainer", *replicas, *routers, "load"]
+    free = free_ports(len(names) + len(routers))
+    metrics = dict(zip(names, free, strict=False))
+    router_ports = [flags.port + number for number in range(len(routers))] if flags.port else free[len(names) :]
     wiring = ["--store", store, "--run", RUN]
     pace = ["--for", str(flags.for_)] if flags.data is not None and flags.for_ is not None else []
     window = flags.compare.model.batch * (flags.compare.noise.window or 16)
@@ -48,23 +50,24 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     commands = {
         "trainer": ["-m", "trainer", *wiring, "--state", str(out / "trainer"), *pace, *generation]
         + flags.learning_arguments(),
-        "router": ["-m", "serving", "router", *wiring, "--port", str(router_port)]
-        + ["--seed", str(flags.compare.seed), "--shadow", str(flags.shadow), "--replicas", str(flags.replicas)]
-        + ["--policy", flags.policy],
     }
     commands |= {
         name: ["-m", "serving", "replica", *wiring, "--name", name, "--device", flags.compare.device]
-        for name in names
-        if name.startswith("replica")
+        for name in replicas
+    }
+    commands |= {
+        name: ["-m", "serving", "router", *wiring, "--name", name, "--port", str(port)]
+        + ["--seed", str(flags.compare.seed), "--shadow", str(flags.shadow), "--replicas", str(flags.replicas)]
+        + ["--policy", flags.policy, "--spool", str(out / "spool")]
+        for name, port in zip(routers, router_ports, strict=True)
     }
     # who types an arm trusts it: these factories may be imported and no others, whatever the environment allowed before
     models = {ALLOWED: ",".join(factories_of(flags.compare.arms))}
     servers = [
-        _child(name, [*commands[name], "--metrics-port", str(metrics[name])], out, {} if name == "router" else models)
-        for name in names
-        if name != "load"
+        _child(name, [*command, "--metrics-port", str(metrics[name])], out, {} if name in routers else models)
+        for name, command in commands.items()
     ]
-    address, summary = f"127.0.0.1:{router_port}", out / "load.json"
+    address, summary = ",".join(f"127.0.0.1:{port}" for port in router_ports), out / "load.json"
     load = [] if flags.no_load else [_load(flags, store, out, address, metrics["load"], summary)]
     return Plan(servers, load, metrics, address, summary)
 

@@ -3,6 +3,7 @@
     {"schema": 1, "flicker": VERSION, "command": ..., "seconds": x, "peak_memory_bytes": n,
      "arms": {LABEL: {"pd": I, "pd_ranking": I, "swaps": {"slot": I, ...}, "refresh_swaps": {...}, "comparisons": n,
                       "log_loss": I, "auc": I, "user_visible_swap_ratio": x, "user_visible_slot_ratio": x}},
+     "lost": [why a process was dead for good, ...],
      "serving": {"requests", "failures", "p50", "p99", "refreshes", "first_answer", "first_gauge"}}   times in seconds
 
 user_visible_swap_ratio: of the queries that users asked again moments later, the share whose slate changed in any slot,
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from simulator.report.words import label, number, percent
 SCHEMA = 1
 
 
-def write_summary(out: Path, watch: Watch, load_summary: Path, command: str) -> str:
+def write_summary(out: Path, watch: Watch, load_summary: Path, command: str, lost: Sequence[str] = ()) -> str:
     """Write `out`/summary.json; returns the finding in a sentence."""
     load = _read(load_summary)
     arms = {arm: _arm(watch, load, arm) for arm in watch.arms()}
@@ -39,6 +41,7 @@ def write_summary(out: Path, watch: Watch, load_summary: Path, command: str) -> 
         "seconds": round(watch.seconds(), 1),
         "peak_memory_bytes": watch.peak_memory,
         "arms": arms,
+        "lost": list(lost),
         "serving": _serving(watch, load),
     }
     write_atomically(out / "summary.json", json.dumps(summary, indent=1).encode())

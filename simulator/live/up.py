@@ -1,7 +1,8 @@
-"""`flicker up` in three verbs: startup, main loop, shutdown. Nothing it started is left behind."""
+"""`flicker up` in three verbs: startup, main loop, shutdown. Nothing it started is left behind, but for its summary."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import replace
@@ -13,14 +14,16 @@ from rich.console import Console
 from rich.live import Live
 
 from simulator.errors import ResultError
-from simulator.live.children import BAD_SETTING, Child
+from simulator.live.children import BAD_SETTING, RESTART_SPAN, RESTARTS, Child
 from simulator.live.flags import UpFlags
+from simulator.live.gauges import Page
 from simulator.live.plan import Plan, plan
 from simulator.live.summary import write_summary
 from simulator.live.view import picture, plain_line
 from simulator.live.watch import Watch
 from simulator.process import stop_on_signals
-from simulator.store.server import StoreServer, find_or_start
+from simulator.store.protocol import StoreError
+from simulator.store.server import StoreServer, find_or_start, start_again
 from simulator.terminal import open_console, progress_bar
 
 LINE_EVERY = 10.0
@@ -48,12 +51,16 @@ class Up:
         self.server: StoreServer | None = None
         self.plan: Plan | None = None
         self.watch = Watch({})
+        self.lost: dict[str, str] = {}
+        """Process that is dead for good -> why; the others go on."""
+        self._store_deaths: list[float] = []
 
     def startup(self) -> None:
         """Claim the folder, then start the store and everything that uses it."""
         require_empty(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.console.print(f"Starting store, trainer, {self.flags.replicas} replicas, router and traffic ...")
+        routers = "router" if self.flags.routers == 1 else f"{self.flags.routers} routers"
+        self.console.print(f"Starting store, trainer, {self.flags.replicas} replicas, {routers} and traffic ...")
         self.server = find_or_start(self.out / "store")
         self.plan = plan(self.flags, self.server.url, self.out)
         self.watch = Watch(self.plan.metrics)
@@ -77,7 +84,7 @@ class Up:
                     self.console.print(plain_line(self.watch, self.plan.address, self.flags.for_), soft_wrap=True)
 
     def shutdown(self) -> None:
-        """End traffic first, then router, replicas, trainer and store, each in order or after GRACE at once.
+        """End traffic first, then routers, replicas, trainer and store, each in order or after GRACE at once.
 
         Replicas end side by side: each takes a second or more, so that routers learn that it goes.
         """
@@ -92,11 +99,17 @@ class Up:
             self.server.stop(max(1.0, deadline - time.monotonic()))
 
     def conclude(self) -> None:
-        """Write summary.json and say what was seen."""
-        assert self.plan is not None
-        finding = write_summary(self.out, self.watch, self.plan.load_summary, self.command)
-        self.console.print(finding, style="bold")
-        self.console.print(f"Summary: {self.out / 'summary.json'}", soft_wrap=True)
+        """Write summary.json and say what was seen, where anything ran."""
+        if not self.running or self.plan is None:
+            return
+        finding = write_summary(self.out, self.watch, self.plan.load_summary, self.command, list(self.lost.values()))
+        self.say(finding, "bold")
+        self.say(f"Summary: {self.out / 'summary.json'}")
+
+    def say(self, words: str, style: str = "") -> None:
+        """A line to whoever watches; a terminal that is gone (SIGHUP) must not keep the rest from being done."""
+        with contextlib.suppress(OSError):
+            self.console.print(words, style=style, soft_wrap=True)
 
     @property
     def running(self) -> list[Child]:
@@ -111,19 +124,40 @@ class Up:
     def _let_users_in(self) -> None:
         """Traffic begins when every replica serves: a query before that could only fail."""
         assert self.plan is not None
-        healthy = self.watch.router.value("flicker_router_replicas", healthy="true")
-        published = self.watch.router.value("flicker_router_generation") >= 1  # the router has looked at what is there
-        if healthy >= self.flags.replicas and published:
+        if all(self._is_ready(page) for page in self.watch.routers.values()):
             for child in self.plan.load:
                 if child.process is None:
                     child.start()
 
+    def _is_ready(self, router: Page) -> bool:
+        """Whether a router has looked at what is published, and every replica serves."""
+        healthy = router.value("flicker_router_replicas", healthy="true")
+        return healthy >= self.flags.replicas and router.value("flicker_router_generation") >= 1
+
     def _keep_alive(self) -> None:
         if self.server is not None and not self.server.alive():
-            raise DiedForGood(f"store: ended by itself (log: {self.out / 'store'})")
+            self._restart_store(self.server)
         for child in self.running:
-            if (reason := child.watch()) is not None:
+            if child.name in self.lost or (reason := child.watch()) is None:
+                continue
+            self.lost[child.name] = reason
+            if child.name != "trainer" or not self.watch.router.value("flicker_router_generation") >= 1:
                 raise DiedForGood(reason, BAD_SETTING if child.bad_setting else 1)
+            self.say(f"flicker: {reason}; what it has published is served on", "bold red")
+
+    def _restart_store(self, dead: StoreServer) -> None:
+        """The same data at the same port: everybody waits for it meanwhile. Raises DiedForGood."""
+        now = time.monotonic()
+        self._store_deaths = [death for death in self._store_deaths if now - death < RESTART_SPAN] + [now]
+        reason = f"store: ended by itself more than {RESTARTS} times in {RESTART_SPAN:g} s"
+        try:
+            if len(self._store_deaths) <= RESTARTS:
+                self.server = start_again(dead, self.out / "store")
+                return self.say("The store ended by itself and was started again.")
+        except StoreError as problem:
+            reason = f"store: ended by itself, and not to be started again: {problem}"
+        self.lost["store"] = f"{reason} (log: {self.out / 'store'})"
+        raise DiedForGood(self.lost["store"])
 
     def _time_is_up(self) -> bool:
         return self.flags.for_ is not None and self.watch.seconds() >= self.flags.for_
@@ -157,7 +191,10 @@ def with_tuned_rates(flags: UpFlags) -> UpFlags:
 
 
 def run_up(flags: UpFlags, command: str) -> int:
-    """The whole life of the system; returns the exit code: 1 where a process died for good, 2 for its settings."""
+    """The whole life of the system; returns the exit code: 1 where a process died for good, 2 for its settings.
+
+    Whatever ends it, a summary of what was seen is left.
+    """
     up = Up(with_tuned_rates(flags), command)
     code = 0
     try:
@@ -165,9 +202,8 @@ def run_up(flags: UpFlags, command: str) -> int:
         up.main_loop()
     except DiedForGood as death:
         code = death.code
-        up.console.print(f"flicker: {death}", style="bold red", soft_wrap=True)
+        up.say(f"flicker: {death}", "bold red")
     finally:
         up.shutdown()
-    if not code:
         up.conclude()
-    return code
+    return code or bool(up.lost)

@@ -52,30 +52,27 @@ def traffic_line(watch: Watch) -> str:
     rates = "" if math.isnan(offered) else f"   {achieved:.1f} queries/s of {offered:.1f} offered"
     latency = [watch.load.value("flicker_load_latency_seconds", quantile=share) for share in ("0.5", "0.99")]
     quick = "" if any(map(math.isnan, latency)) else f"   p50 {latency[0] * 1e3:.1f} ms, p99 {latency[1] * 1e3:.1f} ms"
-    healthy = watch.router.value("flicker_router_replicas", healthy="true")
+    healthy = watch.lowest("flicker_router_replicas", healthy="true")
     return f"{answered:,.0f} answered, {failed:,.0f} failed{rates}{quick}   {_shown(healthy, 0)} replicas healthy"
 
 
 def plain_line(watch: Watch, address: str, seconds: float | None) -> str:
     """The same in one line, for a log."""
-    swaps = [
-        f"{label(arm)} {_shown(watch.router.value('flicker_swap_ratio', arm=arm, cause='duplicate', measure='pair'))}"
-        for arm in watch.arms()
-    ]
+    swaps = [f"{label(arm)} {_shown(watch.ratio('pair', arm, 'duplicate'))}" for arm in watch.arms()]
     return f"{heading_line(watch, address, seconds)}   pair swaps: {', '.join(swaps) or DASH}   {traffic_line(watch)}"
 
 
 def _row(watch: Watch, arm: str) -> Iterable[str]:
-    def swap(cause: str, measure: str) -> str:
-        return _shown(watch.router.value("flicker_swap_ratio", arm=arm, cause=cause, measure=measure))
+    def ratio(measure: str, cause: str = "duplicate") -> str:
+        return _shown(watch.ratio(measure, arm, cause))
 
     return (
-        swap("duplicate", "pair"),
+        ratio("pair"),
         sparkline(watch.trend.get((arm, "duplicate"), ())),
-        swap("duplicate", "top1"),
-        swap("duplicate", "slot"),
-        swap("refresh", "pair"),
-        _shown(watch.router.value("flicker_prediction_difference", arm=arm, cause="duplicate")),
+        ratio("top1"),
+        ratio("slot"),
+        ratio("pair", "refresh"),
+        ratio("pd"),
         _shown(watch.trainer.value("flicker_progressive_log_loss", arm=arm), 4),
         _shown(watch.trainer.value("flicker_progressive_auc", arm=arm), 4),
         _shown(_share(watch, "changed_slots", "slots", arm)),

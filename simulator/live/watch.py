@@ -8,10 +8,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from simulator.live.gauges import Page, joined, scrape
+from simulator.live.gauges import Counters, Page, scrape
 
 TREND = 8
 """Seconds of swap ratios that are kept to draw."""
+WINDOW = 60.0
+"""Seconds that the live ratios look back."""
 BLOCK = 5.0
 """Seconds between the sums that intervals are made from."""
 CAUSES = {"duplicate": "swaps", "refresh": "refresh_swaps"}
@@ -28,6 +30,8 @@ DIFFERENCES = {
     "pd": ("summed_prediction_difference", "compared_candidates"),
     "pd_ranking": ("summed_prediction_difference_ranking", "compared_candidates"),
 }
+MEASURES = SWAPS | DIFFERENCES
+COUNTERS = sorted({name for pair in MEASURES.values() for name in pair})
 Sums = dict[tuple[str, str, str], float]
 """(arm, cause, counter) -> its value."""
 
@@ -39,9 +43,13 @@ class Watch:
     ports: dict[str, int]
     started: float = field(default_factory=time.monotonic)
     trainer: Page = field(default_factory=Page)
-    router: Page = field(default_factory=Page)
+    routers: dict[str, Page] = field(default_factory=dict)
+    """By name; an empty page for one that did not answer."""
     load: Page = field(default_factory=Page)
-    replicas: Page = field(default_factory=Page)
+    counters: Counters = field(default_factory=Counters)
+    """Of all routers together."""
+    recent: deque[tuple[float, Sums]] = field(default_factory=lambda: deque([(0.0, {})]))
+    """Seconds since the start, and the routers' sums of comparisons then: now and back to WINDOW ago."""
     trend: dict[tuple[str, str], deque[float]] = field(default_factory=dict)
     """(arm, cause) -> the live pair-swap ratio of the last seconds."""
     first: dict[str, float] = field(default_factory=dict)
@@ -50,43 +58,73 @@ class Watch:
     """Resident bytes of all processes now."""
     peak_memory: int = 0
     blocks: list[Sums] = field(default_factory=list)
-    """The router's sums of comparisons, every BLOCK seconds."""
+    """The routers' sums of comparisons, every BLOCK seconds."""
     refreshes: int = 0
     """Generations published so far after the first."""
 
     def look(self, pids: list[int]) -> None:
         """Read all pages, and the sizes of these processes, once."""
         pages = scrape(self.ports)
-        self.trainer, self.router = pages["trainer"], pages["router"]
+        if pages["trainer"].samples:  # what one that has died said last is still so: its generation is served
+            self.trainer = pages["trainer"]
         self.load = pages.get("load", Page())
-        self.replicas = joined(page for name, page in pages.items() if name.startswith("replica"))
+        self.see({name: page for name, page in pages.items() if name.startswith("router")})
         generation = self.trainer.value("flicker_generation")
         if not math.isnan(generation):
             self.refreshes = max(self.refreshes, int(generation) - 1)
         for arm in self.arms():
             for cause in ("duplicate", "refresh"):
-                ratio = self.router.value("flicker_swap_ratio", arm=arm, cause=cause, measure="pair")
+                ratio = self.ratio("pair", arm, cause)
                 if not math.isnan(ratio):
                     self.trend.setdefault((arm, cause), deque(maxlen=TREND)).append(ratio)
                     self._seen("gauge")
         if self.router.total("flicker_router_queries_total", code="OK"):
             self._seen("answer")
         if self.seconds() >= BLOCK * len(self.blocks):
-            self.blocks.append(self._sums())
+            self.blocks.append(self.recent[-1][1])
         self.memory = sum(map(resident, pids))
         self.peak_memory = max(self.peak_memory, self.memory)
+
+    def see(self, routers: dict[str, Page]) -> None:
+        """The routers' pages of this moment, by name."""
+        self.routers = routers
+        self.counters.add(routers)
+        now = self.seconds()
+        self.recent.append((now, self._sums()))
+        while self.recent[1][0] < now - WINDOW:
+            self.recent.popleft()
+
+    @property
+    def router(self) -> Page:
+        """Counters alone, added up over all routers."""
+        return self.counters.page
+
+    def lowest(self, name: str, **labels: str) -> float:
+        """A gauge as that router has it which has the least, of those that answer; NaN where none does."""
+        values = [page.value(name, **labels) for page in self.routers.values()]
+        return min((value for value in values if not math.isnan(value)), default=math.nan)
+
+    def ratio(self, measure: str, arm: str, cause: str) -> float:
+        """One of MEASURES over the last WINDOW seconds and all routers, sum / sum; NaN where nothing was compared."""
+        over, under = (
+            self.recent[-1][1].get((arm, cause, name), 0.0) - self.recent[0][1].get((arm, cause, name), 0.0)
+            for name in MEASURES[measure]
+        )
+        return over / under if under > 0 else math.nan
 
     def arms(self) -> list[str]:
         """Labels of the arms, as soon as the trainer knows how good they are."""
         return self.trainer.labels("flicker_progressive_log_loss", "arm")
 
     def _sums(self) -> Sums:
-        names = {name for pair in (*SWAPS.values(), *DIFFERENCES.values()) for name in pair}
+        samples = self.router.samples
         return {
-            (arm, cause, name): self.router.total(f"flicker_{name}_total", arm=arm, cause=cause)
+            (arm, cause, name): samples.get(
+                (f"flicker_{name}_total", frozenset({"arm": arm, "cause": cause}.items())), 0.0
+            )
             for arm in self.arms()
             for cause in CAUSES
-            for name in names
+            for name in COUNTERS
         }
 
     def seconds(self) -> float:

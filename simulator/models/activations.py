@@ -124,7 +124,11 @@ register("softplus", softplus)
 def parameters_of(name: str) -> dict[str, float]:
     """Names and defaults of an activation's parameters. Raises SettingError for an unknown name."""
     if name not in REGISTRY:
-        raise SettingError("activation", name or "(empty)", f"one of {', '.join(REGISTRY)}")
+        raise SettingError(
+            "activation",
+            name or "(empty)",
+            f"one of {', '.join(REGISTRY)}, or a module of your own, as in torch:my_pkg.models:make",
+        )
     try:
         arguments = inspect.signature(REGISTRY[name]).parameters.values()
     except ValueError:  # PyTorch's own functions have none to look at

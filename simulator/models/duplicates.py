@@ -198,7 +198,8 @@ class Duplicates(ABC):
         self.chunks += 1
         self.events += len(chunk)
         if not np.isfinite(logits).all():
-            hint = f"{self.arm.label} diverged within {self.events:,} events: use a smaller one, or another norm"
+            other = "look at its forward" if self.arm.own else "another norm"
+            hint = f"{self.arm.label} diverged within {self.events:,} events: use a smaller one, or {other}"
             raise SettingError("learning_rate", self.model.learning_rate, hint)
         return self._answers(logits)
 
@@ -210,7 +211,8 @@ class Duplicates(ABC):
         """See Engine."""
         features, seconds = np.stack([query.features for query in queries]), np.zeros(len(self))
         candidates = features.shape[1]
-        padded = np.pad(features, ((0, 0), (0, -candidates % self.query_block), (0, 0))).reshape(-1, self.schema.slots)
+        padding = (0, 0), (0, -candidates % self.query_block), (0, 0)
+        padded = np.pad(features, padding, mode="edge").reshape(-1, self.schema.slots)
         scores = self._answers(self._scored(padded, seconds))
         self.scoring_seconds = self._by_served(seconds)[:, : self.arm.cure.served_parts].sum(1) / len(queries)
         return scores.reshape(len(scores), len(queries), -1)[:, :, :candidates]

@@ -12,10 +12,11 @@ import hashlib
 import importlib
 import inspect
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ MARK = "torch"
 """First word of such a design in an arm's spec."""
 ALLOWED = "FLICKER_MODELS"
 """Variable of the environment: names of factories, separated by commas or spaces."""
+SHOWN = 300
+"""Characters of an error of somebody else's that are repeated."""
 Factory = Callable[..., Any]
 """`make(schema, **options)` returns an nn.Module, or (nn.Module, torch.optim.Optimizer)."""
 
@@ -34,7 +37,14 @@ def factory_of(spec: str) -> str | None:
     words = spec.partition(",")[0].split(":")
     if MARK not in words[:2]:
         return None
-    return ":".join(words[words.index(MARK) + 1 :][:2])
+    return ":".join(words[words.index(MARK) + 1 :])
+
+
+def require_name(name: str) -> None:
+    """Raises SettingError for what names no factory: it is imported, and repeated in logs."""
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+        hint = f"a module and its factory, as in {MARK}:my_pkg.models:make; no path, no .py"
+        raise SettingError("arms", f"{MARK}:{_shown(name)}", hint)
 
 
 def factories_of(specs: Sequence[str]) -> list[str]:
@@ -58,33 +68,39 @@ def require_allowed(name: str) -> None:
 @functools.cache
 def load_factory(name: str) -> Factory:
     """Import `my_pkg.models:make`; the working directory is searched too. Raises SettingError."""
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute.isidentifier()):
-        raise SettingError("arms", f"{MARK}:{name}", f"a module and its factory, as in {MARK}:my_pkg.models:make")
+    require_name(name)
+    module, _, attribute = name.partition(":")
     here = os.getcwd()
     if "" not in sys.path and here not in sys.path:  # a console script has its own folder there
         sys.path.append(here)
     with blame(name, f"import {module}"):
         found = getattr(importlib.import_module(module), attribute, None)
     if not callable(found):
-        raise SettingError("arms", f"{MARK}:{name}", f"{module} has no function {attribute}")
+        where = getattr(sys.modules[module], "__file__", None)
+        raise SettingError("arms", f"{MARK}:{name}", f"{module} ({where}) has no function {attribute}")
     source_digest(name)  # of what was imported, whatever its file holds later
     return found  # type: ignore[no-any-return]
 
 
-@functools.cache
-def source_digest(name: str) -> str:
-    """SHA-256 of the source of an imported factory: of the module that its name says, and of the one that defines it.
-
-    What they import is not covered.
+def source_digest(name: str, classes: Iterable[type] = ()) -> str:
+    """SHA-256 of the source of an imported factory: of the file that its name says, of the one that defines it, and of
+    those of the user's that define `classes`. What these import beside is not covered.
     """
     module, _, attribute = name.partition(":")
-    files = {getattr(sys.modules[module], "__file__", None)}
-    try:
-        files.add(inspect.getsourcefile(inspect.unwrap(getattr(sys.modules[module], attribute))))
-    except TypeError:  # a factory in C, or an object that can be called
-        pass
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in sorted(filter(None, files)))).hexdigest()
+    files = [getattr(sys.modules[module], "__file__", None)]
+    with suppress(TypeError):  # a factory in C, or an object that can be called
+        files.append(inspect.getsourcefile(inspect.unwrap(getattr(sys.modules[module], attribute))))
+    for base in dict.fromkeys(base for kind in classes for base in kind.__mro__):
+        file = getattr(sys.modules.get(base.__module__), "__file__", None)
+        files += [file] if file and _is_users(file) else []
+    # in this order: where files lie, and so how their paths sort, is another matter on another machine
+    return hashlib.sha256(b"".join(map(_content, dict.fromkeys(filter(None, files))))).hexdigest()
+
+
+@functools.cache
+def _content(file: str) -> bytes:
+    """What a file held when it was first looked at, which is when it was imported."""
+    return Path(file).read_bytes()
 
 
 @contextmanager
@@ -94,9 +110,9 @@ def blame(name: str, doing: str) -> Iterator[None]:
         yield
     except SettingError:
         raise
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         said = problem.msg if isinstance(problem, SyntaxError) else str(problem)
-        what = f"{type(problem).__name__}: {' '.join(said.split()) or 'no message'}"
+        what = f"{type(problem).__name__}: {_shown(said) or 'no message'}"
         raise SettingError("arms", f"{MARK}:{name}", f"{doing}: {what}{_place(problem)}") from problem
 
 
@@ -116,12 +132,23 @@ def _place(problem: BaseException) -> str:
     """` (models.py, line 12)`: the last line of the user's own code that the error came through."""
     if isinstance(problem, SyntaxError) and problem.filename:
         return f" ({_short(problem.filename)}, line {problem.lineno})"
-    installed = ("site-packages", "dist-packages", f"{os.sep}python3", "<frozen")
-    ours = str(Path(__file__).parents[2] / "simulator") + os.sep
     for frame in reversed(traceback.extract_tb(problem.__traceback__)):
-        if not frame.filename.startswith((ours, "<")) and not any(part in frame.filename for part in installed):
+        if _is_users(frame.filename):
             return f" ({_short(frame.filename)}, line {frame.lineno})"
     return ""
+
+
+def _is_users(file: str) -> bool:
+    """Whether a file is neither ours nor installed."""
+    ours = str(Path(__file__).parents[2] / "simulator") + os.sep
+    installed = ("site-packages", "dist-packages", f"{os.sep}python3", "<frozen")
+    return not file.startswith((ours, "<")) and not any(part in file for part in installed)
+
+
+def _shown(text: str) -> str:
+    """In one line, cut where it is long: libraries put whole graphs into an error."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]} ..."
 
 
 def _short(file: str) -> str:

@@ -12,17 +12,18 @@ Shapes: B events of a call, n events, S slots, U users, I items, Q queries, N ca
 from __future__ import annotations
 
 import inspect
+import logging
 import random
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from simulator.errors import SettingError
 from simulator.models.activations import Activation, activation
@@ -35,6 +36,9 @@ from simulator.types import FIRST_ID, Floats, Ints, Rows, Schema
 BLOCK = 256
 """Events of a call in scoring, always: how a sum rounds may depend on their number, and on an event's place among them.
 So each query begins a block of its own."""
+log = logging.getLogger("engine")
+ROUNDING = 1e-4
+"""Log-odds that differ by no more are equal but for rounding."""
 RANDOM = threading.Lock()
 """PyTorch, NumPy and `random` have one generator per process: whoever draws from them here does so alone."""
 
@@ -68,14 +72,18 @@ def drawn() -> list[Any]:
 
 
 class _Activated(nn.Module):
-    """An activation in the place of a ReLU."""
+    """An activation in the place of every ReLU: one object, which knows whether it was ever asked."""
 
     def __init__(self, act: Activation) -> None:
         super().__init__()
-        self.activation = act
+        self.activation, self.asked = act, False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # it has no state of its own
 
     def forward(self, x: Tensor) -> Tensor:
         """y of x's shape."""
+        self.asked = True
         return self.activation(x)
 
 
@@ -98,6 +106,10 @@ class Maker:
         """Imports the factory. Raises SettingError, here as in all else."""
         self.schema, self.own, self.device = schema, own, torch.device(device)
         self._factory = load_factory(own.factory)
+        self._parts: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+        """Of the modules that were made, those that learn."""
+        self._compared = False
+        """Whether a module was asked twice."""
         self._check_options()
         self._slots = {field.name: schema.slot_range(field.name) for field in schema.fields}
         shift = [FIRST_ID - schema.first_row(field.name) for field in schema.fields for _ in range(field.slots)]
@@ -124,6 +136,7 @@ class Maker:
             if not isinstance(module, nn.Module) or not isinstance(optimizer, torch.optim.Optimizer | None):
                 hint = f"it gave {_kind(found)}, not an nn.Module or (nn.Module, Optimizer){place_of(self._factory)}"
                 raise SettingError("arms", f"{MARK}:{name}", hint)
+            self._require_new(module)
             count = 0
             if self.own.relu:
                 module, count = self._without_relu(module)
@@ -132,9 +145,18 @@ class Maker:
             self._try(module)
         return Made(module, optimizer, still, count)
 
+    def _require_new(self, module: nn.Module) -> None:
+        """Each model learns its own parameters."""
+        parts = [part for part in module.modules() if any(p.requires_grad for p in part.parameters(recurse=False))]
+        if any(part in self._parts for part in parts):
+            hint = f"it gave a module with parameters of one that it gave before{place_of(self._factory)}"
+            raise SettingError("arms", f"{MARK}:{self.own.factory}", hint)
+        self._parts.update(parts)
+
     def _without_relu(self, module: nn.Module) -> tuple[nn.Module, int]:
+        self._activated = _Activated(activation(self.own.relu))
         with blame(self.own.factory, "replacing its ReLUs"):
-            module, count = replaced(module, _Activated(activation(self.own.relu)))
+            module, count = replaced(module, self._activated)
         if not count:
             hint = f"it has no ReLU that could be replaced{place_of(type(module).forward)}"
             raise SettingError("arms", self.own.spec, hint)
@@ -142,21 +164,33 @@ class Maker:
 
     def _try(self, module: nn.Module) -> None:
         """Score a block of any ids: what is wrong with a module must be said before anything is learned."""
+        rows = self.any_rows()
         with ReLUCalls() as left:
-            scores = self.scores(module, self.any_rows())
+            scores = self.scores(module, rows)
         if self.own.relu and left.calls:
             hint = f"{left.calls} calls of relu are left that are not in the source of its modules: use nn.ReLU there"
+            raise SettingError("arms", self.own.spec, hint)
+        if self.own.relu and not self._activated.asked:
+            hint = "it has ReLUs, but forward reaches none of them"
             raise SettingError("arms", self.own.spec, hint)
         if not torch.isfinite(scores).all():
             hint = f"forward gave {_first(scores)} where all is at its start{place_of(type(module).forward)}"
             raise SettingError("arms", f"{MARK}:{self.own.factory}", hint)
+        if not self._compared:
+            self._compared, again = True, self.scores(module, rows.flip(0)).flip(0)
+            if not torch.allclose(again, scores, rtol=ROUNDING, atol=ROUNDING):
+                hint = "scores of an event are random, or depend on the others in a call: that alone makes them differ"
+                log.warning("%s:%s: %s", MARK, self.own.factory, hint)
 
     def any_rows(self) -> Tensor:
-        """[BLOCK, S] values of each field in turn; of those behind the first of a multi-valued one, none."""
+        """[BLOCK, S] the last values of each field and the first; an event has none, one, two, ... of a multi-valued
+        one."""
         columns = []
         for field in self.schema.fields:
-            columns.append(slots := np.zeros((BLOCK, field.slots), np.int32))
-            slots[:, 0] = self.schema.first_row(field.name) + np.arange(BLOCK) % field.vocabulary
+            places = np.arange(BLOCK)[:, None] + np.arange(field.slots)
+            values = self.schema.first_row(field.name) + (places - BLOCK // 2) % field.vocabulary
+            held = np.arange(BLOCK)[:, None] % (field.slots + 1) if field.slots > 1 else 1
+            columns.append(np.where(np.arange(field.slots) < held, values, 0).astype(np.int32))
         return torch.from_numpy(np.concatenate(columns, 1)).to(self.device)
 
     def features(self, rows: Tensor) -> dict[str, Tensor]:
@@ -176,6 +210,9 @@ class Maker:
                 f"forward gave {shape} for {len(rows)} events, expected [{len(rows)}]{place_of(type(module).forward)}"
             )
             raise SettingError("arms", f"{MARK}:{self.own.factory}", hint)
+        if not logits.is_floating_point():
+            hint = f"forward gave {logits.dtype}, expected log-odds, float32{place_of(type(module).forward)}"
+            raise SettingError("arms", f"{MARK}:{self.own.factory}", hint)
         return logits.float()
 
     def scores(self, module: nn.Module, rows: Tensor) -> Tensor:
@@ -186,8 +223,8 @@ class Maker:
         # no inference_mode: what a module keeps of this call could not be learned from
         with torch.no_grad():
             for part in torch.split(rows, BLOCK):
-                padded = functional.pad(part, (0, 0, 0, BLOCK - len(part)))
-                found.append(self.forward(module, padded)[: len(part)])
+                filling = part[-1:].expand(BLOCK - len(part), -1)
+                found.append(self.forward(module, torch.cat([part, filling]))[: len(part)])
         return torch.cat(found) if found else torch.empty(0, device=self.device)
 
     def identity(self, module: nn.Module) -> dict[str, Any]:
@@ -195,7 +232,8 @@ class Maker:
         shapes = {
             name: [str(t.dtype).removeprefix("torch."), *t.shape] for name, t in tensors_of_module(module).items()
         }
-        return {"source": source_digest(self.own.factory), "torch": _version(), "states": shapes}
+        source = source_digest(self.own.factory, [type(part) for part in module.modules()])
+        return {"source": source, "torch": _version(), "states": shapes}
 
     def require_like(self, module: nn.Module, announced: Mapping[str, Any]) -> None:
         """Raises SettingError where what was announced with a generation is not by this module."""

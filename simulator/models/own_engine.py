@@ -10,7 +10,7 @@ equal models round alike. Shapes as in duplicates.py.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from simulator.errors import ResultError, SettingError
 from simulator.models.duplicates import Chunk, Duplicates, Weights, part_of
 from simulator.models.engine import EngineName
-from simulator.models.factories import blame, source_digest
+from simulator.models.factories import blame
 from simulator.models.noise import Member, round_to_bfloat16
-from simulator.models.own import BLOCK, RANDOM, Made, Maker, drawn, seed_all, seeded, tensors_of_module
+from simulator.models.own import BLOCK, RANDOM, ROUNDING, Made, Maker, drawn, seed_all, seeded, tensors_of_module
 from simulator.models.torch_engine import check_device
 from simulator.randomness import generator
 from simulator.types import Batch, Floats
@@ -37,8 +37,6 @@ NUMBER = "#number"
 LATE = (
     "it draws random numbers, but did not in its first chunk: the numbers of this run will not repeat to the last bit"
 )
-CLOSE = 1e-4
-"""Log-odds in training and in evaluation mode that differ by no more are the same but for rounding."""
 
 
 @dataclass
@@ -87,10 +85,8 @@ class OwnEngine(Duplicates):
         """What the first chunk told."""
         super().__init__(*arguments, **options)
         groups = self._models[0].optimizer.param_groups
-        rate = float(groups[0].get("lr", self.model.learning_rate))  # an optimiser of the user's has its own
+        rate = float(groups[0]["lr"])  # an optimiser of the user's has its own
         self.model = replace(self.model, learning_rate=rate)
-        with RANDOM:
-            self._at_rest = drawn()
 
     def _allocate(self) -> Weights:
         """See Duplicates."""
@@ -98,7 +94,7 @@ class OwnEngine(Duplicates):
         self.maker = Maker(self.schema, self.arm.own, self.device)
         first = self.maker.make(0)
         self.replaced = first.replaced
-        self.identity = self.maker.identity(first.module)
+        self.identity: Mapping[str, Any] = self.maker.identity(first.module)
         self._rehearse(first)
         return Weights({name: self._room(tensor) for name, tensor in tensors_of_module(first.module).items()})
 
@@ -110,11 +106,30 @@ class OwnEngine(Duplicates):
         model, rows = Model(made.module, optimizer, list(trained.values()), made.still), self.maker.any_rows()
         with RANDOM, seeded(0):
             self._gradients(model, rows, torch.zeros(len(rows), device=self.device), 0, False)
-            if untrained := [name for name, each in trained.items() if each.grad is None]:
-                hint = "not trained, for the log-odds do not depend on them"
-                log.warning("%s: %s: %s", self.arm.label, hint, ", ".join(untrained))
+            self._require_trained(trained, optimizer if made.optimizer else None)
             self._apply(model, 0, [])
+        if "lr" not in optimizer.param_groups[0]:
+            raise SettingError("arms", self.maker.own.spec, "its optimiser has no learning rate (`lr` of its groups)")
         self._state_of(0, optimizer)
+
+    def _require_trained(self, trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer | None) -> None:
+        """Parameters that do not learn are told; SettingError where none does that could, which looks like a cure."""
+        held = {id(each) for group in (optimizer.param_groups if optimizer else ()) for each in group["params"]}
+        without = [name for name, each in trained.items() if each.grad is None]
+        left_out = [name for name, each in trained.items() if optimizer and id(each) not in held]
+        if trained and (len(without) == len(trained) or len(left_out) == len(trained)):
+            why = (
+                "the log-odds depend on none of its parameters"
+                if len(without) == len(trained)
+                else ("its optimiser holds none of its parameters")
+            )
+            raise SettingError("arms", self.maker.own.spec, f"nothing of it learns: {why}")
+        for names, why in (
+            (without, "the log-odds do not depend on them"),
+            (left_out, "its optimiser leaves them out"),
+        ):
+            if names:
+                log.warning("%s: not trained, for %s: %s", self.arm.label, why, ", ".join(names))
 
     def _room(self, like: Tensor) -> Tensor:
         """[M, ...] for such a tensor of each model."""
@@ -141,7 +156,7 @@ class OwnEngine(Duplicates):
             own[name].copy_(tensor.detach())
             if name in parameters:
                 parameters[name].data = own[name]
-        self._keep_buffers(number, made.module)
+        self._keep(number, made.module)
         trained = [each for each in parameters.values() if each.requires_grad]
         optimizer = made.optimizer or self._adagrad(made.module, trained)
         if made.optimizer is not None and "learning_rate" in self.arm.settings:
@@ -161,9 +176,13 @@ class OwnEngine(Duplicates):
             trained or [torch.zeros(1)], self.model.learning_rate, initial_accumulator_value=start
         )
 
-    def _keep_buffers(self, number: int, module: nn.Module) -> None:
-        """A module may change a buffer in place or put another one there: what it has now is taken over."""
+    def _keep(self, number: int, module: nn.Module) -> None:
+        """A module may change a buffer in place or put another one there, and so may its optimiser with parameters:
+        what it has now is taken over."""
         own = self.weights[number].tensors
+        for name, parameter in module.named_parameters():
+            if parameter.data_ptr() != own[name].data_ptr():
+                parameter.data = own[name].copy_(parameter.data)
         for path, part in module.named_modules():
             for name, buffer in part.named_buffers(recurse=False):
                 kept = own.get(f"{path}.{name}" if path else name)
@@ -186,17 +205,23 @@ class OwnEngine(Duplicates):
 
     def learn(self, chunk: Batch) -> Floats:
         """See Engine."""
+        before = self._at_rest() if self._draws is False else None
         given = super().learn(chunk)
         if self._draws is None:
             self._draws, self._modes = "draws" in self._seen, "modes" in self._seen
-        elif not self._draws and RANDOM.acquire(blocking=False):
-            try:
-                if drawn() != self._at_rest:
-                    self._draws, self._at_rest = True, drawn()
-                    log.warning("%s: %s", self.arm.label, LATE)
-            finally:
-                RANDOM.release()
+        elif before and before != (self._at_rest() or before):
+            self._draws = True
+            log.warning("%s: %s", self.arm.label, LATE)
         return given
+
+    def _at_rest(self) -> list[Any] | None:
+        """Where the global generators stand while nobody has them to itself; None where somebody has."""
+        if not RANDOM.acquire(blocking=False):
+            return None
+        try:
+            return drawn()
+        finally:
+            RANDOM.release()
 
     def _learn(self, models: slice, chunk: Chunk) -> Tensor:
         """See Duplicates."""
@@ -221,11 +246,11 @@ class OwnEngine(Duplicates):
             due = first + step + int(chunk.delays[0, step])
             with self._seeded_step(number, first + step):
                 given = self._gradients(model, rows, targets, due, bool(chunk.lost[0, step]))
-            if before is not None and not torch.allclose(before, given, rtol=CLOSE, atol=CLOSE):
+            if before is not None and not torch.allclose(before, given, rtol=ROUNDING, atol=ROUNDING):
                 self._seen.add("modes")
             logits.append(given if before is None else before)
             self._apply(model, first + step, chunk.rounding)
-        self._keep_buffers(number, model.module)
+        self._keep(number, model.module)
         return torch.cat(logits)
 
     @contextmanager
@@ -267,22 +292,10 @@ class OwnEngine(Duplicates):
             for parameter in model.trained if rounding else ():
                 parameter.data.copy_(round_to_bfloat16(parameter.data, rounding[0]))
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """See Engine; raises ResultError also where the module's source is another by now."""
-        if "source" not in state or not torch.equal(state["source"], self._source):
-            hint = "its source has changed since this was saved: put it back as it was, or start anew"
-            raise ResultError(f"{self.arm.label}: {hint}")
-        super().restore(state)
-
-    @property
-    def _source(self) -> Tensor:
-        """The digest of the module's source, as an entry of a state."""
-        return torch.tensor(list(bytes.fromhex(source_digest(self.maker.own.factory))), dtype=torch.uint8)
-
     def _optimiser(self) -> dict[str, Tensor]:
         """See Duplicates: `optimiser.MODEL.PARAMETER.NAME`, and gradients that wait."""
         first_chunk = [-1 if each is None else int(each) for each in (self._draws, self._modes)]
-        found = {"source": self._source, "first_chunk": torch.tensor(first_chunk)}
+        found = {"first_chunk": torch.tensor(first_chunk)}
         for number, model in enumerate(self._models):
             found |= self._state_of(number, model.optimizer)
             for place, waiting in enumerate(model.waiting):
@@ -297,14 +310,31 @@ class OwnEngine(Duplicates):
         for place, values in optimizer.state_dict()["state"].items():
             for key, value in values.items():
                 name = f"optimiser.{number}.{place}.{key}"
-                if isinstance(value, Tensor):
+                if isinstance(value, Tensor) and value.layout is torch.strided:
                     found[name] = value
                 elif isinstance(value, bool | int | float):
                     found[f"{name}{NUMBER}"] = torch.tensor(value, dtype=torch.float64)
                 elif value is not None:
-                    hint = f"its optimiser keeps {key}, of type {type(value).__name__}: it cannot be saved, use another"
+                    kind = "sparse Tensor" if isinstance(value, Tensor) else type(value).__name__
+                    hint = f"its optimiser keeps {key} = a {kind}, which cannot be saved: use another"
                     raise SettingError("arms", self.arm.spec, hint)
         return found
+
+    def state(self) -> dict[str, Tensor]:
+        """See Duplicates: with the digest of the module's source."""
+        return super().state() | {"source": self._source()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """See Duplicates."""
+        shapes = {name: tensor.shape for name, tensor in part_of(state, "weights").tensors.items()}
+        ours = {name: tensor.shape for name, tensor in self.weights.tensors.items()}
+        if shapes != ours or not torch.equal(state.get("source", torch.empty(0)), self._source()):
+            hint = f"saved with another source of {self.maker.own.factory}: go on with that one, or start anew"
+            raise ResultError(f"{self.arm.label}: {hint}")
+        super().restore(state)
+
+    def _source(self) -> Tensor:
+        return torch.frombuffer(bytearray.fromhex(self.identity["source"]), dtype=torch.uint8)
 
     def _restore_optimiser(self, state: dict[str, Tensor]) -> None:
         """See Duplicates."""

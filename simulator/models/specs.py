@@ -13,6 +13,7 @@ Parameters of all stand in any order behind the activation or the factory.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -22,7 +23,7 @@ from simulator.config import ModelConfig, require
 from simulator.errors import SettingError
 from simulator.models.activations import Activation, activation, parameters_of
 from simulator.models.cures import Anchor, Antidistill, Average, Codistill, Cure, Ensemble, Fresh
-from simulator.models.factories import MARK, factory_of
+from simulator.models.factories import MARK, factory_of, require_name
 
 CURES: dict[str, type[Cure]] = {
     "ensemble": Ensemble,
@@ -121,6 +122,8 @@ def parse_arm(spec: str) -> Arm:
         value = text if equals else None
         if key in found or (own and key in (other.partition("=")[0] for other in others)):
             raise SettingError(f"{spec}: parameter", setting, f"{key} at most once")
+        if own and setting == "relu":
+            raise SettingError(f"{spec}: relu", "(empty)", OF_RELU)
         if key in of_cure:
             found[key] = of_cure[key](f"{spec}: {key}", value)
         elif key == "lr" and value == "tuned":
@@ -151,7 +154,7 @@ def parse_arm(spec: str) -> Arm:
 
 def with_rate(spec: str, rate: float) -> str:
     """The spec with `lr=tuned` replaced by what was found."""
-    return spec.replace("lr=tuned", f"lr={rate:g}")
+    return re.sub(r"(?<![^:,])lr=tuned(?![^,])", f"lr={rate:g}", spec)
 
 
 def _split(spec: str) -> tuple[type[Cure], str, list[str], str]:
@@ -159,9 +162,12 @@ def _split(spec: str) -> tuple[type[Cure], str, list[str], str]:
     name, _, rest = spec.partition(":")
     kind, words = (CURES[name], rest) if name in CURES else (Cure, spec)
     if (factory := factory_of(spec)) is not None:
+        hint = f"before a module of your own stands a cure, or nothing: one of {', '.join(CURES)}"
+        require(kind is not Cure or name == MARK, "arm", spec, hint)
         words, mark, relu = words.partition(",relu=")
         if mark and not relu:
-            raise SettingError(f"{spec}: relu", "(empty)", "an activation, as in relu=smelu:beta=1; it stands last")
+            raise SettingError(f"{spec}: relu", "(empty)", OF_RELU)
+        require_name(factory)
         _, comma, settings = words.partition(",")
         return kind, factory, settings.split(",") if comma else [], relu
     function, colon, settings = words.partition(":")
@@ -232,3 +238,5 @@ SETTINGS: dict[str, tuple[str, Reader]] = {
 """Key in a spec -> field of ModelConfig, and what reads its value."""
 OF_OWN = ("lr", "engine")
 """Those that a module of your own has; all others are options of its factory."""
+OF_RELU = "an activation, as in relu=smelu:beta=1; it stands last"
+"""What stands behind `relu` in the spec of a module of your own."""

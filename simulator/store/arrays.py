@@ -10,22 +10,49 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "U8": "u1", "BOOL": "?"}
+DTYPES = {
+    "F16": "<f2",
+    "F32": "<f4",
+    "F64": "<f8",
+    "I8": "i1",
+    "I16": "<i2",
+    "I32": "<i4",
+    "I64": "<i8",
+    "U8": "u1",
+    "BOOL": "?",
+}
 """Those that NumPy has and somebody may publish."""
+LABEL = "flicker"
+"""Entry of the header's `__metadata__`."""
 
 
-def arrays_of(data: bytearray) -> dict[str, NDArray[Any]]:
-    """The arrays by name; they share memory with `data`. Raises ValueError where it is damaged or truncated."""
+class Mislabelled(ValueError):
+    """A part of another run, generation or duplicate."""
+
+
+def label(run: str, generation: int, part: str) -> dict[str, str]:
+    """What a published part says of itself in its header. One entry: the library writes several in any order."""
+    return {LABEL: f"run {run}, generation {generation}, {part}"}
+
+
+def arrays_of(data: bytearray, expected: Mapping[str, str] | None = None) -> dict[str, NDArray[Any]]:
+    """The arrays by name; they share memory with `data`.
+
+    Raises ValueError where it is damaged or truncated, Mislabelled where it does not say of itself what is `expected`.
+    """
     begin = 8 + int.from_bytes(data[:8], "little")
     if not 8 < begin <= len(data):
         raise ValueError(f"{len(data)} bytes, of which {begin} are the header")
     try:
         header = json.loads(bytes(data[8:begin]))
+        if expected and (found := header.get("__metadata__", {}).get(LABEL)) != expected[LABEL]:
+            raise Mislabelled(f"it says that it is {found!r}, expected {expected[LABEL]!r}")
         return {name: _array(data, begin, about) for name, about in header.items() if name != "__metadata__"}
     except (AttributeError, KeyError, TypeError, RecursionError) as problem:
         raise ValueError(f"header: {problem!r}") from None

@@ -17,12 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.store.protocol import Entry, StoreError, entry_order
-from simulator.types import Batch
+from simulator.types import Batch, Ints
 
 MAGIC = b"FB"
 VERSION = 1
 HEADER = struct.Struct("<2sB5sIII")
+COLUMNS = "BHIq", "BHIq", "d", "BHIi", "Bf"
+"""Letters that each column may have."""
 LETTERS = {"B": "<u1", "H": "<u2", "I": "<u4", "q": "<i8", "i": "<i4", "d": "<f8", "f": "<f4"}
+BYTES = {letter: np.dtype(dtype).itemsize for letter, dtype in LETTERS.items()}
+
+NONE: Ints = np.empty(0, np.int64)
+NO_EVENTS = Batch(NONE, NONE, NONE.astype(np.float64), NONE.astype(np.int32).reshape(0, 0), NONE.astype(np.float32))
 
 
 def encode(batch: Batch) -> bytes:
@@ -53,8 +59,13 @@ def decode(data: bytes) -> Batch:
     body = memoryview(data)[HEADER.size :]
     if zlib.crc32(body) != checksum:
         raise StoreError("an entry of the log is damaged: its checksum differs")
+    dtypes = [chr(letter) for letter in letters]
+    sizes = n, n, n, n * slots, n
+    known = all(letter in allowed for letter, allowed in zip(dtypes, COLUMNS, strict=True))
+    if not known or sum(BYTES[letter] * count for letter, count in zip(dtypes, sizes, strict=True)) != len(body):
+        raise StoreError("an entry of the log is damaged: its columns are not those of its header")
     columns, start = [], 0
-    for letter, count in zip(letters.decode(), (n, n, n, n * slots, n), strict=True):
+    for letter, count in zip(dtypes, sizes, strict=True):
         column = np.frombuffer(body, LETTERS[letter], count, start)
         columns.append(column)
         start += column.nbytes
@@ -85,12 +96,15 @@ def narrow_labels(label: NDArray[np.float32]) -> NDArray[Any]:
 def decode_entries(after: str, raw: list[tuple[str, bytes]]) -> list[Entry]:
     """Entries that follow `after`, from their ids and bytes.
 
-    Raises StoreError where one is damaged or they do not join without a gap (ids count events, so a gap shows).
+    Raises StoreError where they do not join without a gap (ids count events, so a gap shows, but beside damage).
     """
     entries, position = [], entry_order(after)
     for id, data in raw:
-        entry = Entry(id, decode(data))
-        position += len(entry.batch)
+        try:
+            entry = Entry(id, decode(data))
+            position += len(entry.batch)
+        except StoreError as problem:
+            entry, position = Entry(id, NO_EVENTS, str(problem), data), entry_order(id)
         if entry_order(id) != position:
             raise StoreError(f"the log has a gap before entry {id}: it does not follow on {after or 'the start'}")
         entries.append(entry)

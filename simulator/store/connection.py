@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from simulator.errors import SettingError
-from simulator.store.protocol import StoreAway, StoreError
+from simulator.store.protocol import StoreAway, StoreError, StoreRefuses
 
 T = TypeVar("T")
 
@@ -22,6 +22,16 @@ TIMEOUT = 5.0
 """Seconds without an answer after which the server counts as away."""
 BLOCK = 1.0
 """Most seconds that one blocking read waits on the server; longer waits repeat it."""
+FOR_NOW = frozenset("BUSY CLUSTERDOWN LOADING MASTERDOWN MISCONF NOREPLICAS OOM READONLY TRYAGAIN UNBLOCKED".split())
+"""First words of the answers by which a server refuses for now: it may take the same command later."""
+CODES: dict[type[Exception], str] = {
+    redis.exceptions.BusyLoadingError: "LOADING",
+    redis.exceptions.ClusterDownError: "CLUSTERDOWN",
+    redis.exceptions.OutOfMemoryError: "OOM",
+    redis.exceptions.ReadOnlyError: "READONLY",
+    redis.exceptions.TryAgainError: "TRYAGAIN",
+}
+"""Errors from whose message the client strips the first word."""
 
 
 class Connection:
@@ -58,7 +68,7 @@ class Connection:
     def ask(self, what: Callable[[], T], *, repeat: bool = True) -> T:
         """What the server answers; tried again while it is away, unless a second time could change more.
 
-        Raises StoreAway after `patience` seconds, StoreError where the server refuses.
+        Raises StoreAway or StoreRefuses after `patience` seconds, StoreError for what is wrong for good.
         """
         give_up, pause = time.monotonic() + self._patience, FIRST_PAUSE
         while True:
@@ -66,13 +76,23 @@ class Connection:
                 return what()
             except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
                 raise StoreError(f"the store at {self.name} refuses the user or password: {one_line(error)}") from error
-            except (redis.ConnectionError, redis.TimeoutError) as error:
-                if not repeat or time.monotonic() + pause > give_up:
-                    raise StoreAway(f"the store at {self.name} is away: {one_line(error)}") from error
             except redis.RedisError as error:
-                raise StoreError(f"the store at {self.name} refuses: {one_line(error)}") from error
+                problem, unchanged = self._in_our_words(error)
+                may_repeat = isinstance(problem, StoreAway) and (repeat or unchanged)
+                if not may_repeat or time.monotonic() + pause > give_up:
+                    raise problem from error
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _in_our_words(self, error: redis.RedisError) -> tuple[StoreError, bool]:
+        """Which of the three kinds an error is, and whether the server has surely changed nothing."""
+        said = one_line(error)
+        if (code := code_of(error)) in FOR_NOW:
+            said = said if said.startswith(code) else f"{code} {said}"
+            return StoreRefuses(f"the store at {self.name} refuses for now: {said}"), True
+        if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
+            return StoreAway(f"the store at {self.name} is away: {said}"), False
+        return StoreError(f"the store at {self.name} refuses: {said}"), True
 
     def wait_for_entry(self, stream: str, after: str, wait: float) -> None:
         """Returns as soon as `stream` has an entry after the id `after`, or after `wait` seconds (or BLOCK)."""
@@ -84,6 +104,14 @@ def without_password(url: str) -> str:
     """A URL that may be shown."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def code_of(error: redis.RedisError) -> str:
+    """The first word of a server's answer, such as OOM; that of any other error says nothing."""
+    for kind, code in CODES.items():
+        if isinstance(error, kind):
+            return code
+    return str(error).rpartition(" caused error: ")[2].partition(" ")[0]  # a pipeline names the command before it
 
 
 def one_line(error: Exception) -> str:

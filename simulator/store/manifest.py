@@ -1,10 +1,16 @@
-"""What is announced with a generation: the size and digest of each part, and what the publisher says about it."""
+"""What is announced with a generation: the size and digest of each part, and what the publisher says about it.
+
+    {"run", "generation", "parts": {name: {"bytes", "sha256"}}, "about": {...}, "sha256"}
+
+The last is of all the others: a damaged `about` must not pass either, nor the manifest of another generation or run.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from simulator.pace import REST, throttled
@@ -16,10 +22,49 @@ PUBLISHING = 1.0
 """Rest of a publisher, who learns nothing meanwhile, for each second of work."""
 
 
-def write_manifest(parts: Mapping[str, bytes], about: Mapping[str, Any]) -> str:
-    """`{"parts": {name: {"bytes", "sha256"}}, "about": {...}}` as JSON, the same text for the same content."""
+@dataclass(frozen=True)
+class Manifest:
+    """One that was read and is whole."""
+
+    generation: int
+    parts: dict[str, dict[str, Any]]
+    about: dict[str, Any]
+
+    def part(self, name: str) -> tuple[int, str]:
+        """Bytes of a part, and their SHA-256 in hexadecimal. Raises StoreError where the generation has no such one."""
+        if name not in self.parts:
+            there = ", ".join(sorted(self.parts)) or "none"
+            raise StoreError(f"generation {self.generation} has no part {name}: it has {there}")
+        return int(self.parts[name]["bytes"]), str(self.parts[name]["sha256"])
+
+
+def write_manifest(run: str, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> str:
+    """As JSON, the same text for the same content."""
     listed = {name: {"bytes": len(data), "sha256": digest(data)} for name, data in parts.items()}
-    return json.dumps({"parts": listed, "about": dict(about)}, sort_keys=True)
+    entries = {"run": run, "generation": generation, "parts": listed, "about": dict(about)}
+    return json.dumps(entries | {"sha256": _digest(entries)}, sort_keys=True)
+
+
+def read_manifest(text: str | bytes, run: str, generation: int) -> Manifest:
+    """What was announced. Raises StoreError where it is damaged, or not of this run and generation."""
+    try:
+        entries = json.loads(text)
+        whole = entries.pop("sha256") == _digest(entries)
+        whose = entries["run"], entries["generation"]
+        parts, about = dict(entries["parts"]), dict(entries["about"])
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        whole = False
+    if not whole:
+        raise StoreError(f"the manifest of generation {generation} is damaged: it does not match its digest")
+    if whose != (run, generation):
+        found = f"of run {whose[0]}, generation {whose[1]}"
+        raise StoreError(f"the manifest of generation {generation} of run {run} is {found}: it was written by hand")
+    return Manifest(generation, parts, about)
+
+
+def _digest(entries: Mapping[str, Any]) -> str:
+    """Of entries, whatever their order and spacing."""
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def pieces(size: int, rest: float = REST) -> Iterator[slice]:
@@ -35,14 +80,6 @@ def digest(data: bytes | bytearray) -> str:
     return found.hexdigest()
 
 
-def same_parts(one: str, other: str) -> bool:
-    """Whether two manifests announce the same parts, whatever they say about them."""
-    return bool(json.loads(one)["parts"] == json.loads(other)["parts"])
-
-
-def described(manifest: str, generation: int, part: str) -> tuple[int, str]:
-    """Bytes of a part, and their SHA-256 in hexadecimal. Raises StoreError where the generation has no such part."""
-    parts = json.loads(manifest)["parts"]
-    if part not in parts:
-        raise StoreError(f"generation {generation} has no part {part}: it has {', '.join(sorted(parts)) or 'none'}")
-    return int(parts[part]["bytes"]), str(parts[part]["sha256"])
+def damaged_part(generation: int, part: str) -> StoreError:
+    """For a part whose bytes are not those that were announced."""
+    return StoreError(f"part {part} of generation {generation} is damaged: its digest differs")

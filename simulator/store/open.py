@@ -10,6 +10,8 @@ from simulator.store.redis import RedisStore
 
 CAPACITY = 200_000
 """Events that may wait unless a process asks for another bound (about 8 MB of a server's memory)."""
+WORLD_CAPACITY = 150_000
+"""Of these, what the feeder may fill with the world's events: the rest is left for the feedback of users."""
 
 
 def open_store(url: str, *, run: str = "default", capacity: int = CAPACITY) -> Store:

@@ -12,7 +12,10 @@ The bound is each writer's own, so that a feeder with a lower one leaves room fo
 **Exactly once.** A trainer saves its position (the last entry it learned from) together with its weights, and reads on
 from there; acknowledgement only frees memory. A writer that must not repeat itself (the feeder) hands in a mark with
 its batch, stored in the same step; after a crash it goes on from the last mark. An append whose answer was lost is
-simply repeated: with the writer's last mark it is not appended twice.
+simply repeated: with the writer's last mark it is not appended twice. What may come again through another writer (a
+user's report, sent anew to another router) has a key, which is remembered for an hour in the step that appends it.
+
+**Quarantine.** What a trainer cannot learn it sets aside, once however often it is read: the last `QUARANTINE` entries.
 
 **Generations.** Published parts are immutable; a generation is announced only when all its parts are there, and the
 last `KEPT` generations stay.
@@ -20,7 +23,7 @@ last `KEPT` generations stay.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,15 +32,44 @@ from simulator.types import Batch
 
 KEPT = 3
 """Generations kept in the registry."""
+REMEMBERED = 3_600
+"""Seconds for which a key is remembered at least, unless too many others come."""
+MOST_KEYS = 400_000
+"""Keys after which half of what is remembered may be forgotten early: 111 reports a second for an hour. The server then
+holds twice as many at most."""
+QUARANTINE = 256
+"""Entries of the log kept because of what is wrong with them."""
 
 
 class StoreError(FlickerError):
-    """The store cannot do what was asked; the message names the store and the way out."""
+    """The store cannot do what was asked, now or ever; the message names the store and the way out.
+
+    StoreError: wrong for good <- StoreAway: cannot be reached, try again <- StoreRefuses: answers, but not now
+    """
 
 
 class StoreAway(StoreError):
     """The store cannot be reached just now; try again later. Whether the last change was made is not known: every
     change may be repeated without harm, an `append` where it names a writer and a mark."""
+
+
+class StoreRefuses(StoreAway):
+    """The store can be reached, and does for now not do what was asked: no memory, no disk, read-only, loading, busy.
+
+    Nothing was changed. For callers it is away; it is told apart because someone may have to make room.
+    """
+
+
+class Repeated(StoreError):
+    """Events with some of these keys were appended before. Nothing was changed: leave them out, and append the rest."""
+
+    def __init__(self, known: frozenset[bytes]) -> None:
+        super().__init__(f"{len(known)} keys are in the log already: leave their events out")
+        self.known = known
+
+
+class UnknownGeneration(StoreError):
+    """It was never published, or newer ones have displaced it."""
 
 
 class LogFull(StoreError):
@@ -52,6 +84,22 @@ class Entry:
     """`"E-0"`, where E counts the events of the log up to and including this entry (see `entry_order`). Redis orders
     its stream by the same ids, so that events are counted without opening entries."""
     batch: Batch
+    """Without events where its bytes are none."""
+    problem: str = ""
+    """Why they are none."""
+    data: bytes = b""
+    """They themselves."""
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """Of one entry what could not be learned."""
+
+    id: str
+    """The entry's."""
+    why: str
+    data: bytes
+    """Its bad events as a batch (see codec.py), or the bytes of an entry that is none."""
 
 
 def entry_order(id: str) -> int:
@@ -76,11 +124,13 @@ class Member:
 class EventLog(Protocol):
     """The order of events that all duplicates learn from."""
 
-    def append(self, batch: Batch, *, writer: str = "", mark: str = "") -> str:
+    def append(self, batch: Batch, *, writer: str = "", mark: str = "", keys: Sequence[bytes] = ()) -> str:
         """Append events (at least one) as one entry and, where `writer` is named, remember its `mark`, both or neither.
 
         Returns the entry's id. With the mark (not empty) that is the writer's last already, it changes nothing and
-        returns the id of then. Raises LogFull, StoreAway, and StoreError for a batch larger than the capacity.
+        returns the id of then. `keys` (all different) are remembered with the entry; where one was before, nothing is
+        appended, but with all of them known the mark is remembered. Raises Repeated then; LogFull, StoreAway, and
+        StoreError for a batch larger than the capacity.
         """
 
     def mark(self, writer: str) -> str:
@@ -100,7 +150,7 @@ class EventLog(Protocol):
 
         Waits up to `wait` seconds for the first; empty when there is none by then. Raises StoreAway, and StoreError
         where the group has not joined, where entries after `after` were forgotten already, and where `after` is not an
-        entry of this log (a store that lost its data).
+        entry of this log (a store that lost its data). An entry that is damaged comes with its `problem`.
         """
 
     def acknowledge(self, group: str, upto: str) -> None:
@@ -109,6 +159,15 @@ class EventLog(Protocol):
         Harmless when repeated, and for an entry before the last acknowledged one. Raises StoreAway, and StoreError
         where the group has not joined or the log ends before `upto`.
         """
+
+    def set_aside(self, what: SetAside) -> bool:
+        """Keep what cannot be learned, for someone to look at; entries come in the log's order.
+
+        Whether it is new: nothing is kept twice, however often the log is read. Raises StoreAway.
+        """
+
+    def quarantine(self) -> list[SetAside]:
+        """The last QUARANTINE that were set aside, in order."""
 
     def waiting(self) -> int:
         """Events in the log that some group has not acknowledged; all of them while there is no group."""
@@ -119,6 +178,10 @@ class EventLog(Protocol):
 
 class Registry(Protocol):
     """Published generations."""
+
+    @property
+    def run(self) -> str:
+        """Whose they are: the name of this run among those on one server."""
 
     def publish(self, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
         """Store all parts, then announce the generation in one step; forget all but the last KEPT.
@@ -132,10 +195,10 @@ class Registry(Protocol):
         """The last announced generation, -1 where there is none."""
 
     def about(self, generation: int) -> dict[str, Any]:
-        """What was announced with a generation. Raises StoreError where it is unknown or forgotten."""
+        """What was announced with a generation. Raises StoreError where it is unknown, forgotten or damaged."""
 
     def fetch(self, generation: int, part: str) -> bytearray:
-        """One part, as a copy. Raises StoreError where it is unknown or forgotten, or its digest differs."""
+        """One part, as a copy. Raises StoreError where it is unknown or forgotten, or it or its manifest is damaged."""
 
     def wait_newer(self, than: int, wait: float) -> int:
         """The newest generation, as soon as it is newer than `than` or after `wait` seconds."""
@@ -212,6 +275,6 @@ def refuse_publishing(generation: int, newest: int, same: bool) -> None:
         raise StoreError(f"generation {generation} is published with other content: another trainer runs")
 
 
-def unknown_generation(generation: int, newest: int) -> StoreError:
+def unknown_generation(generation: int, newest: int) -> UnknownGeneration:
     """For a generation that is not (or no longer) in the registry."""
-    return StoreError(f"generation {generation} is not in the store, the newest is {newest}: ask for the newest")
+    return UnknownGeneration(f"generation {generation} is not in the store, the newest is {newest}: ask for the newest")

@@ -6,6 +6,8 @@
                 and a gap shows
     log:counts  hash: events `appended` and events `forgotten`, ever
     log:marks   hash: writer -> "E-0 mark" of its last entry
+    log:keys    set: keys of the last hour at most; log:keys:before holds those of the hour before
+    quarantine  stream: "E-0" -> why, data: what of entry E-0 could not be learned
 
 Readers use XRANGE from their own position and not XREADGROUP: the position that counts is the one that a trainer saved
 together with its weights, and a second one on the server, with its list of pending entries, could only disagree. The
@@ -35,7 +37,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -43,13 +45,17 @@ from redis import ResponseError
 
 from simulator.store.codec import decode_entries, encode
 from simulator.store.connection import Connection
-from simulator.store.manifest import PUBLISHING, described, pieces, same_parts, write_manifest
+from simulator.store.manifest import PUBLISHING, Manifest, damaged_part, pieces, read_manifest, write_manifest
 from simulator.store.protocol import (
     KEPT,
+    MOST_KEYS,
+    QUARANTINE,
+    REMEMBERED,
     Entry,
     Member,
+    Repeated,
+    SetAside,
     StoreAway,
-    StoreError,
     check_position,
     entry_order,
     refuse_appending,
@@ -62,6 +68,10 @@ from simulator.types import Batch
 UPLOAD = 600
 """Seconds from the upload of a part to the announcement of its generation."""
 
+# First lines of scripts. A server without memory runs those that take next to none, or give some back: replicas stay
+# known, and what is learned is forgotten. Reading needs nobody's leave to write, which a read-only server refuses.
+ALWAYS = "#!lua flags=allow-oom\n"
+READS = "#!lua flags=no-writes\n"
 # How the scripts of the log begin. KEYS = log, log:counts, log:marks. Numbers are written by %.0f: Lua would write
 # large ones as 1e+15.
 LOG = """
@@ -87,19 +97,44 @@ local function forget()  -- what every group has acknowledged; nothing while the
   end
 end
 """
-# ARGV = batch, events, writer, mark, capacity. Answers {1, id} or {0, events that wait}.
+# KEYS = ..., log:keys, log:keys:before. ARGV = batch, events, writer, mark, capacity, REMEMBERED, MOST_KEYS, keys.
+# Answers {1, id}, {0, events that wait} or {2, known keys}. Keys are forgotten by the set: each begins to run out when
+# the next one begins, so that nothing has to look for those that are old.
 APPEND = """
 local batch, events, writer, mark, capacity = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
+local recent, before, remembered, most, first = KEYS[4], KEYS[5], tonumber(ARGV[6]), tonumber(ARGV[7]), 8
 if writer ~= '' and mark ~= '' then
   local last = redis.call('HGET', marks, writer) or ''
   local space = string.find(last, ' ', 1, true)
   if space and string.sub(last, space + 1) == mark then return {1, string.sub(last, 1, space - 1)} end
+end
+local known = {}
+for i = first, #ARGV do
+  local key = ARGV[i]
+  if redis.call('SISMEMBER', recent, key) + redis.call('SISMEMBER', before, key) > 0 then known[#known + 1] = key end
+end
+if #known > 0 then
+  if #known > #ARGV - first and writer ~= '' then
+    redis.call('HSET', marks, writer, id(count('appended')) .. ' ' .. mark)
+  end
+  return {2, known}
 end
 local waiting = count('appended') - count('forgotten')
 if waiting + events > capacity then return {0, waiting} end
 local new = id(redis.call('HINCRBY', counts, 'appended', events))
 redis.call('XADD', log, new, 'batch', batch)
 if writer ~= '' then redis.call('HSET', marks, writer, new .. ' ' .. mark) end
+if #ARGV >= first then
+  local left = redis.call('TTL', recent)
+  if left >= 0 and (left <= remembered or redis.call('SCARD', recent) >= most) then
+    redis.call('UNLINK', before)
+    redis.call('RENAME', recent, before)
+    redis.call('EXPIRE', before, remembered)
+    left = -2
+  end
+  for i = first, #ARGV do redis.call('SADD', recent, ARGV[i]) end
+  if left < 0 then redis.call('EXPIRE', recent, 2 * remembered) end
+end
 return {1, new}
 """
 # ARGV = group
@@ -122,6 +157,14 @@ if events > before and events <= appended then
   forget()
 end
 return appended
+"""
+# KEYS = quarantine. ARGV = id, why, data, QUARANTINE. Answers 1, or 0 where it is there, or was.
+SET_ASIDE = """
+local function events(id) return tonumber(string.match(id, '^%d+')) end
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+if last and events(last[1]) >= events(ARGV[1]) then return 0 end
+redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[4], ARGV[1], 'why', ARGV[2], 'data', ARGV[3])
+return 1
 """
 # KEYS = a writer's part. ARGV = number of the piece, piece, UPLOAD. Answers 1, or 0 where those before it ran out.
 # May be repeated, unlike RPUSH alone.
@@ -192,17 +235,20 @@ end
 redis.call('HSET', leases, owner, string.format('%d %.0f', mine, now + milliseconds))
 return mine
 """
-# KEYS = members. ARGV = name, milliseconds, JSON.
+# KEYS = members. ARGV = name, milliseconds, JSON. Forgets those that have run out.
 ANNOUNCE = """
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  if tonumber(string.match(all[i + 1], '^(%d+) ')) <= now then redis.call('HDEL', KEYS[1], all[i]) end
+end
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f ', now + tonumber(ARGV[2])) .. ARGV[3])
 """
-# KEYS = members. Answers the JSON of those that have not run out, and forgets the others.
+# KEYS = members. Answers the JSON of those that have not run out.
 MEMBERS = """
 local found, all = {}, redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   local ending, member = string.match(all[i + 1], '^(%d+) (.*)$')
-  if tonumber(ending) <= now then redis.call('HDEL', KEYS[1], all[i])
-  else found[#found + 1] = member end
+  if tonumber(ending) > now then found[#found + 1] = member end
 end
 return found
 """
@@ -217,26 +263,30 @@ class RedisStore:
 
     def __init__(self, url: str, *, run: str, capacity: int, patience: float = 1.0) -> None:
         """Does not connect yet. `capacity` in events. Raises SettingError for a URL that cannot be one."""
-        self._server = server = Connection(url, run, patience)
+        self.run, self._server = run, (server := Connection(url, run, patience))
         self._capacity = capacity
-        self._log, self._counts, self._marks = (server.key(name) for name in ("log", "log:counts", "log:marks"))
+        names = ("log", "log:counts", "log:marks", "log:keys", "log:keys:before")
+        self._log, self._counts, self._marks, *self._remembered = map(server.key, names)
         self._append, self._join = server.script(LOG, APPEND), server.script(LOG, JOIN)
-        self._leave, self._acknowledge = server.script(LOG, LEAVE), server.script(LOG, ACKNOWLEDGE)
+        self._leave, self._acknowledge = server.script(ALWAYS, LOG, LEAVE), server.script(ALWAYS, LOG, ACKNOWLEDGE)
+        self._quarantine, self._set_aside = server.key("quarantine"), server.script(SET_ASIDE)
         self._generations = server.key("generations")
         self._announce_generation = server.script(PUBLISH)
         self._put_piece, self._make_whole = server.script(PUT_PIECE), server.script(WHOLE)
         self._writer = uuid.uuid4().hex
         self._leases, self._members = server.key("leases"), server.key("members")
-        self._claim, self._announce = server.script(NOW, CLAIM), server.script(NOW, ANNOUNCE)
-        self._list = server.script(NOW, MEMBERS)
+        self._claim, self._announce = server.script(ALWAYS, NOW, CLAIM), server.script(ALWAYS, NOW, ANNOUNCE)
+        self._list = server.script(READS, NOW, MEMBERS)
 
     # the log
 
-    def append(self, batch: Batch, *, writer: str = "", mark: str = "") -> str:
+    def append(self, batch: Batch, *, writer: str = "", mark: str = "", keys: Sequence[bytes] = ()) -> str:
         """See EventLog."""
         refuse_appending(len(batch), 0, self._capacity)
-        args = [encode(batch), len(batch), writer, mark, self._capacity]
+        args = [encode(batch), len(batch), writer, mark, self._capacity, REMEMBERED, MOST_KEYS, *keys]
         done, answer = self._server.ask(lambda: self._run(self._append, *args), repeat=bool(writer and mark))
+        if done == 2:
+            raise Repeated(frozenset(answer))
         if not done:
             refuse_appending(len(batch), int(answer), self._capacity)
         return str(answer.decode())
@@ -261,7 +311,7 @@ class RedisStore:
             found = self._server.ask(lambda: self._read_now(group, after, events))
             left = end - time.monotonic()
             if found or left <= 0:
-                return decode_entries(after, [(id.decode(), fields[b"batch"]) for id, fields in found])
+                return decode_entries(after, [(id.decode(), fields.get(b"batch", b"")) for id, fields in found])
             self._server.wait_for_entry(self._log, f"{start}-0", left)
 
     def acknowledge(self, group: str, upto: str) -> None:
@@ -270,6 +320,16 @@ class RedisStore:
         if appended < 0:
             raise unknown_group(group)
         check_position(upto, 0, appended)
+
+    def set_aside(self, what: SetAside) -> bool:
+        """See EventLog."""
+        args = [what.id, what.why, what.data, QUARANTINE]
+        return bool(self._server.ask(lambda: self._set_aside(keys=[self._quarantine], args=args)))
+
+    def quarantine(self) -> list[SetAside]:
+        """See EventLog."""
+        found = self._server.ask(lambda: self._server.client.xrange(self._quarantine))
+        return [SetAside(id.decode(), fields[b"why"].decode(), fields[b"data"]) for id, fields in found]
 
     def waiting(self) -> int:
         """See EventLog."""
@@ -282,7 +342,7 @@ class RedisStore:
         return self._capacity
 
     def _run(self, script: Any, *args: Any) -> Any:
-        return script(keys=[self._log, self._counts, self._marks], args=args)
+        return script(keys=[self._log, self._counts, self._marks, *self._remembered], args=args)
 
     def _read_now(self, group: str, after: str, events: int) -> list[Any]:
         """Ids and fields of the entries that are there."""
@@ -309,10 +369,11 @@ class RedisStore:
 
     def publish(self, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
         """See Registry."""
-        manifest = write_manifest(parts, about)
-        if self._is_published(generation, manifest):
+        manifest = write_manifest(self.run, generation, parts, about)
+        announced = read_manifest(manifest, self.run, generation)
+        if self._is_published(announced):
             return
-        keys = {name: self._part_key(generation, name, described(manifest, generation, name)[1]) for name in parts}
+        keys = {name: self._part_key(generation, name, announced.part(name)[1]) for name in parts}
         whole = all(self._upload(keys[name], data) for name, data in parts.items())
         args = [generation, manifest, KEPT]
         announce = lambda: self._announce_generation(keys=[self._generations, *keys.values()], args=args)  # noqa: E731
@@ -321,29 +382,31 @@ class RedisStore:
             raise StoreAway(
                 f"a part of generation {generation} ran out after {UPLOAD} s, before all were there: try again"
             )
-        if done == -1 and not self._is_published(generation, manifest):
+        if done == -1 and not self._is_published(announced):
             raise AssertionError("announced generations do not disappear")
 
     def newest(self) -> int:
         """See Registry."""
-        return self._last()[0]
+        found = self._server.ask(lambda: self._server.client.xrevrange(self._generations, count=1))
+        return int(found[0][0].partition(b"-")[0]) - 1 if found else -1
 
     def about(self, generation: int) -> dict[str, Any]:
         """See Registry."""
-        return dict(json.loads(self._manifest(generation))["about"])
+        return self._manifest(generation).about
 
     def fetch(self, generation: int, part: str) -> bytearray:
         """See Registry."""
-        size, digest = described(self._manifest(generation), generation, part)
+        size, digest = self._manifest(generation).part(part)
         key, data, found = self._part_key(generation, part, digest), bytearray(size), hashlib.sha256()
         for number, piece in enumerate(pieces(size)):
             read = self._read(key, number)
-            if read is None:  # displaced by newer ones
-                raise unknown_generation(generation, self.newest())
+            if read is None:
+                self._manifest(generation)  # raises where newer ones have displaced it
+                raise damaged_part(generation, part)
             found.update(read)
             data[piece] = read
         if found.hexdigest() != digest or len(data) != size:
-            raise StoreError(f"part {part} of generation {generation} is damaged: its digest differs")
+            raise damaged_part(generation, part)
         return data
 
     def wait_newer(self, than: int, wait: float) -> int:
@@ -371,23 +434,19 @@ class RedisStore:
         found: bytes | None = self._server.ask(lambda: self._server.client.lindex(key, number))
         return found
 
-    def _is_published(self, generation: int, manifest: str) -> bool:
+    def _is_published(self, made: Manifest) -> bool:
         """Whether these parts are published already. Raises StoreError where the generation may not be published."""
-        newest, announced = self._last()
-        refuse_publishing(generation, newest, newest >= 0 and same_parts(announced, manifest))
-        return generation == newest
+        newest = self.newest()
+        same = newest == made.generation and self._manifest(newest).parts == made.parts
+        refuse_publishing(made.generation, newest, same)
+        return same
 
-    def _last(self) -> tuple[int, str]:
-        """The newest generation and its manifest; (-1, "") where there is none."""
-        found = self._server.ask(lambda: self._server.client.xrevrange(self._generations, count=1))
-        return (int(found[0][0].partition(b"-")[0]) - 1, found[0][1][b"manifest"].decode()) if found else (-1, "")
-
-    def _manifest(self, generation: int) -> str:
+    def _manifest(self, generation: int) -> Manifest:
         id = f"{generation + 1}-0"
         found = self._server.ask(lambda: self._server.client.xrange(self._generations, id, id))
         if not found:
             raise unknown_generation(generation, self.newest())
-        return str(found[0][1][b"manifest"].decode())
+        return read_manifest(found[0][1].get(b"manifest", b""), self.run, generation)
 
     # leases and members
 

@@ -17,6 +17,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import urlsplit
 
 from simulator.process import free_ports, last_line, launched, wait_or_kill
 from simulator.store.connection import Connection
@@ -103,6 +104,11 @@ def start_server(folder: Path, *, port: int | None = None, seconds: float = 30.0
         server.stop(1.0)
         raise
     return server
+
+
+def start_again(dead: StoreServer, folder: Path) -> StoreServer:
+    """A child that has ended, once more: on its port, with its data. Raises StoreError."""
+    return start_server(folder, port=urlsplit(dead.url).port)
 
 
 def launch(program: str, folder: Path, port: int, held: int) -> StoreServer:

@@ -47,8 +47,8 @@ def publish(setting: Setting, folder: Path) -> dict[str, object]:
     engagements.add(next(world.batches(EVENTS)))
     announced = about(engines, config, world, {"generation": 1, "events": 0, "published": 0.0, "quality": {}})
     with meter.part("publish"):
-        made = parts(engines, config, world.encoder, engagements.trail())
-        write_manifest(made, announced)
+        made = parts(engines, config, world.encoder, engagements.trail(), "default", 1)
+        write_manifest("default", 1, made, announced)
     for name in (CATALOG, duplicate_part(0)):
         (folder / Path(name).name).write_bytes(made[name])
     (folder / "about.json").write_text(json.dumps(announced))
@@ -65,11 +65,11 @@ def replica(setting: Setting, folder: Path) -> dict[str, object]:
     """Prepares generations and ranks queries of users who come at random."""
     meter, kept, make = Meter(), list[Generation](), Rankers()
     announced = json.loads((folder / "about.json").read_text())
-    for number, name in enumerate(("first", "refresh", "refresh")):
+    for name in ("first", "refresh", "refresh"):
         with meter.part(name):
             parts = (folder / Path(duplicate_part(0)).name, folder / CATALOG)
             weights, catalog = (bytearray(part.read_bytes()) for part in parts)
-            kept = [Generation.of(number, 0, "replica", announced, weights, catalog, make), *kept][:2]
+            kept = [Generation.of("default", 1, 0, "replica", announced, weights, catalog, make), *kept][:2]
             del weights, catalog
     for name, at_once in (("one", 1), ("many", AT_ONCE)):
         rank(kept[0], setting.candidates, at_once, QUERIES // 8)  # whatever the first ones cost more

@@ -9,9 +9,9 @@ from collections import Counter
 from typing import Any
 from urllib.parse import urlencode
 
-import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+from protos.channel import router_channel
 from protos.recommender_pb2 import AnsweredBy, RecommendRequest
 from protos.recommender_pb2_grpc import RecommenderStub
 
@@ -48,7 +48,7 @@ def metric(host: str, name: str, **labels: str) -> float:
 
 def answers(queries: int, arm: str = "") -> list[AnsweredBy]:
     """Who answered each of so many queries, of one arm or of any. Raises grpc.RpcError for one that fails."""
-    with grpc.insecure_channel("router:50051") as channel:
+    with router_channel("dns:///router:50051") as channel:
         stub = RecommenderStub(channel)
         found = [stub.Recommend(RecommendRequest(user=user, arm=arm), timeout=5) for user in range(queries)]
     assert all(len(answer.slate) == 10 for answer in found)

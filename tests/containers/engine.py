@@ -58,6 +58,12 @@ class Container:
         """Its own name in its network, which begins the name of a replica."""
         return self.id[:12]
 
+    @property
+    def address(self) -> str:
+        """Its own in the project's network, where the service's name stands for all of the service's containers."""
+        networks: dict[str, dict[str, Any]] = self.inspect()["NetworkSettings"]["Networks"]
+        return str(next(iter(networks.values()))["IPAddress"])
+
     def inspect(self) -> dict[str, Any]:
         """All that the engine knows of it now."""
         found: dict[str, Any] = get(f"/containers/{self.id}/json")

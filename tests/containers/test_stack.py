@@ -15,8 +15,8 @@ import pytest
 from tests.containers.asking import ARMS, BUILT_IN, answering, answers, metric, prometheus, read, value_of
 from tests.containers.engine import Container, ask, containers, get, until
 
-REPLICAS = int(os.environ.get("FLICKER_REPLICAS", "3"))
-SERVICES = {"redis": 1, "replica": REPLICAS, "router": 1, "load": 1, "prometheus": 1, "grafana": 1}
+REPLICAS, ROUTERS = (int(os.environ.get(f"FLICKER_{name}", count)) for name, count in (("REPLICAS", 3), ("ROUTERS", 1)))
+SERVICES = {"redis": 1, "replica": REPLICAS, "router": ROUTERS, "load": 1, "prometheus": 1, "grafana": 1}
 OURS = ("trainer", "replica", "router", "load")
 BASE_SIZE = 130e6
 """Bytes of python:3.11-slim-bookworm, the image that ours are built on; the rest is told by our own layers."""
@@ -41,7 +41,7 @@ def test_every_service_runs_and_is_healthy() -> None:
 
 
 def test_prometheus_finds_every_process() -> None:
-    wanted = {"trainer": 1, "replica": REPLICAS, "router": 1, "load": 1, "prometheus": 1}
+    wanted = {"trainer": 1, "replica": REPLICAS, "router": ROUTERS, "load": 1, "prometheus": 1}
 
     def up() -> dict[str, int]:
         targets = prometheus("targets")["activeTargets"]
@@ -81,14 +81,25 @@ def test_every_arm_is_learned_refreshed_and_compared() -> None:
 
     def compared() -> bool:
         pairs = [{"arm": arm, "cause": cause} for arm in ARMS for cause in ("duplicate", "refresh")]
-        return all(metric("router", "flicker_compared_total", **pair) > 0 for pair in pairs)
+        return all(of_routers("flicker_compared_total", **pair) > 0 for pair in pairs)
 
     until(refreshed, 60, f"not all of {ARMS} are refreshed", pause=1)
     until(compared, 60, f"not all of {ARMS} are compared", pause=1)
     for arm in ARMS:
-        swapped = metric("router", "flicker_swapped_pairs_total", arm=arm)
-        assert 0 < swapped < metric("router", "flicker_compared_pairs_total", arm=arm)
+        swapped = of_routers("flicker_swapped_pairs_total", arm=arm)
+        assert 0 < swapped < of_routers("flicker_compared_pairs_total", arm=arm)
     assert value_of("flicker_snapshots_refused_total > 0") == []
+
+
+def of_routers(name: str, **labels: str) -> float:
+    """A counter of all routers, added up."""
+    return sum(metric(router.address, name, **labels) for router in containers("router"))
+
+
+def test_every_router_is_asked() -> None:
+    for router in containers("router"):
+        address = router.address
+        until(lambda a=address: metric(a, "flicker_router_queries_total", code="OK") > 20, 30, "not asked")  # type: ignore[misc]
 
 
 def test_how_fast_the_trainer_learns_here(note: Callable[[str], None]) -> None:

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 
+import pytest
 import redis
 
 from tests.containers.asking import answering, metric, prometheus
@@ -51,6 +52,20 @@ def test_a_replica_that_dies_fails_no_query_and_comes_back(note: Callable[[str],
     note(f"a replica that died: answers again after {time.monotonic() - start:.1f} s")
     assert counted()[0] > calls
     assert counted()[1] == failures
+
+
+def test_a_router_that_dies_fails_no_query_and_comes_back(note: Callable[[str], None]) -> None:
+    victim, *others = containers("router")
+    if not others:
+        pytest.skip("there is one router alone")
+    failed = metric("load", "flicker_load_failures_total", method="Recommend")
+    start = time.monotonic()
+    victim.crash()
+    answering(100)
+    until(victim.is_healthy, 30, "the router that died does not serve again")
+    until(lambda: metric(victim.address, "flicker_router_queries_total", code="OK") > 20, 30, "nobody asks it again")
+    note(f"a router that died: asked again after {time.monotonic() - start:.1f} s")
+    assert metric("load", "flicker_load_failures_total", method="Recommend") == failed
 
 
 def test_a_trainer_that_dies_goes_on_where_it_was(note: Callable[[str], None]) -> None:

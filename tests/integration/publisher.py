@@ -54,7 +54,8 @@ class Publisher:
             table += torch.from_numpy(draws.normal(0, OWN, table.shape)).float()
             table[:, 0] = 0  # padding
         self._engagements.add(next(self._batches))
-        made = parts(self.engines, CONFIG, self.world.encoder, self._engagements.trail())
+        whose = self.store.run, self.generation
+        made = parts(self.engines, CONFIG, self.world.encoder, self._engagements.trail(), *whose)
         cut = {"generation": self.generation, "events": self.generation * EVENTS, "published": time.time()}
         self.store.publish(self.generation, made, about(self.engines, CONFIG, self.world, cut | {"quality": {}}))
         return self.generation

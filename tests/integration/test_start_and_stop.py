@@ -11,7 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from simulator.live.gauges import scrape
+from simulator.live.gauges import Page, scrape
 from simulator.store.open import open_store
 from simulator.store.server import free_port, start_server
 from tests.integration.system import System, until
@@ -84,15 +84,21 @@ def test_all_wait_for_the_store_and_then_serve(system: System, port: int, tmp_pa
         assert_ends_in_order(system)
 
 
+def early_metrics(system: System, name: str) -> Page:
+    """The metrics page of a process that is not ready yet."""
+    said = re.search(rf"{name}: metrics at http://0\.0\.0\.0:(\d+)/metrics", system.log(name))
+    assert said, system.log(name)
+    return scrape({name: int(said[1])}, seconds=10.0)[name]
+
+
 def test_all_end_while_they_wait_for_the_store(system: System) -> None:
     for name, words in AWAY.items():
         wait_for_log(system, name, words)
-    said = re.search(r"trainer: metrics at http://0\.0\.0\.0:(\d+)/metrics", system.log("trainer"))
-    assert said
-    trainer = scrape({"trainer": int(said[1])}, seconds=10.0)["trainer"]
+    trainer, router = (early_metrics(system, name) for name in ("trainer", "router"))
+    assert '{"ready"' not in system.log("router"), "it listens only when it knows what is published"
     positions = {arm: trainer.value("flicker_arm_position", arm=arm) for arm in ARMS}
     assert list(positions.items()) == [("smelu:beta=1", 0), ("relu", 1), ("relu#2", 2)]
-    for page in (trainer, system.metrics("replica"), system.metrics("router")):
+    for page in (trainer, system.metrics("replica"), router):
         assert page.value("process_resident_memory_bytes") > 10e6 and page.value("process_cpu_seconds_total") > 0
     assert_ends_in_order(system)
 

@@ -11,14 +11,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 import torch
 
+from protos.recommender_pb2 import RecommendRequest
+from protos.recommender_pb2_grpc import RecommenderStub
+from serving.health import complaint
 from simulator.store.server import free_port
 from tests.integration.system import until
 from tests.result_schema import SWAPS, assert_interval
@@ -41,6 +45,7 @@ class Up:
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.out, self._mark, self.port = folder / "out", secrets.token_hex(8), free_port()
+        self.address = f"127.0.0.1:{self.port}"
         self._said = folder / "said"
         command = ["up", "--out", str(self.out), "--port", str(self.port), *SMALL, *arguments]
         environment = {name: value for name, value in os.environ.items() if name != "FLICKER_REDIS_URL"}
@@ -67,9 +72,9 @@ class Up:
         return found
 
     def wait_for(self, name: str) -> psutil.Process:
-        """A replica, once it runs."""
-        until(lambda: bool(self.alive("serving", "replica", name)), f"{name} runs")
-        return self.alive("serving", "replica", name)[0]
+        """A replica or router, once it runs."""
+        until(lambda: bool(self.alive("serving", name)), f"{name} runs")
+        return self.alive("serving", name)[0]
 
     def answers(self) -> bool:
         """Whether the router has answered someone: the traffic begins when everyone serves."""
@@ -103,9 +108,19 @@ def running(folder: Path, *arguments: str) -> Iterator[Up]:
         up.process.wait()
 
 
+def stores(up: Up) -> list[psutil.Process]:
+    """Its store's server, which writes where it listens over its flags and environment."""
+    found = []
+    for child in psutil.Process(up.process.pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if "-server" in child.name() and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+    return found
+
+
 def query(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`flicker query` of it."""
-    command = [sys.executable, "-m", "simulator", "query", "--address", f"127.0.0.1:{up.port}", *arguments]
+    command = [sys.executable, "-m", "simulator", "query", "--address", up.address, *arguments]
     environment = os.environ | {"COLUMNS": "200"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20)
 
@@ -116,7 +131,7 @@ def test_a_whole_run_with_a_replica_killed_in_the_middle_ends_with_ctrl_c(tmp_pa
         killed = up.wait_for("replica-1")
         killed.kill()
         until(lambda: [p for p in up.alive("serving", "replica", "replica-1") if p.pid != killed.pid] != [], "restart")
-        time.sleep(4.0)
+        until(lambda: query(up, "--all").returncode == 0, "the replica that died holds its duplicate again", PATIENCE)
         compared = query(up, "--user", "7", "--all")
         assert compared.returncode == 0, compared.stderr + up.said()
         for words in ("duplicate 0", "duplicate 1", "generation", "replica-0", "replica-1", "RBO distance", "0@"):
@@ -130,6 +145,34 @@ def test_a_whole_run_with_a_replica_killed_in_the_middle_ends_with_ctrl_c(tmp_pa
         summary = json.loads((up.out / "summary.json").read_text())
         assert_summary(summary)
         print(json.dumps(summary["serving"]), f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB")
+
+
+def test_a_router_of_two_is_killed_and_no_query_fails(tmp_path: Path) -> None:
+    with running(tmp_path, "--routers", "2", "--rate", "60") as up:
+        first, second = up.address, f"127.0.0.1:{up.port + 1}"
+        until(up.answers, "users ask", PATIENCE)
+        time.sleep(2.0)
+        killed = up.wait_for("router-0")
+        killed.kill()
+        up.address = f"{first},{second}"
+        asked = query(up, "--times", "10", "--k", "3", "--arm", "relu")
+        assert asked.returncode == 0, asked.stderr + up.said()
+        until(lambda: [p for p in up.alive("serving", "router-0") if p.pid != killed.pid] != [], "restart")
+        healed = until(lambda: not complaint(first, "", 2.0), "the router that died serves again", PATIENCE)
+        assert len({who_answers(address) for address in (first, second)}) == 1, "all choose by the same hash"
+        time.sleep(2.0)
+        up.process.send_signal(signal.SIGINT)
+        assert up.wait(ENDS) == 0, up.said()
+        summary = json.loads((up.out / "summary.json").read_text())
+        assert_summary(summary)
+        print(f"serves again {healed:.1f} s after it was started", json.dumps(summary["serving"]))
+
+
+def who_answers(address: str) -> str:
+    """The replica that a router sends a certain query to."""
+    with grpc.insecure_channel(address) as channel:
+        answer = RecommenderStub(channel).Recommend(RecommendRequest(query_id=77, user=7), timeout=5)
+    return str(answer.answered_by.replica)
 
 
 def assert_summary(summary: dict[str, Any]) -> None:
@@ -150,11 +193,12 @@ def assert_summary(summary: dict[str, Any]) -> None:
     assert 0 < serving["achieved"] <= 1.5 * serving["offered"]
 
 
-def test_sigterm_ends_it_in_order_while_it_still_starts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_in_order_while_it_still_starts(number: signal.Signals, tmp_path: Path) -> None:
     with running(tmp_path) as up:
         up.wait_for("replica-1")  # it has just been started
         started = time.monotonic()
-        up.process.send_signal(signal.SIGTERM)
+        up.process.send_signal(number)
         assert up.wait(ENDS) == 0, up.said()
         print(f"ended after {time.monotonic() - started:.1f} s")
         assert_ended_in_order(up)
@@ -190,6 +234,7 @@ def test_a_setting_that_no_process_can_use_ends_it(setting: tuple[str, str], com
         assert up.wait(30) == 2, up.said()
         complaints = [line for line in up.said().splitlines() if line.startswith("flicker: ")]
         assert len(complaints) == 1 and complaint in complaints[0], up.said()
+        assert complaint in json.loads((up.out / "summary.json").read_text())["lost"][0]
 
 
 def test_a_replica_that_keeps_dying_ends_it(tmp_path: Path) -> None:
@@ -205,3 +250,30 @@ def test_a_replica_that_keeps_dying_ends_it(tmp_path: Path) -> None:
         (complaint,) = [line for line in up.said().splitlines() if line.startswith("flicker: ")]
         assert "replica-0: ended with signal SIGKILL" in complaint and str(up.out / "replica-0.log") in complaint
         assert 2 <= len(killed) <= 6
+        assert json.loads((up.out / "summary.json").read_text())["lost"][0] in complaint
+
+
+def test_a_killed_store_is_started_again_and_a_trainer_that_keeps_dying_is_not_missed(tmp_path: Path) -> None:
+    with running(tmp_path) as up:
+        until(up.answers, "users ask", PATIENCE)
+        (store,) = stores(up)
+        store.kill()
+        until(lambda: [p.pid for p in stores(up) if p.pid != store.pid] != [], "the store is back")
+        killed: set[int] = set()
+
+        def served_on() -> bool:
+            for process in up.alive("-m", "trainer"):
+                if process.pid not in killed and up.process.pid != process.pid:
+                    killed.add(process.pid)
+                    process.kill()
+            return "is served on" in up.said()
+
+        until(served_on, "the trainer is given up", PATIENCE)
+        time.sleep(2.0)
+        asked = query(up, "--user", "7")
+        assert asked.returncode == 0, asked.stderr + up.said()
+        up.process.send_signal(signal.SIGINT)
+        assert up.wait(ENDS) == 1, up.said()
+        summary = json.loads((up.out / "summary.json").read_text())
+        assert summary["serving"]["failures"] == 0 and set(summary["arms"]) == set(ARMS)
+        assert len(summary["lost"]) == 1 and "trainer: ended with signal SIGKILL" in summary["lost"][0]

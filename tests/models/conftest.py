@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+import itertools
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,6 +62,27 @@ def one_thread_per_operation() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+NUMBERS = itertools.count()
+WriteModule = Callable[[str], str]
+
+
+@pytest.fixture
+def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WriteModule]:
+    """Writes a module of a user's, which can then be imported by the name returned: one that nobody had before."""
+    written: list[str] = []
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(code: str) -> str:
+        written.append(f"written_{next(NUMBERS)}")
+        (tmp_path / f"{written[-1]}.py").write_text(code)
+        importlib.invalidate_caches()
+        return written[-1]
+
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)
 
 
 def make_events(schema: Schema, count: int, seed: int = 0, start: int = 0) -> Batch:

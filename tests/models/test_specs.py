@@ -9,7 +9,7 @@ import pytest
 from simulator.config import ModelConfig
 from simulator.errors import SettingError
 from simulator.models.cures import Anchor, Antidistill, Average, Codistill, Cure, Ensemble, Fresh
-from simulator.models.specs import parse_arm, parse_arms, with_rate
+from simulator.models.specs import Own, parse_arm, parse_arms, with_rate
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,108 @@ def test_a_repeated_spec_is_another_copy_under_its_own_label() -> None:
     ],
 )
 def test_a_spec_that_cannot_be_read_is_one_line(spec: str, message: str) -> None:
+    with pytest.raises(SettingError) as problem:
+        parse_arms(("relu", spec))
+    assert str(problem.value).startswith(message) and "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "cure", "own", "settings"),
+    [
+        ("torch:a.b:make", Cure(), Own("a.b:make"), {}),
+        ("torch:m:make,width=64", Cure(), Own("m:make", {"width": 64}), {}),
+        ("torch:m:make,lr=0.02,width=64", Cure(), Own("m:make", {"width": 64}), {"learning_rate": 0.02}),
+        ("torch:m:make,engine=torch,x=1", Cure(), Own("m:make", {"x": 1}), {"engine": "torch"}),
+        ("torch:m:make,relu=smelu:beta=1", Cure(), Own("m:make", {}, "smelu:beta=1"), {}),
+        (
+            "torch:m:make,x=1,relu=gsmelu:alpha=1,beta=2,t=0.5",
+            Cure(),
+            Own("m:make", {"x": 1}, "gsmelu:alpha=1,beta=2,t=0.5"),
+            {},
+        ),
+        ("average:torch:m:make,decay=0.9,x=1,lr=0.1", Average(0.9), Own("m:make", {"x": 1}), {"learning_rate": 0.1}),
+        ("ensemble:torch:m:make,x=2,m=3,relu=gelu", Ensemble(3), Own("m:make", {"x": 2}, "gelu"), {}),
+        ("codistill:torch:m:make,m=3,weight=2", Codistill(3, 2.0), Own("m:make"), {}),
+        ("torch:m:make,m=3,weight=2", Cure(), Own("m:make", {"m": 3, "weight": 2}), {}),  # no cure takes them
+        (
+            "torch:m:make,dim=8,norm=none,hidden=8x4",
+            Cure(),
+            Own("m:make", {"dim": 8, "norm": "none", "hidden": "8x4"}),
+            {},
+        ),
+    ],
+)
+def test_a_module_of_your_own_with_its_options(spec: str, cure: Cure, own: Own, settings: dict[str, Any]) -> None:
+    arm = parse_arm(spec)
+    assert (arm.label, arm.cure, arm.own, arm.settings, arm.tuned) == (spec, cure, own, settings, False)
+    assert arm.function == own.spec
+    assert (arm.activation.name if arm.activation else None) == (own.relu.partition(":")[0] or None)
+    again = parse_arm(arm.function)  # what a replica reads
+    assert (again.own, again.function, again.cure, again.settings) == (own, arm.function, Cure(), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("x=3", 3),
+        ("x=-3", -3),
+        ("x=0.5", 0.5),
+        ("x=1e-5", 1e-5),
+        ("x=3.0", 3.0),
+        ("x=true", True),
+        ("x=False", False),
+        ("x", True),
+        ("x=", ""),
+        ("x=word", "word"),
+        ("x=a=b", "a=b"),
+        ("x=a:b", "a:b"),
+        ("x=nan", "nan"),
+        ("x=inf", "inf"),
+        ("x=-Infinity", "-Infinity"),
+        ("x=1e999", "1e999"),
+    ],
+)
+def test_an_option_is_read_as_what_it_looks_like(text: str, value: int | float | bool | str) -> None:
+    arm = parse_arm(f"torch:m:make,{text},y=2")
+    assert arm.own and list(arm.own.options) == ["x", "y"]
+    found = arm.own.options["x"]
+    assert type(found) is type(value) and found == value
+    again = parse_arm(arm.function).own
+    assert again == arm.own and type(again.options["x"]) is type(value)
+
+
+def test_the_rate_of_a_module_may_be_tuned() -> None:
+    spec = "average:torch:m:make,x=1,lr=tuned,relu=smelu:beta=1"
+    arm = parse_arm(spec)
+    assert arm.tuned and arm.settings == {} and arm.function == "torch:m:make,x=1,relu=smelu:beta=1"
+    found = parse_arm(with_rate(spec, 0.0125))
+    assert (found.settings, found.tuned, found.own) == ({"learning_rate": 0.0125}, False, arm.own)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("torch:m:make,x=1,x=2", "torch:m:make,x=1,x=2: parameter = x=2: x at most once"),
+        ("torch:m:make,x,x=2", "torch:m:make,x,x=2: parameter = x=2: x at most once"),
+        ("torch:m:make,lr=1,lr=2", "torch:m:make,lr=1,lr=2: parameter = lr=2: lr at most once"),
+        ("torch:m:make,", "torch:m:make,: parameter = (empty): one of lr, engine, options of its factory"),
+        ("torch:m:make,a b=1", "torch:m:make,a b=1: parameter = a b=1: one of lr, engine, options of its factory"),
+        ("average:torch:m:make,1=2", "average:torch:m:make,1=2: parameter = 1=2: one of decay, lr, engine, options of"),
+        ("torch:m:make,engine=native", "torch:m:make,engine=native: engine = native: torch: it learns no module of"),
+        ("torch:m:make,engine=gpu", "torch:m:make,engine=gpu: engine = gpu: auto, native or torch"),
+        ("torch:m:make,lr=0", "torch:m:make,lr=0: learning_rate = 0.0: more than 0"),
+        ("torch:m:make,lr=fast", "torch:m:make,lr=fast: lr = fast: a number, such as 0.5"),
+        ("ensemble:torch:m:make,m=2,narrow", "ensemble:torch:m:make,m=2,narrow: narrow = on: off: give the factory"),
+        ("ensemble:torch:m:make,m=2.5", "ensemble:torch:m:make,m=2.5: m = 2.5: a whole number, such as 3"),
+        ("torch:m:make,relu=", "torch:m:make,relu=: relu = (empty): an activation, as in relu=smelu:beta=1"),
+        ("torch:m:make,relu", "torch:m:make,relu: relu = (empty): an activation, as in relu=smelu:beta=1"),
+        ("torch:m:make,relu=rely", "activation = rely: one of linear"),
+        ("torch:m:make,relu=smelu:beta=1,x=2", "smelu: parameter = x=2: smelu takes beta="),
+        ("ensembel:torch:m:make,m=3", "arm = ensembel:torch:m:make,m=3: before a module of your own stands a cure"),
+        ("relu:torch", "arm = relu:torch: before a module of your own stands a cure, or nothing: one of ensemble"),
+    ],
+)
+def test_a_spec_of_a_module_that_cannot_be_read_is_one_line(spec: str, message: str) -> None:
     with pytest.raises(SettingError) as problem:
         parse_arms(("relu", spec))
     assert str(problem.value).startswith(message) and "\n" not in str(problem.value)

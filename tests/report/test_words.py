@@ -72,6 +72,23 @@ def test_intervals_percents_and_names_for_people() -> None:
 
 
 @pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ("torch:my_pkg.towers:make", "towers"),
+        ("torch:towers:make", "towers"),
+        ("torch:my_pkg.towers:narrow", "towers.narrow"),
+        ("torch:towers:make,width=64,lr=0.02", "towers (width = 64, lr = 0.02)"),
+        ("torch:examples.two_tower:make,relu=smelu:beta=1", "two_tower, SmeLU (beta = 1)"),
+        ("torch:towers:make,width=64,relu=gelu", "towers, GELU (width = 64)"),
+        ("ensemble:torch:towers:make,m=3#2", "towers, ensemble (m = 3) #2"),
+        ("average:torch:towers:make,relu=smelu:beta=1", "towers, SmeLU (beta = 1), weights averaged"),
+    ],
+)
+def test_a_module_of_the_users_has_a_short_name(spec: str, text: str) -> None:
+    assert label(spec) == text
+
+
+@pytest.mark.parametrize(
     ("arms", "wide", "expected"),
     [
         ({"relu": (1, 0.43), "gelu": (0.5, 0.42)}, 0.1, "GELU has both the lowest PD and the lowest log loss"),

@@ -15,6 +15,7 @@ from protos.recommender_pb2 import Failure, RankRequest, RankResponse, Recommend
 from protos.recommender_pb2_grpc import ReplicaServicer, add_ReplicaServicer_to_server
 from serving import codec
 from simulator.randomness import generator
+from simulator.store.arrays import label
 from simulator.store.protocol import Member, Store
 from simulator.types import Field, Floats, Ints, Schema, Slate, order
 
@@ -35,18 +36,19 @@ def about(generation: int, world: str = "synthetic") -> dict[str, object]:
     return known | {"world": world, "learns_feedback": world == "synthetic"}
 
 
-def catalog() -> bytes:
+def catalog(run: str, generation: int) -> bytes:
     """Users and items with a row of their own each."""
     schema = Schema(tuple(FIELDS))
     users, items = (np.arange(n, dtype=np.int32)[:, None] for n in (USERS, ITEMS))
     return safetensors.numpy.save(
-        {"user_rows": users + schema.first_row("user"), "item_rows": items + schema.first_row("item")}
+        {"user_rows": users + schema.first_row("user"), "item_rows": items + schema.first_row("item")},
+        label(run, generation, "catalog"),
     )
 
 
 def publish(store: Store, generation: int, world: str = "synthetic") -> None:
     """A generation without weights."""
-    store.publish(generation, {"catalog": catalog()}, about(generation, world))
+    store.publish(generation, {"catalog": catalog(store.run, generation)}, about(generation, world))
 
 
 def scores(arm: str, duplicate: int, generation: int, user: int, items: Ints) -> Floats:

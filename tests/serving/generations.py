@@ -52,9 +52,9 @@ def engagements() -> publish.Engagements:
 TRAIL = engagements().trail()
 
 
-def parts_of(stack: Engines) -> dict[str, bytes]:
+def parts_of(stack: Engines, generation: int, run: str = "default") -> dict[str, bytes]:
     """The parts of a generation."""
-    return publish.parts(stack, CONFIG, WORLD.encoder, TRAIL)
+    return publish.parts(stack, CONFIG, WORLD.encoder, TRAIL, run, generation)
 
 
 def about_of(stack: Engines, generation: int) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def about_of(stack: Engines, generation: int) -> dict[str, Any]:
 def publish_generation(registry: Registry, generation: int, stack: Engines | None = None) -> Engines:
     """Publish a generation; returns its stack."""
     stack = stack or stack_of(generation)
-    registry.publish(generation, parts_of(stack), about_of(stack, generation))
+    registry.publish(generation, parts_of(stack, generation, registry.run), about_of(stack, generation))
     return stack
 
 

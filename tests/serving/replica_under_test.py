@@ -15,8 +15,12 @@ from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2 import Failure, RankRequest, RankResponse, RecommendRequest, RecommendResponse
 from serving.replica.flags import ReplicaFlags
+from serving.replica.generation import Shelf
+from serving.replica.metrics import Metrics
+from serving.replica.refresh import Refresher
 from serving.replica.replica import Replica
 from simulator.models.engine import Ranker
+from simulator.models.ranker import Rankers
 from simulator.store.protocol import Store
 from simulator.types import Floats, Ints, Rows
 
@@ -72,6 +76,39 @@ class Gate:
         self.reached.set()
         assert self.open.wait(30)
         return self._ranker.scores(users, context, items)
+
+
+class Lease:
+    """A membership of one."""
+
+    def __init__(self, duplicate: int = 0) -> None:
+        self.duplicate = duplicate
+
+    def claim(self, duplicates: int) -> int:
+        """The same every time."""
+        return self.duplicate
+
+    def tell(self) -> None:
+        """Nobody asks."""
+
+
+class Loading:
+    """How a replica takes generations, without its server: `refresh` looks once."""
+
+    def __init__(self, store: Store) -> None:
+        self.shelf, self.lease, self.registry = Shelf(), Lease(), CollectorRegistry()
+        metrics, ready, stop = Metrics(self.registry), lambda: None, threading.Event()
+        self._refresher = Refresher(store, "a", self.shelf, self.lease, metrics, ready, stop, Rankers())  # type: ignore[arg-type]
+
+    def refresh(self) -> int:
+        """The generation that is served then, -1 for none."""
+        self._refresher.once(0.0)
+        return self.shelf.current.number if self.shelf.current else -1
+
+    def refused(self) -> dict[str, float]:
+        """How many, by reason."""
+        samples = [sample for family in self.registry.collect() for sample in family.samples]
+        return {s.labels["reason"]: s.value for s in samples if s.name == "flicker_snapshots_refused_total"}
 
 
 def put_gate(replica: Replica) -> Gate:

@@ -51,6 +51,12 @@ def probe(*arguments: str) -> int:
     return 0
 
 
+def test_a_router_that_listens_serves_at_once(store: MemoryStore, replica: FakeReplica) -> None:
+    with running(store) as router:
+        assert probe(router.address) == 0
+        assert router.metric("flicker_router_replicas", healthy="true") == 1
+
+
 def test_a_router_serves_while_a_replica_does(
     asked: Asked, replica: FakeReplica, capsys: pytest.CaptureFixture[str]
 ) -> None:

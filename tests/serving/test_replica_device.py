@@ -18,10 +18,10 @@ from tests.serving.generations import about_of, parts_of, stack_of
 def test_a_generation_scores_alike_on_both_and_a_gpu_is_filled() -> None:
     """Its 32 queries of 1,000 candidates take as long as one."""
     stack, sizes, scores = stack_of(0), [], []
-    parts, about = parts_of(stack), about_of(stack, 0)
+    parts, about = parts_of(stack, 0), about_of(stack, 0)
     for device in ("cuda", "cpu"):
         published = bytearray(parts["duplicate/0"]), bytearray(parts["catalog"])
-        generation = Generation.of(0, 0, "a", about, *published, Rankers(device))
+        generation = Generation.of("default", 0, 0, "a", about, *published, Rankers(device))
         job = Job(Call(lambda: None), generation, 0, 0, (), np.arange(1_000), float("inf"))
         sizes.append([len(group) for group in passes([job] * 40)])
         context, asked = np.array([generation.ranges.context_rows(())], np.int32), generation.candidates[:1]

@@ -69,7 +69,7 @@ def test_a_replica_from_start_to_end(server: StoreServer) -> None:
         before = RecommendResponse.FromString(ask().answers[0])
 
         stack = stack_of(1)
-        publish_damaged(store, parts_of(stack), about_of(stack, 1))
+        publish_damaged(store, parts_of(stack, 1, store.run), about_of(stack, 1))
         wait_for(lambda: 'flicker_snapshots_refused_total{reason="digest"} 1.0' in page(line["metrics"]))
         assert RecommendResponse.FromString(ask().answers[0]) == before
 

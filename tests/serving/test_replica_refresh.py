@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 import weakref
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from serving.replica.generation import Generation, Refused, Shelf
 from simulator.models.ranker import Rankers
 from simulator.store.protocol import Member, StoreAway
 from tests.serving.generations import about_of, parts_of, publish_generation, stack_of
-from tests.serving.replica_under_test import Asking, put_gate, running, wait_for, wait_for_generation
+from tests.serving.replica_under_test import Asking, Loading, put_gate, running, wait_for, wait_for_generation
 from tests.store.memory_store import MemoryStore
 
 Parts, About = dict[str, bytes], dict[str, Any]
@@ -64,17 +65,21 @@ def flip(data: bytes, place: int) -> bytes:
     return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 
+def label_of(part: bytes) -> dict[str, str]:
+    return dict(json.loads(part[8 : 8 + int.from_bytes(part[:8], "little")])["__metadata__"])
+
+
 def with_weights(parts: Parts, change: Callable[[dict[str, torch.Tensor]], Any]) -> Parts:
     tensors = safetensors.torch.load(parts["duplicate/0"])
     change(tensors)
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return parts | {"duplicate/0": safetensors.torch.save(whole)}
+    return parts | {"duplicate/0": safetensors.torch.save(whole, label_of(parts["duplicate/0"]))}
 
 
 def with_catalog(parts: Parts, **tables: Callable[[np.ndarray], np.ndarray]) -> Parts:
     found = safetensors.numpy.load(parts["catalog"])
     changed = {name: np.ascontiguousarray(tables.get(name, np.copy)(table)) for name, table in found.items()}
-    return parts | {"catalog": safetensors.numpy.save(changed)}
+    return parts | {"catalog": safetensors.numpy.save(changed, label_of(parts["catalog"]))}
 
 
 def filled(value: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -86,6 +91,20 @@ DAMAGES: dict[str, tuple[str, Callable[[Parts, About], tuple[Parts, About]]]] = 
     "empty": ("format", lambda p, a: (p | {"duplicate/0": b""}, a)),
     "catalog truncated": ("format", lambda p, a: (p | {"catalog": p["catalog"][:-7]}, a)),
     "header flipped": ("format", lambda p, a: (p | {"duplicate/0": flip(p["duplicate/0"], 9)}, a)),
+    "another generation's weights": (
+        "label",
+        lambda p, a: (p | {"duplicate/0": parts_of(STACK, a["generation"] - 1)["duplicate/0"]}, a),
+    ),
+    "another generation's catalogue": (
+        "label",
+        lambda p, a: (p | {"catalog": parts_of(STACK, a["generation"] + 1)["catalog"]}, a),
+    ),
+    "another run": ("label", lambda p, a: (parts_of(STACK, a["generation"], "other"), a)),
+    "another duplicate": ("label", lambda p, a: (p | {"duplicate/0": p["duplicate/1"]}, a)),
+    "no label": (
+        "label",
+        lambda p, a: (p | {"duplicate/0": safetensors.torch.save(safetensors.torch.load(p["duplicate/0"]))}, a),
+    ),
     "no part": ("digest", lambda p, a: ({"catalog": p["catalog"]}, a)),
     "fewer rows": (
         "shape",
@@ -94,6 +113,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Parts, About], tuple[Parts, About]]]] = 
     "no dense": ("shape", lambda p, a: (with_weights(p, lambda t: t.pop("1.dense")), a)),
     "doubles": ("shape", lambda p, a: (with_weights(p, lambda t: t.update({"1.dense": t["1.dense"].double()})), a)),
     "diverged": ("values", lambda p, a: (with_weights(p, lambda t: t["1.dense"].fill_(torch.nan)), a)),
+    "collapsed": ("values", lambda p, a: (with_weights(p, lambda t: t["1.dense"].zero_()), a)),
     "overflow": ("values", lambda p, a: (with_weights(p, lambda t: t["1.dense"].fill_(3e38)), a)),
     "another width": ("shape", lambda p, a: (p, a | {"models": [m | {"hidden": [12, 7]} for m in a["models"]]})),
     "no models": ("about", lambda p, a: (p, {k: v for k, v in a.items() if k != "models"})),
@@ -102,6 +122,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Parts, About], tuple[Parts, About]]]] = 
     "unknown activation": ("about", lambda p, a: (p, a | {"specs": ["relu", "rely"]})),
     "no duplicates": ("about", lambda p, a: (p, a | {"duplicates": 0})),
     "arm without spec": ("about", lambda p, a: (p, a | {"arms": ["relu"]})),
+    "published at no time": ("about", lambda p, a: (p, a | {"published": float("nan")})),
     "published never": ("about", lambda p, a: (p, a | {"published": "today"})),
     "user column": ("shape", lambda p, a: (with_catalog(p, user_rows=lambda t: t[:, :-1]), a)),
     "segments short": ("shape", lambda p, a: (with_catalog(p, segment=lambda t: t[:-1]), a)),
@@ -131,7 +152,7 @@ def test_what_is_not_whole_is_refused_and_counted(served: tuple[Asking, MemorySt
     reason, change = DAMAGES[damage]
     before, expected = asking.metric("flicker_snapshots_refused_total", reason=reason), asking.ask(QUERY)
     number = store.newest() + 1
-    store.publish(number, *change(parts_of(STACK), about_of(STACK, number)))
+    store.publish(number, *change(parts_of(STACK, number), about_of(STACK, number)))
     wait_for(lambda: asking.metric("flicker_snapshots_refused_total", reason=reason) == before + 1)
     assert asking.ask(QUERY) == expected and asking.health() == 1
     assert asking.metric("flicker_generation") == 0
@@ -140,13 +161,13 @@ def test_what_is_not_whole_is_refused_and_counted(served: tuple[Asking, MemorySt
 def test_a_whole_one_is_taken_after_a_refused_one() -> None:
     store = MemoryStore(1_000)
     with running(store) as asking:
-        damaged = parts_of(STACK) | {"duplicate/0": b"no"}
-        store.publish(0, damaged, about_of(STACK, 0))
+        damaged = {"duplicate/0": b"no"}
+        store.publish(0, parts_of(STACK, 0) | damaged, about_of(STACK, 0))
         wait_for(lambda: asking.metric("flicker_snapshots_refused_total", reason="format") >= 1)
         assert asking.health() == 2
         publish_generation(store, 1)
         wait_for_generation(asking, 1)
-        store.publish(2, damaged, about_of(STACK, 2))
+        store.publish(2, parts_of(STACK, 2) | damaged, about_of(STACK, 2))
         wait_for(lambda: asking.metric("flicker_snapshots_refused_total", reason="format") >= 2)
         publish_generation(store, 3)
         wait_for_generation(asking, 3)
@@ -157,18 +178,57 @@ def test_a_replica_that_starts_takes_an_older_generation_than_a_damaged_one() ->
     store = MemoryStore(1_000)
     publish_generation(store, 0)
     publish_generation(store, 1)
-    store.publish(2, parts_of(STACK) | {"duplicate/0": b"no"}, about_of(STACK, 2))
-    with running(store) as asking:
-        wait_for_generation(asking, 1)
+    store.publish(2, parts_of(STACK, 2) | {"duplicate/0": b"no"}, about_of(STACK, 2))
+    one = Loading(store)
+    assert [one.refresh() for _ in range(3)] == [1, 1, 1]
+    assert one.refused() == {"format": 1}
+    publish_generation(store, 3)
+    assert one.refresh() == 3
+
+
+def test_a_refused_generation_of_a_store_that_starts_anew_is_counted_once() -> None:
+    store = MemoryStore(1_000)
+    store.publish(9, {}, about_of(STACK, 9))
+    one = Loading(store)
+    assert one.refresh() == -1
+    store._manifests.clear()
+    store.publish(2, {}, about_of(STACK, 2))
+    assert [one.refresh() for _ in range(3)] == [-1, -1, -1]
+    assert one.refused() == {"digest": 2}
+
+
+def test_a_replica_that_takes_another_duplicate_takes_an_older_generation_than_a_damaged_one() -> None:
+    store = MemoryStore(1_000)
+    publish_generation(store, 0)
+    one = Loading(store)
+    assert one.refresh() == 0
+    store.publish(1, parts_of(STACK, 1) | {"catalog": b"no"}, about_of(STACK, 1))
+    assert one.refresh() == 0
+    one.lease.duplicate = 1
+    assert [one.refresh() for _ in range(3)] == [0, 0, 0]
+    assert one.shelf.find(0).duplicate == 1
+    assert one.refused() == {"format": 2}  # once as either duplicate
+
+
+def test_a_fault_of_ours_is_counted_and_does_not_stop_the_next_one() -> None:
+    store = MemoryStore(1_000)
+    publish_generation(store, 0)
+    one = Loading(store)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Generation, "of", lambda *arguments: 1 // 0)
+        assert [one.refresh() for _ in range(3)] == [-1, -1, -1]
+    assert one.refused() == {"unexpected": 1}
+    publish_generation(store, 1)
+    assert one.refresh() == 1
 
 
 def test_a_flipped_weight_that_still_loads_would_be_served() -> None:
     """Why the store's digest matters: nothing else can see such a flip (see test_replica_process)."""
-    parts, about = parts_of(STACK), about_of(STACK, 0)
+    parts, about = parts_of(STACK, 0), about_of(STACK, 0)
     weights = bytearray(flip(parts["duplicate/0"], len(parts["duplicate/0"]) - 200))
-    Generation.of(0, 0, "a", about, weights, bytearray(parts["catalog"]), Rankers())
+    Generation.of("default", 0, 0, "a", about, weights, bytearray(parts["catalog"]), Rankers())
     with pytest.raises(Refused, match="damaged or truncated"):
-        Generation.of(0, 0, "a", about, weights[:-1], bytearray(parts["catalog"]), Rankers())
+        Generation.of("default", 0, 0, "a", about, weights[:-1], bytearray(parts["catalog"]), Rankers())
 
 
 def test_replicas_take_different_duplicates_and_share_when_they_must() -> None:
@@ -201,11 +261,11 @@ def test_a_shared_number_is_left_when_another_is_free() -> None:
 
 def test_a_generation_of_another_duplicate_is_not_kept() -> None:
     """It would pass for the same duplicate before its refresh."""
-    parts, shelf = parts_of(STACK), Shelf()
+    shelf = Shelf()
     for number, duplicate in ((0, 0), (1, 1), (2, 1)):
-        about = about_of(STACK, number)
+        parts, about = parts_of(STACK, number), about_of(STACK, number)
         weights, catalog = bytearray(parts[f"duplicate/{duplicate}"]), bytearray(parts["catalog"])
-        shelf.put(Generation.of(number, duplicate, "a", about, weights, catalog, Rankers()))
+        shelf.put(Generation.of("default", number, duplicate, "a", about, weights, catalog, Rankers()))
         if number == 1:
             with pytest.raises(Refusal, match="^generation = 0: here are 1$"):
                 shelf.find(0)
@@ -227,7 +287,7 @@ def test_a_refused_generation_is_not_asked_for_over_and_over() -> None:
     publish_generation(store, 0)
     with running(store) as asking:
         wait_for_generation(asking, 0)
-        store.publish(1, parts_of(STACK) | {"duplicate/0": b"no"}, about_of(STACK, 1))
+        store.publish(1, parts_of(STACK, 1) | {"duplicate/0": b"no"}, about_of(STACK, 1))
         wait_for(lambda: asking.metric("flicker_snapshots_refused_total", reason="format") == 1)
         before = store.asked
         for _ in range(100):

@@ -25,9 +25,9 @@ def one_thread() -> None:
 
 def served(**model: object) -> Generation:
     stack = stack_of(0, **model)
-    parts = parts_of(stack)
+    parts = parts_of(stack, 0)
     published = bytearray(parts["duplicate/0"]), bytearray(parts["catalog"])
-    return Generation.of(0, 0, "a", about_of(stack, 0), *published, Rankers())
+    return Generation.of("default", 0, 0, "a", about_of(stack, 0), *published, Rankers())
 
 
 def jobs_of(generation: Generation, sizes: list[int], arm: int = 0) -> list[Job]:

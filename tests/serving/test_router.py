@@ -30,8 +30,9 @@ from protos.recommender_pb2 import (
 )
 from serving.router.metrics import RouterMetrics
 from serving.router.pool import Replica
+from serving.router.published import Watch
 from simulator.store.protocol import Member
-from tests.serving.fake_replica import ARMS, FakeReplica, publish
+from tests.serving.fake_replica import ARMS, FakeReplica, about, catalog, publish
 from tests.serving.router_under_test import Asked, healthy, refusal, running, until
 from tests.store.memory_store import MemoryStore
 
@@ -344,3 +345,31 @@ def test_a_replica_that_was_just_forgotten_may_be_checked_once_more() -> None:
     replica.close()
     replica.check()
     assert not replica.healthy
+
+
+def test_a_router_that_starts_takes_an_older_generation_than_a_damaged_one(caplog: pytest.LogCaptureFixture) -> None:
+    store, changed = MemoryStore(100), []
+    for number in (3, 4):
+        publish(store, number)
+    store.publish(5, {"catalog": catalog(store.run, 4)}, about(5))
+    watch = Watch(store, Nobody(), RouterMetrics(CollectorRegistry()), threading.Event(), lambda: changed.append(1))  # type: ignore[arg-type]
+    for _ in range(3):
+        watch._look()
+    assert watch.current().generation == 4 and changed == [1]
+    assert [record.getMessage() for record in caplog.records if "cannot be used" in record.getMessage()] == [
+        "generation 5 cannot be used: it says that it is 'run default, generation 4, catalog', "
+        "expected 'run default, generation 5, catalog'"
+    ]
+    publish(store, 6)
+    watch._look()
+    assert watch.current().generation == 6
+
+
+class Nobody:
+    """A pool without replicas."""
+
+    def announce(self, members: list[Member]) -> None:
+        """Nothing comes of it."""
+
+    def check(self) -> None:
+        """Nobody is there."""

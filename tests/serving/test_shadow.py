@@ -18,6 +18,8 @@ from serving import shadow
 from serving.comparison import FIELDS, SUMS, Answer, Difference, compare
 from serving.router.metrics import ShadowMetrics
 from serving.router.policies import RANGE, stable_hash
+from simulator.types import Floats, Ints
+from tests.serving import fake_replica
 from tests.serving.fake_replica import ARMS, FakeReplica, publish, retrieved, scores
 from tests.serving.router_under_test import Asked, healthy, running, until
 from tests.store.memory_store import MemoryStore
@@ -166,6 +168,28 @@ def test_what_cannot_be_compared_is_counted_and_fails_nobody(store: MemoryStore)
             assert 0 < asked.metric("flicker_comparisons_failed_total", **failed) < 30
     finally:
         replica.stop()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_scores_that_are_not_finite_reach_no_counter(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bad: float
+) -> None:
+    def diverged(arm: str, duplicate: int, generation: int, user: int, items: Ints) -> Floats:
+        found = scores(arm, duplicate, generation, user, items)
+        return np.where(user == 7, np.float32(bad), found)
+
+    monkeypatch.setattr(fake_replica, "scores", diverged)
+    with running(store, shadow=1.0, comparisons=tmp_path / "file") as asked:
+        healthy(asked, 2)
+        for user in (7, 8):
+            asked.stub.Recommend(RecommendRequest(query_id=user, user=user, arm="relu"))
+        failed = [{"cause": cause, "code": "DATA_LOSS"} for cause in ("duplicate", "refresh")]
+        until(lambda: sum(asked.metric("flicker_comparisons_failed_total", **labels) for labels in failed) == 2)
+        until(lambda: compared(asked) == 2)
+        for cause in ("duplicate", "refresh"):
+            for counter, _ in SUMS.values():
+                assert math.isfinite(asked.metric(f"{counter}_total", arm="relu", cause=cause))
+    assert "NaN" not in (tmp_path / "file").read_text()
 
 
 def test_equal_answers_do_not_differ_and_gauges_forget() -> None:

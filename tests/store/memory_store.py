@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simulator.store.codec import decode_entries, encode
-from simulator.store.manifest import described, same_parts, write_manifest
+from simulator.store.manifest import Manifest, damaged_part, digest, read_manifest, write_manifest
 from simulator.store.protocol import (
     KEPT,
+    QUARANTINE,
     Entry,
     Member,
+    Repeated,
+    SetAside,
     check_position,
     entry_order,
     refuse_appending,
@@ -30,9 +31,10 @@ from simulator.types import Batch
 class MemoryStore:
     """The whole protocol behind one lock; every method may be called from any thread."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, run: str = "default") -> None:
         """`capacity`: most events that may wait, at least 1."""
         assert capacity >= 1
+        self.run = run
         self._capacity = capacity
         self._changed = threading.Condition()
         self._positions: list[int] = []  # of the entries that are left, ascending
@@ -40,7 +42,9 @@ class MemoryStore:
         self._appended = 0  # events, ever
         self._forgotten = 0
         self._marks: dict[str, tuple[str, str]] = {}  # writer -> mark, entry id
+        self._keys: set[bytes] = set()  # of all entries ever
         self._groups: dict[str, int] = {}  # group -> events acknowledged
+        self._aside: list[SetAside] = []
         self._manifests: dict[int, str] = {}  # in the order of publishing
         self._parts: dict[int, dict[str, bytes]] = {}
         self._leases: dict[str, tuple[int, float]] = {}  # owner -> number, end
@@ -48,18 +52,23 @@ class MemoryStore:
 
     # the log
 
-    def append(self, batch: Batch, *, writer: str = "", mark: str = "") -> str:
+    def append(self, batch: Batch, *, writer: str = "", mark: str = "", keys: Sequence[bytes] = ()) -> str:
         """See EventLog."""
         data, events = encode(batch), len(batch)
         with self._changed:
             last_mark, last_id = self._marks.get(writer, ("", ""))
             if writer and mark and mark == last_mark:
                 return last_id
+            if known := self._keys & set(keys):
+                if writer and len(known) == len(keys):
+                    self._marks[writer] = (mark, f"{self._appended}-0")
+                raise Repeated(frozenset(known))
             refuse_appending(events, self._appended - self._forgotten, self._capacity)
             self._appended += events
             id = f"{self._appended}-0"
             self._positions.append(self._appended)
             self._entries.append(data)
+            self._keys |= set(keys)
             if writer:
                 self._marks[writer] = (mark, id)
             self._changed.notify_all()
@@ -101,6 +110,18 @@ class MemoryStore:
             self._groups[group] = max(acknowledged, entry_order(upto))
             self._forget()
 
+    def set_aside(self, what: SetAside) -> bool:
+        """See EventLog."""
+        with self._changed:
+            new = not self._aside or entry_order(self._aside[-1].id) < entry_order(what.id)
+            self._aside = [*self._aside, what][-QUARANTINE:] if new else self._aside
+            return new
+
+    def quarantine(self) -> list[SetAside]:
+        """See EventLog."""
+        with self._changed:
+            return list(self._aside)
+
     def waiting(self) -> int:
         """See EventLog."""
         with self._changed:
@@ -126,11 +147,13 @@ class MemoryStore:
 
     def publish(self, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
         """See Registry."""
-        manifest = write_manifest(parts, about)
+        manifest = write_manifest(self.run, generation, parts, about)
         with self._changed:
             newest = self._newest()
-            refuse_publishing(generation, newest, same_parts(manifest, self._manifests.get(newest, manifest)))
-            if generation == newest:
+            made = read_manifest(manifest, self.run, generation)
+            same = generation == newest and self._manifest(newest).parts == made.parts
+            refuse_publishing(generation, newest, same)
+            if same:
                 return
             self._manifests[generation] = manifest
             self._parts[generation] = {name: bytes(data) for name, data in parts.items()}
@@ -146,14 +169,15 @@ class MemoryStore:
     def about(self, generation: int) -> dict[str, Any]:
         """See Registry."""
         with self._changed:
-            return dict(json.loads(self._manifest(generation))["about"])
+            return self._manifest(generation).about
 
     def fetch(self, generation: int, part: str) -> bytearray:
         """See Registry."""
         with self._changed:
-            _, expected = described(self._manifest(generation), generation, part)
+            size, expected = self._manifest(generation).part(part)
             data = bytearray(self._parts[generation][part])
-        assert hashlib.sha256(data).hexdigest() == expected, "bytes do not change"
+        if len(data) != size or digest(data) != expected:
+            raise damaged_part(generation, part)
         return data
 
     def wait_newer(self, than: int, wait: float) -> int:
@@ -165,10 +189,10 @@ class MemoryStore:
     def _newest(self) -> int:
         return max(self._manifests, default=-1)
 
-    def _manifest(self, generation: int) -> str:
+    def _manifest(self, generation: int) -> Manifest:
         if generation not in self._manifests:
             raise unknown_generation(generation, self._newest())
-        return self._manifests[generation]
+        return read_manifest(self._manifests[generation], self.run, generation)
 
     # leases and members
 

@@ -62,6 +62,26 @@ def test_a_flipped_bit_in_the_columns_is_noticed(data: st.DataObject) -> None:
         decode(bytes(damaged))
 
 
+def test_a_flipped_bit_in_the_header_is_noticed_or_changes_nothing() -> None:
+    whole = batch(1, 10)
+    for place in range(8 * HEADER.size):
+        damaged = bytearray(encode(whole))
+        damaged[place // 8] ^= 1 << place % 8
+        try:
+            assert same(decode(bytes(damaged)), whole)
+        except StoreError:
+            pass
+
+
+def test_columns_are_of_the_kind_that_they_must_be() -> None:
+    """Else a table row of 2^32 + 5 would become row 5, and a label a user."""
+    whole, rows = batch(1, 10), 2**32 + batch(1, 10).features.astype(np.int64)
+    with pytest.raises(StoreError, match="columns are not those of its header"):
+        decode(encode(Batch(whole.user, whole.item, whole.time, rows, whole.label)))  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match="columns are not those of its header"):
+        decode(encode(whole).replace(b"BBdHB", b"fBdHB"))
+
+
 @given(st.integers(0, 100))
 def test_a_truncated_batch_is_noticed(length: int) -> None:
     with pytest.raises(StoreError):

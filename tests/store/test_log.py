@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from simulator.store.protocol import LogFull, Store, StoreError, entry_order
+from simulator.store.protocol import QUARANTINE, LogFull, Repeated, SetAside, Store, StoreError, entry_order
 from tests.store.batches import batch, numbers, same
 from tests.store.conftest import CAPACITY
 
@@ -79,6 +79,29 @@ def test_a_batch_that_can_never_fit_is_another_error(store: Store) -> None:
     with pytest.raises(StoreError, match="smaller batches") as caught:
         store.append(batch(0, CAPACITY + 1))
     assert not isinstance(caught.value, LogFull)
+
+
+def test_events_with_a_known_key_are_not_appended_again(store: Store) -> None:
+    store.join("trainer")
+    store.append(batch(0, 2), writer="one", mark="1", keys=[b"a", b"\0\xff"])
+    with pytest.raises(Repeated) as caught:
+        store.append(batch(2, 2), writer="another", mark="1", keys=[b"b", b"\0\xff"])
+    assert caught.value.known == {b"\0\xff"} and store.mark("another") == ""
+    assert store.append(batch(2, 1), writer="another", mark="1", keys=[b"b"]) == "3-0"
+    with pytest.raises(Repeated) as caught:
+        store.append(batch(9, 2), writer="another", mark="2", keys=[b"a", b"b"])
+    assert caught.value.known == {b"a", b"b"} and store.mark("another") == "2"
+    assert store.append(batch(9, 2), writer="another", mark="2", keys=[b"a", b"b"]) == "3-0", "the mark is known"
+    assert read_numbers(store) == [0, 1, 2]
+
+
+def test_the_keys_of_what_finds_no_room_are_not_remembered(store: Store) -> None:
+    store.join("trainer")
+    last = store.append(batch(0, CAPACITY))
+    with pytest.raises(LogFull):
+        store.append(batch(CAPACITY, 1), keys=[b"a"])
+    store.acknowledge("trainer", last)
+    store.append(batch(CAPACITY, 1), keys=[b"a"])
 
 
 def test_without_a_group_nothing_is_forgotten(store: Store) -> None:
@@ -228,3 +251,16 @@ def test_several_writers_and_one_reader_every_entry_once_and_in_order(store: Sto
         mine = [number for number in found if number // 1000 == writer]
         assert mine == list(range(1000 * writer, 1000 * writer + 3 * entries))
     assert store.waiting() == 0
+
+
+def test_what_is_set_aside_is_kept_once_and_the_last_of_it_stays(store: Store) -> None:
+    assert store.quarantine() == []
+    all_of_them = [
+        SetAside(f"{10 * number}-0", "label 1", bytes([number % 256])) for number in range(1, QUARANTINE + 9)
+    ]
+    assert [store.set_aside(one) for one in all_of_them[:3]] == [True] * 3
+    assert [store.set_aside(one) for one in all_of_them[1:5]] == [False, False, True, True]
+    assert store.quarantine() == all_of_them[:5]
+    assert all(store.set_aside(one) for one in all_of_them[5:])
+    assert store.quarantine() == all_of_them[-QUARANTINE:]
+    assert not store.set_aside(all_of_them[0])

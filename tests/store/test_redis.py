@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,10 +13,19 @@ import redis
 from simulator.errors import SettingError
 from simulator.store.manifest import PIECE
 from simulator.store.open import CAPACITY, open_store
-from simulator.store.protocol import LogFull, StoreAway, StoreError
+from simulator.store.protocol import (
+    MOST_KEYS,
+    REMEMBERED,
+    LogFull,
+    Member,
+    Repeated,
+    StoreAway,
+    StoreError,
+    StoreRefuses,
+)
 from simulator.store.redis import RedisStore
 from simulator.store.server import StoreServer, free_port
-from tests.store.batches import batch
+from tests.store.batches import batch, numbers
 from tests.store.proxy import Proxy
 
 
@@ -64,6 +74,27 @@ def test_an_append_whose_answer_is_lost_is_repeated_only_with_a_mark(server: Sto
         store.close()
 
 
+def test_keys_are_remembered_for_an_hour_at_least_and_not_for_ever(redis_store: RedisStore) -> None:
+    client, (recent, before) = redis_store._server.client, redis_store._remembered
+    redis_store.append(batch(0, 1), keys=[b"first"])
+    assert REMEMBERED < client.ttl(recent) <= 2 * REMEMBERED and not client.exists(before)
+    client.expire(recent, REMEMBERED)  # an hour later
+    redis_store.append(batch(1, 1), keys=[b"second"])
+    assert client.smembers(before) == {b"first"} and client.smembers(recent) == {b"second"}
+    assert REMEMBERED - 5 < client.ttl(before) <= REMEMBERED < client.ttl(recent)
+    for key in (b"first", b"second"):
+        with pytest.raises(Repeated):
+            redis_store.append(batch(2, 1), keys=[key])
+    client.sadd(recent, *(b"%08d" % number for number in range(MOST_KEYS)))
+    most = client.memory_usage(recent)
+    redis_store.append(batch(2, 1), keys=[b"third"])  # too many: those before the last are forgotten
+    redis_store.append(batch(3, 1), keys=[b"first"])
+    with pytest.raises(Repeated):
+        redis_store.append(batch(4, 1), keys=[b"second"])
+    assert client.scard(recent) == 2 and 2 * most < 60e6, f"{most} bytes for {MOST_KEYS} keys"
+    client.delete(before)
+
+
 def test_a_publication_whose_answer_is_lost_is_done_once(server: StoreServer) -> None:
     with Proxy(server.url) as proxy:
         store = RedisStore(proxy.url, run="lost announcement", capacity=100)
@@ -85,18 +116,41 @@ def test_a_publication_whose_answer_is_lost_is_done_once(server: StoreServer) ->
 def test_a_damaged_part_is_refused(redis_store: RedisStore) -> None:
     redis_store.publish(0, {"catalog": b"abc", "duplicate/0": b"def"}, {})
     (name,) = (key for key in keys(redis_store) if key.startswith("part:0:catalog:"))
-    redis_store._server.client.lset(redis_store._server.key(name), 0, b"abd")
-    with pytest.raises(StoreError, match="part catalog of generation 0 is damaged: its digest differs"):
-        redis_store.fetch(0, "catalog")
+    client, key = redis_store._server.client, redis_store._server.key(name)
+    for damage in (lambda: client.lset(key, 0, b"abd"), lambda: client.lset(key, 0, b"ab"), lambda: client.delete(key)):
+        damage()
+        with pytest.raises(StoreError, match="part catalog of generation 0 is damaged: its digest differs"):
+            redis_store.fetch(0, "catalog")
     assert redis_store.fetch(0, "duplicate/0") == b"def"
 
 
-def test_a_damaged_entry_is_refused(redis_store: RedisStore) -> None:
+@pytest.mark.parametrize("change", [(b'"auc": 0.5', b'"auc": 0.6'), (b"{", b""), (b"relu", b"\xff")])
+def test_a_damaged_manifest_is_refused_and_does_not_end_publishing(
+    redis_store: RedisStore, change: tuple[bytes, bytes]
+) -> None:
+    redis_store.publish(0, {"part": b"0"}, {"arms": ["relu"], "auc": 0.5})
+    client, stream = redis_store._server.client, redis_store._generations
+    ((id, fields),) = client.xrange(stream)
+    client.delete(stream)
+    client.xadd(stream, fields | {b"manifest": fields[b"manifest"].replace(*change, 1)}, id=id)
+    for look in (redis_store.about, lambda number: redis_store.fetch(number, "part")):
+        with pytest.raises(StoreError, match="manifest of generation 0 is damaged"):
+            look(0)
+    redis_store.publish(1, {"part": b"1"}, {})
+    assert redis_store.fetch(1, "part") == b"1"
+
+
+def test_a_damaged_entry_comes_with_its_problem_between_the_others(redis_store: RedisStore) -> None:
     redis_store.join("trainer")
-    redis_store._server.client.xadd(redis_store._log, {"batch": b"noise"}, id="1-0")
-    redis_store._server.client.hset(redis_store._counts, "appended", 1)
-    with pytest.raises(StoreError, match="not a batch of events"):
-        redis_store.read("trainer", "", 10, 0.0)
+    client = redis_store._server.client
+    client.xadd(redis_store._log, {"batch": b"noise"}, id="4-0")
+    client.xadd(redis_store._log, {"other": b"field"}, id="5-0")
+    client.hset(redis_store._counts, "appended", 5)
+    redis_store.append(batch(0, 3))
+    first, second, third = redis_store.read("trainer", "", 10, 0.0)
+    assert (first.id, first.data, second.data) == ("4-0", b"noise", b"")
+    assert "not a batch of events" in first.problem and "not a batch of events" in second.problem
+    assert (third.id, third.problem, numbers([third.batch])) == ("8-0", "", [0, 1, 2])
 
 
 def test_only_announced_parts_stay(redis_store: RedisStore) -> None:
@@ -186,13 +240,74 @@ def test_a_wrong_password_is_no_outage_and_is_not_shown(own_server: StoreServer)
 def test_a_server_without_memory_refuses_and_keeps_what_it_has(own_server: StoreServer) -> None:
     store = RedisStore(own_server.url, run="memory", capacity=100)
     store.publish(0, {"part": b"x" * 1000}, {})
+    store.join("trainer")
+    last = store.append(batch(0, 5))
     store._server.client.config_set("maxmemory", 1)
-    with pytest.raises(StoreError, match="refuses: .*memory"):
+    with pytest.raises(StoreRefuses, match="refuses for now: OOM .*memory"):
         store.append(batch(0, 1))
-    with pytest.raises(StoreError, match="refuses: .*memory"):
+    with pytest.raises(StoreRefuses, match="refuses for now: OOM .*memory"):
         store.publish(1, {"part": b"y"}, {})
-    assert (store.newest(), store.fetch(0, "part"), store.waiting()) == (0, b"x" * 1000, 0)
+    assert (store.newest(), store.fetch(0, "part"), store.waiting()) == (0, b"x" * 1000, 5)
+    member = Member("replica", "127.0.0.1:1", store.claim("replica", 3, 60.0), 0)
+    store.announce(member, 60.0)
+    assert store.members() == [member], "who serves stays known"
+    store.acknowledge("trainer", last)
+    assert store.waiting() == 0, "what is learned is forgotten, which gives memory back"
+    store._server.client.config_set("maxmemory", 0)
+    store.append(batch(0, 1))
     store.close()
+
+
+def read_only(client: Any) -> Any:
+    client.replicaof("127.0.0.1", free_port())  # nobody is there: it stays as it is, and takes nothing
+    return lambda: client.replicaof("NO", "ONE")
+
+
+def without_replicas(client: Any) -> Any:
+    client.config_set("min-replicas-to-write", 1)
+    return lambda: client.config_set("min-replicas-to-write", 0)
+
+
+def busy(client: Any) -> Any:
+    client.config_set("busy-reply-threshold", 50)
+    other = redis.Connection(**client.connection_pool.connection_kwargs)  # a connection that waits for its answer
+    other.send_command("EVAL", "while true do end", 0)
+    time.sleep(0.3)
+
+    def end() -> None:
+        client.script_kill()
+        other.disconnect()
+
+    return end
+
+
+@pytest.mark.parametrize(
+    ("refuse", "code"), [(read_only, "READONLY"), (without_replicas, "NOREPLICAS"), (busy, "BUSY")]
+)
+def test_a_server_that_refuses_for_now_is_as_if_away_and_then_takes_it(
+    own_server: StoreServer, refuse: Callable[[Any], Callable[[], object]], code: str
+) -> None:
+    store = RedisStore(own_server.url, run="refusing", capacity=100, patience=0.3)
+    store.append(batch(0, 1))
+    store.announce(Member("ended", "127.0.0.1:1", 0, 0), 0.0)
+    store.announce(Member("serves", "127.0.0.1:1", 0, 0), 60.0)
+    relent = refuse(store._server.client)
+    with pytest.raises(StoreRefuses, match=f"^the store at .* refuses for now: {code} "):
+        store.append(batch(1, 1))
+    if code != "BUSY":
+        assert [member.name for member in store.members()] == ["serves"]
+    relent()
+    store.append(batch(1, 1))
+    assert store.waiting() == 2
+    store.close()
+
+
+def test_what_is_wrong_for_good_is_told_at_once(redis_store: RedisStore) -> None:
+    redis_store._server.client.set(redis_store._log, "of another program")
+    before = time.monotonic()
+    with pytest.raises(StoreError, match="refuses: .*WRONGTYPE") as caught:
+        redis_store.append(batch(0, 1))
+    assert not isinstance(caught.value, StoreAway) and time.monotonic() - before < 0.5
 
 
 def test_nobody_there_is_one_line_without_the_password() -> None:

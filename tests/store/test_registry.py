@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from simulator.store.manifest import read_manifest, write_manifest
 from simulator.store.protocol import KEPT, Store, StoreError
 
 
@@ -99,3 +100,29 @@ def test_of_two_trainers_that_publish_at_once_one_wins_whole(store: Store) -> No
     winner = won.index(True)
     assert store.about(0) == {"trainer": winner}
     assert store.fetch(0, "a") == store.fetch(0, "b") == b"%d" % winner
+
+
+def test_a_manifest_with_any_bit_flipped_is_refused_or_says_the_same() -> None:
+    text = write_manifest("one", 7, parts(7), {"arms": ["relu"], "published": 1.5, "none": None}).encode()
+    whole, refused = read_manifest(text, "one", 7), 0
+    for place in range(8 * len(text)):
+        damaged = bytearray(text)
+        damaged[place // 8] ^= 1 << place % 8
+        try:
+            assert read_manifest(bytes(damaged), "one", 7) == whole
+        except StoreError as problem:
+            assert "generation 7 is damaged" in str(problem)
+            refused += 1
+    assert refused > 7.9 * len(text)
+
+
+@pytest.mark.parametrize("text", [b"", b"7", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"sha256": 1}'])
+def test_what_is_no_manifest_is_refused(text: bytes) -> None:
+    with pytest.raises(StoreError, match="manifest of generation 7 is damaged"):
+        read_manifest(text, "one", 7)
+
+
+@pytest.mark.parametrize(("run", "generation"), [("two", 7), ("one", 6)])
+def test_a_manifest_of_another_run_or_generation_is_refused(run: str, generation: int) -> None:
+    with pytest.raises(StoreError, match=f"of run one is of run {run}, generation {generation}"):
+        read_manifest(write_manifest(run, generation, parts(7), {}), "one", 7)

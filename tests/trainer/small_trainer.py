@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from prometheus_client import CollectorRegistry
 
+from simulator.config import ExperimentConfig
 from simulator.experiment import open_world
 from simulator.flags import parse
 from simulator.models.snapshot import read_snapshot
@@ -30,6 +32,10 @@ ARGUMENTS = (
 CHUNK, GENERATION, EVENTS = 256, 512, 3_000
 CHUNKS, GENERATIONS = EVENTS // CHUNK, EVENTS // GENERATION
 CONFIG = parse(TrainerFlags, "a test", ARGUMENTS).config()
+OWN_FACTORY = "tests.models.own_modules:make"
+OWN_ARGUMENTS = [*ARGUMENTS[: ARGUMENTS.index("--arms")], "--arms", "relu", f"torch:{OWN_FACTORY},relu=smelu:beta=1"]
+"""The same with a module of the user's as the second arm."""
+OWN_CONFIG = parse(TrainerFlags, "a test", OWN_ARGUMENTS).config()
 AT_ONCE = 1e9
 """Events per second: as fast as can be."""
 PATIENCE = 60.0
@@ -47,12 +53,20 @@ class Running:
     """A trainer with its feeder, in threads of this process."""
 
     def __init__(
-        self, store: Store, path: Path, *, entry: int = 100, rate: float = AT_ONCE, run: str = "", **settings: Any
+        self,
+        store: Store,
+        path: Path,
+        *,
+        entry: int = 100,
+        rate: float = AT_ONCE,
+        run: str = "",
+        config: ExperimentConfig = CONFIG,
+        **settings: Any,
     ) -> None:
         """Feeds `entry` events at a time."""
         world, self.stop, self.registry = small_world(), threading.Event(), CollectorRegistry()
         self.folder, metrics = StateFolder(path, run), Metrics(self.registry)
-        self.trainer = loop.Trainer(CONFIG, world, store, self.folder, metrics, self.stop, **settings)
+        self.trainer = loop.Trainer(config, world, store, self.folder, metrics, self.stop, **settings)
         self.feeder = Feeder(world, store, metrics, self.stop, steady(rate), entry)
         self.problem: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
@@ -130,11 +144,16 @@ def same_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def published(store: Store) -> dict[tuple[int, str], bytearray]:
-    """Every part of the generations that the store keeps."""
+def published(store: Store) -> dict[tuple[int, str], bytes]:
+    """Every part of the generations that the store keeps, without what it says of its run."""
     names = ["catalog", *(f"duplicate/{number}" for number in range(CONFIG.duplicates))]
     newest = store.newest()
-    return {(g, name): store.fetch(g, name) for g in range(newest - 2, newest + 1) for name in names}
+    return {(g, name): tables(store.fetch(g, name)) for g in range(newest - 2, newest + 1) for name in names}
+
+
+def tables(part: bytearray) -> bytes:
+    """A part without its label."""
+    return safetensors.torch.save(safetensors.torch.load(bytes(part)))
 
 
 def announced(store: Store) -> list[dict[str, Any]]:

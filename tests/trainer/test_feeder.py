@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -122,9 +122,9 @@ class Lossy(MemoryStore):
         self._fail_by_turns(2)
         return super().mark(writer)
 
-    def append(self, events: Batch, *, writer: str = "", mark: str = "") -> str:
+    def append(self, events: Batch, *, writer: str = "", mark: str = "", keys: Sequence[bytes] = ()) -> str:
         self._fail_by_turns(11)
-        id = super().append(events, writer=writer, mark=mark)
+        id = super().append(events, writer=writer, mark=mark, keys=keys)
         self._fail_by_turns(13)
         return id
 

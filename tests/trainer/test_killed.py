@@ -14,10 +14,24 @@ from pathlib import Path
 
 import pytest
 
+from simulator.models.factories import ALLOWED
 from simulator.store.redis import RedisStore
 from simulator.store.server import StoreServer, free_port, start_server
 from tests.trainer.conftest import Reference
-from tests.trainer.small_trainer import ARGUMENTS, CHUNK, EVENTS, GENERATIONS, PATIENCE, finish, running, saved
+from tests.trainer.small_trainer import (
+    ARGUMENTS,
+    CHUNK,
+    CONFIG,
+    EVENTS,
+    GENERATIONS,
+    OWN_ARGUMENTS,
+    OWN_CONFIG,
+    OWN_FACTORY,
+    PATIENCE,
+    finish,
+    running,
+    saved,
+)
 
 ROOT = Path(__file__).parents[2]
 MOMENTS = {
@@ -29,6 +43,12 @@ MOMENTS = {
     "published, not acknowledged": ("simulator.store.redis:RedisStore.publish", 4),
     "fed, the mark just set": ("simulator.store.redis:RedisStore.append", 3),
 }
+OWN_MOMENTS = {
+    "a module, between two generations": ("simulator.models.engines:Engines.learn", 7),
+    "a module, saved, nothing published": ("trainer.resume:StateFolder.save", 2),
+}
+"""The same with a module of the user's, which draws random numbers, has buffers, and an optimiser of its own."""
+EVERY = MOMENTS | OWN_MOMENTS
 Launch = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -46,7 +66,7 @@ def launch() -> Iterator[Launch]:
 
     def start(*arguments: object) -> subprocess.Popen[str]:
         command = [sys.executable, *map(str, arguments)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", ALLOWED: OWN_FACTORY}
         pipe = subprocess.PIPE
         processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=pipe, stderr=pipe))
         return processes[-1]
@@ -60,26 +80,36 @@ def launch() -> Iterator[Launch]:
 @pytest.fixture(scope="module")
 def killed(server: StoreServer, launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The state folders that trainers left which died at each of the moments, side by side."""
-    folders = {name: tmp_path_factory.mktemp("killed") for name in MOMENTS}
+    folders = {name: tmp_path_factory.mktemp("killed") for name in EVERY}
     moments = []
-    for number, (name, (where, count)) in enumerate(MOMENTS.items()):
+    for number, (name, (where, count)) in enumerate(EVERY.items()):
         wiring = f"--store {server.url} --run killed-{number} --state {folders[name]} --rate 5000".split()
-        moments.append((where, count, wiring + ARGUMENTS))
+        moments.append((where, count, wiring + (OWN_ARGUMENTS if name in OWN_MOMENTS else ARGUMENTS)))
     endings, errors = launch(ROOT / "tests/trainer/dying.py", json.dumps(moments)).communicate(timeout=2 * PATIENCE)
-    assert json.loads(endings.splitlines()[-1]) == [-signal.SIGKILL] * len(MOMENTS), errors
+    assert json.loads(endings.splitlines()[-1]) == [-signal.SIGKILL] * len(EVERY), errors
     return folders
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed(moment: str, server: StoreServer, killed: dict[str, Path], reference: Reference) -> None:
-    name = f"killed-{list(MOMENTS).index(moment)}"
+@pytest.mark.parametrize("moment", EVERY)
+def test_killed(
+    moment: str,
+    server: StoreServer,
+    killed: dict[str, Path],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(ALLOWED, OWN_FACTORY)
+    own = moment in OWN_MOMENTS
+    reference: Reference = request.getfixturevalue("own_reference" if own else "reference")
+    name = f"killed-{list(EVERY).index(moment)}"
     store = RedisStore(server.url, run=name, capacity=200_000)
     try:
         assert store.waiting() < EVENTS
-        finish(store, killed[moment], run=name)
+        finish(store, killed[moment], run=name, config=OWN_CONFIG if own else CONFIG)
         reference.check(store, killed[moment])
-        (rest,) = {entry.id for entry in store.read("trainer", saved(killed[moment])[1]["after"], 500, 0.0)[-1:]}
-        assert rest == f"{EVENTS}-0"  # every event of the world is in the log, once
+        after = saved(killed[moment])[1]["after"]
+        ids = [after, *(entry.id for entry in store.read("trainer", after, 500, 0.0))]
+        assert ids[-1] == f"{EVENTS}-0"  # every event of the world is in the log, once
     finally:
         store.close()
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,15 @@ from prometheus_client import CollectorRegistry
 from sklearn.metrics import log_loss, roc_auc_score
 
 from simulator.errors import FlickerError, ResultError, SettingError
+from simulator.models.duplicates import Duplicates
 from simulator.models.engines import Engines
+from simulator.models.factories import ALLOWED, source_digest
 from simulator.models.specs import parse_arms
-from simulator.store.protocol import LogFull, StoreAway
+from simulator.store.codec import decode
+from simulator.store.protocol import LogFull, StoreAway, entry_order
 from simulator.types import Batch
 from tests.store.memory_store import MemoryStore
-from tests.trainer.conftest import Reference
+from tests.trainer.conftest import Reference, learned_only
 from tests.trainer.small_trainer import (
     CHUNK,
     CHUNKS,
@@ -28,14 +34,20 @@ from tests.trainer.small_trainer import (
     EVENTS,
     GENERATION,
     GENERATIONS,
+    OWN_CONFIG,
+    OWN_FACTORY,
     Running,
     finish,
+    published,
     running,
+    same_tensors,
     saved,
     small_world,
+    wait_for,
 )
 from trainer.loop import GROUP, Trainer
 from trainer.metrics import Metrics
+from trainer.quarantine import REASONS
 from trainer.resume import StateFolder
 
 
@@ -109,10 +121,10 @@ class Gated(MemoryStore):
 
     gate = 0
 
-    def append(self, batch: Batch, *, writer: str = "", mark: str = "") -> str:
+    def append(self, batch: Batch, *, writer: str = "", mark: str = "", keys: Sequence[bytes] = ()) -> str:
         if int(mark) > self.gate:
             raise LogFull("full: a test said so")
-        return super().append(batch, writer=writer, mark=mark)
+        return super().append(batch, writer=writer, mark=mark, keys=keys)
 
 
 def test_stopped_and_started_again_and_again(reference: Reference, tmp_path: Path) -> None:
@@ -169,10 +181,10 @@ def test_only_what_is_saved_is_acknowledged(tmp_path: Path) -> None:
     with running(store, tmp_path, entry=100, generation_events=4 * CHUNK) as one:
         one.learn(6 * CHUNK)
         one.wait_for(lambda: bool(store.acknowledged))
-        # generation 1 ends at event 1024, within entry 11: that one is still needed
-        assert store.acknowledged[0] == "1000-0"
-    state = saved(tmp_path)[1]
-    assert (state["after"], state["offset"]) == (f"{state['events'] // 100 * 100}-0", state["events"] % 100)
+        # generation 1 ends at event 1024; what was read behind it is saved, too
+        assert entry_order(store.acknowledged[0]) >= 4 * CHUNK
+    tensors, state = saved(tmp_path)
+    assert entry_order(state["after"]) - state["events"] == len(tensors.get("reader.label", ()))
 
 
 def test_a_store_that_is_away_for_a_while_changes_nothing(reference: Reference, tmp_path: Path) -> None:
@@ -258,13 +270,43 @@ def test_an_empty_store_under_old_state(tmp_path: Path) -> None:
 def test_models_that_diverge_end_it_and_are_not_saved(tmp_path: Path) -> None:
     store, stop = MemoryStore(10_000), threading.Event()
     store.join(GROUP)
-    broken = next(small_world().batches(CHUNK))
-    store.append(Batch(broken.user, broken.item, broken.time, broken.features, broken.label * np.float32("nan")))
+    store.append(next(small_world().batches(CHUNK)))
     trainer = Trainer(CONFIG, small_world(), store, StateFolder(tmp_path, "a test"), Metrics(CollectorRegistry()), stop)
+    for engine in trainer.engines.engines:
+        assert isinstance(engine, Duplicates)
+        engine.weights.dense.fill_(float("nan"))
     trainer.startup()
     with pytest.raises(SettingError, match="learning_rate = .* diverged within 256 events"):
         trainer.main_loop()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_module_that_may_not_be_imported_is_refused_before_anything_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "planted.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(ALLOWED, "planted:other,elsewhere:make")
+    store, config = MemoryStore(10_000), replace(CONFIG, arms=("relu", "torch:planted:make,lr=0.1"))
+    with pytest.raises(SettingError) as problem:
+        Running(store, tmp_path / "state", config=config)
+    assert str(problem.value) == (
+        "arms = torch:planted:make: not among the factories that may be imported here "
+        "(elsewhere:make, planted:other): add it to FLICKER_MODELS if you trust it"
+    )
+    assert "planted" not in sys.modules and not (tmp_path / "state").exists()
+    assert store.waiting() == 0 and store.newest() < 0
+
+
+def test_a_module_is_announced_with_its_identity(own_reference: Reference) -> None:
+    about = own_reference.abouts[-1]
+    assert about["arms"] == about["specs"] == list(OWN_CONFIG.arms) and about["modules"][0] is None
+    module = about["modules"][1]
+    assert module.keys() == {"source", "torch", "states"} and module["source"] == source_digest(OWN_FACTORY)
+    part = safetensors.torch.load(bytes(own_reference.parts[GENERATIONS, "duplicate/1"]))
+    shapes = {name.removeprefix("1."): tensor for name, tensor in part.items() if name.startswith("1.")}
+    assert module["states"] == {n: [str(t.dtype).removeprefix("torch."), *t.shape] for n, t in shapes.items()}
+    assert module["states"]["calls"] == ["int64"] and (shapes["calls"] > 0).all()
 
 
 def test_other_settings_cannot_go_on(tmp_path: Path) -> None:
@@ -274,3 +316,69 @@ def test_other_settings_cannot_go_on(tmp_path: Path) -> None:
     one.trainer.settings["config"] = json.loads(json.dumps(one.trainer.settings["config"])) | {"seed": 7}
     with pytest.raises(ResultError, match="config.seed: 0 there, 7 here"):
         one.trainer.startup()
+
+
+def spoiled(good: Batch, kind: str, place: int) -> Batch:
+    """A batch of which one event fits no more."""
+    column = {"row": "features"}.get(kind, kind)
+    value = {"user": 80, "item": -1, "row": 10**6, "label": np.nan, "time": np.inf, "features": -7}[kind]
+    changed = {name: values.copy() for name, values in vars(good).items()}
+    changed[column][place] = value
+    return Batch(**changed)
+
+
+BAD = {"user": 3, "item": 40, "row": 99, "label": 7, "time": 64, "features": 98}
+"""Kind -> place of the one bad event of its entry of 100; the entries are the first ones."""
+
+
+class Spoiling(MemoryStore):
+    """Spoils one event of each of the world's first entries, behind a copy of it that is good; one entry is noise."""
+
+    def append(self, batch: Batch, *, writer: str = "", mark: str = "") -> str:
+        number = int(mark) // 100 - 1
+        if number < len(BAD) and self.mark(writer) != mark:
+            kind, place = list(BAD.items())[number]
+            batch = Batch.concatenate([batch[:place], spoiled(batch[place : place + 1], kind, 0), batch[place:]])
+        id = super().append(batch, writer=writer, mark=mark)
+        if number == 2:
+            super().append(batch[:5])
+            self._entries[-1] = b"noise"
+        return id
+
+
+def test_bad_events_are_set_aside_and_the_others_learned_as_without_them(reference: Reference, tmp_path: Path) -> None:
+    """Over a restart, too, which counts nothing twice."""
+    store, counted = Spoiling(10_000), Counter[str]()
+    for events in (2 * CHUNK, CHUNKS * CHUNK):
+        with running(store, tmp_path, entry=100) as one:
+            one.learn(events)
+            one.wait_for(lambda least=events // GENERATION: store.newest() >= least)  # type: ignore[misc]
+            for reason in REASONS:
+                counted[reason] += int(one.metric("flicker_events_set_aside_total", reason=reason) or 0)
+    assert +counted == {"user": 1, "item": 1, "features": 2, "label": 1, "time": 1, "entry": 5}
+    tensors, state = saved(tmp_path)
+    assert same_tensors(learned_only(tensors), learned_only(reference.tensors))
+    assert published(store) == reference.parts
+    aside = store.quarantine()
+    assert [decode(one.data).time.size for one in aside if one.data != b"noise"] == [1] * 6
+    assert [one.data for one in aside][3] == b"noise"
+
+
+def test_a_log_full_of_bad_events_does_not_stop_it(tmp_path: Path) -> None:
+    """Fewer good ones than a chunk in all that the log can hold."""
+    store, good = MemoryStore(2 * GENERATION), next(small_world().batches(2 * CHUNK))
+    with running(store, tmp_path, rate=0.001) as one:
+        for first in range(0, 2 * CHUNK, 32):
+            entry = good[first : first + 32]
+            bad = Batch(entry.user + 80, entry.item, entry.time, entry.features, entry.label)
+            for batch in (bad, bad, bad, bad, bad, bad, bad, entry):
+                wait_for(lambda batch=batch: appended(store, batch))  # type: ignore[misc]
+        one.learn(2 * CHUNK)
+        one.wait_for(lambda: one.metric("flicker_events_set_aside_total", reason="user") == 7 * 2 * CHUNK)
+
+
+def appended(store: MemoryStore, batch: Batch) -> bool:
+    try:
+        return bool(store.append(batch))
+    except LogFull:
+        return False

@@ -7,7 +7,13 @@ import sys
 
 import pytest
 
-from simulator.process import run
+from serving.router.flags import RouterFlags
+from simulator.errors import FlickerError
+from simulator.models.factories import ALLOWED
+from simulator.process import ENDING, run
+from simulator.store.open import WORLD_CAPACITY
+from simulator.store.protocol import Store
+from simulator.types import World
 from trainer.__main__ import main
 
 
@@ -24,6 +30,14 @@ from trainer.__main__ import main
             "--store redis://127.0.0.1:1 --arms fresh:relu",
             "arms = fresh:relu: made of several models, or trained afresh",
         ),
+        (
+            "--store redis://127.0.0.1:1 --state /dev/null/x --arms relu torch:no_such_module:make",
+            "arms = torch:no_such_module:make: not among the factories that may be imported here (nothing): add it to",
+        ),
+        (
+            "--store redis://127.0.0.1:1 --arms ensemble:torch:no_such_module:make,m=2",
+            "arms = ensemble:torch:no_such_module:make,m=2: made of several models",
+        ),
         ("--store redis://127.0.0.1:1 --fleets 3", "--fleets, 3"),
         ("--store redis://127.0.0.1:1 --generation-events 100", "generation_events = 100: a multiple of 8192"),
         ("--store redis://127.0.0.1:1 --metrics-port 70000", "metrics_port = 70000: from 0 to 65535"),
@@ -34,9 +48,10 @@ from trainer.__main__ import main
 def test_bad_settings_are_one_line(
     flags: str, complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in ENDING}
     monkeypatch.setattr(sys, "argv", ["trainer", *flags.split()])
-    monkeypatch.delenv("FLICKER_REDIS_URL", raising=False)
+    for name in ("FLICKER_REDIS_URL", ALLOWED):
+        monkeypatch.delenv(name, raising=False)
     try:
         with pytest.raises(SystemExit) as ended:
             run("trainer", main)
@@ -46,3 +61,24 @@ def test_bad_settings_are_one_line(
     assert ended.value.code == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("trainer: ") and complaint in said[0]
+
+
+def test_the_feeder_leaves_room_for_feedback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It alone has the lower bound: what the log holds beyond it can only be users' reports."""
+    bounds = []
+
+    def look(world: World, store: Store, *others: object) -> None:
+        bounds.append(store.capacity())
+        raise FlickerError("seen")
+
+    monkeypatch.setattr("trainer.feeder.Feeder", look)
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    try:
+        with pytest.raises(FlickerError, match="seen"):
+            main(["--store", "redis://127.0.0.1:1", "--preset", "smoke"])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert (
+        bounds == [WORLD_CAPACITY] and WORLD_CAPACITY <= RouterFlags(store="redis://127.0.0.1:1").log_capacity - 20_000
+    )

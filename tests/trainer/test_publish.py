@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from prometheus_client import CollectorRegistry
 from sklearn.metrics import log_loss, roc_auc_score
 
 from simulator.config import NO_NOISE, ReplayConfig, SyntheticConfig
 from simulator.experiment import open_world
 from simulator.models.engines import Engines
 from simulator.models.specs import parse_arms
+from simulator.store.arrays import arrays_of, label
 from tests.small_runs import SMALL, small_log
+from trainer.metrics import Metrics
 from trainer.progressive import Progressive
 from trainer.publish import Engagements, catalog, duplicate_part, parts
 
@@ -66,16 +69,17 @@ def test_each_duplicate_has_its_own_part() -> None:
     engines.learn(next(world.batches(engines.chunk_events)))
     recent = Engagements(50)
     recent.add(next(world.batches(300)))
-    made = parts(engines, config, world.encoder, recent.trail())
+    made = parts(engines, config, world.encoder, recent.trail(), "one", 7)
     assert sorted(made) == ["catalog", "duplicate/0", "duplicate/1"]
     state = engines.state()
     for duplicate in range(2):
         part = safetensors.torch.load(made[duplicate_part(duplicate)])
+        arrays_of(bytearray(made[duplicate_part(duplicate)]), label("one", 7, duplicate_part(duplicate)))
         assert sorted(part) == [f"{arm}.{name}" for arm in range(3) for name in ("dense", "table")]
         for arm, served in enumerate(("weights", "weights", "served")):
             assert torch.equal(part[f"{arm}.table"], state[f"{arm}.{served}.table"][duplicate])
             assert torch.equal(part[f"{arm}.dense"], state[f"{arm}.{served}.dense"][duplicate])
-    assert made == parts(engines, config, world.encoder, recent.trail())  # the same bytes again: a digest can tell
+    assert made == parts(engines, config, world.encoder, recent.trail(), "one", 7)  # the same bytes: a digest can tell
 
 
 def test_progressive_quality_against_scikit_learn() -> None:
@@ -93,3 +97,12 @@ def test_progressive_quality_against_scikit_learn() -> None:
         assert quality[arm]["calibration"] == pytest.approx(own.mean() / labels.mean())
     other.add(logits, np.zeros(90, np.float32))  # forgets what was cut; nothing can be said without a click
     assert other.cut()["a"]["auc"] is None
+
+
+def test_what_is_undefined_is_no_sample() -> None:
+    registry = CollectorRegistry()
+    metrics, known = Metrics(registry), {"log_loss": 0.5, "auc": 0.75, "calibration": 1.0}
+    auc = lambda: registry.get_sample_value("flicker_progressive_auc", {"arm": "a"})  # noqa: E731
+    for quality, shown in (({**known, "auc": None}, None), (known, 0.75), ({**known, "auc": None}, None)):
+        metrics.show_generation(1, 2.0, {"a": quality})
+        assert auc() == shown

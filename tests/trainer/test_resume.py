@@ -13,7 +13,7 @@ from trainer.resume import State, StateFolder
 
 SETTINGS = {"generation_events": 512}
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "none": torch.empty(3, 0)}
-STATE = State(512, 1, "500-0", 12, 1_700_000_000.25, {"relu": {"log_loss": 0.5, "auc": None, "calibration": 1.0}})
+STATE = State(512, 1, "500-0", 1_700_000_000.25, {"relu": {"log_loss": 0.5, "auc": None, "calibration": 1.0}})
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_what_was_saved_comes_back_and_replaces_what_was_before(folder: StateFol
     loaded = folder.load(SETTINGS)
     assert loaded is not None and loaded[1] == STATE
     assert all(torch.equal(loaded[0][name], tensor) for name, tensor in TENSORS.items())
-    assert sorted(entry.name for entry in folder.path.iterdir()) == ["512", "lock"]
+    assert sorted(entry.name for entry in folder.path.iterdir()) == ["2", "lock"]
 
 
 @pytest.mark.parametrize("step", ["write_snapshot", "os.rename", "shutil.rmtree"])
@@ -54,13 +54,14 @@ def test_a_save_that_breaks_off_leaves_one_whole_state(
             folder.save(TENSORS, STATE, SETTINGS)
     loaded = folder.load(SETTINGS)
     assert loaded is not None and loaded[1].events == (512 if step == "shutil.rmtree" else 256)
-    folder.save(TENSORS, State(1_024), SETTINGS)
-    assert sorted(entry.name for entry in folder.path.iterdir()) == ["1024", "lock"]
+    folder.save(TENSORS, State(512), SETTINGS)  # nothing learned since, but read
+    (left,) = (entry.name for entry in folder.path.iterdir() if entry.name != "lock")
+    assert int(left) > 1
 
 
 def test_damage_is_named_and_nothing_is_begun_anew(folder: StateFolder) -> None:
     folder.save(TENSORS, STATE, SETTINGS)
-    weights = folder.path / "512" / "weights.safetensors"
+    weights = folder.path / "1" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(ResultError, match="the file is damaged"):
         folder.load(SETTINGS)
@@ -85,3 +86,11 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ResultError, match="state = .*file: File exists"):
         StateFolder(tmp_path / "file", "run").open()
+
+
+def test_state_of_another_version_is_named(folder: StateFolder) -> None:
+    folder.save(TENSORS, STATE, SETTINGS)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("trainer.resume.State", lambda **entries: State(**entries, offset=3))
+        with pytest.raises(ResultError, match="saved by another version of Flicker: name another --state"):
+            folder.load(SETTINGS)

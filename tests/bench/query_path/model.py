@@ -103,9 +103,9 @@ class Model:
             for n in range(count)
         ]
 
-    def parts(self) -> dict[str, bytes]:
+    def parts(self, run: str, generation: int) -> dict[str, bytes]:
         """A generation's parts, as the trainer cuts them."""
-        return publish.parts(self.engines, self.config, self.encoder, self._engagements().trail())
+        return publish.parts(self.engines, self.config, self.encoder, self._engagements().trail(), run, generation)
 
     def about(self, generation: int) -> dict[str, Any]:
         """What is announced with it."""

@@ -26,7 +26,7 @@ def measure_p99(size: Size, client: LoadClient, contender: Contender, system: Sy
     calm, refreshing, first = Slices(), Slices(), system.generation
     rounds = min(ROUNDS, size.slices)
     # cut before, for the one duplicate that is served: cutting is the trainer's work
-    parts = {name: data for name, data in system.model.parts().items() if name in ("duplicate/0", "catalog")}
+    parts = {name: data for name, data in system.cut().items() if name in ("duplicate/0", "catalog")}
     with progress_bar("query path, refreshing", 2 * rounds) as advance:
         for _ in range(rounds):
             client.measure(calm, contender, size.refreshing_seconds, rate=RATE)
@@ -47,7 +47,7 @@ def measure_p99(size: Size, client: LoadClient, contender: Contender, system: Sy
 
 def measure_delay(size: Size, system: System) -> list[Figure]:
     """From the start of cutting a generation until every replica answers from it; the floor is the way of its bytes."""
-    served, moved, parts = list[float](), list[float](), system.model.parts()
+    served, moved, parts = list[float](), list[float](), system.cut()
     with progress_bar("query path, snapshots", size.snapshots) as advance:
         for _ in range(size.snapshots):
             moved.append(system.move(parts) * 1_000)

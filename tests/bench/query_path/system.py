@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import closing
 from pathlib import Path
@@ -12,10 +13,19 @@ from protos.recommender_pb2 import RankRequest, RankResponse, RecommendRequest
 from query_path.contender import RECOMMEND, pid, process, ready
 from query_path.model import Model
 from simulator.live.gauges import Page, scrape
+from simulator.store.arrays import label
 from simulator.store.open import open_store
 from simulator.store.server import StoreServer
 
 RANK = "/flicker.v1.Replica/Rank"
+
+
+def relabelled(part: bytes, whose: dict[str, str]) -> bytes:
+    """A part that says that it is another."""
+    begin = 8 + int.from_bytes(part[:8], "little")
+    header = json.dumps(json.loads(part[8:begin]) | {"__metadata__": whose}).encode()
+    header += b" " * (-len(header) % 8)  # the numbers stay aligned
+    return b"".join([len(header).to_bytes(8, "little"), header, memoryview(part)[begin:]])
 
 
 class System:
@@ -52,14 +62,20 @@ class System:
 
         With `parts` cut before it is only published.
         """
-        started = time.perf_counter()
         self.generation += 1
-        self.store.publish(self.generation, parts or self.model.parts(), self.model.about(self.generation))
+        labels = {name: label(self.run, self.generation, name) for name in parts or {}}
+        cut = {name: relabelled(data, labels[name]) for name, data in (parts or {}).items()}
+        started = time.perf_counter()
+        self.store.publish(self.generation, cut or self.cut(), self.model.about(self.generation))
         for rank in self._ranks:
             while not self.serves(rank):
                 assert time.perf_counter() < started + 60, f"generation {self.generation} is not served"
                 time.sleep(0.005)
         return time.perf_counter() - started
+
+    def cut(self) -> dict[str, bytes]:
+        """The parts of this generation."""
+        return self.model.parts(self.run, self.generation)
 
     def move(self, parts: dict[str, bytes]) -> float:
         """Seconds to put parts into the store and to get out what each replica needs, one replica after the other."""

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import simulator
 from simulator.errors import FlickerError
 from simulator.flags import parse
 from simulator.live.children import RESTARTS, Child
@@ -125,11 +124,14 @@ def test_what_learns_or_ranks_may_import_the_factories_of_its_arms_alone(
 
 
 def test_processes_find_a_factory_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flicker itself comes from elsewhere: from where it is installed."""
+    """Flicker itself comes from elsewhere: a file of the user's with a name of ours is not taken for it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(simulator.__file__).parents[1]))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(elsewhere))
     (tmp_path / "mine.py").write_text("def make(schema): ...\n")
-    (tmp_path / "stand_in.py").write_text(
+    (tmp_path / "simulator.py").write_text("raise AssertionError('not this one')\n")
+    (elsewhere / "stand_in.py").write_text(
         "from simulator.models.factories import load_factory, require_allowed\n"
         "require_allowed('mine:make')\n"
         "print(load_factory('mine:make').__code__.co_filename)\n"

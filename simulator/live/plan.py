@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +75,14 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
 
 def _child(name: str, arguments: list[str], out: Path, environment: dict[str, str] | None = None) -> Child:
     # one thread per operation: the processes share the cores
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return Child(name, [sys.executable, *arguments], out / f"{name}.log", threads | (environment or {}))
+    variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    # a trainer.py of the user's must not be taken for ours: the working directory comes last, see factories.py
+    root = str(Path(__file__).parents[2])
+    variables |= {
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
+    }
+    return Child(name, [sys.executable, *arguments], out / f"{name}.log", variables | (environment or {}))
 
 
 def _load(flags: UpFlags, store: str, out: Path, address: str, metrics_port: int, summary: Path) -> Child:

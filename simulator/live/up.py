@@ -141,7 +141,7 @@ class Up:
             if child.name in self.lost or (reason := child.watch()) is None:
                 continue
             self.lost[child.name] = reason
-            if child.name != "trainer" or not self.watch.router.value("flicker_router_generation") >= 1:
+            if child.name != "trainer" or not self.watch.lowest("flicker_router_generation") >= 1:
                 raise DiedForGood(reason, BAD_SETTING if child.bad_setting else 1)
             self.say(f"flicker: {reason}; what it has published is served on", "bold red")
 

@@ -27,7 +27,7 @@ class Reports:
     """Open-loop while the block lasts; behind it every report is taken. One in ten is sent again all the same."""
 
     def __init__(self, address: str, client: str) -> None:
-        self._address, self._client = address, client
+        self._address, self._client = address, client[-64:]  # so many characters may a client's name have
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self.taken: set[int] = set()

@@ -13,9 +13,9 @@ import grpc
 
 ATTEMPTS = 3
 """Times that a call is made at most: at once, then twice more where it ended UNAVAILABLE."""
-REPEATABLE = ("Recommend", "Compare", "ListReplicas")
-"""Calls that may be made again whatever became of the first attempt. A report of clicks is none: a router that died
-may have passed it on, and it would be learned twice."""
+REPEATABLE = ("Recommend", "Compare", "ListReplicas", "Feedback")
+"""Calls that may be made again whatever became of the first attempt: the store knows a report of clicks, by its client
+and query id, that a router which died had passed on."""
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [

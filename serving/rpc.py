@@ -87,8 +87,8 @@ class Limits:
     unread_bytes: int = 16 << 20
     unread_seconds: float = 10.0
     streams: int = 256
-    """Calls on one connection; a gRPC client keeps the others back. More than reports of feedback may wait for the store:
-    a call that is asked beside them would be refused."""
+    """Calls on one connection; a gRPC client keeps the others back. More than the reports of feedback that may wait for
+    the store: a call that is asked beside them would be refused."""
     pending: int = 128
     """Calls that gRPC's core keeps for the server's thread; it refuses beyond, and all beyond twice as many."""
     connections: int = 4_096

@@ -93,5 +93,6 @@ def test_a_trainer_that_dies_goes_on_where_it_was(note: Callable[[str], None]) -
     acknowledged = int(log.xinfo_groups("flicker:flicker:log")[0]["last-delivered-id"].partition("-")[0])
     ended = round(acknowledged / size)
     assert ended >= generation + newest - 1
-    assert 0 <= ended * size - acknowledged < ENTRY_MOST
+    # what of the last entry it has read and not learned is saved with the weights: the entry is acknowledged whole
+    assert abs(ended * size - acknowledged) < ENTRY_MOST
     assert counted()[1] == failures

@@ -385,6 +385,12 @@ def endure(folder: Path, kills: list[Kill], seconds: float, rate: float, seed: i
         folder = folder / "alone"
         folder.mkdir()
         alone = learned_alone(system, folder, state["events"], about["settings"]["config"]["world"]["events"])
+        # what was read and not learned yet depends on the size of entries, which is another there
+        held = len(tensors.get("reader.user", ()))
+        tensors, alone = (
+            {name: tensor for name, tensor in each.items() if not name.startswith("reader.")}
+            for each in (tensors, alone)
+        )
         same = {name for name in tensors.keys() & alone.keys() if torch.equal(tensors[name], alone[name])}
         return Findings(
             kills={kind: sum(kill.kind == kind for kill in kills) for kind in healed},
@@ -393,7 +399,7 @@ def endure(folder: Path, kills: list[Kill], seconds: float, rate: float, seed: i
             appended=entry_order(system.recorder.last),
             world=world,
             learned=state["events"],
-            place=entry_order(state["after"]) + state["offset"],
+            place=entry_order(state["after"]) - held,
             tensors=len(tensors),
             different=sorted((tensors.keys() | alone.keys()) - same),
         )

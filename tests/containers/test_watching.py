@@ -109,7 +109,7 @@ def test_two_minutes_of_load_without_a_failure(note: Callable[[str], None]) -> N
     answered = metric("load", "flicker_load_calls_total", method="Recommend", code="OK")
     failed, unsure = (metric("load", "flicker_load_failures_total", method=name) for name in ("Recommend", "Feedback"))
     note(f"load: {offered:.0f} queries offered at {rate:.0f}/s, {answered:.0f} answered, {failed:.0f} failed")
-    # a report that a router had not answered when it died is not repeated: it would be learned twice
+    # a report that a router had not answered when it died is asked again; more than a few without an answer are lost
     note(f"load: {unsure:.0f} reports without an answer")
     assert failed == 0
     assert unsure < 10

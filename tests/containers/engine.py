@@ -47,6 +47,15 @@ def get(path: str, **query: Any) -> Any:
     return json.loads(ask("GET", path, **query))
 
 
+def _text(frames: bytes) -> bytes:
+    """What a container wrote, of frames of 8 bytes (stream, length) and text."""
+    text = b""
+    while frames:
+        length = struct.unpack(">4xI", frames[:8])[0]
+        text, frames = text + frames[8 : 8 + length], frames[8 + length :]
+    return text
+
+
 @dataclass(frozen=True)
 class Container:
     """One container, by its id."""
@@ -88,6 +97,12 @@ class Container:
         ask("POST", f"/containers/{self.id}/stop", t=10)
         ask("DELETE", f"/containers/{self.id}", force=True)
 
+    def run(self, command: str) -> str:
+        """What a shell in it prints."""
+        how = {"Cmd": ["sh", "-c", command], "AttachStdout": True}
+        exec_id = json.loads(ask("POST", f"/containers/{self.id}/exec", how))["Id"]
+        return _text(ask("POST", f"/exec/{exec_id}/start", {"Detach": False})).decode()
+
     def crash(self) -> None:
         """SIGKILL for all that runs in it but its init, which then ends as after any crash, and is restarted.
 
@@ -105,12 +120,9 @@ class Container:
         return int(self.inspect()["State"]["ExitCode"]), self.logs()
 
     def logs(self, since: float = 0) -> list[str]:
-        """What it said since a unix second: frames of 8 bytes (stream, length) and text."""
-        raw, text = ask("GET", f"/containers/{self.id}/logs", stdout=1, stderr=1, since=f"{since:.9f}"), b""
-        while raw:
-            length = struct.unpack(">4xI", raw[:8])[0]
-            text, raw = text + raw[8 : 8 + length], raw[8 + length :]
-        return text.decode().splitlines()
+        """What it said since a unix second."""
+        raw = ask("GET", f"/containers/{self.id}/logs", stdout=1, stderr=1, since=f"{since:.9f}")
+        return _text(raw).decode().splitlines()
 
     def memory(self) -> tuple[int, int]:
         """Bytes in use as `docker stats` counts them, without the cache of files; and its limit."""

@@ -45,15 +45,18 @@ from simulator.config import SyntheticConfig
 from simulator.experiment import Experiment, Final
 from simulator.files import flicker_version
 from simulator.measures.intervals import Resamples, ratio
+from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, PERSONALISATION, QUALITIES
 from simulator.models.activations import curve
 from simulator.models.specs import Arm
 from simulator.types import Query
 
 SCHEMA = 1
-AT_MOST_ONE = {"auc", "regret", "useful_swaps", "useless_swaps"}
-RATIOS = ("pd", "pd_ranking", "slot", "top1", "set", "pair", "rbo", "refresh_pair", "log_loss", "auc", "ranking_loss")
+MOST = {name: each.most for held in (MEASURES, QUALITIES, ACCURACY) for name, each in held.items()}
+MOST |= dict.fromkeys(("regret", "useful_swaps", "useless_swaps", PERSONALISATION), 1.0)
+"""The largest value that a measure can have."""
+RATIOS = ("pd", "pd_ranking", *MEASURES, "refresh_pair", "log_loss", "auc", *QUALITIES, PERSONALISATION)
 """Measures whose ratio to the first arm is given."""
-RATIOS_TO_ANY = ("pd", "pair", "log_loss", "auc", "ranking_loss")
+RATIOS_TO_ANY = ("pd", "pair", "log_loss", "auc", *QUALITIES, PERSONALISATION)
 """Measures whose ratio to every other arm is given. The same fleets and users move both: it is surer than two intervals
 side by side."""
 
@@ -74,7 +77,7 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
         flat = single | by_cause["swaps"] | {"refresh_pair": by_cause["refresh_swaps"]["pair"]}
         estimates[arm.label] = flat
         baseline = estimates[experiment.arms[0].label]
-        swaps = {cause: {n: _interval(n, e, 1.0) for n, e in found.items()} for cause, found in by_cause.items()}
+        swaps = {cause: {n: _interval(n, e) for n, e in found.items()} for cause, found in by_cause.items()}
         arms[arm.label] = {
             **{name: _interval(name, estimate) for name, estimate in single.items()},
             **swaps,
@@ -117,13 +120,15 @@ def _by_cause(final: Final, comparison: Comparison, number: int) -> dict[str, Es
 
 def _single(experiment: Experiment, final: Final, comparison: Comparison, number: int) -> Estimates:
     """All other measures of an arm: prediction difference, accuracy and, where the truth is known, regret and churn."""
-    world, state = experiment.config.world, experiment.state
-    bias = world.position_bias if isinstance(world, SyntheticConfig) else None
+    world, state, truth = experiment.config.world, experiment.state, experiment.world.has_truth
     found = comparison.differences(number, final.logits)
     found |= comparison.accuracy(number, final.logits, final.held_out.label)
-    found |= comparison.ranking_quality(number, final.after, final.queries, bias)
+    found |= comparison.ranking_quality(number, final.after, final.queries, truth)
+    if isinstance(world, SyntheticConfig):
+        found["regret"] = comparison.regret(number, final.after, final.queries, world.position_bias)
     found["progressive_log_loss"] = comparison.progressive(number, np.array(state.losses) / state.counted)
-    if experiment.world.has_truth:
+    found[PERSONALISATION] = comparison.personalisation(number, final.after, final.strangers)
+    if truth:
         found |= comparison.churn(number, final.before, final.after, final.queries)
     return found
 
@@ -166,9 +171,9 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _interval(name: str, estimate: Any, most: float = np.inf) -> dict[str, float]:
-    least = -np.inf if name == "pd_shift" else 0.0
-    found: dict[str, float] = estimate.interval(least, 1.0 if name in AT_MOST_ONE else most).as_dict()
+def _interval(name: str, estimate: Any) -> dict[str, float]:
+    signed = name in DIFFERENCES and DIFFERENCES[name].signed
+    found: dict[str, float] = estimate.interval(-np.inf if signed else 0.0, MOST.get(name, np.inf)).as_dict()
     return found
 
 

@@ -25,8 +25,9 @@ INTERVALS = {
     "clicks_per_slate",
 }
 WITH_TRUTH = {"regret", "useful_swaps", "useless_swaps"}
+ON_LOGS = {"recall", "mrr"}
 RATIOS = {*SWAPS, "pd", "pd_ranking", "refresh_pair", "log_loss", "auc", "ranking_loss", "ndcg", "personalisation"}
-SHARES = {"auc", "regret", "useful_swaps", "useless_swaps", "ndcg", "personalisation"}
+SHARES = {"auc", "regret", "useful_swaps", "useless_swaps", "ndcg", "recall", "mrr", "personalisation"}
 """Measures from 0 to 1; swaps are, too."""
 BUCKETS = {"pd_by_score", "pd_by_popularity"}
 COSTS = {
@@ -53,7 +54,8 @@ def assert_swaps(value: Json, where: str) -> None:
 
 
 def assert_arm(arm: Json, label: str, truth: bool) -> None:
-    intervals = INTERVALS | (WITH_TRUTH if truth else set())
+    intervals = INTERVALS | (WITH_TRUTH if truth else ON_LOGS)
+    expected = RATIOS | (set() if truth else ON_LOGS)
     assert arm.keys() == {*intervals, *CAUSES, *COSTS, *BUCKETS, "ratio", "ratio_to", "design", "activation"}
     for name in intervals:
         least = -2 if name == "pd_shift" else 0
@@ -68,12 +70,12 @@ def assert_arm(arm: Json, label: str, truth: bool) -> None:
         assert_buckets(arm[name], f"{label}.{name}")
     for name, kind in COSTS.items():
         assert type(arm[name]) is kind and arm[name] > 0, name
-    assert arm["ratio"].keys() == RATIOS
+    assert arm["ratio"].keys() == expected
     for name, ratio in arm["ratio"].items():
         if ratio is not None:
             assert_interval(ratio, f"{label}.ratio.{name}", 0)
     for other, ratios in arm["ratio_to"].items():
-        assert other != label and ratios.keys() == RATIOS - set(MEASURES) - {"pd_ranking", "refresh_pair"} | {"pair"}
+        assert other != label and ratios.keys() == expected - set(MEASURES) - {"pd_ranking", "refresh_pair"} | {"pair"}
         for name, ratio in ratios.items():
             if ratio is not None:
                 assert_interval(ratio, f"{label}.ratio_to.{other}.{name}", 0)

@@ -40,7 +40,7 @@ from typing import Any
 
 import numpy as np
 
-from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by
+from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by, slices
 from simulator.config import SyntheticConfig
 from simulator.experiment import Experiment, Final
 from simulator.files import flicker_version
@@ -72,6 +72,7 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
     where = Comparison(experiment.shape, final.queries, users, repetitions=200, seed=config.seed)
     score = mean_score(where, 0, final.logits)  # the first arm's, so that all arms have the same events in a bucket
     popularity = learned_counts(experiment.world, experiment.plan.learned)[final.held_out.item].astype(np.float64)
+    by = {column: _by_column(experiment, final, column) for column in config.by}
     for number, arm in enumerate(experiment.arms):
         single, by_cause = _single(experiment, final, comparison, number), _by_cause(final, comparison, number)
         flat = single | by_cause["swaps"] | {"refresh_pair": by_cause["refresh_swaps"]["pair"]}
@@ -83,6 +84,7 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
             **swaps,
             "pd_by_score": pd_by(where, number, final.logits, score),
             "pd_by_popularity": pd_by(where, number, final.logits, popularity),
+            "by": {column: found[arm.label] for column, found in by.items()},
             **_costs(experiment, final, number),
             "clicks_per_slate": _clicks(state.clicks[arm.label], config.seed),
             "ratio": {name: _ratio(flat, baseline, name) for name in RATIOS if name in flat},
@@ -107,6 +109,25 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
         "seconds": round(state.seconds, 2),
         "peak_memory_bytes": peak_memory(),
     }
+
+
+def _by_column(experiment: Experiment, final: Final, column: str) -> dict[str, list[dict[str, Any]]]:
+    """Label of each arm -> its results by the values of a column: share of queries (events), swaps, PD, log loss."""
+    found: dict[str, list[dict[str, Any]]] = {arm.label: [] for arm in experiment.arms}
+    for part in slices(experiment.world, column, final.queries, final.held_out.features):
+        queries, events = [final.queries[place] for place in part.asked], final.held_out[part.shown]
+        comparison = Comparison(experiment.shape, queries, events.user, repetitions=200, seed=experiment.config.seed)
+        for number, arm in enumerate(experiment.arms):
+            entry: dict[str, Any] = {"value": part.value, "share": part.share}
+            if len(part.asked):
+                swaps = comparison.duplicate_swaps(number, final.after.part(part.asked))
+                entry["swaps"] = {name: _interval(name, estimate) for name, estimate in swaps.items()}
+            if len(part.shown):
+                logits = final.logits[:, part.shown]
+                single = comparison.differences(number, logits) | comparison.accuracy(number, logits, events.label)
+                entry |= {name: _interval(name, estimate) for name, estimate in single.items()}
+            found[arm.label].append(entry)
+    return found
 
 
 def _by_cause(final: Final, comparison: Comparison, number: int) -> dict[str, Estimates]:

@@ -10,22 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by
+from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by, slices
 from simulator.config import SyntheticConfig
 from simulator.experiment import Experiment, Final
 from simulator.measures.intervals import Resamples, ratio
+from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, PERSONALISATION, QUALITIES
 from simulator.models.activations import curve
 from simulator.models.specs import Arm as Design
-from simulator.result import Arm, Bucket, Curve, Generation, Measures, Result, from_json
+from simulator.result import Arm, Bucket, Curve, Generation, Measures, Result, Slice, from_json
 from simulator.types import Query
 
-AT_MOST_ONE = {"auc", "regret", "useful_swaps", "useless_swaps"}
-RATIOS_TO_ANY = {
-    "pd": "pd", "pair": "swaps.pair", "log_loss": "log_loss", "auc": "auc", "ranking_loss": "ranking_loss",
-}  # fmt: skip
+MOST = {name: each.most for held in (MEASURES, QUALITIES, ACCURACY) for name, each in held.items()}
+MOST |= dict.fromkeys(("regret", "useful_swaps", "useless_swaps", PERSONALISATION), 1.0)
+"""The largest value that a measure can have, whatever it is a cause of."""
+RATIOS_TO_ANY = {name: name for name in ("pd", "log_loss", "auc", *QUALITIES, PERSONALISATION)}
+RATIOS_TO_ANY["pair"] = "swaps.pair"
 """Short name of a ratio to every other arm -> the measure."""
-RATIOS = RATIOS_TO_ANY | {"pd_ranking": "pd_ranking", "refresh_pair": "refresh_swaps.pair"}
-RATIOS |= {name: f"swaps.{name}" for name in ("slot", "top1", "set", "rbo")}
+RATIOS = RATIOS_TO_ANY | {name: f"swaps.{name}" for name in MEASURES}
+RATIOS |= {"pd_ranking": "pd_ranking", "refresh_pair": "refresh_swaps.pair"}
 """The same of ratios to the first arm."""
 
 
@@ -38,7 +40,8 @@ def measure(experiment: Experiment, final: Final) -> Result:
     where = Comparison(experiment.shape, final.queries, users, repetitions=200, seed=config.seed)
     score = mean_score(where, 0, final.logits)  # the first arm's, so that all arms have the same events in a bucket
     popularity = learned_counts(experiment.world, experiment.plan.learned)[final.held_out.item].astype(np.float64)
-    by = {"pd_by_score": score, "pd_by_popularity": popularity}
+    values = {"pd_by_score": score, "pd_by_popularity": popularity}
+    by = {column: _by_column(experiment, final, column) for column in config.by}
     arms = [
         Arm(
             spec=arm.label,
@@ -47,7 +50,8 @@ def measure(experiment: Experiment, final: Final) -> Result:
             costs=_costs(experiment, final, number),
             activation=_activation(arm),
             buckets={
-                name: from_json(list[Bucket], pd_by(where, number, final.logits, value)) for name, value in by.items()
+                name: from_json(list[Bucket], pd_by(where, number, final.logits, value))
+                for name, value in values.items()
             },
             against={
                 other.label: _ratios(own, its, RATIOS_TO_ANY)
@@ -55,6 +59,7 @@ def measure(experiment: Experiment, final: Final) -> Result:
                 if other is not arm
             },
             design=experiment.engines.designs()[arm.label],
+            by={column: found[number] for column, found in by.items()},
         )
         for number, (arm, own) in enumerate(zip(experiment.arms, estimates, strict=True))
     ]
@@ -87,14 +92,34 @@ def _estimates(experiment: Experiment, final: Final, comparison: Comparison, num
 
 def _single(experiment: Experiment, final: Final, comparison: Comparison, number: int) -> Estimates:
     """All other measures of an arm: prediction difference, accuracy and, where the truth is known, regret and churn."""
-    world, state = experiment.config.world, experiment.state
-    bias = world.position_bias if isinstance(world, SyntheticConfig) else None
+    world, state, truth = experiment.config.world, experiment.state, experiment.world.has_truth
     found = comparison.differences(number, final.logits)
     found |= comparison.accuracy(number, final.logits, final.held_out.label)
-    found |= comparison.ranking_quality(number, final.after, final.queries, bias)
+    found |= comparison.ranking_quality(number, final.after, final.queries, truth)
+    if isinstance(world, SyntheticConfig):
+        found["regret"] = comparison.regret(number, final.after, final.queries, world.position_bias)
     found["progressive_log_loss"] = comparison.progressive(number, np.array(state.losses) / state.counted)
-    if experiment.world.has_truth:
+    found[PERSONALISATION] = comparison.personalisation(number, final.after, final.strangers)
+    if truth:
         found |= comparison.churn(number, final.before, final.after, final.queries)
+    return found
+
+
+def _by_column(experiment: Experiment, final: Final, column: str) -> list[list[Slice]]:
+    """For each arm its results by the values of a column: share of queries (events), swaps, PD and accuracy."""
+    found: list[list[Slice]] = [[] for _ in experiment.arms]
+    for part in slices(experiment.world, column, final.queries, final.held_out.features):
+        queries, events = [final.queries[place] for place in part.asked], final.held_out[part.shown]
+        comparison = Comparison(experiment.shape, queries, events.user, repetitions=200, seed=experiment.config.seed)
+        for number, own in enumerate(found):
+            estimates: Estimates = {}
+            if len(part.asked):
+                swaps = comparison.duplicate_swaps(number, final.after.part(part.asked))
+                estimates |= {f"swaps.{name}": estimate for name, estimate in swaps.items()}
+            if len(part.shown):
+                logits = final.logits[:, part.shown]
+                estimates |= comparison.differences(number, logits) | comparison.accuracy(number, logits, events.label)
+            own.append(Slice(part.value, part.share, _measures(estimates)))
     return found
 
 
@@ -138,12 +163,11 @@ def peak_memory() -> int:
 
 def _measures(estimates: Estimates) -> Measures:
     """With their intervals, within what each can be."""
-    return {
-        name: estimate.interval(
-            -np.inf if name == "pd_shift" else 0.0, 1.0 if name in AT_MOST_ONE or "swaps." in name else np.inf
-        )
-        for name, estimate in estimates.items()
-    }
+    found: Measures = {}
+    for name, estimate in estimates.items():
+        signed = name in DIFFERENCES and DIFFERENCES[name].signed
+        found[name] = estimate.interval(-np.inf if signed else 0.0, MOST.get(name.rpartition(".")[2], np.inf))
+    return found
 
 
 def _ratios(own: Estimates, base: Estimates, names: dict[str, str]) -> Measures:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from simulator.measures import registry
 from simulator.models.specs import parse_arm
 from simulator.result import BUCKETS, COSTS, SCHEMA, Result, from_json, to_json
 
 Json = dict[str, Any]
 
-SWAPS = {"slot", "top1", "set", "pair", "rbo"}
+SWAPS = set(registry.MEASURES)
 CAUSES = {"swaps", "refresh_swaps", "both_swaps"}
 MEASURES = {
     "pd",
@@ -20,10 +21,13 @@ MEASURES = {
     "auc",
     "calibration",
     "ranking_loss",
+    "ndcg",
+    "personalisation",
     "clicks_per_slate",
 }
 WITH_TRUTH = {"regret", "useful_swaps", "useless_swaps"}
-SHARES = {"auc", "regret", "useful_swaps", "useless_swaps"}
+ON_LOGS = {"recall", "mrr"}
+SHARES = {"auc", "regret", "useful_swaps", "useless_swaps", "ndcg", "recall", "mrr", "personalisation"}
 """Measures from 0 to 1; swaps are, too."""
 
 
@@ -34,9 +38,9 @@ def assert_interval(value: Any, where: str, least: float = -1e9, most: float = 1
 
 
 def assert_swaps(value: Json, where: str) -> None:
-    assert value.keys() >= SWAPS, where
-    for name in SWAPS:
-        assert_interval(value[name], f"{where}.{name}", 0, 1)
+    assert value.keys() == SWAPS, where
+    for name, each in registry.MEASURES.items():
+        assert_interval(value[name], f"{where}.{name}", 0, each.most)
 
 
 def assert_schema(raw: Json, arms: list[str], generations: int) -> None:
@@ -55,7 +59,7 @@ def assert_schema(raw: Json, arms: list[str], generations: int) -> None:
 
 
 def _assert_arm(arm: Json, label: str, truth: bool) -> None:
-    for name in MEASURES | (WITH_TRUTH if truth else set()):
+    for name in MEASURES | (WITH_TRUTH if truth else ON_LOGS):
         least = -2 if name == "pd_shift" else 0
         assert_interval(arm[name], f"{label}.{name}", least, 1 if name in SHARES else 1e9)
     for cause in CAUSES:

@@ -257,7 +257,7 @@ def _members(value: Any) -> dict[str, Any]:
             found |= to_json(own)
         elif key := each.metadata.get("key"):
             found[each.name] = {getattr(one, key): _without(to_json(one), key) for one in own}
-        elif own or not isinstance(own, dict):  # an empty dict says nothing
+        elif own or not isinstance(own, (dict, str)):  # what is empty says nothing
             found[json_name(each)] = to_json(own)
     return found
 

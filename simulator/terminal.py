@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.measures.intervals import Interval
+from simulator.measures.registry import MEASURES
 from simulator.report.finding import ratio_to
-from simulator.report.words import DASH, SUMMARY, duration, interval, label, number
+from simulator.report.words import DASH, duration, interval, label, number, summed_up, word
 from simulator.result import Arm, Result
 
 WIDTH = 120
@@ -59,9 +60,11 @@ def tables(result: Result, width: int) -> Iterator[Table]:
         drawn.add_column("")
         for arm in arms:
             drawn.add_column(label(arm.spec), justify="right", no_wrap=True)
-        for measure, heading, places in SUMMARY:
-            drawn.add_row(heading, *(_cell(arm, first, measure, places) for arm in arms))
-        drawn.add_row("train time", *(_seconds(arm, first) for arm in arms))
+        for measure in summed_up(result, MEASURES):
+            known = word(measure)
+            drawn.add_row(known.words, *(_cell(arm, first, measure, known.places) for arm in arms))
+        if any("train_seconds" in arm.costs for arm in result.arms):
+            drawn.add_row("train time", *(_seconds(arm, first) for arm in arms))
         yield drawn
 
 

@@ -28,7 +28,7 @@ from protos.recommender_pb2 import FeedbackRequest
 from serving.codec import MOST_ITEMS, Refusal, bad
 from serving.router.metrics import RouterMetrics
 from serving.router.published import Published
-from serving.router.spool import KEY, Record, Spool, SpoolFull
+from serving.router.spool import NotWritten, Record, Spool
 from simulator.process import Backoff, Stopped
 from simulator.store.codec import decode, encode
 from simulator.store.protocol import EventLog, LogFull, Repeated, StoreAway, StoreError
@@ -37,6 +37,8 @@ from simulator.types import Batch, Rows
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+KEY = 8
+"""Bytes of a report's key."""
 MOST_EVENTS = 2_000
 """Events per entry of the log."""
 MOST_CLIENT = 64
@@ -153,12 +155,9 @@ class OnDisk:
     def keep(self, reports: Sequence[Report]) -> None:
         """See Keeper."""
         try:
-            self._spool.write([Record(report.key, encode(report.events)) for report in reports])
-        except SpoolFull as problem:
+            self._spool.write([(report.key, encode(report.events)) for report in reports])
+        except NotWritten as problem:
             raise unavailable(str(problem)) from None
-        except OSError as problem:
-            log.error("feedback is refused: the spool cannot be written: %s", problem)
-            raise unavailable(f"the spool cannot be written: {problem.strerror}") from None
         self._changed.set()
 
     def waiting(self) -> int:
@@ -185,7 +184,7 @@ class OnDisk:
             while not self._give_up.is_set():
                 self._changed.clear()
                 if records := self._spool.read(PENDING):
-                    self._hand_over([record for record in records if record.number > int(mark or 0)])
+                    self._hand_over([record for record in records if record[0] > int(mark or 0)])
                     self._spool.forget(records)
                 elif self._ending.is_set():
                     return
@@ -199,10 +198,10 @@ class OnDisk:
 
     def _hand_over(self, records: Sequence[Record]) -> None:
         """In entries of MOST_EVENTS; a record's number is the mark, from which the next process goes on."""
-        reports = [Report(record.key, decode(record.batch)) for record in records]
+        reports = [Report(key, decode(batch)) for _, key, batch in records]
         while reports:
             count = fitting(reports, min(MOST_EVENTS, self._store.capacity()))
-            group, mark = reports[:count], str(records[-len(reports) + count - 1].number)
+            group, mark = reports[:count], str(records[count - len(reports) - 1][0])
             self._insist(partial(append, self._store, group, self._spool.writer, mark))
             reports = reports[count:]
 

@@ -9,14 +9,13 @@ import time
 from collections import Counter
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from protos.recommender_pb2 import DESCRIPTOR, Failure, RankRequest, RankResponse, RecommendRequest
-from serving.codec import Refusal, answer, bad, length, parse_query
+from serving.codec import Refusal, answer, bad, length, parse, parse_query
 from serving.replica.generation import Shelf
 from serving.replica.metrics import Metrics
 from serving.replica.work import Call, Job, Queue
-from serving.rpc import Door, GrpcServer, Handler, Limits, Reply, as_refusal
+from serving.rpc import Limits, Reply, as_refusal
 from simulator.types import slate
 
 SERVICE = DESCRIPTOR.services_by_name["Replica"].full_name
@@ -134,22 +133,10 @@ class RankService:
 
 def parse_call(raw: bytes) -> RankRequest:
     """A call from its bytes. Raises Refusal."""
-    try:
-        request = RankRequest.FromString(raw)
-    except DecodeError:
-        raise bad("request", f"{len(raw)} bytes", "the bytes of a flicker.v1.RankRequest") from None
+    request = parse(RankRequest, raw)
     queries, timeouts = len(request.queries), len(request.timeouts_ms)
     if not 1 <= queries <= MOST_QUERIES:
         raise bad("queries", f"{queries} queries", f"1 to {MOST_QUERIES:,}")
     if timeouts not in (0, queries):
         raise bad("timeouts_ms", f"{timeouts} values", f"as many as queries ({queries}), or none")
     return request
-
-
-class Server(GrpcServer):
-    """Answers `Rank`."""
-
-    def __init__(self, service: RankService, metrics: Metrics, host: str, port: int) -> None:
-        """Raises SettingError where the address cannot be had."""
-        handlers = {"Rank": Handler(service.rank, sheds=True)}
-        super().__init__(SERVICE, handlers, Door(LIMITS, metrics.grpc), (host, port))

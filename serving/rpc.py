@@ -35,14 +35,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc import _common, _server
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
-from serving.codec import Refusal, bad
+from serving.codec import Refusal, parse
 from simulator.errors import SettingError
 from simulator.process import instruments
 
@@ -176,7 +175,7 @@ class Reply(Protocol):
 
 
 Begin = Callable[[bytes, Reply], None]
-"""Takes a request's bytes and sees to it that the reply comes; must not wait."""
+"""Takes a request's bytes and sees to it that the reply comes; must not wait; raises Refusal."""
 Answers = Callable[[bytes, float], bytes]
 """From a request's bytes and its deadline to the answer's bytes; may wait; raises Refusal."""
 
@@ -300,9 +299,14 @@ class Door:
 class Handler:
     """What answers one method."""
 
-    def __init__(self, begin: Begin, sheds: bool = False, refused: Callable[[], object] = lambda: None) -> None:
-        """`sheds`: its calls count as in flight, and are refused where too many are, which `refused` is told."""
-        self.begin, self.sheds, self.refused = begin, sheds, refused
+    def __init__(
+        self, begin: Begin, who: str, sheds: bool = False, refused: Callable[[], object] = lambda: None
+    ) -> None:
+        """`sheds`: its calls count as in flight, and are refused where too many are, which `refused` is told.
+
+        `who` is at fault where `begin` raises what is no Refusal.
+        """
+        self.begin, self.who, self.sheds, self.refused = begin, who, sheds, refused
         self.started: Callable[[], None] = _nothing
         self.handled: Callable[[grpc.StatusCode, float], None] = _nothing
 
@@ -331,7 +335,7 @@ class Threads:
             else:
                 self._pool.submit(self._run, answers, raw, reply)
 
-        return Handler(begin, sheds)
+        return Handler(begin, self._who, sheds)
 
     def _run(self, answers: Answers, raw: bytes, reply: Reply) -> None:
         answer, refusal = b"", None
@@ -443,7 +447,7 @@ class _Direct:
         try:
             self.handler.begin(raw, self)
         except Exception as problem:
-            self.end(b"", as_refusal(problem, "server"))
+            self.end(b"", as_refusal(problem, self.handler.who))
 
     def end(self, answer: bytes, refusal: Refusal | None) -> None:
         """See Reply."""
@@ -516,7 +520,7 @@ class GrpcServer:
         watched = grpc.method_handlers_generic_handler(health.SERVICE_NAME, {"Watch": watch})
         self._server.add_generic_rpc_handlers((watched,))
         pool.handlers |= {f"/{service}/{name}".encode(): handler for name, handler in methods.items()}
-        pool.handlers[f"/{health.SERVICE_NAME}/Check".encode()] = Handler(self._check)
+        pool.handlers[f"/{health.SERVICE_NAME}/Check".encode()] = Handler(self._check, "server")
         names = (service, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         self.serving(False)
@@ -526,12 +530,9 @@ class GrpcServer:
 
     def _check(self, raw: bytes, reply: Reply) -> None:
         """Health.Check, by no thread: a probe is answered whatever the others do."""
-        try:
-            name = health_pb2.HealthCheckRequest.FromString(raw).service
-        except DecodeError:
-            return reply.end(b"", bad("request", f"{len(raw)} bytes", "the bytes of a HealthCheckRequest"))
+        name = parse(health_pb2.HealthCheckRequest, raw).service
         if name not in self._status:
-            return reply.end(b"", Refusal(grpc.StatusCode.NOT_FOUND, f"service = {name!r:.80}: {self._service}"))
+            raise Refusal(grpc.StatusCode.NOT_FOUND, f"service = {name!r:.80}: {self._service}")
         answer = health_pb2.HealthCheckResponse(status=self._status[name])
         return reply.end(answer.SerializeToString(), None)
 

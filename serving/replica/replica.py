@@ -34,7 +34,7 @@ class Replica:
         torch.set_num_threads(1)  # products this small lose by being shared, and the cores are the other replicas'
         self.metrics, self.shelf, self.queue, self._stop = Metrics(registry), Shelf(), Queue(flags.queue), stop
         self.name = flags.name
-        rank = Handler(RankService(self.shelf, self.queue, self.metrics).rank, sheds=True)
+        rank = Handler(RankService(self.shelf, self.queue, self.metrics).rank, "replica", sheds=True)
         door = Door(LIMITS, self.metrics.grpc)
         self.server = GrpcServer(SERVICE, {"Rank": rank}, door, (flags.host, flags.port))
         self.address = f"{flags.advertise}:{self.server.port}" if flags.advertise else self.server.address

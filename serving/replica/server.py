@@ -38,17 +38,13 @@ class RankService:
 
     def __init__(self, shelf: Shelf, queue: Queue, metrics: Metrics) -> None:
         self._shelf, self._queue, self._metrics = shelf, queue, metrics
-        metrics.watch_queue(queue.__len__)
+        metrics.queue.set_function(lambda: float(len(queue)))
 
     def rank(self, raw: bytes, reply: Reply) -> None:
-        """Answers the bytes of a RankRequest with those of a RankResponse; does not wait for them."""
-        try:
-            self._begin(raw, reply)
-        except Exception as problem:
-            reply.end(b"", as_refusal(problem, "replica"))
+        """Answers the bytes of a RankRequest with those of a RankResponse; the worker does, which ends the call.
 
-    def _begin(self, raw: bytes, reply: Reply) -> None:
-        """Hand a call's queries to the worker, which ends it. Raises Refusal for the call as a whole."""
+        Raises Refusal for the call as a whole.
+        """
         request, now = parse_call(raw), time.monotonic()
         self._shelf.find(None)  # refuses the call as a whole where nothing is published
         until = reply.deadline
@@ -62,8 +58,7 @@ class RankService:
             except Refusal as refusal:
                 # its traceback would hold this list, and so itself and the generations that were looked through
                 asked.append(refusal.with_traceback(None))
-        jobs = [each[1] for each in asked if not isinstance(each, Refusal)]
-        if jobs:
+        if jobs := [each[1] for each in asked if not isinstance(each, Refusal)]:
             self._work(jobs, request.background)
             reply.when_gone(call.cancel)
         else:
@@ -110,13 +105,14 @@ class RankService:
         response, answered = RankResponse(), Counter[str]()
         for index, each in enumerate(asked):
             refusal = each if isinstance(each, Refusal) else each[1].refusal
-            if isinstance(each, Refusal) or refusal is not None:
-                assert refusal is not None
-                self._count(refusal)
-                code = refusal.code.value[0]
-                response.failures.append(Failure(index=index, code=code, message=refusal.message))
+            if refusal is not None:
+                if refusal.code is grpc.StatusCode.INVALID_ARGUMENT:
+                    self._metrics.bad_queries.labels(refusal.field).inc()
+                failure = Failure(index=index, code=refusal.code.value[0], message=refusal.message)
+                response.failures.append(failure)
                 response.answers.append(b"")
                 continue
+            assert not isinstance(each, Refusal)
             query, job = each
             best = slate(job.scores, job.candidates, length(query.k), job.ranked)
             scored = (job.candidates, job.scores) if query.score_all else None
@@ -125,10 +121,6 @@ class RankService:
         for arm, queries in answered.items():
             self._metrics.queries.labels(arm).inc(queries)
         return response.SerializeToString()
-
-    def _count(self, refusal: Refusal) -> None:
-        if refusal.code is grpc.StatusCode.INVALID_ARGUMENT:
-            self._metrics.bad_queries.labels(refusal.field).inc()
 
 
 def parse_call(raw: bytes) -> RankRequest:

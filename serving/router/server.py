@@ -11,11 +11,12 @@ from serving.router.compare import compare_all
 from serving.router.feedback import Feedback, report_of
 from serving.router.metrics import RouterMetrics
 from serving.router.router import Router
-from serving.rpc import Door, Handler, Reply, Threads, as_refusal
+from serving.rpc import Door, Handler, Reply, Threads
 from serving.shadow import Shadow
 
 SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name
-THREADS, MOST_WAITING = 4, 64
+WHO = "router"
+LISTS = 4, 64
 """Threads for the list of replicas, and such calls at work or waiting for one."""
 COMPARES = 2, 8
 """The same of comparisons: a person looks, and each takes as long as many queries."""
@@ -31,11 +32,11 @@ class Methods:
 
     def handlers(self, door: Door) -> dict[str, Handler]:
         """What answers each method."""
-        threads, compares = Threads(door, THREADS, MOST_WAITING, "router"), Threads(door, *COMPARES, "router")
+        threads, compares = Threads(door, *LISTS, WHO), Threads(door, *COMPARES, WHO)
         return {
-            "Recommend": Handler(self.recommend, sheds=True, refused=self.refused),
+            "Recommend": Handler(self.recommend, WHO, sheds=True, refused=self.refused),
             "Compare": compares.method(self.compare, sheds=True),
-            "Feedback": Handler(self.feedback),
+            "Feedback": Handler(self.feedback, WHO),
             "ListReplicas": threads.method(self.list_replicas),
         }
 
@@ -52,12 +53,9 @@ class Methods:
         return compare_all(parse(CompareRequest, raw), self._router, deadline).SerializeToString()
 
     def feedback(self, raw: bytes, reply: Reply) -> None:
-        """Recommender.Feedback; does not wait."""
-        try:
-            published = self._router.published()
-            report = report_of(parse(FeedbackRequest, raw), published)
-        except Exception as problem:
-            return reply.end(b"", as_refusal(problem, "router"))
+        """Recommender.Feedback; does not wait. Raises Refusal."""
+        published = self._router.published()
+        report = report_of(parse(FeedbackRequest, raw), published)
         events, clicked = len(report.events), int(report.events.label.sum())
 
         def told(refusal: Refusal | None) -> None:

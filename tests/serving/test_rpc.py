@@ -54,7 +54,7 @@ def serving(
     """A server with a method that sheds load, and another one."""
     registry = CollectorRegistry()
     door = Door(limits, GrpcMetrics(registry, (1.0,)))
-    methods = {"Method": Handler(begin, sheds=True)} | ({"Other": other(door)} if other else {})
+    methods = {"Method": Handler(begin, "server", sheds=True)} | ({"Other": other(door)} if other else {})
     server = GrpcServer("test.Service", methods, door, ("127.0.0.1", 0))
     server.start()
     try:

@@ -31,6 +31,8 @@ MOST_CANDIDATES = 10_000
 """Items that one query may bring to be ranked."""
 Parsed = TypeVar("Parsed", bound=Message)
 NO_ITEMS: Ints = np.empty(0, np.int64)
+REFUSED = "Generations that this process did not take, by what was wrong with them"
+"""Of flicker_snapshots_refused_total, which replicas and routers have."""
 SHOWN = 80
 """Characters of a text from outside that an error repeats."""
 

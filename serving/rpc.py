@@ -12,6 +12,8 @@ is refused at once, before its request is read, with RESOURCE_EXHAUSTED, and cou
     bytes       the requests of the calls in flight are as large as they may be together
     busy        the threads of a method that waits, such as Compare, have as much to do as may wait for them
     half_open   a call without its whole request, too old or the oldest of too many: headers only, slow bodies
+    broken      a request is larger than it may be, which its sender is told, or was taken back before it had come:
+                gRPC's core, which sees to both, does not say which it was
     unread      an answered call whose answer is not taken, too old or the oldest of too many
 
 So nobody keeps others out by what he does not send or read: the oldest makes room. gRPC's core bounds the rest by
@@ -49,7 +51,7 @@ log = logging.getLogger(__name__)
 FOREVER = 1e9
 """Seconds: as good as no deadline."""
 LATE = "no answer within the deadline: allow more time, or ask less"
-REASONS = ("in_flight", "delay", "bytes", "busy", "half_open", "unread")
+REASONS = ("in_flight", "delay", "bytes", "busy", "half_open", "broken", "unread")
 WATCHERS = 16
 """Health's Watch and reflection, which take a thread each: at most so many, the oldest makes room."""
 TARGET, INTERVAL, LEAST = 0.05, 0.1, 32
@@ -73,7 +75,7 @@ class Limits:
     calls: int
     """Calls of methods that shed load, between request and answer."""
     request_bytes: int
-    """Of one request; gRPC's core refuses a larger one."""
+    """Of one request; gRPC's core refuses a larger one, which is counted as `broken`."""
     deadline_seconds: float = FOREVER
     """For an answer where the caller allows more or says nothing."""
     bytes: int = 32 << 20
@@ -131,7 +133,8 @@ class GrpcMetrics:
         self._handled = counter("grpc_server_handled", "Calls ended", [*labels, "grpc_code"])
         seconds = "From begin to end of a call"
         self._seconds = histogram("grpc_server_handling_seconds", seconds, labels, buckets=buckets)
-        refused = counter("flicker_rpc_refused", "Calls that were too much, by what there was too much of", ["reason"])
+        words = "Calls that were too much, by reason; broken: a request larger than allowed, or taken back too early"
+        refused = counter("flicker_rpc_refused", words, ["reason"])
         self.refused = {reason: refused.labels(reason) for reason in REASONS}
         self.in_flight = gauge("flicker_rpc_in_flight", "Calls between request and answer")
 
@@ -430,9 +433,11 @@ class _Direct:
 
     def _received(self, event: Any) -> Any:
         raw, now = event.batch_operations[0].message(), time.monotonic()
-        if raw is None:  # cancelled, too large, or ended without a request
-            self.end(b"", _ONE)
-        elif not self._ended:
+        if self._ended:
+            pass
+        elif raw is None:
+            self.end(b"", _ONE if event.success else self._door.refuse("broken", "the request did not come whole"))
+        else:
             self._begin(raw, now)
         return self._done()
 

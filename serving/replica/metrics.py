@@ -6,6 +6,7 @@ import time
 
 from prometheus_client import CollectorRegistry
 
+from serving.codec import REFUSED
 from serving.rpc import GrpcMetrics
 from simulator.process import instruments
 
@@ -27,7 +28,7 @@ class Metrics:
             "Arms that the native engine scores; replicas that do not agree here round differently",
         )
         self.refreshes = counter("flicker_refreshes", "Generations taken into service")
-        self.refused = counter("flicker_snapshots_refused", "Generations refused", ["reason"])
+        self.refused = counter("flicker_snapshots_refused", REFUSED, ["reason"])
         self.load_seconds = histogram("flicker_load_seconds", "Fetch, verify and prepare a generation", buckets=SECONDS)
         self.queries = counter("flicker_queries", "Queries answered", ["arm"])
         self.bad_queries = counter("flicker_bad_queries", "Queries refused for a value", ["field"])

@@ -200,6 +200,16 @@ def test_methods_that_wait_have_threads_and_a_bounded_queue() -> None:
         assert served.refused("busy") >= 1 and ask(b"d") == b"d"
 
 
+def test_a_request_that_is_too_large_is_refused_and_counted() -> None:
+    with serving(lambda raw, reply: reply.end(raw, None), replace(LIMITS, request_bytes=1_000)) as served:
+        assert served.ask(bytes(1_000)) == bytes(1_000)
+        code, details = refusal(lambda: served.ask(bytes(1_001)))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED and "1001 vs. 1000" in details
+        until(lambda: served.refused("broken") == served.handled("ResourceExhausted") == 1)
+        assert refusal(lambda: list(served.channel.stream_unary(METHOD)(iter([]))))[0] is grpc.StatusCode.UNIMPLEMENTED
+        assert served.refused("broken") == 1 and served.door.in_flight == 0
+
+
 def test_a_server_stops_with_calls_under_way() -> None:
     kept = Kept()
     with serving(kept) as served:

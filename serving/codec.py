@@ -86,6 +86,12 @@ class Ranges:
             raise bad("arm", repr(label), f"one of {', '.join(self.arms)}")
         return self.arms.index(label)
 
+    def duplicate(self, number: int) -> int:
+        """The number of a duplicate. Raises Refusal."""
+        if number >= self.duplicates:
+            raise bad("duplicate", number, f"0 to {self.duplicates - 1}")
+        return number
+
     def candidates(self, items: Sequence[int]) -> Ints:
         """[N] distinct item numbers, as they were given. Raises Refusal."""
         if not items:

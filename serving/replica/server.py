@@ -76,9 +76,7 @@ class RankService:
         """What the worker needs to rank a query. Raises Refusal."""
         generation = self._shelf.find(query.generation if query.HasField("generation") else None)
         ranges, duplicate = generation.ranges, generation.duplicate
-        if query.HasField("duplicate") and query.duplicate != duplicate:
-            if query.duplicate >= ranges.duplicates:
-                raise bad("duplicate", query.duplicate, f"0 to {ranges.duplicates - 1}")
+        if query.HasField("duplicate") and ranges.duplicate(query.duplicate) != duplicate:
             message = f"duplicate = {query.duplicate}: here is {duplicate}"
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, message, "duplicate")
         arm, user, rows = ranges.arm(query.arm), ranges.user(query.user), ranges.context_rows(query.context)

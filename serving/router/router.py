@@ -16,7 +16,7 @@ from grpc import StatusCode
 from prometheus_client import Counter, Histogram
 
 from protos.recommender_pb2 import RecommendRequest
-from serving.codec import Refusal, bad, parse_query, without_scores
+from serving.codec import Refusal, parse_query, without_scores
 from serving.router.metrics import RouterMetrics
 from serving.router.policies import Policy, stable_hash
 from serving.router.pool import Pool, Replica
@@ -81,9 +81,7 @@ class Router:
             raw += RecommendRequest(query_id=query_id).SerializeToString()
         if arm != request.arm:
             raw += _with_arm(arm)
-        duplicate = request.duplicate if request.HasField("duplicate") else None
-        if duplicate is not None and duplicate >= ranges.duplicates:
-            raise bad("duplicate", duplicate, f"0 to {ranges.duplicates - 1}")
+        duplicate = ranges.duplicate(request.duplicate) if request.HasField("duplicate") else None
         generation = request.generation if request.HasField("generation") else None
         return Routed(query_id, request.user, arm, duplicate, generation, request.score_all, raw)
 

@@ -16,10 +16,8 @@ from serving.shadow import Shadow
 
 SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name
 WHO = "router"
-LISTS = 4, 64
-"""Threads for the list of replicas, and such calls at work or waiting for one."""
 COMPARES = 2, 8
-"""The same of comparisons: a person looks, and each takes as long as many queries."""
+"""Threads for comparisons, and such calls at work or waiting: each takes as long as many queries."""
 REQUEST_BYTES = 128 << 10
 """Twice what a query with 10,000 candidates takes."""
 
@@ -32,12 +30,11 @@ class Methods:
 
     def handlers(self, door: Door) -> dict[str, Handler]:
         """What answers each method."""
-        threads, compares = Threads(door, *LISTS, WHO), Threads(door, *COMPARES, WHO)
         return {
             "Recommend": Handler(self.recommend, WHO, sheds=True, refused=self.refused),
-            "Compare": compares.method(self.compare, sheds=True),
+            "Compare": Threads(door, *COMPARES, WHO).method(self.compare, sheds=True),
             "Feedback": Handler(self.feedback, WHO),
-            "ListReplicas": threads.method(self.list_replicas),
+            "ListReplicas": Handler(self.list_replicas, WHO),
         }
 
     def recommend(self, raw: bytes, reply: Reply) -> None:
@@ -71,10 +68,10 @@ class Methods:
         else:
             told(None)
 
-    def list_replicas(self, raw: bytes, deadline: float) -> bytes:
-        """Recommender.ListReplicas."""
+    def list_replicas(self, raw: bytes, reply: Reply) -> None:
+        """Recommender.ListReplicas; does not wait."""
         try:
             arms = self._router.published().ranges.arms
         except Refusal:  # replicas may wait for the first generation
             arms = ()
-        return ListReplicasResponse(replicas=self._router.pool.states(arms)).SerializeToString()
+        reply.end(ListReplicasResponse(replicas=self._router.pool.states(arms)).SerializeToString(), None)

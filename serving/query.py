@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 import grpc
@@ -24,9 +24,8 @@ from protos.recommender_pb2 import (
 from protos.recommender_pb2_grpc import RecommenderStub
 from simulator.config import require
 from simulator.errors import FlickerError
-from simulator.flags import parse_flags
+from simulator.flags import from_env, parse_flags
 from simulator.measures.registry import MEASURES
-from simulator.process import from_environment
 from simulator.terminal import open_console
 
 BESIDE = 6
@@ -40,7 +39,7 @@ class QueryFlags:
     The same with grpcurl: grpcurl -plaintext -d '{"user": 7}' HOST:PORT flicker.v1.Recommender/Recommend
     """
 
-    address: str = field(default_factory=lambda: from_environment("FLICKER_ADDRESS", "127.0.0.1:50051"))
+    address: str = from_env("FLICKER_ADDRESS", "127.0.0.1:50051")
     """host:port of the router, of several with commas between: they are asked in turn (default: FLICKER_ADDRESS)."""
     user: int = 0
     """Who asks, 0 or more."""

@@ -17,8 +17,8 @@ import tyro
 from simulator.config import require
 from simulator.errors import FlickerError, SettingError
 from simulator.measures.intervals import Interval
-from simulator.report.result import Arm, Result, read_result
 from simulator.report.words import label, number, written
+from simulator.result import Arm, Result, read_result
 
 Swaps = Literal["slot", "top1", "set", "pair", "rbo"]
 Accuracy = Literal["log_loss", "ranking_loss", "auc"]

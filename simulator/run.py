@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from simulator.models.specs import parse_arms
 from simulator.outcome import measure
 from simulator.report import write_report
 from simulator.report.finding import headline
-from simulator.report.result import read_result
 from simulator.report.words import plural
+from simulator.result import read_result
 from simulator.terminal import open_console, progress_bar, tables
 from simulator.tuning import tune_arms
 
@@ -39,8 +40,7 @@ def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> N
     final = _learn(experiment, folder, console, lambda: before + time.monotonic() - started)
     console.print("Measuring ...")
     result = measure(experiment, final)
-    result["seconds"] = round(before + time.monotonic() - started, 2)
-    folder.finish(result)
+    folder.finish(replace(result, seconds=round(before + time.monotonic() - started, 2)))
     _show(folder.path, console)
 
 

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from simulator.measures.intervals import Interval
 from simulator.report.finding import ratio_to
-from simulator.report.result import Arm, Result
 from simulator.report.words import DASH, SUMMARY, duration, interval, label, number
+from simulator.result import Arm, Result
 
 WIDTH = 120
 """Columns where the output is a file or a pipe."""

@@ -27,9 +27,9 @@ FLOORS: list[set[str]] = [
     {"errors"},
     {"randomness", "types", "config", "process", "files", "pace"},
     {"world", "models", "measures", "presets", "store"},
-    {"comparison", "schedule", "tuning", "flags", "report"},
-    {"experiment", "terminal", "decide"},
-    {"folder", "outcome"},
+    {"comparison", "schedule", "tuning", "flags", "result"},
+    {"experiment", "report"},
+    {"folder", "outcome", "terminal", "decide"},
     {"run", "live", "sweep", "figures"},
     {"cli"},
 ]

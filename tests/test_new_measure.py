@@ -101,9 +101,7 @@ def test_a_recording_rule_gives_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("swap", [True, False])
-def test_a_dashboard_that_is_generated_shows_it(
-    swap: bool, last: Measure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dashboard_that_is_generated_shows_it(swap: bool, last: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MEASURES, "last", Measure("last", last.words, last.about, last.fn, swap=swap))
     monkeypatch.syspath_prepend(str(GRAFANA))
     for module in ("swaps", "quality", "panels"):

@@ -1,14 +1,14 @@
 """summary.json: what a live run found, per arm as in result.json (simulator/outcome.py), and how serving went.
 
     {"schema": 1, "flicker": VERSION, "command": ..., "seconds": x, "peak_memory_bytes": n,
-     "arms": {LABEL: {"pd": I, "pd_ranking": I, "swaps": {"slot": I, ...}, "refresh_swaps": {...}, "comparisons": n,
-                      "log_loss": I, "auc": I, "user_visible_swap_ratio": x, "user_visible_slot_ratio": x}},
+     "arms": {LABEL: {"swaps": {"slot": I, ...}, "refresh_swaps": {...}, "comparisons": n, "log_loss": I, "auc": I,
+                      "user_visible_swap_ratio": x, "user_visible_slot_ratio": x}},
      "lost": [why a process was dead for good, ...],
      "serving": {"requests", "failures", "p50", "p99", "refreshes", "first_answer", "first_gauge"}}   times in seconds
 
 user_visible_swap_ratio: of the queries that users asked again moments later, the share whose slate changed in any slot,
 for whatever cause; user_visible_slot_ratio: the share of their slots that changed. null where nobody asked twice.
-Ratios are sums of counters over the whole run, never means of ratios. I = {"mean", "low", "high"}: a bootstrap over
+swaps, refresh_swaps: every measure of simulator/measures/registry.py; ratios are sums of counters over the whole run, never means of ratios. I = {"mean", "low", "high"}: a bootstrap over
 blocks of some seconds, given this run's one fleet. log_loss and auc are progressive, of the last generation.
 """
 

@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import Literal
 
 from simulator.measures.intervals import Interval
-from simulator.report.result import Arm, Result
 from simulator.report.words import count, label, number, percent, plural, written
+from simulator.result import Arm, Result
 
 UNSTABLE = ("pd", "swaps.slot", "swaps.top1", "swaps.set", "swaps.pair", "swaps.rbo")
 

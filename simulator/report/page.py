@@ -12,8 +12,8 @@ from simulator.report import charts, finding
 from simulator.report.charts import Axis
 from simulator.report.finding import ratio_to
 from simulator.report.html import document, grid, panel, prose, row, section, table
-from simulator.report.result import Arm, Result
 from simulator.report.words import DASH, SUMMARY, count, duration, interval, label, number, size
+from simulator.result import Arm, Result
 
 CAUSES = {"swaps": "duplicate", "refresh_swaps": "refresh", "both_swaps": "both"}
 PARTS = {"pd": "PD", "pd_ranking": "ranking part", "pd_shift": "common shift"}

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from simulator.errors import ResultError
 from simulator.files import as_csv, write_atomically
-from simulator.report.result import Arm, read_result
 from simulator.report.words import DASH, duration, label, number, written
+from simulator.result import Arm, read_result
 from simulator.sweep.grid import Cell
 
 SHOWN = (("pair swaps", "swaps.pair", None), ("log loss", "log_loss", 4))

@@ -7,6 +7,7 @@ Q queries, N candidates, K slate length, n events.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +104,12 @@ class Comparison:
         self.asking, self.shown = Users(asked, known), Users(event_users, known)
         self.resamples = Resamples(shape.fleets, shape.duplicates, len(known), repetitions, seed)
         self.pairs = pair_index(shape.duplicates)
+
+    def without_noise(self, arms: int) -> Comparison:
+        """The same of `arms` models, one of each, that nothing would change but other users."""
+        alone = copy(self)
+        alone.shape, alone.resamples = Shape(arms, 1, 1), self.resamples.without_noise()
+        return alone
 
     def duplicate_swaps(self, arm: int, now: Rankings) -> Estimates:
         """Cause `duplicate`: two duplicates of a fleet at one generation."""

@@ -4,16 +4,18 @@
      "world": {"name", "events", "learned", "held_out", "users", "items", "has_truth", "skipped_rows"},
      "arms": {LABEL: {"pd": I, "pd_ranking": I, "pd_shift": I,
                       "swaps": {"slot": I, "top1": I, "set": I, "pair": I, "rbo": I},
-                      "refresh_swaps": {...}, "both_swaps": {...},
+                      "refresh_swaps": {...}, "both_swaps": {...}, "swaps_these": {...}, given these very models,
+                      "refresh_lags": {LAG: {...}}, "both_lags": {LAG: {...}},  over LAG refreshes: 2, 4, 8
                       "log_loss": I, "progressive_log_loss": I, "auc": I, "calibration": I, "ranking_loss": I,
                       "regret": I, "useful_swaps": I, "useless_swaps": I,       only where the truth is known
                       "pd_by_score": [B], "pd_by_popularity": [B],
                       "clicks_per_slate": I, "train_seconds": x, "events_per_second": x, "parameters": n,
                       "lookups": n, "score_seconds": x, "model_bytes": n, "train_bytes": n,
                       "ratio": {MEASURE: I to the first arm, null where there is none},
-                      "ratio_to": {LABEL of each other arm: {MEASURE: I}},
+                      "ratio_to": {LABEL of each other arm, or name of a baseline: {MEASURE: I}},
                       "design": {"engine", "learning_rate", "norm", "hidden", "dim"},
                       "activation": {"name", "x", "y", "gradient"}}},
+     "baselines": {"constant", "popularity", "logistic": {"log_loss": I, "auc": I, "calibration": I, "ranking_loss": I}},
      "generations": [{"generation", "events", "arms": {LABEL: {"pd": I, "swaps": {...}, "refresh_swaps": {...},
                       "both_swaps": {...}, "progressive_log_loss": I}}}],
      "notes": [...], "seconds": x, "peak_memory_bytes": n}
@@ -46,12 +48,14 @@ from simulator.experiment import Experiment, Final
 from simulator.files import flicker_version
 from simulator.measures.intervals import Resamples, ratio
 from simulator.models.activations import curve
+from simulator.models.baselines import BASELINES
 from simulator.models.specs import Arm
 from simulator.types import Query
 
 SCHEMA = 1
 AT_MOST_ONE = {"auc", "regret", "useful_swaps", "useless_swaps"}
-RATIOS = ("pd", "pd_ranking", "slot", "top1", "set", "pair", "rbo", "refresh_pair", "log_loss", "auc", "ranking_loss")
+SWAPS = ("slot", "top1", "set", "pair", "rbo")
+RATIOS = ("pd", "pd_ranking", *SWAPS, *(f"refresh_{name}" for name in SWAPS), "log_loss", "auc", "ranking_loss")
 """Measures whose ratio to the first arm is given."""
 RATIOS_TO_ANY = ("pd", "pair", "log_loss", "auc", "ranking_loss")
 """Measures whose ratio to every other arm is given. The same fleets and users move both: it is surer than two intervals
@@ -71,13 +75,21 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
     popularity = learned_counts(experiment.world, experiment.plan.learned)[final.held_out.item].astype(np.float64)
     for number, arm in enumerate(experiment.arms):
         single, by_cause = _single(experiment, final, comparison, number), _by_cause(final, comparison, number)
-        flat = single | by_cause["swaps"] | {"refresh_pair": by_cause["refresh_swaps"]["pair"]}
+        flat = single | by_cause["swaps"]
+        flat |= {f"refresh_{name}": estimate for name, estimate in by_cause["refresh_swaps"].items()}
         estimates[arm.label] = flat
         baseline = estimates[experiment.arms[0].label]
         swaps = {cause: {n: _interval(n, e, 1.0) for n, e in found.items()} for cause, found in by_cause.items()}
+        these = {n: _interval(n, e.these(), 1.0) for n, e in by_cause["swaps"].items()}
+        lags = {
+            cause: {lag: {n: _interval(n, e, 1.0) for n, e in found.items()} for lag, found in by_lag.items()}
+            for cause, by_lag in _by_lag(final, comparison, number).items()
+        }
         arms[arm.label] = {
             **{name: _interval(name, estimate) for name, estimate in single.items()},
             **swaps,
+            "swaps_these": these,
+            **lags,
             "pd_by_score": pd_by(where, number, final.logits, score),
             "pd_by_popularity": pd_by(where, number, final.logits, popularity),
             **_costs(experiment, final, number),
@@ -88,10 +100,11 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
         }
         progressive = comparison.progressive(number, final.progressive).interval().as_dict()
         last["arms"][arm.label] = {"pd": arms[arm.label]["pd"], **swaps, "progressive_log_loss": progressive}
+    baselines = _baselines(final, comparison)
     for label, own in estimates.items():
-        others = {other: its for other, its in estimates.items() if other != label}
+        others = {other: its for other, its in (estimates | baselines).items() if other != label}
         arms[label]["ratio_to"] = {
-            other: {name: _ratio(own, its, name) for name in RATIOS_TO_ANY if name in own}
+            other: {name: _ratio(own, its, name) for name in RATIOS_TO_ANY if name in own.keys() & its.keys()}
             for other, its in others.items()
         }
     return {
@@ -99,6 +112,7 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
         "flicker": flicker_version(),
         "world": _world(experiment),
         "arms": arms,
+        "baselines": {name: {n: _interval(n, e) for n, e in found.items()} for name, found in baselines.items()},
         "generations": [*state.records, last],
         "notes": _notes(experiment, comparison.resamples, final.queries),
         "seconds": round(state.seconds, 2),
@@ -110,8 +124,27 @@ def _by_cause(final: Final, comparison: Comparison, number: int) -> dict[str, Es
     """The swap measures of an arm by cause."""
     return {
         "swaps": comparison.duplicate_swaps(number, final.after),
-        "refresh_swaps": comparison.refresh_swaps(number, final.before, final.after),
-        "both_swaps": comparison.both_swaps(number, final.before, final.after),
+        "refresh_swaps": comparison.refresh_swaps(number, final.earlier[1], final.after),
+        "both_swaps": comparison.both_swaps(number, final.earlier[1], final.after),
+    }
+
+
+def _by_lag(final: Final, comparison: Comparison, number: int) -> dict[str, dict[str, Estimates]]:
+    """The same over several refreshes, by their number, where the run has so many generations."""
+    lags = [lag for lag in sorted(final.earlier) if lag > 1]
+    return {
+        "refresh_lags": {str(lag): comparison.refresh_swaps(number, final.earlier[lag], final.after) for lag in lags},
+        "both_lags": {str(lag): comparison.both_swaps(number, final.earlier[lag], final.after) for lag in lags},
+    }
+
+
+def _baselines(final: Final, comparison: Comparison) -> dict[str, Estimates]:
+    """How accurate each baseline is, paired with the arms; no fleets or duplicates move it, AUC has no interval."""
+    alone = comparison.without_noise(len(BASELINES))
+    return {
+        name: alone.accuracy(number, final.baselines, final.held_out.label)
+        | alone.ranking_quality(number, final.baseline_rankings, final.queries, None)
+        for number, name in enumerate(BASELINES)
     }
 
 
@@ -124,7 +157,7 @@ def _single(experiment: Experiment, final: Final, comparison: Comparison, number
     found |= comparison.ranking_quality(number, final.after, final.queries, bias)
     found["progressive_log_loss"] = comparison.progressive(number, np.array(state.losses) / state.counted)
     if experiment.world.has_truth:
-        found |= comparison.churn(number, final.before, final.after, final.queries)
+        found |= comparison.churn(number, final.earlier[1], final.after, final.queries)
     return found
 
 

@@ -10,6 +10,8 @@ Json = dict[str, Any]
 
 SWAPS = {"slot", "top1", "set", "pair", "rbo"}
 CAUSES = {"swaps", "refresh_swaps", "both_swaps"}
+LAGS = {"refresh_lags", "both_lags"}
+BASELINES = {"constant", "popularity", "logistic"}
 INTERVALS = {
     "pd",
     "pd_ranking",
@@ -22,7 +24,7 @@ INTERVALS = {
     "clicks_per_slate",
 }
 WITH_TRUTH = {"regret", "useful_swaps", "useless_swaps"}
-RATIOS = {*SWAPS, "pd", "pd_ranking", "refresh_pair", "log_loss", "auc", "ranking_loss"}
+RATIOS = {*SWAPS, *(f"refresh_{name}" for name in SWAPS), "pd", "pd_ranking", "log_loss", "auc", "ranking_loss"}
 SHARES = {"auc", "regret", "useful_swaps", "useless_swaps"}
 """Measures from 0 to 1; swaps are, too."""
 BUCKETS = {"pd_by_score", "pd_by_popularity"}
@@ -51,7 +53,7 @@ def assert_swaps(value: Json, where: str) -> None:
 
 def assert_arm(arm: Json, label: str, truth: bool) -> None:
     intervals = INTERVALS | (WITH_TRUTH if truth else set())
-    assert arm.keys() == {*intervals, *CAUSES, *COSTS, *BUCKETS, "ratio", "ratio_to", "design", "activation"}
+    assert arm.keys() == {*intervals, *CAUSES, *LAGS, "swaps_these", *COSTS, *BUCKETS, "ratio", "ratio_to", "design", "activation"}
     for name in intervals:
         least = -2 if name == "pd_shift" else 0
         assert_interval(arm[name], f"{label}.{name}", least, 1 if name in SHARES else 1e9)
@@ -59,8 +61,12 @@ def assert_arm(arm: Json, label: str, truth: bool) -> None:
     built_in = set() if spec.own else {"norm", "hidden", "dim"}
     assert arm["design"].keys() == {"engine", "learning_rate", *(built_in or {"source"})}
     assert arm["design"]["engine"] in ("native", "torch")
-    for cause in CAUSES:
+    for cause in (*CAUSES, "swaps_these"):
         assert_swaps(arm[cause], f"{label}.{cause}")
+    for cause in LAGS:
+        assert arm[cause].keys() <= {"2", "4", "8"}
+        for lag, swaps in arm[cause].items():
+            assert_swaps(swaps, f"{label}.{cause}.{lag}")
     for name in BUCKETS:
         assert_buckets(arm[name], f"{label}.{name}")
     for name, kind in COSTS.items():
@@ -70,7 +76,8 @@ def assert_arm(arm: Json, label: str, truth: bool) -> None:
         if ratio is not None:
             assert_interval(ratio, f"{label}.ratio.{name}", 0)
     for other, ratios in arm["ratio_to"].items():
-        assert other != label and ratios.keys() == {"pd", "pair", "log_loss", "auc", "ranking_loss"}
+        assert other != label
+        assert ratios.keys() == {"log_loss", "auc", "ranking_loss"} | (set() if other in BASELINES else {"pd", "pair"})
         for name, ratio in ratios.items():
             if ratio is not None:
                 assert_interval(ratio, f"{label}.ratio_to.{other}.{name}", 0)
@@ -101,6 +108,7 @@ def assert_schema(result: Json, arms: list[str], generations: int) -> None:
         "flicker",
         "world",
         "arms",
+        "baselines",
         "generations",
         "notes",
         "seconds",
@@ -114,6 +122,10 @@ def assert_schema(result: Json, arms: list[str], generations: int) -> None:
     assert {name: type(value) for name, value in world.items()} == kinds | {"has_truth": bool, "skipped_rows": int}
     assert world["learned"] + world["held_out"] == world["events"]
     assert list(result["arms"]) == arms
+    assert result["baselines"].keys() == BASELINES
+    for name, found in result["baselines"].items():
+        for measure in ("log_loss", "auc", "calibration", "ranking_loss"):
+            assert_interval(found[measure], f"baselines.{name}.{measure}", 0)
     for label, arm in result["arms"].items():
         assert_arm(arm, label, world["has_truth"])
     assert [record["generation"] for record in result["generations"]] == list(range(1, generations + 1))

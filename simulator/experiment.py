@@ -9,7 +9,7 @@ number of threads, or on where a run was interrupted.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,13 +21,14 @@ from simulator.comparison import Comparison, Estimates, Rankings, Shape
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import DataError
 from simulator.measures.quality import log_loss
+from simulator.measures.registry import MEASURES
 from simulator.models.baselines import Baselines
 from simulator.models.engines import Engines
 from simulator.models.specs import parse_arms
 from simulator.randomness import generator
 from simulator.schedule import Log, Plan
 from simulator.tuning import used_events
-from simulator.types import Batch, Doubles, Floats, Query, World
+from simulator.types import Batch, Doubles, Floats, Query, Schema, World
 from simulator.world.replay import ReplayWorld
 from simulator.world.stream import SyntheticWorld
 
@@ -79,6 +80,8 @@ class Final:
     earlier: dict[int, Rankings]
     """How the queries were ranked so many generations before the last, where the run has them: LAGS, and 1."""
     after: Rankings
+    strangers: Rankings
+    """Of the same candidates in the same context, for another user each."""
     held_out: Batch
     logits: Floats
     """[S, n] log-odds of the held-out events."""
@@ -250,11 +253,13 @@ class Experiment:
         self._refresh()
         after = self._rank(queries)
         seconds, start, stop = self.engines.scoring_seconds, self.plan.learned, self.plan.learned + self.plan.held_out
+        strangers = self._rank(asked_by_others(queries, self.world.schema, self.config.seed))
         held_out = Batch.concatenate(list(self.world.batches(self.plan.held_out, start, stop)))
         return Final(
             queries,
             {lag: Rankings(scores, queries, k) for lag, scores in self.earlier.items()},
             after,
+            strangers,
             held_out,
             self.engines.score_events(held_out.features),
             losses,
@@ -265,7 +270,7 @@ class Experiment:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything besides `state` that the run needs to go on from here, as named tensors on the CPU."""
-        own = {f"baselines.{name}": value for name, value in self.baselines.state().items()}
+        own: dict[str, Any] = {f"baselines.{name}": value for name, value in self.baselines.state().items()}
         own |= {f"earlier.{lag}": scores for lag, scores in self.earlier.items()}
         return self.engines.state() | {name: torch.from_numpy(value) for name, value in own.items()}
 
@@ -278,6 +283,18 @@ class Experiment:
         self.state = state
 
 
+def asked_by_others(queries: list[Query], schema: Schema, seed: int) -> list[Query]:
+    """Each query with the user of another one, drawn at random; candidates and context stay."""
+    shuffled = generator(seed, "strangers").permutation(len(queries))
+    slots = sum(field.slots for field in schema.fields if field.side == "user")  # users' slots come first
+    found = list(queries)
+    for here, there in zip(shuffled, np.roll(shuffled, 1), strict=True):
+        features = queries[here].features.copy()
+        features[:, :slots] = queries[there].features[0, :slots]
+        found[here] = replace(queries[here], user=queries[there].user, features=features)
+    return found
+
+
 def _intervals(estimates: Estimates) -> dict[str, Any]:
-    """Swap measures as in result.json; a share is at most 1."""
-    return {name: estimate.interval(most=1.0).as_dict() for name, estimate in estimates.items()}
+    """MEASURES as in result.json."""
+    return {name: estimate.interval(most=MEASURES[name].most).as_dict() for name, estimate in estimates.items()}

@@ -47,17 +47,20 @@ from simulator.config import SyntheticConfig
 from simulator.experiment import Experiment, Final
 from simulator.files import flicker_version
 from simulator.measures.intervals import Resamples, ratio
+from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, PERSONALISATION, QUALITIES
 from simulator.models.activations import curve
 from simulator.models.baselines import BASELINES
 from simulator.models.specs import Arm
 from simulator.types import Query
 
 SCHEMA = 1
-AT_MOST_ONE = {"auc", "regret", "useful_swaps", "useless_swaps"}
-SWAPS = ("slot", "top1", "set", "pair", "rbo")
-RATIOS = ("pd", "pd_ranking", *SWAPS, *(f"refresh_{name}" for name in SWAPS), "log_loss", "auc", "ranking_loss")
+MOST = {name: each.most for held in (MEASURES, QUALITIES, ACCURACY) for name, each in held.items()}
+MOST |= dict.fromkeys(("regret", "useful_swaps", "useless_swaps", PERSONALISATION), 1.0)
+"""The largest value that a measure can have."""
+OVER_TIME = tuple(f"{cause}_{name}" for cause in ("refresh", "both") for name in MEASURES)
+RATIOS = ("pd", "pd_ranking", *MEASURES, *OVER_TIME, "log_loss", "auc", *QUALITIES, PERSONALISATION)
 """Measures whose ratio to the first arm is given."""
-RATIOS_TO_ANY = ("pd", "pair", "log_loss", "auc", "ranking_loss")
+RATIOS_TO_ANY = ("pd", "pair", "log_loss", "auc", *QUALITIES, PERSONALISATION)
 """Measures whose ratio to every other arm is given. The same fleets and users move both: it is surer than two intervals
 side by side."""
 
@@ -76,13 +79,14 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
     for number, arm in enumerate(experiment.arms):
         single, by_cause = _single(experiment, final, comparison, number), _by_cause(final, comparison, number)
         flat = single | by_cause["swaps"]
-        flat |= {f"refresh_{name}": estimate for name, estimate in by_cause["refresh_swaps"].items()}
+        for cause in ("refresh", "both"):
+            flat |= {f"{cause}_{name}": estimate for name, estimate in by_cause[f"{cause}_swaps"].items()}
         estimates[arm.label] = flat
         baseline = estimates[experiment.arms[0].label]
-        swaps = {cause: {n: _interval(n, e, 1.0) for n, e in found.items()} for cause, found in by_cause.items()}
-        these = {n: _interval(n, e.these(), 1.0) for n, e in by_cause["swaps"].items()}
+        swaps = {cause: {n: _interval(n, e) for n, e in found.items()} for cause, found in by_cause.items()}
+        these = {n: _interval(n, e.these()) for n, e in by_cause["swaps"].items()}
         lags = {
-            cause: {lag: {n: _interval(n, e, 1.0) for n, e in found.items()} for lag, found in by_lag.items()}
+            cause: {lag: {n: _interval(n, e) for n, e in found.items()} for lag, found in by_lag.items()}
             for cause, by_lag in _by_lag(final, comparison, number).items()
         }
         arms[arm.label] = {
@@ -100,7 +104,7 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
         }
         progressive = comparison.progressive(number, final.progressive).interval().as_dict()
         last["arms"][arm.label] = {"pd": arms[arm.label]["pd"], **swaps, "progressive_log_loss": progressive}
-    baselines = _baselines(final, comparison)
+    baselines = _baselines(final, comparison, experiment.world.has_truth)
     for label, own in estimates.items():
         others = {other: its for other, its in (estimates | baselines).items() if other != label}
         arms[label]["ratio_to"] = {
@@ -138,25 +142,27 @@ def _by_lag(final: Final, comparison: Comparison, number: int) -> dict[str, dict
     }
 
 
-def _baselines(final: Final, comparison: Comparison) -> dict[str, Estimates]:
+def _baselines(final: Final, comparison: Comparison, truth: bool) -> dict[str, Estimates]:
     """How accurate each baseline is, paired with the arms; no fleets or duplicates move it, AUC has no interval."""
     alone = comparison.without_noise(len(BASELINES))
     return {
         name: alone.accuracy(number, final.baselines, final.held_out.label)
-        | alone.ranking_quality(number, final.baseline_rankings, final.queries, None)
+        | alone.ranking_quality(number, final.baseline_rankings, final.queries, truth)
         for number, name in enumerate(BASELINES)
     }
 
 
 def _single(experiment: Experiment, final: Final, comparison: Comparison, number: int) -> Estimates:
     """All other measures of an arm: prediction difference, accuracy and, where the truth is known, regret and churn."""
-    world, state = experiment.config.world, experiment.state
-    bias = world.position_bias if isinstance(world, SyntheticConfig) else None
+    world, state, truth = experiment.config.world, experiment.state, experiment.world.has_truth
     found = comparison.differences(number, final.logits)
     found |= comparison.accuracy(number, final.logits, final.held_out.label)
-    found |= comparison.ranking_quality(number, final.after, final.queries, bias)
+    found |= comparison.ranking_quality(number, final.after, final.queries, truth)
+    if isinstance(world, SyntheticConfig):
+        found["regret"] = comparison.regret(number, final.after, final.queries, world.position_bias)
     found["progressive_log_loss"] = comparison.progressive(number, np.array(state.losses) / state.counted)
-    if experiment.world.has_truth:
+    found[PERSONALISATION] = comparison.personalisation(number, final.after, final.strangers)
+    if truth:
         found |= comparison.churn(number, final.earlier[1], final.after, final.queries)
     return found
 
@@ -199,9 +205,9 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _interval(name: str, estimate: Any, most: float = np.inf) -> dict[str, float]:
-    least = -np.inf if name == "pd_shift" else 0.0
-    found: dict[str, float] = estimate.interval(least, 1.0 if name in AT_MOST_ONE else most).as_dict()
+def _interval(name: str, estimate: Any) -> dict[str, float]:
+    signed = name in DIFFERENCES and DIFFERENCES[name].signed
+    found: dict[str, float] = estimate.interval(-np.inf if signed else 0.0, MOST.get(name, np.inf)).as_dict()
     return found
 
 

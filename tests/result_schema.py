@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from simulator.measures.registry import MEASURES
 from simulator.models.specs import parse_arm
 
 Json = dict[str, Any]
 
-SWAPS = {"slot", "top1", "set", "pair", "rbo"}
+SWAPS = set(MEASURES)
 CAUSES = {"swaps", "refresh_swaps", "both_swaps"}
 LAGS = {"refresh_lags", "both_lags"}
 BASELINES = {"constant", "popularity", "logistic"}
@@ -21,11 +22,22 @@ INTERVALS = {
     "auc",
     "calibration",
     "ranking_loss",
+    "ndcg",
+    "personalisation",
     "clicks_per_slate",
 }
 WITH_TRUTH = {"regret", "useful_swaps", "useless_swaps"}
-RATIOS = {*SWAPS, *(f"refresh_{name}" for name in SWAPS), "pd", "pd_ranking", "log_loss", "auc", "ranking_loss"}
-SHARES = {"auc", "regret", "useful_swaps", "useless_swaps"}
+RATIOS = {
+    *SWAPS,
+    *(f"{c}_{name}" for c in ("refresh", "both") for name in SWAPS),
+    "pd",
+    "pd_ranking",
+    "log_loss",
+    "auc",
+    "ranking_loss",
+}
+RATIOS |= {"ndcg", "personalisation"}
+SHARES = {"auc", "regret", "useful_swaps", "useless_swaps", "ndcg", "personalisation"}
 """Measures from 0 to 1; swaps are, too."""
 BUCKETS = {"pd_by_score", "pd_by_popularity"}
 COSTS = {
@@ -48,12 +60,23 @@ def assert_interval(value: Any, where: str, least: float = -1e9, most: float = 1
 def assert_swaps(value: Json, where: str) -> None:
     assert value.keys() == SWAPS, where
     for name, interval in value.items():
-        assert_interval(interval, f"{where}.{name}", 0, 1)
+        assert_interval(interval, f"{where}.{name}", 0, MEASURES[name].most)
 
 
 def assert_arm(arm: Json, label: str, truth: bool) -> None:
     intervals = INTERVALS | (WITH_TRUTH if truth else set())
-    assert arm.keys() == {*intervals, *CAUSES, *LAGS, "swaps_these", *COSTS, *BUCKETS, "ratio", "ratio_to", "design", "activation"}
+    assert arm.keys() == {
+        *intervals,
+        *CAUSES,
+        *LAGS,
+        "swaps_these",
+        *COSTS,
+        *BUCKETS,
+        "ratio",
+        "ratio_to",
+        "design",
+        "activation",
+    }
     for name in intervals:
         least = -2 if name == "pd_shift" else 0
         assert_interval(arm[name], f"{label}.{name}", least, 1 if name in SHARES else 1e9)
@@ -77,7 +100,8 @@ def assert_arm(arm: Json, label: str, truth: bool) -> None:
             assert_interval(ratio, f"{label}.ratio.{name}", 0)
     for other, ratios in arm["ratio_to"].items():
         assert other != label
-        assert ratios.keys() == {"log_loss", "auc", "ranking_loss"} | (set() if other in BASELINES else {"pd", "pair"})
+        alone = {"log_loss", "auc", "ranking_loss", "ndcg"}
+        assert ratios.keys() == alone | (set() if other in BASELINES else {"pd", "pair", "personalisation"})
         for name, ratio in ratios.items():
             if ratio is not None:
                 assert_interval(ratio, f"{label}.ratio_to.{other}.{name}", 0)

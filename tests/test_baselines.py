@@ -55,7 +55,9 @@ def test_one_step_of_the_logistic_regression_is_adagrad_by_hand() -> None:
     weights = -RATE * gradient / np.sqrt(gradient**2 + ACCUMULATOR)
     np.testing.assert_allclose(found.state()["weights"], weights)
     again = found.score(features, batch.item)[2]
-    np.testing.assert_allclose(again, weights[0] + [weights[[1, 3, 4]].sum(), weights[[2, 3]].sum(), weights[[1, 4]].sum()])
+    np.testing.assert_allclose(
+        again, weights[0] + [weights[[1, 3, 4]].sum(), weights[[2, 3]].sum(), weights[[1, 4]].sum()]
+    )
 
 
 def test_a_logistic_regression_is_as_good_as_that_of_scikit_learn(world: World) -> None:
@@ -68,7 +70,9 @@ def test_a_logistic_regression_is_as_good_as_that_of_scikit_learn(world: World) 
         found[:, 0] = 0
         return found
 
-    peer = SGDClassifier(loss="log_loss", alpha=0, learning_rate="constant", eta0=0.03, shuffle=False, max_iter=1, tol=None)
+    peer = SGDClassifier(
+        loss="log_loss", alpha=0, learning_rate="constant", eta0=0.03, shuffle=False, max_iter=1, tol=None
+    )
     peer.fit(columns(learned), learned.label)
     constant, popularity, own = taught(world, 54_000).score(tail.features, tail.item)
     losses = [float(log_loss(x, tail.label).mean()) for x in (constant, popularity, own)]

@@ -25,7 +25,7 @@ import numpy as np
 from simulator.files import flicker_version, write_atomically
 from simulator.live.watch import CAUSES, DIFFERENCES, SWAPS, Sums, Watch
 from simulator.measures.intervals import Interval, Resamples
-from simulator.report.words import label, number, percent
+from simulator.words import label, number, percent
 
 SCHEMA = 1
 

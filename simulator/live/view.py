@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.live.watch import Watch
-from simulator.report.words import label, number, size
+from simulator.words import label, number, size
 
 BARS = "▁▂▃▄▅▆▇█"
 DASH = "–"

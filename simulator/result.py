@@ -101,6 +101,8 @@ class Result:
     versions: dict[str, Any]
     machine: dict[str, Any]
     command: str
+    kind: str = "run"
+    baselines: dict[str, Measures] = field(default_factory=dict)
 
 
 def read_result(folder: Path) -> Result:
@@ -128,6 +130,9 @@ def read_result(folder: Path) -> Result:
             peak_memory_bytes=_number(raw.get("peak_memory_bytes"), "peak_memory_bytes"),
             flicker=str(raw.get("flicker", "")),
             command=str(config.get("command", "")),
+            baselines={
+                name: _measures(values, f"baselines.{name}") for name, values in raw.get("baselines", {}).items()
+            },
             **parts,
         )
     except _Damage as damage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 import grpc
@@ -23,8 +23,7 @@ from protos.recommender_pb2 import (
 from protos.recommender_pb2_grpc import RecommenderStub
 from simulator.config import require
 from simulator.errors import FlickerError
-from simulator.flags import parse_flags
-from simulator.process import from_environment
+from simulator.flags import from_env, parse_flags
 from simulator.terminal import open_console
 
 
@@ -35,7 +34,7 @@ class QueryFlags:
     The same with grpcurl: grpcurl -plaintext -d '{"user": 7}' HOST:PORT flicker.v1.Recommender/Recommend
     """
 
-    address: str = field(default_factory=lambda: from_environment("FLICKER_ADDRESS", "127.0.0.1:50051"))
+    address: str = from_env("FLICKER_ADDRESS", "127.0.0.1:50051")
     """host:port of the router, of several with commas between: they are asked in turn (default: FLICKER_ADDRESS)."""
     user: int = 0
     """Who asks, 0 or more."""

@@ -15,16 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.errors import SettingError
 from simulator.measures import quality, swaps
 from simulator.measures.differences import pd_of_logits
 from simulator.measures.intervals import Estimate, Resamples, pair_index, sums_by_user
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES, Answers, compare
-from simulator.types import Doubles, Floats, Ints, Query, World, order
+from simulator.types import Doubles, Field, Floats, Ints, Query, Rows, Schema, World, order
 
 BUCKETS = 5
 """Of PD by a value: at most so many, of about equally many events each."""
 CHUNK = 65_536
 """Events counted at a time."""
+MOST_SLICES, FEWEST = 10, 20
+"""Values of a column that are shown, at most; and queries (events) that one needs for it."""
 Estimates = dict[str, Estimate]
 """Measure -> estimate, e.g. `slot`, `top1`, `set`, `pair`, `rbo`."""
 
@@ -80,6 +83,13 @@ class Rankings:
         """[M, Q, K] candidate indices of the slate, best first."""
         self.slates = np.take_along_axis(np.broadcast_to(self.items, scores.shape), self.top, -1)
         """[M, Q, K] item numbers of the slate, best first."""
+
+    def part(self, places: Ints) -> Rankings:
+        """Those of some of the queries."""
+        found = copy(self)
+        found.scores, found.positions = self.scores[:, places], self.positions[:, places]
+        found.top, found.slates, found.items = self.top[:, places], self.slates[:, places], self.items[places]
+        return found
 
     def answers(self, model: int) -> Answers:
         """Those of one model."""
@@ -226,6 +236,52 @@ def _named(found: Doubles, estimate: Callable[[Doubles, Doubles], Estimate]) -> 
         for name, (sums, weights) in zip(MEASURES, found, strict=True)
         if weights.any()
     }
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The queries and events of one value of a column."""
+
+    value: str
+    """As the log writes it; `others` for what is rare."""
+    share: float
+    """Of all queries; of a column that describes items, of all events."""
+    asked: Ints
+    """Places of its queries; none for a column that describes items."""
+    shown: Ints
+    """Places of its events."""
+
+
+def column_of(schema: Schema, column: str) -> Field:
+    """The field that is this column of the log. Raises SettingError where there is none with one value each."""
+    found = {field.name: field for field in schema.fields if field.slots == 1}
+    if column not in found:
+        raise SettingError("by", column, f"one of {', '.join(found)}: columns of the log with one value each")
+    return found[column]
+
+
+def slices(world: World, column: str, queries: list[Query], events: Rows) -> list[Slice]:
+    """The commonest values of a column of the log, most frequent first, and what is left.
+
+    `events` [n, S] rows of the held-out events. A value with fewer than FEWEST queries (events) counts as left.
+    """
+    schema = world.schema
+    of_items = column_of(schema, column).side == "item"
+    slot, first = schema.slot_range(column).start, schema.first_row(column)
+    shown = events[:, slot]
+    asked = np.array([query.features[0, slot] for query in queries]) if not of_items else np.empty(0, np.int64)
+    counted = shown if of_items else asked
+    rows, counts = np.unique(counted, return_counts=True)
+    common = rows[np.lexsort((rows, -counts))][:MOST_SLICES]
+    common = common[np.isin(common, rows[counts >= FEWEST])]
+    found = []
+    for row in [*common.tolist(), None]:
+        here, there = ((~np.isin(c, common) if row is None else c == row) for c in (asked, shown))
+        inside = there if of_items else here
+        if inside.sum() >= 2:
+            value = "others" if row is None else world.name_of(column, row - first)
+            found.append(Slice(value, float(inside.mean()), np.flatnonzero(here), np.flatnonzero(there)))
+    return found
 
 
 def learned_counts(world: World, learned: int) -> Ints:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simulator.comparison import Comparison, Estimates, Rankings, Shape
+from simulator.comparison import Comparison, Estimates, Rankings, Shape, column_of
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import DataError
 from simulator.measures.quality import log_loss
@@ -120,9 +120,11 @@ class Experiment:
     def check(self) -> None:
         """Ask the first and the last queries in vain, before anything is learned or written.
 
-        Raises SettingError where the world has too few candidates or queries for the settings.
+        Raises SettingError where the world has too few candidates or queries for the settings, or lacks a column.
         """
         config, plan = self.config, self.plan
+        for column in config.by:
+            column_of(self.world.schema, column)
         self.world.queries(config.queries_per_generation, config.candidates, plan.size, "live")
         self.world.queries(config.queries, config.candidates, plan.learned, "final")
 

@@ -1,50 +1,86 @@
-"""Reads and checks what a run left behind: result.json (schema 1) and config.json.
+"""What every door leaves behind, in one class: `flicker run`, `flicker up` and `flicker compare` write a `Result` as
+result.json, schema 2; report, recommend, gate, sweep and figures read it. Here it is written, read, checked and
+documented; docs/result.schema.json is made from it (simulator/report/schema.py).
 
-Measures are kept flat under dotted names, e.g. `pd`, `swaps.pair`, `refresh_swaps.top1`, `log_loss`. A measure that
-is null, absent or not finite (0/0) is left out, and the page shows a dash for it.
+Measures are kept flat under dotted names: `pd`, `pd_ranking`, `pd_shift`, `swaps.X` (cause duplicate),
+`swaps_these.X` (the same, where other users are all that could have been drawn), `refresh_swaps.X`, `both_swaps.X`,
+`refresh_lags.L.X` and `both_lags.L.X` (over L refreshes) for each X of measures/registry.MEASURES, `log_loss`, `auc`, `ndcg` and so on. In JSON they nest at the dots, in the arm's own object:
+
+    {"schema": 2, "kind": "run", "arms": {"relu": {"pd": I, "swaps": {"pair": I, ...}, "log_loss": I, "parameters": n,
+     "ratio": {"pd": I, ...}, "ratio_to": {"smelu:beta=1": {...}}, ...}}, ...}          I = {"mean", "low", "high"}
+
+A measure that does not exist (0 / 0) is left out; one that is null, or no finite number, is read as left out. What a
+run was asked for (settings, versions, machine, command) stands in config.json beside it, written when the run starts;
+results of other kinds hold it themselves. Torch-free.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from simulator.errors import ResultError
+from simulator.files import flicker_version, write_atomically, writing
 from simulator.measures.intervals import Interval
 
-SCHEMA = 1
-REQUIRED = ("pd", "swaps.pair", "log_loss")
-"""What an arm must have: instability is never shown without accuracy beside it."""
+SCHEMA = 2
+COSTS = ("train_seconds", "events_per_second", "parameters", "lookups", "score_seconds", "model_bytes", "train_bytes")
 TIMES = ("train_seconds", "events_per_second", "score_seconds")
 """Costs that hang on the engine, and are compared between arms of one engine only."""
-AGAIN = "the file is damaged; run `flicker run` again"
 BUCKETS = ("pd_by_score", "pd_by_popularity")
-COSTS = ("train_seconds", "events_per_second", "parameters", "lookups", "score_seconds", "model_bytes", "train_bytes")
-
+ABOUT = ("config", "versions", "machine", "command")
+"""What stands in config.json where the result is of a run."""
+AGAIN = "the file is damaged; make it again"
 
 Measures = dict[str, Interval]
+"""Dotted name -> mean with its 95 % interval; low = high where there is none."""
+
+
+def spread(*names: str) -> Any:
+    """A dict that stands in the object it belongs to, under these names; without names: all that nothing else takes."""
+    return field(default_factory=dict, metadata={"spread": names})
 
 
 @dataclass(frozen=True)
 class Curve:
-    """An activation sampled for its picture: x, y and dy/dx of equal length."""
+    """An activation, sampled for its picture: x, y and dy/dx of equal length."""
 
     x: list[float]
     y: list[float]
     gradient: list[float]
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.x) == len(self.y) == len(self.gradient):
+            raise ValueError("x, y and gradient need one length of at least 2")
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """PD of the events whose score, or item's popularity, is from `low` to `high`: `share` of all events."""
+    """PD of the held-out events whose score (by the first arm), or item's number of learned events, is from `low` to
+    `high`. All arms have the same events in a bucket."""
 
     low: float
     high: float
     share: float
+    """Of all events."""
     pd: Interval
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The queries of one value of a column of the log, and what was measured on them."""
+
+    value: str
+    share: float
+    """Of all queries."""
+    measures: Measures = spread()
 
 
 @dataclass(frozen=True)
@@ -52,18 +88,27 @@ class Arm:
     """One design under comparison and all that was measured on it."""
 
     spec: str
-    measures: Measures
-    ratios: Measures
-    """To the first arm, under the names that the run gave them (`pd`, `pair`, `log_loss` ...)."""
-    costs: dict[str, float]
-    activation: Curve | None
-    buckets: dict[str, list[Bucket]] = field(default_factory=dict)
-    """PD by a value: lists under the names in BUCKETS."""
-    against: dict[str, Measures] = field(default_factory=dict)
-    """Ratios to each other arm of the run, paired with it, by its spec."""
-
+    measures: Measures = spread()
+    ratios: Measures = field(default_factory=dict, metadata={"json": "ratio"})
+    """To the first arm, under short names (`pd`, `pair`, `refresh_pair`, `log_loss` ...); paired with it."""
+    costs: dict[str, float] = spread(*COSTS)
+    """train_seconds: compute seconds of all its models on one core (on a GPU: its share of the device's time);
+    events_per_second: events of the log per such second of one served model, however often it learned them. Of one
+    served model (what a cure makes of several counts as one): parameters; lookups: rows of embedding tables read to
+    rank a query; score_seconds: compute seconds to score a query's candidates; model_bytes of its weights; train_bytes
+    of all that learning it takes."""
+    activation: Curve | None = None
+    """None for a module of the user's that keeps its own."""
+    buckets: dict[str, list[Bucket]] = spread(*BUCKETS)
+    """PD by a value."""
+    against: dict[str, Measures] = field(default_factory=dict, metadata={"json": "ratio_to"})
+    """Ratios to each other arm, paired with it, by its spec, and to each baseline: surer than two intervals side by
+    side."""
     design: dict[str, Any] = field(default_factory=dict)
-    """Its engine, and the settings in which arms may differ."""
+    """Its engine, and the settings in which arms may differ; of a module of the user's also `source`, which begins the
+    digest of its file."""
+    by: dict[str, list[Slice]] = field(default_factory=dict)
+    """Results by a column of the log."""
 
     def cost_ratio(self, other: Arm, cost: str) -> float | None:
         """Ratio of a cost to another arm's; None where one is unknown, or times are those of two engines."""
@@ -73,7 +118,7 @@ class Arm:
         return None if cost in TIMES and self.design.get("engine") != other.design.get("engine") else own / base
 
     def ratio(self, other: Arm, measure: str) -> Interval | None:
-        """Ratio of a measure to another arm's, paired with it; None where the run does not give it."""
+        """Ratio of a measure to another arm's, paired with it; None where the result does not give it."""
         return self.against.get(other.spec, {}).get(measure)
 
 
@@ -81,66 +126,83 @@ class Arm:
 class Generation:
     """What was measured when one generation had been learned."""
 
-    number: int
+    number: int = field(metadata={"json": "generation"})
     events: int
+    """Learned so far."""
     arms: dict[str, Measures]
+
+
+Kind = Literal["run", "live", "compare"]
 
 
 @dataclass(frozen=True)
 class Result:
-    """A whole run; `arms[0]` is what ratios refer to."""
+    """What was measured, by whom, on what; `arms[0]` is what ratios refer to."""
 
+    kind: Kind
+    """Which door it comes from: `flicker run`, `flicker up`, `flicker compare`."""
     world: dict[str, Any]
-    arms: list[Arm]
-    generations: list[Generation]
-    notes: list[str]
-    seconds: float
-    peak_memory_bytes: float
-    flicker: str
-    config: dict[str, Any]
-    versions: dict[str, Any]
-    machine: dict[str, Any]
-    command: str
-    kind: str = "run"
+    """`name`, and what is known of: events, learned, held_out, users, items, has_truth, skipped_rows."""
+    arms: list[Arm] = field(metadata={"key": "spec"})
+    generations: list[Generation] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What a reader should know before quoting a number."""
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    flicker: str = field(default_factory=flicker_version)
+    """Version that wrote it."""
+    config: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+    serving: dict[str, Any] = field(default_factory=dict)
+    """Of a live system: requests, failures, p50 and p99 (seconds), offered and achieved (queries per second),
+    refreshes, first_answer and first_gauge (seconds from the start), comparisons (per arm), lost (why a process was
+    dead for good)."""
     baselines: dict[str, Measures] = field(default_factory=dict)
+    """Accuracy of `constant`, `popularity` and `logistic`: what any arm should beat."""
+
+
+REQUIRED: dict[Kind, tuple[str, ...]] = {"run": ("pd", "swaps.pair", "log_loss"), "live": (), "compare": ()}
+"""What an arm must have: a run never shows instability without accuracy beside it."""
+
+
+class Damage(ValueError):
+    """Where something is not what the class says: `arms.relu.pd.mean: not a number`."""
+
+
+def write_result(folder: Path, result: Result, setting: str = "out") -> None:
+    """Write `folder`/result.json in one step. Raises ResultError, naming the setting of the folder, if it cannot."""
+    with writing(setting, folder):
+        write_atomically(folder / "result.json", json.dumps(to_json(result), indent=1, allow_nan=False).encode())
 
 
 def read_result(folder: Path) -> Result:
-    """Read a result folder. Raises ResultError naming the file, what is wrong with it, and the way out."""
-    results, settings = folder / "result.json", folder / "config.json"
+    """Read a folder's result.json, and a run's config.json. Raises ResultError naming file, what is wrong, way out."""
+    path = folder / "result.json"
     if (folder / "sweep.json").exists():
         raise ResultError(f"{folder}: a sweep of several runs: name one of them, a folder in {folder / 'cells'}")
-    missing = "name a folder that `flicker run --out` wrote"
-    raw, config = (load_json(path, missing, AGAIN) for path in (results, settings))
+    raw = load_json(path, "name a folder that `flicker run`, `up` or `compare` wrote with --out", AGAIN)
     if raw.get("schema") != SCHEMA:
-        raise ResultError(f"{results}: schema = {raw.get('schema')!r}: this version of flicker reads schema {SCHEMA}")
-    path = settings
-    try:
-        parts = {name: _typed(config, name, dict) for name in ("config", "versions", "machine")}
-        path = results
-        arms = [_arm(spec, values) for spec, values in _typed(raw, "arms", dict).items()]
-        if not arms:
-            raise _Damage("arms: empty")
-        return Result(
-            world=_typed(raw, "world", dict),
-            arms=arms,
-            generations=[_generation(i, g) for i, g in enumerate(_typed(raw, "generations", list))],
-            notes=[str(note) for note in _typed(raw, "notes", list)],
-            seconds=_number(raw.get("seconds"), "seconds"),
-            peak_memory_bytes=_number(raw.get("peak_memory_bytes"), "peak_memory_bytes"),
-            flicker=str(raw.get("flicker", "")),
-            command=str(config.get("command", "")),
-            baselines={
-                name: _measures(values, f"baselines.{name}") for name, values in raw.get("baselines", {}).items()
-            },
-            **parts,
+        raise ResultError(
+            f"{path}: schema = {raw.get('schema')!r}: this version of flicker reads schema {SCHEMA}: make it again"
         )
-    except _Damage as damage:
+    try:
+        if raw.get("kind") == "run":
+            path = folder / "config.json"
+            about = load_json(path, "name a folder that `flicker run --out` wrote", AGAIN)
+            raw |= {name: from_json(KINDS[name], about.get(name), name) for name in ABOUT}
+            path = folder / "result.json"
+        result: Result = from_json(Result, {name: value for name, value in raw.items() if name != "schema"})
+        if not result.arms:
+            raise Damage("arms: empty")
+        for arm in result.arms:
+            for name in REQUIRED[result.kind]:
+                if name not in arm.measures:
+                    raise Damage(f"arms.{arm.spec}.{name}: missing")
+        return result
+    except Damage as damage:
         raise ResultError(f"{path}: {damage}: {AGAIN}") from None
-
-
-class _Damage(Exception):
-    """Where in the file something is not what schema 1 says."""
 
 
 def load_json(path: Path, missing: str, damaged: str) -> dict[str, Any]:
@@ -159,89 +221,156 @@ def load_json(path: Path, missing: str, damaged: str) -> dict[str, Any]:
     return value
 
 
-def _typed(parent: dict[str, Any], key: str, kind: type) -> Any:
-    if not isinstance(parent.get(key), kind):
-        raise _Damage(f"{key}: missing or not a JSON {'object' if kind is dict else 'array'}")
-    return parent[key]
+def nested(measures: Measures) -> dict[str, Any]:
+    """Measures as JSON, nested at their dots; those that are no finite numbers are left out."""
+    found: dict[str, Any] = {}
+    for name, value in measures.items():
+        if all(map(math.isfinite, (value.mean, value.low, value.high))):
+            *parents, last = name.split(".")
+            inner = found
+            for parent in parents:
+                inner = inner.setdefault(parent, {})
+            inner[last] = value.as_dict()
+    return found
 
 
-def _object(raw: Any, where: str) -> None:
-    if not isinstance(raw, dict):
-        raise _Damage(f"{where}: not a JSON object")
+def to_json(value: Any) -> Any:
+    """A result, or a part of one, as JSON holds it."""
+    if isinstance(value, Result):
+        return {"schema": SCHEMA} | _members(value)
+    if isinstance(value, Interval):
+        return value.as_dict()
+    if is_dataclass(value):
+        return _members(value)
+    if isinstance(value, dict):
+        measures = value and all(isinstance(each, Interval) for each in value.values())
+        return nested(value) if measures else {key: to_json(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _members(value: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in fields(value):
+        own = getattr(value, each.name)
+        if "spread" in each.metadata:
+            found |= to_json(own)
+        elif key := each.metadata.get("key"):
+            found[each.name] = {getattr(one, key): _without(to_json(one), key) for one in own}
+        elif own or not isinstance(own, (dict, str)):  # what is empty says nothing
+            found[json_name(each)] = to_json(own)
+    return found
+
+
+def _without(members: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if name != key}
+
+
+def json_name(one: Field[Any]) -> str:
+    """What a field is called in JSON."""
+    return str(one.metadata.get("json", one.name))
+
+
+@cache
+def hints(kind: type) -> dict[str, Any]:
+    """Types of a class's fields."""
+    return get_type_hints(kind)
+
+
+KINDS = hints(Result)
+
+
+def from_json(kind: Any, raw: Any, where: str = "") -> Any:
+    """The value of a type from JSON. Raises Damage naming the place, below `where`."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if kind == Measures:
+        return _measures(raw, where)
+    if kind is Interval:
+        found = _interval(raw, where)
+        if found is None:
+            raise Damage(f"{where}: missing")
+        return found
+    if origin is UnionType:
+        return None if raw is None else from_json(inside[0], raw, where)
+    if origin is Literal:
+        if raw not in inside:
+            raise Damage(f"{where}: {raw!r}: not one of {', '.join(inside)}")
+        return raw
+    if origin is list:
+        return [from_json(inside[0], one, f"{where}[{n}]") for n, one in enumerate(_typed(raw, list, where))]
+    if origin is dict:
+        return {key: from_json(inside[1], one, _at(where, key)) for key, one in _typed(raw, dict, where).items()}
+    if is_dataclass(kind):
+        return _object(kind, raw, where)
+    if kind in (float, int):
+        return kind(_number(raw, where))
+    return raw if kind is Any else _typed(raw, kind, where)
+
+
+def _object(kind: Any, raw: Any, where: str) -> Any:
+    """A dataclass."""
+    left = dict(_typed(raw, dict, where))
+    found: dict[str, Any] = {}
+    for each in sorted(fields(kind), key=lambda one: one.metadata.get("spread") == ()):  # what takes the rest is last
+        name, its = json_name(each), hints(kind)[each.name]
+        if "spread" in each.metadata:
+            names: Iterable[str] = each.metadata["spread"] or list(left)
+            found[each.name] = from_json(
+                its, {one: v for one in names if (v := left.pop(one, None)) is not None}, where
+            )
+        elif name not in left and (each.default is not MISSING or each.default_factory is not MISSING):
+            continue
+        elif key := each.metadata.get("key"):
+            element, members = get_args(its)[0], _typed(left.get(name), dict, _at(where, name))
+            found[each.name] = [
+                _object(element, _typed(one, dict, _at(name, called)) | {key: called}, _at(_at(where, name), called))
+                for called, one in members.items()
+            ]
+        else:
+            found[each.name] = from_json(its, left.pop(name, None), _at(where, name))
+    try:
+        return kind(**found)
+    except ValueError as error:
+        raise Damage(f"{where}: {error}") from None
+
+
+def _at(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _typed(raw: Any, kind: type, where: str) -> Any:
+    if not isinstance(raw, kind):
+        names = {dict: "a JSON object", list: "a JSON array", str: "text", bool: "true or false"}
+        raise Damage(f"{where}: missing" if raw is None else f"{where}: not {names[kind]}")
+    return raw
 
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _Damage(f"{where}: not a number")
-    return float(value)
+        raise Damage(f"{where}: missing" if value is None else f"{where}: not a number")
+    return value
 
 
 def _measures(raw: Any, where: str) -> Measures:
-    """All intervals of a JSON object under dotted names; plain numbers are intervals without width."""
-    _object(raw, where)
+    """All intervals of a JSON object under dotted names."""
     found: Measures = {}
-    for key, value in raw.items():
-        place = f"{where}.{key}"
-        if value is None:
-            continue
+    for key, value in _typed(raw, dict, where).items():
         if isinstance(value, dict) and "mean" not in value:
-            found |= {f"{key}.{name}": interval for name, interval in _measures(value, place).items()}
-        else:
-            parts = value if isinstance(value, dict) else dict.fromkeys(("mean", "low", "high"), value)
-            mean, low, high = (_or_nan(parts.get(part), f"{place}.{part}") for part in ("mean", "low", "high"))
-            if all(map(math.isfinite, (mean, low, high))):
-                found[key] = Interval(mean, low, high)
+            inner = _measures(value, _at(where, key))
+            found |= {f"{key}.{name}": interval for name, interval in inner.items()}
+        elif (interval := _interval(value, _at(where, key))) is not None:
+            found[key] = interval
     return found
 
 
-def _or_nan(value: Any, where: str) -> float:
-    return math.nan if value is None else _number(value, where)
-
-
-def _arm(spec: str, raw: Any) -> Arm:
-    where = f"arms.{spec}"
-    _object(raw, where)
-    apart = ("ratio", "ratio_to", "activation", "design", *COSTS, *BUCKETS)
-    measures = _measures({key: value for key, value in raw.items() if key not in apart}, where)
-    for name in REQUIRED:
-        if name not in measures:
-            raise _Damage(f"{where}.{name}: missing")
-    costs = {name: _number(raw[name], f"{where}.{name}") for name in COSTS if raw.get(name) is not None}
-    ratios = _measures(raw.get("ratio") or {}, f"{where}.ratio")
-    buckets = {
-        name: [_bucket(b, f"{where}.{name}") for b in _typed(raw, name, list)] for name in BUCKETS if name in raw
-    }
-    against = {
-        other: _measures(value or {}, f"{where}.ratio_to.{other}")
-        for other, value in (_typed(raw, "ratio_to", dict) if "ratio_to" in raw else {}).items()
-    }
-    design = _typed(raw, "design", dict) if "design" in raw else {}
-    curve = _curve(raw.get("activation"), f"{where}.activation")
-    return Arm(spec, measures, ratios, costs, curve, buckets, against, design)
-
-
-def _bucket(raw: Any, where: str) -> Bucket:
-    _object(raw, where)
-    low, high, share = (_number(raw.get(key), f"{where}.{key}") for key in ("low", "high", "share"))
-    pd = _measures({"pd": raw.get("pd")}, where).get("pd")
-    if pd is None:
-        raise _Damage(f"{where}.pd: missing")
-    return Bucket(low, high, share, pd)
-
-
-def _curve(raw: Any, where: str) -> Curve | None:
-    if raw is None:
+def _interval(value: Any, where: str) -> Interval | None:
+    """A plain number is an interval without width; None where a part is null or not finite."""
+    if value is None:
         return None
-    _object(raw, where)
-    x, y, gradient = ([_number(v, f"{where}.{key}") for v in _typed(raw, key, list)] for key in ("x", "y", "gradient"))
-    if not 2 <= len(x) == len(y) == len(gradient):
-        raise _Damage(f"{where}: x, y and gradient need one length of at least 2")
-    return Curve(x, y, gradient)
-
-
-def _generation(index: int, raw: Any) -> Generation:
-    where = f"generations[{index}]"
-    _object(raw, where)
-    number, events = (int(_number(raw.get(key), f"{where}.{key}")) for key in ("generation", "events"))
-    arms = _typed(raw, "arms", dict)
-    return Generation(number, events, {spec: _measures(values, f"{where}.{spec}") for spec, values in arms.items()})
+    parts = value if isinstance(value, dict) else dict.fromkeys(("mean", "low", "high"), value)
+    numbers = [
+        math.nan if parts.get(part) is None else float(_number(parts[part], f"{where}.{part}"))
+        for part in ("mean", "low", "high")
+    ]
+    return Interval(*numbers) if all(map(math.isfinite, numbers)) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -39,8 +40,7 @@ def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> N
     final = _learn(experiment, folder, console, lambda: before + time.monotonic() - started)
     console.print("Measuring ...")
     result = measure(experiment, final)
-    result["seconds"] = round(before + time.monotonic() - started, 2)
-    folder.finish(result)
+    folder.finish(replace(result, seconds=round(before + time.monotonic() - started, 2)))
     _show(folder.path, console)
 
 

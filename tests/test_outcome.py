@@ -12,9 +12,10 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from simulator.config import ReplayConfig
+from simulator.errors import SettingError
 from simulator.experiment import Experiment, Final
-from simulator.folder import _finite
 from simulator.outcome import measure
+from simulator.result import to_json
 from tests.result_schema import assert_interval, assert_schema
 from tests.small_runs import SMALL, outcome, prepared, small_replay
 
@@ -25,7 +26,7 @@ Run = tuple[Experiment, Final, dict[str, Any]]
 def run() -> Run:
     experiment = prepared(replace(SMALL, arms=("relu", "relu", "smelu:beta=1"), fleets=2, duplicates=2))
     final = experiment.run(lambda events: None, lambda: None)
-    return experiment, final, measure(experiment, final)
+    return experiment, final, to_json(measure(experiment, final))
 
 
 def test_a_synthetic_result_is_of_the_documented_schema(run: Run) -> None:
@@ -38,6 +39,29 @@ def test_a_replayed_result_is_of_the_documented_schema(tmp_path: Path) -> None:
     assert_schema(result, ["relu", "smelu:beta=1"], experiment.plan.generations)
     assert result["world"]["name"] == "log" and result["world"]["has_truth"] is False
     assert result["world"]["users"] == 50 and result["world"]["items"] == 40
+
+
+def test_results_by_a_column_add_up_to_the_whole() -> None:
+    """Every query is in one slice, so that shares weigh their swaps; of items there are events alone."""
+    experiment = prepared(replace(SMALL, queries=200, by=("device", "category")))
+    result = outcome(experiment)
+    for arm in result["arms"].values():
+        parts = arm["by"]["device"]
+        assert len(parts) == 3 and sum(part["share"] for part in parts) == pytest.approx(1)
+        for name in ("pair", "slot", "top1", "pd_candidates"):
+            whole = sum(part["share"] * part["swaps"][name]["mean"] for part in parts)
+            assert whole == pytest.approx(arm["swaps"][name]["mean"], rel=1e-9)
+        assert [part["share"] for part in parts] == sorted((part["share"] for part in parts), reverse=True)
+        items = arm["by"]["category"]
+        assert not any("swaps" in part for part in items)
+        assert sum(part["share"] * part["log_loss"]["mean"] for part in items) == pytest.approx(
+            arm["log_loss"]["mean"], rel=1e-9
+        )
+
+
+def test_a_column_that_is_not_there_is_told_before_anything_is_learned() -> None:
+    with pytest.raises(SettingError, match="by = country: one of user, age_group, region, item"):
+        prepared(replace(SMALL, by=("country",))).check()
 
 
 def test_held_out_accuracy_is_that_of_scikit_learn(run: Run) -> None:
@@ -106,7 +130,7 @@ def test_an_arm_that_showed_no_slate_has_no_clicks(run: Run) -> None:
     kept = experiment.state.clicks
     experiment.state.clicks = kept | {"relu": []}
     try:
-        assert measure(experiment, final)["arms"]["relu"]["clicks_per_slate"] is None
+        assert "clicks_per_slate" not in measure(experiment, final).arms[0].measures
     finally:
         experiment.state.clicks = kept
 
@@ -117,9 +141,9 @@ def test_a_log_of_engagements_only_has_no_auc(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("\n".join(["u,i,t,y", *rows]) + "\n")
     (tmp_path / "log.toml").write_text('log = "log.csv"\nuser = "u"\nitem = "i"\ntime = "t"\nlabel = "y"\n')
     world, model = ReplayConfig(tmp_path / "log.toml"), replace(SMALL.model, batch=16)
-    result = _finite(outcome(prepared(replace(SMALL, world=world, candidates=10, model=model))))
+    result = outcome(prepared(replace(SMALL, world=world, candidates=10, model=model)))
     arm = result["arms"]["smelu:beta=1"]
-    assert arm["auc"] == {"mean": None, "low": None, "high": None} and arm["ratio"]["auc"] is None
+    assert "auc" not in arm and "auc" not in arm["ratio"]
     assert_interval(arm["log_loss"], "log_loss", 0)
 
 

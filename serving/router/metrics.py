@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from serving.codec import REFUSED
 from serving.comparison import FIELDS, MEASURES, SUMS, Difference
 from simulator.measures.window import WindowSums
 from simulator.process import instruments
@@ -42,6 +43,7 @@ class RouterMetrics:
             "flicker_router_coalesced_queries", "Queries that share a call", ["lane"], buckets=SIZES
         )
         self.generation = gauge("flicker_router_generation", "Newest generation published")
+        self.refused = counter("flicker_snapshots_refused", REFUSED, ["reason"])
         self.store_up = gauge("flicker_router_store_up", "1 while the store can be reached")
         self.feedback_events = counter(
             "flicker_feedback_events", "Shown items reported, by whether they were clicked", ["clicked"]

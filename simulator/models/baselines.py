@@ -13,7 +13,7 @@ from simulator.types import Batch, Doubles, Floats, Ints, Query, Rows, Schema
 
 BASELINES = ("constant", "popularity", "logistic")
 RATE = 0.2
-"""Adagrad's step size: of 0.05, 0.1 and 0.2 the one with the lowest log loss on MovieTweetings and on the made-up world."""
+"""Adagrad's step size: of 0.05, 0.1, 0.2 the one with the least log loss on MovieTweetings and on the made-up world."""
 ACCUMULATOR = 0.00001
 """Adagrad's sum of squares at the start."""
 PRIOR = 10.0
@@ -21,8 +21,8 @@ PRIOR = 10.0
 
 
 class Baselines:
-    """`constant` predicts the rate of engagements so far, `popularity` that of the item (smoothed), `logistic` adds up one
-    weight for each table row of the event."""
+    """`constant` predicts the rate of engagements so far, `popularity` the item's own (smoothed), `logistic` adds up
+    one weight for each table row of the event."""
 
     def __init__(self, schema: Schema, items: int, batch: int) -> None:
         """`logistic` learns mini-batches of `batch` events; `items` as of World."""

@@ -15,7 +15,7 @@ from simulator.figures.conditions import each_source, gain_conditions
 from simulator.figures.sweep import Sweep
 from simulator.report.charts import Figure
 from simulator.report.templates import render
-from simulator.report.words import plural
+from simulator.words import plural
 
 CLAIMS: tuple[tuple[str, int, Callable[[Sweep], Finding]], ...] = (
     (

@@ -6,8 +6,8 @@ from simulator.figures.claims import below_rivals, halving, limit, u_shape
 from simulator.figures.sweep import AGAIN, Sweep, family, has, relative, swept
 from simulator.measures.intervals import Interval
 from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, exact
-from simulator.report.words import NAMES, label, number
 from simulator.result import Arm
+from simulator.words import NAMES, label, number
 
 CURVES = ("smelu", "swish", "softplus")
 """Activations that are swept in beta."""

@@ -35,8 +35,8 @@ from simulator.report.charts import (
     svg,
     ticks,
 )
-from simulator.report.words import label, number
 from simulator.types import Doubles
+from simulator.words import label, number
 
 BETAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 DRAWN = (0.0, 2.0)

@@ -8,14 +8,14 @@ from typing import Any
 
 from markupsafe import Markup
 
+from simulator.decide import advice, ratio_to
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
 from simulator.report import finding
 from simulator.report.charts import Figure, Panel, activation_panels, arm_dots, over_generations, plane
-from simulator.report.finding import ratio_to
 from simulator.report.templates import render
-from simulator.report.words import CAUSES, DASH, WORDS, count, duration, label, number, percent, size, summed_up, word
-from simulator.report.words import written as text_of
 from simulator.result import Arm, Result
+from simulator.words import CAUSES, DASH, WORDS, count, duration, label, number, percent, size, summed_up, word
+from simulator.words import written as text_of
 
 DOORS = {"run": "report", "live": "live system", "compare": "comparison"}
 OVER_TIME = (
@@ -68,9 +68,9 @@ def page(result: Result) -> str:
         door=DOORS[result.kind],
         title=finding.headline(result),
         seen=finding.what_you_see(result),
-        advice=finding.what_next(result),
+        advice=advice(result),
         notes=[*result.notes, *absent],
-        shown=summed_up(result),
+        shown=summed_up(arm.measures for arm in result.arms),
         timed=any("train_seconds" in arm.costs for arm in result.arms),
         ratio_to=ratio_to,
         everything=everything(result),

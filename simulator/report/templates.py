@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from simulator.report.words import count, duration, interval, label, number, size, word
+from simulator.words import count, duration, interval, label, number, size, word
 
 FOLDER = Path(__file__).with_name("templates")
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from simulator.measures.intervals import Interval
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
-from simulator.result import Result
 
 NAMES = {
     "linear": "Identity",
@@ -76,11 +75,12 @@ def word(measure: str) -> Word:
     return WORDS.get(measure, Word(measure))
 
 
-def summed_up(result: Result, swaps: Iterable[str] = ("pair", "slot", "top1")) -> list[str]:
-    """The measures that a result is summed up by, of those that it has; instability and accuracy side by side."""
+def summed_up(known: Iterable[Collection[str]], swaps: Iterable[str] = ("pair", "slot", "top1")) -> list[str]:
+    """The measures that arms are summed up by, of those that any of them has; instability and accuracy side by side."""
     names = ["pd", *(f"swaps.{name}" for name in swaps), "refresh_swaps.pair", "user_visible_slot_ratio"]
     names += ["personalisation", "log_loss", "auc", *QUALITIES]
-    return [name for name in names if any(name in arm.measures for arm in result.arms)]
+    held = {name for one in known for name in one}
+    return [name for name in names if name in held]
 
 
 def label(spec: str) -> str:

@@ -14,7 +14,7 @@ from simulator.words import count, duration, label, number, percent, plural, wri
 
 def told_apart(result: Result) -> bool:
     """Whether answers of every arm were compared."""
-    return all("swaps.pair" in arm.measures for arm in result.arms)
+    return bool(result.arms) and all("swaps.pair" in arm.measures for arm in result.arms)
 
 
 def talked_about(result: Result) -> list[Arm]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,11 +45,9 @@ class Server(Protocol):
         """End in order, in a few seconds; also where it was not started."""
 
 
-class Make(Protocol):
-    """From flags to what is run."""
-
-    def __call__(self, store: Store, registry: CollectorRegistry, stop: threading.Event) -> Server:
-        """Raises SettingError, and Stopped where the stop flag ends its preparations."""
+Make = Callable[[Store, CollectorRegistry, threading.Event], Server]
+"""From store, registry and stop flag to what is run. Raises SettingError, and Stopped where the flag ends its
+preparations."""
 
 
 def serve(kind: str, flags: ServerFlags, make: Make, **bounds: int) -> None:

@@ -58,6 +58,7 @@ def serve(kind: str, flags: ServerFlags, make: Make, **bounds: int) -> None:
     try:
         server = make(store, registry, stop)
         port = serve_metrics(registry, flags.metrics_port, flags.host)
+        log.info("metrics at http://%s:%d/metrics", flags.host, port)
         gc.freeze()  # what is there by now stays: no need to look through it again and again
         try:
             server.start()

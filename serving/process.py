@@ -16,8 +16,6 @@ from simulator.flags import Wiring, from_env
 from simulator.process import Stopped, configure_logging, say_ready, serve_metrics, stop_on_signals
 from simulator.store.protocol import Store
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class ServerFlags(Wiring):
@@ -54,6 +52,7 @@ def serve(kind: str, flags: ServerFlags, make: Make, **bounds: int) -> None:
     """Until a signal comes; `bounds` of the store. Raises FlickerError for what the user can mend."""
     store = flags.open_store(**bounds)
     configure_logging()
+    log = logging.getLogger(kind)
     stop, registry = stop_on_signals(), CollectorRegistry()
     try:
         server = make(store, registry, stop)

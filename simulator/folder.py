@@ -107,7 +107,7 @@ class Folder:
             return
         root, generation = self.path / "checkpoint", experiment.state.generation
         with writing("out", self.path):
-            write_snapshot(root / str(generation), experiment.engines.state(), asdict(experiment.state))
+            write_snapshot(root / str(generation), experiment.tensors(), asdict(experiment.state))
             for old in root.iterdir():
                 if old.name != str(generation):
                     shutil.rmtree(old)
@@ -123,8 +123,7 @@ class Folder:
                 tensors, about = read_snapshot(root / str(generation))
             except ResultError:  # written when the run was cut off: the one before it is still there
                 continue
-            experiment.engines.restore(tensors)
-            experiment.state = State(**about)
+            experiment.restore(tensors, State(**about))
             return
 
     def finish(self, result: Result) -> None:

@@ -16,6 +16,7 @@ from simulator.experiment import Experiment, Final
 from simulator.measures.intervals import Resamples, ratio
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, PERSONALISATION, QUALITIES
 from simulator.models.activations import curve
+from simulator.models.baselines import BASELINES
 from simulator.models.specs import Arm as Design
 from simulator.result import Arm, Bucket, Curve, Generation, Measures, Result, Slice, from_json
 from simulator.types import Query
@@ -27,7 +28,8 @@ RATIOS_TO_ANY = {name: name for name in ("pd", "log_loss", "auc", *QUALITIES, PE
 RATIOS_TO_ANY["pair"] = "swaps.pair"
 """Short name of a ratio to every other arm -> the measure."""
 RATIOS = RATIOS_TO_ANY | {name: f"swaps.{name}" for name in MEASURES}
-RATIOS |= {"pd_ranking": "pd_ranking", "refresh_pair": "refresh_swaps.pair"}
+RATIOS |= {f"{cause}_{name}": f"{cause}_swaps.{name}" for cause in ("refresh", "both") for name in MEASURES}
+RATIOS["pd_ranking"] = "pd_ranking"
 """The same of ratios to the first arm."""
 
 
@@ -41,6 +43,8 @@ def measure(experiment: Experiment, final: Final) -> Result:
     score = mean_score(where, 0, final.logits)  # the first arm's, so that all arms have the same events in a bucket
     popularity = learned_counts(experiment.world, experiment.plan.learned)[final.held_out.item].astype(np.float64)
     values = {"pd_by_score": score, "pd_by_popularity": popularity}
+    known = dict(zip((arm.label for arm in experiment.arms), estimates, strict=True))
+    baselines = _baselines(final, comparison, experiment.world.has_truth)
     by = {column: _by_column(experiment, final, column) for column in config.by}
     arms = [
         Arm(
@@ -54,9 +58,9 @@ def measure(experiment: Experiment, final: Final) -> Result:
                 for name, value in values.items()
             },
             against={
-                other.label: _ratios(own, its, RATIOS_TO_ANY)
-                for other, its in zip(experiment.arms, estimates, strict=True)
-                if other is not arm
+                other: _ratios(own, its, RATIOS_TO_ANY)
+                for other, its in (known | baselines).items()
+                if other != arm.label
             },
             design=experiment.engines.designs()[arm.label],
             by={column: found[number] for column, found in by.items()},
@@ -76,6 +80,7 @@ def measure(experiment: Experiment, final: Final) -> Result:
         notes=_notes(experiment, comparison.resamples, final.queries),
         seconds=round(state.seconds, 2),
         peak_memory_bytes=peak_memory(),
+        baselines={name: _measures(accuracy) for name, accuracy in baselines.items()},
     )
 
 
@@ -84,9 +89,13 @@ def _estimates(experiment: Experiment, final: Final, comparison: Comparison, num
     found = _single(experiment, final, comparison, number)
     causes = {
         "swaps": comparison.duplicate_swaps(number, final.after),
-        "refresh_swaps": comparison.refresh_swaps(number, final.before, final.after),
-        "both_swaps": comparison.both_swaps(number, final.before, final.after),
+        "refresh_swaps": comparison.refresh_swaps(number, final.earlier[1], final.after),
+        "both_swaps": comparison.both_swaps(number, final.earlier[1], final.after),
     }
+    causes["swaps_these"] = {name: estimate.these() for name, estimate in causes["swaps"].items()}
+    for lag in sorted(final.earlier.keys() - {1}):
+        causes[f"refresh_lags.{lag}"] = comparison.refresh_swaps(number, final.earlier[lag], final.after)
+        causes[f"both_lags.{lag}"] = comparison.both_swaps(number, final.earlier[lag], final.after)
     return found | {f"{cause}.{name}": value for cause, swaps in causes.items() for name, value in swaps.items()}
 
 
@@ -101,8 +110,18 @@ def _single(experiment: Experiment, final: Final, comparison: Comparison, number
     found["progressive_log_loss"] = comparison.progressive(number, np.array(state.losses) / state.counted)
     found[PERSONALISATION] = comparison.personalisation(number, final.after, final.strangers)
     if truth:
-        found |= comparison.churn(number, final.before, final.after, final.queries)
+        found |= comparison.churn(number, final.earlier[1], final.after, final.queries)
     return found
+
+
+def _baselines(final: Final, comparison: Comparison, truth: bool) -> dict[str, Estimates]:
+    """How accurate each baseline is, paired with the arms; no fleet or duplicate moves it, AUC has no interval."""
+    alone = comparison.without_noise(len(BASELINES))
+    return {
+        name: alone.accuracy(number, final.baselines, final.held_out.label)
+        | alone.ranking_quality(number, final.baseline_rankings, final.queries, truth)
+        for number, name in enumerate(BASELINES)
+    }
 
 
 def _by_column(experiment: Experiment, final: Final, column: str) -> list[list[Slice]]:

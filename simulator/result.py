@@ -3,8 +3,8 @@ result.json, schema 2; report, recommend, gate, sweep and figures read it. Here 
 documented; docs/result.schema.json is made from it (simulator/report/schema.py).
 
 Measures are kept flat under dotted names: `pd`, `pd_ranking`, `pd_shift`, `swaps.X` (cause duplicate),
-`refresh_swaps.X`, `both_swaps.X`, `refresh_lags.L.X` and `both_lags.L.X` (over L refreshes) for each X of
-measures/registry.MEASURES, `log_loss`, `auc`, `ndcg` and so on. In JSON they nest at the dots, in the arm's own object:
+`swaps_these.X` (the same, where other users are all that could have been drawn), `refresh_swaps.X`, `both_swaps.X`,
+`refresh_lags.L.X` and `both_lags.L.X` (over L refreshes) for each X of measures/registry.MEASURES, `log_loss`, `auc`, `ndcg` and so on. In JSON they nest at the dots, in the arm's own object:
 
     {"schema": 2, "kind": "run", "arms": {"relu": {"pd": I, "swaps": {"pair": I, ...}, "log_loss": I, "parameters": n,
      "ratio": {"pd": I, ...}, "ratio_to": {"smelu:beta=1": {...}}, ...}}, ...}          I = {"mean", "low", "high"}
@@ -102,7 +102,8 @@ class Arm:
     buckets: dict[str, list[Bucket]] = spread(*BUCKETS)
     """PD by a value."""
     against: dict[str, Measures] = field(default_factory=dict, metadata={"json": "ratio_to"})
-    """Ratios to each other arm, paired with it, by its spec: surer than two intervals side by side."""
+    """Ratios to each other arm, paired with it, by its spec, and to each baseline: surer than two intervals side by
+    side."""
     design: dict[str, Any] = field(default_factory=dict)
     """Its engine, and the settings in which arms may differ; of a module of the user's also `source`, which begins the
     digest of its file."""

@@ -20,10 +20,10 @@ from simulator.models.specs import parse_arms
 from simulator.outcome import measure
 from simulator.report import write_report
 from simulator.report.finding import headline
-from simulator.report.words import plural
 from simulator.result import read_result
 from simulator.terminal import open_console, progress_bar, tables
 from simulator.tuning import tune_arms
+from simulator.words import plural
 
 
 def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> None:

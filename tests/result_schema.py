@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from simulator.measures import registry
+from simulator.models.baselines import BASELINES
 from simulator.models.specs import parse_arm
 from simulator.result import BUCKETS, COSTS, SCHEMA, Result, from_json, to_json
 
@@ -51,6 +52,10 @@ def assert_schema(raw: Json, arms: list[str], generations: int) -> None:
     assert list(raw["arms"]) == arms
     for label, arm in raw["arms"].items():
         _assert_arm(arm, label, raw["world"]["has_truth"])
+    assert list(raw["baselines"]) == list(BASELINES)
+    for name, found in raw["baselines"].items():
+        for measure in ("log_loss", "calibration", "ranking_loss", "ndcg"):
+            assert_interval(found[measure], f"baselines.{name}.{measure}", 0)
     assert [record["generation"] for record in raw["generations"]] == list(range(1, generations + 1))
     for record in raw["generations"]:
         _assert_generation(record, arms)
@@ -62,8 +67,12 @@ def _assert_arm(arm: Json, label: str, truth: bool) -> None:
     for name in MEASURES | (WITH_TRUTH if truth else ON_LOGS):
         least = -2 if name == "pd_shift" else 0
         assert_interval(arm[name], f"{label}.{name}", least, 1 if name in SHARES else 1e9)
-    for cause in CAUSES:
+    for cause in (*CAUSES, "swaps_these"):
         assert_swaps(arm[cause], f"{label}.{cause}")
+    for cause in {"refresh_lags", "both_lags"} & arm.keys():  # where there are so many generations
+        for lag, swaps in arm[cause].items():
+            assert lag in ("2", "4", "8")
+            assert_swaps(swaps, f"{label}.{cause}.{lag}")
     for name in BUCKETS:
         limits = [limit for bucket in arm[name] for limit in (bucket["low"], bucket["high"])]
         assert limits == sorted(limits) and abs(sum(bucket["share"] for bucket in arm[name]) - 1) < 1e-9, name

@@ -27,9 +27,9 @@ FLOORS: list[set[str]] = [
     {"errors"},
     {"randomness", "types", "config", "process", "files", "pace"},
     {"world", "models", "measures", "presets", "store"},
-    {"comparison", "schedule", "tuning", "flags", "result"},
-    {"experiment", "report"},
-    {"folder", "outcome", "terminal", "decide"},
+    {"comparison", "schedule", "tuning", "flags", "result", "words"},
+    {"experiment", "decide"},
+    {"folder", "outcome", "terminal", "report"},
     {"run", "live", "sweep", "figures"},
     {"cli"},
 ]

@@ -8,9 +8,9 @@
 
 user_visible_swap_ratio: of the queries that users asked again moments later, the share whose slate changed in any slot,
 for whatever cause; user_visible_slot_ratio: the share of their slots that changed. null where nobody asked twice.
-swaps, refresh_swaps: every measure of simulator/measures/registry.py.
-Ratios are sums of counters over the whole run, never means of ratios. I = {"mean", "low", "high"}: a bootstrap over
-blocks of some seconds, given this run's one fleet. log_loss and auc are progressive, of the last generation.
+swaps, refresh_swaps: every measure of simulator/measures/registry.py; ratios are sums of counters over the whole run,
+never means of ratios. I = {"mean", "low", "high"}: a bootstrap over blocks of some seconds, given this run's one fleet.
+log_loss and auc are progressive, of the last generation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from simulator.files import flicker_version, write_atomically
 from simulator.live.watch import CAUSES, Sums, Watch
 from simulator.measures.intervals import Interval, Resamples
 from simulator.measures.registry import MEASURES, Measure
-from simulator.report.words import label, number, percent
+from simulator.words import label, number, percent
 
 SCHEMA = 1
 

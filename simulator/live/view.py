@@ -12,7 +12,7 @@ from rich.text import Text
 
 from simulator.live.watch import Watch
 from simulator.measures.registry import MEASURES
-from simulator.report.words import label, number, size
+from simulator.words import label, number, size
 
 BARS = "▁▂▃▄▅▆▇█"
 DASH = "–"

@@ -23,7 +23,7 @@ from simulator.types import Doubles, Floats, Ints, order
 
 Reals = NDArray[np.floating[Any]]
 Parts = tuple[Doubles, Doubles]
-"""Numerator [Q] and denominator [Q]; both are 0 where a query has nothing to measure."""
+"""Numerator [Q] and denominator [Q], neither below 0: they are counted. 0 where a query has nothing to measure."""
 AT_ONCE = 12_800
 """Scores whose predictions are compared at a time: for larger arrays the C library asks the system for fresh memory
 each time, which takes five times as long as the arithmetic."""

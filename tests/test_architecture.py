@@ -29,12 +29,12 @@ FLOORS: list[set[str]] = [
     {"world", "models", "measures", "presets", "store"},
     {"comparison", "schedule", "tuning", "flags", "report"},
     {"experiment", "terminal", "decide"},
-    {"folder", "outcome"},
+    {"folder", "outcome", "predictions"},
     {"run", "live", "sweep", "figures"},
     {"cli"},
 ]
 MOST_FLOORS = 8
-TORCH_FREE = {"world", "measures", "store"} | FLOORS[0] | FLOORS[1]
+TORCH_FREE = {"world", "measures", "store", "predictions"} | FLOORS[0] | FLOORS[1]
 
 Imports = dict[str, set[str]]
 """Module -> the dotted names that it imports, at its top or inside a function."""

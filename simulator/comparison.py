@@ -7,20 +7,27 @@ Q queries, N candidates, K slate length, n events.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.measures import differences, quality, swaps
+from simulator.errors import SettingError
+from simulator.measures import quality, swaps
+from simulator.measures.differences import pd_of_logits
 from simulator.measures.intervals import Estimate, Resamples, pair_index, sums_by_user
-from simulator.types import Doubles, Floats, Ints, Query, World, order
+from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES, Answers, compare
+from simulator.types import Doubles, Field, Floats, Ints, Query, Rows, Schema, World, order
 
 BUCKETS = 5
 """Of PD by a value: at most so many, of about equally many events each."""
 CHUNK = 65_536
 """Events counted at a time."""
+MOST_SLICES, FEWEST = 10, 20
+"""Values of a column that are shown, at most; and queries (events) that one needs for it."""
 Estimates = dict[str, Estimate]
 """Measure -> estimate, e.g. `slot`, `top1`, `set`, `pair`, `rbo`."""
 
@@ -67,30 +74,26 @@ class Rankings:
     def __init__(self, scores: Floats, queries: list[Query], k: int) -> None:
         """scores [M, Q, N] log-odds of the candidates."""
         self.scores = scores
-        items = np.stack([query.candidates for query in queries])
-        orders = order(scores, items)
+        self.items = np.stack([query.candidates for query in queries])
+        """[Q, N] the candidates."""
+        orders = order(scores, self.items)
         self.positions = swaps.positions(orders)
         """[M, Q, N] place of each candidate, 0 for the best."""
         self.top = orders[..., :k]
         """[M, Q, K] candidate indices of the slate, best first."""
-        self.slates = np.take_along_axis(np.broadcast_to(items, scores.shape), self.top, -1)
+        self.slates = np.take_along_axis(np.broadcast_to(self.items, scores.shape), self.top, -1)
         """[M, Q, K] item numbers of the slate, best first."""
 
-    def swaps(self, model: int, other: Rankings, model2: int) -> Doubles:
-        """Swap measures [5, Q] between a model here and one there, in the order of MEASURES."""
-        first, second = self.slates[model], other.slates[model2]
-        return np.stack(
-            [
-                swaps.slot_swaps(first, second),
-                swaps.top1_swaps(first, second),
-                swaps.set_swaps(first, second),
-                swaps.pair_swaps(self.positions[model], other.positions[model2]),
-                swaps.rbo_distance(first, second),
-            ]
-        )
+    def part(self, places: Ints) -> Rankings:
+        """Those of some of the queries."""
+        found = copy(self)
+        found.scores, found.positions = self.scores[:, places], self.positions[:, places]
+        found.top, found.slates, found.items = self.top[:, places], self.slates[:, places], self.items[places]
+        return found
 
-
-MEASURES = ("slot", "top1", "set", "pair", "rbo")
+    def answers(self, model: int) -> Answers:
+        """Those of one model."""
+        return Answers(self.slates[model], self.items, self.scores[model], self.positions[model])
 
 
 class Comparison:
@@ -106,67 +109,77 @@ class Comparison:
 
     def duplicate_swaps(self, arm: int, now: Rankings) -> Estimates:
         """Cause `duplicate`: two duplicates of a fleet at one generation."""
-        values = self._over_pairs(arm, self.pairs, lambda a, b: now.swaps(a, now, b))
-        return self._named(lambda v: self.resamples.pairs(v, self.asking.weights()), values)
+        found = self._over_pairs(arm, self.pairs, lambda a, b: compare(now.answers(a), now.answers(b)))
+        return _named(found, self.resamples.pairs)
 
     def refresh_swaps(self, arm: int, before: Rankings, after: Rankings) -> Estimates:
-        """Cause `refresh`: a duplicate against itself one generation later."""
-        values = self._over_models(arm, lambda m: before.swaps(m, after, m))
-        return self._named(lambda v: self.resamples.models(v, self.asking.weights()), values)
+        """Cause `refresh`: a duplicate against itself some generations later."""
+        found = self._over_models(arm, lambda m: compare(before.answers(m), after.answers(m)))
+        return _named(found, self.resamples.models)
 
     def both_swaps(self, arm: int, before: Rankings, after: Rankings) -> Estimates:
-        """Cause `both`: a duplicate against another one, one generation later."""
+        """Cause `both`: a duplicate against another one, some generations later."""
         r, s = self.pairs
         ordered = np.concatenate([r, s]), np.concatenate([s, r])
-        values = self._over_pairs(arm, ordered, lambda a, b: before.swaps(a, after, b))
-        return self._named(lambda v: self.resamples.pairs(v, self.asking.weights(), ordered), values)
+        found = self._over_pairs(arm, ordered, lambda a, b: compare(before.answers(a), after.answers(b)))
+        return _named(found, lambda sums, weights: self.resamples.pairs(sums, weights, ordered))
 
     def differences(self, arm: int, logits: Floats) -> Estimates:
-        """Relative PD, `pd`, and its ranking part and common shift, of log-odds [M, n] given to the events."""
+        """DIFFERENCES of log-odds [M, n] given to the events."""
 
         def parts(a: int, b: int) -> Doubles:
-            split = differences.split_pd(logits[a], logits[b])
-            return np.stack([split.total, split.ranking])
+            return np.stack([each.fn(logits[a], logits[b]) for each in DIFFERENCES.values()])
 
-        total, ranking = self._over_pairs(arm, self.pairs, parts, self.shown)
-        values = {"pd": total, "pd_ranking": ranking, "pd_shift": total - ranking}
-        return {name: self.resamples.pairs(value, self.shown.weights()) for name, value in values.items()}
+        found = self._over_pairs(arm, self.pairs, parts, self.shown)
+        return {
+            name: self.resamples.pairs(values, self.shown.weights())
+            for name, values in zip(DIFFERENCES, found, strict=True)
+        }
 
     def pd_among(self, arm: int, logits: Floats, inside: NDArray[np.bool_]) -> Estimate:
         """Relative PD, of log-odds [M, n], over the events that are `inside` [n]."""
         users = Users(self.shown.of[inside], self.shown.known)
         part = logits[:, inside]
-        values = self._over_pairs(
-            arm, self.pairs, lambda a, b: differences.split_pd(part[a], part[b]).total[None], users
-        )
+        values = self._over_pairs(arm, self.pairs, lambda a, b: pd_of_logits(part[a], part[b])[None], users)
         return self.resamples.pairs(values[0], users.weights())
 
     def accuracy(self, arm: int, logits: Floats, labels: Floats) -> Estimates:
-        """Log loss, AUC and calibration (mean prediction / mean label) of log-odds [M, n] against labels [n]."""
-        losses = self._over_models(arm, lambda m: quality.log_loss(logits[m], labels)[None], self.shown)[0]
-        models = self.shape.models(arm)
-        each = np.vectorize(lambda m: quality.auc(logits[m], labels), otypes=[float])
-        ratios = np.vectorize(lambda m: quality.calibration(logits[m], labels).ratio, otypes=[float])
-        return {
-            "log_loss": self.resamples.models(losses, self.shown.weights()),
-            "auc": self.resamples.whole(each(models)),
-            "calibration": self.resamples.whole(ratios(models)),
-        }
-
-    def ranking_quality(self, arm: int, now: Rankings, queries: list[Query], bias: float | None) -> Estimates:
-        """Per-query ranking loss and, where the truth is known (`bias`: exponent of the position bias), regret."""
-        relevance = np.stack([query.relevance for query in queries])
-        loss = np.stack([quality.ranking_loss(now.scores[m], relevance) for m in self.shape.models(arm).flat])
-        by_model = loss.reshape(self.shape.fleets, self.shape.duplicates, -1)
-        found: Estimates = {}
-        if not np.isnan(loss).all():
-            found["ranking_loss"] = self.resamples.models(self.asking.sums(by_model), self.asking.weights(loss[0]))
-        if bias is not None:
-            regret = self._over_models(
-                arm, lambda m: quality.regret(np.take_along_axis(relevance, now.top[m], -1), relevance, bias)[None]
-            )[0]
-            found["regret"] = self.resamples.models(regret, self.asking.weights())
+        """ACCURACY of log-odds [M, n] against labels [n]; what is one number for all events does not cover users."""
+        models, found = self.shape.models(arm), Estimates()
+        for name, each in ACCURACY.items():
+            measured = partial(_of_model, each.fn, logits, labels)
+            if each.whole:
+                found[name] = self.resamples.whole(np.vectorize(measured, otypes=[float])(models))
+            else:
+                sums = self._over_models(arm, measured, self.shown)
+                found[name] = self.resamples.models(sums, self.shown.weights())
         return found
+
+    def ranking_quality(self, arm: int, now: Rankings, queries: list[Query], truth: bool) -> Estimates:
+        """QUALITIES of the rankings; `truth`: relevance is a probability, and not what a log recorded."""
+        relevance, found = np.stack([query.relevance for query in queries]), Estimates()
+        answers = {m: now.answers(m) for m in self.shape.models(arm).ravel().tolist()}
+        for name, each in QUALITIES.items():
+            if truth and each.binary:
+                continue
+            sums, weights = self._over_models(arm, partial(_of_model, each.fn, answers, relevance))
+            if weights.any():
+                found[name] = self.resamples.models(sums, weights.mean(axis=1))
+        return found
+
+    def regret(self, arm: int, now: Rankings, queries: list[Query], bias: float) -> Estimate:
+        """Regret, where the truth is known; `bias`: exponent of the position bias."""
+        relevance = np.stack([query.relevance for query in queries])
+        lost = self._over_models(
+            arm, lambda m: quality.regret(np.take_along_axis(relevance, now.top[m], -1), relevance, bias)[None]
+        )
+        return self.resamples.models(lost[0], self.asking.weights())
+
+    def personalisation(self, arm: int, own: Rankings, strangers: Rankings) -> Estimate:
+        """PERSONALISATION: pair swaps of the queries' rankings with those that the same models give to other users."""
+        pair = MEASURES["pair"].fn
+        sums, weights = self._over_models(arm, lambda m: np.stack(pair(own.answers(m), strangers.answers(m))))
+        return self.resamples.models(sums, weights.mean(axis=1))
 
     def churn(self, arm: int, before: Rankings, after: Rankings, queries: list[Query]) -> Estimates:
         """Pair swaps of cause `refresh`, split in useful ones (towards the truth) and useless ones."""
@@ -190,22 +203,79 @@ class Comparison:
     def _over_pairs(
         self, arm: int, pairs: tuple[Ints, Ints], measure: Callable[[int, int], Doubles], users: Users | None = None
     ) -> Doubles:
-        """Values [measures, F, P, U] of `measure(model, model) -> [measures, n]` for pairs of each fleet."""
+        """Sums [..., F, P, U] of `measure(model, model) -> [..., n]` for pairs of each fleet."""
         users = users or self.asking
         fleets = [
-            np.stack([users.sums(measure(int(row[r]), int(row[s]))) for r, s in zip(*pairs, strict=True)], axis=1)
+            np.stack([users.sums(measure(int(row[r]), int(row[s]))) for r, s in zip(*pairs, strict=True)], axis=-2)
             for row in self.shape.models(arm)
         ]
-        return np.stack(fleets, axis=1)
+        return np.stack(fleets, axis=-3)
 
     def _over_models(self, arm: int, measure: Callable[[int], Doubles], users: Users | None = None) -> Doubles:
-        """Values [measures, F, R, U] of `measure(model) -> [measures, n]`."""
+        """Sums [..., F, R, U] of `measure(model) -> [..., n]`."""
         users = users or self.asking
-        fleets = [np.stack([users.sums(measure(int(m))) for m in row], axis=1) for row in self.shape.models(arm)]
-        return np.stack(fleets, axis=1)
+        fleets = [np.stack([users.sums(measure(int(m))) for m in row], axis=-2) for row in self.shape.models(arm)]
+        return np.stack(fleets, axis=-3)
 
-    def _named(self, estimate: Callable[[Doubles], Estimate], values: Doubles) -> Estimates:
-        return {name: estimate(value) for name, value in zip(MEASURES, values, strict=True)}
+
+def _of_model(fn: Callable[[Any, Any], Any], of: Any, truth: Any, model: int) -> Any:
+    """A function of what is known of one model, and the truth; parts are stacked."""
+    return np.asarray(fn(of[model], truth))
+
+
+def _named(found: Doubles, estimate: Callable[[Doubles, Doubles], Estimate]) -> Estimates:
+    """Of sums [MEASURES, 2, F, P, U] of pairs of models; without what no query has anything to measure of."""
+    return {
+        name: estimate(sums, weights.mean(axis=1))
+        for name, (sums, weights) in zip(MEASURES, found, strict=True)
+        if weights.any()
+    }
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The queries and events of one value of a column."""
+
+    value: str
+    """As the log writes it; `others` for what is rare."""
+    share: float
+    """Of all queries; of a column that describes items, of all events."""
+    asked: Ints
+    """Places of its queries; none for a column that describes items."""
+    shown: Ints
+    """Places of its events."""
+
+
+def column_of(schema: Schema, column: str) -> Field:
+    """The field that is this column of the log. Raises SettingError where there is none with one value each."""
+    found = {field.name: field for field in schema.fields if field.slots == 1}
+    if column not in found:
+        raise SettingError("by", column, f"one of {', '.join(found)}: columns of the log with one value each")
+    return found[column]
+
+
+def slices(world: World, column: str, queries: list[Query], events: Rows) -> list[Slice]:
+    """The commonest values of a column of the log, most frequent first, and what is left.
+
+    `events` [n, S] rows of the held-out events. A value with fewer than FEWEST queries (events) counts as left.
+    """
+    schema = world.schema
+    of_items = column_of(schema, column).side == "item"
+    slot, first = schema.slot_range(column).start, schema.first_row(column)
+    shown = events[:, slot]
+    asked = np.array([query.features[0, slot] for query in queries]) if not of_items else np.empty(0, np.int64)
+    counted = shown if of_items else asked
+    rows, counts = np.unique(counted, return_counts=True)
+    common = rows[np.lexsort((rows, -counts))][:MOST_SLICES]
+    common = common[np.isin(common, rows[counts >= FEWEST])]
+    found = []
+    for row in [*common.tolist(), None]:
+        here, there = ((~np.isin(c, common) if row is None else c == row) for c in (asked, shown))
+        inside = there if of_items else here
+        if inside.sum() >= 2:
+            value = "others" if row is None else world.name_of(column, row - first)
+            found.append(Slice(value, float(inside.mean()), np.flatnonzero(here), np.flatnonzero(there)))
+    return found
 
 
 def learned_counts(world: World, learned: int) -> Ints:

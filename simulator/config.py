@@ -171,6 +171,8 @@ class ExperimentConfig:
     """Queries of the final measurement, at least 2."""
     queries_per_generation: int = 50
     """Queries asked at each generation, at least 2."""
+    by: tuple[str, ...] = ()
+    """Columns of the log by whose values results are shown too, such as `country`."""
     seed: int = 0
     """Seed of the world and of every duplicate, 0 or more."""
     device: Literal["cpu", "cuda"] = "cpu"

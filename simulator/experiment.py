@@ -9,21 +9,22 @@ number of threads, or on where a run was interrupted.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from simulator.comparison import Comparison, Estimates, Rankings, Shape
+from simulator.comparison import Comparison, Estimates, Rankings, Shape, column_of
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import DataError
 from simulator.measures.quality import log_loss
+from simulator.measures.registry import MEASURES
 from simulator.models.engines import Engines
 from simulator.models.specs import parse_arms
 from simulator.randomness import generator
 from simulator.schedule import Log, Plan
 from simulator.tuning import used_events
-from simulator.types import Batch, Doubles, Floats, Query, World
+from simulator.types import Batch, Doubles, Floats, Query, Schema, World
 from simulator.world.replay import ReplayWorld
 from simulator.world.stream import SyntheticWorld
 
@@ -72,6 +73,8 @@ class Final:
     queries: list[Query]
     before: Rankings
     after: Rankings
+    strangers: Rankings
+    """Of the same candidates in the same context, for another user each."""
     held_out: Batch
     logits: Floats
     """[S, n] log-odds of the held-out events."""
@@ -103,9 +106,11 @@ class Experiment:
     def check(self) -> None:
         """Ask the first and the last queries in vain, before anything is learned or written.
 
-        Raises SettingError where the world has too few candidates or queries for the settings.
+        Raises SettingError where the world has too few candidates or queries for the settings, or lacks a column.
         """
         config, plan = self.config, self.plan
+        for column in config.by:
+            column_of(self.world.schema, column)
         self.world.queries(config.queries_per_generation, config.candidates, plan.size, "live")
         self.world.queries(config.queries, config.candidates, plan.learned, "final")
 
@@ -225,11 +230,24 @@ class Experiment:
         self._refresh()
         after = self._rank(queries)
         seconds = self.engines.scoring_seconds
+        strangers = self._rank(asked_by_others(queries, self.world.schema, config.seed))
         held_out = Batch.concatenate(list(self.world.batches(self.plan.held_out, start, start + self.plan.held_out)))
         logits = self.engines.score_events(held_out.features)
-        return Final(queries, before, after, held_out, logits, losses, seconds)
+        return Final(queries, before, after, strangers, held_out, logits, losses, seconds)
+
+
+def asked_by_others(queries: list[Query], schema: Schema, seed: int) -> list[Query]:
+    """Each query with the user of another one, drawn at random; candidates and context stay."""
+    shuffled = generator(seed, "strangers").permutation(len(queries))
+    slots = sum(field.slots for field in schema.fields if field.side == "user")  # users' slots come first
+    found = list(queries)
+    for here, there in zip(shuffled, np.roll(shuffled, 1), strict=True):
+        features = queries[here].features.copy()
+        features[:, :slots] = queries[there].features[0, :slots]
+        found[here] = replace(queries[here], user=queries[there].user, features=features)
+    return found
 
 
 def _intervals(estimates: Estimates) -> dict[str, Any]:
-    """Swap measures as in result.json; a share is at most 1."""
-    return {name: estimate.interval(most=1.0).as_dict() for name, estimate in estimates.items()}
+    """MEASURES as in result.json."""
+    return {name: estimate.interval(most=MEASURES[name].most).as_dict() for name, estimate in estimates.items()}

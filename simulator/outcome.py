@@ -40,20 +40,23 @@ from typing import Any
 
 import numpy as np
 
-from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by
+from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by, slices
 from simulator.config import SyntheticConfig
 from simulator.experiment import Experiment, Final
 from simulator.files import flicker_version
 from simulator.measures.intervals import Resamples, ratio
+from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, PERSONALISATION, QUALITIES
 from simulator.models.activations import curve
 from simulator.models.specs import Arm
 from simulator.types import Query
 
 SCHEMA = 1
-AT_MOST_ONE = {"auc", "regret", "useful_swaps", "useless_swaps"}
-RATIOS = ("pd", "pd_ranking", "slot", "top1", "set", "pair", "rbo", "refresh_pair", "log_loss", "auc", "ranking_loss")
+MOST = {name: each.most for held in (MEASURES, QUALITIES, ACCURACY) for name, each in held.items()}
+MOST |= dict.fromkeys(("regret", "useful_swaps", "useless_swaps", PERSONALISATION), 1.0)
+"""The largest value that a measure can have."""
+RATIOS = ("pd", "pd_ranking", *MEASURES, "refresh_pair", "log_loss", "auc", *QUALITIES, PERSONALISATION)
 """Measures whose ratio to the first arm is given."""
-RATIOS_TO_ANY = ("pd", "pair", "log_loss", "auc", "ranking_loss")
+RATIOS_TO_ANY = ("pd", "pair", "log_loss", "auc", *QUALITIES, PERSONALISATION)
 """Measures whose ratio to every other arm is given. The same fleets and users move both: it is surer than two intervals
 side by side."""
 
@@ -69,17 +72,19 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
     where = Comparison(experiment.shape, final.queries, users, repetitions=200, seed=config.seed)
     score = mean_score(where, 0, final.logits)  # the first arm's, so that all arms have the same events in a bucket
     popularity = learned_counts(experiment.world, experiment.plan.learned)[final.held_out.item].astype(np.float64)
+    by = {column: _by_column(experiment, final, column) for column in config.by}
     for number, arm in enumerate(experiment.arms):
         single, by_cause = _single(experiment, final, comparison, number), _by_cause(final, comparison, number)
         flat = single | by_cause["swaps"] | {"refresh_pair": by_cause["refresh_swaps"]["pair"]}
         estimates[arm.label] = flat
         baseline = estimates[experiment.arms[0].label]
-        swaps = {cause: {n: _interval(n, e, 1.0) for n, e in found.items()} for cause, found in by_cause.items()}
+        swaps = {cause: {n: _interval(n, e) for n, e in found.items()} for cause, found in by_cause.items()}
         arms[arm.label] = {
             **{name: _interval(name, estimate) for name, estimate in single.items()},
             **swaps,
             "pd_by_score": pd_by(where, number, final.logits, score),
             "pd_by_popularity": pd_by(where, number, final.logits, popularity),
+            "by": {column: found[arm.label] for column, found in by.items()},
             **_costs(experiment, final, number),
             "clicks_per_slate": _clicks(state.clicks[arm.label], config.seed),
             "ratio": {name: _ratio(flat, baseline, name) for name in RATIOS if name in flat},
@@ -106,6 +111,25 @@ def measure(experiment: Experiment, final: Final) -> dict[str, Any]:
     }
 
 
+def _by_column(experiment: Experiment, final: Final, column: str) -> dict[str, list[dict[str, Any]]]:
+    """Label of each arm -> its results by the values of a column: share of queries (events), swaps, PD, log loss."""
+    found: dict[str, list[dict[str, Any]]] = {arm.label: [] for arm in experiment.arms}
+    for part in slices(experiment.world, column, final.queries, final.held_out.features):
+        queries, events = [final.queries[place] for place in part.asked], final.held_out[part.shown]
+        comparison = Comparison(experiment.shape, queries, events.user, repetitions=200, seed=experiment.config.seed)
+        for number, arm in enumerate(experiment.arms):
+            entry: dict[str, Any] = {"value": part.value, "share": part.share}
+            if len(part.asked):
+                swaps = comparison.duplicate_swaps(number, final.after.part(part.asked))
+                entry["swaps"] = {name: _interval(name, estimate) for name, estimate in swaps.items()}
+            if len(part.shown):
+                logits = final.logits[:, part.shown]
+                single = comparison.differences(number, logits) | comparison.accuracy(number, logits, events.label)
+                entry |= {name: _interval(name, estimate) for name, estimate in single.items()}
+            found[arm.label].append(entry)
+    return found
+
+
 def _by_cause(final: Final, comparison: Comparison, number: int) -> dict[str, Estimates]:
     """The swap measures of an arm by cause."""
     return {
@@ -117,13 +141,15 @@ def _by_cause(final: Final, comparison: Comparison, number: int) -> dict[str, Es
 
 def _single(experiment: Experiment, final: Final, comparison: Comparison, number: int) -> Estimates:
     """All other measures of an arm: prediction difference, accuracy and, where the truth is known, regret and churn."""
-    world, state = experiment.config.world, experiment.state
-    bias = world.position_bias if isinstance(world, SyntheticConfig) else None
+    world, state, truth = experiment.config.world, experiment.state, experiment.world.has_truth
     found = comparison.differences(number, final.logits)
     found |= comparison.accuracy(number, final.logits, final.held_out.label)
-    found |= comparison.ranking_quality(number, final.after, final.queries, bias)
+    found |= comparison.ranking_quality(number, final.after, final.queries, truth)
+    if isinstance(world, SyntheticConfig):
+        found["regret"] = comparison.regret(number, final.after, final.queries, world.position_bias)
     found["progressive_log_loss"] = comparison.progressive(number, np.array(state.losses) / state.counted)
-    if experiment.world.has_truth:
+    found[PERSONALISATION] = comparison.personalisation(number, final.after, final.strangers)
+    if truth:
         found |= comparison.churn(number, final.before, final.after, final.queries)
     return found
 
@@ -166,9 +192,9 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _interval(name: str, estimate: Any, most: float = np.inf) -> dict[str, float]:
-    least = -np.inf if name == "pd_shift" else 0.0
-    found: dict[str, float] = estimate.interval(least, 1.0 if name in AT_MOST_ONE else most).as_dict()
+def _interval(name: str, estimate: Any) -> dict[str, float]:
+    signed = name in DIFFERENCES and DIFFERENCES[name].signed
+    found: dict[str, float] = estimate.interval(-np.inf if signed else 0.0, MOST.get(name, np.inf)).as_dict()
     return found
 
 

@@ -194,6 +194,9 @@ class World(Protocol):
     def items(self) -> int:
         """Number of items from start to end; where table rows are shared, more than the field has."""
 
+    def name_of(self, field: str, value: int) -> str:
+        """How a value of a field is written: as the log has it, else its number; `unknown` below 0."""
+
     @property
     def has_truth(self) -> bool:
         """Whether `Query.relevance` is a true probability (synthetic) or what a log recorded."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from simulator.measures.registry import MEASURES
 from simulator.models.specs import parse_arm
 
 Json = dict[str, Any]
 
-SWAPS = {"slot", "top1", "set", "pair", "rbo"}
+SWAPS = set(MEASURES)
 CAUSES = {"swaps", "refresh_swaps", "both_swaps"}
 INTERVALS = {
     "pd",
@@ -19,11 +20,14 @@ INTERVALS = {
     "auc",
     "calibration",
     "ranking_loss",
+    "ndcg",
+    "personalisation",
     "clicks_per_slate",
 }
 WITH_TRUTH = {"regret", "useful_swaps", "useless_swaps"}
-RATIOS = {*SWAPS, "pd", "pd_ranking", "refresh_pair", "log_loss", "auc", "ranking_loss"}
-SHARES = {"auc", "regret", "useful_swaps", "useless_swaps"}
+ON_LOGS = {"recall", "mrr"}
+RATIOS = {*SWAPS, "pd", "pd_ranking", "refresh_pair", "log_loss", "auc", "ranking_loss", "ndcg", "personalisation"}
+SHARES = {"auc", "regret", "useful_swaps", "useless_swaps", "ndcg", "recall", "mrr", "personalisation"}
 """Measures from 0 to 1; swaps are, too."""
 BUCKETS = {"pd_by_score", "pd_by_popularity"}
 COSTS = {
@@ -46,12 +50,13 @@ def assert_interval(value: Any, where: str, least: float = -1e9, most: float = 1
 def assert_swaps(value: Json, where: str) -> None:
     assert value.keys() == SWAPS, where
     for name, interval in value.items():
-        assert_interval(interval, f"{where}.{name}", 0, 1)
+        assert_interval(interval, f"{where}.{name}", 0, MEASURES[name].most)
 
 
 def assert_arm(arm: Json, label: str, truth: bool) -> None:
-    intervals = INTERVALS | (WITH_TRUTH if truth else set())
-    assert arm.keys() == {*intervals, *CAUSES, *COSTS, *BUCKETS, "ratio", "ratio_to", "design", "activation"}
+    intervals = INTERVALS | (WITH_TRUTH if truth else ON_LOGS)
+    expected = RATIOS | (set() if truth else ON_LOGS)
+    assert arm.keys() == {*intervals, *CAUSES, *COSTS, *BUCKETS, "ratio", "ratio_to", "by", "design", "activation"}
     for name in intervals:
         least = -2 if name == "pd_shift" else 0
         assert_interval(arm[name], f"{label}.{name}", least, 1 if name in SHARES else 1e9)
@@ -65,12 +70,12 @@ def assert_arm(arm: Json, label: str, truth: bool) -> None:
         assert_buckets(arm[name], f"{label}.{name}")
     for name, kind in COSTS.items():
         assert type(arm[name]) is kind and arm[name] > 0, name
-    assert arm["ratio"].keys() == RATIOS
+    assert arm["ratio"].keys() == expected
     for name, ratio in arm["ratio"].items():
         if ratio is not None:
             assert_interval(ratio, f"{label}.ratio.{name}", 0)
     for other, ratios in arm["ratio_to"].items():
-        assert other != label and ratios.keys() == {"pd", "pair", "log_loss", "auc", "ranking_loss"}
+        assert other != label and ratios.keys() == expected - set(MEASURES) - {"pd_ranking", "refresh_pair"} | {"pair"}
         for name, ratio in ratios.items():
             if ratio is not None:
                 assert_interval(ratio, f"{label}.ratio_to.{other}.{name}", 0)

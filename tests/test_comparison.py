@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import ndcg_score, roc_auc_score
 
-from simulator.comparison import MEASURES, Comparison, Estimates, Rankings, Shape
+from simulator.comparison import Comparison, Estimates, Rankings, Shape
+from simulator.measures.registry import MEASURES, Answers, Measure
 from simulator.randomness import generator
 from simulator.types import Query
 
@@ -98,8 +100,21 @@ def rbo(a: list[int], b: list[int]) -> float:
     return 1 - overlap / sum(0.9 ** (d - 1) for d in depths)
 
 
+def slate_pairs(a: list[int], b: list[int]) -> tuple[float, float]:
+    common = [item for item in a[:K] if item in b[:K]]
+    swapped = [(x, y) for x, y in swapped_pairs(a, b) if x in common and y in common]
+    return float(len(swapped)), len(common) * (len(common) - 1) / 2
+
+
 Swap = Callable[[list[int], list[int]], float]
-BRUTE: dict[str, Swap] = {"slot": slot, "top1": top1, "set": members_swapped, "pair": pair, "rbo": rbo}
+BRUTE: dict[str, Swap] = {
+    "slot": slot,
+    "top1": top1,
+    "set": members_swapped,
+    "pair": pair,
+    "rbo": rbo,
+    "slate": lambda a, b: float(a[:K] != b[:K]),
+}
 
 
 def agree(found: Estimates, expected: dict[str, float], tolerance: float = 1e-12) -> None:
@@ -111,9 +126,21 @@ def agree(found: Estimates, expected: dict[str, float], tolerance: float = 1e-12
 
 
 def swaps_of(models: list[tuple[int, int]], first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    cells = [(a, b, q) for a, b in models for q in range(QUERIES)]
+    lists = [(ranking(first, a, q), ranking(second, b, q)) for a, b, q in cells]
+    inside = [slate_pairs(*both) for both in lists]
+    given = [(first[a, q].tolist(), second[b, q].tolist()) for a, b, q in cells]
     return {
-        name: fmean(swap(ranking(first, a, q), ranking(second, b, q)) for a, b in models for q in range(QUERIES))
-        for name, swap in BRUTE.items()
+        **{name: fmean(swap(*both) for both in lists) for name, swap in BRUTE.items()},
+        "slate_pair": sum(part[0] for part in inside) / sum(part[1] for part in inside),
+        "pd_candidates": fmean(fmean(map(relative, map(probability, x), map(probability, y))) for x, y in given),
+        "pd_candidates_ranking": fmean(
+            fmean(
+                relative(probability(p - (fmean(x) - fmean(y)) / 2), probability(r + (fmean(x) - fmean(y)) / 2))
+                for p, r in zip(x, y, strict=True)
+            )
+            for x, y in given
+        ),
     }
 
 
@@ -122,10 +149,6 @@ def test_models_of_arms_and_fleets_are_numbered_as_the_stack_numbers_them() -> N
         [[0, 1, 2], [3, 4, 5]],
         [[6, 7, 8], [9, 10, 11]],
     ]
-
-
-def test_every_measure_has_a_plain_second() -> None:
-    assert tuple(BRUTE) == MEASURES
 
 
 @arms
@@ -193,8 +216,9 @@ def test_ranking_loss_and_regret(arm: int) -> None:
     cells = [(m, q) for m in members(arm) for q in range(QUERIES)]
     losses = [loss for cell in cells if (loss := plain_ranking_loss(*cell)) is not None]
     assert len(losses) == len(cells) * (QUERIES - 1) / QUERIES  # the query without an answer has none
-    found = COMPARISON.ranking_quality(arm, RANKED, ASKED, BIAS)
-    agree({"regret": found["regret"]}, {"regret": fmean(plain_regret(*cell) for cell in cells)})
+    lost = COMPARISON.regret(arm, RANKED, ASKED, BIAS)
+    agree({"regret": lost}, {"regret": fmean(plain_regret(*cell) for cell in cells)})
+    found = COMPARISON.ranking_quality(arm, RANKED, ASKED, truth=True)
     expected = {"ranking_loss": fmean(losses)}
     agree({"ranking_loss": found["ranking_loss"]}, expected, tolerance=1e-6)  # its terms are float32
 
@@ -204,7 +228,45 @@ def test_ranking_quality_leaves_out_what_nothing_is_known_of() -> None:
         Query(q.id, q.user, q.time, q.context, q.candidates, q.features, np.zeros(CANDIDATES, np.float32))
         for q in ASKED
     ]
-    assert COMPARISON.ranking_quality(0, RANKED, silent, None) == {}
+    assert COMPARISON.ranking_quality(0, RANKED, silent, truth=False) == {}
+
+
+@arms
+def test_ndcg_recall_and_mrr_of_what_was_engaged_with(arm: int) -> None:
+    """On a log: relevance is 0 or 1; the query without an answer counts in none."""
+    asked = [replace(query, relevance=(query.relevance > 0.6).astype(np.float32)) for query in ASKED]
+    found = COMPARISON.ranking_quality(arm, RANKED, asked, truth=False)
+    gains, recalls, ranks = [], [], []
+    for m in members(arm):
+        for q, query in enumerate(asked):
+            if not query.relevance.any():
+                continue
+            answers = set(query.candidates[query.relevance > 0].tolist())
+            ranked = ranking(AFTER, m, q)
+            score = [-ranked.index(item) for item in query.candidates.tolist()]
+            gains.append(ndcg_score(query.relevance[None], np.array([score]), k=K))
+            recalls.append(len(answers & set(ranked[:K])) / len(answers))
+            ranks.append(1 / (1 + min(map(ranked.index, answers))))
+    expected = {"ndcg": fmean(gains), "recall": fmean(recalls), "mrr": fmean(ranks)}
+    agree({name: found[name] for name in expected}, expected)
+
+
+@arms
+def test_personalisation_is_pair_swaps_between_users(arm: int) -> None:
+    found = COMPARISON.personalisation(arm, RANKED, RANKED_BEFORE)
+    expected = fmean(pair(ranking(AFTER, m, q), ranking(BEFORE, m, q)) for m in members(arm) for q in range(QUERIES))
+    agree({"personalisation": found}, {"personalisation": expected})
+
+
+def test_a_new_measure_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    def last(a: Answers, b: Answers) -> tuple[np.ndarray, np.ndarray]:
+        return (a.slates[:, -1] != b.slates[:, -1]).astype(float), np.ones(len(a.slates))
+
+    monkeypatch.setitem(MEASURES, "last", Measure("last", "last swaps", "Whether the last item differs.", last))
+    found = COMPARISON.duplicate_swaps(0, RANKED)
+    assert found["last"].mean == fmean(
+        ranking(AFTER, a, q)[K - 1] != ranking(AFTER, b, q)[K - 1] for a, b in pairs(0) for q in range(QUERIES)
+    )
 
 
 @arms

@@ -12,6 +12,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from simulator.config import ReplayConfig
+from simulator.errors import SettingError
 from simulator.experiment import Experiment, Final
 from simulator.folder import _finite
 from simulator.outcome import measure
@@ -38,6 +39,29 @@ def test_a_replayed_result_is_of_the_documented_schema(tmp_path: Path) -> None:
     assert_schema(result, ["relu", "smelu:beta=1"], experiment.plan.generations)
     assert result["world"]["name"] == "log" and result["world"]["has_truth"] is False
     assert result["world"]["users"] == 50 and result["world"]["items"] == 40
+
+
+def test_results_by_a_column_add_up_to_the_whole() -> None:
+    """Every query is in one slice, so that shares weigh their swaps; of items there are events alone."""
+    experiment = prepared(replace(SMALL, queries=200, by=("device", "category")))
+    result = outcome(experiment)
+    for arm in result["arms"].values():
+        parts = arm["by"]["device"]
+        assert len(parts) == 3 and sum(part["share"] for part in parts) == pytest.approx(1)
+        for name in ("pair", "slot", "top1", "pd_candidates"):
+            whole = sum(part["share"] * part["swaps"][name]["mean"] for part in parts)
+            assert whole == pytest.approx(arm["swaps"][name]["mean"], rel=1e-9)
+        assert [part["share"] for part in parts] == sorted((part["share"] for part in parts), reverse=True)
+        items = arm["by"]["category"]
+        assert not any("swaps" in part for part in items)
+        assert sum(part["share"] * part["log_loss"]["mean"] for part in items) == pytest.approx(
+            arm["log_loss"]["mean"], rel=1e-9
+        )
+
+
+def test_a_column_that_is_not_there_is_told_before_anything_is_learned() -> None:
+    with pytest.raises(SettingError, match="by = country: one of user, age_group, region, item"):
+        prepared(replace(SMALL, by=("country",))).check()
 
 
 def test_held_out_accuracy_is_that_of_scikit_learn(run: Run) -> None:

@@ -6,7 +6,6 @@ duplicates, are the caller's, so that sums per user can go to `intervals`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,39 +29,27 @@ def relative_pd(p1: Reals, p2: Reals) -> Doubles:
     return np.asarray(np.divide(2 * np.abs(p1 - p2), total, out=np.zeros_like(total), where=total > 0))
 
 
-@dataclass(frozen=True)
-class PdSplit:
-    """Relative PD per example [n] and its two parts."""
+def ranking_pd(logits1: Reals, logits2: Reals) -> Doubles:
+    """The part of relative PD [..., n] that can change a ranking, of log-odds [..., n] on the same examples; in [0, 2].
 
-    total: Doubles
-    """Relative PD of the two models as they are, in [0, 2]."""
-    ranking: Doubles
-    """Relative PD after both models' log-odds were moved to their common mean: what can change a ranking; in [0, 2]."""
-
-    @property
-    def shift(self) -> Doubles:
-        """total - ranking [n]: what the common shift of log-odds (calibration) adds; may be below 0 for an example."""
-        return self.total - self.ranking
-
-
-def split_pd(logits1: Reals, logits2: Reals) -> PdSplit:
-    """Split the relative PD of two models with log-odds [..., n] on the same examples.
-
-    With m1, m2 the means over the n examples and m = (m1 + m2) / 2, the ranking part is the PD of
-    sigmoid(logits1 - m1 + m) and sigmoid(logits2 - m2 + m). Two models that differ by a constant in log-odds rank
-    alike: their ranking part is 0. Log-odds must be finite and may be extreme.
+    With m1, m2 the means over the n examples and m = (m1 + m2) / 2, it is the PD of sigmoid(logits1 - m1 + m) and
+    sigmoid(logits2 - m2 + m). Two models that differ by a constant in log-odds rank alike: it is 0. What is left of
+    `pd_of_logits` is what the common shift (calibration) adds; it may be below 0 for an example. Log-odds are finite.
     """
     x1, x2 = np.asarray(logits1, np.float64), np.asarray(logits2, np.float64)
     half = (x1.mean(axis=-1, keepdims=True) - x2.mean(axis=-1, keepdims=True)) / 2
-    return PdSplit(_pd_of_logits(x1, x2), _pd_of_logits(x1 - half, x2 + half))
+    return pd_of_logits(x1 - half, x2 + half)
 
 
-def _pd_of_logits(logits1: Doubles, logits2: Doubles) -> Doubles:
-    """Relative PD from log-odds a, b: with h = tanh(|a - b| / 2) it is 2 h / (1 + (1 + h) e^min(a, b)).
+def pd_of_logits(logits1: Reals, logits2: Reals) -> Doubles:
+    """Relative PD [..., n] from log-odds a, b [..., n], which may be extreme.
+
+    With h = tanh(|a - b| / 2) it is 2 h / (1 + (1 + h) e^min(a, b)).
 
     It follows from p = 1 / (1 + e^-x). Nothing cancels, however near the two are, and nothing underflows: for two rare
     events it is 2 h.
     """
-    h = np.tanh(np.abs(logits1 - logits2) / 2)
-    least = np.minimum(np.minimum(logits1, logits2), MOST)
+    x1, x2 = np.asarray(logits1, np.float64), np.asarray(logits2, np.float64)
+    h = np.tanh(np.abs(x1 - x2) / 2)
+    least = np.minimum(np.minimum(x1, x2), MOST)
     return np.asarray(2 * h / (1 + (1 + h) * np.exp(least)))

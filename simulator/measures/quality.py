@@ -1,4 +1,4 @@
-"""Accuracy: log loss, AUC, calibration, ranking loss and regret.
+"""Accuracy: log loss, AUC, calibration; ranking loss, NDCG, recall, reciprocal rank and regret.
 
 Shapes: n examples, Q queries, N candidates, K slate length.
 """
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from simulator.types import Doubles
 
+Integers = NDArray[np.integer[Any]]
 Reals = NDArray[np.floating[Any]]
 
 CHUNK_PAIRS = 250_000
@@ -102,3 +103,32 @@ def regret(slate_relevance: Reals, relevance: Reals, position_bias: float) -> Do
     best = (np.sort(every, axis=-1)[..., ::-1][..., :k] * examined).sum(axis=-1)
     loss = best - (shown * examined).sum(axis=-1)
     return np.asarray(np.clip(np.divide(loss, best, out=np.zeros_like(best), where=best > 0), 0, 1))
+
+
+def ndcg(positions: Integers, relevance: Reals, k: int) -> Doubles:
+    """Normalised discounted cumulative gain at k [Q], in [0, 1]; positions [Q, N] (0 the best), relevance [Q, N].
+
+    DCG = sum of relevance / log2(place + 1) over the first k places (first = 1), divided by that of the best order.
+    NaN where nothing is relevant. Source: Jarvelin and Kekalainen, TOIS 2002, with linear gains.
+    """
+    rel = np.asarray(relevance, np.float64)
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    gain = np.where(positions < k, rel * discount[np.minimum(positions, k - 1)], 0.0).sum(-1)
+    best = (np.sort(rel, axis=-1)[..., ::-1][..., :k] * discount[: rel.shape[-1]]).sum(-1)
+    return np.asarray(np.divide(gain, best, out=np.full(best.shape, np.nan), where=best > 0))
+
+
+def recall(positions: Integers, relevance: Reals, k: int) -> Doubles:
+    """Share [Q] of the relevant (1, not 0) candidates that are among the first k; NaN where none is relevant."""
+    relevant = np.asarray(relevance) > 0
+    count = relevant.sum(-1)
+    found = (relevant & (positions < k)).sum(-1)
+    return np.asarray(np.divide(found, count, out=np.full(count.shape, np.nan), where=count > 0))
+
+
+def reciprocal_rank(positions: Integers, relevance: Reals) -> Doubles:
+    """1 / the place (first = 1) of the best relevant (1, not 0) candidate [Q]; NaN where none is relevant."""
+    relevant = np.asarray(relevance) > 0
+    n = positions.shape[-1]
+    first = np.where(relevant, positions, n).min(-1)
+    return np.asarray(np.where(first < n, 1 / (first + 1.0), np.nan))

@@ -69,10 +69,10 @@ def rbo_distance(slate1: Integers, slate2: Integers, p: float = PERSISTENCE) -> 
     return np.asarray(np.minimum(distance, 1.0).reshape(slate1.shape[:-1]))
 
 
-def common_pair_swaps(slate1: Integers, slate2: Integers) -> Doubles:
-    """Share [Q] of the pairs of items in both slates [Q, K] that stand in opposite order (the live form of pair swaps).
+def common_pairs(slate1: Integers, slate2: Integers) -> tuple[Doubles, Doubles]:
+    """Of the pairs of items in both slates [Q, K]: how many stand in opposite order [Q], and how many there are [Q].
 
-    NaN where fewer than two items are in both: there is no pair to compare.
+    None where fewer than two items are in both.
     """
     partner = _partner(slate1, slate2)
     k = slate1.shape[-1]
@@ -82,7 +82,7 @@ def common_pair_swaps(slate1: Integers, slate2: Integers) -> Doubles:
         both = (above >= 0) & (below >= 0)
         shared += both.sum(axis=-1)
         swapped += (both & (above > below)).sum(axis=-1)
-    return np.asarray(np.divide(swapped, shared, out=np.full(shared.shape, np.nan), where=shared > 0))
+    return swapped.astype(np.float64), shared.astype(np.float64)
 
 
 def _partner(slate1: Integers, slate2: Integers) -> Ints:

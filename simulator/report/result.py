@@ -196,7 +196,7 @@ def _or_nan(value: Any, where: str) -> float:
 def _arm(spec: str, raw: Any) -> Arm:
     where = f"arms.{spec}"
     _object(raw, where)
-    apart = ("ratio", "ratio_to", "activation", "design", *COSTS, *BUCKETS)
+    apart = ("ratio", "ratio_to", "activation", "design", "by", *COSTS, *BUCKETS)
     measures = _measures({key: value for key, value in raw.items() if key not in apart}, where)
     for name in REQUIRED:
         if name not in measures:

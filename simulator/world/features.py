@@ -5,6 +5,8 @@ Shapes: n events, U users, I items, S slots = Su user slots + Si item slots + C 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from simulator.types import Ints, Rows, Schema
@@ -13,8 +15,13 @@ from simulator.types import Ints, Rows, Schema
 class Encoder:
     """Joins what is known of a user, an item and a context into the row numbers that the click model looks up."""
 
-    def __init__(self, schema: Schema, user_rows: Rows, item_rows: Rows) -> None:
-        """`user_rows` [U, Su] and `item_rows` [I, Si] hold table rows (0 is padding), slots in schema order."""
+    def __init__(
+        self, schema: Schema, user_rows: Rows, item_rows: Rows, names: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """`user_rows` [U, Su] and `item_rows` [I, Si] hold table rows (0 is padding), slots in schema order.
+
+        `names`: of the values of a field, where a log gives them.
+        """
         sides = [field.side for field in schema.fields]
         assert sides == sorted(sides, key=("user", "item", "context").index), "fields go user, item, context"
         slots = {side: sum(f.slots for f in schema.fields if f.side == side) for side in ("user", "item", "context")}
@@ -23,6 +30,12 @@ class Encoder:
         self.user_rows = np.ascontiguousarray(user_rows, np.int32)
         self.item_rows = np.ascontiguousarray(item_rows, np.int32)
         self.context_slots = slots["context"]
+        self._names = names or {}
+
+    def name(self, field: str, value: int) -> str:
+        """How a log writes a value of a field, its number where it has no name; below 0: not known."""
+        names = self._names.get(field, ())
+        return "unknown" if value < 0 else names[value] if value < len(names) else str(value)
 
     def encode(self, user: Ints, item: Ints, context: Rows) -> Rows:
         """Features [n, S] of the events (user [n], item [n], context [n, C])."""

@@ -251,6 +251,10 @@ class ReplayWorld:
         draws = generator(self._seed, f"queries {purpose}", at)
         return np.sort(draws.choice(available, count, replace=False))
 
+    def name_of(self, field: str, value: int) -> str:
+        """See World."""
+        return self.encoder.name(field, value)
+
     def click(self, query: Query, items: Ints, purpose: str) -> Floats:
         """[K] 1 where the log says that the user engaged with the item within the horizon, else 0."""
         return np.isin(items, query.candidates[query.relevance > 0]).astype(np.float32)

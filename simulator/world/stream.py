@@ -98,6 +98,10 @@ class SyntheticWorld:
             for i in range(count)
         ]
 
+    def name_of(self, field: str, value: int) -> str:
+        """See World."""
+        return self.encoder.name(field, value)
+
     def click(self, query: Query, items: Ints, purpose: str) -> Floats:
         """[K] 1 where the user clicks the item at that position of the slate, drawn from (seed, purpose, query id)."""
         context = np.tile(np.array(query.context, np.int32), (len(items), 1))

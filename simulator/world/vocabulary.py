@@ -120,7 +120,8 @@ def assemble(users: int, items: int, features: Sequence[Feature], hash_rows: int
         identity = id_rows(schema, side, count).astype(np.int32)[:, None]
         return np.concatenate([identity, *(f.table(schema.first_row(f.name)) for f in of[side])], axis=1)
 
-    return Encoder(schema, table("user", users), table("item", items))
+    names = {feature.name: [str(value) for value in feature.vocabulary.numbers] for feature in features}
+    return Encoder(schema, table("user", users), table("item", items), names)
 
 
 def by_first_appearance(values: Ints) -> tuple[Ints, Ints]:

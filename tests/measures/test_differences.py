@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 
-from simulator.measures.differences import relative_pd, split_pd
+from simulator.measures.differences import pd_of_logits, ranking_pd, relative_pd
+from simulator.measures.registry import DIFFERENCES
 from simulator.measures.swaps import pair_swaps, positions
 from simulator.types import order
 
@@ -38,40 +39,43 @@ def test_relative_pd_properties(p1: np.ndarray, p2: np.ndarray) -> None:
 def test_total_is_the_pd_of_the_probabilities() -> None:
     draw = np.random.default_rng(0)
     x1, x2 = draw.normal(size=(2, 1000)) * 3
-    np.testing.assert_allclose(split_pd(x1, x2).total, relative_pd(expit(x1), expit(x2)), rtol=1e-10, atol=1e-15)
+    np.testing.assert_allclose(pd_of_logits(x1, x2), relative_pd(expit(x1), expit(x2)), rtol=1e-10, atol=1e-15)
 
 
 def test_ranking_part_by_definition() -> None:
     draw = np.random.default_rng(0)
     x1, x2 = draw.normal(size=(2, 3, 500)) * 2
     x2 += 0.7
-    split = split_pd(x1, x2)
+    ranking = ranking_pd(x1, x2)
     for row in range(3):  # every row of examples has its own means
         m1, m2 = x1[row].mean(), x2[row].mean()
         m = (m1 + m2) / 2
         expected = relative_pd(expit(x1[row] - m1 + m), expit(x2[row] - m2 + m))
-        np.testing.assert_allclose(split.ranking[row], expected, rtol=1e-9, atol=1e-14)
-    np.testing.assert_array_equal(split.shift, split.total - split.ranking)
-    assert split.shift.mean() > 0
+        np.testing.assert_allclose(ranking[row], expected, rtol=1e-9, atol=1e-14)
+    shift = DIFFERENCES["pd_shift"].fn(x1, x2)
+    np.testing.assert_array_equal(shift, pd_of_logits(x1, x2) - ranking)
+    assert shift.mean() > 0
 
 
 @given(arrays(np.float64, 7, elements=st.floats(-30, 30)), st.floats(-5, 5))
 def test_pure_shift_has_no_ranking_part_and_swaps_nothing(logits: np.ndarray, shift: float) -> None:
     logits = np.round(logits, 3)  # so that the shift does not merge scores that differ
-    split = split_pd(logits, logits + shift)
-    np.testing.assert_allclose(split.ranking, 0, atol=1e-12)
-    np.testing.assert_allclose(split.shift, relative_pd(expit(logits), expit(logits + shift)), atol=1e-12)
+    np.testing.assert_allclose(ranking_pd(logits, logits + shift), 0, atol=1e-12)
+    np.testing.assert_allclose(
+        DIFFERENCES["pd_shift"].fn(logits, logits + shift),
+        relative_pd(expit(logits), expit(logits + shift)),
+        atol=1e-12,
+    )
     places = [positions(order(np.round(x, 6)[None], np.arange(7)[None])) for x in (logits, logits + round(shift, 3))]
     assert pair_swaps(*places)[0] == 0
 
 
 @given(LOGITS, LOGITS)
 def test_extreme_logits_stay_finite(x1: np.ndarray, x2: np.ndarray) -> None:
-    split = split_pd(x1, x2)
-    for part in (split.total, split.ranking):
-        assert np.isfinite(part).all() and (part >= 0).all() and (part <= 2).all()
-    same = split_pd(x1, x1)
-    assert (same.total == 0).all() and (same.ranking == 0).all() and (same.shift == 0).all()
+    for part in (pd_of_logits, ranking_pd):
+        found = part(x1, x2)
+        assert np.isfinite(found).all() and (found >= 0).all() and (found <= 2).all()
+        assert (part(x1, x1) == 0).all()
 
 
 @pytest.mark.parametrize("apart", [1.0, 1e-3, 1e-9])
@@ -84,11 +88,10 @@ def test_models_however_near_differ_by_the_exact_amount(apart: float) -> None:
         context.prec = 50
         p1, p2 = ([1 / (1 + (-Decimal(x)).exp()) for x in row.tolist()] for row in (x1, x2))
         expected = [float(2 * abs(a - b) / (a + b)) for a, b in zip(p1, p2, strict=True)]
-    np.testing.assert_allclose(split_pd(x1, x2).total, expected, rtol=1e-14)
+    np.testing.assert_allclose(pd_of_logits(x1, x2), expected, rtol=1e-14)
 
 
 def test_probabilities_that_underflow_still_differ() -> None:
     """p1 / p2 = e at log-odds -800 and -801, where both probabilities are 0 in double precision."""
     e = np.e
-    split = split_pd(np.array([-800.0]), np.array([-801.0]))
-    assert split.total[0] == pytest.approx(2 * (e - 1) / (e + 1))
+    assert pd_of_logits(np.array([-800.0]), np.array([-801.0]))[0] == pytest.approx(2 * (e - 1) / (e + 1))

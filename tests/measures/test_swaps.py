@@ -55,7 +55,10 @@ def test_slates_against_loops(slates: tuple[list[int], list[int]]) -> None:
     assert swaps.rbo_distance(a, b)[0] == pytest.approx(slow_rbo(one, two, 0.9), abs=1e-12)
     assert swaps.rbo_distance(a, b, p=0.5)[0] == pytest.approx(slow_rbo(one, two, 0.5), abs=1e-12)
     expected = slow_pairs([i for i in one if i in two], [i for i in two if i in one])
-    assert swaps.common_pair_swaps(a, b)[0] == pytest.approx(expected, nan_ok=True)
+    swapped, shared = swaps.common_pairs(a, b)
+    common = len(set(one) & set(two))
+    assert shared[0] == common * (common - 1) / 2
+    assert swapped[0] == (pytest.approx(expected * shared[0]) if shared[0] else 0)
 
 
 @given(two_slates())
@@ -72,7 +75,7 @@ def test_slates_of_many_queries_are_independent() -> None:
     """A whole array [2, 50, 6] gives what its slates give one by one."""
     draw = np.random.default_rng(1)
     a, b = (np.argsort(draw.random((2, 50, 9)), axis=-1)[..., :6] for _ in range(2))
-    for measure in [*MEASURES, swaps.common_pair_swaps]:
+    for measure in [*MEASURES, lambda a, b: swaps.common_pairs(a, b)[0]]:
         together = measure(a, b)
         assert together.shape == (2, 50) and together.dtype == np.float64
         alone = [[measure(a[x, y][None], b[x, y][None])[0] for y in range(50)] for x in range(2)]
@@ -81,7 +84,7 @@ def test_slates_of_many_queries_are_independent() -> None:
 
 def test_reversed_slate_swaps_every_common_pair() -> None:
     slate = np.array([[4, 8, 1, 9]])
-    assert swaps.common_pair_swaps(slate, slate[:, ::-1])[0] == 1
+    assert swaps.common_pairs(slate, slate[:, ::-1]) == (6, 6)
     assert swaps.set_swaps(slate, slate[:, ::-1])[0] == 0
 
 

@@ -84,6 +84,7 @@ def test_every_cell_arrives_where_the_schema_says(tmp_path: Path) -> None:
             cells = row[column].split("|") if name == "tags" else [row[column]]
             expected = [values.setdefault(cell, len(values)) for cell in cells if cell]
             assert [number for number in numbers if number >= 0] == expected
+        assert [world.name_of(name, number) for number in values.values()] == list(values) or name in ("user", "item")
 
 
 def test_what_describes_a_user_or_item_is_its_first_value(tmp_path: Path) -> None:

@@ -1,0 +1,309 @@
+"""Every measure once: of two models' answers to the same queries, and of one model against the truth.
+
+An entry here is all that a new measure takes: results, reports, the terminal, the live counters, recording rules, the
+dashboards and the answers of `Compare` go through these lists. A measure gives a numerator and a denominator per query,
+so that sums over queries, windows, replicas or users divide to its value: never a mean of ratios.
+
+Shapes: Q queries, N candidates, K slate length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.measures import differences, quality, swaps
+from simulator.measures.swaps import Integers
+from simulator.types import Doubles, Floats, Ints, order
+
+Reals = NDArray[np.floating[Any]]
+Parts = tuple[Doubles, Doubles]
+"""Numerator [Q] and denominator [Q]; both are 0 where a query has nothing to measure."""
+
+
+class Answers:
+    """One model's answers to Q queries, of one shape."""
+
+    def __init__(self, slates: Ints, items: Ints, scores: Floats, positions: Integers | None = None) -> None:
+        """slates [Q, K] item numbers, best first; items [Q, N] (or [N]) the candidates that both models scored,
+        distinct, in one order for both; scores [Q, N] their log-odds; N may be 0. `positions` where they are known."""
+        self.slates, self.items, self.scores = slates, items, scores
+        self._positions = positions
+
+    @cached_property
+    def positions(self) -> Integers:
+        """[Q, N] the place of each candidate, 0 for the best; equal scores are ordered by item number."""
+        return swaps.positions(order(self.scores, self.items)) if self._positions is None else self._positions
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How much two models' answers to the same queries differ: 0 where they are the same."""
+
+    name: str
+    """In results, labels and flags."""
+    words: str
+    """In tables and titles."""
+    about: str
+    """One sentence, for a glossary."""
+    fn: Callable[[Answers, Answers], Parts]
+    most: float = 1.0
+    """The largest value it can have."""
+    unit: str = "share"
+    swap: bool = True
+    """Whether it counts what changed places, rather than how far predictions lie apart."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well one model ranks, against what is known to be relevant."""
+
+    name: str
+    words: str
+    about: str
+    fn: Callable[[Answers, Reals], Parts]
+    """Answers and relevance [Q, N]."""
+    higher: bool = True
+    """Whether more is better."""
+    binary: bool = False
+    """Whether relevance has to be 0 or 1: measured on logs alone, not where the truth is a probability."""
+    most: float = 1.0
+
+
+def _ones(values: Doubles) -> Parts:
+    return values, np.ones(len(values))
+
+
+def _places(share: Doubles, k: int) -> Parts:
+    """Shares of the places of the slates, as counts again."""
+    return np.rint(share * k), np.full(len(share), float(k))
+
+
+def _pairs(first: Answers, second: Answers) -> Parts:
+    queries, n = first.scores.shape
+    if n < 2:
+        return np.zeros(queries), np.zeros(queries)
+    pairs = n * (n - 1) // 2
+    swapped = swaps.pair_swaps(first.positions, second.positions) * pairs
+    return np.rint(swapped), np.full(queries, float(pairs))
+
+
+def _candidates(differs: Callable[[Reals, Reals], Doubles]) -> Callable[[Answers, Answers], Parts]:
+    def parts(first: Answers, second: Answers) -> Parts:
+        queries, n = first.scores.shape
+        total = differs(first.scores, second.scores).sum(-1) if n else np.zeros(queries)
+        return total, np.full(queries, float(n))
+
+    return parts
+
+
+MEASURES: dict[str, Measure] = {
+    each.name: each
+    for each in (
+        Measure(
+            "slot",
+            "slot swaps",
+            "Share of the positions of the slate that hold another item.",
+            lambda a, b: _places(swaps.slot_swaps(a.slates, b.slates), a.slates.shape[1]),
+        ),
+        Measure(
+            "top1",
+            "top-1 swaps",
+            "Share of queries whose first item is another one.",
+            lambda a, b: _ones(swaps.top1_swaps(a.slates, b.slates)),
+        ),
+        Measure(
+            "set",
+            "set swaps",
+            "Share of the slate's items that are not in the other slate, whatever their order.",
+            lambda a, b: _places(swaps.set_swaps(a.slates, b.slates), a.slates.shape[1]),
+        ),
+        Measure(
+            "pair",
+            "pair swaps",
+            "Share of the pairs of candidates that two models put in opposite order: (1 - Kendall's tau) / 2.",
+            _pairs,
+        ),
+        Measure(
+            "rbo",
+            "RBO distance",
+            "Difference of two slates in which the first positions weigh most: 1 - rank-biased overlap, p = 0.9.",
+            lambda a, b: _ones(swaps.rbo_distance(a.slates, b.slates)),
+        ),
+        Measure(
+            "slate",
+            "changed slates",
+            "Share of queries whose slate differs at any position.",
+            lambda a, b: _ones((swaps.slot_swaps(a.slates, b.slates) > 0).astype(np.float64)),
+        ),
+        Measure(
+            "slate_pair",
+            "pair swaps within slates",
+            "Share of the pairs of items that both slates hold and that stand in opposite order.",
+            lambda a, b: swaps.common_pairs(a.slates, b.slates),
+        ),
+        Measure(
+            "pd_candidates",
+            "PD of candidates",
+            "Relative prediction difference 2 |p1 - p2| / (p1 + p2), mean over the candidates of queries, from 0 to 2.",
+            _candidates(differences.pd_of_logits),
+            most=2.0,
+            unit="relative difference",
+            swap=False,
+        ),
+        Measure(
+            "pd_candidates_ranking",
+            "PD of candidates, ranking part",
+            "The same after both models' log-odds were moved to their common mean: the part that can change a ranking.",
+            _candidates(differences.ranking_pd),
+            most=2.0,
+            unit="relative difference",
+            swap=False,
+        ),
+    )
+}
+"""Name -> measure, in the order in which they are shown. A new one is an entry here."""
+
+
+def compare(first: Answers, second: Answers) -> Doubles:
+    """[measures, 2, Q] numerator and denominator of every measure for each query, in the order of MEASURES."""
+    return np.stack([np.stack(measure.fn(first, second)) for measure in MEASURES.values()])
+
+
+def _where_known(values: Doubles) -> Parts:
+    """NaN: a query with nothing to measure."""
+    known = ~np.isnan(values)
+    return np.where(known, values, 0.0), known.astype(np.float64)
+
+
+QUALITIES: dict[str, Quality] = {
+    each.name: each
+    for each in (
+        Quality(
+            "ranking_loss",
+            "ranking loss",
+            "Log loss over pairs of an engagement and a non-engagement of one query. Lower is better.",
+            lambda answers, relevance: _where_known(quality.ranking_loss(answers.scores, relevance)),
+            higher=False,
+            most=np.inf,
+        ),
+        Quality(
+            "ndcg",
+            "NDCG",
+            "Normalised discounted cumulative gain of the slate: 1 where it is the best possible. Higher is better.",
+            lambda answers, relevance: _where_known(
+                quality.ndcg(answers.positions, relevance, answers.slates.shape[1])
+            ),
+        ),
+        Quality(
+            "recall",
+            "recall",
+            "Share of the candidates that the user engaged with next that are in the slate. Higher is better.",
+            lambda answers, relevance: _where_known(
+                quality.recall(answers.positions, relevance, answers.slates.shape[1])
+            ),
+            binary=True,
+        ),
+        Quality(
+            "mrr",
+            "MRR",
+            "Mean of 1 / the place of the first candidate that the user engaged with next. Higher is better.",
+            lambda answers, relevance: _where_known(quality.reciprocal_rank(answers.positions, relevance)),
+            binary=True,
+        ),
+    )
+}
+"""Name -> quality of a ranking, in the order in which they are shown."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two models' predictions of the same events lie apart."""
+
+    name: str
+    words: str
+    about: str
+    fn: Callable[[Reals, Reals], Doubles]
+    """Log-odds [n] and [n] -> a value per event [n]; the measure is their mean."""
+    signed: bool = False
+    """Whether it can be below 0."""
+
+
+DIFFERENCES: dict[str, Difference] = {
+    each.name: each
+    for each in (
+        Difference(
+            "pd",
+            "PD",
+            "Relative prediction difference of two models: mean of 2 |p1 - p2| / (p1 + p2) over events, from 0 to 2.",
+            differences.pd_of_logits,
+        ),
+        Difference(
+            "pd_ranking",
+            "PD, ranking part",
+            "PD after both models' log-odds were moved to their common mean: the part that can change a ranking.",
+            differences.ranking_pd,
+        ),
+        Difference(
+            "pd_shift",
+            "PD, common shift",
+            "What is left of PD: both models agree on the order, but not on the level.",
+            lambda a, b: differences.pd_of_logits(a, b) - differences.ranking_pd(a, b),
+            signed=True,
+        ),
+    )
+}
+"""Name -> difference of predictions."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How good one model's predictions of events are."""
+
+    name: str
+    words: str
+    about: str
+    fn: Callable[[Reals, Reals], Any]
+    """Log-odds [n] and labels [n] -> a value per event [n], or, where `whole`, one number."""
+    higher: bool = False
+    whole: bool = False
+    most: float = np.inf
+
+
+ACCURACY: dict[str, Accuracy] = {
+    each.name: each
+    for each in (
+        Accuracy(
+            "log_loss",
+            "log loss",
+            "Mean of -ln(probability of what happened), in nats, on held-out events. Lower is better.",
+            quality.log_loss,
+        ),
+        Accuracy(
+            "auc",
+            "AUC",
+            "Chance that an engagement is scored above a non-engagement: 0.5 is guessing. Higher is better.",
+            quality.auc,
+            higher=True,
+            whole=True,
+            most=1.0,
+        ),
+        Accuracy(
+            "calibration",
+            "calibration",
+            "Mean predicted probability / share of engagements: 1 is right on average.",
+            lambda logits, labels: quality.calibration(logits, labels).ratio,
+            whole=True,
+        ),
+    )
+}
+"""Name -> accuracy of predictions."""
+
+PERSONALISATION = "personalisation"
+"""Pair swaps between the rankings that one model gives to two random users for the same candidates in the same context:
+a cure that merely ranks everybody alike is seen."""

@@ -9,10 +9,11 @@ Shapes: n rows, Q queries of one length, N items of each.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
@@ -38,6 +39,8 @@ MOST_SEEN = 1 << 24
 """Queries that are remembered, to tell one that comes twice."""
 MOST_PARTITIONS = 512
 """Files open at a time."""
+MOST_THREADS = 4
+"""Files that are read by a thread each."""
 AHEAD = 2
 """Batches that a thread reads while the last one is worked on."""
 
@@ -88,14 +91,22 @@ class Reading:
 
 def streamed(reading: Reading) -> Iterator[Part]:
     """Parts of sources that are grouped by query. Raises NotGroupedError, perhaps late: then all parts are void."""
+    with contextlib.ExitStack() as open_streams:
+        yield from _streamed(reading, open_streams)
+
+
+def _streamed(reading: Reading, open_streams: contextlib.ExitStack) -> Iterator[Part]:
     if any(len(source.numbers) > 1 for source in reading.sources):
         raise NotGroupedError
     models = sorted({source.numbers[0] for source in reading.sources})
     size = max(PART // len(models) // 2, 8_192)
-    streams = {}
+    streams: dict[int, Iterator[Rows]] = {}
     for model in models:
         own = [reading.read(source, size) for source in reading.sources if source.numbers[0] == model]
-        streams[model] = ahead(chain.from_iterable(own)) if len(models) <= 4 else chain.from_iterable(own)
+        if len(models) <= MOST_THREADS:
+            streams[model] = open_streams.enter_context(contextlib.closing(ahead(chain.from_iterable(own))))
+        else:
+            streams[model] = chain.from_iterable(own)
     pending: dict[int, Rows | None] = dict.fromkeys(models)
     runs = {model: np.zeros(1, np.int64) for model in models}  # where queries begin, and the end
     seen: dict[int, list[Ints]] = {model: [] for model in models}
@@ -126,12 +137,16 @@ def streamed(reading: Reading) -> Iterator[Part]:
                 part[model], pending[model] = rows, None
                 seen[model].append(closed[model])
                 continue
-            inside = np.zeros(len(runs[model]) - 1, bool)
-            inside[: len(closed[model])] = np.isin(closed[model], ready, assume_unique=True)
-            seen[model].append(closed[model][inside[: len(closed[model])]])
+            ours = np.isin(closed[model], ready, assume_unique=True)
+            seen[model].append(closed[model][ours])
+            if ours.all():  # the usual case takes no copies
+                end = int(runs[model][len(ours)])
+                part[model], pending[model] = _slice(rows, slice(end)), _slice(rows, slice(end, None))
+                runs[model] = runs[model][len(ours) :] - end
+                continue
+            inside = np.append(ours, np.zeros(len(runs[model]) - 1 - len(ours), bool))
             mask = np.repeat(inside, np.diff(runs[model]))
-            part[model] = {name: column[mask] for name, column in rows.items()}
-            pending[model] = {name: column[~mask] for name, column in rows.items()}
+            part[model], pending[model] = _slice(rows, mask), _slice(rows, ~mask)
             runs[model] = np.concatenate([[0], np.diff(runs[model])[~inside].cumsum()])
         waiting = sum(len(rows["query"]) for rows in pending.values() if rows)
         if waiting > MOST_PENDING or sum(map(len, chain.from_iterable(seen.values()))) > MOST_SEEN:
@@ -142,6 +157,10 @@ def streamed(reading: Reading) -> Iterator[Part]:
         asked = np.concatenate(found) if found else np.zeros(0, np.int64)
         if len(np.unique(asked)) < len(asked):
             raise NotGroupedError
+
+
+def _slice(rows: Rows, which: Any) -> Rows:
+    return {name: column[which] for name, column in rows.items()}
 
 
 def _common(first: Ints, second: Ints) -> Ints:
@@ -205,10 +224,9 @@ def _back(files: Sequence[Any], layout: np.dtype[Any]) -> Iterator[Any]:
 
 def _by_model(table: Any) -> Part:
     order = np.argsort(table["model"], kind="stable")
-    ends = np.bincount(table["model"]).cumsum()
-    table = table[order]
-    parts = zip(range(len(ends)), np.split(table, ends[:-1]), strict=True)
-    return {model: {name: part[name] for name in part.dtype.names} for model, part in parts if len(part)}
+    table, ends = table[order], np.bincount(table["model"]).cumsum().tolist()
+    parts = {model: table[begin:end] for model, (begin, end) in enumerate(zip([0, *ends], ends, strict=False))}
+    return {model: {name: part[name] for name in part.dtype.names} for model, part in parts.items() if len(part)}
 
 
 def _room(reading: Reading, needed: int) -> None:
@@ -224,7 +242,7 @@ def _room(reading: Reading, needed: int) -> None:
     reading.say(f"The files are not grouped by query: {needed / 1e9:.2f} GB go to {where} meanwhile")
 
 
-def ahead(things: Iterable[Thing]) -> Iterator[Thing]:
+def ahead(things: Iterable[Thing]) -> Generator[Thing, None, None]:
     """The same things, fetched by a thread while the caller works on the last one."""
     queue: Queue[tuple[Thing | None, BaseException | None]] = Queue(AHEAD)
     gone = threading.Event()
@@ -291,7 +309,7 @@ def blocks(rows: Rows) -> dict[int, Block]:
     asked = query[begins[:-1]][order]
     if (asked[1:] == asked[:-1]).any():  # not grouped
         sorted_ = np.argsort(query, kind="stable")
-        rows = {name: column[sorted_] for name, column in rows.items()}
+        rows = _slice(rows, sorted_)
         query, begins = rows["query"], _runs(rows["query"])
         order = np.arange(len(begins) - 1)
     lengths, found = np.diff(begins)[order], {}

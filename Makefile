@@ -1,6 +1,6 @@
 # `make up` and `make test` are all there is to it: each sets up .venv first when it is missing or out of date.
 #
-#   ARGS="..."       flags for up, run, test, slow, endure and bench:  make run ARGS="--preset smoke --out results/smoke"
+#   ARGS="..."       flags for up, run, test, slow, endure, soak, bench:  make run ARGS="--preset smoke --out results/smoke"
 #   PYTHON=...       the interpreter that .venv is made from; by default the first of 3.11 to 3.14 on PATH
 #   PIP_ARGS="..."   more flags for pip: on Linux, `--extra-index-url URL` of an index of CPU-only torch wheels spares
 #                    the CUDA libraries (gigabytes) that torch brings otherwise
@@ -18,7 +18,7 @@ native = simulator/models/native
 kernels = $(native)/lib/.built
 workers = --numprocesses auto --dist worksteal
 
-.PHONY: help setup up run test slow endure test-containers check protos fuzz bench bench-gpu bench-peers scaling clean
+.PHONY: help setup up run test slow endure soak test-containers check protos fuzz bench bench-gpu bench-peers scaling clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ slow: $(ready) $(kernels) ## run the slow tests
 endure: $(ready) $(kernels) ## kill every process of a system under load, 25 times each; what it cost must be 0 (25 minutes)
 	@$(run-python) -m tests.bench.endure $(ARGS)
 
+soak: $(ready) $(kernels) ## run a system under load for 30 minutes; nothing may grow or fail (ARGS="--minutes 5")
+	@$(run-python) -m tests.bench.soak $(ARGS)
+
 test-containers: ## run the containers and test them (needs Docker, or COMPOSE_RUNNER; see tests/containers/run.sh)
 	@tests/containers/run.sh
 
@@ -53,8 +56,9 @@ check: $(ready) ## lint, formatting and types
 protos: $(ready) ## regenerate the gRPC stubs (ARGS=--check: only say whether they are what the proto says)
 	@$(run-python) -m protos.generate $(ARGS)
 
-fuzz: $(ready) $(kernels) ## 10,000 mutations of published generations (ARGS="--mutations 300 --seed 7")
+fuzz: $(ready) $(kernels) ## mutations of 10,000 generations and 1,000,000 requests (ARGS="--mutations 300 --seed 7")
 	@$(run-python) -m tests.fuzz.generations $(ARGS)
+	@$(run-python) -m tests.fuzz.requests $(ARGS)
 
 bench: $(ready) $(kernels) ## measure speed, print medians and ratios
 	@$(run-python) tests/bench/run.py $(ARGS)

@@ -3,8 +3,8 @@
 In a training loop: SmeLU, as a module and as a function, and where ReLU stood; metrics of torchmetrics that sum over
 processes. Of predictions: `compare` for frames and arrays, the `measures` by name, `read_result` for result folders.
 
-`import flicker` loads nothing: what a name needs is loaded when it is first asked for (PEP 562). The command line of the
-same name is `simulator.cli`.
+`import flicker` loads nothing: what a name needs is loaded when it is first asked for (PEP 562). The command line of
+the same name is `simulator.cli`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from simulator.measures.registry import MEASURES as measures
     from simulator.models.activations import gsmelu, smelu
     from simulator.models.modules import SmeLU, gSmeLU, replace_relu
-    from simulator.predictions.main import compare_frames as compare
+    from simulator.predictions.compare import compare_frames as compare
     from simulator.result import read_result
 
 __all__ = [
@@ -37,7 +37,7 @@ _HOMES = {
     "PredictionDifference": "flicker.metrics:PredictionDifference",
     "SmeLU": "simulator.models.modules:SmeLU",
     "SwapRatio": "flicker.metrics:SwapRatio",
-    "compare": "simulator.predictions.main:compare_frames",
+    "compare": "simulator.predictions.compare:compare_frames",
     "gSmeLU": "simulator.models.modules:gSmeLU",
     "gsmelu": "simulator.models.activations:gsmelu",
     "measures": "simulator.measures.registry:MEASURES",

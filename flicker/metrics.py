@@ -15,7 +15,7 @@ from torch import Tensor
 from simulator.errors import FlickerError, SettingError
 from simulator.measures.differences import pd_of_logits
 from simulator.measures.registry import MEASURES
-from simulator.predictions.compare import Ranked
+from simulator.predictions.align import Ranked
 from simulator.predictions.parts import Block
 
 try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 from simulator.errors import SettingError
 from simulator.process import end_on_sigterm, run
@@ -16,31 +17,20 @@ USAGE = """usage: python -m serving replica|router|query|health ...
 """
 
 
+WHERE = {"replica": "replica.main", "router": "router.main", "query": "query", "health": "health"}
+"""Imported when it is asked for: a replica brings torch, which a router must not load."""
+
+
 def main(arguments: list[str]) -> None:
     """Start the process that the first argument names. Raises SettingError for another one."""
     which, *rest = arguments or ["--help"]
     if which in ("-h", "--help"):
-        print(USAGE, end="")
-    elif which == "replica":
-        end_on_sigterm()
-        from serving.replica.main import main as replica  # brings torch, which a router must not load
-
-        replica(rest)
-    elif which == "router":
-        end_on_sigterm()
-        from serving.router.main import main as router
-
-        router(rest)
-    elif which == "query":
-        from serving.query import main as query
-
-        query(rest)
-    elif which == "health":
-        from serving.health import main as health
-
-        health(rest)
-    else:
+        return print(USAGE, end="")
+    if which not in WHERE:
         raise SettingError("process", which, "replica, router, query or health")
+    if which in ("replica", "router"):
+        end_on_sigterm()
+    import_module(f"serving.{WHERE[which]}").main(rest)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from grpc import StatusCode
 
 from protos.recommender_pb2 import (
@@ -29,7 +29,10 @@ DEFAULT_K, MOST_ITEMS = 10, 1_000
 """Length of a slate: unless said, and at most."""
 MOST_CANDIDATES = 10_000
 """Items that one query may bring to be ranked."""
+Parsed = TypeVar("Parsed", bound=Message)
 NO_ITEMS: Ints = np.empty(0, np.int64)
+REFUSED = "Generations that this process did not take, by what was wrong with them"
+"""Of flicker_snapshots_refused_total, which replicas and routers have."""
 SHOWN = 80
 """Characters of a text from outside that an error repeats."""
 
@@ -83,6 +86,12 @@ class Ranges:
             raise bad("arm", repr(label), f"one of {', '.join(self.arms)}")
         return self.arms.index(label)
 
+    def duplicate(self, number: int) -> int:
+        """The number of a duplicate. Raises Refusal."""
+        if number >= self.duplicates:
+            raise bad("duplicate", number, f"0 to {self.duplicates - 1}")
+        return number
+
     def candidates(self, items: Sequence[int]) -> Ints:
         """[N] distinct item numbers, as they were given. Raises Refusal."""
         if not items:
@@ -126,12 +135,17 @@ def length(k: int) -> int:
     return k or DEFAULT_K
 
 
+def parse(kind: type[Parsed], raw: bytes, field: str = "request") -> Parsed:
+    """A message from its bytes. Raises Refusal where they are none."""
+    try:
+        return kind.FromString(raw)
+    except DecodeError:
+        raise bad(field, f"{len(raw)} bytes", f"the bytes of a {kind.DESCRIPTOR.full_name}") from None
+
+
 def parse_query(raw: bytes) -> RecommendRequest:
     """A query from its bytes. Raises Refusal where they are none."""
-    try:
-        return RecommendRequest.FromString(raw)
-    except DecodeError:
-        raise bad("query", f"{len(raw)} bytes", "the bytes of a flicker.v1.RecommendRequest") from None
+    return parse(RecommendRequest, raw, "query")
 
 
 def answered_by(replica: str, arm: str, duplicate: int, generation: int) -> bytes:

@@ -12,6 +12,8 @@ is refused at once, before its request is read, with RESOURCE_EXHAUSTED, and cou
     bytes       the requests of the calls in flight are as large as they may be together
     busy        the threads of a method that waits, such as Compare, have as much to do as may wait for them
     half_open   a call without its whole request, too old or the oldest of too many: headers only, slow bodies
+    broken      a request is larger than it may be, which its sender is told, or was taken back before it had come:
+                gRPC's core, which sees to both, does not say which it was
     unread      an answered call whose answer is not taken, too old or the oldest of too many
 
 So nobody keeps others out by what he does not send or read: the oldest makes room. gRPC's core bounds the rest by
@@ -35,14 +37,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc import _common, _server
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
-from serving.codec import Refusal, bad
+from serving.codec import Refusal, parse
 from simulator.errors import SettingError
 from simulator.process import instruments
 
@@ -50,7 +51,7 @@ log = logging.getLogger(__name__)
 FOREVER = 1e9
 """Seconds: as good as no deadline."""
 LATE = "no answer within the deadline: allow more time, or ask less"
-REASONS = ("in_flight", "delay", "bytes", "busy", "half_open", "unread")
+REASONS = ("in_flight", "delay", "bytes", "busy", "half_open", "broken", "unread")
 WATCHERS = 16
 """Health's Watch and reflection, which take a thread each: at most so many, the oldest makes room."""
 TARGET, INTERVAL, LEAST = 0.05, 0.1, 32
@@ -74,7 +75,7 @@ class Limits:
     calls: int
     """Calls of methods that shed load, between request and answer."""
     request_bytes: int
-    """Of one request; gRPC's core refuses a larger one."""
+    """Of one request; gRPC's core refuses a larger one, which is counted as `broken`."""
     deadline_seconds: float = FOREVER
     """For an answer where the caller allows more or says nothing."""
     bytes: int = 32 << 20
@@ -89,8 +90,10 @@ class Limits:
     streams: int = 256
     """Calls on one connection; a gRPC client keeps the others back. More than the reports of feedback that may wait for
     the store: a call that is asked beside them would be refused."""
+    asked: int = 128
+    """Calls that the server's thread asks of gRPC's core at once, see _Asking."""
     pending: int = 128
-    """Calls that gRPC's core keeps for the server's thread; it refuses beyond, and all beyond twice as many."""
+    """Calls beyond these that the core keeps; it refuses some beyond, and all beyond twice as many."""
     connections: int = 4_096
     idle_seconds: float = 300.0
     """How long a connection without calls is kept."""
@@ -132,7 +135,8 @@ class GrpcMetrics:
         self._handled = counter("grpc_server_handled", "Calls ended", [*labels, "grpc_code"])
         seconds = "From begin to end of a call"
         self._seconds = histogram("grpc_server_handling_seconds", seconds, labels, buckets=buckets)
-        refused = counter("flicker_rpc_refused", "Calls that were too much, by what there was too much of", ["reason"])
+        words = "Calls that were too much, by reason; broken: a request larger than allowed, or taken back too early"
+        refused = counter("flicker_rpc_refused", words, ["reason"])
         self.refused = {reason: refused.labels(reason) for reason in REASONS}
         self.in_flight = gauge("flicker_rpc_in_flight", "Calls between request and answer")
 
@@ -176,7 +180,7 @@ class Reply(Protocol):
 
 
 Begin = Callable[[bytes, Reply], None]
-"""Takes a request's bytes and sees to it that the reply comes; must not wait."""
+"""Takes a request's bytes and sees to it that the reply comes; must not wait; raises Refusal."""
 Answers = Callable[[bytes, float], bytes]
 """From a request's bytes and its deadline to the answer's bytes; may wait; raises Refusal."""
 
@@ -194,8 +198,10 @@ class ControlledDelay:
     def __init__(self, most: int) -> None:
         self.now = self._most = most
         """Calls that may be in flight now."""
-        self.pressed = False
-        """Whether a call was refused since the last look."""
+        self.refused = 0
+        """Calls that were refused since the last look."""
+        self.overrun = False
+        """Whether more than half as many were refused as were answered."""
         self._lone, self._since, self._count, self._quickest = FOREVER, 0.0, 0, FOREVER
 
     def answered(self, took: float, now: float) -> None:
@@ -206,12 +212,13 @@ class ControlledDelay:
             return
         self._lone = min(self._quickest, 1.001 * self._lone)  # what is slower for good is believed in the end
         target, stands = max(TARGET, 3 * self._lone), self.now < self._most
-        if (stands and self.pressed) or self._quickest > target:
+        if (stands and self.refused) or self._quickest > target:
             rate = self._count / (now - self._since)
             self.now = min(self._most, max(LEAST, round(target * rate)))
         else:
             self.now = self._most
-        self._since, self._count, self._quickest, self.pressed = now, 0, FOREVER, False
+        self.overrun = 2 * self.refused > self._count
+        self._since, self._count, self._quickest, self.refused = now, 0, FOREVER, 0
 
 
 class Door:
@@ -220,7 +227,7 @@ class Door:
     def __init__(self, limits: Limits, metrics: GrpcMetrics) -> None:
         self.limits, self.metrics = limits, metrics
         self.in_flight = self._bytes = self._unread_bytes = 0
-        self._delay, self._lock = ControlledDelay(limits.calls), threading.Lock()
+        self.delay, self._lock = ControlledDelay(limits.calls), threading.Lock()
         self._half_open: OrderedDict[_Direct, float] = OrderedDict()  # -> since when; only of the server's thread
         self._unread: OrderedDict[_Direct, tuple[float, int]] = OrderedDict()  # -> since when, bytes
         metrics.in_flight.set_function(lambda: self.in_flight)
@@ -253,7 +260,7 @@ class Door:
                 self._bytes -= call.size
                 if call.handler.sheds:
                     self.in_flight -= 1
-                    self._delay.answered(now - call.since, now)
+                    self.delay.answered(now - call.since, now)
             if is_there:
                 self._unread[call] = now, answer
                 self._unread_bytes += answer
@@ -270,9 +277,9 @@ class Door:
         return too_much(message)
 
     def _full(self) -> Refusal | None:
-        if self.in_flight < self._delay.now:
+        if self.in_flight < self.delay.now:
             return None
-        self._delay.pressed = True
+        self.delay.refused += 1
         reason = "in_flight" if self.in_flight >= self.limits.calls else "delay"
         return self.refuse(reason, f"{self.in_flight} queries are in flight already")
 
@@ -300,9 +307,14 @@ class Door:
 class Handler:
     """What answers one method."""
 
-    def __init__(self, begin: Begin, sheds: bool = False, refused: Callable[[], object] = lambda: None) -> None:
-        """`sheds`: its calls count as in flight, and are refused where too many are, which `refused` is told."""
-        self.begin, self.sheds, self.refused = begin, sheds, refused
+    def __init__(
+        self, begin: Begin, who: str, sheds: bool = False, refused: Callable[[], object] = lambda: None
+    ) -> None:
+        """`sheds`: its calls count as in flight, and are refused where too many are, which `refused` is told.
+
+        `who` is at fault where `begin` raises what is no Refusal.
+        """
+        self.begin, self.who, self.sheds, self.refused = begin, who, sheds, refused
         self.started: Callable[[], None] = _nothing
         self.handled: Callable[[grpc.StatusCode, float], None] = _nothing
 
@@ -331,7 +343,7 @@ class Threads:
             else:
                 self._pool.submit(self._run, answers, raw, reply)
 
-        return Handler(begin, sheds)
+        return Handler(begin, self._who, sheds)
 
     def _run(self, answers: Answers, raw: bytes, reply: Reply) -> None:
         answer, refusal = b"", None
@@ -382,6 +394,42 @@ def _handle_call(event: Any, method: Any, interceptors: Any, pool: Any, exceeded
     return call, None
 
 
+class _Asking:
+    """Asks gRPC's core for many calls at once, and is told of each.
+
+    grpcio asks for one at a time: what comes while its thread does other things is pending in the core, which ends it
+    CANCELLED, uncounted, where too much is. So a moment's absence costs no call. But where far more comes than can be
+    answered, the core's refusals are the cheaper ones, and what waits makes all late: then one is asked for.
+    """
+
+    def __init__(self, state: Any, door: Door) -> None:
+        self._state, self._door, self._asked = state, door, 0
+        with state.lock:
+            state.rpc_states.add(self)
+            self._ask()
+
+    def _ask(self) -> None:
+        while self._asked < (1 if self._door.delay.overrun else self._door.limits.asked):
+            self._asked += 1
+            self._state.server.request_call(self._state.completion_queue, self._state.completion_queue, self)
+
+    def __call__(self, event: Any) -> Any:
+        """A call, or the end of the server: as grpcio's own, `_process_event_and_continue`."""
+        state = self._state
+        with state.lock:
+            self._asked -= 1
+            method = _server._GenericMethod(state.generic_handlers)
+            call, future = _handle_call(event, method, state.interceptor_pipeline, state.thread_pool, False)
+            if call is not None:
+                state.rpc_states.add(call)
+            if future is not None:
+                state.active_rpc_count += 1
+                future.add_done_callback(lambda _: _server._on_call_completed(state))
+            if state.stage is _server._ServerStage.STARTED:
+                self._ask()
+            return (None if self._asked else self), ()
+
+
 _server._handle_call = _handle_call  # type: ignore[assignment]  # the stubs know its own types
 _CODES: dict[grpc.StatusCode, Any] = _common.STATUS_CODE_TO_CYGRPC_STATUS_CODE
 _NOT_YET: tuple[None, tuple[()]] = (None, ())
@@ -426,9 +474,11 @@ class _Direct:
 
     def _received(self, event: Any) -> Any:
         raw, now = event.batch_operations[0].message(), time.monotonic()
-        if raw is None:  # cancelled, too large, or ended without a request
-            self.end(b"", _ONE)
-        elif not self._ended:
+        if self._ended:
+            pass
+        elif raw is None:
+            self.end(b"", _ONE if event.success else self._door.refuse("broken", "the request did not come whole"))
+        else:
             self._begin(raw, now)
         return self._done()
 
@@ -443,7 +493,7 @@ class _Direct:
         try:
             self.handler.begin(raw, self)
         except Exception as problem:
-            self.end(b"", as_refusal(problem, "server"))
+            self.end(b"", as_refusal(problem, self.handler.who))
 
     def end(self, answer: bytes, refusal: Refusal | None) -> None:
         """See Reply."""
@@ -504,7 +554,7 @@ class GrpcServer:
         """Raises SettingError where host and port cannot be had."""
         for name, handler in methods.items():
             handler.started, handler.handled = door.metrics.method(service, name)
-        self._service, self._retired = service, False
+        self._service, self._door, self._retired = service, door, False
         pool = WatchPool(door)
         self._server = grpc.server(pool, options=options(door.limits))
         self._health, self._status = health.HealthServicer(), dict[str, int]()
@@ -516,7 +566,7 @@ class GrpcServer:
         watched = grpc.method_handlers_generic_handler(health.SERVICE_NAME, {"Watch": watch})
         self._server.add_generic_rpc_handlers((watched,))
         pool.handlers |= {f"/{service}/{name}".encode(): handler for name, handler in methods.items()}
-        pool.handlers[f"/{health.SERVICE_NAME}/Check".encode()] = Handler(self._check)
+        pool.handlers[f"/{health.SERVICE_NAME}/Check".encode()] = Handler(self._check, "server")
         names = (service, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         self.serving(False)
@@ -526,12 +576,9 @@ class GrpcServer:
 
     def _check(self, raw: bytes, reply: Reply) -> None:
         """Health.Check, by no thread: a probe is answered whatever the others do."""
-        try:
-            name = health_pb2.HealthCheckRequest.FromString(raw).service
-        except DecodeError:
-            return reply.end(b"", bad("request", f"{len(raw)} bytes", "the bytes of a HealthCheckRequest"))
+        name = parse(health_pb2.HealthCheckRequest, raw).service
         if name not in self._status:
-            return reply.end(b"", Refusal(grpc.StatusCode.NOT_FOUND, f"service = {name!r:.80}: {self._service}"))
+            raise Refusal(grpc.StatusCode.NOT_FOUND, f"service = {name!r:.80}: {self._service}")
         answer = health_pb2.HealthCheckResponse(status=self._status[name])
         return reply.end(answer.SerializeToString(), None)
 
@@ -546,6 +593,7 @@ class GrpcServer:
     def start(self) -> None:
         """Take calls."""
         self._server.start()
+        _Asking(self._server._state, self._door)  # type: ignore[attr-defined]
 
     def retire(self) -> None:
         """Answer still, but ask not to be sent any more."""

@@ -95,8 +95,8 @@ def figures(arguments: list[str]) -> None:
 
 def compare(arguments: list[str]) -> None:
     """`flicker compare A B ...`: what differs between the predictions in files."""
+    from simulator.compare import CompareFlags, run_compare
     from simulator.flags import parse_flags
-    from simulator.predictions.main import CompareFlags, run_compare
 
     flags = parse_flags(CompareFlags, "flicker compare", arguments)
     run_compare(flags, " ".join(["flicker compare", *arguments]))

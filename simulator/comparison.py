@@ -107,6 +107,12 @@ class Comparison:
         self.resamples = Resamples(shape.fleets, shape.duplicates, len(known), repetitions, seed)
         self.pairs = pair_index(shape.duplicates)
 
+    def without_noise(self, arms: int) -> Comparison:
+        """The same of `arms` models, one of each, that nothing would change but other users."""
+        alone = copy(self)
+        alone.shape, alone.resamples = Shape(arms, 1, 1), self.resamples.without_noise()
+        return alone
+
     def duplicate_swaps(self, arm: int, now: Rankings) -> Estimates:
         """Cause `duplicate`: two duplicates of a fleet at one generation."""
         found = self._over_pairs(arm, self.pairs, lambda a, b: compare(now.answers(a), now.answers(b)))

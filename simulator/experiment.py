@@ -10,15 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from simulator.comparison import Comparison, Estimates, Rankings, Shape, column_of
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import DataError
 from simulator.measures.quality import log_loss
 from simulator.measures.registry import MEASURES
+from simulator.models.baselines import Baselines
 from simulator.models.engines import Engines
 from simulator.models.specs import parse_arms
 from simulator.randomness import generator
@@ -28,6 +32,8 @@ from simulator.types import Batch, Doubles, Floats, Query, Schema, World
 from simulator.world.replay import ReplayWorld
 from simulator.world.stream import SyntheticWorld
 
+LAGS = (1, 2, 4, 8)
+"""So many generations before the last the final queries are ranked too: users meet several refreshes between visits."""
 PEEK = 2_000
 """Events just ahead of a generation on which its PD is measured, before they are learned."""
 
@@ -68,10 +74,11 @@ class State:
 
 @dataclass(frozen=True)
 class Final:
-    """What the last measurement is made from: the last two generations on new queries and on the held-out events."""
+    """What the last measurement is made from: the last generations on new queries, the last one on held-out events."""
 
     queries: list[Query]
-    before: Rankings
+    earlier: dict[int, Rankings]
+    """How the queries were ranked so many generations before the last, where the run has them: LAGS, and 1."""
     after: Rankings
     strangers: Rankings
     """Of the same candidates in the same context, for another user each."""
@@ -82,6 +89,10 @@ class Final:
     """[S] mean log loss of the last generation's events, scored before they were learned."""
     scoring_seconds: Doubles
     """[S] compute seconds that each served model took to score the candidates of a query."""
+    baselines: Floats
+    """[B, n] log-odds of the held-out events, by the baselines."""
+    baseline_rankings: Rankings
+    """The queries, ranked by each of the B baselines."""
 
 
 class Experiment:
@@ -99,6 +110,9 @@ class Experiment:
         """Events of the world before this one chose the learning rates: they count in no result."""
         self.shape = Shape(len(self.arms), config.fleets, config.duplicates)
         self.engines = Engines(world.schema, self.arms, config)
+        self.baselines = Baselines(world.schema, world.items, config.model.batch)
+        self.earlier: dict[int, Floats] = {}
+        """Lag -> log-odds [S, Q, N] of the final queries, so many generations before the last."""
         self.plan = Plan.of(config, world, self.engines.chunk_events)
         models = len(self.arms) * config.fleets * config.duplicates
         self.state = State(losses=[0.0] * models, compute=[0.0] * models, clicks={arm.label: [] for arm in self.arms})
@@ -133,6 +147,7 @@ class Experiment:
                 self._compare(asked, ranked, queries, rankings, again, losses)  # 5. compare: duplicate, refresh, both
             log.put_first(self._click(asked, ranked, self.state.clicks))  # 6. click what a random duplicate shows
             queries, rankings = asked, ranked
+            self._look_ahead()
             checkpoint()
         return self._finish(log, progress)
 
@@ -154,6 +169,7 @@ class Experiment:
             if chunk is None:
                 break
             logits = self.engines.learn(chunk)
+            self.baselines.learn(chunk)
             count += len(chunk)
             if start >= self.counted_from:
                 counted += len(chunk)
@@ -221,19 +237,52 @@ class Experiment:
             feedback += [shown] if shown is not None else []
         return feedback
 
+    @cached_property
+    def _final_queries(self) -> list[Query]:
+        """New ones, of the time when all is learned. No model learns from them: they can be ranked before."""
+        return self.world.queries(self.config.queries, self.config.candidates, self.plan.learned, "final")
+
+    def _look_ahead(self) -> None:
+        """Rank the final queries where the last generation is one of LAGS ahead."""
+        lag = self.plan.generations - self.state.generation
+        if lag in LAGS:
+            self.earlier[lag] = self.engines.score_queries(self._final_queries)
+
     def _finish(self, log: Log, progress: Callable[[int], None]) -> Final:
-        """Learn what is left, with new queries ranked before and after, and score the held-out events."""
-        config, start = self.config, self.plan.learned
-        queries = self.world.queries(config.queries, config.candidates, start, "final")
-        before = self._rank(queries)
+        """Learn what is left, and let everybody rank the final queries and score the held-out events."""
+        queries, k = self._final_queries, self.config.k
         losses = self._learn(log, None, progress)
         self._refresh()
         after = self._rank(queries)
-        seconds = self.engines.scoring_seconds
-        strangers = self._rank(asked_by_others(queries, self.world.schema, config.seed))
-        held_out = Batch.concatenate(list(self.world.batches(self.plan.held_out, start, start + self.plan.held_out)))
-        logits = self.engines.score_events(held_out.features)
-        return Final(queries, before, after, strangers, held_out, logits, losses, seconds)
+        seconds, start, stop = self.engines.scoring_seconds, self.plan.learned, self.plan.learned + self.plan.held_out
+        strangers = self._rank(asked_by_others(queries, self.world.schema, self.config.seed))
+        held_out = Batch.concatenate(list(self.world.batches(self.plan.held_out, start, stop)))
+        return Final(
+            queries,
+            {lag: Rankings(scores, queries, k) for lag, scores in self.earlier.items()},
+            after,
+            strangers,
+            held_out,
+            self.engines.score_events(held_out.features),
+            losses,
+            seconds,
+            self.baselines.score(held_out.features, held_out.item),
+            Rankings(self.baselines.score_queries(queries), queries, k),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything besides `state` that the run needs to go on from here, as named tensors on the CPU."""
+        own: dict[str, Any] = {f"baselines.{name}": value for name, value in self.baselines.state().items()}
+        own |= {f"earlier.{lag}": scores for lag, scores in self.earlier.items()}
+        return self.engines.state() | {name: torch.from_numpy(value) for name, value in own.items()}
+
+    def restore(self, tensors: dict[str, Tensor], state: State) -> None:
+        """Go on from what `tensors` returned and its state. Raises ResultError, see Engine."""
+        self.engines.restore(tensors)
+        own = {tuple(name.split(".", 1)): value.numpy() for name, value in tensors.items()}
+        self.baselines.restore({name: value for (kind, name), value in own.items() if kind == "baselines"})
+        self.earlier = {int(name): value for (kind, name), value in own.items() if kind == "earlier"}
+        self.state = state
 
 
 def asked_by_others(queries: list[Query], schema: Schema, seed: int) -> list[Query]:

@@ -18,7 +18,7 @@ import tyro
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig, require
 from simulator.errors import FlickerError, SettingError
 from simulator.presets import PRESETS
-from simulator.process import from_environment
+from simulator.process import Setting, from_environment
 
 if TYPE_CHECKING:
     from simulator.store.protocol import Store
@@ -107,17 +107,22 @@ class LiveFlags(RunFlags):
         return super().of(preset, fleets=1, **fixed)
 
 
+def from_env(name: str, default: Setting) -> Setting:
+    """A field whose default is what an environment variable says, see `from_environment`."""
+    return field(default_factory=lambda: from_environment(name, default))
+
+
 @dataclass(frozen=True)
 class Wiring:
     """Where a live process finds the others, and where it listens itself."""
 
-    store: str = field(default_factory=lambda: from_environment("FLICKER_REDIS_URL", ""))
+    store: str = from_env("FLICKER_REDIS_URL", "")
     """The store, such as redis://127.0.0.1:6379/0 (default: the environment's FLICKER_REDIS_URL)."""
-    run: str = field(default_factory=lambda: from_environment("FLICKER_RUN", "flicker"))
+    run: str = from_env("FLICKER_RUN", "flicker")
     """Name of this run among others in the same store (default: FLICKER_RUN)."""
-    host: str = field(default_factory=lambda: from_environment("FLICKER_HOST", "127.0.0.1"))
+    host: str = from_env("FLICKER_HOST", "127.0.0.1")
     """Address to listen at; 0.0.0.0 for all (default: FLICKER_HOST)."""
-    metrics_port: int = field(default_factory=lambda: from_environment("FLICKER_METRICS_PORT", 0))
+    metrics_port: int = from_env("FLICKER_METRICS_PORT", 0)
     """Port of the metrics page, 0 for any free one, which is printed (default: FLICKER_METRICS_PORT)."""
 
     def __post_init__(self) -> None:

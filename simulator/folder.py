@@ -3,7 +3,7 @@
 OUT/config.json      {"config": ..., "arms": engine and settings of each, "tuned": learning rates that were found,
                      "versions": ..., "machine": ..., "command": ...}
 OUT/checkpoint/G/    snapshot of everything after generation G; only the newest is kept, none after the end
-OUT/result.json      see simulator/outcome.py
+OUT/result.json      see simulator/result.py
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from simulator.errors import ResultError
 from simulator.experiment import Experiment, State
 from simulator.files import flicker_version, write_atomically, writing
 from simulator.models.snapshot import read_snapshot, write_snapshot
+from simulator.result import Result, write_result
 from simulator.tuning import Tuned
 
 CHECKPOINT_SHARE = 0.05
@@ -106,7 +107,7 @@ class Folder:
             return
         root, generation = self.path / "checkpoint", experiment.state.generation
         with writing("out", self.path):
-            write_snapshot(root / str(generation), experiment.engines.state(), asdict(experiment.state))
+            write_snapshot(root / str(generation), experiment.tensors(), asdict(experiment.state))
             for old in root.iterdir():
                 if old.name != str(generation):
                     shutil.rmtree(old)
@@ -122,14 +123,12 @@ class Folder:
                 tensors, about = read_snapshot(root / str(generation))
             except ResultError:  # written when the run was cut off: the one before it is still there
                 continue
-            experiment.engines.restore(tensors)
-            experiment.state = State(**about)
+            experiment.restore(tensors, State(**about))
             return
 
-    def finish(self, result: dict[str, Any]) -> None:
+    def finish(self, result: Result) -> None:
         """Write result.json, then forget the checkpoints."""
-        with writing("out", self.path):
-            write_atomically(self.path / "result.json", json.dumps(_finite(result), indent=1).encode())
+        write_result(self.path, result)
         shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
 
 
@@ -165,14 +164,3 @@ def differences(held: Any, wanted: Any, name: str = "") -> str:
         found = [differences(held.get(k), wanted.get(k), f"{name}.{k}" if name else str(k)) for k in keys]
         return ", ".join(filter(None, found))
     return "" if held == wanted else f"{name}: {held} there, {wanted} here"
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity: they become null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
-        return None
-    return value

@@ -100,23 +100,6 @@ def stop_on_signals() -> threading.Event:
     return flag
 
 
-class Backoff:
-    """Pauses that grow until `reset`, cut short by the stop flag."""
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop, self._next = stop, FIRST_PAUSE
-
-    def wait(self) -> None:
-        """Pause. Raises Stopped as soon as the flag is raised."""
-        pause, self._next = self._next, min(2 * self._next, LONGEST_PAUSE)
-        if self._stop.wait(pause):
-            raise Stopped
-
-    def reset(self) -> None:
-        """Begin with short pauses again."""
-        self._next = FIRST_PAUSE
-
-
 def retry(
     action: Callable[[], Result],
     passing: type[Exception] | tuple[type[Exception], ...],
@@ -127,13 +110,27 @@ def retry(
 
     Raises Stopped when the flag is raised in between, and any other error at once.
     """
-    backoff = Backoff(stop)
+    pause = FIRST_PAUSE
     while True:
         try:
             return action()
         except passing as problem:
             told(problem)
-        backoff.wait()
+        if stop.wait(pause):
+            raise Stopped
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def repeat(
+    action: Callable[[], object],
+    passing: type[Exception] | tuple[type[Exception], ...],
+    stop: threading.Event,
+    told: Callable[[Exception], None],
+) -> None:
+    """`action` again and again until the flag is raised; after errors as `retry`."""
+    with contextlib.suppress(Stopped):
+        while not stop.is_set():
+            retry(action, passing, stop, told)
 
 
 def launched(command: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -21,10 +22,10 @@ from simulator.predictions.keep import keep_predictions
 from simulator.predictions.read import arrow
 from simulator.report import write_report
 from simulator.report.finding import headline
-from simulator.report.result import read_result
-from simulator.report.words import plural
+from simulator.result import read_result
 from simulator.terminal import open_console, progress_bar, tables
 from simulator.tuning import tune_arms
+from simulator.words import plural
 
 
 def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> None:
@@ -45,8 +46,7 @@ def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> N
     if flags.keep_predictions:
         _keep(experiment, final, folder.path / "predictions")
     result = measure(experiment, final)
-    result["seconds"] = round(before + time.monotonic() - started, 2)
-    folder.finish(result)
+    folder.finish(replace(result, seconds=round(before + time.monotonic() - started, 2)))
     _show(folder.path, console)
 
 
@@ -93,10 +93,9 @@ def _learn(experiment: Experiment, folder: Folder, console: Console, seconds: Ca
 def _keep(experiment: Experiment, final: Final, path: Path) -> None:
     """What every model said, as files for `flicker compare`."""
     labels, newest = [arm.label for arm in experiment.arms], experiment.state.generation
-    generations, start = {newest - 1: final.before, newest: final.after}, experiment.plan.learned
-    keep_predictions(
-        path, labels, experiment.shape, final.queries, generations, final.held_out, start, final.logits
-    )
+    generations = {newest - lag: rankings for lag, rankings in final.earlier.items()} | {newest: final.after}
+    start = experiment.plan.learned
+    keep_predictions(path, labels, experiment.shape, final.queries, generations, final.held_out, start, final.logits)
 
 
 def _show(path: Path, console: Console) -> None:

@@ -10,10 +10,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from simulator.decide import ratio_to
 from simulator.measures.intervals import Interval
-from simulator.report.finding import ratio_to
-from simulator.report.result import Arm, Result
-from simulator.report.words import DASH, SUMMARY, duration, interval, label, number
+from simulator.result import Arm, Result
+from simulator.words import DASH, SUMMARY, duration, interval, label, number
 
 WIDTH = 120
 """Columns where the output is a file or a pipe."""

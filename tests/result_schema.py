@@ -1,17 +1,19 @@
-"""result.json, schema 1, as simulator/outcome.py documents it, in a second hand."""
+"""What must hold in the result.json of any finished run, beside what reading it checks."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from simulator.measures.registry import MEASURES
+from simulator.measures import registry
+from simulator.models.baselines import BASELINES
 from simulator.models.specs import parse_arm
+from simulator.result import BUCKETS, COSTS, SCHEMA, Result, from_json, to_json
 
 Json = dict[str, Any]
 
-SWAPS = set(MEASURES)
+SWAPS = set(registry.MEASURES)
 CAUSES = {"swaps", "refresh_swaps", "both_swaps"}
-INTERVALS = {
+MEASURES = {
     "pd",
     "pd_ranking",
     "pd_shift",
@@ -26,19 +28,8 @@ INTERVALS = {
 }
 WITH_TRUTH = {"regret", "useful_swaps", "useless_swaps"}
 ON_LOGS = {"recall", "mrr"}
-RATIOS = {*SWAPS, "pd", "pd_ranking", "refresh_pair", "log_loss", "auc", "ranking_loss", "ndcg", "personalisation"}
 SHARES = {"auc", "regret", "useful_swaps", "useless_swaps", "ndcg", "recall", "mrr", "personalisation"}
 """Measures from 0 to 1; swaps are, too."""
-BUCKETS = {"pd_by_score", "pd_by_popularity"}
-COSTS = {
-    "train_seconds": float,
-    "events_per_second": float,
-    "parameters": int,
-    "lookups": int,
-    "score_seconds": float,
-    "model_bytes": int,
-    "train_bytes": int,
-}
 
 
 def assert_interval(value: Any, where: str, least: float = -1e9, most: float = 1e9) -> None:
@@ -49,98 +40,62 @@ def assert_interval(value: Any, where: str, least: float = -1e9, most: float = 1
 
 def assert_swaps(value: Json, where: str) -> None:
     assert value.keys() == SWAPS, where
-    for name, interval in value.items():
-        assert_interval(interval, f"{where}.{name}", 0, MEASURES[name].most)
+    for name, each in registry.MEASURES.items():
+        assert_interval(value[name], f"{where}.{name}", 0, each.most)
 
 
-def assert_arm(arm: Json, label: str, truth: bool) -> None:
-    intervals = INTERVALS | (WITH_TRUTH if truth else ON_LOGS)
-    expected = RATIOS | (set() if truth else ON_LOGS)
-    assert arm.keys() == {*intervals, *CAUSES, *COSTS, *BUCKETS, "ratio", "ratio_to", "by", "design", "activation"}
-    for name in intervals:
+def assert_schema(raw: Json, arms: list[str], generations: int) -> None:
+    """It says the same when it is read, and holds every measure, cost and generation, within its bounds."""
+    result: Result = from_json(Result, {name: value for name, value in raw.items() if name != "schema"})
+    assert raw["schema"] == SCHEMA and to_json(result) == raw and result.kind == "run"
+    assert result.notes and result.world["learned"] + result.world["held_out"] == result.world["events"]
+    assert list(raw["arms"]) == arms
+    for label, arm in raw["arms"].items():
+        _assert_arm(arm, label, raw["world"]["has_truth"])
+    assert list(raw["baselines"]) == list(BASELINES)
+    for name, found in raw["baselines"].items():
+        for measure in ("log_loss", "calibration", "ranking_loss", "ndcg"):
+            assert_interval(found[measure], f"baselines.{name}.{measure}", 0)
+    assert [record["generation"] for record in raw["generations"]] == list(range(1, generations + 1))
+    for record in raw["generations"]:
+        _assert_generation(record, arms)
+    for label, found in raw["generations"][-1]["arms"].items():  # the last generation is the final measurement
+        assert all(found[name] == raw["arms"][label][name] for name in ("pd", *CAUSES))
+
+
+def _assert_arm(arm: Json, label: str, truth: bool) -> None:
+    for name in MEASURES | (WITH_TRUTH if truth else ON_LOGS):
         least = -2 if name == "pd_shift" else 0
         assert_interval(arm[name], f"{label}.{name}", least, 1 if name in SHARES else 1e9)
-    spec = parse_arm(label.split("#")[0])
-    built_in = set() if spec.own else {"norm", "hidden", "dim"}
-    assert arm["design"].keys() == {"engine", "learning_rate", *(built_in or {"source"})}
-    assert arm["design"]["engine"] in ("native", "torch")
-    for cause in CAUSES:
+    for cause in (*CAUSES, "swaps_these"):
         assert_swaps(arm[cause], f"{label}.{cause}")
+    for cause in {"refresh_lags", "both_lags"} & arm.keys():  # where there are so many generations
+        for lag, swaps in arm[cause].items():
+            assert lag in ("2", "4", "8")
+            assert_swaps(swaps, f"{label}.{cause}.{lag}")
     for name in BUCKETS:
-        assert_buckets(arm[name], f"{label}.{name}")
-    for name, kind in COSTS.items():
-        assert type(arm[name]) is kind and arm[name] > 0, name
-    assert arm["ratio"].keys() == expected
-    for name, ratio in arm["ratio"].items():
-        if ratio is not None:
-            assert_interval(ratio, f"{label}.ratio.{name}", 0)
-    for other, ratios in arm["ratio_to"].items():
-        assert other != label and ratios.keys() == expected - set(MEASURES) - {"pd_ranking", "refresh_pair"} | {"pair"}
+        limits = [limit for bucket in arm[name] for limit in (bucket["low"], bucket["high"])]
+        assert limits == sorted(limits) and abs(sum(bucket["share"] for bucket in arm[name]) - 1) < 1e-9, name
+    assert all(arm[name] > 0 for name in COSTS)
+    for ratios in (arm["ratio"], *arm["ratio_to"].values()):
         for name, ratio in ratios.items():
-            if ratio is not None:
-                assert_interval(ratio, f"{label}.ratio_to.{other}.{name}", 0)
-    curve = arm["activation"]
-    if spec.own and not spec.own.relu:
-        assert curve is None
-        return
-    assert curve.keys() == {"name", "x", "y", "gradient"}
-    assert curve["name"] == (spec.own.relu if spec.own else spec.function)
-    assert 2 <= len(curve["x"]) == len(curve["y"]) == len(curve["gradient"])
-
-
-def assert_buckets(buckets: list[Json], where: str) -> None:
-    """Some, from low to high without overlap, that hold all events between them."""
-    assert buckets and abs(sum(bucket["share"] for bucket in buckets) - 1) < 1e-9, where
-    limits = []
-    for bucket in buckets:
-        assert bucket.keys() == {"low", "high", "share", "pd"}, where
-        assert_interval(bucket["pd"], where, 0)
-        limits += [bucket["low"], bucket["high"]]
-    assert limits == sorted(limits), where
-
-
-def assert_schema(result: Json, arms: list[str], generations: int) -> None:
-    """Every documented key with its type, and nothing else."""
-    assert result.keys() == {
-        "schema",
-        "flicker",
-        "world",
-        "arms",
-        "generations",
-        "notes",
-        "seconds",
-        "peak_memory_bytes",
+            assert_interval(ratio, f"{label}.ratio.{name}", 0)
+    assert label not in arm["ratio_to"]
+    spec, curve = parse_arm(label.split("#")[0]), arm["activation"]
+    assert arm["design"].keys() == {
+        "engine",
+        "learning_rate",
+        *(("source",) if spec.own else ("norm", "hidden", "dim")),
     }
-    assert result["schema"] == 1 and isinstance(result["flicker"], str)
-    assert type(result["seconds"]) is float and type(result["peak_memory_bytes"]) is int
-    assert result["notes"] and all(isinstance(note, str) for note in result["notes"])
-    world = result["world"]
-    kinds = {"name": str, "events": int, "learned": int, "held_out": int, "users": int, "items": int}
-    assert {name: type(value) for name, value in world.items()} == kinds | {"has_truth": bool, "skipped_rows": int}
-    assert world["learned"] + world["held_out"] == world["events"]
-    assert list(result["arms"]) == arms
-    for label, arm in result["arms"].items():
-        assert_arm(arm, label, world["has_truth"])
-    assert [record["generation"] for record in result["generations"]] == list(range(1, generations + 1))
-    for record in result["generations"]:
-        assert_generation(record, arms)
-    assert_last(result)
+    assert (curve and curve["name"]) == (spec.own.relu or None if spec.own else spec.function)
 
 
-def assert_generation(record: Json, arms: list[str]) -> None:
-    assert record.keys() == {"generation", "events", "arms"} and type(record["events"]) is int
+def _assert_generation(record: Json, arms: list[str]) -> None:
     assert list(record["arms"]) == arms
-    first = {"refresh_swaps", "both_swaps"} if record["generation"] == 1 else set()
+    first = {"refresh_swaps", "both_swaps"} if record["generation"] == 1 else set()  # nothing comes before the first
     for label, found in record["arms"].items():
-        assert found.keys() == {"pd", "progressive_log_loss", *CAUSES} - first  # nothing comes before the first
+        assert found.keys() == {"pd", "progressive_log_loss", *CAUSES} - first
         for cause in CAUSES - first:
             assert_swaps(found[cause], f"{record['generation']}.{label}.{cause}")
         for name in ("pd", "progressive_log_loss"):
             assert_interval(found[name], f"{record['generation']}.{label}.{name}", 0)
-
-
-def assert_last(result: Json) -> None:
-    """The last generation is the final measurement."""
-    for label, found in result["generations"][-1]["arms"].items():
-        for name in ("pd", *CAUSES):
-            assert found[name] == result["arms"][label][name]

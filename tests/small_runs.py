@@ -7,12 +7,13 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from simulator.config import ExperimentConfig, ModelConfig, NoiseConfig, ReplayConfig, SyntheticConfig
 from simulator.experiment import Experiment, open_world
 from simulator.outcome import measure
 from simulator.randomness import generator
+from simulator.result import to_json
 
 SMALL = ExperimentConfig(
     world=SyntheticConfig(events=6_000, users=80, items=60),
@@ -54,7 +55,7 @@ def prepared(config: ExperimentConfig) -> Experiment:
 
 def outcome(experiment: Experiment, checkpoint: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """result.json of an experiment, run to its end."""
-    return measure(experiment, experiment.run(lambda events: None, checkpoint))
+    return cast(dict[str, Any], to_json(measure(experiment, experiment.run(lambda events: None, checkpoint))))
 
 
 def timeless(result: dict[str, Any]) -> Any:

@@ -27,10 +27,10 @@ FLOORS: list[set[str]] = [
     {"errors"},
     {"randomness", "types", "config", "process", "files", "pace"},
     {"world", "models", "measures", "presets", "store"},
-    {"comparison", "schedule", "tuning", "flags", "report"},
-    {"experiment", "terminal", "decide"},
-    {"folder", "outcome", "predictions"},
-    {"run", "live", "sweep", "figures"},
+    {"comparison", "schedule", "tuning", "flags", "result", "words"},
+    {"experiment", "decide", "predictions"},
+    {"folder", "outcome", "terminal", "report"},
+    {"run", "compare", "live", "sweep", "figures"},
     {"cli"},
 ]
 MOST_FLOORS = 8

@@ -12,7 +12,6 @@ import pytest
 from simulator import folder as folder_module
 from simulator.config import NO_NOISE, NoiseConfig
 from simulator.experiment import Experiment
-from simulator.outcome import measure
 from tests.interrupted import cut_off, resumed
 from tests.result_schema import assert_schema
 from tests.small_runs import SMALL, outcome, prepared, timeless
@@ -35,7 +34,7 @@ Run = tuple[Experiment, dict[str, Any]]
 @pytest.fixture(scope="module")
 def run() -> Run:
     experiment = prepared(SHUFFLED)
-    return experiment, measure(experiment, experiment.run(lambda events: None, lambda: None))
+    return experiment, outcome(experiment)
 
 
 def test_a_result_with_every_cure_is_of_the_documented_schema(run: Run) -> None:

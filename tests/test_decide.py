@@ -17,6 +17,7 @@ from simulator.errors import FlickerError
 from simulator.folder import Folder
 from simulator.measures.intervals import Interval, Resamples, pair_index
 from simulator.randomness import generator
+from simulator.result import Result, from_json
 from tests.report.fake_results import CONFIG, fake_result, write
 from tests.small_runs import outcome, prepared, small_replay
 from tests.terminal import Terminal
@@ -263,7 +264,7 @@ def test_real_runs_that_differ_by_their_seed_alone_are_seldom_held_back(tmp_path
     for seed, path in enumerate(folders):
         folder, own = Folder(path), replace(config, seed=seed)
         folder.start(own, "flicker run")
-        folder.finish(outcome(prepared(own)) | {"seconds": 1.0})
+        folder.finish(from_json(Result, outcome(prepared(own)) | {"seconds": 1.0}))
     pairs = list(itertools.permutations(folders, 2))
     assert sum(gate(GateFlags(*pair, 0))[1] for pair in pairs) <= len(pairs) // 20
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from simulator import process
 from simulator.errors import FlickerError, SettingError
-from simulator.process import ENDING, Backoff, Stopped, require_ours, retry, run, serve_metrics, stop_on_signals
+from simulator.process import ENDING, Stopped, repeat, require_ours, retry, run, serve_metrics, stop_on_signals
 
 
 class Pauses(threading.Event):
@@ -34,13 +34,14 @@ class Pauses(threading.Event):
 
 
 def test_pauses_double_up_to_the_longest_and_start_again() -> None:
-    stop = Pauses(until=100)
-    backoff = Backoff(stop)
-    for _ in range(7):
-        backoff.wait()
-    backoff.reset()
-    backoff.wait()
-    assert stop.pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 0.1]
+    stop, failures = Pauses(until=9), iter([*[True] * 7, False, True])
+
+    def action() -> None:
+        if next(failures, True):
+            raise KeyError
+
+    repeat(action, KeyError, stop, lambda problem: None)
+    assert stop.pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 0.1, 0.2]
 
 
 def test_retrying_until_it_works() -> None:

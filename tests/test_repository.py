@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from simulator.files import DISTRIBUTION
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ("help", "setup", "up", "run", "test", "slow", "endure", "test-containers", "check", "protos")
+TARGETS = ("help", "setup", "up", "run", "test", "slow", "endure", "soak", "test-containers", "check", "protos")
 TARGETS += ("fuzz", "bench", "bench-gpu", "bench-peers", "scaling", "clean")
 NEED_NO_SETUP = ("help", "test-containers", "clean")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,9 @@ from simulator.config import ExperimentConfig, NoiseConfig
 from simulator.errors import ResultError
 from simulator.experiment import Experiment
 from simulator.folder import Folder
+from simulator.measures.intervals import Interval
 from simulator.models.snapshot import read_snapshot
+from simulator.result import Arm, Result
 from tests.interrupted import CutOff, cut_off, resumed
 from tests.small_runs import SMALL, outcome, prepared, small_replay, timeless
 
@@ -141,9 +144,9 @@ def test_only_the_newest_checkpoint_is_kept_and_none_after_the_end(tmp_path: Pat
     out = tmp_path / "out"
     cut_off(SMALL, out, 3)
     assert [entry.name for entry in (out / "checkpoint").iterdir()] == ["3"]
-    Folder(out).finish({"pd": float("nan"), "auc": [float("inf"), 1.5]})
+    Folder(out).finish(Result("run", {"name": "none"}, [Arm("relu", {"auc": Interval(math.nan, math.nan, math.nan)})]))
     assert sorted(entry.name for entry in out.iterdir()) == ["config.json", "result.json"]
-    assert json.loads((out / "result.json").read_text()) == {"pd": None, "auc": [None, 1.5]}
+    assert json.loads((out / "result.json").read_text())["arms"] == {"relu": {"activation": None}}
 
 
 def test_a_checkpoint_that_would_cost_too_much_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import socket
+import threading
 from dataclasses import replace
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 
+from serving.process import Server, serve
 from serving.replica.flags import ReplicaFlags
 from simulator.flags import parse_flags
-from simulator.process import Stopped, configure_logging, retry, say_ready, serve_metrics, stop_on_signals
+from simulator.process import retry
+from simulator.store.protocol import Store
 
 log = logging.getLogger(__name__)
 EVERYWHERE = "0.0.0.0"
@@ -39,25 +41,15 @@ def own_address(store: str) -> str:
 def main(arguments: list[str]) -> None:
     """Serve until a signal comes. Raises FlickerError for what the user can mend."""
     flags = parse_flags(ReplicaFlags, "python -m serving replica", arguments)
-    store = flags.open_store()
 
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a query is too small to share: threads would wait for each other
-    from serving.replica.replica import Replica  # brings torch: seconds that --help need not wait for
+    def make(store: Store, registry: CollectorRegistry, stop: threading.Event) -> Server:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # a query is too small to share: threads would wait
+        from serving.replica.replica import Replica  # brings torch: seconds that --help need not wait for
 
-    configure_logging()
-    stop, registry = stop_on_signals(), CollectorRegistry()
-    if not flags.advertise and flags.host == EVERYWHERE:
-        told = lambda problem: log.warning("where the store is cannot be found yet: %s", problem)  # noqa: E731
-        try:
-            flags = replace(flags, advertise=retry(lambda: own_address(flags.store), OSError, stop, told))
-        except Stopped:
-            return
-    replica = Replica(flags, store, registry, stop)
-    port = serve_metrics(registry, flags.metrics_port, flags.host)
-    gc.freeze()  # what is there by now stays: no need to look through it again and again
-    replica.start()
-    say_ready("replica", name=flags.name, address=replica.address, metrics=f"{flags.advertise or flags.host}:{port}")
-    stop.wait()
-    log.info("stopping")
-    replica.stop()
-    store.close()
+        advertise = flags.advertise
+        if not advertise and flags.host == EVERYWHERE:
+            told = lambda problem: log.warning("where the store is cannot be found yet: %s", problem)  # noqa: E731
+            advertise = retry(lambda: own_address(flags.store), OSError, stop, told)
+        return Replica(replace(flags, advertise=advertise), store, registry, stop)
+
+    serve("replica", flags, make)

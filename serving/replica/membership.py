@@ -6,7 +6,7 @@ import logging
 import threading
 
 from serving.replica.generation import Shelf
-from simulator.process import Backoff, Stopped
+from simulator.process import repeat
 from simulator.store.protocol import Leases, StoreError
 from simulator.store.protocol import Member as Announced
 
@@ -22,6 +22,7 @@ class Membership:
 
     def __init__(self, leases: Leases, name: str, address: str, shelf: Shelf, stop: threading.Event) -> None:
         self._leases, self._name, self._address, self._shelf, self._stop = leases, name, address, shelf, stop
+        self._away = False
         self._duplicates = 0  # not known before a generation is published
         self._changed, self._lock = threading.Event(), threading.Lock()
         self.duplicate = 0
@@ -40,24 +41,20 @@ class Membership:
 
     def run(self) -> None:
         """Renew until the stop flag is raised, through all absences of the store."""
-        backoff, away = Backoff(self._stop), False
-        while not self._stop.is_set():
-            try:
-                self.renew()
-                if away:
-                    log.info("the store is back")
-                away = False
-                backoff.reset()
-                self._changed.wait(BEAT)
-                self._changed.clear()
-            except StoreError as problem:
-                if not away:
-                    log.warning("not announced: %s", problem)
-                away = True
-                try:
-                    backoff.wait()
-                except Stopped:
-                    return
+        repeat(self._beat, StoreError, self._stop, self._missed)
+
+    def _beat(self) -> None:
+        self.renew()
+        if self._away:
+            log.info("the store is back")
+        self._away = False
+        self._changed.wait(BEAT)
+        self._changed.clear()
+
+    def _missed(self, problem: Exception) -> None:
+        if not self._away:
+            log.warning("not announced: %s", problem)
+        self._away = True
 
     def renew(self) -> None:
         """Renew lease and announcement once; leave a shared number when another is free. Raises StoreError."""

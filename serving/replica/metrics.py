@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
+from serving.codec import REFUSED
 from serving.rpc import GrpcMetrics
 from simulator.process import instruments
 
@@ -28,20 +28,16 @@ class Metrics:
             "Arms that the native engine scores; replicas that do not agree here round differently",
         )
         self.refreshes = counter("flicker_refreshes", "Generations taken into service")
-        self.refused = counter("flicker_snapshots_refused", "Generations refused", ["reason"])
+        self.refused = counter("flicker_snapshots_refused", REFUSED, ["reason"])
         self.load_seconds = histogram("flicker_load_seconds", "Fetch, verify and prepare a generation", buckets=SECONDS)
         self.queries = counter("flicker_queries", "Queries answered", ["arm"])
         self.bad_queries = counter("flicker_bad_queries", "Queries refused for a value", ["field"])
         self.shed = counter("flicker_shed", "Queries refused because the queue was full")
         self.expired = counter("flicker_expired", "Queries dropped because nobody waited any more")
-        self._queue = gauge("flicker_queue_length", "Queries that wait")
-        self._batch = histogram("flicker_batch_size", "Queries ranked in one pass", buckets=QUERIES)
-        self._rank = histogram("flicker_rank_seconds", "One pass of ranking", buckets=SECONDS)
+        self.queue = gauge("flicker_queue_length", "Queries that wait")
+        self.batch = histogram("flicker_batch_size", "Queries ranked in one pass", buckets=QUERIES)
+        self.rank = histogram("flicker_rank_seconds", "One pass of ranking", buckets=SECONDS)
         self.grpc = GrpcMetrics(registry, SECONDS)
-
-    def watch_queue(self, length: Callable[[], int]) -> None:
-        """Read the length of the queue from `length` whenever it is asked for."""
-        self._queue.set_function(lambda: float(length()))
 
     def refreshed(self, generation: int, published: float, seconds: float) -> None:
         """A generation, published at unix second `published`, was taken into service after loading for `seconds`."""
@@ -49,9 +45,3 @@ class Metrics:
         self._age.set_function(lambda: time.time() - published)
         self.refreshes.inc()
         self.load_seconds.observe(seconds)
-
-    def ranked(self, queries: int, seconds: float) -> None:
-        """One pass over so many queries took so long."""
-        if queries:
-            self._batch.observe(queries)
-            self._rank.observe(seconds)

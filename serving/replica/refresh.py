@@ -13,12 +13,18 @@ from serving.replica.generation import Generation, Refused, Shelf
 from serving.replica.membership import Membership
 from serving.replica.metrics import Metrics
 from simulator.models.ranker import Rankers
-from simulator.process import Backoff, Stopped
+from simulator.process import repeat
 from simulator.store.protocol import KEPT, Registry, StoreAway, StoreError, UnknownGeneration
 
 log = logging.getLogger(__name__)
 WAIT = 0.5
 """Seconds to wait for a newer generation before looking at the stop flag and the lease again."""
+
+
+def told(problem: Exception) -> None:
+    """Of what ended a look at the store; that it is away, others say."""
+    if not isinstance(problem, StoreAway):
+        log.error("refreshing failed", exc_info=problem)
 
 
 class Refresher:
@@ -45,18 +51,8 @@ class Refresher:
     def run(self) -> None:
         """Refresh until the stop flag is raised, through all absences of the store."""
         torch.set_num_threads(1)
-        backoff = Backoff(self._stop)
-        while not self._stop.is_set():
-            try:
-                self.once(WAIT)
-                backoff.reset()
-            except Exception as problem:  # whatever is published must not end the thread that waits for the next
-                if not isinstance(problem, StoreAway):
-                    log.exception("refreshing failed")
-                try:
-                    backoff.wait()
-                except Stopped:
-                    return
+        # whatever is published must not end the thread that waits for the next
+        repeat(lambda: self.once(WAIT), Exception, self._stop, told)
 
     def once(self, wait: float) -> None:
         """Wait up to `wait` seconds for a newer generation and take it. Raises StoreAway."""

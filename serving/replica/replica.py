@@ -14,8 +14,9 @@ from serving.replica.generation import Shelf
 from serving.replica.membership import Membership
 from serving.replica.metrics import Metrics
 from serving.replica.refresh import Refresher
-from serving.replica.server import RankService, Server
+from serving.replica.server import LIMITS, SERVICE, RankService
 from serving.replica.work import Queue, Worker
+from serving.rpc import Door, GrpcServer, Handler
 from simulator.models.ranker import Rankers
 from simulator.store.protocol import Store, StoreError
 
@@ -32,8 +33,10 @@ class Replica:
         rankers = Rankers(flags.device)
         torch.set_num_threads(1)  # products this small lose by being shared, and the cores are the other replicas'
         self.metrics, self.shelf, self.queue, self._stop = Metrics(registry), Shelf(), Queue(flags.queue), stop
-        service = RankService(self.shelf, self.queue, self.metrics)
-        self.server = Server(service, self.metrics, flags.host, flags.port)
+        self.name = flags.name
+        rank = Handler(RankService(self.shelf, self.queue, self.metrics).rank, "replica", sheds=True)
+        door = Door(LIMITS, self.metrics.grpc)
+        self.server = GrpcServer(SERVICE, {"Rank": rank}, door, (flags.host, flags.port))
         self.address = f"{flags.advertise}:{self.server.port}" if flags.advertise else self.server.address
         self.membership = Membership(store, flags.name, self.address, self.shelf, stop)
         ready = lambda: self.server.serving(True)  # noqa: E731

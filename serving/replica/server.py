@@ -9,14 +9,13 @@ import time
 from collections import Counter
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from protos.recommender_pb2 import DESCRIPTOR, Failure, RankRequest, RankResponse, RecommendRequest
-from serving.codec import Refusal, answer, bad, length, parse_query
+from serving.codec import Refusal, answer, bad, length, parse, parse_query
 from serving.replica.generation import Shelf
 from serving.replica.metrics import Metrics
 from serving.replica.work import Call, Job, Queue
-from serving.rpc import Door, GrpcServer, Handler, Limits, Reply, as_refusal
+from serving.rpc import Limits, Reply, as_refusal
 from simulator.types import slate
 
 SERVICE = DESCRIPTOR.services_by_name["Replica"].full_name
@@ -39,17 +38,13 @@ class RankService:
 
     def __init__(self, shelf: Shelf, queue: Queue, metrics: Metrics) -> None:
         self._shelf, self._queue, self._metrics = shelf, queue, metrics
-        metrics.watch_queue(queue.__len__)
+        metrics.queue.set_function(lambda: float(len(queue)))
 
     def rank(self, raw: bytes, reply: Reply) -> None:
-        """Answers the bytes of a RankRequest with those of a RankResponse; does not wait for them."""
-        try:
-            self._begin(raw, reply)
-        except Exception as problem:
-            reply.end(b"", as_refusal(problem, "replica"))
+        """Answers the bytes of a RankRequest with those of a RankResponse; the worker does, which ends the call.
 
-    def _begin(self, raw: bytes, reply: Reply) -> None:
-        """Hand a call's queries to the worker, which ends it. Raises Refusal for the call as a whole."""
+        Raises Refusal for the call as a whole.
+        """
         request, now = parse_call(raw), time.monotonic()
         self._shelf.find(None)  # refuses the call as a whole where nothing is published
         until = reply.deadline
@@ -63,8 +58,7 @@ class RankService:
             except Refusal as refusal:
                 # its traceback would hold this list, and so itself and the generations that were looked through
                 asked.append(refusal.with_traceback(None))
-        jobs = [each[1] for each in asked if not isinstance(each, Refusal)]
-        if jobs:
+        if jobs := [each[1] for each in asked if not isinstance(each, Refusal)]:
             self._work(jobs, request.background)
             reply.when_gone(call.cancel)
         else:
@@ -82,9 +76,7 @@ class RankService:
         """What the worker needs to rank a query. Raises Refusal."""
         generation = self._shelf.find(query.generation if query.HasField("generation") else None)
         ranges, duplicate = generation.ranges, generation.duplicate
-        if query.HasField("duplicate") and query.duplicate != duplicate:
-            if query.duplicate >= ranges.duplicates:
-                raise bad("duplicate", query.duplicate, f"0 to {ranges.duplicates - 1}")
+        if query.HasField("duplicate") and ranges.duplicate(query.duplicate) != duplicate:
             message = f"duplicate = {query.duplicate}: here is {duplicate}"
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, message, "duplicate")
         arm, user, rows = ranges.arm(query.arm), ranges.user(query.user), ranges.context_rows(query.context)
@@ -111,13 +103,14 @@ class RankService:
         response, answered = RankResponse(), Counter[str]()
         for index, each in enumerate(asked):
             refusal = each if isinstance(each, Refusal) else each[1].refusal
-            if isinstance(each, Refusal) or refusal is not None:
-                assert refusal is not None
-                self._count(refusal)
-                code = refusal.code.value[0]
-                response.failures.append(Failure(index=index, code=code, message=refusal.message))
+            if refusal is not None:
+                if refusal.code is grpc.StatusCode.INVALID_ARGUMENT:
+                    self._metrics.bad_queries.labels(refusal.field).inc()
+                failure = Failure(index=index, code=refusal.code.value[0], message=refusal.message)
+                response.failures.append(failure)
                 response.answers.append(b"")
                 continue
+            assert not isinstance(each, Refusal)
             query, job = each
             best = slate(job.scores, job.candidates, length(query.k), job.ranked)
             scored = (job.candidates, job.scores) if query.score_all else None
@@ -127,29 +120,13 @@ class RankService:
             self._metrics.queries.labels(arm).inc(queries)
         return response.SerializeToString()
 
-    def _count(self, refusal: Refusal) -> None:
-        if refusal.code is grpc.StatusCode.INVALID_ARGUMENT:
-            self._metrics.bad_queries.labels(refusal.field).inc()
-
 
 def parse_call(raw: bytes) -> RankRequest:
     """A call from its bytes. Raises Refusal."""
-    try:
-        request = RankRequest.FromString(raw)
-    except DecodeError:
-        raise bad("request", f"{len(raw)} bytes", "the bytes of a flicker.v1.RankRequest") from None
+    request = parse(RankRequest, raw)
     queries, timeouts = len(request.queries), len(request.timeouts_ms)
     if not 1 <= queries <= MOST_QUERIES:
         raise bad("queries", f"{queries} queries", f"1 to {MOST_QUERIES:,}")
     if timeouts not in (0, queries):
         raise bad("timeouts_ms", f"{timeouts} values", f"as many as queries ({queries}), or none")
     return request
-
-
-class Server(GrpcServer):
-    """Answers `Rank`."""
-
-    def __init__(self, service: RankService, metrics: Metrics, host: str, port: int) -> None:
-        """Raises SettingError where the address cannot be had."""
-        handlers = {"Rank": Handler(service.rank, sheds=True)}
-        super().__init__(SERVICE, handlers, Door(LIMITS, metrics.grpc), (host, port))

@@ -140,28 +140,26 @@ class Worker:
             del jobs, batch  # and with them their generation, which may be refreshed before the next query comes
 
     def _rank(self, jobs: list[Job]) -> None:
-        started = time.perf_counter()
-        try:
-            if jobs:
+        if not jobs:
+            return
+        with self._metrics.rank.time():
+            try:
                 score(jobs)
-        except Exception:  # a mistake of ours must not end the thread that all queries wait for
-            log.exception("ranking failed")
-            for job in jobs:
-                job.refusal = Refusal(StatusCode.INTERNAL, "ranking failed; the replica's log says why")
-        self._metrics.ranked(len(jobs), time.perf_counter() - started)
+            except Exception:  # a mistake of ours must not end the thread that all queries wait for
+                log.exception("ranking failed")
+                for job in jobs:
+                    job.refusal = Refusal(StatusCode.INTERNAL, "ranking failed; the replica's log says why")
+        self._metrics.batch.observe(len(jobs))
         for job in jobs:
             finish(job)
 
     def _unexpired(self, jobs: list[Job]) -> list[Job]:
-        now, left = time.monotonic(), []
-        for job in jobs:
-            if job.deadline > now and not job.call.cancelled:
-                left.append(job)
-                continue
+        now = time.monotonic()
+        for job in (late := [job for job in jobs if job.deadline <= now or job.call.cancelled]):
             job.refusal = Refusal(StatusCode.DEADLINE_EXCEEDED, "the deadline passed while the query waited")
             self._metrics.expired.inc()
             finish(job)
-        return left
+        return [job for job in jobs if job.refusal is None] if late else jobs
 
 
 def finish(job: Job) -> None:

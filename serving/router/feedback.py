@@ -17,9 +17,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from grpc import StatusCode
@@ -28,8 +27,8 @@ from protos.recommender_pb2 import FeedbackRequest
 from serving.codec import MOST_ITEMS, Refusal, bad
 from serving.router.metrics import RouterMetrics
 from serving.router.published import Published
-from serving.router.spool import KEY, Record, Spool, SpoolFull
-from simulator.process import Backoff, Stopped
+from serving.router.spool import NotWritten, Record, Spool
+from simulator.process import Stopped, retry
 from simulator.store.codec import decode, encode
 from simulator.store.protocol import EventLog, LogFull, Repeated, StoreAway, StoreError
 from simulator.types import Batch, Rows
@@ -37,6 +36,8 @@ from simulator.types import Batch, Rows
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+KEY = 8
+"""Bytes of a report's key."""
 MOST_EVENTS = 2_000
 """Events per entry of the log."""
 MOST_CLIENT = 64
@@ -50,8 +51,7 @@ FLUSH = 2.0
 """Seconds for the last events to be appended at the end."""
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """One report, checked."""
 
     key: bytes
@@ -106,14 +106,12 @@ class Keeper(Protocol):
     def keep(self, reports: Sequence[Report]) -> None:
         """Returns when all of them outlive this process. Raises Refusal where they do not, or it is not known."""
 
-    def waiting(self) -> int:
-        """Reports that are kept and that the store does not have."""
-
     def close(self) -> None:
         """Hand over what can be, and let go."""
+        return None
 
 
-class InStore:
+class InStore(Keeper):
     """Kept by the store alone."""
 
     def __init__(self, store: EventLog, writer: str, metrics: RouterMetrics) -> None:
@@ -122,7 +120,6 @@ class InStore:
         self._process, self._entry = secrets.token_hex(8), 0  # unlike that of one with its name before it
 
     def keep(self, reports: Sequence[Report]) -> None:
-        """See Keeper."""
         self._entry += 1
         try:
             append(self._store, reports, self._writer, f"{self._process}-{self._entry}")
@@ -132,48 +129,32 @@ class InStore:
                 log.error("feedback is refused: %s", problem)
             raise unavailable(str(problem)) from None
 
-    def waiting(self) -> int:
-        """See Keeper."""
-        return 0
 
-    def close(self) -> None:
-        """See Keeper."""
-
-
-class OnDisk:
+class OnDisk(Keeper):
     """Kept by a spool; a thread hands it over, in order, until the store has it."""
 
     def __init__(self, store: EventLog, spool: Spool, metrics: RouterMetrics) -> None:
         self._store, self._spool, self._metrics = store, spool, metrics
+        metrics.feedback_buffered.set_function(lambda: spool.waiting)
+        metrics.spool_bytes.set_function(lambda: spool.bytes)
         self._changed = threading.Event()
         self._ending, self._give_up = threading.Event(), threading.Event()
+        self._told = ""
         self._thread = threading.Thread(target=self._run, name="hand over feedback", daemon=True)
         self._thread.start()
 
     def keep(self, reports: Sequence[Report]) -> None:
-        """See Keeper."""
         try:
-            self._spool.write([Record(report.key, encode(report.events)) for report in reports])
-        except SpoolFull as problem:
+            self._spool.write([(report.key, encode(report.events)) for report in reports])
+        except NotWritten as problem:
             raise unavailable(str(problem)) from None
-        except OSError as problem:
-            log.error("feedback is refused: the spool cannot be written: %s", problem)
-            raise unavailable(f"the spool cannot be written: {problem.strerror}") from None
         self._changed.set()
-
-    def waiting(self) -> int:
-        """See Keeper."""
-        self._metrics.spool_bytes.set(self._spool.bytes)
-        return self._spool.waiting
 
     def close(self) -> None:
-        """See Keeper."""
-        self._ending.set()
-        self._changed.set()
-        self._thread.join(FLUSH)
-        self._give_up.set()
-        self._changed.set()
-        self._thread.join(FLUSH)
+        for flag in (self._ending, self._give_up):
+            flag.set()
+            self._changed.set()
+            self._thread.join(FLUSH)
         if waiting := self._spool.waiting:
             log.info("%d reports stay in the spool until this router runs again", waiting)
         if not self._thread.is_alive():
@@ -185,13 +166,12 @@ class OnDisk:
             while not self._give_up.is_set():
                 self._changed.clear()
                 if records := self._spool.read(PENDING):
-                    self._hand_over([record for record in records if record.number > int(mark or 0)])
+                    self._hand_over([record for record in records if record[0] > int(mark or 0)])
                     self._spool.forget(records)
                 elif self._ending.is_set():
                     return
                 else:
                     self._changed.wait()
-                self._metrics.feedback_buffered.set(self.waiting())
         except Stopped:
             pass
         except Exception:
@@ -199,26 +179,22 @@ class OnDisk:
 
     def _hand_over(self, records: Sequence[Record]) -> None:
         """In entries of MOST_EVENTS; a record's number is the mark, from which the next process goes on."""
-        reports = [Report(record.key, decode(record.batch)) for record in records]
+        reports = [Report(key, decode(batch)) for _, key, batch in records]
         while reports:
             count = fitting(reports, min(MOST_EVENTS, self._store.capacity()))
-            group, mark = reports[:count], str(records[-len(reports) + count - 1].number)
+            group, mark = reports[:count], str(records[count - len(reports) - 1][0])
             self._insist(partial(append, self._store, group, self._spool.writer, mark))
             reports = reports[count:]
 
     def _insist(self, action: Callable[[], T]) -> T:
         """Until the store has done it: what is here was acknowledged, and is not dropped for any error."""
-        backoff, told = Backoff(self._give_up), ""
-        while True:
-            try:
-                return action()
-            except StoreError as problem:
-                if type(problem).__name__ != told:
-                    log.warning("feedback waits in the spool: %s", problem)
-                told = type(problem).__name__
-                self._metrics.store_failed(problem)
-            self._metrics.feedback_buffered.set(self.waiting())
-            backoff.wait()
+        return retry(action, StoreError, self._give_up, self._failed)
+
+    def _failed(self, problem: Exception) -> None:
+        if type(problem).__name__ != self._told:
+            log.warning("feedback waits in the spool: %s", problem)
+        self._told = type(problem).__name__
+        self._metrics.store_failed(problem)
 
 
 def fitting(reports: Sequence[Report], most: int) -> int:
@@ -325,6 +301,5 @@ class Feedback:
     def _tell(self, group: Sequence[tuple[Report, Told]], refusal: Refusal | None) -> None:
         if refusal:
             self._metrics.feedback_refused.inc(sum(len(report.events) for report, _ in group))
-        self._metrics.feedback_buffered.set(self._keeper.waiting())
         for _, told in group:
             told(refusal)

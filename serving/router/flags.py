@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast, get_args
 
+from serving.process import ServerFlags
 from serving.router.spool import LEAST
 from simulator.config import require
-from simulator.flags import Wiring
+from simulator.flags import from_env
 from simulator.process import from_environment
 from simulator.types import PolicyName
 
 
-def named_policy(name: str) -> PolicyName:
-    """A policy's name from the environment. Raises SettingError where there is none of that name."""
-    require(name in get_args(PolicyName), "FLICKER_POLICY", name, f"one of {', '.join(get_args(PolicyName))}")
+def named_policy() -> PolicyName:
+    """FLICKER_POLICY. Raises SettingError where there is none of that name."""
+    name, names = from_environment("FLICKER_POLICY", "random"), get_args(PolicyName)
+    require(name in names, "FLICKER_POLICY", name, f"one of {', '.join(names)}")
     return cast(PolicyName, name)
 
 
@@ -31,22 +33,20 @@ def named_spool() -> Path | None:
 
 
 @dataclass(frozen=True)
-class RouterFlags(Wiring):
+class RouterFlags(ServerFlags):
     """Send each query to a random replica, and show live how much it matters to which.
 
     Finds the replicas through the store. Takes queries and feedback by gRPC; compares a sampled share of the answers.
     """
 
-    port: int = field(default_factory=lambda: from_environment("FLICKER_PORT", 0))
-    """Port for gRPC, 0 for any free one, which is printed (default: FLICKER_PORT)."""
-    name: str = field(default_factory=lambda: from_environment("FLICKER_NAME", ""))
+    name: str = from_env("FLICKER_NAME", "")
     """Name of this router, no other's (default: FLICKER_NAME, else host and process number)."""
-    policy: PolicyName = field(default_factory=lambda: named_policy(from_environment("FLICKER_POLICY", "random")))
+    policy: PolicyName = field(default_factory=named_policy)
     """Who answers a query. random: by hash(seed, query id). round_robin: in turn. sticky: the same replica for a user.
     least_loaded: who has the fewest queries in flight (default: FLICKER_POLICY)."""
-    seed: int = field(default_factory=lambda: from_environment("FLICKER_SEED", 0))
+    seed: int = from_env("FLICKER_SEED", 0)
     """Seed of all hashes: replica, arm, sample; 0 or more (default: FLICKER_SEED)."""
-    shadow: float = field(default_factory=lambda: from_environment("FLICKER_SHADOW", 0.1))
+    shadow: float = from_env("FLICKER_SHADOW", 0.1)
     """Share of the queries that are compared off the user's path, 0 (none) to 1 (default: FLICKER_SHADOW)."""
     replicas: int | None = field(default_factory=wanted_replicas)
     """Replicas that should serve, at least 1: shown beside those that do, so that an alert can tell when some are
@@ -64,13 +64,13 @@ class RouterFlags(Wiring):
     routers may share it, and one that is started again goes on with what it finds. Without one, when the store has it;
     while that is away feedback is refused (default: FLICKER_SPOOL)."""
     spool_bytes: int = 2**26
-    """Bytes of feedback in the spool at most, at least 4,194,304; more is refused with UNAVAILABLE."""
+    """Bytes of feedback in the spool at most, at least 4,194,304; more is refused with UNAVAILABLE. Its files
+    may be some megabytes larger."""
     log_capacity: int = 200_000
     """Events in the log that no trainer has learned and saved, at most, before feedback waits; at least 1,000."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.port < 65_536, "port", self.port, "from 0 to 65535")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         require(0 <= self.shadow <= 1, "shadow", self.shadow, "from 0 to 1")
         require(self.replicas is None or self.replicas >= 1, "replicas", self.replicas, "at least 1")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import logging
 import os
 import socket
 import threading
@@ -12,6 +10,7 @@ from typing import IO
 
 from prometheus_client import CollectorRegistry
 
+from serving.process import serve
 from serving.router.feedback import MOST_EVENTS, Feedback, InStore, Keeper, OnDisk
 from serving.router.flags import RouterFlags
 from serving.router.metrics import SECONDS, RouterMetrics, ShadowMetrics
@@ -19,16 +18,14 @@ from serving.router.policies import make_policy
 from serving.router.pool import Pool
 from serving.router.published import Watch
 from serving.router.router import Router
-from serving.router.server import REQUEST_BYTES, Methods, Server
+from serving.router.server import REQUEST_BYTES, SERVICE, Methods
 from serving.router.spool import Spool
-from serving.rpc import GrpcMetrics, Limits
+from serving.rpc import Door, GrpcMetrics, GrpcServer, Limits
 from serving.shadow import Comparing, NoShadow, Shadow
 from simulator.errors import SettingError
 from simulator.flags import parse_flags
-from simulator.process import Stopped, configure_logging, say_ready, serve_metrics, stop_on_signals
 from simulator.store.protocol import Store
 
-log = logging.getLogger("router")
 GRACE = 3.0
 """Seconds for what is being answered when the router ends."""
 
@@ -43,13 +40,8 @@ class RunningRouter:
         self._metrics = RouterMetrics(registry, flags.replicas)
         self._pool = Pool(self._metrics, self._say)
         self._watch = Watch(store, self._pool, self._metrics, stop, self._say)
-        router = Router(
-            flags.seed,
-            make_policy(flags.policy, flags.seed),
-            self._pool,
-            self._watch.current,
-            self._metrics,
-        )
+        policy = make_policy(flags.policy, flags.seed)
+        router = Router(flags.seed, policy, self._pool, self._watch.current, self._metrics)
         keeper: Keeper = InStore(store, self.name, self._metrics)
         if flags.spool:
             self._metrics.spool_limit.set(flags.spool_bytes)
@@ -59,13 +51,12 @@ class RunningRouter:
         self._shadow: Shadow = NoShadow()
         if flags.shadow:
             self._shadow = Comparing(self._pool, recorder, flags.seed, flags.shadow, open_lines(flags))
-        methods = Methods(router, self._shadow, self._feedback, self._metrics)
         limits = Limits(flags.in_flight, REQUEST_BYTES, deadline_seconds=flags.deadline)
-        metrics, address = GrpcMetrics(registry, SECONDS), (flags.host, flags.port)
-        self._listen = partial(Server, methods, metrics, address, limits)
-        self._server: Server | None = None
+        door = Door(limits, GrpcMetrics(registry, SECONDS))
+        methods = Methods(router, self._shadow, self._feedback, self._metrics).handlers(door)
+        self._listen = partial(GrpcServer, SERVICE, methods, door, (flags.host, flags.port))
+        self._server: GrpcServer | None = None
         self.address = ""
-        """host:port, once it listens."""
 
     def start(self) -> None:
         """Look at the store, then listen: who listens is asked what others, who know more, could have answered.
@@ -81,7 +72,7 @@ class RunningRouter:
         self._server.start()
         self.address = self._server.address
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Take nothing new, answer what was taken, hand over the feedback, let go of the replicas."""
         self._stop.set()
         if self._server is not None:
@@ -110,21 +101,6 @@ def open_lines(flags: RouterFlags) -> IO[str] | None:
 
 
 def main(arguments: list[str]) -> None:
-    """Start, serve until a signal comes, end in order. Raises FlickerError for what the user can mend."""
+    """Serve until a signal comes. Raises FlickerError for what the user can mend."""
     flags = parse_flags(RouterFlags, "python -m serving router", arguments)
-    store = flags.open_store(capacity=flags.log_capacity)
-    configure_logging()
-    stop, registry = stop_on_signals(), CollectorRegistry()
-    router = RunningRouter(flags, store, registry, stop)
-    metrics_port = serve_metrics(registry, flags.metrics_port, flags.host)
-    log.info("metrics at http://%s:%d/metrics", flags.host, metrics_port)
-    gc.freeze()  # what is there by now stays: no need to look through it again and again
-    try:
-        router.start()
-        say_ready("router", name=router.name, address=router.address, metrics=f"{flags.host}:{metrics_port}")
-        stop.wait()
-    except Stopped:
-        pass
-    finally:
-        router.close()
-        store.close()
+    serve("router", flags, partial(RunningRouter, flags), capacity=flags.log_capacity)

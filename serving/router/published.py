@@ -16,8 +16,8 @@ from serving.codec import Ranges, Refusal, schema_of
 from serving.router.metrics import RouterMetrics
 from serving.router.pool import Pool
 from simulator.process import Stopped
-from simulator.store.arrays import arrays_of, label
-from simulator.store.protocol import KEPT, Store, StoreAway, StoreError
+from simulator.store.arrays import Mislabelled, arrays_of, label
+from simulator.store.protocol import KEPT, Store, StoreAway, StoreError, UnknownGeneration
 from simulator.world.features import Encoder
 
 log = logging.getLogger(__name__)
@@ -128,6 +128,9 @@ class Watch:
             raise
         except (StoreError, KeyError, TypeError, ValueError) as problem:
             log.error("generation %d cannot be used: %s", number, problem)
+            if not isinstance(problem, UnknownGeneration):  # that one is gone
+                digest = "digest" if isinstance(problem, StoreError) else "about"
+                self._metrics.refused.labels("label" if isinstance(problem, Mislabelled) else digest).inc()
             return False
         self._metrics.generation.set(number)
         self._changed()

@@ -16,7 +16,7 @@ from grpc import StatusCode
 from prometheus_client import Counter, Histogram
 
 from protos.recommender_pb2 import RecommendRequest
-from serving.codec import Refusal, bad, parse_query, without_scores
+from serving.codec import Refusal, parse_query, without_scores
 from serving.router.metrics import RouterMetrics
 from serving.router.policies import Policy, stable_hash
 from serving.router.pool import Pool, Replica
@@ -55,12 +55,7 @@ class Router:
     """Answers queries; called from many threads at once."""
 
     def __init__(
-        self,
-        seed: int,
-        policy: Policy,
-        pool: Pool,
-        published: Callable[[], Published],
-        metrics: RouterMetrics,
+        self, seed: int, policy: Policy, pool: Pool, published: Callable[[], Published], metrics: RouterMetrics
     ) -> None:
         """`published` gives the newest generation or raises Refusal."""
         self.seed, self.pool, self.published, self.metrics = seed, pool, published, metrics
@@ -86,9 +81,7 @@ class Router:
             raw += RecommendRequest(query_id=query_id).SerializeToString()
         if arm != request.arm:
             raw += _with_arm(arm)
-        duplicate = request.duplicate if request.HasField("duplicate") else None
-        if duplicate is not None and duplicate >= ranges.duplicates:
-            raise bad("duplicate", duplicate, f"0 to {ranges.duplicates - 1}")
+        duplicate = ranges.duplicate(request.duplicate) if request.HasField("duplicate") else None
         generation = request.generation if request.HasField("generation") else None
         return Routed(query_id, request.user, arm, duplicate, generation, request.score_all, raw)
 
@@ -120,13 +113,14 @@ def _with_arm(arm: str) -> bytes:
     return RecommendRequest(arm=arm).SerializeToString()
 
 
-class _Query:
+class _Query(Call):
     """A user's query in flight: asked again elsewhere where a replica was lost, counted when it ends."""
 
-    __slots__ = ("_router", "_deadline", "_shadow", "_end", "_start", "_routed", "_sampled", "_tried")
+    __slots__ = ("_router", "_shadow", "_end", "_start", "_routed", "_sampled", "_tried")
 
     def __init__(self, router: Router, deadline: float, shadow: Shadow, end: End) -> None:
-        self._router, self._deadline, self._shadow, self._end = router, deadline, shadow, end
+        super().__init__(b"", deadline)
+        self._router, self._shadow, self._end = router, shadow, end
         self._start = time.monotonic()
         self._routed: Routed | None = None
         self._sampled = False
@@ -137,6 +131,7 @@ class _Query:
         try:
             self._routed = routed = self._router.route(raw)
             self._sampled = not routed.is_pinned and self._shadow.samples(routed.query_id)
+            self.query = routed.query + ALL_SCORES if self._sampled else routed.query
             self._ask(routed)
         except Exception as problem:
             self._finish(b"", as_refusal(problem, "router"))
@@ -145,11 +140,10 @@ class _Query:
         replica = self._router.choose(routed, self._tried)
         self._tried.append(replica)
         replica.sent.inc()
-        query = routed.query + ALL_SCORES if self._sampled else routed.query
-        replica.users.submit(Call(query, self._deadline, self._told))
+        replica.users.submit(self)
 
-    def _told(self, call: Call) -> None:
-        answer, refusal, routed = call.answer, call.refusal, self._routed
+    def end(self, answer: bytes, refusal: Refusal | None) -> None:
+        routed = self._routed
         assert routed is not None
         try:
             if refusal and refusal.code is StatusCode.UNAVAILABLE and len(self._tried) < ATTEMPTS:

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import grpc
-from google.protobuf.message import DecodeError, Message
 
 from protos import recommender_pb2
 from protos.recommender_pb2 import CompareRequest, FeedbackRequest, FeedbackResponse, ListReplicasResponse
-from serving.codec import Refusal, bad
+from serving.codec import Refusal, parse
 from serving.router.compare import compare_all
 from serving.router.feedback import Feedback, report_of
 from serving.router.metrics import RouterMetrics
 from serving.router.router import Router
-from serving.rpc import Door, GrpcMetrics, GrpcServer, Handler, Limits, Reply, Threads, as_refusal
+from serving.rpc import Door, Handler, Reply, Threads
 from serving.shadow import Shadow
 
 SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name
-THREADS, MOST_WAITING = 4, 64
-"""Threads for the list of replicas, and such calls at work or waiting for one."""
+WHO = "router"
 COMPARES = 2, 8
-"""The same of comparisons: a person looks, and each takes as long as many queries."""
+"""Threads for comparisons, and such calls at work or waiting: each takes as long as many queries."""
 REQUEST_BYTES = 128 << 10
 """Twice what a query with 10,000 candidates takes."""
-Parsed = TypeVar("Parsed", bound=Message)
 
 
 class Methods:
@@ -32,6 +27,15 @@ class Methods:
 
     def __init__(self, router: Router, shadow: Shadow, feedback: Feedback, metrics: RouterMetrics) -> None:
         self._router, self._shadow, self._feedback, self._metrics = router, shadow, feedback, metrics
+
+    def handlers(self, door: Door) -> dict[str, Handler]:
+        """What answers each method."""
+        return {
+            "Recommend": Handler(self.recommend, WHO, sheds=True, refused=self.refused),
+            "Compare": Threads(door, *COMPARES, WHO).method(self.compare, sheds=True),
+            "Feedback": Handler(self.feedback, WHO),
+            "ListReplicas": Handler(self.list_replicas, WHO),
+        }
 
     def recommend(self, raw: bytes, reply: Reply) -> None:
         """Recommender.Recommend; does not wait."""
@@ -43,15 +47,12 @@ class Methods:
 
     def compare(self, raw: bytes, deadline: float) -> bytes:
         """Recommender.Compare."""
-        return compare_all(parse(CompareRequest(), raw), self._router, deadline).SerializeToString()
+        return compare_all(parse(CompareRequest, raw), self._router, deadline).SerializeToString()
 
     def feedback(self, raw: bytes, reply: Reply) -> None:
-        """Recommender.Feedback; does not wait."""
-        try:
-            published = self._router.published()
-            report = report_of(parse(FeedbackRequest(), raw), published)
-        except Exception as problem:
-            return reply.end(b"", as_refusal(problem, "router"))
+        """Recommender.Feedback; does not wait. Raises Refusal."""
+        published = self._router.published()
+        report = report_of(parse(FeedbackRequest, raw), published)
         events, clicked = len(report.events), int(report.events.label.sum())
 
         def told(refusal: Refusal | None) -> None:
@@ -67,35 +68,10 @@ class Methods:
         else:
             told(None)
 
-    def list_replicas(self, raw: bytes, deadline: float) -> bytes:
-        """Recommender.ListReplicas."""
+    def list_replicas(self, raw: bytes, reply: Reply) -> None:
+        """Recommender.ListReplicas; does not wait."""
         try:
             arms = self._router.published().ranges.arms
         except Refusal:  # replicas may wait for the first generation
             arms = ()
-        return ListReplicasResponse(replicas=self._router.pool.states(arms)).SerializeToString()
-
-
-def parse(message: Parsed, raw: bytes) -> Parsed:
-    """Fill a message from its bytes. Raises Refusal where they are none."""
-    try:
-        message.ParseFromString(raw)
-    except DecodeError:
-        raise bad("request", f"{len(raw)} bytes", f"the bytes of a {message.DESCRIPTOR.full_name}") from None
-    return message
-
-
-class Server(GrpcServer):
-    """Its health is SERVING while queries can be answered."""
-
-    def __init__(self, methods: Methods, metrics: GrpcMetrics, address: tuple[str, int], limits: Limits) -> None:
-        """Raises SettingError where the address cannot be had."""
-        door = Door(limits, metrics)
-        threads, compares = Threads(door, THREADS, MOST_WAITING, "router"), Threads(door, *COMPARES, "router")
-        handlers = {
-            "Recommend": Handler(methods.recommend, sheds=True, refused=methods.refused),
-            "Compare": compares.method(methods.compare, sheds=True),
-            "Feedback": Handler(methods.feedback),
-            "ListReplicas": threads.method(methods.list_replicas),
-        }
-        super().__init__(SERVICE, handlers, door, address)
+        reply.end(ListReplicasResponse(replicas=self._router.pool.states(arms)).SerializeToString(), None)

@@ -13,13 +13,13 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import cast
 
 import grpc
 
 from protos.recommender_pb2 import RankRequest, RankResponse
 from serving.codec import Refusal
-from serving.rpc import LATE, late
+from serving.rpc import late
 
 log = logging.getLogger(__name__)
 
@@ -33,57 +33,41 @@ CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Call:
-    """One query on its way to a replica, and whom to tell of the outcome."""
+    """One query on its way to a replica; who sends it says what becomes of its outcome."""
 
-    __slots__ = ("query", "deadline", "answer", "refusal", "_told")
+    __slots__ = ("query", "deadline")
 
-    def __init__(self, query: bytes, deadline: float, told: Callable[[Call], None]) -> None:
-        """`query`: a serialised RecommendRequest; `deadline` on the monotonic clock, in seconds.
+    def __init__(self, query: bytes, deadline: float) -> None:
+        """`query`: a serialised RecommendRequest; `deadline` on the monotonic clock, in seconds."""
+        self.query, self.deadline = query, deadline
 
-        `told` is called once, by any thread, and must neither wait nor raise.
-        """
-        self.query, self.deadline, self._told = query, deadline, told
-        self.answer = b""
-        """A serialised RecommendResponse; empty where there is a refusal."""
-        self.refusal: Refusal | None = None
-
-    def give(self, answer: bytes) -> None:
-        """There is an answer. Once, and not after `refuse`."""
-        self.answer = answer
-        self._told(self)
-
-    def refuse(self, refusal: Refusal) -> None:
-        """There is none. Once, and not after `give`."""
-        self.refusal = refusal
-        self._told(self)
+    def end(self, answer: bytes, refusal: Refusal | None) -> None:
+        """A serialised RecommendResponse, or a refusal. Called once, by any thread; must neither wait nor raise."""
+        raise NotImplementedError
 
 
 class Waiting(Call):
     """A call whose outcome a thread waits for."""
 
-    __slots__ = ("_done",)
+    __slots__ = ("_done", "_answer", "_refusal")
 
     def __init__(self, query: bytes, deadline: float) -> None:
-        """See Call."""
         self._done = threading.Lock()  # released when there is an outcome: half the cost of an Event
         self._done.acquire()
-        super().__init__(query, deadline, lambda call: self._done.release())
+        self._answer, self._refusal = b"", cast(Refusal | None, late())
+        super().__init__(query, deadline)
+
+    def end(self, answer: bytes, refusal: Refusal | None) -> None:
+        self._answer, self._refusal = answer, refusal
+        self._done.release()
 
     def result(self) -> bytes:
         """The answer. Raises Refusal, also when the deadline passes first."""
-        if not self._done.acquire(timeout=max(self.deadline - time.monotonic(), 0)):
-            raise late()
-        self._done.release()
-        if self.refusal:
-            raise self.refusal
-        return self.answer
-
-
-class RankCall(Protocol):
-    """The stub's method Rank."""
-
-    def __call__(self, request: RankRequest, timeout: float) -> RankResponse:
-        """Call it; `timeout` in seconds."""
+        if self._done.acquire(timeout=max(self.deadline - time.monotonic(), 0)):
+            self._done.release()
+        if refusal := self._refusal:
+            raise refusal.with_traceback(None)  # it may be told to several
+        return self._answer
 
 
 class Lane:
@@ -92,7 +76,7 @@ class Lane:
     def __init__(
         self,
         replica: str,
-        rank: RankCall,
+        rank: grpc.UnaryUnaryMultiCallable[RankRequest, RankResponse],
         lost: Callable[[], None],
         sent: Callable[[float], None],
         background: bool = False,
@@ -102,6 +86,8 @@ class Lane:
         `background`: no user waits for these queries.
         """
         self._replica, self._rank, self._lost, self._sent, self._background = replica, rank, lost, sent, background
+        # nobody answers: who asked may ask elsewhere
+        self._gone = Refusal(grpc.StatusCode.UNAVAILABLE, f"replica {replica} was lost")
         self._pending: SimpleQueue[Call | None] = SimpleQueue()  # None: no more will come
         self._next: Call | None = None  # taken from the queue, too large for the last RPC
         self._lock = threading.Lock()
@@ -118,7 +104,7 @@ class Lane:
                 self.in_flight += 1
                 self._pending.put(call)
         if closed:
-            self._refuse([call])
+            call.end(b"", self._gone)
 
     def close(self) -> None:
         """Refuse what comes from now on, and what has not been sent."""
@@ -131,12 +117,8 @@ class Lane:
             now = time.monotonic()
             waiting = [call for call in batch if call.deadline > now]
             if len(waiting) < len(batch):
-                for call in batch:
-                    if call.deadline <= now:
-                        call.refuse(late())
-            if self._closed:
-                self._refuse(waiting)
-            elif waiting:
+                end([call for call in batch if call.deadline <= now], late())
+            if waiting:
                 self._send(waiting, now)
             with self._lock:
                 self.in_flight -= len(batch)
@@ -162,6 +144,8 @@ class Lane:
         return batch
 
     def _send(self, batch: list[Call], now: float) -> None:
+        if self._closed:
+            return end(batch, self._gone)
         left = [call.deadline - now for call in batch]
         timeouts = [max(int(seconds * 1_000), 1) for seconds in left]
         self._sent(len(batch))
@@ -170,43 +154,34 @@ class Lane:
             request = RankRequest(queries=queries, timeouts_ms=timeouts, background=self._background)
             response = self._rank(request, timeout=max(left) + MARGIN)
         except grpc.RpcError as problem:
-            code = problem.code() if isinstance(problem, grpc.Call) else None
-            if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-                return self._refuse(batch, code, f"replica {self._replica} is too busy: ask again later")
-            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                return self._refuse(batch, code, LATE)
-            if code not in LOST:
-                log.error("replica %s failed: %s", self._replica, problem)
-            self._lost()
-            return self._refuse(batch)
+            return end(batch, self._failed(problem))
         except ValueError:  # how gRPC says that the channel was closed
-            return self._refuse(batch)
-        self._hand_out(batch, response)
-
-    def _hand_out(self, batch: list[Call], response: RankResponse) -> None:
+            return end(batch, self._gone)
         if len(response.answers) != len(batch):
             log.error("replica %s gave %d answers to %d queries", self._replica, len(response.answers), len(batch))
-            return self._refuse(batch)
-        if not response.failures and all(response.answers):
-            for call, answer in zip(batch, response.answers, strict=True):
-                call.give(answer)
-            return None
+            return end(batch, self._gone)
         failures = {failure.index: failure for failure in response.failures}
         for index, (call, answer) in enumerate(zip(batch, response.answers, strict=True)):
-            if index in failures:
-                code = CODES.get(failures[index].code, grpc.StatusCode.UNAVAILABLE)
-                call.refuse(Refusal(code, failures[index].message))
-            elif answer:
-                call.give(answer)
+            if failure := failures.get(index):
+                code = CODES.get(failure.code, grpc.StatusCode.UNAVAILABLE)
+                call.end(b"", Refusal(code, failure.message))
             else:
-                self._refuse([call])
+                call.end(answer, None if answer else self._gone)
 
-    def _refuse(
-        self,
-        calls: list[Call],
-        code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE,
-        message: str = "",
-    ) -> None:
-        """No answers; unless said otherwise the replica was lost, and who asked may ask elsewhere."""
-        for call in calls:
-            call.refuse(Refusal(code, message or f"replica {self._replica} was lost"))
+    def _failed(self, problem: grpc.RpcError) -> Refusal:
+        """What the queries of an RPC that failed are told."""
+        code = problem.code() if isinstance(problem, grpc.Call) else None
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return Refusal(code, f"replica {self._replica} is too busy: ask again later")
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return late()
+        if code not in LOST:
+            log.error("replica %s failed: %s", self._replica, problem)
+        self._lost()
+        return self._gone
+
+
+def end(calls: list[Call], refusal: Refusal) -> None:
+    """No answers."""
+    for call in calls:
+        call.end(b"", refusal)

@@ -18,8 +18,8 @@ from typing import Literal
 from simulator.decide import independent_difference
 from simulator.figures.sweep import AGAIN, LINEAR_FROM, Sweep, ensembles_of, family, favourite, has, relative, swept
 from simulator.measures.intervals import Interval
-from simulator.report.result import Arm
-from simulator.report.words import label, number, percent, written
+from simulator.result import Arm
+from simulator.words import label, number, percent, written
 
 Verdict = Literal["holds", "partly", "not", "not measured"]
 NO_WORSE = 1.005

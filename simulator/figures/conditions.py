@@ -10,8 +10,8 @@ from simulator.figures.claims import Finding, Verdict, log_interval
 from simulator.figures.sweep import SOURCES, Sweep, condition, family, noises
 from simulator.measures.intervals import Interval
 from simulator.report.charts import Axis, Line, Point, exact
-from simulator.report.result import Arm, Result
-from simulator.report.words import label, number, written
+from simulator.result import Arm, Result
+from simulator.words import label, number, written
 
 NORMS = {"after": "norm after", "before": "norm before", "weight": "unit weights", "none": "no norm"}
 INITS = {"same": "same start", "own": "own start"}

@@ -8,8 +8,8 @@ from simulator.figures.chart import Figure, Panel, Table, chart, dots
 from simulator.figures.claims import ensembles, routed
 from simulator.figures.sweep import Sweep, ensemble, ensembles_of, favourite, has, is_activation, relative
 from simulator.report.charts import Axis, Line, Point, exact
-from simulator.report.result import Arm
-from simulator.report.words import DASH, count, duration, label, number, size, written
+from simulator.result import Arm
+from simulator.words import DASH, count, duration, label, number, size, written
 
 COSTS = (
     ("lookups", "embedding look-ups"),

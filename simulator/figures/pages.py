@@ -18,7 +18,7 @@ from simulator.figures.sweep import Sweep
 from simulator.report import html
 from simulator.report.charts import legend
 from simulator.report.html import document, grid, panel, section
-from simulator.report.words import plural
+from simulator.words import plural
 
 CLAIMS: tuple[tuple[str, int, Callable[[Sweep], Finding]], ...] = (
     (

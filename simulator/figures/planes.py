@@ -7,8 +7,8 @@ from simulator.figures.claims import below_rivals, halving, limit, u_shape
 from simulator.figures.sweep import AGAIN, Sweep, family, has, relative, swept
 from simulator.measures.intervals import Interval
 from simulator.report.charts import Axis, Line, Point, exact
-from simulator.report.result import Arm
-from simulator.report.words import NAMES, label, number
+from simulator.result import Arm
+from simulator.words import NAMES, label, number
 
 CURVES = ("smelu", "swish", "softplus")
 """Activations that are swept in beta."""

@@ -11,8 +11,8 @@ from simulator.figures.sweep import Sweep, family, favourite, is_activation
 from simulator.measures.intervals import Interval
 from simulator.report.charts import Axis, Line, Point, exact, sampled
 from simulator.report.finding import JUMP
-from simulator.report.result import Arm, Bucket, Generation, Result
-from simulator.report.words import NAMES, count, label, number, percent, written
+from simulator.result import Arm, Bucket, Generation, Result
+from simulator.words import NAMES, count, label, number, percent, written
 
 SHOWN = ("relu", "smelu:beta=0.5", "smelu:beta=1", "smelu:beta=2", "gelu", "swish:beta=1", "softplus:beta=1")
 """Activations that are drawn, where the sweep has them."""

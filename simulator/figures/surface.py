@@ -21,8 +21,8 @@ from simulator.measures.intervals import Interval, Resamples
 from simulator.models.activations import activation
 from simulator.randomness import generator
 from simulator.report.charts import INK, PAPER, SETTINGS, Axis, Line, Point, canvas, colour, exact, svg, ticks
-from simulator.report.words import label, number
 from simulator.types import Doubles
+from simulator.words import label, number
 
 BETAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 DRAWN = (0.0, 2.0)

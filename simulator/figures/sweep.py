@@ -11,8 +11,8 @@ from simulator.errors import ResultError, SettingError
 from simulator.measures.intervals import Interval
 from simulator.models.cures import Ensemble
 from simulator.models.specs import parse_arm
-from simulator.report.result import Arm, Result, read_result
-from simulator.report.words import NAMES, plural
+from simulator.result import Arm, Result, read_result
+from simulator.words import NAMES, plural
 
 SOURCES = {
     "init": "own initialisation",

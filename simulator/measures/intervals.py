@@ -30,6 +30,7 @@ three, 2.8 for five: more fleets are the way to a narrow interval.
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -81,6 +82,11 @@ class Estimate:
         half = self.half_width()
         return Interval(self.mean, max(self.mean - half, least), min(self.mean + half, most))
 
+    def these(self) -> Estimate:
+        """The same of these very models: other users are all that could have been drawn."""
+        nothing = np.zeros_like(self.moves[1])
+        return Estimate(self.mean, np.stack([nothing, self.moves[1], nothing]), 1, self.users)
+
     def half_width(self) -> float:
         """Half the width of the 95 % interval."""
         c, u = (n / (n - 1) if n > 1 else 0.0 for n in (self.clusters, self.users))
@@ -116,8 +122,9 @@ def difference(a: Estimate, b: Estimate) -> Interval:
 
 
 def _paired(mean: float, moves: Doubles, a: Estimate, b: Estimate) -> Estimate:
-    assert a.clusters == b.clusters and moves.shape == a.moves.shape, "estimates of one kind, from one Resamples"
-    return Estimate(mean, moves, a.clusters, min(a.users, b.users))
+    clusters = max(a.clusters, b.clusters)  # what the clusters drawn do not move has one
+    assert {a.clusters, b.clusters} <= {1, clusters}, "estimates of one kind, from one Resamples"
+    return Estimate(mean, moves, clusters, min(a.users, b.users))
 
 
 def sums_by_user(values: NDArray[np.floating[Any]], user: Ints, users: int) -> Doubles:
@@ -149,6 +156,12 @@ class Resamples:
         draw = generator(seed, "bootstrap")
         self._clusters = _multiplicities(draw, repetitions, clusters)  # [B, C]
         self._users = _multiplicities(draw, repetitions, self.groups)  # [B, G]
+
+    def without_noise(self) -> Resamples:
+        """The same draws of users, for one model that no fleet or duplicate changes: paired with the estimates here."""
+        alone = copy(self)
+        alone.fleets = alone.duplicates = 1
+        return alone
 
     @property
     def covers(self) -> str:

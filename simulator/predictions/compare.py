@@ -1,40 +1,36 @@
 """What differs between the predictions of several models, as one Result.
 
-Two models' answers to a query are aligned by item; queries of one shape are compared at once by the measures of
-measures/registry.py. Sums per user go to the intervals of measures/intervals.py, as in `flicker run`: on what
-`flicker run --keep-predictions` wrote the numbers are the run's own.
+Queries of one shape are compared at once, by the measures of measures/registry.py. Sums per user go to the intervals of
+measures/intervals.py, as in `flicker run`: on what its --keep-predictions wrote, the numbers are the run's own.
 
-Where one model's slate is shorter than the other's, its empty places differ from whatever the other shows there, and
-rank-biased overlap is the extrapolated form for uneven lists (Webber, Moffat, Zobel, TOIS 2010, eq. 32), its overlap
-averaged over the orders of equal scores (Corsi and Urbano, SIGIR 2024, RBO^a). Only items that both models scored make
-pairs.
-
-Shapes: Q queries, N items of a query, C of them scored by both, K slate length, U units (users, or queries).
+Shapes: Q queries, N items of a query, U units (users, or queries), F fleets, R duplicates, P pairs of them.
 """
 
 from __future__ import annotations
 
-import math
+import os
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simulator.errors import DataError
+from simulator.errors import DataError, SettingError
 from simulator.measures.differences import pd_of_logits
-from simulator.measures.intervals import Estimate, Interval, Resamples, pair_index, ratio
-from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES, Answers
-from simulator.measures.swaps import PERSISTENCE, positions
+from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratios
+from simulator.measures.intervals import Estimate, Resamples, pair_index
+from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
+from simulator.predictions.align import Lists, Matched, Ranked, matched
 from simulator.predictions.parts import Block, NotGroupedError, Part, Reading, TwiceError, blocks, spilled, streamed
-from simulator.predictions.read import Names, Source, mix, row_of
-from simulator.result import Arm, Measures, Result, Slice
-from simulator.types import Doubles, Ints, order
+from simulator.predictions.read import Names, Source, arrow, mix, open_files, open_frame, row_of
+from simulator.process import peak_memory
+from simulator.result import Arm, Result, Slice
+from simulator.types import Doubles, Ints
 
-ITEMS = ("item", "score", "logit", "label", "event")
-"""Columns of Rows that are of an item; the others are of its query."""
 LAGS = (1, 2, 4, 8)
 """Refreshes between two generations of a duplicate that are compared."""
 MOST_UNITS = 65_536
@@ -44,10 +40,6 @@ SLICE_GROUPS = 256
 """Groups of users within a value of --by."""
 MOST_EVENTS = 1 << 24
 """Events held in memory, of all models and pairs together, for what is no sum over events."""
-MOST = {name: each.most for held in (MEASURES, QUALITIES, ACCURACY) for name, each in held.items()}
-
-Lists = dict[int, "Ranked"]
-"""Number of items -> the queries of one model with so many."""
 Key = tuple[Any, ...]
 
 
@@ -56,19 +48,20 @@ class Design:
     """The models of an arm; what a file calls its fleets, duplicates and generations is numbered in ascending order."""
 
     label: str
-    generations: tuple[Ints, ...]
-    """Numbers [F, R] of the models of the newest generation, and of those before it, newest first."""
+    generations: dict[int, Ints]
+    """Refreshes before the newest generation (0: itself) -> numbers [F, R] of its models."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """Fleets and duplicates."""
-        return self.generations[0].shape  # type: ignore[return-value]
+        fleets, duplicates = self.generations[0].shape
+        return fleets, duplicates
 
     def pairings(self) -> Iterator[tuple[str, int, int, int, int]]:
         """(cause, fleet, number of the pair, model, model): all that is compared."""
         now, (fleets, duplicates) = self.generations[0], self.shape
         r, s = pair_index(duplicates)
-        lags = [(lag, self.generations[lag]) for lag in LAGS if lag < len(self.generations)]
+        lags = [(lag, self.generations[lag]) for lag in LAGS if lag in self.generations]
         for f in range(fleets):
             for p, (a, b) in enumerate(zip(r, s, strict=True)):
                 yield "swaps", f, p, now[f, a], now[f, b]
@@ -110,8 +103,8 @@ def designs(sources: Sequence[Source]) -> list[Design]:
 
 def _design(arm: str, numbers: dict[tuple[Any, ...], int]) -> Design:
     own = {key[1:]: number for key, number in numbers.items() if key[0] == arm}
-    found = []
-    for generation in sorted({key[2] for key in own}, reverse=True):
+    found, newest_first = [], sorted({key[2] for key in own}, reverse=True)
+    for generation in newest_first:
         fleets: dict[Any, list[int]] = defaultdict(list)
         for (fleet, _, g), number in sorted(own.items()):
             if g == generation:
@@ -120,162 +113,11 @@ def _design(arm: str, numbers: dict[tuple[Any, ...], int]) -> Design:
         if len(sizes) > 1:
             raise DataError(f"arm {arm}: its fleets have {min(sizes)} to {max(sizes)} duplicates: give as many of each")
         found.append(np.array(list(fleets.values())))
-    same = [g for g in found if g.shape == found[0].shape]
-    if len(same) < len(found):
+    if any(models.shape != found[0].shape for models in found):
         raise DataError(f"arm {arm}: its generations hold different duplicates: give the same ones of each")
-    return Design(arm, tuple(same))
-
-
-class Ranked:
-    """The queries of one model that have N items, and how it ranks them; equal scores by item id."""
-
-    def __init__(self, block: Block, k: int) -> None:
-        self.block, self.k = block, min(k, block.item.shape[1])
-        self.logit = block.columns.get("logit")
-        best = np.argsort(-block.score, axis=-1)
-        ranked = np.take_along_axis(block.score, best, axis=-1)
-        self.tied = (ranked[:, 1:] == ranked[:, :-1]).any(axis=-1)
-        """[Q] whether equal scores are among them."""
-        if self.tied.any():
-            best[self.tied] = order(block.score[self.tied], block.item[self.tied])  # type: ignore[arg-type]
-        self.slates = np.take_along_axis(block.item, best[:, : self.k], axis=-1)
-        self.positions = positions(best)
-
-    def answers(self, which: Any = slice(None)) -> Answers:
-        """Those to some of the queries."""
-        scores = self.block.score if self.logit is None else self.logit
-        block = self.block
-        return Answers(self.slates[which], block.item[which], scores[which], self.positions[which])  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class Matched:
-    """Queries of one shape that two models answered, items aligned."""
-
-    first: Answers
-    second: Answers
-    which: Any
-    """Of the first model's block."""
-    block: Block
-    """The first model's, or that of uneven queries."""
-    rbo: Doubles | None = None
-    """[Q] RBO distance, where the slates are not equally long."""
-
-
-def matched(first: Lists, second: Lists, k: int, counts: Counter[str]) -> Iterator[Matched]:
-    """Everything that two models both answered. Counts what they did not."""
-    left = {n: np.ones(len(lists.block.query), bool) for n, lists in first.items()}
-    right = {n: np.ones(len(lists.block.query), bool) for n, lists in second.items()}
-    for n in first.keys() & second.keys():
-        a, b = first[n], second[n]
-        i, j = _both(a.block.query, b.block.query)
-        even = (a.block.item[i] == b.block.item[j]).all(axis=-1)
-        if not even.all():
-            i, j = (np.arange(len(q))[s][even] for q, s in ((a.block.query, i), (b.block.query, j)))
-        left[n][i], right[n][j] = False, False
-        yield Matched(a.answers(i), b.answers(j), i, a.block)
-    rest = [np.concatenate([lists[n].block.query[free[n]] for n in lists] or [np.zeros(0, np.int64)])
-            for lists, free in ((first, left), (second, right))]  # fmt: skip
-    common = np.intersect1d(*rest, assume_unique=True)
-    counts["missing"] += len(rest[0]) + len(rest[1]) - 2 * len(common)
-    counts["uneven"] += len(common)
-    if len(common):
-        yield from _uneven(_Flat(first, common, k), _Flat(second, common, k), counts)
-
-
-def _both(first: Ints, second: Ints) -> tuple[Any, Any]:
-    """Where the common ones of two ascending arrays stand in each."""
-    if np.array_equal(first, second):
-        return slice(None), slice(None)
-    _, i, j = np.intersect1d(first, second, assume_unique=True, return_indices=True)
-    return i, j
-
-
-class _Flat:
-    """Some queries [Q] of one model, of any lengths: their items one after the other, and slates with empty places."""
-
-    def __init__(self, lists: Lists, asked: Ints, k: int) -> None:
-        self.asked, self.length = asked, np.zeros(len(asked), np.int64)
-        self.slates = np.zeros((len(asked), k), np.int64)
-        self.groups = np.zeros((len(asked), k), np.int64)  # places of equal scores share a number
-        parts: list[dict[str, Any]] = []
-        self.own: dict[str, Ints] = {}  # [Q] what is the same for all items of a query: its user, values of --by
-        for n, ranked in lists.items():
-            at = np.searchsorted(asked, ranked.block.query)
-            mine = np.flatnonzero(asked[np.minimum(at, len(asked) - 1)] == ranked.block.query)
-            at, width = at[mine], ranked.k
-            self.length[at] = width
-            self.slates[at, :width] = ranked.slates[mine]
-            best = -np.sort(-ranked.block.score[mine], axis=-1)[:, :width]
-            self.groups[at, 1:width] = (best[:, 1:] != best[:, :-1]).cumsum(axis=-1)
-            for name, column in ranked.block.columns.items():
-                if name not in ITEMS:
-                    self.own.setdefault(name, np.zeros(len(asked), np.int64))[at] = column[mine, 0]
-            parts.append({"at": np.repeat(at, n)} | {c: v[mine].ravel() for c, v in ranked.block.columns.items()})
-        self.rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def padded(self, which: Ints, width: int, sign: int) -> Ints:
-        """Slates [Q, width]; what stands in empty places is nowhere else: numbers of one parity below every id."""
-        slates, place = self.slates[which, :width], np.arange(width)
-        empty = np.iinfo(np.int64).min + 2 * place + sign
-        return np.where(place < self.length[which, None], slates, empty)
-
-
-def _uneven(a: _Flat, b: _Flat, counts: Counter[str]) -> Iterator[Matched]:
-    at = np.concatenate([a.rows["at"], b.rows["at"]])
-    item = np.concatenate([a.rows["item"], b.rows["item"]])
-    by = np.lexsort((np.arange(len(at)) >= len(a.rows["at"]), item, at))
-    same = np.flatnonzero((at[by][1:] == at[by][:-1]) & (item[by][1:] == item[by][:-1]))
-    i, j = by[same], by[same + 1] - len(a.rows["at"])
-    counts["lone"] += len(at) - 2 * len(same)
-    count = np.bincount(a.rows["at"][i], minlength=len(a.asked))
-    begin = np.concatenate([[0], count.cumsum()[:-1]])
-    shapes = np.stack([a.length, b.length, count], axis=1)
-    for one, other, n in np.unique(shapes, axis=0).tolist():
-        which = np.flatnonzero((shapes == (one, other, n)).all(axis=1))
-        place = begin[which][:, None] + np.arange(n)
-        width = max(one, other)
-        answers = [_answers(flat, rows[place], flat.padded(which, width, sign))
-                   for flat, rows, sign in ((a, i, 0), (b, j, 1))]  # fmt: skip
-        columns = {name: column[i[place]] for name, column in a.rows.items() if name not in ("at", *a.own)}
-        columns |= {name: column[which, None] for name, column in a.own.items()}
-        block = Block(a.asked[which], columns)
-        rbo = None if one == other else uneven_rbo(a, b, which)
-        yield Matched(answers[0], answers[1], slice(None), block, rbo)
-
-
-def _answers(flat: _Flat, rows: Ints, slates: Ints) -> Answers:
-    item, score = flat.rows["item"][rows], flat.rows["score"][rows]
-    places = positions(order(score, item)) if rows.shape[1] else np.zeros(rows.shape, np.int16)
-    return Answers(slates, item, flat.rows.get("logit", flat.rows["score"])[rows], places)
-
-
-def uneven_rbo(a: _Flat, b: _Flat, which: Ints, p: float = PERSISTENCE) -> Doubles:
-    """1 - extrapolated rank-biased overlap [Q] of slates of lengths s < l: with X_d the overlap at depth d,
-
-        RBO = (1 - p) / p (sum_{d <= l} X_d / d p^d + sum_{s < d <= l} X_s (d - s) / (s d) p^d)
-              + ((X_l - X_s) / l + X_s / s) p^l.
-
-    X_d is its mean over the orders of equal scores: an item of a group on ranks t to e is among the first d with chance
-    (d - t + 1) / (e - t + 1), cut to [0, 1].
-    """
-    s, l = sorted((int(a.length[which[0]]), int(b.length[which[0]])))  # noqa: E741  as in the article
-    depth = np.arange(1, l + 1)
-    inside = []
-    for flat in (a, b):
-        n = int(flat.length[which[0]])
-        group = flat.groups[which, :n]
-        top = (group[:, :, None] > group[:, None, :]).sum(-1)  # [Q, n] ranks above the group
-        size = (group[:, :, None] == group[:, None, :]).sum(-1)
-        inside.append(np.clip((depth - top[..., None]) / size[..., None], 0, 1))  # [Q, n, l]
-    n, m = int(a.length[which[0]]), int(b.length[which[0]])
-    shared = a.slates[which, :n, None] == b.slates[which, None, :m]
-    overlap = np.einsum("qnm,qnd,qmd->qd", shared.astype(np.float64), *inside)
-    weight = p**depth
-    last, short = overlap[:, -1], overlap[:, s - 1]
-    found = (overlap / depth * weight).sum(-1)
-    found += (short[:, None] * np.maximum(depth - s, 0) / (s * depth) * weight).sum(-1)
-    return np.asarray(np.clip(1 - (1 - p) / p * found - ((last - short) / l + short / s) * p**l, 0, 1))
+    counted = newest_first[0] - 1 in newest_first[1:]  # else they are numbered in some other way, such as by date
+    lags = [newest_first[0] - g for g in newest_first] if counted else list(range(len(found)))
+    return Design(arm, dict(zip(lags, found, strict=True)))
 
 
 class UserSums:
@@ -378,8 +220,8 @@ class Tally:
                 for met in matched(events.get(one, {}), events.get(other, {}), self.k, Counter()):
                     self._differ(key, met, np.ones(met.first.scores.shape, bool))
         for arm in self.arms:
-            for (fleet, duplicate), model in np.ndenumerate(arm.generations[0]):
-                key = (arm.label, fleet, duplicate)
+            for (f, d), model in np.ndenumerate(arm.generations[0]):
+                key = (arm.label, f, d)
                 for lists in ranked.get(model, {}).values():
                     self.counts["tied"] += int(lists.tied.sum())
                     if self.labelled:
@@ -528,19 +370,16 @@ class Tally:
             slices = []
             for value in held:
                 estimates = _estimates(self.slices, draws, arm, self.measures, (name, value))
-                queries = sum(self.slices.of((name, value, arm.label, cause, f, p), 2)[1].sum()
-                              for _, cause, f, p, _, _ in self.pairings if cause in ("swaps", "refresh_swaps"))  # fmt: skip
-                measures = {n: _interval(n, e) for n, e in estimates.items()}
-                slices.append((float(queries), Slice(words[name][value], 0.0, measures)))
+                cells = [key for key in self.slices.keys() if key[:3] == (name, value, arm.label)]
+                queries = sum(float(self.slices.of(key, 2)[1].sum()) for key in cells)
+                slices.append((queries, Slice(words[name][value], 0.0, intervals(estimates))))
             total = sum(queries for queries, _ in slices) or 1.0
             slices.sort(key=lambda one: (-one[0], one[1].value))
             found[name] = [Slice(each.value, queries / total, each.measures) for queries, each in slices]
         return found
 
 
-def _estimates(
-    sums: UserSums, draws: Resamples, arm: Design, measures: Any, prefix: Key = ()
-) -> dict[str, Estimate]:
+def _estimates(sums: UserSums, draws: Resamples, arm: Design, measures: Any, prefix: Key = ()) -> dict[str, Estimate]:
     """The measures of MEASURES by cause."""
     found: dict[str, Estimate] = {}
     causes: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -560,28 +399,67 @@ def _estimates(
             values, weights = rows[:, :, number, 0], rows[:, :, number, 1]
             if weights.any():
                 found[f"{cause}.{name}"] = estimate(values, weights.mean(axis=1))
+    if "swaps" in causes:
+        found |= {
+            f"swaps_these.{name}": found[f"swaps.{name}"].these() for name in measures if f"swaps.{name}" in found
+        }
     return found
 
 
-def _interval(name: str, estimate: Estimate) -> Interval:
-    plain = name.rpartition(".")[2]
-    signed = plain in DIFFERENCES and DIFFERENCES[plain].signed
-    return estimate.interval(-math.inf if signed else 0.0, MOST.get(plain, math.inf))
+def compare_frames(frames: Sequence[Any], *, k: int = 10, **names: Any) -> Result:
+    """`flicker.compare`: what differs between the predictions in frames, dicts of arrays, or files.
+
+    Each of `frames` is a pandas or polars frame, an Arrow table, a dict of arrays, or a path. `names`: of Names, such
+    as query="request_id", log_odds=True or by=("country",). Raises FlickerError, one line for the user.
+    """
+    called = Names(**names)
+    if isinstance(frames, (str, os.PathLike)) or not isinstance(frames, Sequence):
+        raise SettingError("frames", type(frames).__name__, "give several, as in compare([monday, tuesday])")
+    sources: list[Source] = []
+    for number, frame in enumerate(frames):
+        if isinstance(frame, (str, os.PathLike)):
+            sources += [replace(s, argument=number) for s in open_files([Path(frame)], called)]
+        else:
+            sources.append(open_frame(frame, number, called))
+    return compare_sources(sources, called, k)
 
 
-def compare(
+def compare_sources(
     sources: Sequence[Source],
     names: Names,
-    *,
     k: int = 10,
-    reading: Callable[[tuple[str, ...]], Reading],
-    restart: Callable[[], None] = lambda: None,
+    temporary: Path | None = None,
+    progress: Callable[[int | None], None] = lambda rows: None,
+    say: Callable[[str], None] = lambda line: None,
+    command: str = "",
 ) -> Result:
-    """The Result of comparing all models that the sources hold, with slates of `k`.
+    """The Result with its costs, where slates are `k` long.
 
-    `reading` makes a Reading of the optional columns that are there; `restart` is called where it begins again, because
-    files turned out not to be grouped by query. Raises DataError.
+    `progress` is told how many rows were read more, None where reading begins again, because files turned out not to be
+    grouped by query; `say` gets a line for the user. Raises DataError.
     """
+    started, values = time.monotonic(), dict[str, dict[int, str]]()
+
+    def reading(optional: tuple[str, ...]) -> Reading:
+        return Reading(sources, names, optional, values, progress, say, temporary)
+
+    result = _compared(sources, names, k, reading, lambda: progress(None))
+    config = {"predictions": [source.name for source in sources], "k": k, "columns": asdict(names)}
+    versions = {"pyarrow": arrow().__version__}
+    seconds = round(time.monotonic() - started, 2)
+    return replace(
+        result, seconds=seconds, peak_memory_bytes=peak_memory(), config=config, versions=versions, command=command
+    )
+
+
+def _compared(
+    sources: Sequence[Source],
+    names: Names,
+    k: int,
+    reading: Callable[[tuple[str, ...]], Reading],
+    restart: Callable[[], None],
+) -> Result:
+    """The Result without its costs; `reading` makes a Reading of the optional columns that are there."""
     arms = designs(sources)
     if not any(list(arm.pairings()) for arm in arms):
         raise DataError(f"{sources[0].name}: one model alone: give the predictions of a second one to compare it with")
@@ -611,7 +489,7 @@ def compare(
     estimates = {arm.label: tally.estimates(arm) for arm in arms}
     return Result(
         kind="compare",
-        world={"name": "predictions", "users": tally.sums.count if "user" in optional else None},
+        world={"name": "predictions"} | ({"users": tally.sums.count} if "user" in optional else {}),
         arms=[_arm(arm, arms, estimates, tally, plan.values) for arm in arms],
         notes=_notes(tally, arms, sources, optional),
     )
@@ -620,25 +498,15 @@ def compare(
 def _arm(
     arm: Design, arms: Sequence[Design], estimates: dict[str, dict[str, Estimate]], tally: Tally, words: Any
 ) -> Arm:
-    own = estimates[arm.label]
-    ratios = {
-        other.label: _ratios(own, estimates[other.label]) if other.shape == arm.shape else {} for other in arms
-    }
-    measures = {name: _interval(name, estimate) for name, estimate in own.items()}
-    against = {label: found for label, found in ratios.items() if label != arm.label}
-    return Arm(arm.label, measures, ratios[arms[0].label], {}, None, {}, against, {}, tally.by_value(arm, words))
-
-
-def _ratios(own: dict[str, Estimate], its: dict[str, Estimate]) -> Measures:
-    """Under the short names that results use: `pair`, `refresh_pair`, `pd`."""
-    found = {}
-    for name, estimate in own.items():
-        cause, _, plain = name.partition(".")
-        short = {"swaps": plain, "refresh_swaps": f"refresh_{plain}", "": name}.get(cause if plain else "")
-        if short and name in its and min(estimate.mean, its[name].mean) >= 0:
-            if (value := ratio(estimate, its[name])) is not None and len(estimate.moves) == len(its[name].moves):
-                found[short] = value
-    return found
+    own, base = estimates[arm.label], arms[0]
+    others = [other for other in arms if other is not arm and other.shape == arm.shape]
+    return Arm(
+        spec=arm.label,
+        measures=intervals(own),
+        ratios=ratios(own, estimates[base.label], RATIOS) if base.shape == arm.shape else {},
+        against={other.label: ratios(own, estimates[other.label], RATIOS_TO_ANY) for other in others},
+        by=tally.by_value(arm, words),
+    )
 
 
 def _twice(twice: TwiceError, sources: Sequence[Source], names: Names) -> DataError:
@@ -686,11 +554,11 @@ def _notes(tally: Tally, arms: Sequence[Design], sources: Sequence[Source], opti
         notes.append("No prediction difference: not every file has a column of probabilities, or scores in log-odds.")
     if tally.truncated:
         notes.append(
-            f"AUC and calibration are those of the first {MOST_EVENTS:,} predictions that fitted into memory; PD is not "
+            f"AUC and calibration are of the first {MOST_EVENTS:,} predictions, which fitted into memory; PD is not "
             "split in its parts."
         )
     if tally.outside:
-        notes.append("Labels above 1 are grades: log loss, ranking loss, AUC and calibration take 0 to 1, and are left out.")
+        notes.append("Labels above 1 are grades: log loss, ranking loss, AUC and calibration are left out.")
     renamed = [arm.label for arm in arms if "#" in arm.label]
     if renamed:
         notes.append(f"{', '.join(renamed)}: the same models again, in a later argument.")

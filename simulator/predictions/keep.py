@@ -32,8 +32,8 @@ def keep_predictions(
     first_event: int,
     logits: Floats,
 ) -> None:
-    """Write what S models said: rankings of the queries by each generation (ascending), logits [S, n] of the held-out
-    events by the newest, which the log numbers from `first_event` on. ResultError where the folder cannot be written."""
+    """Write what S models said: rankings of the queries by each generation, and logits [S, n] of the held-out events by
+    the newest; the log numbers these from `first_event` on. Raises ResultError where the folder cannot be written."""
     candidates = len(queries[0].candidates)
     asked = {
         "q_id": np.repeat([query.id for query in queries], candidates),
@@ -69,7 +69,9 @@ def _table(rows: Mapping[str, Any], scores: Floats, same: Mapping[str, Any]) -> 
     columns |= {"score": pa.array(scores), "probability": pa.array(chances)}
     for name, value in same.items():
         one = pa.array([value], pa.string() if isinstance(value, str) else pa.int32())
-        columns[name] = pa.DictionaryArray.from_arrays(np.zeros(len(scores), np.int32), one) if name in ("arm", "role") else (
-            pa.array(np.full(len(scores), value, np.int32))
+        columns[name] = (
+            pa.DictionaryArray.from_arrays(np.zeros(len(scores), np.int32), one)
+            if name in ("arm", "role")
+            else (pa.array(np.full(len(scores), value, np.int32)))
         )
     return pa.table(columns)

@@ -9,7 +9,6 @@ Shapes: n rows.
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -117,7 +116,9 @@ def open_frame(frame: Any, number: int, names: Names) -> Source:
     try:
         table = frame if isinstance(frame, pa.Table) else pa.table(frame)
     except Exception as error:  # whatever the frame's own library raises
-        raise DataError(f"{name}: no table ({_reason(error)}): give a frame or a dict of arrays of one length") from None
+        raise DataError(
+            f"{name}: no table ({_reason(error)}): give a frame or a dict of arrays of one length"
+        ) from None
 
     def batches(columns: Sequence[str], size: int) -> Iterator[Any]:
         yield from table.select(list(columns)).to_batches(size)
@@ -144,7 +145,9 @@ def _parquet(path: Path, number: int) -> Source:
         file.close()
     columns = dict(zip(schema.names, schema.types, strict=True))
     log_odds = SCORE.items() <= (schema.metadata or {}).items()
-    lists = "items" in columns and pa.types.is_list(columns["items"]) and pa.types.is_struct(columns["items"].value_type)
+    lists = (
+        "items" in columns and pa.types.is_list(columns["items"]) and pa.types.is_struct(columns["items"].value_type)
+    )
     keys = [name for name in schema.names if name != "items"]
     if lists:
         columns |= {f.name: f.type for f in columns.pop("items").value_type}
@@ -176,7 +179,11 @@ def _text(path: Path, number: int, names: Names) -> Source:
     words = first.decode("utf-8", "replace").split()
     trec = len(words) == 6 and words[1].upper() == "Q0"
     split = b"\t" if b"\t" in first else b","
-    header = list(TREC) if trec else [w.strip().strip('"') for w in first.decode("utf-8-sig", "replace").split(split.decode())]
+    header = (
+        list(TREC)
+        if trec
+        else [w.strip().strip('"') for w in first.decode("utf-8-sig", "replace").split(split.decode())]
+    )
     text = {names.query, names.item, names.user, names.role, "arm", *names.by}
     kinds = {name: pa.string() if name in text else pa.float64() for name in header}
 
@@ -186,7 +193,7 @@ def _text(path: Path, number: int, names: Names) -> Source:
             include_columns=list(wanted), column_types={name: kinds[name] for name in wanted}, strings_can_be_null=True
         )
         read = pa.csv.ReadOptions(block_size=CSV_BLOCK, column_names=header if trec else None)
-        with _named(path), (_single_spaces(path) if trec else path.open("rb")) as stream:
+        with _named(path), _single_spaces(path) if trec else path.open("rb") as stream:
             yield from pa.csv.open_csv(stream, read, parse, convert)
 
     rows = int(path.stat().st_size // max(len(first), 20)) + 1
@@ -307,7 +314,9 @@ def combinations(batch: Any, known: Sequence[str]) -> tuple[list[tuple[Any, ...]
     return [values[number] for number in used], index
 
 
-def read(source: Source, names: Names, size: int, optional: Sequence[str], values: dict[str, dict[int, str]]) -> Iterator[Rows]:
+def read(
+    source: Source, names: Names, size: int, optional: Sequence[str], values: dict[str, dict[int, str]]
+) -> Iterator[Rows]:
     """The source's rows, about `size` at a time; `optional`: columns of Rows beside the first three that it must have.
 
     `values` learns what the ids of columns of --by stand for.
@@ -332,7 +341,9 @@ def read(source: Source, names: Names, size: int, optional: Sequence[str], value
         if "event" in optional:
             rows["event"] = cell.events(names.role) if names.role in given else np.zeros(len(batch), bool)
         if "logit" in optional:
-            rows["logit"] = cell.logits(names.score, rows["score"]) if source.log_odds else cell.chances(names.probability)
+            rows["logit"] = (
+                cell.logits(names.score, rows["score"]) if source.log_odds else cell.chances(names.probability)
+            )
         for name in names.by:
             rows[name] = cell.values(name, values.setdefault(name, {}))
         if several:
@@ -425,7 +436,7 @@ def hashed(texts: Any) -> Ints:
     padded = np.concatenate([raw[ends[0] :] if count else raw, np.zeros(8, np.uint8)])
     start = start - (ends[0] if count else 0)
     words = np.ndarray((max(len(padded) - 7, 1),), np.uint64, padded, strides=(1,))  # 8 bytes from any place
-    state = length.astype(np.uint64)
+    state = mix(length.astype(np.uint64) + np.uint64(1))  # not of 0, which it leaves alone
     for part in range(0, int(length.max(initial=0)), 8):
         left = length - part
         whole = int(left.min()) >= 8
@@ -475,5 +486,3 @@ def row_of(source: Source, names: Names, query: int, item: int) -> tuple[list[in
             written = ", ".join(f"{name} = {value}" for name, value in zip((names.query, names.item), ids, strict=True))
         first += len(batch)
     return rows, written
-
-

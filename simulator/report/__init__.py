@@ -17,7 +17,7 @@ from pathlib import Path
 from simulator.errors import ResultError
 from simulator.files import write_atomically
 from simulator.report.page import page
-from simulator.report.result import read_result
+from simulator.result import read_result
 
 
 def write_report(folder: Path) -> Path:

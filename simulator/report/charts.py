@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from simulator.measures.intervals import Interval
-from simulator.report.result import Arm, Curve, Result
-from simulator.report.words import label
+from simulator.result import Arm, Curve, Result
+from simulator.words import label
 
 WIDTH = 3.6  # inches; 72 points each
 INK, GRID, PAPER, ARM = "#010203", "#010204", "#010205", "#0102f"

@@ -6,53 +6,10 @@ An effect is only claimed where the interval of its ratio to the first arm leave
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
 
-from simulator.measures.intervals import Interval
-from simulator.report.result import Arm, Result
-from simulator.report.words import count, label, number, percent, plural, written
-
-UNSTABLE = ("pd", "swaps.slot", "swaps.top1", "swaps.set", "swaps.pair", "swaps.rbo")
-
-
-def compared(ratio: Interval | None) -> Literal["less", "more", "unclear"]:
-    """Which side of 1 a ratio is on, its whole interval considered."""
-    if ratio is not None and ratio.high < 1:
-        return "less"
-    return "more" if ratio is not None and ratio.low > 1 else "unclear"
-
-
-def ratio_to(arm: Arm, base: Arm, name: str) -> Interval | None:
-    """The run's ratio of a measure, or that of the means (no interval) where the run gave none; None for x/0."""
-    given = arm.ratios.get(name.removeprefix("swaps.").replace("_swaps.", "_"))
-    if given is not None or arm is base:
-        return given if arm is not base else Interval(1, 1, 1)
-    if name not in arm.measures or name not in base.measures or base.measures[name].mean == 0:
-        return None
-    plain = arm.measures[name].mean / base.measures[name].mean
-    return Interval(plain, plain, plain)
-
-
-def silent(result: Result) -> bool:
-    """Whether all duplicates of all arms agreed exactly."""
-    names = [name for name in UNSTABLE if name in result.arms[0].measures]
-    return all(arm.measures[name].high == 0 for arm in result.arms for name in names if name in arm.measures)
-
-
-def best(result: Result) -> Arm:
-    """The arm to talk about beside the first: fewest pair swaps among those whose log loss is not clearly worse.
-
-    Another design goes before a second set of the first one's (`relu#2`).
-    """
-    base, others = result.arms[0], result.arms[1:]
-    others = [arm for arm in others if not repeats(arm, base)] or others
-    fair = [arm for arm in others if compared(ratio_to(arm, base, "log_loss")) != "more"]
-    return min(fair or others or [base], key=lambda arm: arm.measures["swaps.pair"].mean)
-
-
-def repeats(arm: Arm, base: Arm) -> bool:
-    """Whether two arms are independent sets of one design, as in an A/A run."""
-    return arm is not base and arm.spec.partition("#")[0] == base.spec.partition("#")[0]
+from simulator.decide import best, compared, ratio_to, silent
+from simulator.result import Arm, Result
+from simulator.words import count, label, number, percent, plural, written
 
 
 def talked_about(result: Result) -> list[Arm]:
@@ -132,36 +89,6 @@ def what_you_see(result: Result) -> list[str]:
             f"candidates in opposite order, at log loss {written(one.measures['log_loss'], 4)}."
         )
     return said
-
-
-def what_next(result: Result) -> list[str]:
-    """Advice that follows from the numbers."""
-    base, arm = result.arms[0], best(result)
-    if silent(result):
-        return ["Switch on a source of noise (leave out `--preset no_noise`) to see how the arms differ."]
-    advice = []
-    if repeats(arm, base):
-        advice.append("Both arms are one design: a ratio of about 1 is what should come out. Any other is chance.")
-    elif arm is base:
-        advice.append(f"Add an arm to compare with, such as `--arms {base.spec} smelu:beta=1`.")
-    else:
-        swaps = compared(ratio_to(arm, base, "swaps.pair"))
-        loses = compared(ratio_to(arm, base, "log_loss")) == "more"
-        if swaps == "less" and not loses:
-            advice.append(f"{label(arm.spec)} is worth a trial in your model: fewer swaps, and log loss is no worse.")
-        elif swaps == "less":
-            advice.append(f"Weigh the swaps that {label(arm.spec)} saves against the log loss it costs.")
-        elif swaps == "more":
-            advice.append(f"Stay with {label(base.spec)}, or try other arms: smoother ones, or another normalisation.")
-        else:
-            advice.append("Do not choose by this run: more fleets and more queries narrow the intervals.")
-        if len(result.arms) > 3:
-            advice.append("The best of many arms looks better than it is: repeat the choice with another `--seed`.")
-    if int(result.config.get("fleets") or 1) == 1:
-        advice.append("One fleet shows one initialisation. Use `--fleets 3` or more before you decide.")
-    if result.world.get("name") == "synthetic":
-        advice.append("This world is made up. Repeat the run on your own log with `--data`.")
-    return advice
 
 
 JUMP = 0.25

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from typing import Any
 
+from simulator.decide import advice, ratio_to
 from simulator.measures.intervals import Interval
 from simulator.report import charts, finding
 from simulator.report.charts import Axis
-from simulator.report.finding import ratio_to
 from simulator.report.html import document, grid, panel, prose, row, section, table
-from simulator.report.result import Arm, Result
-from simulator.report.words import DASH, SUMMARY, count, duration, interval, label, number, size
+from simulator.result import Arm, Result
+from simulator.words import DASH, SUMMARY, count, duration, interval, label, number, size
 
 CAUSES = {"swaps": "duplicate", "refresh_swaps": "refresh", "both_swaps": "both"}
 PARTS = {"pd": "PD", "pd_ranking": "ranking part", "pd_shift": "common shift"}
@@ -84,13 +84,13 @@ def page(result: Result) -> str:
 def _top(result: Result, title: str) -> str:
     world = str(result.world.get("name", ""))
     seen = "".join(f"<p>{escape(text)}</p>" for text in finding.what_you_see(result))
-    advice = "".join(f"<li>{prose(text)}</li>" for text in finding.what_next(result))
+    next_steps = "".join(f"<li>{prose(text)}</li>" for text in advice(result))
     notes = "".join(f"<li>{prose(text)}</li>" for text in result.notes)
     return (
         f'<header><p class="kicker">Flicker report · {escape(world)} · {duration(result.seconds)}</p>'
         f"<h1>{escape(title)}</h1></header>"
         f'<div class="columns"><section><h2>What you see</h2>{seen}</section>'
-        f"<section><h2>What to do next</h2><ul>{advice}</ul>"
+        f"<section><h2>What to do next</h2><ul>{next_steps}</ul>"
         + (f"<h2>To keep in mind</h2><ul>{notes}</ul>" if notes else "")
         + "</section></div>"
     )

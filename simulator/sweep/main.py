@@ -22,12 +22,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from simulator.errors import SettingError
 from simulator.process import Parser
-from simulator.report.words import duration, plural
 from simulator.sweep.backend import Backend, Ended, OnRay, Processes
 from simulator.sweep.grid import Cell, Sheet, grid, read_grid
 from simulator.sweep.record import claim, set_aside
 from simulator.sweep.table import drawn, rows, write_csv
 from simulator.terminal import open_console
+from simulator.words import duration, plural
 
 PRESETS = {"article": tuple(Path(__file__).with_name(f"article{kind}.toml") for kind in ("", "-quick"))}
 """Name -> grid file in full, and quick."""

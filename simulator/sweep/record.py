@@ -14,7 +14,7 @@ from typing import Any
 
 from simulator.errors import ResultError
 from simulator.files import write_atomically, writing
-from simulator.report.result import load_json, read_result
+from simulator.result import load_json, read_result
 from simulator.sweep.grid import Cell
 
 MEND = "mend it, or name another folder with --out"

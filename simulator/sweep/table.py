@@ -10,9 +10,9 @@ from rich.table import Table
 
 from simulator.errors import ResultError
 from simulator.files import as_csv, write_atomically
-from simulator.report.result import Arm, read_result
-from simulator.report.words import DASH, duration, label, number, written
+from simulator.result import Arm, read_result
 from simulator.sweep.grid import Cell
+from simulator.words import DASH, duration, label, number, written
 
 SHOWN = (("pair swaps", "swaps.pair", None), ("log loss", "log_loss", 4))
 """Heading, measure, places after the point, of the terminal's columns that are means alone."""

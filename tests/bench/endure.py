@@ -14,9 +14,6 @@ it has healed, since a system with one router left cannot lose it. At the end, a
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,41 +26,27 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import psutil
 import torch
 
 from serving.health import complaint
 from simulator.config import require
 from simulator.errors import FlickerError
-from simulator.live.gauges import Page, scrape
 from simulator.live.plan import RUN
 from simulator.models.snapshot import read_snapshot
 from simulator.randomness import generator
 from simulator.store.open import open_store
 from simulator.store.protocol import StoreAway, entry_order
-from simulator.store.server import URL_VARIABLE, start_server
+from simulator.store.server import start_server
 from simulator.types import Batch
 from tests.bench.machine import describe
+from tests.bench.under_load import ENDS, LOOK, ROOT, STARTS, Broken, K, System, names_of, queries
 
-ROOT = Path(__file__).parents[2]
 KINDS = ("replica", "trainer", "router", "store")
-MODEL = "--hidden 32 16 --dim 8 --batch 128 --users 500 --items 400 --candidates 100 --arms relu smelu:beta=1".split()
-K = 10
-"""Items of a slate, and events of a report."""
-REPLICAS, ROUTERS = 3, 2
-EVENTS_PER_SECOND = 2_500
-"""More than the trainer's world feeds: it must not end before the run does."""
-STARTS, HEALS, ENDS = 90.0, 60.0, 40.0
-"""Seconds after which a system that starts, heals or ends has failed to."""
-LOOK = 0.25
-"""Seconds between two looks at the system."""
+HEALS = 60.0
+"""Seconds after which a system that heals has failed to."""
 DOWN = (0.5, 3.0)
 """Seconds that the store is away, at least and at most: nobody restarts it but we."""
 GROUP, ENTRY = "endure", 10_000
-
-
-class Broken(Exception):
-    """The system did not survive."""
 
 
 @dataclass(frozen=True)
@@ -107,81 +90,24 @@ class Recorder:
                 self.store.acknowledge(GROUP, self.last)
 
 
-class System:
-    """`flicker up` and its store."""
+class Tormented(System):
+    """A system that is killed, and of whose log nothing is forgotten."""
 
     def __init__(self, folder: Path, rate: float, seconds: float, seed: int) -> None:
-        self.out, self._said = folder / "up", folder / "up.txt"
-        self._folder = folder / "store"
-        self.store = start_server(self._folder)
+        super().__init__(folder, rate, seconds, seed)
         self.generation = 0.0
         """The newest one that the trainer told of."""
         self.recorder = Recorder(self.store.url)
-        events = max(100_000, round(EVENTS_PER_SECOND * (seconds + STARTS)))
-        command = [sys.executable, "-m", "simulator", "up", "--out", str(self.out), *MODEL, "--k", str(K)]
-        command += ["--routers", str(ROUTERS), "--replicas", str(REPLICAS), "--duplicates", str(REPLICAS)]
-        command += ["--window", "4", "--refresh-events", "2048", "--events", str(events), "--seed", str(seed)]
-        command += ["--rate", str(rate)]
-        with open(self._said, "wb") as said:
-            environment = os.environ | {URL_VARIABLE: self.store.url}
-            self.up = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said)
 
-    def find(self, name: str) -> psutil.Process | None:
-        """A process by the name that `flicker up` gives it; None while it does not run."""
-        words = {"trainer": ["-m", "trainer"], "load": ["-m", "locust"]}.get(name, ["--name", name])
-        with suppress(psutil.Error):
-            for child in psutil.Process(self.up.pid).children():
-                with suppress(psutil.Error):
-                    if set(words) <= set(child.cmdline()):
-                        return child
-        return None
-
-    def argument(self, name: str, flag: str) -> str:
-        """What a process was started with."""
-        child = self.find(name)
-        words = child.cmdline() if child else []
-        if flag not in words:
-            raise Broken(f"{name} does not run")
-        return str(words[words.index(flag) + 1])
-
-    def learn_names(self) -> None:
-        """Once all run: where their pages are, which stays so when they are started again."""
-        names = ["trainer", *names_of("replica"), *names_of("router")]
-        self.ports = {name: int(self.argument(name, "--metrics-port")) for name in names}
+    def begin(self) -> None:
+        super().begin()
         self.addresses = {name: f"127.0.0.1:{self.argument(name, '--port')}" for name in names_of("router")}
-        trainer = self.find("trainer")
-        assert trainer is not None
-        words = trainer.cmdline()
+        words = self.running("trainer").cmdline()
         self.trainer = words[words.index("-m") :]
 
-    def page(self, name: str) -> Page:
-        """Its metrics page, an empty one while it is away."""
-        return scrape({name: self.ports[name]})[name]
-
-    def serves(self) -> bool:
-        """Whether every router serves and knows every replica, and sees the store."""
-        pages = [self.page(name) for name in names_of("router")]
-        healthy = all(page.value("flicker_router_replicas", healthy="true") == REPLICAS for page in pages)
-        return healthy and all(page.value("flicker_router_store_up") == 1 for page in pages)
-
-    def until(self, holds: Callable[[], bool], what: str, seconds: float) -> None:
-        """Wait for it. Raises Broken where it takes longer, or the system has ended."""
-        end = time.monotonic() + seconds
-        while not holds():
-            self.require_running()
-            if time.monotonic() > end:
-                raise Broken(f"not within {seconds:.0f} s: {what}")
-            self.recorder.read()
-            time.sleep(LOOK)
-
-    def require_running(self) -> None:
-        """Raises Broken where `flicker up` has ended."""
-        if self.up.poll() is not None:
-            raise Broken(f"flicker up ended with exit code {self.up.returncode}: {self.last_words()}")
-
-    def last_words(self) -> str:
-        """The last lines that it said."""
-        return " ".join(self._said.read_text(errors="replace").splitlines()[-3:])
+    def look(self) -> None:
+        super().look()
+        self.recorder.read()
 
     def kill(self, kill: Kill) -> Callable[[], bool]:
         """Kill one, and return what holds once the system has healed. Raises Broken where it does not run."""
@@ -196,9 +122,7 @@ class System:
             return lambda: self._store_is_back(back) and self.serves() and self._learns(generation)
         names = names_of(kill.kind)
         name = names[int(kill.draw * len(names))]
-        victim = self.find(name)
-        if victim is None:
-            raise Broken(f"{name} does not run")
+        victim = self.running(name)
         victim.kill()
         if kill.kind == "trainer":
             return lambda: self._is_another(name, victim.pid) and self._learns(generation)
@@ -220,46 +144,21 @@ class System:
 
     def _store_is_back(self, due: float) -> bool:
         if not self.store.alive() and time.monotonic() >= due:
-            self.store = start_server(self._folder, port=int(self.store.url.rpartition(":")[2].partition("/")[0]))
+            self.store = start_server(self.folder, port=int(self.store.url.rpartition(":")[2].partition("/")[0]))
         return self.store.alive()
 
-    def end(self) -> None:
-        """As Ctrl-C does; the store stays. Raises Broken where it does not end in order."""
-        self.up.send_signal(signal.SIGINT)
-        try:
-            code = self.up.wait(ENDS)
-        except subprocess.TimeoutExpired:
-            raise Broken(f"it does not end in {ENDS:.0f} s") from None
-        if code:
-            raise Broken(f"it ended with exit code {code}: {self.last_words()}")
-        self.recorder.read()
-
     def close(self) -> None:
-        """Leave nothing behind: what `flicker up` started ends with it."""
-        if self.up.poll() is None:
-            self.up.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self.up.wait(ENDS)
-            self.up.kill()
         self.recorder.store.close()
-        self.store.stop()
+        super().close()
 
 
-def names_of(kind: str) -> list[str]:
-    """The names of all processes of a kind."""
-    return (
-        [f"{kind}-{n}" for n in range({"replica": REPLICAS, "router": ROUTERS}[kind])] if kind != "trainer" else [kind]
-    )
-
-
-def torment(system: System, kills: list[Kill], seconds: float) -> dict[str, list[float]]:
+def torment(system: Tormented, kills: list[Kill], seconds: float) -> dict[str, list[float]]:
     """Kill as planned; the seconds that each kind took to heal. Raises Broken."""
     started, waiting = time.monotonic(), list(kills)
     healing: dict[str, tuple[float, Callable[[], bool]]] = {}
     healed: dict[str, list[float]] = {kill.kind: [] for kill in kills}
     while waiting or healing or time.monotonic() < started + seconds:
-        system.require_running()
-        system.recorder.read()
+        system.look()
         for kind, (since, holds) in list(healing.items()):
             if holds():
                 healed[kind].append(time.monotonic() - since)
@@ -274,7 +173,7 @@ def torment(system: System, kills: list[Kill], seconds: float) -> dict[str, list
     return healed
 
 
-def learned_alone(system: System, folder: Path, events: int, world: int) -> dict[str, torch.Tensor]:
+def learned_alone(system: Tormented, folder: Path, events: int, world: int) -> dict[str, torch.Tensor]:
     """The tensors of a trainer that learns the first `events` events of the log on a store of its own, undisturbed."""
     whole = Batch.concatenate(system.recorder.batches)[:events]
     command = [sys.executable, *system.trainer]
@@ -359,10 +258,8 @@ class Findings:
         for kind, times in self.healed.items():
             heal = f"healed after {median(times):.1f} s, at most {max(times):.1f} s" if times else "none healed"
             lines.append(f"{kind:<10}{self.kills[kind]:>4} kills   {heal}")
-        answered = load["requests"] - sum(load["failures"].values())
         lines += [
-            f"queries   {load['offered'] * load['seconds']:,.0f} offered, {load['requests']:,} asked, "
-            f"{answered:,} answered; p50 {load['p50'] * 1e3:.1f} ms, p99 {load['p99'] * 1e3:.1f} ms",
+            queries(load),
             f"events    {self.appended:,} in the log: {self.world:,} of the world, "
             f"{self.appended - self.world:,} reported ({self.accepted:,} accepted, {self.unsure:,} without an answer)",
             f"learning  {self.learned:,} events learned; {self.tensors} tensors compared",
@@ -372,14 +269,12 @@ class Findings:
 
 def endure(folder: Path, kills: list[Kill], seconds: float, rate: float, seed: int) -> Findings:
     """The whole run. Raises Broken."""
-    system = System(folder, rate, seconds, seed)
+    system = Tormented(folder, rate, seconds, seed)
     try:
-        system.until(lambda: system.find("load") is not None, "traffic begins", STARTS)
-        system.learn_names()
-        system.until(system.serves, "all routers know all replicas", STARTS)
+        system.begin()
         healed = torment(system, kills, seconds)
-        system.end()
-        load = json.loads((system.out / "load.json").read_text())
+        load = system.end()
+        system.recorder.read()
         tensors, about = read_snapshot(newest(system.out / "trainer"))
         state, world = about["state"], int(system.recorder.store.mark("world"))
         folder = folder / "alone"

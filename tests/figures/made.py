@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simulator.measures.intervals import Interval
-from simulator.report.result import Arm
+from simulator.result import Arm
 
 Numbers = tuple[float, float, float]
 

@@ -21,7 +21,7 @@ from simulator.figures.claims import (
 )
 from simulator.figures.sweep import AGAIN, ensemble
 from simulator.measures.intervals import Interval
-from simulator.report.result import Arm
+from simulator.result import Arm
 from tests.figures.made import Numbers, about, arm, arms
 
 SURE = about(0.40, 0.05)

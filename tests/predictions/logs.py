@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from simulator.predictions.main import compare_frames
+from simulator.predictions.compare import compare_frames
 from simulator.randomness import generator
 from simulator.result import Arm
 

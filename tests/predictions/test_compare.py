@@ -19,10 +19,11 @@ from simulator.errors import DataError
 from simulator.outcome import measure
 from simulator.predictions import compare as comparing
 from simulator.predictions import parts
+from simulator.predictions.compare import compare_frames
 from simulator.predictions.keep import keep_predictions
-from simulator.predictions.main import compare_frames
 from simulator.randomness import generator
-from tests.predictions.logs import Frame, brute, frame, measured, means, picked, rankings, write
+from simulator.result import Arm
+from tests.predictions.logs import Frame, brute, frame, means, measured, picked, rankings, write
 from tests.small_runs import SMALL, prepared, small_replay
 
 K = 4
@@ -163,7 +164,7 @@ def test_causes_come_from_columns() -> None:
         "both_lags.2": [(made[d, 5], made[1 - d, 7]) for d in range(2)],
     }
     assert arm.spec == "mine"
-    assert {name.rpartition(".")[0] for name in arm.measures} - {""} == expected.keys()
+    assert {name.rpartition(".")[0] for name in arm.measures} - {"", "swaps_these"} == expected.keys()
     for cause, pairs in expected.items():
         value = np.mean([brute(*pair, K)["swaps.pair"] for pair in pairs])
         assert arm.measures[f"{cause}.pair"].mean == pytest.approx(value), cause
@@ -221,28 +222,15 @@ def test_many_users_are_counted_in_groups(monkeypatch: pytest.MonkeyPatch) -> No
     assert measured(*frames, k=K) == pytest.approx(exact)
 
 
-def kept(config: ExperimentConfig, folder: Path) -> dict[str, Any]:
-    """result.json of a run whose predictions are in the folder."""
+def kept(config: ExperimentConfig, folder: Path) -> list[Arm]:
+    """What a run found whose predictions are in the folder."""
     experiment = prepared(config)
     final = experiment.run(lambda events: None, lambda: None)
     newest, labels = experiment.state.generation, [arm.label for arm in experiment.arms]
-    generations = {newest - 1: final.before, newest: final.after}
+    generations = {newest - lag: rankings for lag, rankings in final.earlier.items()} | {newest: final.after}
     start = experiment.plan.learned
-    keep_predictions(
-        folder, labels, experiment.shape, final.queries, generations, final.held_out, start, final.logits
-    )
-    return dict(measure(experiment, final)["arms"])
-
-
-def flat(values: Any, before: str = "") -> dict[str, tuple[float, float, float]]:
-    """Intervals under dotted names."""
-    found = {}
-    for name, value in values.items():
-        if isinstance(value, dict) and "mean" in value:
-            found[before + name] = (value["mean"], value["low"], value["high"])
-        elif isinstance(value, dict) and name.endswith("swaps"):
-            found |= flat(value, f"{name}.")
-    return found
+    keep_predictions(folder, labels, experiment.shape, final.queries, generations, final.held_out, start, final.logits)
+    return measure(experiment, final).arms
 
 
 OF_THE_RUN_ALONE = {
@@ -255,13 +243,15 @@ def test_kept_predictions_give_the_runs_own_numbers(tmp_path: Path, kind: str) -
     config = replace(SMALL, fleets=2) if kind == "synthetic" else small_replay(tmp_path / "log")
     own = kept(config, tmp_path / "predictions")
     found = compare_frames([tmp_path], k=config.k)  # the run's folder: predictions/ in it is meant
-    assert [arm.spec for arm in found.arms] == list(own)
-    for arm in found.arms:
-        expected = flat(own[arm.spec])
-        assert expected.keys() - arm.measures.keys() == OF_THE_RUN_ALONE & expected.keys()
-        for name, interval in arm.measures.items():
-            values = (interval.mean, interval.low, interval.high)
-            assert values == pytest.approx(expected[name], rel=1e-12, abs=1e-14), name
+    assert [arm.spec for arm in found.arms] == [arm.spec for arm in own]
+    for arm, expected in zip(found.arms, own, strict=True):
+        assert expected.measures.keys() - arm.measures.keys() == OF_THE_RUN_ALONE & expected.measures.keys()
+        assert arm.ratios.keys() == expected.ratios.keys() - OF_THE_RUN_ALONE
+        for name, value in (arm.measures | arm.ratios).items():
+            its = (expected.measures | expected.ratios)[name]
+            assert (value.mean, value.low, value.high) == pytest.approx(
+                (its.mean, its.low, its.high), rel=1e-12, abs=1e-14
+            ), name
 
 
 def test_two_runs_are_paired(tmp_path: Path) -> None:

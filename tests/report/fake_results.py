@@ -1,4 +1,4 @@
-"""Results such as a run writes them, made up; the shape is schema 1."""
+"""Results such as a run writes them, made up; the shape is schema 2."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def fake_result(arms: dict[str, tuple[float, float]] | None = None, generations:
         steps.append({"generation": g, "events": g * 45_000, "arms": now})
     world = {"name": "synthetic", "events": 1_000_000, "learned": 950_000, "held_out": 50_000, "users": 5_000}
     return {
-        "schema": 1,
+        "schema": 2,
+        "kind": "run",
         "flicker": "0.1.0",
         "world": world | {"items": 2_000, "has_truth": True, "skipped_rows": 0},
         "arms": measured,

@@ -30,21 +30,23 @@ def damaged(path: str, value: Any) -> Json:
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("schema", 2, "schema = 2: this version of flicker reads schema 1"),
+        ("schema", 1, "schema = 1: this version of flicker reads schema 2"),
         ("schema", None, "schema = None"),
         ("arms", {}, "arms: empty"),
-        ("arms", [], "arms: missing or not a JSON object"),
+        ("arms", [], "arms: not a JSON object"),
         ("arms/relu", 7, "arms.relu: not a JSON object"),
         ("arms/relu/log_loss", None, "arms.relu.log_loss: missing"),
         ("arms/relu/pd/mean", "much", "arms.relu.pd.mean: not a number"),
         ("arms/relu/swaps/pair", True, "arms.relu.swaps.pair.mean: not a number"),
         ("arms/relu/activation/y", [1.0], "arms.relu.activation: x, y and gradient need one length"),
-        ("arms/relu/ratio_to", [1.0], "ratio_to: missing or not a JSON object"),
+        ("arms/relu/ratio_to", [1.0], "arms.relu.ratio_to: not a JSON object"),
         ("arms/relu/ratio_to/smelu:beta=1", [1.0], "arms.relu.ratio_to.smelu:beta=1: not a JSON object"),
         ("arms/relu/ratio_to/smelu:beta=1/pd/mean", "1", "arms.relu.ratio_to.smelu:beta=1.pd.mean: not a number"),
-        ("generations", None, "generations: missing or not a JSON array"),
+        ("generations", 7, "generations: not a JSON array"),
+        ("kind", "walk", "kind: 'walk': not one of run, live, compare"),
+        ("world", None, "world: missing"),
         ("generations/1/generation", "two", "generations[1].generation: not a number"),
-        ("generations/0/arms", 1, "arms: missing or not a JSON object"),
+        ("generations/0/arms", 1, "generations[0].arms: not a JSON object"),
     ],
 )
 def test_damaged_result_is_one_line(tmp_path: Path, path: str, value: Any, says: str) -> None:

@@ -10,8 +10,8 @@ import pytest
 from simulator.measures.intervals import Interval
 from simulator.report import finding
 from simulator.report.finding import headline
-from simulator.report.result import read_result
-from simulator.report.words import interval, label, number, percent
+from simulator.result import read_result
+from simulator.words import interval, label, number, percent
 from tests.report.fake_results import MEASURES, fake_result, silent_result, spread, write
 from tests.report.parsed import plain
 

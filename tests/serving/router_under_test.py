@@ -42,7 +42,7 @@ def running(store: Store, **settings: object) -> Iterator[Asked]:
         with grpc.insecure_channel(router.address) as channel:
             yield Asked(RecommenderStub(channel), channel, registry, router.address)
     finally:
-        router.close()
+        router.stop()
 
 
 def until(condition: Callable[[], bool], seconds: float = 10) -> None:

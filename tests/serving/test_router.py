@@ -352,7 +352,8 @@ def test_a_router_that_starts_takes_an_older_generation_than_a_damaged_one(caplo
     for number in (3, 4):
         publish(store, number)
     store.publish(5, {"catalog": catalog(store.run, 4)}, about(5))
-    watch = Watch(store, Nobody(), RouterMetrics(CollectorRegistry()), threading.Event(), lambda: changed.append(1))  # type: ignore[arg-type]
+    registry = CollectorRegistry()
+    watch = Watch(store, Nobody(), RouterMetrics(registry), threading.Event(), lambda: changed.append(1))  # type: ignore[arg-type]
     for _ in range(3):
         watch._look()
     assert watch.current().generation == 4 and changed == [1]
@@ -360,6 +361,7 @@ def test_a_router_that_starts_takes_an_older_generation_than_a_damaged_one(caplo
         "generation 5 cannot be used: it says that it is 'run default, generation 4, catalog', "
         "expected 'run default, generation 5, catalog'"
     ]
+    assert registry.get_sample_value("flicker_snapshots_refused_total", {"reason": "label"}) == 1
     publish(store, 6)
     watch._look()
     assert watch.current().generation == 6

@@ -175,7 +175,7 @@ def test_a_full_spool_refuses(store: Unreliable, tmp_path: Path) -> None:
             taken += 1
         code, details = refusal(lambda: asked.stub.Feedback(shown()))
         assert code.name == "UNAVAILABLE" and "of at most 4194304 bytes" in details
-        assert sum(file.stat().st_size for file in tmp_path.rglob("*.reports")) <= 2**22
+        assert 2**21 < asked.metric("flicker_feedback_spool_bytes") <= 2**22
         store.away_before = False
         until(lambda: store.waiting() >= 9_000)  # as much as the log takes
         last = store.read("test", "", 10_000, 0)[-1].id

@@ -54,7 +54,7 @@ def serving(
     """A server with a method that sheds load, and another one."""
     registry = CollectorRegistry()
     door = Door(limits, GrpcMetrics(registry, (1.0,)))
-    methods = {"Method": Handler(begin, sheds=True)} | ({"Other": other(door)} if other else {})
+    methods = {"Method": Handler(begin, "server", sheds=True)} | ({"Other": other(door)} if other else {})
     server = GrpcServer("test.Service", methods, door, ("127.0.0.1", 0))
     server.start()
     try:
@@ -86,6 +86,8 @@ def test_the_installed_grpcio_has_inside_what_the_kit_needs() -> None:
     ]  # fmt: skip
     source = inspect.getsource(_server._process_event_and_continue)
     assert "_handle_call(" in source and "rpc_state, callbacks = event.tag(event)" in source
+    asking = "_handle_call", "state.rpc_states.add(rpc_state)", "_on_call_completed(state)", "_GenericMethod("
+    assert all(each in source for each in asking) and "request_call(" in inspect.getsource(_server._request_call)
     operations = "ReceiveMessage", "ReceiveCloseOnServer", "SendInitialMetadata", "SendMessage", "SendStatusFromServer"
     assert all(hasattr(cygrpc, f"{name}Operation") for name in operations)
 
@@ -101,7 +103,7 @@ def test_answers_come_from_any_thread_and_take_none_of_the_server() -> None:
             futures = [ask.future(b"%d" % number) for number in range(100, 400)]
             assert [future.result() for future in futures] == [(b"%d" % number)[::-1] for number in range(100, 400)]
             assert threading.active_count() <= before + 5  # the others, and the client's own
-            until(lambda: not served.door._unread and not served.server._server._state.rpc_states)
+            until(lambda: not served.door._unread and len(served.server._server._state.rpc_states) == 1)
             assert served.handled("OK") == 300 and served.door.in_flight == served.door._bytes == 0
 
 
@@ -200,6 +202,16 @@ def test_methods_that_wait_have_threads_and_a_bounded_queue() -> None:
         assert served.refused("busy") >= 1 and ask(b"d") == b"d"
 
 
+def test_a_request_that_is_too_large_is_refused_and_counted() -> None:
+    with serving(lambda raw, reply: reply.end(raw, None), replace(LIMITS, request_bytes=1_000)) as served:
+        assert served.ask(bytes(1_000)) == bytes(1_000)
+        code, details = refusal(lambda: served.ask(bytes(1_001)))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED and "1001 vs. 1000" in details
+        until(lambda: served.refused("broken") == served.handled("ResourceExhausted") == 1)
+        assert refusal(lambda: list(served.channel.stream_unary(METHOD)(iter([]))))[0] is grpc.StatusCode.UNIMPLEMENTED
+        assert served.refused("broken") == 1 and served.door.in_flight == 0
+
+
 def test_a_server_stops_with_calls_under_way() -> None:
     kept = Kept()
     with serving(kept) as served:
@@ -238,7 +250,7 @@ def answers(
 ) -> float:
     """So many answers that took so long; returns when. `pressed`: others were refused beside them."""
     for number in range(round(seconds * rate)):
-        delay.pressed |= pressed
+        delay.refused += pressed
         delay.answered(took, start + number / rate)
     return start + seconds
 

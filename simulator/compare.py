@@ -1,13 +1,11 @@
-"""`flicker compare`, and the same from Python."""
+"""`flicker compare`: anybody's predictions, as files."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from rich.box import SIMPLE_HEAD
@@ -17,13 +15,12 @@ from rich.table import Table
 
 from simulator.errors import ResultError, SettingError
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
-from simulator.predictions.compare import compare
-from simulator.predictions.parts import Reading
-from simulator.predictions.read import Names, Source, arrow, open_files, open_frame
-from simulator.process import peak_memory
-from simulator.report.words import interval, label
+from simulator.predictions.compare import compare_sources
+from simulator.predictions.read import Names, arrow, open_files
+from simulator.report import write_report
 from simulator.result import Result, write_result
 from simulator.terminal import open_console
+from simulator.words import interval, label
 
 CAUSES = {
     "swaps": "",
@@ -88,70 +85,34 @@ def run_compare(flags: CompareFlags, command: str) -> None:
     console = open_console()
     sources = open_files(flags.predictions, flags.names)
     with _bar(console) as bar:
-        result = compare_sources(sources, flags.names, flags.k, flags.temp, bar, console, command)
+        task = bar.add_task("reading", total=sum(source.rows for source in sources))
+
+        def progress(rows: int | None) -> None:
+            bar.reset(task) if rows is None else bar.advance(task, rows)
+
+        def say(line: str) -> None:
+            console.print(line, style="yellow", soft_wrap=True)
+
+        result = compare_sources(sources, flags.names, flags.k, flags.temp, progress, say, command)
+        bar.update(task, total=bar.tasks[task].completed)
     console.print(*tables(result, console.width), sep="\n")
     for note in result.notes:
         console.print(note, style="dim", soft_wrap=True)
     if flags.out is not None:
-        from simulator.report import write_report  # brings matplotlib
-
         flags.out.mkdir(parents=True, exist_ok=True)
         write_result(flags.out, result)
         console.print(f"All measures: {write_report(flags.out)}", soft_wrap=True)
 
 
-def compare_frames(frames: Sequence[Any], *, k: int = 10, **names: Any) -> Result:
-    """`flicker.compare`: what differs between the predictions in frames, dicts of arrays, or files.
-
-    Each of `frames` is a pandas or polars frame, an Arrow table, a dict of arrays, or a path. `names`: of Names, such
-    as query="request_id", log_odds=True or by=("country",). Raises FlickerError, one line for the user.
-    """
-    called = Names(**names)
-    if isinstance(frames, (str, os.PathLike)) or not isinstance(frames, Sequence):
-        raise SettingError("frames", type(frames).__name__, "give several, as in compare([monday, tuesday])")
-    sources: list[Source] = []
-    for number, frame in enumerate(frames):
-        if isinstance(frame, (str, os.PathLike)):
-            sources += [replace(s, argument=number) for s in open_files([Path(frame)], called)]
-        else:
-            sources.append(open_frame(frame, number, called))
-    return compare_sources(sources, called, k)
-
-
-def compare_sources(
-    sources: Sequence[Source],
-    names: Names,
-    k: int = 10,
-    temporary: Path | None = None,
-    bar: Progress | None = None,
-    console: Console | None = None,
-    command: str = "",
-) -> Result:
-    """The Result with its costs; `bar` shows rows, `console` says what goes to disk."""
-    started, values = time.monotonic(), dict[str, dict[int, str]]()
-    bar = bar or Progress(disable=True)
-    task = bar.add_task("reading", total=sum(source.rows for source in sources))
-
-    def say(line: str) -> None:
-        if console:
-            console.print(line, style="yellow", soft_wrap=True)
-
-    def reading(optional: tuple[str, ...]) -> Reading:
-        return Reading(sources, names, optional, values, lambda rows: bar.advance(task, rows), say, temporary)
-
-    result = compare(sources, names, k=k, reading=reading, restart=lambda: bar.reset(task))
-    bar.update(task, total=bar.tasks[task].completed)
-    config = {"predictions": [s.name for s in sources], "k": k, "columns": {f.name: getattr(names, f.name) for f in fields(Names)}}
-    versions = {"pyarrow": arrow().__version__}
-    seconds = round(time.monotonic() - started, 2)
-    return replace(
-        result, seconds=seconds, peak_memory_bytes=peak_memory(), config=config, versions=versions, command=command
-    )
-
-
 def _bar(console: Console) -> Progress:
     """Rows read, and the time left."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows"),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=console)
 
 
@@ -185,6 +146,4 @@ def _rows() -> Iterator[tuple[str, str]]:
     for cause, behind in CAUSES.items():
         yield from ((f"{cause}.{name}", each.words + behind) for name, each in MEASURES.items())
     for held in (DIFFERENCES, ACCURACY, QUALITIES):
-        yield from ((name, each.words) for name, each in held.items())  # type: ignore[attr-defined]
-
-
+        yield from ((name, each.words) for name, each in held.items())

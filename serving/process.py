@@ -1,0 +1,74 @@
+"""A router or a replica as a process: flags to a server that is found, until a signal comes."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+
+from simulator.config import require
+from simulator.flags import Wiring, from_env
+from simulator.process import Stopped, configure_logging, say_ready, serve_metrics, stop_on_signals
+from simulator.store.protocol import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServerFlags(Wiring):
+    """What both have beside their wiring."""
+
+    port: int = from_env("FLICKER_PORT", 0)
+    """Port for gRPC, 0 for any free one, which is printed (default: FLICKER_PORT)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.port < 65_536, "port", self.port, "from 0 to 65535")
+
+
+class Server(Protocol):
+    """What is run."""
+
+    name: str
+    address: str
+    """host:port, once it is started."""
+
+    def start(self) -> None:
+        """Take calls. Raises Stopped where the stop flag ends its preparations."""
+
+    def stop(self) -> None:
+        """End in order, in a few seconds; also where it was not started."""
+
+
+class Make(Protocol):
+    """From flags to what is run."""
+
+    def __call__(self, store: Store, registry: CollectorRegistry, stop: threading.Event) -> Server:
+        """Raises SettingError, and Stopped where the stop flag ends its preparations."""
+
+
+def serve(kind: str, flags: ServerFlags, make: Make, **bounds: int) -> None:
+    """Until a signal comes; `bounds` of the store. Raises FlickerError for what the user can mend."""
+    store = flags.open_store(**bounds)
+    configure_logging()
+    stop, registry = stop_on_signals(), CollectorRegistry()
+    try:
+        server = make(store, registry, stop)
+        port = serve_metrics(registry, flags.metrics_port, flags.host)
+        gc.freeze()  # what is there by now stays: no need to look through it again and again
+        try:
+            server.start()
+            host = server.address.rpartition(":")[0]
+            say_ready(kind, name=server.name, address=server.address, metrics=f"{host}:{port}")
+            stop.wait()
+        finally:
+            log.info("stopping")
+            server.stop()
+    except Stopped:
+        pass
+    finally:
+        store.close()

@@ -1,0 +1,33 @@
+"""From results to decisions, in one place: what a user sees, what lowers it, which arm to try, whether a gate opens.
+
+    evidence.py    what an interval shows, and whether a model has learned enough to speak of
+    situation.py   how a recommender is served, and the share of results that a user sees change there
+    advice.py      which arm to try, what else lowers that share, and at which price: the page and `flicker recommend`
+    gate.py        `flicker gate`: pass, hold back, or inconclusive
+
+All doors ask here, so that they cannot contradict each other. Three rules:
+
+- Nothing is claimed but what an interval shows. An arm costs no accuracy where the whole interval of its log loss's
+  ratio lies below a stated margin (non-inferiority), never because an interval is wide enough to include 1.
+- A model that does not beat the base rate and popularity, or loses to a logistic regression, gets no advice.
+- What counts is what a user sees in the situation at hand, not one cause of it.
+"""
+
+from simulator.decide.advice import RecommendFlags, advice, recommend
+from simulator.decide.evidence import best, compared, independent_difference, ratio_to, silent
+from simulator.decide.gate import GateFlags, gate
+from simulator.decide.situation import Situation
+
+__all__ = [
+    "GateFlags",
+    "RecommendFlags",
+    "Situation",
+    "advice",
+    "best",
+    "compared",
+    "gate",
+    "independent_difference",
+    "ratio_to",
+    "recommend",
+    "silent",
+]

@@ -1,0 +1,111 @@
+"""What an interval shows, and whether a model has learned enough to speak of."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from simulator.config import require
+from simulator.measures.intervals import Interval
+from simulator.measures.registry import MEASURES
+from simulator.result import Arm, Result
+from simulator.words import number, written
+
+DECIDED, REFUSED, INCONCLUSIVE = 0, 1, 3
+"""Exit codes: passed or chosen, held back or over the budget, cannot be told; 2 is for what cannot be used."""
+OF_BASELINE = {"constant": "the base rate", "popularity": "item popularity", "logistic": "a logistic regression"}
+
+
+def compared(ratio: Interval | None) -> Literal["less", "more", "unclear"]:
+    """Which side of 1 a ratio is on, its whole interval considered."""
+    if ratio is not None and ratio.high < 1:
+        return "less"
+    return "more" if ratio is not None and ratio.low > 1 else "unclear"
+
+
+def ratio_to(arm: Arm, base: Arm, name: str) -> Interval | None:
+    """The result's ratio of a measure to `base`, its first arm, else of two independent estimates; None for x/0."""
+    if arm is base:
+        return Interval(1, 1, 1)
+    given = arm.ratios.get(name.removeprefix("swaps.").replace("_swaps.", "_"))
+    if given is not None or name not in arm.measures or name not in base.measures:
+        return given
+    return independent_ratio(arm.measures[name], base.measures[name])
+
+
+def independent_ratio(new: Interval, old: Interval) -> Interval | None:
+    """new / old of two independent estimates, its half-widths on the log scale added in squares; None for x/0."""
+    if old.mean == 0:
+        return None
+    if new.mean == 0:
+        return Interval(0, 0, 0)
+
+    def apart(far: float, near: float) -> float:
+        return math.log(far / near) if near > 0 else math.inf
+
+    mean = new.mean / old.mean
+    below = math.hypot(apart(new.mean, new.low), apart(old.high, old.mean))
+    above = math.hypot(apart(new.high, new.mean), apart(old.mean, old.low))
+    return Interval(mean, mean * math.exp(-below), mean * math.exp(min(above, 300.0)))
+
+
+def independent_difference(new: Interval, old: Interval) -> Interval:
+    """new - old of two independent estimates, with its 95 % interval: half-widths in squares (Zou and Donner 2008)."""
+    mean = new.mean - old.mean
+    below = math.hypot(new.mean - new.low, old.high - old.mean)
+    above = math.hypot(new.high - new.mean, old.mean - old.low)
+    return Interval(mean, mean - below, mean + above)
+
+
+def fleets(run: Result) -> int:
+    """How many independent fleets its intervals cover; one where the result does not say."""
+    value = run.config.get("fleets")
+    return value if isinstance(value, int) else 1
+
+
+def silent(result: Result) -> bool:
+    """Whether all duplicates of all arms agreed exactly."""
+    names = ("pd", *(f"swaps.{name}" for name in MEASURES))
+    return all(arm.measures[name].high == 0 for arm in result.arms for name in names if name in arm.measures)
+
+
+def repeats(arm: Arm, base: Arm) -> bool:
+    """Whether two arms are independent sets of one design, as in an A/A run."""
+    return arm is not base and arm.spec.partition("#")[0] == base.spec.partition("#")[0]
+
+
+def best(result: Result) -> Arm:
+    """The arm to talk about beside the first: fewest pair swaps among those whose log loss is not shown to be higher.
+
+    Another design goes before a second set of the first one's (`relu#2`).
+    """
+    base, others = result.arms[0], result.arms[1:]
+    others = [arm for arm in others if not repeats(arm, base)] or others
+    fair = [arm for arm in others if compared(ratio_to(arm, base, "log_loss")) != "more"]
+    nothing = Interval(math.inf, math.inf, math.inf)
+    return min(fair or others or [base], key=lambda arm: arm.measures.get("swaps.pair", nothing).mean)
+
+
+def too_little(arm: Arm, result: Result) -> str:
+    """Why a model has learned too little to advise, empty where it has not, or where nothing is known."""
+    auc, loss = arm.measures.get("auc"), arm.measures.get("log_loss")
+    if auc is not None and auc.low <= 0.5:
+        return f"AUC {written(auc, 3)} is not shown to be above that of guessing"
+    for name, accuracy in result.baselines.items():
+        its = accuracy.get("log_loss")
+        if loss is None or its is None:
+            continue
+        ratio = arm.against.get(name, {}).get("log_loss") or independent_ratio(loss, its)
+        said = f"log loss {number(loss.mean, 4)} is {{}} {OF_BASELINE.get(name, name)}, {number(its.mean, 4)}"
+        if name == "logistic":
+            if compared(ratio) == "more":
+                return said.format("above that of")
+        elif compared(ratio) != "less":
+            return said.format("not shown to be below that of")
+    return ""
+
+
+def require_swaps(name: str) -> None:
+    """Raises SettingError where there is no swap measure of that name."""
+    known = [each.name for each in MEASURES.values() if each.swap]
+    require(name in known, "measure", name, f"one of {', '.join(known)}")

@@ -1,0 +1,277 @@
+"""`flicker gate`: pass a candidate, hold it back, or say that the runs cannot tell."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from simulator.config import require
+from simulator.decide.evidence import DECIDED, INCONCLUSIVE, REFUSED, fleets, require_swaps
+from simulator.errors import FlickerError, SettingError
+from simulator.measures.intervals import Interval, student_quantile
+from simulator.measures.registry import MEASURES
+from simulator.result import Arm, Result, read_result
+from simulator.words import number, plural, written
+
+DECISIVE = ("k", "candidates", "duplicates", "generations")
+"""Settings that change what a swap ratio means, besides the world and the noise."""
+MADE_UP = ("queries_per_generation",)
+"""Those that do so on the synthetic world alone, where clicks on what is shown are learned."""
+MOST_FLEETS = 1_000
+
+
+@dataclass(frozen=True)
+class GateFlags:
+    """Pass a candidate, hold it back, or say that the runs cannot tell. For a release pipeline.
+
+    Without --these it speaks about training: another fleet could have come out. Each side then needs two fleets or
+    more, and small increases five. With --these it speaks about these very models, of which other users could have
+    asked: two files are enough. Several folders a side (other seeds) are one estimate. They may differ in arms, model,
+    fleets and device; world, noise and what is asked must be the same, on the made-up world the seeds of both sides
+    too.
+
+    Exit code 0 when it passes, 1 when it is held back, 3 when it cannot be told, with one line that says why; 2 when
+    the results cannot be compared.
+    """
+
+    result: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders of the candidate's results."""
+    baseline: tuple[Path, ...] = ()
+    """Folders of the results that it is held against."""
+    max_swap_increase: float | None = None
+    """Increase of the swap ratio over the baseline's that is accepted, 0 to 1."""
+    max_swaps: float | None = None
+    """Or, without a baseline, the swap ratio that is accepted, 0 to 1."""
+    measure: str = "pair"
+    """The swap measure."""
+    these: bool = False
+    """Speak about these very models, not about training."""
+    inconclusive: Literal["say", "pass", "hold"] = "say"
+    """What to do where it cannot be told: `say` so (exit code 3), `pass` or `hold` back."""
+    arm: str | None = None
+    """The candidate's arm (default: the first of its run)."""
+    baseline_arm: str | None = None
+    """The baseline's arm (default: the first of its run)."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_swap_increase", "max_swaps"):
+            value = getattr(self, name)
+            require(value is None or 0 <= value <= 1, name.replace("_", "-"), value, "from 0 to 1")
+        require(len(self.result) > 0, "result", "(none)", "name a folder")
+        both = "give --baseline DIR and --max-swap-increase X, or --max-swaps X alone"
+        increase = self.max_swap_increase is not None
+        require(
+            increase == bool(self.baseline) != (self.max_swaps is not None), "baseline", self.baseline or "(none)", both
+        )
+        require_swaps(self.measure)
+
+    @property
+    def allowed(self) -> float:
+        """The increase that is accepted; without a baseline the ratio itself."""
+        return self.max_swap_increase or self.max_swaps or 0.0
+
+
+@dataclass(frozen=True)
+class Side:
+    """A swap ratio, estimated from one or more results together."""
+
+    mean: float
+    fleets: int
+    spread: float | None
+    """Variance between fleets; None where one fleet is all there is."""
+    users: float
+    """Half the width of the 95 % interval that other users alone would give."""
+
+    def half_width(self, fleets: int | None = None) -> float:
+        """Half the width of the 95 % interval over fleets and users, with so many fleets; those there are unless said."""
+        n = fleets or self.fleets
+        if self.spread is None or n < 2:
+            return math.inf
+        return math.hypot(student_quantile(0.975, n - 1) * math.sqrt(self.spread / n), self.users)
+
+    def interval(self, these: bool) -> Interval:
+        """With limits from 0 to 1."""
+        half = self.users if these else self.half_width()
+        return Interval(self.mean, max(self.mean - half, 0.0), min(self.mean + half, 1.0))
+
+
+NOTHING = Side(0.0, MOST_FLEETS, 0.0, 0.0)
+"""What a candidate without a baseline is held against."""
+
+
+def pooled(runs: list[tuple[Result, Arm]], measure: str) -> Side:
+    """One estimate from results that are alike but for their seeds.
+
+    Every fleet weighs the same: their variance is that within results and between their means together, (N - 1)
+    degrees of freedom from N fleets. On one log all results were asked by the same users, whose part then does not
+    shrink; on made-up worlds of several seeds users are others, and their parts add in squares.
+    """
+    sizes, means, inner, users = [], [], [], []
+    for run, arm in runs:
+        swaps, these = _swaps(arm, measure), _these(run, arm, measure)
+        half, own, count = _half(swaps), _half(these), fleets(run)
+        sizes.append(count)
+        means.append(swaps.mean)
+        users.append(own)
+        t = student_quantile(0.975, count - 1) if count > 1 else math.inf
+        inner.append(count * (count - 1) * max(half**2 - own**2, 0.0) / t**2 if count > 1 else 0.0)
+    total = sum(sizes)
+    mean = sum(n * m for n, m in zip(sizes, means, strict=True)) / total
+    squares = sum(inner) + sum(n * (m - mean) ** 2 for n, m in zip(sizes, means, strict=True))
+    parts = [n * u / total for n, u in zip(sizes, users, strict=True)]
+    shared = not runs[0][0].world.get("has_truth")
+    return Side(mean, total, squares / (total - 1) if total > 1 else None, sum(parts) if shared else math.hypot(*parts))
+
+
+def _half(value: Interval) -> float:
+    """Half of an interval's width, whichever side of it was cut off at a limit."""
+    return max(value.high - value.mean, value.mean - value.low)
+
+
+def _these(run: Result, arm: Arm, measure: str) -> Interval:
+    """The swap ratio of these very models: other users are all that could have been drawn."""
+    found = arm.measures.get(f"swaps_these.{measure}")
+    if found is None and run.kind == "run":
+        raise FlickerError(
+            f"arm {arm.spec}: no {MEASURES[measure].words} of these very models in its result: run it anew"
+        )
+    return found or _swaps(arm, measure)
+
+
+def gate(flags: GateFlags) -> tuple[list[str], int]:
+    """What to say, in one line, and the exit code.
+
+    It passes where the whole 95 % interval of the increase lies within the allowance, and is held back where it lies
+    above: each is wrong at most about once in forty. Else it is inconclusive, however large or small the increase: a
+    gate that passed what a small run cannot tell would open the surer the less was measured.
+
+    Raises ResultError, or SettingError where the results do not measure the same.
+    """
+    sides = []
+    for folders, spec, setting in (
+        (flags.result, flags.arm, "arm"),
+        (flags.baseline, flags.baseline_arm, "baseline-arm"),
+    ):
+        runs = [(run, _arm(run, spec, setting)) for run in map(read_result, folders)]
+        _require_different(runs, folders, "result" if setting == "arm" else "baseline")
+        sides.append(runs)
+    new_runs, old_runs = sides
+    for (run, _), folder in zip(new_runs[1:], flags.result[1:], strict=True):
+        require_alike(new_runs[0][0], run, folder, "result")
+    for (run, _), folder in zip(old_runs, flags.baseline, strict=True):
+        require_alike(new_runs[0][0], run, folder, "baseline")
+    if old_runs and new_runs[0][0].world.get("has_truth"):
+        _require_same_worlds(new_runs, old_runs)
+    new = pooled(new_runs, flags.measure)
+    old = pooled(old_runs, flags.measure) if old_runs else NOTHING
+    mean, half = new.mean - old.mean, math.hypot(*(s.users if flags.these else s.half_width() for s in (new, old)))
+    increase = Interval(mean, mean - half, mean + half)
+    line = _line(flags, [new, old], sides, increase)
+    if increase.low > flags.allowed:
+        return [f"held back: {line}"], REFUSED
+    if increase.high <= flags.allowed:
+        return [f"passed: {line}"], DECIDED
+    verdicts = {"pass": ("passed, inconclusive", DECIDED), "hold": ("held back, inconclusive", REFUSED)}
+    verdict, code = verdicts.get(flags.inconclusive, ("inconclusive", INCONCLUSIVE))
+    return [f"{verdict}: {line}: {_more([new, old], abs(flags.allowed - mean), flags.these)}"], code
+
+
+def _line(flags: GateFlags, sides: list[Side], runs: list[list[tuple[Result, Arm]]], increase: Interval) -> str:
+    """What was measured, over what, and the accuracy beside it."""
+    new, *old = (side for side in sides if side is not NOTHING)
+    what = f"{MEASURES[flags.measure].words} {_written(new, flags.these)}"
+    if old:
+        shown = written(increase) if math.isfinite(increase.high) else number(increase.mean)
+        what += f" against {_written(old[0], flags.these)}: increase {shown}"
+    losses = [[arm.measures["log_loss"].mean for _, arm in side if "log_loss" in arm.measures] for side in runs]
+    means = " against ".join(number(sum(side) / len(side), 4) for side in losses if side)
+    who = "these models" if flags.these else " and ".join(plural(side.fleets, "fleet") for side in (new, *old))
+    return f"{what}, {number(flags.allowed)} allowed, by {who}" + (f"; log loss {means}" if means else "")
+
+
+def _written(side: Side, these: bool) -> str:
+    return written(side.interval(these)) if these or side.spread is not None else number(side.mean)
+
+
+def _more(sides: list[Side], distance: float, these: bool) -> str:
+    """What would make an inconclusive gate conclusive, if the estimates stay where they are."""
+    if these or math.hypot(*(side.users for side in sides)) >= distance:
+        return "other users could change that: ask more --queries"
+    known = [side.spread for side in sides if side.spread is not None and side is not NOTHING]
+    if not known:
+        return "one fleet says nothing about training: run about 2 more fleets of each"
+    sides = [replace(side, spread=max(known)) if side.spread is None else side for side in sides]
+    for more in range(1, MOST_FLEETS):
+        if math.hypot(*(side.half_width(side.fleets + more) for side in sides)) <= distance:
+            return f"run about {more} more {'fleet' if more == 1 else 'fleets'} of each"
+    return f"more than {MOST_FLEETS:,} fleets would be needed, so near the allowance does it lie"
+
+
+def _require_different(runs: list[tuple[Result, Arm]], folders: tuple[Path, ...], setting: str) -> None:
+    """Raises SettingError where one result is given twice: the same draws again are no more evidence."""
+    known: dict[Any, Path] = {}
+    for (run, _), folder in zip(runs, folders, strict=True):
+        mark = run.config.get("seed", folder.resolve()) if run.kind == "run" else folder.resolve()
+        if mark in known:
+            raise SettingError(setting, folder, f"the same seed as {known[mark]}: give runs of different --seed")
+        known[mark] = folder
+
+
+def _require_same_worlds(new: list[tuple[Result, Arm]], old: list[tuple[Result, Arm]]) -> None:
+    """Raises SettingError where two sides did not see the same made-up worlds: each is drawn from its seed."""
+    worlds = [sorted((run.config.get("seed", 0), fleets(run)) for run, _ in side) for side in (new, old)]
+    if len(new) == len(old) == 1:
+        worlds = [[(seed, 0) for seed, _ in side] for side in worlds]
+    if worlds[0] != worlds[1]:
+        mine, its = (", ".join(str(seed) for seed, _ in side) for side in worlds)
+        raise SettingError(
+            "baseline", f"seed {its}", f"the candidate's is {mine}: run both with the same --seed and --fleets"
+        )
+
+
+def require_alike(candidate: Result, other: Result, folder: Path, setting: str) -> None:
+    """Raises SettingError for the first setting by which the numbers of two results do not mean the same.
+
+    `folder` is that of the other. Arms, model, fleets, device and seed may differ.
+    """
+    new, old = _meaning(candidate), _meaning(other)
+    for name in new | old:
+        mine, its = (held.get(name, "not recorded") for held in (new, old))
+        if mine != its:
+            flag = "data" if name.startswith("world's") else name.rpartition(".")[2].replace("_", "-")
+            hint = f"run both with the same --{flag}" + (", or both without" if flag == "data" else "")
+            its, mine = ("not set" if value is None else value for value in (its, mine))
+            raise SettingError(setting, folder, f"its {name} is {its}, the candidate's {mine}: {hint}")
+
+
+def _meaning(run: Result) -> dict[str, Any]:
+    """What decides what a swap ratio means, by name. Where a log lies does not: its name and length do."""
+    found = {"world's name": run.world.get("name")}
+    for section in ("world", "noise"):
+        values = run.config.get(section)
+        if isinstance(values, dict):
+            found |= {f"{section}.{name}": value for name, value in values.items() if name not in ("kind", "path")}
+    names = DECISIVE + (MADE_UP if run.world.get("has_truth") else ())
+    found |= {name: run.config[name] for name in names if name in run.config}
+    counts = {"learned": "learned", "held_out": "held-out"}
+    return found | {f"world's number of {word} events": run.world.get(name) for name, word in counts.items()}
+
+
+def _arm(result: Result, spec: str | None, setting: str) -> Arm:
+    if spec is None:
+        return result.arms[0]
+    found = [arm for arm in result.arms if arm.spec == spec]
+    if not found:
+        raise SettingError(setting, spec, f"the run has {', '.join(arm.spec for arm in result.arms)}")
+    return found[0]
+
+
+def _swaps(arm: Arm, measure: str) -> Interval:
+    found = arm.measures.get(f"swaps.{measure}")
+    if found is None:
+        raise FlickerError(f"arm {arm.spec}: no {MEASURES[measure].words} in its result: use another --measure")
+    return found

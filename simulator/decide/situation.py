@@ -1,0 +1,157 @@
+"""How a recommender is served, and the share of results that a user sees change there.
+
+**What a user sees** who asks again after a gap g, with a refresh every T that takes a roll-out R to reach all replicas,
+and D independently trained models behind them. Between the two answers lie floor(g / T) refreshes, or one more with the
+probability left over, g / T - floor(g / T). During a roll-out two generations serve side by side: under random routing,
+answers less than R apart are of two generations with a further probability (R - g)^3 / (3 R^2 T). Random routing meets
+another model with probability 1 - 1/D, sticky routing never. So the expected share is a sum of the shares that a run
+measured by cause: another duplicate at the same generation, the same one L refreshes later, another one L refreshes
+later. The limits of its interval are the sums of theirs: never too narrow, whatever the causes share.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from simulator.config import require
+from simulator.decide.evidence import independent_ratio, ratio_to
+from simulator.errors import SettingError
+from simulator.measures.intervals import Interval
+from simulator.result import Arm
+
+UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def seconds(setting: str, text: str) -> float:
+    """`90s`, `2m`, `1.5h`, `1d` in seconds. Raises SettingError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not found:
+        raise SettingError(setting, text, "a number and s, m, h or d, such as 10m")
+    return float(found[1]) * UNITS[found[2]]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """How the recommender is served, and when its users come back."""
+
+    models: int = 1
+    """Independently trained models that serve; 1: all replicas hold copies of one."""
+    routing: Literal["random", "sticky"] = "random"
+    """Whether a user may meet another replica each time, or keeps one."""
+    refresh_every: str = "1h"
+    """Time between two refreshes, such as 30m or 1d."""
+    rollout: str = "2m"
+    """How long two generations serve side by side at a refresh; at most the time between two."""
+    asks_again: str = "10m"
+    """How long after the first answer a user asks again."""
+
+    def __post_init__(self) -> None:
+        require(self.models >= 1, "models", self.models, "at least 1")
+        every, rollout, _ = self.times
+        require(every > 0, "refresh-every", self.refresh_every, "more than 0")
+        require(rollout <= every, "rollout", self.rollout, f"at most --refresh-every, {self.refresh_every}")
+
+    @property
+    def times(self) -> tuple[float, float, float]:
+        """Seconds between refreshes, of a roll-out, and until a user asks again."""
+        named = ("refresh-every", self.refresh_every), ("rollout", self.rollout), ("asks-again", self.asks_again)
+        every, rollout, gap = (seconds(*one) for one in named)
+        return every, rollout, gap
+
+    def refreshes(self) -> dict[int, float]:
+        """How many refreshes lie between two answers -> its probability."""
+        every, rollout, gap = self.times
+        whole, rest = divmod(gap / every, 1)
+        if whole == 0 and self.routing == "random" and rollout > gap:
+            rest += (rollout - gap) ** 3 / (3 * rollout**2 * every)
+        return {int(whole): 1 - rest, int(whole) + 1: rest}
+
+    def weights(self) -> dict[tuple[str, int], float]:
+        """(cause, refreshes between) -> its probability, where it is not 0."""
+        same = 1.0 if self.routing == "sticky" else 1 / self.models
+        found: dict[tuple[str, int], float] = {}
+        for lag, chance in self.refreshes().items():
+            if lag:
+                found["refresh_swaps", lag] = chance * same
+            found["both_swaps" if lag else "swaps", lag] = chance * (1 - same)
+        return {cause: weight for cause, weight in found.items() if weight > 0}
+
+    def __str__(self) -> str:
+        held = (
+            "all replicas hold copies of one model" if self.models == 1 else f"{self.models} independent models serve"
+        )
+        return (
+            f"{held}, {self.routing} routing, a refresh every {self.refresh_every} rolled out in {self.rollout}, users "
+            f"ask again after {self.asks_again}"
+        )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The expected share of results that change when a user asks again."""
+
+    total: Interval
+    parts: dict[str, Interval]
+    """By cause."""
+    notes: list[str]
+    """What was interpolated, or taken from fewer refreshes than lie between."""
+
+
+def what_a_user_sees(arm: Arm, situation: Situation, measure: str, *, older: int = 1) -> Seen | None:
+    """Of an arm; `older`: one refresh is as long as so many of those measured. None where a cause was not measured."""
+    parts: dict[str, Interval] = {}
+    notes: list[str] = []
+    for (cause, lag), weight in situation.weights().items():
+        found = at_lag(arm, cause, lag * older, measure, notes)
+        if found is None:
+            return None
+        before = parts.get(cause, Interval(0, 0, 0))
+        parts[cause] = _plus(before, found, weight)
+    total = Interval(0, 0, 0)
+    for part in parts.values():
+        total = _plus(total, part, 1)
+    return Seen(total, parts, list(dict.fromkeys(notes)))
+
+
+def at_lag(arm: Arm, cause: str, lag: int, measure: str, notes: list[str]) -> Interval | None:
+    """A swap measure so many refreshes later, on a straight line between the lags that were measured."""
+    if lag == 0:
+        return arm.measures.get(f"{cause}.{measure}")
+    known = {1: arm.measures.get(f"{cause}.{measure}")}
+    known |= {n: arm.measures.get(f"{cause.replace('swaps', 'lags')}.{n}.{measure}") for n in (2, 4, 8)}
+    points = {n: value for n, value in known.items() if value is not None}
+    if not points:
+        return None
+    if lag in points:
+        return points[lag]
+    below, above = max((n for n in points if n < lag), default=0), min((n for n in points if n > lag), default=0)
+    if not below or not above:
+        notes.append(f"{lag} refreshes lie between, {max(points)} at most were measured: the truth is likely more")
+        return points[below or above]
+    notes.append(f"{lag} refreshes lie between: interpolated between {below} and {above}")
+    share = (lag - below) / (above - below)
+    return _plus(_plus(Interval(0, 0, 0), points[below], 1 - share), points[above], share)
+
+
+def _plus(one: Interval, other: Interval, weight: float) -> Interval:
+    return Interval(*(a + weight * b for a, b in zip(_limits(one), _limits(other), strict=True)))
+
+
+def _limits(value: Interval) -> tuple[float, float, float]:
+    return value.mean, value.low, value.high
+
+
+def seen_ratio(arm: Arm, base: Arm, situation: Situation, measure: str) -> Interval | None:
+    """What a user of one arm sees as a ratio to another: the ratios by cause, weighed by their parts of the other's."""
+    own, its = (what_a_user_sees(one, situation, measure) for one in (arm, base))
+    if own is None or its is None or its.total.mean == 0:
+        return None
+    found, paired = Interval(0, 0, 0), all(lag <= 1 for _, lag in situation.weights())
+    for cause, part in its.parts.items():
+        ratio = ratio_to(arm, base, f"{cause}.{measure}") if paired else independent_ratio(own.parts[cause], part)
+        if ratio is None:
+            return independent_ratio(own.total, its.total)
+        found = _plus(found, ratio, part.mean / its.total.mean)
+    return found

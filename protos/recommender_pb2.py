@@ -14,15 +14,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18protos/recommender.proto\x12\nflicker.v1\"\xd0\x01\n\x10RecommendRequest\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x0c\n\x04user\x18\x02 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x03 \x03(\r\x12\t\n\x01k\x18\x04 \x01(\r\x12\x0b\n\x03\x61rm\x18\x05 \x01(\t\x12\x12\n\ncandidates\x18\x06 \x03(\r\x12\x16\n\tduplicate\x18\x07 \x01(\rH\x00\x88\x01\x01\x12\x17\n\ngeneration\x18\x08 \x01(\rH\x01\x88\x01\x01\x12\x11\n\tscore_all\x18\t \x01(\x08\x42\x0c\n\n_duplicateB\r\n\x0b_generation\"\xa1\x01\n\x11RecommendResponse\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x1f\n\x05slate\x18\x02 \x03(\x0b\x32\x10.flicker.v1.Item\x12+\n\x0b\x61nswered_by\x18\x03 \x01(\x0b\x32\x16.flicker.v1.AnsweredBy\x12,\n\x06scored\x18\x04 \x01(\x0b\x32\x1c.flicker.v1.ScoredCandidates\"#\n\x04Item\x12\x0c\n\x04item\x18\x01 \x01(\r\x12\r\n\x05score\x18\x02 \x01(\x02\"1\n\x10ScoredCandidates\x12\r\n\x05items\x18\x01 \x03(\r\x12\x0e\n\x06scores\x18\x02 \x03(\x02\"\x9e\x01\n\x0ePackedResponse\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x1f\n\x05slate\x18\x02 \x03(\x0b\x32\x10.flicker.v1.Item\x12+\n\x0b\x61nswered_by\x18\x03 \x01(\x0b\x32\x16.flicker.v1.AnsweredBy\x12,\n\x06scored\x18\x04 \x01(\x0b\x32\x1c.flicker.v1.PackedCandidates\"1\n\x10PackedCandidates\x12\r\n\x05items\x18\x01 \x01(\x0c\x12\x0e\n\x06scores\x18\x02 \x01(\x0c\"Q\n\nAnsweredBy\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0b\n\x03\x61rm\x18\x02 \x01(\t\x12\x11\n\tduplicate\x18\x03 \x01(\r\x12\x12\n\ngeneration\x18\x04 \x01(\r\"s\n\x0e\x43ompareRequest\x12+\n\x05query\x18\x01 \x01(\x0b\x32\x1c.flicker.v1.RecommendRequest\x12\x12\n\nduplicates\x18\x02 \x03(\r\x12 \n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x11.flicker.v1.Cause\"\x80\x01\n\x0f\x43ompareResponse\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12.\n\x07\x61nswers\x18\x02 \x03(\x0b\x32\x1d.flicker.v1.RecommendResponse\x12+\n\x0b\x63omparisons\x18\x03 \x03(\x0b\x32\x16.flicker.v1.Comparison\"\xb2\x02\n\nComparison\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0e\n\x06second\x18\x02 \x01(\r\x12\x0c\n\x04slot\x18\x03 \x01(\x01\x12\x0c\n\x04top1\x18\x04 \x01(\x01\x12\x0b\n\x03set\x18\x05 \x01(\x01\x12\x18\n\x0b\x63ommon_pair\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x0b\n\x03rbo\x18\x07 \x01(\x01\x12\"\n\x15prediction_difference\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12*\n\x1dprediction_difference_ranking\x18\t \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x11\x63ommon_candidates\x18\n \x01(\rB\x0e\n\x0c_common_pairB\x18\n\x16_prediction_differenceB \n\x1e_prediction_difference_ranking\"\xb3\x01\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x0c\n\x04user\x18\x02 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x03 \x03(\r\x12$\n\x05shown\x18\x04 \x03(\x0b\x32\x15.flicker.v1.ShownItem\x12+\n\x0b\x61nswered_by\x18\x05 \x01(\x0b\x32\x16.flicker.v1.AnsweredBy\x12\x0c\n\x04time\x18\x06 \x01(\x01\x12\x0e\n\x06\x63lient\x18\x07 \x01(\t\"*\n\tShownItem\x12\x0c\n\x04item\x18\x01 \x01(\r\x12\x0f\n\x07\x63licked\x18\x02 \x01(\x08\"$\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\"\x15\n\x13ListReplicasRequest\"B\n\x14ListReplicasResponse\x12*\n\x08replicas\x18\x01 \x03(\x0b\x32\x18.flicker.v1.ReplicaState\"\x9a\x01\n\x0cReplicaState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x11\n\tduplicate\x18\x03 \x01(\r\x12\x17\n\ngeneration\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x0f\n\x07healthy\x18\x05 \x01(\x08\x12\x11\n\tin_flight\x18\x06 \x01(\r\x12\x0c\n\x04\x61rms\x18\x07 \x03(\tB\r\n\x0b_generation\"G\n\x0bRankRequest\x12\x0f\n\x07queries\x18\x01 \x03(\x0c\x12\x13\n\x0btimeouts_ms\x18\x02 \x03(\r\x12\x12\n\nbackground\x18\x03 \x01(\x08\"F\n\x0cRankResponse\x12\x0f\n\x07\x61nswers\x18\x01 \x03(\x0c\x12%\n\x08\x66\x61ilures\x18\x02 \x03(\x0b\x32\x13.flicker.v1.Failure\"7\n\x07\x46\x61ilure\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t*F\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41USE_DUPLICATE\x10\x01\x12\x11\n\rCAUSE_REFRESH\x10\x02\x32\xb5\x02\n\x0bRecommender\x12H\n\tRecommend\x12\x1c.flicker.v1.RecommendRequest\x1a\x1d.flicker.v1.RecommendResponse\x12\x42\n\x07\x43ompare\x12\x1a.flicker.v1.CompareRequest\x1a\x1b.flicker.v1.CompareResponse\x12\x45\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x1b.flicker.v1.FeedbackRequest\x1a\x1c.flicker.v1.FeedbackResponse\x12Q\n\x0cListReplicas\x12\x1f.flicker.v1.ListReplicasRequest\x1a .flicker.v1.ListReplicasResponse2D\n\x07Replica\x12\x39\n\x04Rank\x12\x17.flicker.v1.RankRequest\x1a\x18.flicker.v1.RankResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18protos/recommender.proto\x12\nflicker.v1\"\xd0\x01\n\x10RecommendRequest\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x0c\n\x04user\x18\x02 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x03 \x03(\r\x12\t\n\x01k\x18\x04 \x01(\r\x12\x0b\n\x03\x61rm\x18\x05 \x01(\t\x12\x12\n\ncandidates\x18\x06 \x03(\r\x12\x16\n\tduplicate\x18\x07 \x01(\rH\x00\x88\x01\x01\x12\x17\n\ngeneration\x18\x08 \x01(\rH\x01\x88\x01\x01\x12\x11\n\tscore_all\x18\t \x01(\x08\x42\x0c\n\n_duplicateB\r\n\x0b_generation\"\xa1\x01\n\x11RecommendResponse\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x1f\n\x05slate\x18\x02 \x03(\x0b\x32\x10.flicker.v1.Item\x12+\n\x0b\x61nswered_by\x18\x03 \x01(\x0b\x32\x16.flicker.v1.AnsweredBy\x12,\n\x06scored\x18\x04 \x01(\x0b\x32\x1c.flicker.v1.ScoredCandidates\"#\n\x04Item\x12\x0c\n\x04item\x18\x01 \x01(\r\x12\r\n\x05score\x18\x02 \x01(\x02\"1\n\x10ScoredCandidates\x12\r\n\x05items\x18\x01 \x03(\r\x12\x0e\n\x06scores\x18\x02 \x03(\x02\"\x9e\x01\n\x0ePackedResponse\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x1f\n\x05slate\x18\x02 \x03(\x0b\x32\x10.flicker.v1.Item\x12+\n\x0b\x61nswered_by\x18\x03 \x01(\x0b\x32\x16.flicker.v1.AnsweredBy\x12,\n\x06scored\x18\x04 \x01(\x0b\x32\x1c.flicker.v1.PackedCandidates\"1\n\x10PackedCandidates\x12\r\n\x05items\x18\x01 \x01(\x0c\x12\x0e\n\x06scores\x18\x02 \x01(\x0c\"Q\n\nAnsweredBy\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0b\n\x03\x61rm\x18\x02 \x01(\t\x12\x11\n\tduplicate\x18\x03 \x01(\r\x12\x12\n\ngeneration\x18\x04 \x01(\r\"s\n\x0e\x43ompareRequest\x12+\n\x05query\x18\x01 \x01(\x0b\x32\x1c.flicker.v1.RecommendRequest\x12\x12\n\nduplicates\x18\x02 \x03(\r\x12 \n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x11.flicker.v1.Cause\"\x80\x01\n\x0f\x43ompareResponse\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12.\n\x07\x61nswers\x18\x02 \x03(\x0b\x32\x1d.flicker.v1.RecommendResponse\x12+\n\x0b\x63omparisons\x18\x03 \x03(\x0b\x32\x16.flicker.v1.Comparison\"\x8e\x02\n\nComparison\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0e\n\x06second\x18\x02 \x01(\r\x12\x19\n\x11\x63ommon_candidates\x18\n \x01(\r\x12\x36\n\x08measures\x18\x0b \x03(\x0b\x32$.flicker.v1.Comparison.MeasuresEntry\x1a/\n\rMeasuresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01J\x04\x08\x03\x10\nR\x04slotR\x04top1R\x03setR\x0b\x63ommon_pairR\x03rboR\x15prediction_differenceR\x1dprediction_difference_ranking\"\xb3\x01\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x0c\n\x04user\x18\x02 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x03 \x03(\r\x12$\n\x05shown\x18\x04 \x03(\x0b\x32\x15.flicker.v1.ShownItem\x12+\n\x0b\x61nswered_by\x18\x05 \x01(\x0b\x32\x16.flicker.v1.AnsweredBy\x12\x0c\n\x04time\x18\x06 \x01(\x01\x12\x0e\n\x06\x63lient\x18\x07 \x01(\t\"*\n\tShownItem\x12\x0c\n\x04item\x18\x01 \x01(\r\x12\x0f\n\x07\x63licked\x18\x02 \x01(\x08\"$\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\"\x15\n\x13ListReplicasRequest\"B\n\x14ListReplicasResponse\x12*\n\x08replicas\x18\x01 \x03(\x0b\x32\x18.flicker.v1.ReplicaState\"\x9a\x01\n\x0cReplicaState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x11\n\tduplicate\x18\x03 \x01(\r\x12\x17\n\ngeneration\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x0f\n\x07healthy\x18\x05 \x01(\x08\x12\x11\n\tin_flight\x18\x06 \x01(\r\x12\x0c\n\x04\x61rms\x18\x07 \x03(\tB\r\n\x0b_generation\"G\n\x0bRankRequest\x12\x0f\n\x07queries\x18\x01 \x03(\x0c\x12\x13\n\x0btimeouts_ms\x18\x02 \x03(\r\x12\x12\n\nbackground\x18\x03 \x01(\x08\"F\n\x0cRankResponse\x12\x0f\n\x07\x61nswers\x18\x01 \x03(\x0c\x12%\n\x08\x66\x61ilures\x18\x02 \x03(\x0b\x32\x13.flicker.v1.Failure\"7\n\x07\x46\x61ilure\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t*F\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41USE_DUPLICATE\x10\x01\x12\x11\n\rCAUSE_REFRESH\x10\x02\x32\xb5\x02\n\x0bRecommender\x12H\n\tRecommend\x12\x1c.flicker.v1.RecommendRequest\x1a\x1d.flicker.v1.RecommendResponse\x12\x42\n\x07\x43ompare\x12\x1a.flicker.v1.CompareRequest\x1a\x1b.flicker.v1.CompareResponse\x12\x45\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x1b.flicker.v1.FeedbackRequest\x1a\x1c.flicker.v1.FeedbackResponse\x12Q\n\x0cListReplicas\x12\x1f.flicker.v1.ListReplicasRequest\x1a .flicker.v1.ListReplicasResponse2D\n\x07Replica\x12\x39\n\x04Rank\x12\x17.flicker.v1.RankRequest\x1a\x18.flicker.v1.RankResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.recommender_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_CAUSE']._serialized_start=2069
-  _globals['_CAUSE']._serialized_end=2139
+  _globals['_COMPARISON_MEASURESENTRY']._options = None
+  _globals['_COMPARISON_MEASURESENTRY']._serialized_options = b'8\001'
+  _globals['_CAUSE']._serialized_start=2033
+  _globals['_CAUSE']._serialized_end=2103
   _globals['_RECOMMENDREQUEST']._serialized_start=41
   _globals['_RECOMMENDREQUEST']._serialized_end=249
   _globals['_RECOMMENDRESPONSE']._serialized_start=252
@@ -42,27 +44,29 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_COMPARERESPONSE']._serialized_start=916
   _globals['_COMPARERESPONSE']._serialized_end=1044
   _globals['_COMPARISON']._serialized_start=1047
-  _globals['_COMPARISON']._serialized_end=1353
-  _globals['_FEEDBACKREQUEST']._serialized_start=1356
-  _globals['_FEEDBACKREQUEST']._serialized_end=1535
-  _globals['_SHOWNITEM']._serialized_start=1537
-  _globals['_SHOWNITEM']._serialized_end=1579
-  _globals['_FEEDBACKRESPONSE']._serialized_start=1581
-  _globals['_FEEDBACKRESPONSE']._serialized_end=1617
-  _globals['_LISTREPLICASREQUEST']._serialized_start=1619
-  _globals['_LISTREPLICASREQUEST']._serialized_end=1640
-  _globals['_LISTREPLICASRESPONSE']._serialized_start=1642
-  _globals['_LISTREPLICASRESPONSE']._serialized_end=1708
-  _globals['_REPLICASTATE']._serialized_start=1711
-  _globals['_REPLICASTATE']._serialized_end=1865
-  _globals['_RANKREQUEST']._serialized_start=1867
-  _globals['_RANKREQUEST']._serialized_end=1938
-  _globals['_RANKRESPONSE']._serialized_start=1940
-  _globals['_RANKRESPONSE']._serialized_end=2010
-  _globals['_FAILURE']._serialized_start=2012
-  _globals['_FAILURE']._serialized_end=2067
-  _globals['_RECOMMENDER']._serialized_start=2142
-  _globals['_RECOMMENDER']._serialized_end=2451
-  _globals['_REPLICA']._serialized_start=2453
-  _globals['_REPLICA']._serialized_end=2521
+  _globals['_COMPARISON']._serialized_end=1317
+  _globals['_COMPARISON_MEASURESENTRY']._serialized_start=1175
+  _globals['_COMPARISON_MEASURESENTRY']._serialized_end=1222
+  _globals['_FEEDBACKREQUEST']._serialized_start=1320
+  _globals['_FEEDBACKREQUEST']._serialized_end=1499
+  _globals['_SHOWNITEM']._serialized_start=1501
+  _globals['_SHOWNITEM']._serialized_end=1543
+  _globals['_FEEDBACKRESPONSE']._serialized_start=1545
+  _globals['_FEEDBACKRESPONSE']._serialized_end=1581
+  _globals['_LISTREPLICASREQUEST']._serialized_start=1583
+  _globals['_LISTREPLICASREQUEST']._serialized_end=1604
+  _globals['_LISTREPLICASRESPONSE']._serialized_start=1606
+  _globals['_LISTREPLICASRESPONSE']._serialized_end=1672
+  _globals['_REPLICASTATE']._serialized_start=1675
+  _globals['_REPLICASTATE']._serialized_end=1829
+  _globals['_RANKREQUEST']._serialized_start=1831
+  _globals['_RANKREQUEST']._serialized_end=1902
+  _globals['_RANKRESPONSE']._serialized_start=1904
+  _globals['_RANKRESPONSE']._serialized_end=1974
+  _globals['_FAILURE']._serialized_start=1976
+  _globals['_FAILURE']._serialized_end=2031
+  _globals['_RECOMMENDER']._serialized_start=2106
+  _globals['_RECOMMENDER']._serialized_end=2415
+  _globals['_REPLICA']._serialized_start=2417
+  _globals['_REPLICA']._serialized_end=2485
 # @@protoc_insertion_point(module_scope)

@@ -387,68 +387,52 @@ global___CompareResponse = CompareResponse
 
 @typing.final
 class Comparison(google.protobuf.message.Message):
-    """How much two answers differ. Swap measures are 0 for equal slates and at most 1."""
+    """How much two answers differ."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class MeasuresEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     FIRST_FIELD_NUMBER: builtins.int
     SECOND_FIELD_NUMBER: builtins.int
-    SLOT_FIELD_NUMBER: builtins.int
-    TOP1_FIELD_NUMBER: builtins.int
-    SET_FIELD_NUMBER: builtins.int
-    COMMON_PAIR_FIELD_NUMBER: builtins.int
-    RBO_FIELD_NUMBER: builtins.int
-    PREDICTION_DIFFERENCE_FIELD_NUMBER: builtins.int
-    PREDICTION_DIFFERENCE_RANKING_FIELD_NUMBER: builtins.int
     COMMON_CANDIDATES_FIELD_NUMBER: builtins.int
+    MEASURES_FIELD_NUMBER: builtins.int
     first: builtins.int
     """Place of one answer in `answers`, from 0."""
     second: builtins.int
     """Place of the other answer in `answers`, more than `first`."""
-    slot: builtins.float
-    """Share of the positions whose item differs, 0 to 1."""
-    top1: builtins.float
-    """1 where the first items differ, else 0."""
-    set: builtins.float
-    """Share of a slate's items that the other slate lacks, 0 to 1."""
-    common_pair: builtins.float
-    """Share of the pairs of items that both slates hold and that stand in opposite order, 0 to 1. Absent where the slates
-    have fewer than two items in common: there is no pair to compare.
-    """
-    rbo: builtins.float
-    """1 - rank-biased overlap with persistence 0.9, cut at k and normalised, 0 to 1."""
-    prediction_difference: builtins.float
-    """Relative prediction difference: mean of 2 |p1 - p2| / (p1 + p2) over all candidates that both models scored, 0 to
-    2. Absent where they scored none in common.
-    """
-    prediction_difference_ranking: builtins.float
-    """The part of it that can change a ranking: the same after both models' log-odds were moved to their common mean, 0
-    to 2. Absent where `prediction_difference` is.
-    """
     common_candidates: builtins.int
     """Number of candidates that both models scored, 0 or more; fewer than either's when a refresh changed the candidates."""
+    @property
+    def measures(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """By name, such as `pair`: 0 where the answers do not differ, and at most 1; prediction differences, `pd_candidates`
+        for one, at most 2. Without those that have nothing to measure, such as pairs of items that both slates hold. All
+        that there are, with a sentence each: simulator/measures/registry.py.
+        """
+
     def __init__(
         self,
         *,
         first: builtins.int = ...,
         second: builtins.int = ...,
-        slot: builtins.float = ...,
-        top1: builtins.float = ...,
-        set: builtins.float = ...,
-        common_pair: builtins.float | None = ...,
-        rbo: builtins.float = ...,
-        prediction_difference: builtins.float | None = ...,
-        prediction_difference_ranking: builtins.float | None = ...,
         common_candidates: builtins.int = ...,
+        measures: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_common_pair", b"_common_pair", "_prediction_difference", b"_prediction_difference", "_prediction_difference_ranking", b"_prediction_difference_ranking", "common_pair", b"common_pair", "prediction_difference", b"prediction_difference", "prediction_difference_ranking", b"prediction_difference_ranking"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_common_pair", b"_common_pair", "_prediction_difference", b"_prediction_difference", "_prediction_difference_ranking", b"_prediction_difference_ranking", "common_candidates", b"common_candidates", "common_pair", b"common_pair", "first", b"first", "prediction_difference", b"prediction_difference", "prediction_difference_ranking", b"prediction_difference_ranking", "rbo", b"rbo", "second", b"second", "set", b"set", "slot", b"slot", "top1", b"top1"]) -> None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_common_pair", b"_common_pair"]) -> typing.Literal["common_pair"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_prediction_difference", b"_prediction_difference"]) -> typing.Literal["prediction_difference"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_prediction_difference_ranking", b"_prediction_difference_ranking"]) -> typing.Literal["prediction_difference_ranking"] | None: ...
+    def ClearField(self, field_name: typing.Literal["common_candidates", b"common_candidates", "first", b"first", "measures", b"measures", "second", b"second"]) -> None: ...
 
 global___Comparison = Comparison
 

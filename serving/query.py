@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -24,7 +25,11 @@ from protos.recommender_pb2_grpc import RecommenderStub
 from simulator.config import require
 from simulator.errors import FlickerError
 from simulator.flags import from_env, parse_flags
+from simulator.measures.registry import MEASURES
 from simulator.terminal import open_console
+
+BESIDE = 6
+"""Pairs of answers beside each other, at most: as many as 80 columns hold."""
 
 
 @dataclass(frozen=True)
@@ -105,20 +110,19 @@ def side_by_side(answers: list[RecommendResponse]) -> Table:
     return table
 
 
-def differences(compared: CompareResponse) -> Table:
-    """One row per pair of answers, with the swap measures between them."""
-    table = Table(box=SIMPLE_HEAD)
-    for heading in ("between", "slot", "top-1", "set", "pair (common items)", "RBO distance", "PD"):
-        table.add_column(heading, justify="left" if heading == "between" else "right")
-    for one in compared.comparisons:
-        first, second = (compared.answers[place].answered_by for place in (one.first, one.second))
-        names = [f"{who.duplicate}@{who.generation}" for who in (first, second)]
-        pair = f"{one.common_pair:.3f}" if one.HasField("common_pair") else "–"
-        pd = f"{one.prediction_difference:.4f}" if one.HasField("prediction_difference") else "–"
-        table.add_row(
-            " and ".join(names), f"{one.slot:.2f}", f"{one.top1:.0f}", f"{one.set:.2f}", pair, f"{one.rbo:.3f}", pd
-        )
-    return table
+def differences(compared: CompareResponse) -> Iterator[Table]:
+    """One row per measure, one column per pair of answers; as many tables as that takes."""
+    for start in range(0, len(compared.comparisons), BESIDE):
+        pairs = compared.comparisons[start : start + BESIDE]
+        table = Table(box=SIMPLE_HEAD)
+        table.add_column("between")
+        for pair in pairs:
+            two = (compared.answers[place].answered_by for place in (pair.first, pair.second))
+            table.add_column("\n".join(f"{who.duplicate}@{who.generation}" for who in two), justify="right")
+        for name, measure in MEASURES.items():
+            cells = (f"{pair.measures[name]:.3f}" if name in pair.measures else "–" for pair in pairs)
+            table.add_row(measure.words, *cells)
+        yield table
 
 
 def main(arguments: list[str]) -> None:
@@ -130,4 +134,4 @@ def main(arguments: list[str]) -> None:
         raise FlickerError(f"{flags.address}: nobody answered: no replica serves yet; try again in a few seconds")
     console.print(side_by_side(answers))
     if compared is not None:
-        console.print(differences(compared))
+        console.print(*differences(compared))

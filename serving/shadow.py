@@ -21,7 +21,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import IO, Protocol
 
 import numpy as np
@@ -29,11 +29,13 @@ from grpc import StatusCode
 
 from protos.recommender_pb2 import PackedResponse, RecommendRequest
 from serving.codec import Refusal
-from serving.comparison import Answer, Difference, compare_all
+from serving.comparison import Answer, compare_pairs
 from serving.router.metrics import ShadowMetrics
 from serving.router.policies import RANGE, stable_hash
 from serving.router.pool import Pool, Replica
 from serving.router.work import Waiting
+from simulator.measures.registry import MEASURES
+from simulator.types import Doubles
 
 
 def ask(replica: Replica, query: bytes, duplicate: int, generation: int, deadline: float) -> Waiting:
@@ -218,20 +220,19 @@ class Comparing:
             compared.append((pair, one, two))
             answers.append((first, second))
         groups: dict[tuple[str, str], list[int]] = {}
-        differences = compare_all(answers)
+        differences = compare_pairs(answers)
         for number, (pair, one, two) in enumerate(compared):
             groups.setdefault((one.answered_by.arm, pair.cause), []).append(number)
             if self._file:
-                difference = Difference(*differences[number].tolist())
-                self._file.write(json.dumps(line(pair.query, pair.cause, (one, two), difference)) + "\n")
+                self._file.write(json.dumps(line(pair.query, pair.cause, (one, two), differences[number])) + "\n")
         if self._file and compared:
             self._file.flush()
         for (arm, cause), group in groups.items():
-            self._recorder.record(arm, cause, Difference(*differences[group].sum(0).tolist()))
+            self._recorder.record(arm, cause, differences[group].sum(0))
 
 
-def line(raw: bytes, cause: str, answers: Sequence[PackedResponse], difference: Difference) -> dict[str, object]:
-    """One comparison, with all that it takes to repeat it offline from the snapshots."""
+def line(raw: bytes, cause: str, answers: Sequence[PackedResponse], difference: Doubles) -> dict[str, object]:
+    """One comparison, difference [measures, 2], with all that it takes to repeat it offline from the snapshots."""
     query = RecommendRequest.FromString(raw)
     return {
         "query_id": answers[0].query_id,
@@ -244,5 +245,5 @@ def line(raw: bytes, cause: str, answers: Sequence[PackedResponse], difference: 
         "duplicates": [answer.answered_by.duplicate for answer in answers],
         "generations": [answer.answered_by.generation for answer in answers],
         "slates": [[item.item for item in answer.slate] for answer in answers],
-        "difference": asdict(difference),
+        "difference": dict(zip(MEASURES, difference.tolist(), strict=True)),
     }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics import MetricWrapperBase
@@ -17,10 +18,10 @@ from prometheus_client.registry import Collector
 
 from load.metrics import LoadCollector
 from load.tally import Call, Repeat, Tally
-from serving.comparison import FIELDS, Difference
 from serving.replica.metrics import Metrics as ReplicaMetrics
 from serving.router.metrics import RouterMetrics, ShadowMetrics
 from serving.rpc import GrpcMetrics
+from simulator.measures.registry import MEASURES
 from tests.promql import Labels, labels
 from trainer.metrics import Metrics as TrainerMetrics
 
@@ -47,7 +48,7 @@ class Listening(CollectorRegistry):
 def _router(registry: CollectorRegistry) -> None:
     RouterMetrics(registry, 3)
     GrpcMetrics(registry, (1.0,))
-    ShadowMetrics(registry, 60.0).record("arm", "cause", Difference(*(1.0 for _ in FIELDS)))
+    ShadowMetrics(registry, 60.0).record("arm", "cause", np.ones((len(MEASURES), 2)))
 
 
 def _load(registry: CollectorRegistry) -> None:

@@ -18,7 +18,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from serving.comparison import MEASURES
+from simulator.measures.registry import MEASURES
 from tests.metric_names import declared
 from tests.promql import labels, problems
 
@@ -79,7 +79,7 @@ def test_swaps_can_be_counted_by_every_measure_pairs_first() -> None:
     (variable,) = DASHBOARDS["swaps"]["templating"]["list"]
     values = [option["value"] for option in variable["options"]]
     assert variable["current"]["value"] == values[0] == "pair"
-    assert set(values) == set(MEASURES)
+    assert set(values) == {measure.name for measure in MEASURES.values() if measure.swap}
     assert variable["query"] == ",".join(f"{option['text']} : {option['value']}" for option in variable["options"])
 
 

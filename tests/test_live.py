@@ -27,9 +27,9 @@ from simulator.models.factories import ALLOWED
 from simulator.process import ENDING, free_ports
 
 ROUTER = """\
-flicker_compared_total{arm="relu",cause="duplicate"} %(n)s
-flicker_compared_pairs_total{arm="relu",cause="duplicate"} %(pairs)s
-flicker_swapped_pairs_total{arm="relu",cause="duplicate"} %(swapped)s
+flicker_compared_total{arm="relu",cause="duplicate",measure="slate"} %(n)s
+flicker_compared_total{arm="relu",cause="duplicate",measure="pair"} %(pairs)s
+flicker_differences_total{arm="relu",cause="duplicate",measure="pair"} %(swapped)s
 flicker_router_queries_total{arm="relu",code="OK"} 40
 flicker_router_queries_total{arm="relu",code="UNAVAILABLE"} 2
 """
@@ -215,11 +215,11 @@ def page(n: int, pairs: int = 0, swapped: int = 0, healthy: int = 2, started: in
 def test_counters_of_several_routers_are_added_up_over_their_restarts() -> None:
     counters = Counters()
     counters.add({"router-0": page(4), "router-1": page(10)})
-    assert counters.page.total("flicker_compared_total") == 14
+    assert counters.page.total("flicker_compared_total", measure="slate") == 14
     counters.add({"router-0": Page(), "router-1": page(11)})  # one was killed
-    assert counters.page.total("flicker_compared_total") == 15
+    assert counters.page.total("flicker_compared_total", measure="slate") == 15
     counters.add({"router-0": page(7, started=2), "router-1": page(11)})  # and counts from 0, beyond where it was
-    assert counters.page.total("flicker_compared_total") == 22
+    assert counters.page.total("flicker_compared_total", measure="slate") == 22
     assert "flicker_router_replicas" not in {name for name, _ in counters.page.samples}
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.comparison import MEASURES, SUMS
+from serving import shadow
+from serving.router.flags import RouterFlags
+from simulator.store.open import CAPACITY
 from tests.metric_names import JOBS, PROMETHEUS, declared, rules
 from tests.promql import labels, problems
 
@@ -69,11 +71,22 @@ def test_unit_tests_feed_only_what_code_declares() -> None:
     assert {name: found for name in series if (found := problems(name, declared()))} == {}
 
 
-def test_ratios_are_those_of_the_live_gauge() -> None:
+def test_one_rule_per_window_divides_by_measure() -> None:
     for window in ("1m", "10m"):
-        ratios = [rule for rule in RULES if rule.get("record") == f"flicker:swap_ratio:{window}"]
-        counters = {rule["labels"]["measure"]: re.findall(r"rate\((\w+)_total", rule["expr"]) for rule in ratios}
-        assert counters == {name: [SUMS[part][0], SUMS[whole][0]] for name, (part, whole) in MEASURES.items()}
+        (rule,) = (rule for rule in RULES if rule.get("record") == f"flicker:difference:{window}")
+        counters = ["flicker_differences_total", "flicker_compared_total"]
+        assert re.findall(r"rate\((\w+)\[" + window, rule["expr"]) == counters
+        assert labels(rule["expr"], declared()) == {"arm", "cause", "measure"}
+
+
+def test_alerts_know_the_sizes_that_the_code_has() -> None:
+    alerts = {alert["alert"]: alert for alert in rules("alerts.yml")}
+    wait, comments = alerts["FlickerComparisonsWait"], (PROMETHEUS / "alerts.yml").read_text()
+    assert wait["expr"] == f"max(flicker_shadow_backlog) > {shadow.BACKLOG // 2}"
+    assert f"room for {shadow.BACKLOG:,}." in wait["annotations"]["summary"]
+    assert f"The backlog holds {shadow.BACKLOG:,} queries: half full" in comments
+    assert f"The log holds {CAPACITY:,} events" in comments
+    assert f"The spool holds {RouterFlags.spool_bytes >> 20} MiB unless told" in comments
 
 
 def test_alerts_say_how_bad_it_is_and_what_to_do() -> None:

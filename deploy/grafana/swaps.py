@@ -5,18 +5,12 @@ from __future__ import annotations
 from panels import Json, Query, arms, choice, dashboard, stat, timeseries
 from quality import AUC, CALIBRATION, LOG_LOSS
 
-MEASURES = {
-    "pair": "pairs of candidates in opposite order",
-    "slot": "slots with another item",
-    "top1": "another first item",
-    "set": "items that went missing",
-    "rbo": "rank-biased overlap distance",
-}
-MEASURE = (
-    "The measure is chosen at the top: of all pairs of candidates, those in opposite order (pair); of all slots of "
-    "the slate, those with another item (slot); slates with another first item (top1); items that the other slate "
-    "lacks (set); 1 - rank-biased overlap (rbo)."
-)
+from simulator.measures.registry import MEASURES
+
+SWAPS = {"pair": MEASURES["pair"]} | {name: measure for name, measure in MEASURES.items() if measure.swap}
+OTHERS = {name: measure for name, measure in MEASURES.items() if not measure.swap}
+GLOSSARY = " ".join(f"{measure.words}: {measure.about}" for measure in SWAPS.values())
+CHOICE = "The measure is chosen at the top."
 ONE_FLEET = "One fleet of duplicates: a difference between arms holds for this initialisation."
 SAME = 'cause="duplicate"'
 CHOSEN = 'measure="$measure"'
@@ -34,10 +28,10 @@ PANELS = [
     # three numbers: what changes, what a cure leaves of it, and its price
     stat(
         "How much changes for no reason? (last 10 minutes)",
-        f"Swaps between two duplicates at the same generation: swapped / compared, over 10 minutes. {MEASURE} Green "
-        "below 5 %, red from 10 %, the budget that the alert on pairs comes with.",
+        f"Swaps between two duplicates at the same generation: swapped / compared, over 10 minutes. {CHOICE} "
+        f"Green below 5 %, red from 10 %, the budget that the alert on pairs comes with. {GLOSSARY}",
         "percentunit",
-        arms(f"flicker:swap_ratio:10m{{{SAME},{CHOSEN}}}"),
+        arms(f"flicker:difference:10m{{{SAME},{CHOSEN}}}"),
         ("green", (0.05, "orange"), (0.1, "red")),
         (8, 5),
         1,
@@ -47,7 +41,7 @@ PANELS = [
         "Swap ratio of an arm / that of the first arm, over 10 minutes, between duplicates. 100 %: no better than the "
         f"first arm. Below 80 % is a gain worth having. {ONE_FLEET}",
         "percentunit",
-        arms(f"flicker:swap_ratio_to_first:10m{{{SAME},{CHOSEN}}}", first=1),
+        arms(f"flicker:difference_to_first:10m{{{SAME},{CHOSEN}}}", first=1),
         ("green", *LEFT),
         (8, 5),
         0,
@@ -64,10 +58,10 @@ PANELS = [
     timeseries(
         "How often would another duplicate have answered differently?",
         "Swaps between two duplicates at the same generation, by arm: swapped / compared over the last minute, sums "
-        f"of counters. 0 is perfect. {MEASURE}",
+        f"of counters. 0 is perfect. {CHOICE}",
         "percentunit",
         [
-            *arms(f"flicker:swap_ratio:1m{{{SAME},{CHOSEN}}}"),
+            *arms(f"flicker:difference:1m{{{SAME},{CHOSEN}}}"),
             Query(f"flicker:swap_budget{{{CHOSEN}}}", "budget of the alert", "red", dashed=True),
         ],
         size=(16, 9),
@@ -83,17 +77,17 @@ PANELS = [
     timeseries(
         "And the same duplicate, after a refresh?",
         "Swaps between a generation and the next of the same duplicate: part of it is learning, part is noise. "
-        f"swapped / compared over the last minute. {MEASURE}",
+        f"swapped / compared over the last minute. {CHOICE}",
         "percentunit",
-        arms(f'flicker:swap_ratio:1m{{cause="refresh",{CHOSEN}}}'),
+        arms(f'flicker:difference:1m{{cause="refresh",{CHOSEN}}}'),
     ),
     timeseries(
         "How do the arms' swaps compare with the first arm's?",
         "Swap ratio of an arm / that of the first arm, over 10 minutes. Solid: between duplicates; dashed: over a "
         f"refresh. Below 100 % is better than the first arm. {ONE_FLEET}",
         "percentunit",
-        arms(f"flicker:swap_ratio_to_first:10m{{{SAME},{CHOSEN}}}", first=1)
-        + arms(f'flicker:swap_ratio_to_first:10m{{cause="refresh",{CHOSEN}}}', "{{arm}} (refresh)", 1, dashed=True),
+        arms(f"flicker:difference_to_first:10m{{{SAME},{CHOSEN}}}", first=1)
+        + arms(f'flicker:difference_to_first:10m{{cause="refresh",{CHOSEN}}}', "{{arm}} (refresh)", 1, dashed=True),
         ("text", (1, "red")),
     ),
     timeseries(
@@ -108,19 +102,24 @@ PANELS = [
     # prediction difference, accuracy, and how sure all this is
     timeseries(
         "How far apart are two predictions? (PD)",
-        "Prediction difference between duplicates: mean of 2 |p1 - p2| / (p1 + p2) over candidates, 0 to 2, over the "
-        "last minute. Dashed: the part that can change a ranking (after both models' log-odds were moved to their "
-        "common mean). 0 is perfect, and what a constant model has: look at the log loss too.",
+        "Between duplicates, over the last minute; dashed: all but the first of what follows. "
+        + " ".join(f"{measure.words}: {measure.about}" for measure in OTHERS.values())
+        + " 0 is perfect, and what a constant model has: look at the log loss too.",
         "none",
-        arms(f"flicker:prediction_difference:1m{{{SAME}}}")
-        + arms(f"flicker:prediction_difference_ranking:1m{{{SAME}}}", "{{arm}} ranking part", dashed=True),
+        [
+            query
+            for number, (name, measure) in enumerate(OTHERS.items())
+            for query in arms(
+                f'flicker:difference:1m{{{SAME},measure="{name}"}}', f"{{{{arm}}}} {measure.words}", dashed=number > 0
+            )
+        ],
     ),
     timeseries(
         "How does the arms' PD compare with the first arm's?",
-        "Prediction difference of an arm / that of the first arm, between duplicates, over 10 minutes. Below 100 % is "
+        "PD of candidates of an arm / that of the first arm, between duplicates, over 10 minutes. Below 100 % is "
         f"better than the first arm. {ONE_FLEET}",
         "percentunit",
-        arms(f"flicker:prediction_difference_to_first:10m{{{SAME}}}", first=1),
+        arms(f'flicker:difference_to_first:10m{{{SAME},measure="pd_candidates"}}', first=1),
         ("text", (1, "red")),
     ),
     AUC,
@@ -137,7 +136,7 @@ PANELS = [
         "Pairs of duplicates' answers compared in the last 10 minutes, by arm. Below 100 the ratios above are mostly "
         "chance, from 1,000 on they are steady.",
         "none",
-        arms(f"sum by (arm) (increase(flicker_compared_total{{{SAME}}}[10m]))"),
+        arms(f'sum by (arm) (increase(flicker_compared_total{{{SAME},measure="slate"}}[10m]))'),
         ("red", (100, "orange"), (1000, "green")),
         (8, 8),
         0,
@@ -154,5 +153,5 @@ def swaps() -> Json:
         INTRO,
         4,
         PANELS,
-        [choice("measure", "Count as a swap", MEASURES)],
+        [choice("measure", "Count as a swap", {name: measure.words for name, measure in SWAPS.items()})],
     )

@@ -18,11 +18,11 @@ from protos.recommender_pb2 import (
     RecommendResponse,
 )
 from serving.codec import Refusal, bad, without_scores
-from serving.comparison import Answer, compare
+from serving.comparison import Answer, compare_pairs
 from serving.router.pool import Replica
 from serving.router.router import Router
 from serving.shadow import ask
-from simulator.measures.swaps import common_pair_swaps
+from simulator.measures.registry import MEASURES
 
 MOST_COMPARED = 50_000
 """Candidates of all pairs of answers together that one comparison may have: half a second of CPU."""
@@ -47,12 +47,12 @@ def compare_all(request: CompareRequest, router: Router, deadline: float) -> Com
     raw = [call.result() for call in calls]
     answers = [Answer.of(PackedResponse.FromString(one)) for one in raw]
     bounded(pairs, max(len(answer.items) for answer in answers))
-    compared = (
-        [(n, n + 1) for n in range(0, len(answers), 2)] if refresh else itertools.combinations(range(len(answers)), 2)
-    )
+    numbers = range(len(answers))
+    compared = [*zip(numbers[::2], numbers[1::2], strict=True)] if refresh else [*itertools.combinations(numbers, 2)]
+    sums = compare_pairs([(answers[first], answers[second]) for first, second in compared])
     return CompareResponse(
         query_id=routed.query_id,
-        comparisons=[measured(answers, first, second) for first, second in compared],
+        comparisons=[measured(*pair, found) for pair, found in zip(compared, sums.tolist(), strict=True)],
         answers=[RecommendResponse.FromString(one if query.score_all else without_scores(one)) for one in raw],
     )
 
@@ -92,22 +92,12 @@ def holders(wanted: Sequence[int], router: Router, refresh: bool) -> dict[int, R
     return chosen
 
 
-def measured(answers: Sequence[Answer], first: int, second: int) -> Comparison:
+def measured(first: int, second: int, sums: list[tuple[float, float]]) -> Comparison:
     """How much two of the answers differ."""
-    one, two = answers[first], answers[second]
-    sums = compare(one, two)
-    k = min(len(one.slate), len(two.slate))
-    common_pair = float(common_pair_swaps(one.slate[:k], two.slate[:k]))
-    n = sums.candidates
+    found = dict(zip(MEASURES, sums, strict=True))
     return Comparison(
         first=first,
         second=second,
-        slot=sums.swapped_slots / sums.slots,
-        top1=sums.swapped_first,
-        set=sums.missing_items / sums.slots,
-        common_pair=None if math.isnan(common_pair) else common_pair,
-        rbo=sums.rbo,
-        prediction_difference=sums.prediction_difference / n if n else None,
-        prediction_difference_ranking=sums.prediction_difference_ranking / n if n else None,
-        common_candidates=int(n),
+        common_candidates=int(found["pd_candidates"][1]),
+        measures={name: part / whole for name, (part, whole) in found.items() if whole},
     )

@@ -12,10 +12,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from serving.codec import REFUSED
-from serving.comparison import FIELDS, MEASURES, SUMS, Difference
+from simulator.measures.registry import MEASURES
 from simulator.measures.window import WindowSums
 from simulator.process import instruments
 from simulator.store.protocol import StoreRefuses
+from simulator.types import Doubles
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper ends of latency buckets."""
@@ -74,8 +75,11 @@ class ShadowMetrics(Collector):
     def __init__(self, registry: CollectorRegistry, window: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`window` of the gauges in seconds."""
         counter, gauge, _ = instruments(registry)
-        labels = ["arm", "cause"]
-        self._sums = [counter(*SUMS[field], labels) for field in FIELDS]
+        labels = ["arm", "cause", "measure"]
+        self._sums = (
+            counter("flicker_differences", "What differs between pairs of answers, in the measure's own count", labels),
+            counter("flicker_compared", "What it is a share of: of top1, for one, the pairs of answers", labels),
+        )
         self._failed = counter(
             "flicker_comparisons_failed",
             "Comparisons without an answer of both sides, or with scores not finite",
@@ -88,14 +92,14 @@ class ShadowMetrics(Collector):
         self._recent: dict[tuple[str, str], WindowSums] = {}
         registry.register(self)
 
-    def record(self, arm: str, cause: str, difference: Difference) -> None:
-        """The sums of one comparison, or of several."""
-        sums = difference.sums()
-        for counter, value in zip(self._sums, sums.tolist(), strict=True):
-            counter.labels(arm, cause).inc(value)
+    def record(self, arm: str, cause: str, sums: Doubles) -> None:
+        """The sums [measures, 2] of one comparison, or of several, in the order of MEASURES."""
+        for measure, parts in zip(MEASURES, sums.tolist(), strict=True):
+            for counter, value in zip(self._sums, parts, strict=True):
+                counter.labels(arm, cause, measure).inc(value)
         with self._lock:
-            recent = self._recent.setdefault((arm, cause), WindowSums(self._window, len(FIELDS)))
-            recent.add(self._clock(), sums)
+            recent = self._recent.setdefault((arm, cause), WindowSums(self._window, sums.size))
+            recent.add(self._clock(), sums.ravel())
 
     def fail(self, cause: str, code: StatusCode) -> None:
         """A comparison without an answer of both sides."""
@@ -111,27 +115,21 @@ class ShadowMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The gauges; none for an arm and cause without a comparison in the window."""
+        labels = ["arm", "cause"]
         swap = GaugeMetricFamily(
-            "flicker_swap_ratio", "Swaps over the last seconds, 0 to 1", labels=["arm", "cause", "measure"]
+            "flicker_swap_ratio", "Swaps over the last seconds, 0 to 1", labels=[*labels, "measure"]
         )
-        means = {
-            field: GaugeMetricFamily(f"flicker_{field}", text, labels=["arm", "cause"])
-            for field, text in (
-                ("prediction_difference", "Mean relative prediction difference over the last seconds, 0 to 2"),
-                ("prediction_difference_ranking", "The part of it that can change a ranking, 0 to 2"),
-            )
-        }
+        pd = GaugeMetricFamily(
+            "flicker_prediction_difference", "PD of candidates over the last seconds, 0 to 2", labels=labels
+        )
         with self._lock:
             now = self._clock()
-            recent = {
-                labels: dict(zip(FIELDS, sums.sums(now).tolist(), strict=True)) for labels, sums in self._recent.items()
-            }
-        for labels, sums in recent.items():
-            for measure, (part, whole) in MEASURES.items():
-                if sums[whole]:
-                    swap.add_metric([*labels, measure], sums[part] / sums[whole])
-            for field, family in means.items():
-                if sums["candidates"]:
-                    family.add_metric(labels, sums[field] / sums["candidates"])
+            recent = {who: sums.sums(now).reshape(-1, 2).tolist() for who, sums in self._recent.items()}
+        for who, sums in recent.items():
+            for measure, (part, whole) in zip(MEASURES.values(), sums, strict=True):
+                if whole and measure.swap:
+                    swap.add_metric([*who, measure.name], part / whole)
+                elif whole and measure.name == "pd_candidates":
+                    pd.add_metric(who, part / whole)
         yield swap
-        yield from means.values()
+        yield pd

@@ -1,15 +1,16 @@
 """summary.json: what a live run found, per arm as in result.json (simulator/outcome.py), and how serving went.
 
     {"schema": 1, "flicker": VERSION, "command": ..., "seconds": x, "peak_memory_bytes": n,
-     "arms": {LABEL: {"pd": I, "pd_ranking": I, "swaps": {"slot": I, ...}, "refresh_swaps": {...}, "comparisons": n,
-                      "log_loss": I, "auc": I, "user_visible_swap_ratio": x, "user_visible_slot_ratio": x}},
+     "arms": {LABEL: {"swaps": {"slot": I, ...}, "refresh_swaps": {...}, "comparisons": n, "log_loss": I, "auc": I,
+                      "user_visible_swap_ratio": x, "user_visible_slot_ratio": x}},
      "lost": [why a process was dead for good, ...],
      "serving": {"requests", "failures", "p50", "p99", "refreshes", "first_answer", "first_gauge"}}   times in seconds
 
 user_visible_swap_ratio: of the queries that users asked again moments later, the share whose slate changed in any slot,
 for whatever cause; user_visible_slot_ratio: the share of their slots that changed. null where nobody asked twice.
-Ratios are sums of counters over the whole run, never means of ratios. I = {"mean", "low", "high"}: a bootstrap over
-blocks of some seconds, given this run's one fleet. log_loss and auc are progressive, of the last generation.
+swaps, refresh_swaps: every measure of simulator/measures/registry.py; ratios are sums of counters over the whole run,
+never means of ratios. I = {"mean", "low", "high"}: a bootstrap over blocks of some seconds, given this run's one fleet.
+log_loss and auc are progressive, of the last generation.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from simulator.files import flicker_version, write_atomically
-from simulator.live.watch import CAUSES, DIFFERENCES, SWAPS, Sums, Watch
+from simulator.live.watch import CAUSES, Sums, Watch
 from simulator.measures.intervals import Interval, Resamples
+from simulator.measures.registry import MEASURES, Measure
 from simulator.words import label, number, percent
 
 SCHEMA = 1
@@ -65,12 +67,8 @@ def finding(arms: dict[str, Any]) -> str:
 def _arm(watch: Watch, load: dict[str, Any], arm: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for cause, name in CAUSES.items():
-        found[name] = {
-            measure: _ratio(watch.blocks, (arm, cause), over, under) for measure, (over, under) in SWAPS.items()
-        }
-    for measure, (over, under) in DIFFERENCES.items():
-        found[measure] = _ratio(watch.blocks, (arm, "duplicate"), over, under)
-    found["comparisons"] = watch.router.total("flicker_compared_total", arm=arm)
+        found[name] = {measure.name: _ratio(watch.blocks, (arm, cause), measure) for measure in MEASURES.values()}
+    found["comparisons"] = watch.router.total("flicker_compared_total", arm=arm, measure="slate")
     for measure in ("log_loss", "auc"):
         value = watch.trainer.value(f"flicker_progressive_{measure}", arm=arm)
         found[measure] = None if math.isnan(value) else Interval(value, value, value).as_dict()
@@ -80,15 +78,15 @@ def _arm(watch: Watch, load: dict[str, Any], arm: str) -> dict[str, Any]:
     return found
 
 
-def _ratio(blocks: list[Sums], whose: tuple[str, str], over: str, under: str) -> dict[str, float] | None:
-    """Sum of one counter / sum of another, with a bootstrap over blocks; None where nothing was compared."""
-    totals = np.array([[block.get((*whose, name), 0.0) for name in (over, under)] for block in blocks])
+def _ratio(blocks: list[Sums], whose: tuple[str, str], measure: Measure) -> dict[str, float] | None:
+    """Sum of numerators / sum of denominators, with a bootstrap over blocks; None where nothing was compared."""
+    totals = np.array([block.get((*whose, measure.name), (0.0, 0.0)) for block in blocks])
     if len(totals) < 2 or totals[-1, 1] == 0:
         return None
     steps = np.diff(totals, axis=0, prepend=0.0)
     steps = steps[steps[:, 1] > 0]
     estimate = Resamples(1, 1, len(steps)).models(steps[None, None, :, 0], steps[:, 1])
-    return estimate.interval(most=2.0 if "difference" in over else 1.0).as_dict()
+    return estimate.interval(most=measure.most).as_dict()
 
 
 def _serving(watch: Watch, load: dict[str, Any]) -> dict[str, Any]:

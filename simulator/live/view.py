@@ -11,28 +11,24 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.live.watch import Watch
+from simulator.measures.registry import MEASURES
 from simulator.words import label, number, size
 
 BARS = "▁▂▃▄▅▆▇█"
 DASH = "–"
-HEADINGS = ("arm", "pair swaps", "lately", "top-1", "slots", "refresh", "PD", "log loss", "AUC", "users see")
-LEFT = ("arm", "lately")
-LEGEND = (
-    "pair swaps, top-1, slots, PD: between two duplicates; refresh: pair swaps from one generation to the next; "
-    "users see: share of slots that changed on asking twice"
-)
 
 
 def picture(watch: Watch, address: str, seconds: float | None) -> Group:
     """Everything worth seeing now; `seconds` is how long the run lasts, None: until Ctrl-C."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=heading in LEFT)
-    for arm in watch.arms():
-        table.add_row(label(arm), *_row(watch, arm))
+    table.add_column("between two duplicates", no_wrap=True)
+    columns = {arm: _column(watch, arm) for arm in watch.arms()}
+    for arm in columns:
+        table.add_column(label(arm), justify="right")
+    for row in next(iter(columns.values()), ()):
+        table.add_row(row, *(cells[row] for cells in columns.values()))
     hint = Text(f"Ask it yourself: flicker query --address {address} --user 7 --all", style="dim")
-    legend = Text(LEGEND, style="dim")
-    return Group(Text(heading_line(watch, address, seconds)), table, legend, Text(traffic_line(watch)), hint)
+    return Group(Text(heading_line(watch, address, seconds)), table, Text(traffic_line(watch)), hint)
 
 
 def heading_line(watch: Watch, address: str, seconds: float | None) -> str:
@@ -62,21 +58,16 @@ def plain_line(watch: Watch, address: str, seconds: float | None) -> str:
     return f"{heading_line(watch, address, seconds)}   pair swaps: {', '.join(swaps) or DASH}   {traffic_line(watch)}"
 
 
-def _row(watch: Watch, arm: str) -> Iterable[str]:
-    def ratio(measure: str, cause: str = "duplicate") -> str:
-        return _shown(watch.ratio(measure, arm, cause))
-
-    return (
-        ratio("pair"),
-        sparkline(watch.trend.get((arm, "duplicate"), ())),
-        ratio("top1"),
-        ratio("slot"),
-        ratio("pair", "refresh"),
-        ratio("pd"),
-        _shown(watch.trainer.value("flicker_progressive_log_loss", arm=arm), 4),
-        _shown(watch.trainer.value("flicker_progressive_auc", arm=arm), 4),
-        _shown(_share(watch, "changed_slots", "slots", arm)),
-    )
+def _column(watch: Watch, arm: str) -> dict[str, str]:
+    """What is known of an arm: words -> number."""
+    return {
+        **{measure.words: _shown(watch.ratio(name, arm, "duplicate")) for name, measure in MEASURES.items()},
+        "pair swaps lately": sparkline(watch.trend.get((arm, "duplicate"), ())),
+        "pair swaps over a refresh": _shown(watch.ratio("pair", arm, "refresh")),
+        "log loss": _shown(watch.trainer.value("flicker_progressive_log_loss", arm=arm), 4),
+        "AUC": _shown(watch.trainer.value("flicker_progressive_auc", arm=arm), 4),
+        "slots changed on asking twice": _shown(_share(watch, "changed_slots", "slots", arm)),
+    }
 
 
 def _share(watch: Watch, part: str, whole: str, arm: str) -> float:

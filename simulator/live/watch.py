@@ -18,22 +18,8 @@ BLOCK = 5.0
 """Seconds between the sums that intervals are made from."""
 CAUSES = {"duplicate": "swaps", "refresh": "refresh_swaps"}
 """Cause of a live comparison -> what result.json calls its swaps."""
-SWAPS = {
-    "slot": ("swapped_slots", "compared_slots"),
-    "top1": ("swapped_first_items", "compared"),
-    "set": ("missing_items", "compared_slots"),
-    "pair": ("swapped_pairs", "compared_pairs"),
-    "rbo": ("summed_rbo_distance", "compared"),
-}
-"""Swap measure -> the two counters (flicker_NAME_total of the router) whose quotient it is."""
-DIFFERENCES = {
-    "pd": ("summed_prediction_difference", "compared_candidates"),
-    "pd_ranking": ("summed_prediction_difference_ranking", "compared_candidates"),
-}
-MEASURES = SWAPS | DIFFERENCES
-COUNTERS = sorted({name for pair in MEASURES.values() for name in pair})
-Sums = dict[tuple[str, str, str], float]
-"""(arm, cause, counter) -> its value."""
+Sums = dict[tuple[str, str, str], tuple[float, float]]
+"""(arm, cause, measure) -> numerator and denominator; none where nothing was compared."""
 
 
 @dataclass
@@ -106,10 +92,8 @@ class Watch:
 
     def ratio(self, measure: str, arm: str, cause: str) -> float:
         """One of MEASURES over the last WINDOW seconds and all routers, sum / sum; NaN where nothing was compared."""
-        over, under = (
-            self.recent[-1][1].get((arm, cause, name), 0.0) - self.recent[0][1].get((arm, cause, name), 0.0)
-            for name in MEASURES[measure]
-        )
+        now, before = (sums.get((arm, cause, measure), (0.0, 0.0)) for _, sums in (self.recent[-1], self.recent[0]))
+        over, under = now[0] - before[0], now[1] - before[1]
         return over / under if under > 0 else math.nan
 
     def arms(self) -> list[str]:
@@ -117,15 +101,14 @@ class Watch:
         return self.trainer.labels("flicker_progressive_log_loss", "arm")
 
     def _sums(self) -> Sums:
-        samples = self.router.samples
-        return {
-            (arm, cause, name): samples.get(
-                (f"flicker_{name}_total", frozenset({"arm": arm, "cause": cause}.items())), 0.0
-            )
-            for arm in self.arms()
-            for cause in CAUSES
-            for name in COUNTERS
-        }
+        """Of all that the routers compared."""
+        found: Sums = {}
+        for (name, labels), whole in self.router.samples.items():
+            if name == "flicker_compared_total":
+                of = dict(labels)
+                part = self.router.samples.get(("flicker_differences_total", labels), 0.0)
+                found[of["arm"], of["cause"], of["measure"]] = part, whole
+        return found
 
     def seconds(self) -> float:
         """Since the start."""

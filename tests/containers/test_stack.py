@@ -81,13 +81,13 @@ def test_every_arm_is_learned_refreshed_and_compared() -> None:
 
     def compared() -> bool:
         pairs = [{"arm": arm, "cause": cause} for arm in ARMS for cause in ("duplicate", "refresh")]
-        return all(of_routers("flicker_compared_total", **pair) > 0 for pair in pairs)
+        return all(of_routers("flicker_compared_total", measure="slate", **pair) > 0 for pair in pairs)
 
     until(refreshed, 60, f"not all of {ARMS} are refreshed", pause=1)
     until(compared, 60, f"not all of {ARMS} are compared", pause=1)
     for arm in ARMS:
-        swapped = of_routers("flicker_swapped_pairs_total", arm=arm)
-        assert 0 < swapped < of_routers("flicker_compared_pairs_total", arm=arm)
+        swapped = of_routers("flicker_differences_total", arm=arm, measure="pair")
+        assert 0 < swapped < of_routers("flicker_compared_total", arm=arm, measure="pair")
     assert value_of("flicker_snapshots_refused_total > 0") == []
 
 

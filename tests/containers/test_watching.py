@@ -88,12 +88,12 @@ def test_smelu_swaps_less_than_relu(note: Callable[[str], None]) -> None:
     same = 'cause="duplicate"'
 
     def enough() -> bool:
-        counts = value_of(f"sum by (arm) (flicker_compared_total{{{same}}})")
+        counts = value_of(f'sum by (arm) (flicker_compared_total{{{same},measure="slate"}})')
         return len(counts) == len(ARMS) and all(count >= ENOUGH for _, count in counts)
 
     until(enough, 180, "too few comparisons", pause=1)
     for measure in ("pair", "slot"):
-        ratios = value_of(f'flicker:swap_ratio:10m{{{same},measure="{measure}"}}')
+        ratios = value_of(f'flicker:difference:10m{{{same},measure="{measure}"}}')
         relu, smelu = (next(v for labels, v in ratios if labels["arm"].startswith(arm)) for arm in ("relu", "smelu"))
         note(f"{measure} swaps: ReLU {relu:.3f}, SmeLU {smelu:.3f}, {smelu / relu:.2f} of it")
         assert smelu < relu

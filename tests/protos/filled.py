@@ -29,6 +29,10 @@ def filled(kind: Descriptor) -> Message:
     """A message of this kind whose every field is set, repeated ones twice."""
     message: Message = message_factory.GetMessageClass(kind)()
     for field in kind.fields:
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            key, value = (SCALARS[part.type] for part in field.message_type.fields)
+            getattr(message, field.name)[key] = value
+            continue
         value = filled(field.message_type) if field.message_type is not None else SCALARS[field.type]
         if isinstance(getattr(message, field.name), Message):
             getattr(message, field.name).CopyFrom(value)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from google.protobuf import json_format, message_factory
 
-from protos.recommender_pb2 import Comparison, Item, RankRequest, RecommendRequest, RecommendResponse, ReplicaState
+from protos.recommender_pb2 import Item, RankRequest, RecommendRequest, RecommendResponse, ReplicaState
 from tests.protos.filled import MESSAGES, UNKNOWN, filled
 
 
@@ -29,9 +29,6 @@ def test_field_numbers_take_one_byte(name: str) -> None:
     [
         (RecommendRequest(duplicate=0), "duplicate"),
         (RecommendRequest(generation=0), "generation"),
-        (Comparison(common_pair=0), "common_pair"),
-        (Comparison(prediction_difference=0), "prediction_difference"),
-        (Comparison(prediction_difference_ranking=0), "prediction_difference_ranking"),
         (ReplicaState(generation=0), "generation"),
     ],
 )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from protos.recommender_pb2 import CAUSE_REFRESH, CompareRequest, RecommendRequest
-from simulator.measures.differences import split_pd
+from simulator.measures.differences import pd_of_logits, ranking_pd
+from simulator.measures.registry import MEASURES
 from tests.serving.fake_replica import FakeReplica, publish, retrieved, scores
 from tests.serving.router_under_test import Asked, healthy, refusal, running
 from tests.store.memory_store import MemoryStore
@@ -37,12 +38,13 @@ def test_all_duplicates_answer_at_one_generation(asked: Asked) -> None:
     assert [(a.answered_by.duplicate, a.answered_by.generation) for a in response.answers] == [(0, 2), (1, 2), (2, 2)]
     assert [(c.first, c.second) for c in response.comparisons] == [(0, 1), (0, 2), (1, 2)]
     items = retrieved(4, 2)
-    split = split_pd(scores("relu", 0, 2, 4, items), scores("relu", 1, 2, 4, items))
+    two = [scores("relu", duplicate, 2, 4, items) for duplicate in (0, 1)]
     first = response.comparisons[0]
-    assert first.prediction_difference == pytest.approx(split.total.mean())
-    assert first.prediction_difference_ranking == pytest.approx(split.ranking.mean())
-    one, two = ([item.item for item in answer.slate] for answer in response.answers[:2])
-    assert first.slot == np.mean([a != b for a, b in zip(one, two, strict=True)])
+    assert first.measures.keys() == MEASURES.keys()
+    assert first.measures["pd_candidates"] == pytest.approx(pd_of_logits(*two).mean())
+    assert first.measures["pd_candidates_ranking"] == pytest.approx(ranking_pd(*two).mean())
+    slates = ([item.item for item in answer.slate] for answer in response.answers[:2])
+    assert first.measures["slot"] == np.mean([a != b for a, b in zip(*slates, strict=True)])
     assert first.common_candidates == 20 and not response.answers[0].HasField("scored")
 
 

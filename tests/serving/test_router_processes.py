@@ -17,8 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from protos.recommender_pb2 import FeedbackRequest, ListReplicasRequest, RecommendRequest, ShownItem
 from protos.recommender_pb2_grpc import RecommenderStub
-from serving.comparison import SUMS, Answer, compare
+from serving.comparison import Answer
 from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, SyntheticConfig
+from simulator.measures.registry import MEASURES, Answers, compare
 from simulator.models.duplicates import Duplicates
 from simulator.models.engine import Ranker
 from simulator.models.engines import Engines, tensors_of
@@ -27,7 +28,7 @@ from simulator.models.specs import parse_arms
 from simulator.store.open import open_store
 from simulator.store.protocol import Store
 from simulator.store.server import start_server
-from simulator.types import order
+from simulator.types import Doubles, order
 from simulator.world.stream import SyntheticWorld
 from tests.serving.processes import process
 from tests.serving.router_under_test import until
@@ -36,6 +37,8 @@ from trainer.publish import Engagements, about, parts
 ARMS, MODEL = ("relu", "smelu:beta=1"), ModelConfig(dim=4, hidden=(16, 8), batch=64)
 CONFIG = ExperimentConfig(arms=ARMS, model=MODEL, noise=NO_NOISE, duplicates=2, candidates=30)
 QUERIES = 80
+SUMMED = {"rbo", "pd_candidates", "pd_candidates_ranking"}
+"""Measures whose numerators are no counts."""
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +86,15 @@ class Offline:
         return Answer(items[order(scores, items)][: line["k"] or 10], items, scores)
 
 
-def page(address: str) -> dict[tuple[str, str, str], float]:
-    """Counters of comparisons by name, arm and cause."""
+def page(address: str) -> dict[tuple[str, ...], float]:
+    """Counters of comparisons by name, arm, cause and measure."""
     with urllib.request.urlopen(f"http://{address}/metrics") as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     return {
-        (sample.name, sample.labels["arm"], sample.labels["cause"]): sample.value
+        (sample.name, *(sample.labels[label] for label in ("arm", "cause", "measure"))): sample.value
         for family in families
         for sample in family.samples
-        if "cause" in sample.labels and "arm" in sample.labels
+        if "measure" in sample.labels and sample.name.endswith("_total")
     }
 
 
@@ -123,29 +126,42 @@ def test_live_comparisons_repeated_offline_give_the_same_counters(tmp_path: Path
                 query = RecommendRequest(query_id=number, user=number % 60, context=context, candidates=candidates)
                 stub.Recommend(query, timeout=5)
             metrics = router.said["metrics"]
-            until(lambda: sum(v for k, v in page(metrics).items() if k[0] == "flicker_compared_total") >= 160)
+            slates = "flicker_compared_total", "slate"
+            until(lambda: sum(v for k, v in page(metrics).items() if (k[0], k[-1]) == slates) >= 160)
             check_counters(page(metrics), file, Offline(store, world))
             check_feedback(store, world, stub)
         store.close()
 
 
-def check_counters(found: dict[tuple[str, str, str], float], file: Path, offline: Offline) -> None:
+def check_counters(found: dict[tuple[str, ...], float], file: Path, offline: Offline) -> None:
     """The recorded comparisons, repeated, add up to the counters, each of them."""
-    expected: Counter[tuple[str, str, str]] = Counter()
+    expected: Counter[tuple[str, ...]] = Counter()
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     for line in lines:
         answers = offline.answer(line, 0), offline.answer(line, 1)
         assert [answer.slate.tolist() for answer in answers] == line["slates"]
-        difference = compare(*answers)
-        for field, (name, _) in SUMS.items():
-            expected[f"{name}_total", line["arm"], line["cause"]] += getattr(difference, field)
-    assert len(lines) == 2 * QUERIES and {key[1:] for key in expected} == {
+        for measure, sums in zip(MEASURES, compared(*answers).tolist(), strict=True):
+            for name, part in zip(("differences", "compared"), sums, strict=True):
+                expected[f"flicker_{name}_total", line["arm"], line["cause"], measure] += part
+    assert len(lines) == 2 * QUERIES and {key[1:3] for key in expected} == {
         (arm, cause) for arm in ARMS for cause in ("duplicate", "refresh")
     }
     for key, value in expected.items():
         # the last bit of a sum depends on the order of its terms; counts are whole numbers
-        assert found[key] == (pytest.approx(value, rel=1e-12) if "summed" in key[0] else value), key
-    assert found["flicker_swapped_pairs_total", "relu", "duplicate"] > 0
+        summed = key[0] == "flicker_differences_total" and key[-1] in SUMMED
+        assert found[key] == (pytest.approx(value, rel=1e-12) if summed else value), key
+    assert found.keys() == expected.keys() and found["flicker_differences_total", "relu", "duplicate", "pair"] > 0
+
+
+def compared(first: Answer, second: Answer) -> Doubles:
+    """Their measures [measures, 2] one pair at a time, as an experiment measures them."""
+    common = np.intersect1d(first.items, second.items)
+    k = min(len(first.slate), len(second.slate))
+    one, two = (
+        Answers(each.slate[None, :k], common[None], each.scores[[each.items.tolist().index(i) for i in common]][None])
+        for each in (first, second)
+    )
+    return compare(one, two)[..., 0]
 
 
 def check_feedback(store: Store, world: SyntheticWorld, stub: RecommenderStub) -> None:

@@ -15,9 +15,10 @@ from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2 import RecommendRequest
 from serving import shadow
-from serving.comparison import FIELDS, SUMS, Answer, Difference, compare
+from serving.comparison import Answer, compare_pairs
 from serving.router.metrics import ShadowMetrics
 from serving.router.policies import RANGE, stable_hash
+from simulator.measures.registry import MEASURES
 from simulator.types import Floats, Ints
 from tests.serving import fake_replica
 from tests.serving.fake_replica import ARMS, FakeReplica, publish, retrieved, scores
@@ -50,7 +51,9 @@ def ask_all(asked: Asked) -> None:
 
 def compared(asked: Asked) -> float:
     return sum(
-        asked.metric("flicker_compared_total", arm=arm, cause=c) for arm in ARMS for c in ("duplicate", "refresh")
+        asked.metric("flicker_compared_total", arm=arm, cause=c, measure="slate")
+        for arm in ARMS
+        for c in ("duplicate", "refresh")
     )
 
 
@@ -62,25 +65,24 @@ def ranked(line: dict, side: int) -> tuple[list[int], dict[int, np.float32]]:
     return sorted(items, key=lambda item: (-by_item[item], item))[: line["k"]], by_item
 
 
-def brute_force(line: dict) -> dict[str, float]:
-    """The counts of one comparison, from the definitions."""
+def brute_force(line: dict) -> dict[str, tuple[float, float]]:
+    """Numerators and denominators of one comparison, from the definitions."""
     (first, one), (second, two) = ranked(line, 0), ranked(line, 1)
     assert line["slates"] == [first, second]
     common = sorted(set(one) & set(two))
     pairs = list(itertools.combinations(common, 2))
     above = [{(a, b): (-own[a], a) < (-own[b], b) for a, b in pairs} for own in (one, two)]
     p1, p2 = ([1 / (1 + math.exp(-float(own[item]))) for item in common] for own in (one, two))
+    k, both = len(first), [item for item in first if item in second]
+    within = list(itertools.combinations(both, 2))
     return {
-        "comparisons": 1,
-        "swapped_slates": first != second,
-        "swapped_first": first[0] != second[0],
-        "slots": len(first),
-        "swapped_slots": sum(a != b for a, b in zip(first, second, strict=True)),
-        "missing_items": len(set(first) - set(second)),
-        "pairs": len(pairs),
-        "swapped_pairs": sum(above[0][pair] != above[1][pair] for pair in pairs),
-        "candidates": len(common),
-        "prediction_difference": sum(2 * abs(a - b) / (a + b) for a, b in zip(p1, p2, strict=True)),
+        "slot": (sum(a != b for a, b in zip(first, second, strict=True)), k),
+        "top1": (float(first[0] != second[0]), 1),
+        "set": (k - len(both), k),
+        "slate": (float(first != second), 1),
+        "slate_pair": (sum(second.index(a) > second.index(b) for a, b in within), len(within)),
+        "pair": (sum(above[0][pair] != above[1][pair] for pair in pairs), len(pairs)),
+        "pd_candidates": (sum(2 * abs(a - b) / (a + b) for a, b in zip(p1, p2, strict=True)), len(common)),
     }
 
 
@@ -90,15 +92,19 @@ def test_counters_are_what_brute_force_gives(store: MemoryStore, tmp_path: Path)
         ask_all(asked)
         until(lambda: compared(asked) == 2 * QUERIES)
         lines = [json.loads(line) for line in file.read_text().splitlines()]
-        sums: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        sums: dict[tuple[str, str, str], Floats] = defaultdict(lambda: np.zeros(2))
         for line in lines:
-            for field, value in brute_force(line).items():
-                sums[line["arm"], line["cause"]][field] += value
-        assert set(sums) == {(arm, cause) for arm in ARMS for cause in ("duplicate", "refresh")}
-        for (arm, cause), expected in sums.items():
-            for field, value in expected.items():
-                found = asked.metric(f"{SUMS[field][0]}_total", arm=arm, cause=cause)
-                assert found == (pytest.approx(value) if field.startswith("prediction") else value), field
+            assert line["difference"].keys() == MEASURES.keys()
+            for measure, parts in brute_force(line).items():
+                sums[line["arm"], line["cause"], measure] += parts
+                assert line["difference"][measure] == pytest.approx(parts, rel=1e-5 if measure[:2] == "pd" else 0)
+        assert {key[:2] for key in sums} == {(arm, cause) for arm in ARMS for cause in ("duplicate", "refresh")}
+        for (arm, cause, measure), expected in sums.items():
+            found = [
+                asked.metric(f"flicker_{name}_total", arm=arm, cause=cause, measure=measure)
+                for name in ("differences", "compared")
+            ]
+            assert found == pytest.approx(expected, rel=1e-6 if measure[:2] == "pd" else 0), measure
         for line in lines:
             twin = line["cause"] == "duplicate"
             assert line["generations"] == ([4, 4] if twin else [line["generations"][1] - 1, line["generations"][1]])
@@ -110,10 +116,14 @@ def test_the_live_gauges_are_the_quotients(store: MemoryStore) -> None:
         ask_all(asked)
         until(lambda: compared(asked) == 2 * QUERIES)
         labels = {"arm": "relu", "cause": "duplicate"}
-        for measure, part, whole in (("slot", "slots", "slots"), ("pair", "pairs", "pairs")):
-            swapped, all_ = asked.metric(f"flicker_swapped_{part}_total", **labels), f"flicker_compared_{whole}_total"
-            ratio = asked.metric("flicker_swap_ratio", **labels, measure=measure)
-            assert 0 < ratio < 1 and ratio == swapped / asked.metric(all_, **labels)
+        for measure in MEASURES.values():
+            ratio = asked.metric("flicker_swap_ratio", **labels, measure=measure.name)
+            parts = (
+                asked.metric(f"flicker_{name}_total", **labels, measure=measure.name)
+                for name in ("differences", "compared")
+            )
+            assert ratio == (next(parts) / next(parts) if measure.swap else 0)
+            assert 0 < ratio <= 1 or not measure.swap
         smooth = asked.metric("flicker_prediction_difference", arm="smelu:beta=1", cause="duplicate")
         assert 0 < smooth < asked.metric("flicker_prediction_difference", **labels)
 
@@ -145,13 +155,13 @@ def test_a_refresh_while_samples_wait_is_what_they_are_compared_over(
                 asked.stub.Recommend(RecommendRequest(query_id=number, user=number, arm="relu", k=5))
             replica.generation = 5  # and 3 is gone
             replica.announce(store)
-            until(lambda: asked.metric("flicker_compared_total", arm="relu", cause="refresh") == 10)
+            until(lambda: compared(asked) == 10)
     finally:
         replica.stop()
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["generations"] for line in lines] == [[4, 5]] * 10
     for line in lines:
-        assert line["difference"]["swapped_pairs"] == brute_force(line)["swapped_pairs"]
+        assert line["difference"]["pair"] == list(brute_force(line)["pair"])
 
 
 def test_what_cannot_be_compared_is_counted_and_fails_nobody(store: MemoryStore) -> None:
@@ -187,15 +197,16 @@ def test_scores_that_are_not_finite_reach_no_counter(
         until(lambda: sum(asked.metric("flicker_comparisons_failed_total", **labels) for labels in failed) == 2)
         until(lambda: compared(asked) == 2)
         for cause in ("duplicate", "refresh"):
-            for counter, _ in SUMS.values():
-                assert math.isfinite(asked.metric(f"{counter}_total", arm="relu", cause=cause))
+            for measure in MEASURES:
+                labels = {"arm": "relu", "cause": cause, "measure": measure}
+                assert math.isfinite(asked.metric("flicker_differences_total", **labels))
     assert "NaN" not in (tmp_path / "file").read_text()
 
 
 def test_equal_answers_do_not_differ_and_gauges_forget() -> None:
     answer = Answer(np.array([3, 1]), np.array([1, 2, 3]), np.array([0.5, -1, 2], np.float32))
-    difference = compare(answer, answer)
-    assert difference == Difference(comparisons=1, slots=2, pairs=3, candidates=3)
+    (difference,) = compare_pairs([(answer, answer)])
+    assert difference[:, 0].tolist() == [0] * len(MEASURES)
     now = [0.0]
     registry = CollectorRegistry()
     metrics = ShadowMetrics(registry, 60.0, lambda: now[0])
@@ -208,10 +219,7 @@ def test_equal_answers_do_not_differ_and_gauges_forget() -> None:
 
 def test_answers_without_scores_are_compared_by_their_slates() -> None:
     none = np.empty(0, np.int64), np.empty(0, np.float32)
-    difference = compare(Answer(np.array([1, 2, 3]), *none), Answer(np.array([1, 3]), *none))
-    assert (difference.slots, difference.swapped_slots, difference.missing_items) == (2, 1, 1)
-    assert (difference.pairs, difference.candidates, difference.prediction_difference) == (0, 0, 0)
-
-
-def test_every_sum_has_a_counter() -> None:
-    assert tuple(SUMS) == FIELDS
+    (sums,) = compare_pairs([(Answer(np.array([1, 2, 3]), *none), Answer(np.array([1, 3]), *none))])
+    found = dict(zip(MEASURES, sums.tolist(), strict=True))
+    assert found["slot"] == found["set"] == [1, 2] and found["slate"] == [1, 1]
+    assert found["pair"] == found["pd_candidates"] == found["pd_candidates_ranking"] == [0, 0]

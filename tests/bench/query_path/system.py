@@ -135,5 +135,6 @@ class Routed:
             made = again
             time.sleep(1.0)  # longer than comparisons wait for each other
             page = self.page()
-            again = page.total("flicker_compared_total") + page.total("flicker_comparisons_failed_total")
-        return page.total("flicker_compared_total")
+            compared = page.total("flicker_compared_total", measure="slate")
+            again = compared + page.total("flicker_comparisons_failed_total")
+        return compared

@@ -28,6 +28,9 @@ How much do a recommender's results change for no reason, and what cures it?
   flicker gate DIR --baseline DIR --max-swap-increase 0.005
                                                     exit code 1 when a candidate flickers more than chance explains
 
+  flicker compare A.parquet B.parquet               anybody's predictions: how many results changed? Files of scores
+                                                    are all it takes
+
   flicker up                                        the live system: trainer, replicas, router, traffic, live gauges
   flicker query --user 7 --all                      ask it: the same query of every duplicate, side by side
 """
@@ -90,6 +93,15 @@ def figures(arguments: list[str]) -> None:
     print(*run_figures(parse_flags(FigureFlags, "flicker figures", arguments), arguments), sep="\n")
 
 
+def compare(arguments: list[str]) -> None:
+    """`flicker compare A B ...`: what differs between the predictions in files."""
+    from simulator.compare import CompareFlags, run_compare
+    from simulator.flags import parse_flags
+
+    flags = parse_flags(CompareFlags, "flicker compare", arguments)
+    run_compare(flags, " ".join(["flicker compare", *arguments]))
+
+
 def recommend(arguments: list[str]) -> None:
     """`flicker recommend DIR`: the most accurate arm within a budget of swaps."""
     from simulator import decide
@@ -112,7 +124,7 @@ def _conclude(decision: tuple[list[str], int]) -> None:
     sys.exit(code)
 
 
-COMMANDS = {command.__name__: command for command in (run, sweep, figures, report, recommend, gate, up, query)}
+COMMANDS = {command.__name__: command for command in (run, sweep, figures, compare, report, recommend, gate, up, query)}
 
 
 def main() -> None:

@@ -1,282 +1,363 @@
-"""Decisions from finished runs: which arm a budget allows, and which candidate a gate holds back."""
+"""What a user sees, what lowers it, which arm to try: by hand, by drawing it, and never more than an interval shows."""
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
-from simulator.decide import GateFlags, RecommendFlags, gate, independent_difference, recommend
-from simulator.errors import FlickerError
-from simulator.folder import Folder
-from simulator.measures.intervals import Interval, Resamples, pair_index
+from simulator.decide import RecommendFlags, Situation, advice, recommend
+from simulator.decide.choice import MARGIN, changes, choose, not_measured
+from simulator.decide.evidence import independent_difference, independent_ratio, too_little
+from simulator.decide.situation import what_a_user_sees
+from simulator.errors import FlickerError, SettingError
+from simulator.measures.intervals import Interval
 from simulator.randomness import generator
-from simulator.result import Result, from_json
-from tests.report.fake_results import CONFIG, fake_result, write
-from tests.small_runs import outcome, prepared, small_replay
+from simulator.report import write_report
+from simulator.result import Arm, Measures, Result, write_result
+from tests.report.fake_results import CONFIG, write
 from tests.terminal import Terminal
 
-Json = dict[str, Any]
-ARMS = {"relu": (1.0, 0.4315), "smelu:beta=1": (0.5, 0.4287), "smelu:beta=8": (0.2, 0.4400)}
-"""Pair swaps 0.085, 0.0425 and 0.017."""
+HOUR = Situation()
+TOLD: dict[str, Any] = {"config": CONFIG["config"] | {"fleets": 3}, "versions": {}, "machine": {}}
 
 
-SETTINGS: Json = CONFIG | {"config": CONFIG["config"] | {"fleets": 3, "k": 10, "generations": 20}}
+def around(mean: float, share: float = 0.05) -> Interval:
+    return Interval(mean, mean * (1 - share), mean * (1 + share))
 
 
-def saved(folder: Path, arms: dict[str, tuple[float, float]], wide: float = 0.12) -> Path:
-    folder.mkdir(exist_ok=True)
-    return write(folder, fake_result(arms, wide=wide), SETTINGS)
+def an_arm(
+    spec: str,
+    duplicate: float = 0.1,
+    refresh: float = 0.1,
+    loss: float = 0.43,
+    *,
+    wide: float = 0.05,
+    loss_wide: float = 0.001,
+    base: Arm | None = None,
+    **more: Interval,
+) -> Arm:
+    """An arm with these pair swaps by cause, paired with `base`; ratios are as wide as the measures."""
+    measures = {
+        "pd": around(duplicate, wide),
+        "swaps.pair": around(duplicate, wide),
+        "refresh_swaps.pair": around(refresh, wide),
+        "both_swaps.pair": around(duplicate + refresh, wide),
+        "log_loss": around(loss, 0.003),
+        "auc": around(0.75, 0.01),
+    }
+    ratios: Measures = {}
+    if base:
+        for short, name in {"pair": "swaps.pair", "refresh_pair": "refresh_swaps.pair", "log_loss": "log_loss"}.items():
+            share = loss_wide if name == "log_loss" else wide
+            ratios[short] = around(measures[name].mean / base.measures[name].mean, share)
+    return Arm(spec, measures | more, ratios, design={"engine": "native", "norm": "after"})
 
 
-def changed(folder: Path, file: str, change: Callable[[Json], object]) -> Path:
-    """The folder, with what is in one of its files changed in place."""
-    content = json.loads((folder / file).read_text())
-    change(content)
-    (folder / file).write_text(json.dumps(content))
-    return folder
+def a_result(*arms: Arm, **more: Any) -> Result:
+    about = {"kind": "run", "world": {"name": "log", "has_truth": False}, **TOLD} | more
+    return Result(arms=list(arms), **about)
+
+
+def weights(situation: Situation) -> dict[tuple[str, int], float]:
+    return situation.weights()
 
 
 @pytest.mark.parametrize(
-    ("budget", "chosen"), [(0.1, "SmeLU (beta = 1)"), (0.05, "SmeLU (beta = 1)"), (0.02, "SmeLU (beta = 8)")]
-)
-def test_the_most_accurate_arm_within_the_budget_is_named(tmp_path: Path, budget: float, chosen: str) -> None:
-    lines, code = recommend(RecommendFlags(saved(tmp_path, ARMS), swap_budget=budget))
-    assert code == 0 and lines[0].startswith(f"{chosen}: log loss")
-
-
-def test_it_names_interval_cost_runner_up_and_what_the_budget_rules_out(tmp_path: Path) -> None:
-    folder = saved(tmp_path, {**ARMS, "gelu": (0.9, 0.42)})
-    said = "\n".join(recommend(RecommendFlags(folder, swap_budget=0.05))[0])
-    assert "the best of 2 of 4 arms" in said
-    assert "training time × 1.00, parameters × 1.00 of ReLU" in said
-    assert "runner-up: SmeLU (beta = 8), log loss 0.4400" in said
-    assert "over the budget: GELU, log loss 0.4200" in said and "over the budget: ReLU" not in said
-    assert "  pair swaps: 0.0425 (0.0374 to 0.0476)\n" in said
-    assert "0.0170 (0.0150 to 0.0190); × 1.0264 (1.0253 to 1.0274) of the winner's log loss, told apart" in said
-    assert "0.0765 (0.0673 to 0.0857); × 0.9797 (0.9787 to 0.9807) of the winner's log loss, told apart" in said
-
-
-@pytest.mark.parametrize(
-    ("loss", "fleets", "said"),
+    ("gap", "every", "rollout", "routing"),
     [
-        (0.4400, 3, "of the winner's log loss, told apart"),
-        (0.4400, 1, "of the winner's log loss, told apart, for the one initialisation of this run"),
-        (0.4289, 3, "of the winner's log loss, not told apart"),
-        (0.4289, 1, "of the winner's log loss, not told apart"),
+        ("10m", "1h", "2m", "random"),
+        ("1m", "10m", "5m", "random"),
+        ("0s", "10m", "10m", "random"),
+        ("1m", "10m", "5m", "sticky"),
+        ("25m", "10m", "5m", "random"),
+        ("2h", "1h", "1h", "sticky"),
     ],
 )
-def test_a_runner_up_that_is_the_winner_s_equal_within_chance_is_called_so(
-    tmp_path: Path, loss: float, fleets: int, said: str
+def test_what_lies_between_two_answers_is_what_comes_out_when_it_is_drawn(
+    gap: str, every: str, rollout: str, routing: Literal["random", "sticky"]
 ) -> None:
-    folder = saved(tmp_path, {"smelu:beta=1": (0.5, 0.4287), "smelu:beta=8": (0.2, loss)})
-    changed(folder, "config.json", lambda about: about["config"].update(fleets=fleets))
-    (line,) = [line for line in recommend(RecommendFlags(folder, 1))[0] if "runner-up" in line]
-    assert line.endswith(said)
+    """Users ask at any time; each replica serves a new generation at a time of its own within the roll-out."""
+    situation = Situation(routing=routing, refresh_every=every, rollout=rollout, asks_again=gap)
+    period, length, later = situation.times
+    draw, n = generator(3, "visits"), 400_000
+    first, time = draw.uniform(0, length, n), draw.uniform(0, period, n)
+    second = first if routing == "sticky" else draw.uniform(0, length, n)
+    before, after = np.floor((time - first) / period), np.floor((time + later - second) / period)
+    apart = np.abs(after - before)
+    for lag, chance in situation.refreshes().items():
+        if routing == "random" and later < period:  # which of two generations is the older one does not matter
+            assert (apart == lag).mean() == pytest.approx(chance, abs=4e-3)
+        else:
+            spread = length / period if routing == "random" else 0.0  # beyond one refresh a roll-out only smooths
+            assert (apart == lag).mean() == pytest.approx(chance, abs=4e-3 + spread)
+    assert sum(situation.weights().values()) <= 1 + 1e-12
 
 
-def test_the_cost_holds_memory_where_the_run_measured_it(tmp_path: Path) -> None:
-    def measure(result: Json) -> None:
-        result["arms"]["relu"].update(model_bytes=1_000, train_bytes=2_000)
-        result["arms"]["smelu:beta=1"].update(model_bytes=1_500, train_bytes=8_000)
-
-    lines, _ = recommend(RecommendFlags(changed(saved(tmp_path, ARMS), "result.json", measure), swap_budget=1))
-    assert lines[2].endswith("parameters × 1.00, memory served × 1.50, memory in training × 4.00 of ReLU")
-
-
-def test_the_most_accurate_arm_is_not_held_against_itself(tmp_path: Path) -> None:
-    lines, _ = recommend(RecommendFlags(saved(tmp_path, ARMS), swap_budget=1))
-    assert lines[1] == "  pair swaps: 0.0425 (0.0374 to 0.0476)"
-
-
-def test_an_interval_that_reaches_over_the_budget_is_said(tmp_path: Path) -> None:
-    lines, _ = recommend(RecommendFlags(saved(tmp_path, ARMS), swap_budget=0.0425))
-    assert "the interval reaches over the budget" in lines[1]
+def test_the_formula_by_hand() -> None:
+    """A tenth of an hour, four models: 0.1 of a refresh between, a quarter of meeting the same model."""
+    arm = an_arm("relu", duplicate=0.2, refresh=0.4)
+    many = Situation(models=4, asks_again="6m", rollout="0s")
+    assert weights(many) == pytest.approx(
+        {("swaps", 0): 0.9 * 0.75, ("refresh_swaps", 1): 0.025, ("both_swaps", 1): 0.075}
+    )
+    seen = what_a_user_sees(arm, many, "pair")
+    assert seen and seen.total.mean == pytest.approx(0.9 * 0.75 * 0.2 + 0.1 * (0.25 * 0.4 + 0.75 * 0.6))
+    assert (seen.total.low, seen.total.high) == pytest.approx((0.95 * seen.total.mean, 1.05 * seen.total.mean))
+    one = what_a_user_sees(arm, Situation(asks_again="6m", rollout="0s"), "pair")
+    sticky = what_a_user_sees(arm, replace(many, routing="sticky"), "pair")
+    assert one and sticky and one.parts.keys() == {"refresh_swaps"}
+    assert one.total.mean == sticky.total.mean == pytest.approx(0.1 * 0.4)
 
 
-def test_no_arm_within_the_budget_is_exit_code_1_and_names_the_least(tmp_path: Path) -> None:
-    lines, code = recommend(RecommendFlags(saved(tmp_path, ARMS), swap_budget=0.001))
-    assert code == 1 and len(lines) == 1 and "the least is 0.0170 (0.0150 to 0.0190), SmeLU (beta = 8)" in lines[0]
+def test_several_refreshes_between_are_those_measured_or_interpolated() -> None:
+    lags = {f"refresh_lags.{n}.pair": around(value) for n, value in ((2, 0.2), (4, 0.3), (8, 0.4))}
+    arm = an_arm("relu", refresh=0.1, **lags)
+
+    def seen(gap: str) -> tuple[float, str]:
+        found = what_a_user_sees(arm, Situation(asks_again=gap, rollout="0s"), "pair")
+        assert found
+        return found.total.mean, " ".join(found.notes)
+
+    assert seen("1h") == (pytest.approx(0.1), "") and seen("4h") == (pytest.approx(0.3), "")
+    assert seen("3h") == (pytest.approx(0.25), "3 refreshes lie between: interpolated between 2 and 4")
+    mean, note = seen("20h")
+    assert mean == pytest.approx(0.4) and note.startswith("20 refreshes lie between, 8 at most were measured")
 
 
-def test_the_best_auc_is_the_highest(tmp_path: Path) -> None:
-    lines, _ = recommend(RecommendFlags(saved(tmp_path, ARMS), swap_budget=1, accuracy="auc"))
-    assert lines[0].startswith("SmeLU (beta = 1): AUC 0.8013")
+def test_a_live_result_says_that_it_knows_one_refresh_only(tmp_path: Path) -> None:
+    seen = {"user_visible_slot_ratio": around(0.3), "refresh_swaps.slot": around(0.2)}
+    write_result(tmp_path, a_result(an_arm("relu", **seen), kind="live", config={}))
+    said = "\n".join(recommend(RecommendFlags(tmp_path, Situation(asks_again="5h")))[0])
+    assert "5 refreshes lie between, 1 at most were measured" in said
+    assert "only results of `flicker run` measure more than one refresh" in said
+    assert "users of the live system met 0.300 (0.285 to 0.315)" in said
+    assert "no baselines in this result" in said
 
 
 @pytest.mark.parametrize(
-    ("factor", "allowed", "code", "word"),
+    ("settings", "complaint"),
     [
-        (2.0, 0.005, 1, "held back"),
-        (2.0, 0.2, 0, "passed:"),
-        (1.05, 0.005, 0, "passed, by doubt"),
-        (0.3, 0, 0, "passed:"),
+        ({"models": 0}, "models = 0: at least 1"),
+        ({"refresh_every": "soon"}, "refresh-every = soon: a number and s, m, h or d"),
+        ({"refresh_every": "0s"}, "refresh-every = 0s: more than 0"),
+        ({"rollout": "2h"}, "rollout = 2h: at most --refresh-every, 1h"),
+        ({"asks_again": "-3m"}, "asks-again = -3m: a number"),
     ],
 )
-def test_a_candidate_that_clearly_flickers_more_is_held_back(
-    tmp_path: Path, factor: float, allowed: float, code: int, word: str
+def test_a_situation_that_cannot_be_is_refused(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SettingError, match=complaint):
+        Situation(**settings)
+
+
+# The wrong advice of the first stage: each of these said the opposite.
+
+
+def test_an_arm_whose_refreshes_change_more_is_no_trial_where_all_serve_one_model() -> None:
+    """Half the swaps between duplicates, 1.28 times those at a refresh: with one model a user only meets the latter."""
+    base = an_arm("relu")
+    result = a_result(base, an_arm("smelu:beta=1", 0.05, 0.128, base=base))
+    assert choose(result, HOUR, "pair", MARGIN).verdict == "stay"
+    assert not [line for line in advice(result, HOUR, "pair") if "trial" in line]
+    assert choose(result, Situation(models=8), "pair", MARGIN).verdict == "trial"
+    assert not [change for change in changes(result, HOUR, "pair", MARGIN) if "SmeLU" in change.words]
+
+
+def test_a_model_that_guesses_gets_no_advice_however_few_its_swaps(tmp_path: Path) -> None:
+    base = an_arm("relu")
+    guessing = an_arm("smelu:beta=1", 0.01, 0.01, base=base, auc=Interval(0.46, 0.44, 0.48))
+    result = a_result(base, guessing)
+    assert "not shown to be above that of guessing" in too_little(guessing, result)
+    assert choose(result, HOUR, "pair", MARGIN).arm is None
+    said = "\n".join(advice(result, HOUR, "pair"))
+    assert "no worse" not in said and "worth a trial" not in said
+
+
+def test_the_page_and_recommend_never_contradict_each_other(tmp_path: Path) -> None:
+    """Where intervals are too wide to choose, neither names an arm."""
+    base = an_arm("relu", wide=0.6)
+    result = a_result(base, an_arm("smelu:beta=1", 0.09, 0.09, wide=0.6, base=base))
+    folder = write(tmp_path, {}, CONFIG | TOLD)
+    write_result(folder, result)
+    lines, code = recommend(RecommendFlags(folder, measure="pair"))
+    assert code == 3 and lines[0] == advice(result, HOUR, "pair")[0]
+    assert lines[0].startswith("No arm is shown to lower what a user sees: more fleets")
+    lines, code = recommend(RecommendFlags(folder, measure="pair", swap_budget=0.016))
+    assert code == 3 and "No arm is shown to keep pair swaps on asking again within 0.016" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("wide", "verdict", "said"),
+    [
+        (0.001, "trial", "shown to be within 0.50 %"),
+        (0.02, "unclear", "not shown to be within 0.50 %"),
+    ],
+)
+def test_a_wide_interval_that_includes_1_is_no_proof_of_equal_accuracy(wide: float, verdict: str, said: str) -> None:
+    base = an_arm("relu")
+    choice = choose(a_result(base, an_arm("gelu", 0.05, 0.05, base=base, loss_wide=wide)), HOUR, "pair", MARGIN)
+    assert choice.verdict == verdict and said in choice.why.replace("\N{NO-BREAK SPACE}", " ")
+    assert "no worse" not in choice.why
+
+
+def test_an_arm_that_is_shown_to_cost_accuracy_is_weighed_not_advised() -> None:
+    base = an_arm("relu")
+    choice = choose(a_result(base, an_arm("gelu", 0.05, 0.05, loss=0.44, base=base)), HOUR, "pair", MARGIN)
+    assert choice.verdict == "weigh" and choice.why.startswith("Weigh the changes that GELU saves")
+    assert "shown to be higher" in choice.why
+
+
+# The floor.
+
+BASELINES = {"constant": {"log_loss": around(0.5)}, "popularity": {"log_loss": around(0.48)}}
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio", "learned"),
+    [
+        ("constant", Interval(0.9, 0.88, 0.92), True),
+        ("constant", Interval(0.99, 0.97, 1.01), False),
+        ("popularity", Interval(0.97, 0.95, 0.99), True),
+        ("popularity", Interval(1.0, 0.99, 1.01), False),
+        ("logistic", Interval(0.99, 0.98, 1.0), True),
+        ("logistic", Interval(1.01, 0.99, 1.03), True),
+        ("logistic", Interval(1.03, 1.01, 1.05), False),
+    ],
+)
+def test_a_model_must_beat_base_rate_and_popularity_and_not_lose_to_a_logistic_regression(
+    name: str, ratio: Interval, learned: bool
 ) -> None:
-    baseline = saved(tmp_path / "old", {"relu": (1.0, 0.43)})
-    candidate = saved(tmp_path / "new", {"relu": (factor, 0.43)})
-    lines, got = gate(GateFlags(candidate, baseline, max_swap_increase=allowed))
-    assert got == code and len(lines) == 1 and lines[0].startswith(word)
+    arm = replace(an_arm("relu"), against={name: {"log_loss": ratio}})
+    result = a_result(arm, an_arm("gelu", 0.05, 0.05, base=arm), baselines={name: {"log_loss": around(0.45)}})
+    assert bool(too_little(arm, result)) is not learned
+    choice = choose(result, HOUR, "pair", MARGIN)
+    assert (choice.verdict == "unlearned") is not learned
+    if not learned:
+        assert "this model has learned too little to advise: log loss 0.4300 is" in choice.why
+        assert not [line for line in advice(result, HOUR, "pair") if "trial" in line or "Cheap" in line]
 
 
-def test_arms_can_be_chosen_on_both_sides(tmp_path: Path) -> None:
-    folder = saved(tmp_path, ARMS)
-    flags = GateFlags(folder, folder, 0.01, arm="smelu:beta=1", baseline_arm="smelu:beta=8")
-    assert gate(flags)[1] == 1
-    with pytest.raises(FlickerError, match="arm = gelu: the run has relu, smelu:beta=1"):
-        gate(GateFlags(folder, folder, 0.01, arm="gelu"))
+def test_without_a_paired_ratio_a_baseline_is_taken_as_independent() -> None:
+    arm = an_arm("relu", loss=0.43)
+    assert not too_little(arm, a_result(arm, baselines=BASELINES))
+    weak = an_arm("relu", loss=0.46)
+    assert "item popularity" in too_little(weak, a_result(weak, baselines=BASELINES))
 
 
-def without(key: str) -> Callable[[Json], object]:
-    return lambda content: content["config"].pop(key)
+# What lowers it.
 
 
-def setting(section: str, **values: Any) -> Callable[[Json], object]:
-    """A change of settings in a config; of its top level where the section is empty."""
-    return lambda about: (about["config"][section] if section else about["config"]).update(values)
+def test_changes_name_what_is_free_first_and_the_price_of_the_rest() -> None:
+    lags = {f"{cause}_lags.{n}.pair": around(0.1 * n**0.4) for cause in ("refresh", "both") for n in (2, 4, 8)}
+    base = an_arm("relu", 0.2, **lags)
+    base = replace(base, costs={"train_seconds": 10.0, "score_seconds": 1.0, "model_bytes": 100.0})
+    smooth = an_arm("smelu:beta=1", 0.08, 0.08, base=base)
+    smooth = replace(smooth, costs={"train_seconds": 11.0, "score_seconds": 1.0, "model_bytes": 100.0})
+    smooth = replace(smooth, ratios=smooth.ratios | {"personalisation": around(0.9)})
+    found = changes(a_result(base, smooth), Situation(models=4), "pair", MARGIN)
+    words = [change.words for change in found]
+    assert words[0].startswith("serve copies") or words[0].startswith("sticky")
+    assert {word.partition(" (")[0] for word in words[:2]} == {"serve copies of one model", "sticky routing"}
+    assert "refresh half as often (--refresh-every 2h)" in words
+    (price,) = [change.price for change in found if change.words.startswith("SmeLU")]
+    assert "log loss × 1.0000 (0.9990 to 1.0010), shown to be within" in price
+    assert "training time × 1.10, scoring time × 1.00, memory × 1.00" in price
+    assert price.endswith("personalisation × 0.90 (0.85 to 0.95)")
+    assert [change for change in found if "half as often" in change.words][0].price.count("not measured") == 1
 
 
-@pytest.mark.parametrize(
-    ("file", "change", "complaint"),
-    [
-        ("config.json", setting("", k=5), "its k is 5, the candidate's 10: run both with the same --k$"),
-        ("config.json", without("k"), "its k is not recorded, the candidate's 10"),
-        ("config.json", setting("", duplicates=2), "its duplicates is 2, the candidate's 4"),
-        ("config.json", setting("", generations=9), "its generations is 9, the candidate's 20"),
-        ("config.json", setting("", seed=8), "its seed is 8, the candidate's 7: .* same --seed"),
-        ("config.json", setting("", queries_per_generation=8), "its queries_per_generation is 8, .*not recorded"),
-        ("config.json", setting("noise", window=4), "its noise.window is 4, the candidate's 16: .* same --window"),
-        ("config.json", setting("noise", init="own"), "its noise.init is own, the candidate's same: .* same --init"),
-        ("config.json", setting("world", events=9), "its world.events is 9, the candidate's 1000000: .* --events"),
-        ("config.json", setting("world", position_bias=1), "its world.position_bias is 1, .* same --position-bias"),
-        (
-            "result.json",
-            lambda result: result["world"].update(name="ml-1m", has_truth=False),
-            "its world's name is ml-1m, the candidate's synthetic: run both with the same --data, or both without",
-        ),
-        (
-            "result.json",
-            lambda result: result["world"].update(held_out=9),
-            "number of held-out events is 9, the candidate's 50000: run both with the same --data",
-        ),
-    ],
-)
-def test_runs_that_measure_different_things_cannot_be_compared(
-    tmp_path: Path, file: str, change: Callable[[Json], object], complaint: str
-) -> None:
-    baseline, candidate = saved(tmp_path / "old", ARMS), saved(tmp_path / "new", ARMS)
-    assert gate(GateFlags(candidate, baseline, 0.01))[1] == 0
-    with pytest.raises(FlickerError, match=f"baseline = .*old: .*{complaint}"):
-        gate(GateFlags(candidate, changed(baseline, file, change), 0.01))
+def test_refreshing_half_as_often_changes_more_each_time() -> None:
+    arm = an_arm("relu", refresh=0.1, **{"refresh_lags.2.pair": around(0.15)})
+    (change,) = [c for c in changes(a_result(arm), HOUR, "pair", MARGIN) if "half" in c.words]
+    assert change.seen.mean == pytest.approx(10 / 120 * 0.15)
+    linear = an_arm("relu", refresh=0.1, **{"refresh_lags.2.pair": around(0.2)})
+    assert not [c for c in changes(a_result(linear), replace(HOUR, rollout="0s"), "pair", MARGIN) if "half" in c.words]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        setting("", arms=["gelu"]),
-        setting("model", dim=8, learning_rate=0.1, hash_rows=100),
-        setting("", fleets=2),
-        setting("", device="cuda"),
-        setting("", queries=9),
-    ],
-)
-def test_what_a_candidate_is_free_to_change_can_be_compared(tmp_path: Path, change: Callable[[Json], object]) -> None:
-    baseline, candidate = saved(tmp_path / "old", ARMS), saved(tmp_path / "new", ARMS)
-    assert gate(GateFlags(changed(candidate, "config.json", change), baseline, 0.01))[1] == 0
+def test_cures_that_nobody_measured_are_named_with_the_arm_to_add() -> None:
+    said = " ".join(not_measured(a_result(an_arm("relu"))))
+    assert "`smelu:beta=1`" in said and "`relu:norm=none`" in said and "`ensemble:relu:m=3`" in said
+    every = a_result(an_arm("relu"), an_arm("smelu:beta=1,norm=none"), an_arm("ensemble:relu:m=3"))
+    assert not_measured(every) == []
+    own = " ".join(not_measured(a_result(replace(an_arm("torch:pkg.models:make"), design={"engine": "torch"}))))
+    assert "`torch:pkg.models:make,relu=smelu:beta=1`" in own and "norm" not in own
 
 
-def test_on_a_log_the_seed_may_differ_and_the_log_may_lie_elsewhere(tmp_path: Path) -> None:
-    folders = [saved(tmp_path / name, ARMS) for name in ("old", "new")]
-    for number, folder in enumerate(folders):
-        changed(folder, "result.json", lambda result: result["world"].update(name="ml-1m", has_truth=False))
-        path = f"/build/{number}/ml-1m"
-        changed(folder, "config.json", setting("", seed=number, world={"kind": "replay", "path": path, "limit": None}))
-    assert gate(GateFlags(folders[0], folders[1], 0.01))[1] == 0
-    changed(folders[0], "config.json", setting("world", limit=500))
-    with pytest.raises(FlickerError, match="its world.limit is not set, the candidate's 500: .* same --limit"):
-        gate(GateFlags(folders[0], folders[1], 0.01))
+# The command.
 
 
-@pytest.mark.parametrize("whose", ["baseline", "candidate"])
-@pytest.mark.parametrize("factor", [1.0, 9.0])
-def test_a_single_fleet_is_refused_whatever_it_measured(tmp_path: Path, whose: str, factor: float) -> None:
-    folders = {"baseline": saved(tmp_path / "old", ARMS), "candidate": saved(tmp_path / "new", {"relu": (factor, 0.4)})}
-    changed(folders[whose], "config.json", setting("", fleets=1))
-    with pytest.raises(FlickerError, match=f"^fleets = 1: .* the {whose}'s interval covers: .*--fleets 2 or more$"):
-        gate(GateFlags(folders["candidate"], folders["baseline"], 0.01))
+def folder_of(path: Path, *arms: Arm, **more: Any) -> Path:
+    path.mkdir(exist_ok=True)
+    write(path, {}, CONFIG | TOLD)
+    write_result(path, a_result(*arms, **more))
+    return path
 
 
-def test_the_difference_of_independent_estimates_adds_half_widths_in_squares() -> None:
-    found = independent_difference(Interval(0.5, 0.2, 0.9), Interval(0.25, 0.0, 0.55))
-    assert found.mean == 0.25
-    assert found.low == pytest.approx(0.25 - np.hypot(0.3, 0.3)) and found.high == pytest.approx(
-        0.25 + np.hypot(0.4, 0.25)
+def test_a_budget_names_the_most_accurate_arm_that_is_shown_to_keep_it(tmp_path: Path) -> None:
+    base = an_arm("relu", 0.1, 0.6)
+    good, calm = an_arm("smelu:beta=1", 0.1, 0.3, base=base), an_arm("smelu:beta=8", 0.1, 0.1, loss=0.44, base=base)
+    folder = folder_of(tmp_path, base, good, calm)
+
+    def chosen(budget: float) -> tuple[str, int]:
+        lines, code = recommend(RecommendFlags(folder, measure="pair", swap_budget=budget))
+        return lines[0], code
+
+    assert chosen(0.2)[0].startswith("Stay with ReLU: its pair swaps on asking again are within 0.200")
+    assert chosen(0.06) == (chosen(0.06)[0], 0) and chosen(0.06)[0].startswith("SmeLU (beta = 1) is worth a trial")
+    assert chosen(0.02)[1] == 0 and chosen(0.02)[0].startswith("SmeLU (beta = 8) keeps the budget at a price")
+    said, code = chosen(0.001)
+    assert (
+        code == 1 and said.startswith("No arm keeps pair swaps on asking again within 0.001") and "the least is" in said
     )
 
 
-def made_up_run(seed: int, fleets: int, truth: float) -> Interval:
-    """Pair swaps of a run whose fleets, duplicates and users move the ratio, with the given true mean."""
-    draw, users = generator(seed, "run"), 60
-    first, second = pair_index(4)
-    fleet, duplicate = draw.normal(0, 0.02, (fleets, 1, 1)), draw.normal(0, 0.01, (fleets, 4))
-    user = draw.normal(0, 0.03, users)
-    values = truth + fleet + (duplicate[:, first] + duplicate[:, second])[..., None] + user
-    values = values + draw.normal(0, 0.05, values.shape)
-    estimate = Resamples(fleets, 4, users, repetitions=200, seed=seed).pairs(values, np.ones(users)).interval()
-    return Interval(estimate.mean, estimate.low, estimate.high)
+def test_accuracy_stands_beside_swaps_and_the_situation_is_named(tmp_path: Path) -> None:
+    base = an_arm("relu")
+    lines, _ = recommend(
+        RecommendFlags(folder_of(tmp_path, base, an_arm("gelu", 0.05, 0.05, base=base)), measure="pair")
+    )
+    assert lines[1] == (
+        "Situation: all replicas hold copies of one model, random routing, a refresh every 1h rolled out in 2m, users ask "
+        "again after 10m."
+    )
+    assert lines[3].startswith("  ReLU: 0.0167 (0.0158 to 0.0175) (by a refresh 0.0167), log loss 0.4300 (")
 
 
-def made_up_folder(folder: Path, seed: int, fleets: int, truth: float) -> Path:
-    """What such a run would have left behind."""
-    found = made_up_run(seed, fleets, truth)
-    result = fake_result({"relu": (1.0, 0.43)}, generations=1)
-    result["arms"]["relu"]["swaps"]["pair"] = {"mean": found.mean, "low": found.low, "high": found.high}
-    folder.mkdir()
-    return write(folder, result, SETTINGS | {"config": SETTINGS["config"] | {"fleets": fleets}})
-
-
-@pytest.mark.parametrize(("fleets", "increase"), [(2, 0.4), (3, 0.12), (5, 0.06)])
-def test_a_gate_between_equals_seldom_rejects_and_an_increase_worth_telling_is_seen(
-    tmp_path: Path, fleets: int, increase: float
-) -> None:
-    """Swaps of 0.2, with fleets that lie 0.02 apart by chance."""
-    old = [made_up_folder(tmp_path / f"old {n}", 2 * n + 1, fleets, 0.2) for n in range(100)]
-    new = [made_up_folder(tmp_path / f"new {n}", 2 * n, fleets, 0.2) for n in range(100)]
-    assert sum(gate(GateFlags(*pair, 0))[1] for pair in zip(new, old, strict=True)) <= 6
-    worse = [made_up_folder(tmp_path / f"worse {n}", 2 * n, fleets, 0.2 + increase) for n in range(40)]
-    seen = sum(gate(GateFlags(*pair, 0))[1] for pair in zip(worse, old, strict=False))
-    assert seen >= 28
-
-
-@pytest.mark.parametrize("fleets", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_real_runs_that_differ_by_their_seed_alone_are_seldom_held_back(tmp_path: Path, fleets: int) -> None:
-    config = small_replay(tmp_path / "log", arms=("relu",), fleets=fleets)
-    folders = [tmp_path / f"seed {seed}" for seed in range(12)]
-    for seed, path in enumerate(folders):
-        folder, own = Folder(path), replace(config, seed=seed)
-        folder.start(own, "flicker run")
-        folder.finish(from_json(Result, outcome(prepared(own)) | {"seconds": 1.0}))
-    pairs = list(itertools.permutations(folders, 2))
-    assert sum(gate(GateFlags(*pair, 0))[1] for pair in pairs) <= len(pairs) // 20
+def test_one_design_and_no_noise_are_said() -> None:
+    base = an_arm("relu")
+    assert "one design" in choose(a_result(base, an_arm("relu#2", base=base)), HOUR, "pair", MARGIN).why
+    quiet = [an_arm(spec, 0, 0) for spec in ("relu", "gelu")]
+    assert choose(a_result(*quiet), HOUR, "pair", MARGIN).why.startswith("Switch on a source of noise")
+    assert choose(a_result(base), HOUR, "pair", MARGIN).why.startswith("Add an arm to compare with")
 
 
 def test_the_commands_say_it_and_end_with_its_code(flicker: Terminal, tmp_path: Path) -> None:
-    folder = saved(tmp_path, ARMS)
-    chosen = flicker("recommend", folder, "--swap-budget", "0.05")
-    assert chosen.code == 0 and chosen.out.startswith("SmeLU (beta = 1)")
-    held = ["gate", folder, "--baseline", folder, "--max-swap-increase", "0.01", "--baseline-arm", "smelu:beta=8"]
-    back = flicker(*held)
-    assert back.code == 1 and back.out.startswith("held back: pair swaps 0.0850")
+    base = an_arm("relu")
+    folder = folder_of(tmp_path / "run", base, an_arm("gelu", 0.05, 0.05, base=base))
+    chosen = flicker("recommend", folder, "--measure", "pair", "--models", "4", "--asks-again", "1h")
+    assert chosen.code == 0 and chosen.out.startswith("GELU is worth a trial") and "4 independent models" in chosen.out
     bad = flicker("recommend", folder, "--swap-budget", "2")
     assert bad.code == 2 and bad.err == "flicker: swap-budget = 2.0: from 0 to 1; see flicker recommend --help\n"
-    gone = flicker("gate", tmp_path / "no", *held[2:])
-    assert gone.code == 2 and "name a folder" in gone.err
+    unknown = flicker("recommend", folder, "--measure", "pears")
+    assert unknown.code == 2 and "measure = pears: one of slot, top1" in unknown.err
+    write_report(folder)
+    assert "worth a trial" not in (folder / "report.html").read_text(), (
+        "the page speaks of slots, which nobody measured"
+    )
+
+
+def test_ratios_and_differences_of_independent_estimates_add_half_widths_in_squares() -> None:
+    found = independent_difference(Interval(0.5, 0.2, 0.9), Interval(0.25, 0.0, 0.55))
+    assert found.mean == 0.25
+    assert found.low == pytest.approx(0.25 - np.hypot(0.3, 0.3))
+    assert found.high == pytest.approx(0.25 + np.hypot(0.4, 0.25))
+    draw = generator(1, "ratio")
+    new, old = np.exp(draw.normal(-1, 0.1, 200_000)), np.exp(draw.normal(0, 0.2, 200_000))
+    ratio = independent_ratio(*(Interval(np.median(x), *np.quantile(x, (0.025, 0.975))) for x in (new, old)))
+    assert ratio and (ratio.low, ratio.high) == pytest.approx(np.quantile(new / old, (0.025, 0.975)), rel=0.01)
+    assert independent_ratio(around(0.1), Interval(0, 0, 0)) is None
+    with pytest.raises(FlickerError):
+        RecommendFlags(Path("x"), margin=2)

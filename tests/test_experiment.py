@@ -87,6 +87,22 @@ def test_the_final_measurement_is_on_the_held_out_events_that_nobody_learned() -
     assert asked_live.isdisjoint({query.id for query in final.queries}) or experiment.state.position == len(tail) * 9
 
 
+def test_the_final_queries_were_ranked_by_earlier_generations_too() -> None:
+    """One, two and four refreshes before the last: what the engines said of them when a generation was cut."""
+    experiment, said = prepared(replace(SMALL, generations=6)), dict[int, Any]()
+    plan = experiment.plan
+
+    def keep() -> None:
+        queries = experiment.world.queries(SMALL.queries, SMALL.candidates, plan.learned, "final")
+        said[plan.generations - experiment.state.generation] = experiment.engines.score_queries(queries)
+
+    final = experiment.run(lambda events: None, keep)
+    assert list(final.earlier) == [4, 2, 1] and plan.generations == 6
+    for lag, rankings in final.earlier.items():
+        np.testing.assert_array_equal(rankings.scores, said[lag])
+    assert (final.earlier[1].scores != final.after.scores).any()
+
+
 def test_progress_ends_at_the_total_and_checkpoints_come_after_each_refresh() -> None:
     experiment, told, saved = prepared(SMALL), list[int](), list[int]()
     experiment.run(told.append, lambda: saved.append(experiment.state.generation))

@@ -2,8 +2,8 @@
 
     evidence.py    what an interval shows, and whether a model has learned enough to speak of
     situation.py   how a recommender is served, and the share of results that a user sees change there
-    advice.py      which arm to try, what else lowers that share, and at which price: the page and `flicker recommend`
-    gate.py        `flicker gate`: pass, hold back, or inconclusive
+    choice.py      which arm to try, what else lowers that share, and at which price: the page and `flicker recommend`
+    gating.py      `flicker gate`: pass, hold back, or inconclusive
 
 All doors ask here, so that they cannot contradict each other. Three rules:
 
@@ -13,9 +13,9 @@ All doors ask here, so that they cannot contradict each other. Three rules:
 - What counts is what a user sees in the situation at hand, not one cause of it.
 """
 
-from simulator.decide.advice import RecommendFlags, advice, recommend
+from simulator.decide.choice import RecommendFlags, advice, recommend
 from simulator.decide.evidence import best, compared, independent_difference, ratio_to, silent
-from simulator.decide.gate import GateFlags, gate
+from simulator.decide.gating import GateFlags, gate
 from simulator.decide.situation import Situation
 
 __all__ = [

@@ -25,7 +25,7 @@ from protos.recommender_pb2_grpc import RecommenderStub
 from serving.health import complaint
 from simulator.store.server import free_port
 from tests.integration.system import until
-from tests.result_schema import assert_interval, assert_swaps
+from tests.result_schema import assert_documented, assert_interval, assert_swaps
 
 ROOT = Path(__file__).parents[2]
 ARMS = ("relu", "smelu:beta=1")
@@ -177,6 +177,7 @@ def who_answers(address: str) -> str:
 
 def assert_summary(summary: dict[str, Any]) -> None:
     """Its shape, and that nothing went wrong."""
+    assert_documented(summary)
     assert (
         (summary["schema"], summary["kind"]) == (2, "live")
         and 4 < summary["seconds"] < 300

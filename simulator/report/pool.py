@@ -1,11 +1,10 @@
 """Several results as one: seeds of a sweep, or repeated runs, that are alike but for their seeds.
 
-**A mean of means, with the wider of two intervals.** Results of n seeds are independent, so half-widths add in
-squares and shrink with n: sqrt(sum h^2) / n. What each seed's own interval cannot see (a single fleet's says nothing about other
-initialisations, that of AUC nothing about users) shows in the spread between seeds: t s / sqrt(n), Student's t with
-n - 1 degrees of freedom. Neither contains the other where n is small or an interval is conditional, so that the wider
-one is taken. On one log all seeds were asked by the same users, whose part does not shrink: there half-widths are
-averaged instead. Ratios are pooled as logarithms.
+**A mean of means, with the wider of two intervals.** Results of n seeds are independent, so half-widths add in squares:
+sqrt(sum h^2) / n. What each seed's own interval cannot see (one fleet's says nothing of other initialisations, that of
+AUC nothing of users) shows in the spread between seeds: t s / sqrt(n), Student's t with n - 1 degrees of freedom.
+Neither holds the other where n is small or an interval is conditional: the wider one is taken. On one log all seeds
+were asked by the same users, whose part does not shrink: there half-widths are averaged. Ratios: as logarithms.
 """
 
 from __future__ import annotations

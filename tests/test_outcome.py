@@ -104,8 +104,8 @@ def test_ratios_are_of_the_means_and_the_first_arm_is_1(run: Run) -> None:
 def test_every_arm_is_held_against_every_other_and_paired_with_it(run: Run) -> None:
     arms = run[2]["arms"]
     for label, arm in arms.items():
-        assert arm["ratio_to"].keys() == arms.keys() - {label}
-        for other, ratios in arm["ratio_to"].items():
+        assert arm["ratio_to"].keys() == {*arms, *run[2]["baselines"]} - {label}
+        for other, ratios in ((other, ratios) for other, ratios in arm["ratio_to"].items() if other in arms):
             for name in ("pd", "log_loss", "auc", "ranking_loss"):
                 found, back = ratios[name], arms[other]["ratio_to"][label][name]
                 assert found["mean"] == pytest.approx(arm[name]["mean"] / arms[other][name]["mean"])

@@ -220,14 +220,14 @@ class Tally:
                 for met in matched(events.get(one, {}), events.get(other, {}), self.k, Counter()):
                     self._differ(key, met, np.ones(met.first.scores.shape, bool))
         for arm in self.arms:
-            for (f, d), model in np.ndenumerate(arm.generations[0]):
-                key = (arm.label, f, d)
-                for lists in ranked.get(model, {}).values():
+            for place, model in np.ndenumerate(arm.generations[0]):
+                cell = (arm.label, *place)
+                for lists in ranked.get(int(model), {}).values():
                     self.counts["tied"] += int(lists.tied.sum())
                     if self.labelled:
-                        self._rate(key, lists)
-                for lists in events.get(model, {}).values():
-                    self._judge(key, lists.block)
+                        self._rate(cell, lists)
+                for lists in events.get(int(model), {}).values():
+                    self._judge(cell, lists.block)
 
     def _lists(self, rows: Any, model: int) -> Lists:
         try:

@@ -320,8 +320,8 @@ def test_accuracy_stands_beside_swaps_and_the_situation_is_named(tmp_path: Path)
         RecommendFlags(folder_of(tmp_path, base, an_arm("gelu", 0.05, 0.05, base=base)), measure="pair")
     )
     assert lines[1] == (
-        "Situation: all replicas hold copies of one model, random routing, a refresh every 1h rolled out in 2m, users ask "
-        "again after 10m."
+        "Situation: all replicas hold copies of one model, random routing, a refresh every 1h rolled out in 2m, users "
+        "ask again after 10m."
     )
     assert lines[3].startswith("  ReLU: 0.0167 (0.0158 to 0.0175) (by a refresh 0.0167), log loss 0.4300 (")
 

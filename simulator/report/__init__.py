@@ -1,7 +1,5 @@
 """One self-contained page that shows what a run found: `write_report(folder)` turns result.json into report.html.
 
-    result.py    read and check result.json and config.json
-    words.py     names and numbers as people write them
     finding.py   what the numbers say, in sentences: page title, what you see, what to do next, the claim above each
                  picture
     charts.py    matplotlib drawings as inline SVG that follow the page's light or dark colours

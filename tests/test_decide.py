@@ -41,7 +41,7 @@ def an_arm(
     **more: Interval,
 ) -> Arm:
     """An arm with these pair swaps by cause, paired with `base`; ratios are as wide as the measures."""
-    measures = {
+    measures: Measures = {
         "pd": around(duplicate, wide),
         "swaps.pair": around(duplicate, wide),
         "refresh_swaps.pair": around(refresh, wide),
@@ -201,6 +201,25 @@ def test_a_wide_interval_that_includes_1_is_no_proof_of_equal_accuracy(wide: flo
     choice = choose(a_result(base, an_arm("gelu", 0.05, 0.05, base=base, loss_wide=wide)), HOUR, "pair", MARGIN)
     assert choice.verdict == verdict and said in choice.why.replace("\N{NO-BREAK SPACE}", " ")
     assert "no worse" not in choice.why
+
+
+def test_two_log_losses_without_an_interval_are_no_proof_either() -> None:
+    """As of a live system, whose progressive log loss is one number."""
+    arms = [
+        an_arm(spec, swaps, swaps, log_loss=Interval(0.43, 0.43, 0.43))
+        for spec, swaps in (("relu", 0.1), ("gelu", 0.05))
+    ]
+    choice = choose(a_result(*arms, kind="live"), HOUR, "pair", MARGIN)
+    assert choice.verdict == "unclear"
+    assert "log loss × 1.0000 without an interval, not shown to be within" in choice.why
+
+
+def test_files_of_predictions_hold_no_refresh_and_the_gate_of_these_models_is_named() -> None:
+    arm = Arm("model", {"swaps.slot": around(0.1)})
+    (said,) = advice(Result(kind="compare", world={"name": "a"}, arms=[arm]))
+    assert said.endswith("`flicker gate DIR --these --max-swaps X` judges these very models.")
+    choice = choose(a_result(arm), Situation(models=1000, refresh_every="9d"), "slot", MARGIN)
+    assert choice.verdict == "unclear", "a refresh may always lie between"
 
 
 def test_an_arm_that_is_shown_to_cost_accuracy_is_weighed_not_advised() -> None:

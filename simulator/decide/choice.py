@@ -62,6 +62,8 @@ def accuracy_price(arm: Arm, base: Arm, margin: float) -> str:
     ratio, within = ratio_to(arm, base, "log_loss"), percent(margin)
     if ratio is None:
         return "log loss not measured"
+    if math.isinf(ratio.high):
+        return f"log loss × {number(ratio.mean, 4)} without an interval, not shown to be within {within}"
     if ratio.high < 1:
         verdict = "shown to be lower"
     elif ratio.high <= 1 + margin:
@@ -168,9 +170,9 @@ def choose(result: Result, situation: Situation, measure: str, margin: float, bu
         )
     views = {arm.spec: seen for arm in result.arms if (seen := what_a_user_sees(arm, situation, measure))}
     if base.spec not in views:
-        return Choice(
-            "unclear", f"This result does not hold the {MEASURES[measure].words} that the situation asks for."
-        )
+        asked = f"{MEASURES[measure].words} over a refresh, or between models that serve,"
+        hint = " `flicker gate DIR --these --max-swaps X` judges these very models." if result.kind == "compare" else ""
+        return Choice("unclear", f"What a user sees needs {asked} and this result lacks them.{hint}")
     fair = [arm for arm in others if not repeats(arm, base) and arm.spec in views and not too_little(arm, result)]
     if budget is not None:
         return _within(result, fair, views, measure, margin, budget)

@@ -1,7 +1,10 @@
-"""What of Flicker belongs in your own training loop: SmeLU, as a module and as a function, and where ReLU stood.
+"""What of Flicker belongs in your own code.
 
-`import flicker` loads nothing: PyTorch is loaded by the first name that is asked for (PEP 562), and beside it nothing
-of the simulator but its formulas. The command line of the same name is `simulator.cli`.
+In a training loop: SmeLU, as a module and as a function, and where ReLU stood; metrics of torchmetrics that sum over
+processes. Of predictions: `compare` for frames and arrays, the `measures` by name, `read_result` for result folders.
+
+`import flicker` loads nothing: what a name needs is loaded when it is first asked for (PEP 562). The command line of
+the same name is `simulator.cli`.
 """
 
 from __future__ import annotations
@@ -10,17 +13,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flicker.metrics import PredictionDifference, SwapRatio
+    from simulator.measures.registry import MEASURES as measures
     from simulator.models.activations import gsmelu, smelu
     from simulator.models.modules import SmeLU, gSmeLU, replace_relu
+    from simulator.predictions.compare import compare_frames as compare
+    from simulator.result import read_result
 
-__all__ = ["SmeLU", "gSmeLU", "gsmelu", "replace_relu", "smelu"]
+__all__ = [
+    "PredictionDifference",
+    "SmeLU",
+    "SwapRatio",
+    "compare",
+    "gSmeLU",
+    "gsmelu",
+    "measures",
+    "read_result",
+    "replace_relu",
+    "smelu",
+]
 
 _HOMES = {
-    "SmeLU": "simulator.models.modules",
-    "gSmeLU": "simulator.models.modules",
-    "gsmelu": "simulator.models.activations",
-    "replace_relu": "simulator.models.modules",
-    "smelu": "simulator.models.activations",
+    "PredictionDifference": "flicker.metrics:PredictionDifference",
+    "SmeLU": "simulator.models.modules:SmeLU",
+    "SwapRatio": "flicker.metrics:SwapRatio",
+    "compare": "simulator.predictions.compare:compare_frames",
+    "gSmeLU": "simulator.models.modules:gSmeLU",
+    "gsmelu": "simulator.models.activations:gsmelu",
+    "measures": "simulator.measures.registry:MEASURES",
+    "read_result": "simulator.result:read_result",
+    "replace_relu": "simulator.models.modules:replace_relu",
+    "smelu": "simulator.models.activations:smelu",
 }
 
 
@@ -29,7 +52,8 @@ if not TYPE_CHECKING:  # a type checker that saw it would believe every name
     def __getattr__(name: str) -> Any:
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        module, _, attribute = _HOMES[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
 
 
 def __dir__() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +15,6 @@ from simulator.config import require
 from simulator.flags import Wiring, from_env
 from simulator.process import Stopped, configure_logging, say_ready, serve_metrics, stop_on_signals
 from simulator.store.protocol import Store
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,21 +43,21 @@ class Server(Protocol):
         """End in order, in a few seconds; also where it was not started."""
 
 
-class Make(Protocol):
-    """From flags to what is run."""
-
-    def __call__(self, store: Store, registry: CollectorRegistry, stop: threading.Event) -> Server:
-        """Raises SettingError, and Stopped where the stop flag ends its preparations."""
+Make = Callable[[Store, CollectorRegistry, threading.Event], Server]
+"""From store, registry and stop flag to what is run. Raises SettingError, and Stopped where the flag ends its
+preparations."""
 
 
 def serve(kind: str, flags: ServerFlags, make: Make, **bounds: int) -> None:
     """Until a signal comes; `bounds` of the store. Raises FlickerError for what the user can mend."""
     store = flags.open_store(**bounds)
     configure_logging()
+    log = logging.getLogger(kind)
     stop, registry = stop_on_signals(), CollectorRegistry()
     try:
         server = make(store, registry, stop)
         port = serve_metrics(registry, flags.metrics_port, flags.host)
+        log.info("metrics at http://%s:%d/metrics", flags.host, port)
         gc.freeze()  # what is there by now stays: no need to look through it again and again
         try:
             server.start()

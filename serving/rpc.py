@@ -323,42 +323,30 @@ def _nothing(*_: object) -> None:
     pass
 
 
-class Threads:
-    """For methods that wait: a few threads, and a bounded queue in front of them."""
+def by_threads(door: Door, answers: Answers, threads: int, most: int, who: str, sheds: bool = False) -> Handler:
+    """For a method that waits: a few threads, and a bounded queue in front of them.
 
-    def __init__(self, door: Door, threads: int, most: int, who: str) -> None:
-        """`most` calls wait or are at work; `who` is at fault where one fails."""
-        self._door, self._most, self._who, self._calls = door, most, who, 0
-        self._pool, self._lock = ThreadPoolExecutor(threads, thread_name_prefix="call"), threading.Lock()
+    `most` calls wait or are at work; `who` is at fault where one fails.
+    """
+    pool, room = ThreadPoolExecutor(threads, thread_name_prefix="call"), threading.Semaphore(most)
 
-    def method(self, answers: Answers, sheds: bool = False) -> Handler:
-        """A method that one of the threads answers."""
+    def begin(raw: bytes, reply: Reply) -> None:
+        if not room.acquire(blocking=False):
+            raise door.refuse("busy", f"{most} such calls are at work already")
+        pool.submit(run, raw, reply)
 
-        def begin(raw: bytes, reply: Reply) -> None:
-            with self._lock:
-                self._calls += 1
-                busy = self._calls > self._most
-            if busy:
-                self._end(reply, b"", self._door.refuse("busy", f"{self._most} such calls are at work already"))
-            else:
-                self._pool.submit(self._run, answers, raw, reply)
-
-        return Handler(begin, self._who, sheds)
-
-    def _run(self, answers: Answers, raw: bytes, reply: Reply) -> None:
+    def run(raw: bytes, reply: Reply) -> None:
         answer, refusal = b"", None
         try:
             if reply.deadline <= time.monotonic():
                 raise late()
             answer = answers(raw, reply.deadline)
         except Exception as problem:
-            refusal = as_refusal(problem, self._who)
-        self._end(reply, answer, refusal)
-
-    def _end(self, reply: Reply, answer: bytes, refusal: Refusal | None) -> None:
-        with self._lock:
-            self._calls -= 1
+            refusal = as_refusal(problem, who)
+        room.release()
         reply.end(answer, refusal)
+
+    return Handler(begin, who, sheds)
 
 
 class WatchPool(ThreadPoolExecutor):

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import IO
 
 import numpy as np
 from grpc import StatusCode
@@ -72,39 +72,6 @@ PATIENCE = 5.0
 """Seconds for an answer."""
 
 
-class Shadow(Protocol):
-    """What becomes of an answered query."""
-
-    def start(self) -> None:
-        """Begin."""
-
-    def close(self) -> None:
-        """End."""
-
-    def samples(self, query_id: int) -> bool:
-        """Whether this query is to be compared: then it is asked with all scores."""
-
-    def offer(self, query: bytes, answer: bytes) -> None:
-        """A query that `samples` chose, and its answer with all scores. Never waits, never fails."""
-
-
-class NoShadow:
-    """Compares nothing."""
-
-    def start(self) -> None:
-        """See Shadow."""
-
-    def close(self) -> None:
-        """See Shadow."""
-
-    def samples(self, query_id: int) -> bool:
-        """See Shadow."""
-        return False
-
-    def offer(self, query: bytes, answer: bytes) -> None:
-        """See Shadow."""
-
-
 @dataclass(eq=False, slots=True)
 class Pair:
     """One query asked of two models; the answers are to come."""
@@ -115,8 +82,8 @@ class Pair:
     second: Side
 
 
-class Comparing:
-    """Samples, asks and compares, in one thread of its own."""
+class Shadow:
+    """Samples, asks and compares, in one thread of its own; nothing at all where the share is 0."""
 
     def __init__(
         self, pool: Pool, recorder: ShadowMetrics, seed: int, share: float, file: IO[str] | None = None
@@ -130,21 +97,23 @@ class Comparing:
 
     def start(self) -> None:
         """Begin to compare."""
-        self._thread.start()
+        if self._below:
+            self._thread.start()
 
     def close(self) -> None:
         """Stop after what is being compared."""
         self._stop.set()
-        self._thread.join(2 * PATIENCE)
+        if self._thread.is_alive():
+            self._thread.join(2 * PATIENCE)
         if self._file:
             self._file.close()
 
     def samples(self, query_id: int) -> bool:
-        """See Shadow."""
-        return stable_hash(self._seed, "sample", query_id) < self._below
+        """Whether this query is to be compared: then it is asked with all scores."""
+        return self._below > 0 and stable_hash(self._seed, "sample", query_id) < self._below
 
     def offer(self, query: bytes, answer: bytes) -> None:
-        """See Shadow."""
+        """A query that `samples` chose, and its answer with all scores. Never waits, never fails."""
         if self._queue.qsize() < BACKLOG:
             self._queue.put((query, answer))
         else:
@@ -219,21 +188,21 @@ class Comparing:
                 continue
             compared.append((pair, one, two))
             answers.append((first, second))
-        groups: dict[tuple[str, str], list[int]] = {}
         differences = compare_pairs(answers)
+        groups: dict[tuple[str, str], list[int]] = {}
         for number, (pair, one, two) in enumerate(compared):
             groups.setdefault((one.answered_by.arm, pair.cause), []).append(number)
             if self._file:
-                self._file.write(json.dumps(line(pair.query, pair.cause, (one, two), differences[number])) + "\n")
-        if self._file and compared:
+                self._file.write(json.dumps(line(pair, (one, two), differences[number])) + "\n")
+        if self._file:
             self._file.flush()
         for (arm, cause), group in groups.items():
             self._recorder.record(arm, cause, differences[group].sum(0))
 
 
-def line(raw: bytes, cause: str, answers: Sequence[PackedResponse], difference: Doubles) -> dict[str, object]:
+def line(pair: Pair, answers: Sequence[PackedResponse], difference: Doubles) -> dict[str, object]:
     """One comparison, difference [measures, 2], with all that it takes to repeat it offline from the snapshots."""
-    query = RecommendRequest.FromString(raw)
+    query = RecommendRequest.FromString(pair.query)
     return {
         "query_id": answers[0].query_id,
         "user": query.user,
@@ -241,7 +210,7 @@ def line(raw: bytes, cause: str, answers: Sequence[PackedResponse], difference: 
         "k": query.k,
         "candidates": list(query.candidates),
         "arm": answers[0].answered_by.arm,
-        "cause": cause,
+        "cause": pair.cause,
         "duplicates": [answer.answered_by.duplicate for answer in answers],
         "generations": [answer.answered_by.generation for answer in answers],
         "slates": [[item.item for item in answer.slate] for answer in answers],

@@ -29,6 +29,9 @@ How much do a recommender's results change for no reason, and what cures it?
   flicker gate DIR --baseline DIR --max-swap-increase 0.005
                                                     exit code 0: passed, 1: held back, 3: the runs cannot tell
 
+  flicker compare A.parquet B.parquet               anybody's predictions: how many results changed? Files of scores
+                                                    are all it takes
+
   flicker up                                        the live system: trainer, replicas, router, traffic, live gauges
   flicker query --user 7 --all                      ask it: the same query of every duplicate, side by side
 """
@@ -91,6 +94,15 @@ def figures(arguments: list[str]) -> None:
     print(*run_figures(parse_flags(FigureFlags, "flicker figures", arguments), arguments), sep="\n")
 
 
+def compare(arguments: list[str]) -> None:
+    """`flicker compare A B ...`: what differs between the predictions in files."""
+    from simulator.compare import CompareFlags, run_compare
+    from simulator.flags import parse_flags
+
+    flags = parse_flags(CompareFlags, "flicker compare", arguments)
+    run_compare(flags, " ".join(["flicker compare", *arguments]))
+
+
 def recommend(arguments: list[str]) -> None:
     """`flicker recommend DIR`: what a user sees on asking again, and what lowers it."""
     from simulator import decide
@@ -113,7 +125,7 @@ def _conclude(decision: tuple[list[str], int]) -> None:
     sys.exit(code)
 
 
-COMMANDS = {command.__name__: command for command in (run, sweep, figures, report, recommend, gate, up, query)}
+COMMANDS = {command.__name__: command for command in (run, sweep, figures, compare, report, recommend, gate, up, query)}
 
 
 def main() -> None:

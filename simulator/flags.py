@@ -57,6 +57,9 @@ class RunFlags:
     """Folder for report.html, result.json and config.json (default: results/DATE-TIME-PRESET)."""
     resume: bool = False
     """Go on with the interrupted run in --out; the numbers are those of a run without the interruption."""
+    keep_predictions: bool = False
+    """Leave what every model said of the final queries and the held-out events in OUT/predictions, for
+    `flicker compare`; needs pyarrow."""
     compare: Annotated[Comparison, Flat] = field(default_factory=Comparison)
     synthetic: Annotated[SyntheticConfig, Flat] = field(default_factory=SyntheticConfig)
     replay: Annotated[Replay, Flat] = field(default_factory=Replay)
@@ -95,6 +98,7 @@ class LiveFlags(RunFlags):
     """Those that decide what the live system learns: one fleet, without an end."""
 
     resume: Annotated[bool, Hidden, tyro.conf.Fixed] = False
+    keep_predictions: Annotated[bool, Hidden, tyro.conf.Fixed] = False
     compare: Annotated[Learning, Flat] = field(default_factory=Learning)
 
     @classmethod

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import resource
-import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -13,24 +10,15 @@ import numpy as np
 from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by, slices
 from simulator.config import SyntheticConfig
 from simulator.experiment import Experiment, Final
-from simulator.measures.intervals import Resamples, ratio
-from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, PERSONALISATION, QUALITIES
+from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratios
+from simulator.measures.intervals import Resamples
+from simulator.measures.registry import PERSONALISATION
 from simulator.models.activations import curve
 from simulator.models.baselines import BASELINES
 from simulator.models.specs import Arm as Design
+from simulator.process import peak_memory
 from simulator.result import Arm, Bucket, Curve, Generation, Measures, Result, Slice, from_json
 from simulator.types import Query
-
-MOST = {name: each.most for held in (MEASURES, QUALITIES, ACCURACY) for name, each in held.items()}
-MOST |= dict.fromkeys(("regret", "useful_swaps", "useless_swaps", PERSONALISATION), 1.0)
-"""The largest value that a measure can have, whatever it is a cause of."""
-RATIOS_TO_ANY = {name: name for name in ("pd", "log_loss", "auc", *QUALITIES, PERSONALISATION)}
-RATIOS_TO_ANY["pair"] = "swaps.pair"
-"""Short name of a ratio to every other arm -> the measure."""
-RATIOS = RATIOS_TO_ANY | {name: f"swaps.{name}" for name in MEASURES}
-RATIOS |= {f"{cause}_{name}": f"{cause}_swaps.{name}" for cause in ("refresh", "both") for name in MEASURES}
-RATIOS["pd_ranking"] = "pd_ranking"
-"""The same of ratios to the first arm."""
 
 
 def measure(experiment: Experiment, final: Final) -> Result:
@@ -49,8 +37,8 @@ def measure(experiment: Experiment, final: Final) -> Result:
     arms = [
         Arm(
             spec=arm.label,
-            measures=_measures(own) | _clicks(state.clicks[arm.label], config.seed),
-            ratios=_ratios(own, estimates[0], RATIOS),
+            measures=intervals(own) | _clicks(state.clicks[arm.label], config.seed),
+            ratios=ratios(own, estimates[0], RATIOS),
             costs=_costs(experiment, final, number),
             activation=_activation(arm),
             buckets={
@@ -58,7 +46,7 @@ def measure(experiment: Experiment, final: Final) -> Result:
                 for name, value in values.items()
             },
             against={
-                other: _ratios(own, its, RATIOS_TO_ANY)
+                other: ratios(own, its, RATIOS_TO_ANY)
                 for other, its in (known | baselines).items()
                 if other != arm.label
             },
@@ -80,7 +68,7 @@ def measure(experiment: Experiment, final: Final) -> Result:
         notes=_notes(experiment, comparison.resamples, final.queries),
         seconds=round(state.seconds, 2),
         peak_memory_bytes=peak_memory(),
-        baselines={name: _measures(accuracy) for name, accuracy in baselines.items()},
+        baselines={name: intervals(accuracy) for name, accuracy in baselines.items()},
     )
 
 
@@ -138,7 +126,7 @@ def _by_column(experiment: Experiment, final: Final, column: str) -> list[list[S
             if len(part.shown):
                 logits = final.logits[:, part.shown]
                 estimates |= comparison.differences(number, logits) | comparison.accuracy(number, logits, events.label)
-            own.append(Slice(part.value, part.share, _measures(estimates)))
+            own.append(Slice(part.value, part.share, intervals(estimates)))
     return found
 
 
@@ -172,31 +160,6 @@ def _world(experiment: Experiment) -> dict[str, Any]:
         "has_truth": world.has_truth,
         "skipped_rows": getattr(world, "skipped_rows", 0),
     }
-
-
-def peak_memory() -> int:
-    """Most bytes of memory that this process ever held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _measures(estimates: Estimates) -> Measures:
-    """With their intervals, within what each can be."""
-    found: Measures = {}
-    for name, estimate in estimates.items():
-        signed = name in DIFFERENCES and DIFFERENCES[name].signed
-        found[name] = estimate.interval(-np.inf if signed else 0.0, MOST.get(name.rpartition(".")[2], np.inf))
-    return found
-
-
-def _ratios(own: Estimates, base: Estimates, names: dict[str, str]) -> Measures:
-    """Of an arm to another, under short names; without those of 0, and of AUC where a log holds engagements only."""
-    found = {
-        short: ratio(own[name], base[name])
-        for short, name in names.items()
-        if name in own and name in base and not math.isnan(base[name].mean)
-    }
-    return {name: value for name, value in found.items() if value}
 
 
 def _clicks(clicks: list[float], seed: int) -> Measures:

@@ -12,6 +12,7 @@ import importlib.util
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -213,3 +214,9 @@ def run(name: str, main: Callable[[list[str]], None]) -> None:
     except FlickerError as problem:
         print(f"{name}: {' '.join(str(problem).splitlines())}", file=sys.stderr)
         sys.exit(2)
+
+
+def peak_memory() -> int:
+    """Most bytes of memory that this process ever held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

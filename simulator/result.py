@@ -2,10 +2,10 @@
 result.json, schema 2; report, recommend, gate, sweep and figures read it. Here it is written, read, checked and
 documented; docs/result.schema.json is made from it (simulator/report/schema.py).
 
-Measures are kept flat under dotted names: `pd`, `pd_ranking`, `pd_shift`, and for each X of measures/registry.MEASURES
-`swaps.X` (cause duplicate), `swaps_these.X` (the same, where other users are all that could have been drawn),
-`refresh_swaps.X`, `both_swaps.X`, `refresh_lags.L.X` and `both_lags.L.X` (over L refreshes); `log_loss`, `auc`, `ndcg`
-and so on. In JSON they nest at the dots, in the arm's own object:
+Measures are kept flat under dotted names: `pd`, `pd_ranking`, `pd_shift`, `swaps.X` (cause duplicate),
+`swaps_these.X` (the same, where other users are all that could have been drawn), `refresh_swaps.X`, `both_swaps.X`,
+`refresh_lags.L.X` and `both_lags.L.X` (over L refreshes) for each X of measures/registry.MEASURES, `log_loss`, `auc`,
+`ndcg` and so on. In JSON they nest at the dots, in the arm's own object:
 
     {"schema": 2, "kind": "run", "arms": {"relu": {"pd": I, "swaps": {"pair": I, ...}, "log_loss": I, "parameters": n,
      "ratio": {"pd": I, ...}, "ratio_to": {"smelu:beta=1": {...}}, ...}}, ...}          I = {"mean", "low", "high"}

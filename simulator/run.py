@@ -18,6 +18,8 @@ from simulator.folder import Folder
 from simulator.models.engines import say_remarks
 from simulator.models.specs import parse_arms
 from simulator.outcome import measure
+from simulator.predictions.keep import keep_predictions
+from simulator.predictions.read import arrow
 from simulator.report import write_report
 from simulator.report.finding import headline
 from simulator.result import read_result
@@ -33,12 +35,16 @@ def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> N
     """
     if flags.resume and flags.out is None:
         raise FlickerError("resume: needs --out DIR, the folder of the interrupted run")
+    if flags.keep_predictions:
+        arrow("--keep-predictions")  # told before hours of learning
     folder = Folder(flags.out or Path("results") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{flags.preset}")
     console, started = open_console(), time.monotonic()
     experiment = _prepare(flags, config, command, folder, console)
     before = experiment.state.seconds
     final = _learn(experiment, folder, console, lambda: before + time.monotonic() - started)
     console.print("Measuring ...")
+    if flags.keep_predictions:
+        _keep(experiment, final, folder.path / "predictions")
     result = measure(experiment, final)
     folder.finish(replace(result, seconds=round(before + time.monotonic() - started, 2)))
     _show(folder.path, console)
@@ -82,6 +88,14 @@ def _learn(experiment: Experiment, folder: Folder, console: Console, seconds: Ca
         except (SettingError, DataError):  # it would end like this every time
             folder.withdraw()
             raise
+
+
+def _keep(experiment: Experiment, final: Final, path: Path) -> None:
+    """What every model said, as files for `flicker compare`."""
+    labels, newest = [arm.label for arm in experiment.arms], experiment.state.generation
+    generations = {newest - lag: rankings for lag, rankings in final.earlier.items()} | {newest: final.after}
+    start = experiment.plan.learned
+    keep_predictions(path, labels, experiment.shape, final.queries, generations, final.held_out, start, final.logits)
 
 
 def _show(path: Path, console: Console) -> None:

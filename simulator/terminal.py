@@ -12,8 +12,9 @@ from rich.text import Text
 
 from simulator.decide import ratio_to
 from simulator.measures.intervals import Interval
+from simulator.measures.registry import MEASURES
 from simulator.result import Arm, Result
-from simulator.words import DASH, SUMMARY, duration, interval, label, number
+from simulator.words import DASH, duration, interval, label, number, summed_up, word
 
 WIDTH = 120
 """Columns where the output is a file or a pipe."""
@@ -59,9 +60,11 @@ def tables(result: Result, width: int) -> Iterator[Table]:
         drawn.add_column("")
         for arm in arms:
             drawn.add_column(label(arm.spec), justify="right", no_wrap=True)
-        for measure, heading, places in SUMMARY:
-            drawn.add_row(heading, *(_cell(arm, first, measure, places) for arm in arms))
-        drawn.add_row("train time", *(_seconds(arm, first) for arm in arms))
+        for measure in summed_up((arm.measures for arm in result.arms), MEASURES):
+            known = word(measure)
+            drawn.add_row(known.words, *(_cell(arm, first, measure, known.places) for arm in arms))
+        if any("train_seconds" in arm.costs for arm in result.arms):
+            drawn.add_row("train time", *(_seconds(arm, first) for arm in arms))
         yield drawn
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 from simulator.measures.intervals import Interval
+from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
 
 NAMES = {
     "linear": "Identity",
@@ -25,17 +28,59 @@ CURES = {
 }
 """What stands before an activation in an arm's spec, and how it is written behind it."""
 DASH = "–"
-SUMMARY = (
-    ("pd", "PD", None),
-    ("swaps.pair", "pair swaps", None),
-    ("swaps.slot", "slot swaps", None),
-    ("swaps.top1", "top-1 swaps", None),
-    ("refresh_swaps.pair", "pair swaps at a refresh", None),
-    ("log_loss", "log loss", 4),
-    ("auc", "AUC", 4),
-    ("ranking_loss", "ranking loss", 4),
-)
-"""What a run is summed up by: measure, heading, places after the point (None: three significant digits)."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A measure as people read it."""
+
+    words: str
+    about: str = ""
+    places: int | None = None
+    """After the point; None: three significant digits."""
+
+
+CAUSES = {"swaps": "", "refresh_swaps": " at a refresh", "both_swaps": " at a refresh, of another duplicate"}
+"""Causes of swaps, and what they are called behind the measure."""
+WORDS = {
+    "progressive_log_loss": Word("progressive log loss", "Log loss of events before they were learned.", 4),
+    "personalisation": Word(
+        "personalisation",
+        "Pair swaps between the rankings that one model gives to two random users for the same candidates in the same "
+        "context: a cure that merely ranks everybody alike is seen.",
+    ),
+    "regret": Word("regret", "Engagements lost per slate against the best possible one, where the truth is known."),
+    "useful_swaps": Word("useful swaps", "Pair swaps at a refresh that go towards the truth."),
+    "useless_swaps": Word("useless swaps", "Pair swaps at a refresh that go away from the truth."),
+    "clicks_per_slate": Word("clicks per slate", "Of the slates that the arm showed."),
+    "user_visible_swap_ratio": Word(
+        "slates changed on asking again", "Share of the queries asked again moments later whose slate was another one."
+    ),
+    "user_visible_slot_ratio": Word(
+        "slots changed on asking again", "Share of the slots of such queries that held another item."
+    ),
+}
+"""Measures that are in no registry."""
+
+
+def word(measure: str) -> Word:
+    """Words, explanation and digits of a measure of a result: `refresh_swaps.pair` is `pair swaps at a refresh`."""
+    cause, _, name = measure.rpartition(".")
+    for held in (MEASURES, DIFFERENCES, ACCURACY, QUALITIES):
+        if name in held:
+            kind, _, lag = cause.partition(".")
+            behind = CAUSES.get(kind, f" over {lag} refreshes" + ", of another duplicate" * kind.startswith("both"))
+            places = 4 if held in (ACCURACY, QUALITIES) else None
+            return Word(held[name].words + (behind if cause else ""), held[name].about, places)
+    return WORDS.get(measure, Word(measure))
+
+
+def summed_up(known: Iterable[Collection[str]], swaps: Iterable[str] = ("pair", "slot", "top1")) -> list[str]:
+    """The measures that arms are summed up by, of those that any of them has; instability and accuracy side by side."""
+    names = ["pd", *(f"swaps.{name}" for name in swaps), "refresh_swaps.pair", "user_visible_slot_ratio"]
+    names += ["personalisation", "log_loss", "auc", *QUALITIES]
+    held = {name for one in known for name in one}
+    return [name for name in names if name in held]
 
 
 def label(spec: str) -> str:

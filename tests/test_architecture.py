@@ -28,13 +28,13 @@ FLOORS: list[set[str]] = [
     {"randomness", "types", "config", "process", "files", "pace"},
     {"world", "models", "measures", "presets", "store"},
     {"comparison", "schedule", "tuning", "flags", "result", "words"},
-    {"experiment", "decide"},
+    {"experiment", "decide", "predictions"},
     {"folder", "outcome", "terminal", "report"},
-    {"run", "live", "sweep", "figures"},
+    {"run", "compare", "live", "sweep", "figures"},
     {"cli"},
 ]
 MOST_FLOORS = 8
-TORCH_FREE = {"world", "measures", "store"} | FLOORS[0] | FLOORS[1]
+TORCH_FREE = {"world", "measures", "store", "predictions"} | FLOORS[0] | FLOORS[1]
 
 Imports = dict[str, set[str]]
 """Module -> the dotted names that it imports, at its top or inside a function."""

@@ -15,7 +15,11 @@ import torch
 from torch import nn
 
 import flicker
+from flicker import metrics
+from simulator.measures.registry import MEASURES
 from simulator.models import activations, modules
+from simulator.predictions.compare import compare_frames
+from simulator.result import read_result
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"grpc", "matplotlib", "pyarrow", "redis", "tyro", "rich", "safetensors", "prometheus_client", "ray", "locust"}
@@ -33,9 +37,14 @@ def loaded_after(code: str) -> set[str]:
 def test_what_it_offers() -> None:
     assert set(flicker.__all__) <= set(dir(flicker))
     assert {name: getattr(flicker, name) for name in flicker.__all__} == {
+        "PredictionDifference": metrics.PredictionDifference,
         "SmeLU": modules.SmeLU,
+        "SwapRatio": metrics.SwapRatio,
+        "compare": compare_frames,
         "gSmeLU": modules.gSmeLU,
         "gsmelu": activations.gsmelu,
+        "measures": MEASURES,
+        "read_result": read_result,
         "replace_relu": modules.replace_relu,
         "smelu": activations.smelu,
     }
@@ -85,3 +94,9 @@ def test_the_example_of_the_readme_runs() -> None:
     exec(compile(code, "README.md", "exec"), space)
     assert [type(each) for each in space["model"]] == [nn.Linear, flicker.SmeLU, nn.Linear]
     assert space["loss"].item() < 0.5  # from 0.69, which knows nothing
+
+
+@pytest.mark.parametrize("use", ["compare", "measures", "read_result"])
+def test_names_of_predictions_do_without_torch(use: str) -> None:
+    found = loaded_after(f"import flicker\nflicker.{use}")
+    assert {name for name in found if name.split(".")[0] in ("torch", "matplotlib", "pyarrow")} == set()

@@ -126,8 +126,8 @@ PANELS = [
     CALIBRATION,
     timeseries(
         "How many comparisons stand behind it?",
-        "Pairs of answers compared per second, by arm. Solid: between duplicates; dashed: over a refresh. The share "
-        "of queries that is compared is a setting of the router (--shadow).",
+        "Pairs of duplicates' answers compared per second, by arm. The share of queries that is compared is a setting "
+        "of the router (--shadow).",
         "suffix:/s",
         arms(f"flicker:comparisons:rate1m{{{SAME}}}"),
     ),

@@ -21,7 +21,7 @@ from serving.router.router import Router
 from serving.router.server import REQUEST_BYTES, SERVICE, Methods
 from serving.router.spool import Spool
 from serving.rpc import Door, GrpcMetrics, GrpcServer, Limits
-from serving.shadow import Comparing, NoShadow, Shadow
+from serving.shadow import Shadow
 from simulator.errors import SettingError
 from simulator.flags import parse_flags
 from simulator.store.protocol import Store
@@ -48,9 +48,7 @@ class RunningRouter:
             keeper = OnDisk(store, Spool(flags.spool, flags.run, flags.spool_bytes), self._metrics)
         self._feedback = Feedback(keeper, self._metrics, min(MOST_EVENTS, store.capacity()))
         recorder = ShadowMetrics(registry, flags.window)
-        self._shadow: Shadow = NoShadow()
-        if flags.shadow:
-            self._shadow = Comparing(self._pool, recorder, flags.seed, flags.shadow, open_lines(flags))
+        self._shadow = Shadow(self._pool, recorder, flags.seed, flags.shadow, open_lines(flags))
         limits = Limits(flags.in_flight, REQUEST_BYTES, deadline_seconds=flags.deadline)
         door = Door(limits, GrpcMetrics(registry, SECONDS))
         methods = Methods(router, self._shadow, self._feedback, self._metrics).handlers(door)

@@ -11,7 +11,7 @@ from serving.router.compare import compare_all
 from serving.router.feedback import Feedback, report_of
 from serving.router.metrics import RouterMetrics
 from serving.router.router import Router
-from serving.rpc import Door, Handler, Reply, Threads
+from serving.rpc import Door, Handler, Reply, by_threads
 from serving.shadow import Shadow
 
 SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name
@@ -32,7 +32,7 @@ class Methods:
         """What answers each method."""
         return {
             "Recommend": Handler(self.recommend, WHO, sheds=True, refused=self.refused),
-            "Compare": Threads(door, *COMPARES, WHO).method(self.compare, sheds=True),
+            "Compare": by_threads(door, self.compare, *COMPARES, WHO, sheds=True),
             "Feedback": Handler(self.feedback, WHO),
             "ListReplicas": Handler(self.list_replicas, WHO),
         }

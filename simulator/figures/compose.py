@@ -6,11 +6,9 @@ import re
 import textwrap
 from functools import cache
 from html import escape
-from pathlib import Path
 
-from simulator import report
-from simulator.figures.chart import Figure
-from simulator.report.charts import swatch
+from simulator.report.charts import Figure, swatch
+from simulator.report.templates import style
 
 WIDTH, MARGIN, GAP, COLUMNS = 1000, 16, 22, 3
 WIDEST = 390
@@ -96,8 +94,8 @@ def _text(x: float, y: float, words: str, size: int, weight: str = "400", soft: 
 @cache
 def _palette() -> dict[str, str]:
     """The page's light colours by role."""
-    style = (Path(report.__file__).parent / "style.css").read_text(encoding="utf-8")
-    light = style[style.index(":root") : style.index("}")]
+    sheet = style()
+    light = sheet[sheet.index(":root") : sheet.index("}")]
     return dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", light))
 
 

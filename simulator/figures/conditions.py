@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from simulator.decide import independent_difference
-from simulator.figures.chart import Figure, Panel, chart, dots
 from simulator.figures.claims import Finding, Verdict, log_interval
 from simulator.figures.sweep import SOURCES, Sweep, condition, family, noises
 from simulator.measures.intervals import Interval
-from simulator.report.charts import Axis, Line, Point, exact
+from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots, exact
 from simulator.result import Arm, Result
 from simulator.words import label, number, written
 

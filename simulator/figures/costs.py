@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from simulator.figures.chart import Figure, Panel, Table, chart, dots
 from simulator.figures.claims import ensembles, routed
 from simulator.figures.sweep import Sweep, ensemble, ensembles_of, favourite, has, is_activation, relative
-from simulator.report.charts import Axis, Line, Point, exact
+from simulator.report.charts import Axis, Figure, Line, Panel, Point, Table, chart, dots, exact
 from simulator.result import Arm
 from simulator.words import DASH, count, duration, label, number, size, written
 

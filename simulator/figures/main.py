@@ -17,16 +17,16 @@ import tyro
 
 from simulator.config import require
 from simulator.errors import ResultError
-from simulator.figures.chart import Figure
 from simulator.figures.compose import standalone
 from simulator.figures.conditions import conditions, sources
 from simulator.figures.costs import costs
-from simulator.figures.pages import file_stem, markdown, page, table
+from simulator.figures.pages import file_stem, page, table
 from simulator.figures.planes import beta, plane
 from simulator.figures.runs import activations, churn, generations, where
 from simulator.figures.surface import surface
 from simulator.figures.sweep import Sweep, read_sweep
 from simulator.files import write_atomically, writing
+from simulator.report.charts import Figure
 
 DRAWN: tuple[Callable[[Sweep], Figure], ...] = (
     *(plane, beta, activations, lambda sweep: surface()),
@@ -79,7 +79,7 @@ def run_figures(flags: FigureFlags, arguments: list[str]) -> list[Path]:
     pages = {flags.folder / "figures.html": page(told, rows, command)}
     if flags.markdown:
         images = relpath(flags.folder, flags.markdown.parent)
-        pages = {flags.markdown: markdown(told, rows, command, images)}
+        pages = {flags.markdown: page(told, rows, command, images)}
     with writing("out", flags.folder):
         flags.folder.mkdir(parents=True, exist_ok=True)
         for sweep, figures in told:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from simulator.figures.chart import Figure, Panel, chart
 from simulator.figures.claims import below_rivals, halving, limit, u_shape
 from simulator.figures.sweep import AGAIN, Sweep, family, has, relative, swept
 from simulator.measures.intervals import Interval
-from simulator.report.charts import Axis, Line, Point, exact
+from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, exact
 from simulator.result import Arm
 from simulator.words import NAMES, label, number
 

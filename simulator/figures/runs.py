@@ -5,11 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 from simulator.experiment import PEEK
-from simulator.figures.chart import Figure, Panel, chart, dots
 from simulator.figures.claims import apart
 from simulator.figures.sweep import Sweep, family, favourite, is_activation
 from simulator.measures.intervals import Interval
-from simulator.report.charts import Axis, Line, Point, exact, sampled
+from simulator.report.charts import Axis, Figure, Line, Panel, Point, activation_panels, chart, dots, exact
 from simulator.report.finding import JUMP
 from simulator.result import Arm, Bucket, Generation, Result
 from simulator.words import NAMES, count, label, number, percent, written
@@ -39,10 +38,7 @@ def activations(sweep: Sweep) -> Figure:
     claim = "; ".join(parts)
     note = "Functions as the arms of this sweep have them, sampled; nothing here depends on a run."
     known = [(index, label(spec), curve) for index, (spec, curve) in enumerate(curves.items())]
-    panels = [
-        chart(name, heading, sampled(known, gradient), Axis("input x"), Axis())
-        for name, heading, gradient in (("activation", "Activation", False), ("gradient", "Its gradient", True))
-    ]
+    panels = activation_panels(known, ("activation", "gradient"))
     legend = [(index, label(spec)) for index, spec in enumerate(curves)]
     return Figure(3, "activations", claim[0].upper() + claim[1:], panels, legend, note)
 

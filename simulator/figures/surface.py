@@ -16,11 +16,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from simulator.figures.chart import Figure, Panel, chart
 from simulator.measures.intervals import Interval, Resamples
 from simulator.models.activations import activation
 from simulator.randomness import generator
-from simulator.report.charts import INK, PAPER, SETTINGS, Axis, Line, Point, canvas, colour, exact, svg, ticks
+from simulator.report.charts import (
+    INK,
+    PAPER,
+    SETTINGS,
+    Axis,
+    Figure,
+    Line,
+    Panel,
+    Point,
+    canvas,
+    chart,
+    colour,
+    exact,
+    svg,
+    ticks,
+)
 from simulator.types import Doubles
 from simulator.words import label, number
 

@@ -1,9 +1,9 @@
-"""One self-contained page that shows what a run found: `write_report(folder)` turns result.json into report.html.
+"""One self-contained page that shows what was found: `write_report(folder)` turns result.json into report.html.
 
-    finding.py   what the numbers say, in sentences: page title, what you see, what to do next, the claim above each
-                 picture
-    charts.py    matplotlib drawings as inline SVG that follow the page's light or dark colours
-    page.py      tables, pictures, glossary and settings together; html.py pieces of a page, style.css its look
+    finding.py    what the numbers say, in sentences: page title, what you see, the claim above each picture
+    charts.py     the kit of drawings: points as inline SVG, and as rows of a CSV file
+    templates.py  the kit of pages: templates/kit.html, style.css
+    page.py       what is on the page: templates/report.html
 
 No torch here: the run samples the activations and writes them into result.json.
 """
@@ -19,10 +19,10 @@ from simulator.result import read_result
 
 
 def write_report(folder: Path) -> Path:
-    """Draw `folder`/report.html from `folder`/result.json and `folder`/config.json; returns its path.
+    """Draw `folder`/report.html from what `flicker run`, `up` or `compare` left there; returns its path.
 
-    The same two files always give the same page. A page that was there before is replaced in one step.
-    Raises ResultError where one of the files is missing, damaged or of another schema, or the page cannot be written.
+    The same files always give the same page. A page that was there before is replaced in one step.
+    Raises ResultError where a file is missing, damaged or of another schema, or the page cannot be written.
     """
     html = page(read_result(folder))
     target = folder / "report.html"

@@ -1,4 +1,4 @@
-"""Drawings of a run as inline SVG, and what all drawings share: size, colours as roles, axis limits and ticks.
+"""The one kit of drawings: points become inline SVG and the rows of a CSV file, so that the two cannot disagree.
 
 Every panel is drawn alone, about as wide as a phone, so that a page can set panels side by side or one below another.
 Colours are roles (ink, arm 3 ...) that the page's style sheet fills in, for light and dark. Names of arms are never
@@ -11,16 +11,16 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as MplFigure
 from matplotlib.ticker import MaxNLocator
 
+from simulator.files import as_csv
 from simulator.measures.intervals import Interval
 from simulator.result import Arm, Curve, Result
 from simulator.words import label
@@ -37,6 +37,12 @@ SHAPES = {
     "D": '<path d="M0 -4.5 L4.5 0 L0 4.5 L-4.5 0 Z"/>',
 }
 """Marks in legends, around (0, 0)."""
+DOTS = (("o", True), ("D", False), ("s", False))
+"""Mark of the first measure in a panel, the second and the third, and whether it is filled."""
+COLUMNS = ("panel", "series", "label", "x", "x_low", "x_high", "y", "y_low", "y_high", "z")
+"""Of a figure's CSV file; z is the height of a surface."""
+NOTHING = ("", "", "")
+WHERE_ZERO = "This axis does not start at 0."
 MARKS, LINES = ("o", "s", "^"), ("solid", (0, (4, 1.5)), (0, (1.2, 1.2)))
 SETTINGS: Any = {
     "svg.fonttype": "none",
@@ -69,8 +75,8 @@ def look(index: int) -> int:
     return 0 if index == 0 else (index - 1) // HUES % len(MARKS)
 
 
-def canvas(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+def canvas(height: float) -> tuple[MplFigure, Axes]:
+    figure = MplFigure(figsize=(WIDTH, height), layout="constrained")
     figure.patch.set_visible(False)
     axes = figure.subplots()
     axes.patch.set_visible(False)
@@ -103,13 +109,7 @@ def symbol(width: int, style: str, content: str) -> str:
     return f'<svg class="swatch" {box} aria-hidden="true" style="{style}">{content}</svg>'
 
 
-def legend(entries: Iterable[tuple[int, str]]) -> str:
-    """Swatches with their words, by number of the look; nothing where there are none."""
-    items = "".join(f"<li>{swatch(index)} {escape(words)}</li>" for index, words in entries)
-    return items and f'<ul class="legend">{items}</ul>'
-
-
-def svg(figure: Figure, name: str) -> str:
+def svg(figure: MplFigure, name: str) -> str:
     """The figure as an element to put in a page: no date, no namespaces, roles for colours, ids of its own."""
     file = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
@@ -143,6 +143,8 @@ class Point:
     label: str = ""
     key: str = ""
     """What the place stands for, in the label column of the CSV file, where it is not written as `label`."""
+    look: int | None = None
+    """Number of its own colour, where it is not its line's."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,8 @@ class Line:
     """How dark intervals are, 0 to 1."""
     bare: bool = False
     """Whether the line has no marks."""
+    mark: int | None = None
+    """Number of its mark in DOTS, where colours tell something else."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +193,77 @@ class Axis:
         return low - air, high + air
 
 
-def draw_lines(name: str, lines: list[Line], across: Axis, up: Axis, better: bool = False) -> str:
-    """Lines over a number, with their intervals both ways; `better`: an arrow to the lower left. SVG."""
+@dataclass(frozen=True)
+class Panel:
+    """One drawing and its data."""
+
+    name: str
+    heading: str
+    svg: str
+    rows: list[tuple[Any, ...]]
+    """In the order of COLUMNS."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers beside a figure, as they are written."""
+
+    heads: list[str]
+    rows: list[list[str]]
+    """Cells, the first of a row its name."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels that show one claim; without panels, `claim` says why there is nothing to draw."""
+
+    number: int
+    name: str
+    claim: str
+    panels: list[Panel] = field(default_factory=list)
+    legend: list[tuple[int, str]] = field(default_factory=list)
+    """Number of the look, and its words."""
+    note: str = ""
+    """What the panels show and how to read them."""
+    table: Table | None = None
+    """Stands below the panels on a page; no part of the SVG and CSV files."""
+    marks: tuple[str, ...] = ()
+    """Words of DOTS, in place of a legend of looks; what they tell is the first."""
+
+    @property
+    def key(self) -> list[tuple[str, str]]:
+        """The legend: symbols and their words."""
+        symbols = [symbol(12, *_mark_style(*mark)) for mark in DOTS]
+        told = [(swatch(look), words) for look, words in self.legend]
+        return [*told, *zip(symbols, self.marks[1:], strict=False)] if self.marks else told
+
+    def csv(self) -> str:
+        """What was drawn, a row per point."""
+        return as_csv([COLUMNS, *(row for panel in self.panels for row in panel.rows)])
+
+
+def _mark_style(shape: str, filled: bool) -> tuple[str, str]:
+    return f"fill:var(--{'ink' if filled else 'paper'});stroke:var(--ink)", SHAPES[shape]
+
+
+def _rows(name: str, lines: list[Line], up: bool = True) -> Iterator[tuple[Any, ...]]:
+    for one in lines:
+        for point in one.points:
+            y = _cells(point.y) if up else NOTHING
+            yield (name, one.name, point.key or point.label, *(NOTHING if one.level else _cells(point.x)), *y, "")
+
+
+def _cells(value: Interval) -> tuple[Any, ...]:
+    """Mean and limits; an exact number has none."""
+    return (value.mean, value.low, value.high) if value.known else (value.mean, "", "")
+
+
+def chart(
+    name: str, heading: str, lines: list[Line], across: Axis, up: Axis, note: str = "", better: bool = False
+) -> Panel:
+    """Lines over a number, with their intervals both ways; `better`: an arrow to the lower left."""
     with matplotlib.rc_context(SETTINGS):
         figure, axes = canvas(2.7)
         for one in lines:
@@ -209,7 +282,7 @@ def draw_lines(name: str, lines: list[Line], across: Axis, up: Axis, better: boo
             axes.set_ylim(top=axes.get_ylim()[1] * 1.2)  # the strip above the points is for the arrow
             there: Any = {"xycoords": "axes fraction", "textcoords": "axes fraction", "va": "center"}
             axes.annotate("better", (0.03, 0.86), (0.13, 0.97), arrowprops={"arrowstyle": "->", "color": INK}, **there)
-        return svg(figure, name)
+        return Panel(name, heading, svg(figure, name), list(_rows(name, lines)), note)
 
 
 def _draw(axes: Axes, one: Line) -> None:
@@ -238,54 +311,41 @@ def _draw(axes: Axes, one: Line) -> None:
             axes.annotate(point.label, (point.x.mean, point.y.mean), (4, 3), **where)
 
 
-@dataclass(frozen=True)
-class Dot:
-    """A value with its interval in one of the rows of a drawing, at one of the row's places from the top."""
-
-    row: int
-    place: int
-    value: Interval
-    look: int
-    mark: str
-    filled: bool = True
-
-
-def draw_dots(name: str, rows: list[str], places: int, found: list[Dot], across: Axis) -> str:
-    """A row for each name with `places` places; SVG."""
+def dots(name: str, heading: str, lines: list[Line], across: Axis, note: str = "") -> Panel:
+    """A row for each label, in which every line has its dot; only x is used."""
+    rows = list(dict.fromkeys(point.label for one in lines for point in one.points))
     with matplotlib.rc_context(SETTINGS):
-        figure, axes = canvas(0.55 + (0.23 + 0.11 * places) * len(rows))
-        for dot in found:
-            y, hue = dot.row + (dot.place - (places - 1) / 2) * 0.24, colour(dot.look)
-            axes.hlines(y, dot.value.low, dot.value.high, color=hue, linewidth=1.3)
-            above: Any = {"markerfacecolor": hue if dot.filled else PAPER, "clip_on": False, "zorder": 3}  # 0: the edge
-            axes.plot(dot.value.mean, y, marker=dot.mark, markersize=5, color=hue, **above)
+        figure, axes = canvas(0.55 + (0.23 + 0.11 * len(lines)) * len(rows))
+        for place, one in enumerate(lines):
+            mark, filled = (MARKS[look(one.look)], True) if one.mark is None else DOTS[one.mark]
+            for point in one.points:
+                y = rows.index(point.label) + (place - (len(lines) - 1) / 2) * 0.24
+                hue = colour(one.look if point.look is None else point.look)
+                axes.hlines(y, point.x.low, point.x.high, color=hue, linewidth=1.3)
+                above: Any = {"markerfacecolor": hue if filled else PAPER, "clip_on": False, "zorder": 3}  # 0: the edge
+                axes.plot(point.x.mean, y, marker=mark, markersize=5, color=hue, **above)
         axes.set_yticks([])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         _name_rows(axes, rows)
         axes.set_xlabel(across.title)
-        axes.set_xlim(*across.limits([dot.value for dot in found]))
+        axes.set_xlim(*across.limits([point.x for one in lines for point in one.points]))
         axes.xaxis.set_major_locator(ticks(4))
-        return svg(figure, name)
+        return Panel(name, heading, svg(figure, name), list(_rows(name, lines, up=False)), note)
 
 
-DOTS = (("o", True), ("D", False), ("s", False))
-"""Mark of the first measure in a panel, the second and the third, and whether it is filled."""
+def arm_dots(heading: str, arms: list[Arm], measures: Sequence[str], zero: bool = True) -> Panel | None:
+    """One row per arm, one dot with its interval per measure that any arm has; None where none has any."""
+    lines: list[Line] = []
+    for measure in measures:
+        known = [(n, arm.spec, arm.measures[measure]) for n, arm in enumerate(arms) if measure in arm.measures]
+        points = [Point(value, exact(0), label(spec), look=n) for n, spec, value in known]
+        lines += [Line(measure, points, 0, mark=len(lines))] if points else []
+    name = f"dots-{'-'.join(measures)}".replace(".", "-").replace("_", "-")
+    return dots(name, heading, lines, Axis(zero=zero, air=math.inf), "" if zero else WHERE_ZERO) if lines else None
 
 
-def dots(name: str, arms: list[Arm], measures: Sequence[str], from_zero: bool = True) -> str:
-    """One row per arm, one dot with its interval per measure that any arm has; SVG."""
-    known = [both for both in zip(measures, DOTS, strict=False) if any(both[0] in arm.measures for arm in arms)]
-    found = [
-        Dot(index, place, value, index, *mark)
-        for index, arm in enumerate(arms)
-        for place, (measure, mark) in enumerate(known)
-        if (value := arm.measures.get(measure)) is not None
-    ]
-    return draw_dots(name, [label(arm.spec) for arm in arms], len(known), found, Axis(zero=from_zero, air=math.inf))
-
-
-def over_generations(name: str, result: Result, measure: str, bands: bool, from_zero: bool = True) -> str:
-    """One line per arm over the generations, with its interval as a band if wanted; SVG."""
+def over_generations(result: Result, measure: str, heading: str, bands: bool, zero: bool = True) -> Panel | None:
+    """One line per arm over the generations, with its interval as a band if wanted; None where nothing is known."""
     lines = []
     for index, arm in enumerate(result.arms):
         known = [
@@ -293,14 +353,29 @@ def over_generations(name: str, result: Result, measure: str, bands: bool, from_
         ]
         points = [Point(exact(number), value if bands else exact(value.mean)) for number, value in known]
         lines += [Line(arm.spec, points, index, band=bands, bare=len(points) > 12)] if points else []
-    return draw_lines(name, lines, Axis("generation", whole=True), Axis(zero=from_zero, air=math.inf))
+    if not lines:
+        return None
+    axes = Axis("generation", whole=True), Axis(zero=zero, air=math.inf)
+    return chart(f"time-{measure}".replace(".", "-"), heading, lines, *axes, "" if zero else WHERE_ZERO)
 
 
-def plane(name: str, arms: list[Arm], across: str, up: str, names: tuple[str, str]) -> str:
-    """Each arm as a point with its intervals both ways, an arrow to the better corner; SVG."""
-    both = [(i, arm.measures.get(across), arm.measures.get(up)) for i, arm in enumerate(arms)]
+def plane(arms: list[Arm], across: tuple[str, str], up: tuple[str, str]) -> Panel | None:
+    """Each arm as a point with its intervals both ways, an arrow to the better corner: measures and their words."""
+    both = [(i, arm.measures.get(across[0]), arm.measures.get(up[0])) for i, arm in enumerate(arms)]
     lines = [Line(arms[i].spec, [Point(x, y)], i) for i, x, y in both if x is not None and y is not None]
-    return draw_lines(name, lines, Axis(names[0], air=math.inf), Axis(names[1], zero=True, air=math.inf), True)
+    if not lines:
+        return None
+    heading = f"{up[1][0].upper()}{up[1][1:]} against {across[1]}"
+    axes = Axis(across[1], air=math.inf), Axis(up[1], zero=True, air=math.inf)
+    return chart(f"plane-{across[0]}-{up[0]}".replace(".", "-"), heading, lines, *axes, better=True)
+
+
+def activation_panels(curves: list[tuple[int, str, Curve]], names: tuple[str, str]) -> list[Panel]:
+    """Activations and their gradients, each with its look and name."""
+    return [
+        chart(name, heading, sampled(curves, gradient), Axis("input x"), Axis())
+        for name, heading, gradient in zip(names, ("Activation", "Its gradient"), (False, True), strict=True)
+    ]
 
 
 def sampled(curves: list[tuple[int, str, Curve]], gradient: bool) -> list[Line]:

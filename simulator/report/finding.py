@@ -9,11 +9,18 @@ from itertools import pairwise
 
 from simulator.decide import best, compared, ratio_to, silent
 from simulator.result import Arm, Result
-from simulator.words import count, label, number, percent, plural, written
+from simulator.words import count, duration, label, number, percent, plural, written
+
+
+def told_apart(result: Result) -> bool:
+    """Whether answers of every arm were compared."""
+    return all("swaps.pair" in arm.measures for arm in result.arms)
 
 
 def talked_about(result: Result) -> list[Arm]:
-    """The first arm, and the best other one if there is one."""
+    """The first arm, and the best other one if there is one; none where nothing was compared."""
+    if not told_apart(result):
+        return []
     arm = best(result)
     return [arm] if arm is result.arms[0] else [result.arms[0], arm]
 
@@ -31,13 +38,15 @@ def accuracy(arm: Arm, base: Arm) -> str:
 
 def headline(result: Result) -> str:
     """The finding in one sentence."""
+    if not told_apart(result):
+        return "No comparisons yet" + (": let it run longer, or raise --rate or --shadow" * (result.kind == "live"))
     base, arm = result.arms[0], best(result)
     if silent(result):
         return "All duplicates agree exactly: every prediction difference and every swap between them is 0"
     if arm is base:
         return (
             f"Two duplicates of {label(base.spec)} order {percent(base.measures['swaps.pair'].mean)} of all pairs "
-            f"of items differently, at log loss {number(base.measures['log_loss'].mean, 4)}"
+            f"of items differently{_at_loss(base)}"
         )
     ratio = ratio_to(arm, base, "swaps.pair")
     name, first, cost = label(arm.spec), label(base.spec), accuracy(arm, base)
@@ -50,6 +59,11 @@ def headline(result: Result) -> str:
         return f"No cure here: even {name} swaps {value} times the pairs that {first} swaps, {cost}"
     bounds = f", but the interval ({number(ratio.low, 2)} to {number(ratio.high, 2)}) includes 1" if ratio.known else ""
     return f"No clear difference: {name} swaps {value} of the pairs that {first} swaps{bounds}"
+
+
+def _at_loss(arm: Arm) -> str:
+    loss = arm.measures.get("log_loss")
+    return f", at log loss {written(loss, 4)}" if loss else ""
 
 
 def what_differs(result: Result) -> list[str]:
@@ -74,6 +88,8 @@ def what_differs(result: Result) -> list[str]:
 
 def what_you_see(result: Result) -> list[str]:
     """Three sentences: what was compared, what a user of the first arm meets, what the best other arm changes."""
+    if result.kind != "run":
+        return [_what_was_compared(result), *_what_users_meet(result)]
     world = result.world
     duplicates, fleets = result.config.get("duplicates"), result.config.get("fleets")
     said = [
@@ -81,12 +97,26 @@ def what_you_see(result: Result) -> list[str]:
         f"{count(world.get('learned', 0))} events; {count(world.get('held_out', 0))} were held out for the "
         f"measures below. What differed between duplicates: {'; '.join(what_differs(result))}."
     ]
+    return said + _what_users_meet(result)
+
+
+def _what_was_compared(result: Result) -> str:
+    if result.kind == "compare":
+        return f"Models of {plural(len(result.arms), 'arm')} answered the same queries; only their files were read."
+    return (
+        f"{count(result.serving.get('requests') or 0)} queries were served in {duration(result.seconds)}, with "
+        f"{count(result.serving.get('refreshes') or 0)} refreshes; a sample of them was also asked of a second replica."
+    )
+
+
+def _what_users_meet(result: Result) -> list[str]:
+    said = []
     for one in talked_about(result):
         first = one.measures.get("swaps.top1")
         top = f"another first item in {percent(first.mean)} of queries, and " if first else ""
         said.append(
             f"Two duplicates of {label(one.spec)} give {top}{percent(one.measures['swaps.pair'].mean)} of all pairs of "
-            f"candidates in opposite order, at log loss {written(one.measures['log_loss'], 4)}."
+            f"candidates in opposite order{_at_loss(one)}."
         )
     return said
 
@@ -109,11 +139,11 @@ def differences_title(result: Result) -> str:
     if silent(result):
         return "Predictions of duplicates do not differ at all"
     parts = []
-    for arm in talked_about(result):
+    for arm in [arm for arm in talked_about(result) if "pd" in arm.measures]:
         part, whole = arm.measures.get("pd_ranking"), arm.measures["pd"]
         rest = f", {number(part.mean)} without the common shift" if part else ""
         parts.append(f"{label(arm.spec)} has PD {number(whole.mean)}{rest}")
-    return "; ".join(parts)
+    return "; ".join(parts) or "Prediction differences"
 
 
 def generations_title(result: Result) -> str:
@@ -131,6 +161,8 @@ def generations_title(result: Result) -> str:
 
 def plane_title(result: Result) -> str:
     """Title of the PD-against-loss plane: is one arm lowest on both axes, and beyond doubt?"""
+    if not all({"pd", "log_loss"} <= arm.measures.keys() for arm in result.arms):
+        return "Instability against accuracy, where both are known"
     if len(result.arms) == 1:
         return "One arm is one point: add arms to see a trade-off"
     steady = min(result.arms, key=lambda arm: arm.measures["pd"].mean)

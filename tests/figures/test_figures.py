@@ -13,12 +13,11 @@ import pytest
 
 from simulator.errors import FlickerError
 from simulator.figures import surface
-from simulator.figures.chart import chart, dots
 from simulator.figures.main import FIGURES, FigureFlags, run_figures
 from simulator.figures.pages import table
 from simulator.figures.sweep import Sweep, read_sweep
 from simulator.measures.intervals import Interval
-from simulator.report.charts import Axis, Line, Point, exact
+from simulator.report.charts import Axis, Line, Point, chart, dots, exact
 from tests.figures.fake_sweep import PLANE, Arms, article, cell, result, rows_of, silent
 from tests.report.fake_results import spread
 from tests.report.parsed import Page

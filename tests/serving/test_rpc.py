@@ -19,7 +19,18 @@ from prometheus_client import CollectorRegistry
 
 from serving import rpc
 from serving.codec import Refusal
-from serving.rpc import INTERVAL, TARGET, Begin, ControlledDelay, Door, GrpcMetrics, GrpcServer, Handler, Reply, Threads
+from serving.rpc import (
+    INTERVAL,
+    TARGET,
+    Begin,
+    ControlledDelay,
+    Door,
+    GrpcMetrics,
+    GrpcServer,
+    Handler,
+    Reply,
+    by_threads,
+)
 from tests.serving.router_under_test import refusal, until
 
 METHOD, OTHER = "/test.Service/Method", "/test.Service/Other"
@@ -189,7 +200,7 @@ def test_methods_that_wait_have_threads_and_a_bounded_queue() -> None:
             raise ValueError("ours")
         return raw
 
-    with serving(Kept(), other=lambda door: Threads(door, 1, 3, "router").method(answers)) as served:
+    with serving(Kept(), other=lambda door: by_threads(door, answers, 1, 3, "router")) as served:
         ask = served.channel.unary_unary(OTHER)
         first = ask.future(b"a")
         until(lambda: len(late) == 1)

@@ -1,0 +1,149 @@
+"""`flicker compare`: anybody's predictions, as files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from simulator.errors import ResultError, SettingError
+from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
+from simulator.predictions.compare import compare_sources
+from simulator.predictions.read import Names, arrow, open_files
+from simulator.report import write_report
+from simulator.result import Result, write_result
+from simulator.terminal import open_console
+from simulator.words import interval, label
+
+CAUSES = {
+    "swaps": "",
+    "refresh_swaps": " at a refresh",
+    "both_swaps": " at a refresh, another model",
+}
+"""Cause -> what stands behind a measure's words."""
+
+
+@dataclass(frozen=True)
+class CompareFlags(Names):
+    """How much do the predictions of two models differ, or of as many as you like?
+
+    flicker compare monday.parquet tuesday.parquet
+        Two files with a row per query and item, columns q_id, doc_id and score: how many results changed?
+
+    flicker compare a.csv b.csv c.csv --query request_id --item sku --score logit --log-odds --user customer
+        Other names of columns. Scores that are log-odds also give the prediction difference. With a column of users,
+        intervals say what other users would show.
+
+    flicker compare old.run new.run --k 20
+        Runs in the format of TREC. Item lists of LensKit (Parquet) need no flag either.
+
+    flicker compare log.parquet --by country --out changed
+        One file of several models (columns arm, fleet, duplicate, generation), results by country as well, and a folder
+        with result.json and report.html.
+
+    flicker compare runs/a runs/b
+        Two runs of `flicker run --keep-predictions`, paired exactly: the same queries, users and events.
+
+    Files are Parquet, CSV with a header line, TREC runs, or folders of them: a folder is one model, unless columns say
+    otherwise. They may be larger than memory; sorted by query they are read once, in any other order they go through
+    temporary files. Without the columns arm, fleet, duplicate and generation the files are duplicates of one arm.
+    """
+
+    predictions: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Files, or folders of files."""
+    out: Path | None = None
+    """Folder for result.json and report.html (default: only the table)."""
+    k: int = 10
+    """Length of the slates that are compared: the first k items of each list; from 1."""
+    temp: Path | None = None
+    """Folder for temporary files (default: that of the system)."""
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise SettingError("k", self.k, "at least 1 item")
+
+    @property
+    def names(self) -> Names:
+        """The columns."""
+        return Names(**{f.name: getattr(self, f.name) for f in fields(Names)})
+
+
+def run_compare(flags: CompareFlags, command: str) -> None:
+    """Compare, show a table, and leave a folder where one is asked for. Raises FlickerError."""
+    if not flags.predictions:
+        raise SettingError("predictions", "none", "name two files, as in flicker compare A.parquet B.parquet")
+    if flags.out is not None and (flags.out.is_file() or (flags.out.is_dir() and any(flags.out.iterdir()))):
+        raise ResultError(f"out = {flags.out}: is not empty: name another folder, or delete it")
+    arrow().set_memory_pool(arrow().system_memory_pool())  # the one that gives memory back
+    console = open_console()
+    sources = open_files(flags.predictions, flags.names)
+    with _bar(console) as bar:
+        task = bar.add_task("reading", total=sum(source.rows for source in sources))
+
+        def progress(rows: int | None) -> None:
+            bar.reset(task) if rows is None else bar.advance(task, rows)
+
+        def say(line: str) -> None:
+            console.print(line, style="yellow", soft_wrap=True)
+
+        result = compare_sources(sources, flags.names, flags.k, flags.temp, progress, say, command)
+        bar.update(task, total=bar.tasks[task].completed)
+    console.print(*tables(result, console.width), sep="\n")
+    for note in result.notes:
+        console.print(note, style="dim", soft_wrap=True)
+    if flags.out is not None:
+        flags.out.mkdir(parents=True, exist_ok=True)
+        write_result(flags.out, result)
+        console.print(f"All measures: {write_report(flags.out)}", soft_wrap=True)
+
+
+def _bar(console: Console) -> Progress:
+    """Rows read, and the time left."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console)
+
+
+def tables(result: Result, width: int) -> Iterator[Table]:
+    """One row per measure, one column per arm: mean and 95 % interval; a second table per column of --by."""
+    step = max(1, (width - 36) // 27)
+    for start in range(0, len(result.arms), step):
+        arms = result.arms[start : start + step]
+        drawn = Table(box=SIMPLE_HEAD)
+        drawn.add_column("")
+        for arm in arms:
+            drawn.add_column(label(arm.spec), justify="right", no_wrap=True)
+        for name, words in _rows():
+            if any(name in arm.measures for arm in arms):
+                drawn.add_row(words, *(" ".join(interval(arm.measures.get(name))) for arm in arms))
+        yield drawn
+    for arm in result.arms:
+        for column, slices in arm.by.items():
+            drawn = Table(box=SIMPLE_HEAD)
+            for heading in (column, "queries", *(MEASURES[name].words for name in ("top1", "slot", "pair"))):
+                drawn.add_column(heading, justify="left" if heading == column else "right")
+            for each in slices:
+                shown = (" ".join(interval(each.measures.get(f"swaps.{name}"))) for name in ("top1", "slot", "pair"))
+                drawn.add_row(each.value, f"{100 * each.share:.1f} %", *shown)
+            drawn.title = label(arm.spec) if len(result.arms) > 1 else None
+            yield drawn
+
+
+def _rows() -> Iterator[tuple[str, str]]:
+    """(measure, words) of everything that a comparison may hold, in the order of the table."""
+    for cause, behind in CAUSES.items():
+        yield from ((f"{cause}.{name}", each.words + behind) for name, each in MEASURES.items())
+    for held in (DIFFERENCES, ACCURACY, QUALITIES):
+        yield from ((name, each.words) for name, each in held.items())

@@ -1,0 +1,180 @@
+"""Two models' answers to the same queries, aligned by item and gathered by shape.
+
+Where one model's slate is shorter than the other's, its empty places differ from whatever the other shows there, and
+rank-biased overlap is the extrapolated form for uneven lists (Webber, Moffat, Zobel, TOIS 2010, eq. 32), its overlap
+averaged over the orders of equal scores (Corsi and Urbano, SIGIR 2024, RBO^a). Only items that both models scored make
+pairs.
+
+Shapes: Q queries, N items of a query, C of them scored by both, K slate length.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from simulator.measures.registry import Answers
+from simulator.measures.swaps import PERSISTENCE, positions
+from simulator.predictions.parts import Block
+from simulator.types import Doubles, Ints, order
+
+Lists = dict[int, "Ranked"]
+"""Number of items -> the queries of one model with so many."""
+ITEMS = ("item", "score", "logit", "label", "event")
+"""Columns of Rows that are of an item; the others are of its query."""
+
+
+class Ranked:
+    """The queries of one model that have N items, and how it ranks them; equal scores by item id."""
+
+    def __init__(self, block: Block, k: int) -> None:
+        self.block, self.k = block, min(k, block.item.shape[1])
+        self.logit = block.columns.get("logit")
+        best = np.argsort(-block.score, axis=-1)
+        ranked = np.take_along_axis(block.score, best, axis=-1)
+        self.tied = (ranked[:, 1:] == ranked[:, :-1]).any(axis=-1)
+        """[Q] whether equal scores are among them."""
+        if self.tied.any():
+            best[self.tied] = order(block.score[self.tied], block.item[self.tied])
+        self.slates = np.take_along_axis(block.item, best[:, : self.k], axis=-1)
+        self.positions = positions(best)
+
+    def answers(self, which: Any = slice(None)) -> Answers:
+        """Those to some of the queries."""
+        scores = self.block.score if self.logit is None else self.logit
+        block = self.block
+        return Answers(self.slates[which], block.item[which], scores[which], self.positions[which])
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Queries of one shape that two models answered, items aligned."""
+
+    first: Answers
+    second: Answers
+    which: Any
+    """Of the first model's block."""
+    block: Block
+    """The first model's, or that of uneven queries."""
+    rbo: Doubles | None = None
+    """[Q] RBO distance, where the slates are not equally long."""
+
+
+def matched(first: Lists, second: Lists, k: int, counts: Counter[str]) -> Iterator[Matched]:
+    """Everything that two models both answered. Counts what they did not."""
+    left = {n: np.ones(len(lists.block.query), bool) for n, lists in first.items()}
+    right = {n: np.ones(len(lists.block.query), bool) for n, lists in second.items()}
+    for n in first.keys() & second.keys():
+        a, b = first[n], second[n]
+        i, j = _both(a.block.query, b.block.query)
+        even = (a.block.item[i] == b.block.item[j]).all(axis=-1)
+        if not even.all():
+            i, j = (np.arange(len(q))[s][even] for q, s in ((a.block.query, i), (b.block.query, j)))
+        left[n][i], right[n][j] = False, False
+        yield Matched(a.answers(i), b.answers(j), i, a.block)
+    rest = [np.concatenate([lists[n].block.query[free[n]] for n in lists] or [np.zeros(0, np.int64)])
+            for lists, free in ((first, left), (second, right))]  # fmt: skip
+    common = np.intersect1d(rest[0], rest[1], assume_unique=True)
+    counts["missing"] += len(rest[0]) + len(rest[1]) - 2 * len(common)
+    counts["uneven"] += len(common)
+    if len(common):
+        yield from _uneven(_Flat(first, common, k), _Flat(second, common, k), counts)
+
+
+def _both(first: Ints, second: Ints) -> tuple[Any, Any]:
+    """Where the common ones of two ascending arrays stand in each."""
+    if np.array_equal(first, second):
+        return slice(None), slice(None)
+    _, i, j = np.intersect1d(first, second, assume_unique=True, return_indices=True)
+    return i, j
+
+
+class _Flat:
+    """Some queries [Q] of one model, of any lengths: their items one after the other, and slates with empty places."""
+
+    def __init__(self, lists: Lists, asked: Ints, k: int) -> None:
+        self.asked, self.length = asked, np.zeros(len(asked), np.int64)
+        self.slates = np.zeros((len(asked), k), np.int64)
+        self.groups = np.zeros((len(asked), k), np.int64)  # places of equal scores share a number
+        parts: list[dict[str, Any]] = []
+        self.own: dict[str, Ints] = {}  # [Q] what is the same for all items of a query: its user, values of --by
+        for n, ranked in lists.items():
+            at = np.searchsorted(asked, ranked.block.query)
+            mine = np.flatnonzero(asked[np.minimum(at, len(asked) - 1)] == ranked.block.query)
+            at, width = at[mine], ranked.k
+            self.length[at] = width
+            self.slates[at, :width] = ranked.slates[mine]
+            best = -np.sort(-ranked.block.score[mine], axis=-1)[:, :width]
+            self.groups[at, 1:width] = (best[:, 1:] != best[:, :-1]).cumsum(axis=-1)
+            for name, column in ranked.block.columns.items():
+                if name not in ITEMS:
+                    self.own.setdefault(name, np.zeros(len(asked), np.int64))[at] = column[mine, 0]
+            parts.append({"at": np.repeat(at, n)} | {c: v[mine].ravel() for c, v in ranked.block.columns.items()})
+        self.rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def padded(self, which: Ints, width: int, sign: int) -> Ints:
+        """Slates [Q, width]; what stands in empty places is nowhere else: numbers of one parity below every id."""
+        slates, place = self.slates[which, :width], np.arange(width)
+        empty = np.iinfo(np.int64).min + 2 * place + sign
+        return np.where(place < self.length[which, None], slates, empty)
+
+
+def _uneven(a: _Flat, b: _Flat, counts: Counter[str]) -> Iterator[Matched]:
+    at = np.concatenate([a.rows["at"], b.rows["at"]])
+    item = np.concatenate([a.rows["item"], b.rows["item"]])
+    by = np.lexsort((np.arange(len(at)) >= len(a.rows["at"]), item, at))
+    same = np.flatnonzero((at[by][1:] == at[by][:-1]) & (item[by][1:] == item[by][:-1]))
+    i, j = by[same], by[same + 1] - len(a.rows["at"])
+    counts["lone"] += len(at) - 2 * len(same)
+    count = np.bincount(a.rows["at"][i], minlength=len(a.asked))
+    begin = np.concatenate([[0], count.cumsum()[:-1]])
+    shapes = np.stack([a.length, b.length, count], axis=1)
+    for one, other, n in np.unique(shapes, axis=0).tolist():
+        which = np.flatnonzero((shapes == (one, other, n)).all(axis=1))
+        place = begin[which][:, None] + np.arange(n)
+        width = max(one, other)
+        answers = [_answers(flat, rows[place], flat.padded(which, width, sign))
+                   for flat, rows, sign in ((a, i, 0), (b, j, 1))]  # fmt: skip
+        columns = {name: column[i[place]] for name, column in a.rows.items() if name not in ("at", *a.own)}
+        columns |= {name: column[which, None] for name, column in a.own.items()}
+        block = Block(a.asked[which], columns)
+        rbo = None if one == other else uneven_rbo(a, b, which)
+        yield Matched(answers[0], answers[1], slice(None), block, rbo)
+
+
+def _answers(flat: _Flat, rows: Ints, slates: Ints) -> Answers:
+    item, score = flat.rows["item"][rows], flat.rows["score"][rows]
+    places = positions(order(score, item)) if rows.shape[1] else np.zeros(rows.shape, np.int16)
+    return Answers(slates, item, flat.rows.get("logit", flat.rows["score"])[rows], places)
+
+
+def uneven_rbo(a: _Flat, b: _Flat, which: Ints, p: float = PERSISTENCE) -> Doubles:
+    """1 - extrapolated rank-biased overlap [Q] of slates of lengths s < l: with X_d the overlap at depth d,
+
+        RBO = (1 - p) / p (sum_{d <= l} X_d / d p^d + sum_{s < d <= l} X_s (d - s) / (s d) p^d)
+              + ((X_l - X_s) / l + X_s / s) p^l.
+
+    X_d is its mean over the orders of equal scores: an item of a group on ranks t to e is among the first d with chance
+    (d - t + 1) / (e - t + 1), cut to [0, 1].
+    """
+    s, l = sorted((int(a.length[which[0]]), int(b.length[which[0]])))  # noqa: E741  as in the article
+    depth = np.arange(1, l + 1)
+    inside = []
+    for flat in (a, b):
+        n = int(flat.length[which[0]])
+        group = flat.groups[which, :n]
+        top = (group[:, :, None] > group[:, None, :]).sum(-1)  # [Q, n] ranks above the group
+        size = (group[:, :, None] == group[:, None, :]).sum(-1)
+        inside.append(np.clip((depth - top[..., None]) / size[..., None], 0, 1))  # [Q, n, l]
+    n, m = int(a.length[which[0]]), int(b.length[which[0]])
+    shared = a.slates[which, :n, None] == b.slates[which, None, :m]
+    overlap = np.einsum("qnm,qnd,qmd->qd", shared.astype(np.float64), *inside)
+    weight = p**depth
+    last, short = overlap[:, -1], overlap[:, s - 1]
+    found = (overlap / depth * weight).sum(-1)
+    found += (short[:, None] * np.maximum(depth - s, 0) / (s * depth) * weight).sum(-1)
+    return np.asarray(np.clip(1 - (1 - p) / p * found - ((last - short) / l + short / s) * p**l, 0, 1))

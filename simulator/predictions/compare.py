@@ -1,0 +1,565 @@
+"""What differs between the predictions of several models, as one Result.
+
+Queries of one shape are compared at once, by the measures of measures/registry.py. Sums per user go to the intervals of
+measures/intervals.py, as in `flicker run`: on what its --keep-predictions wrote, the numbers are the run's own.
+
+Shapes: Q queries, N items of a query, U units (users, or queries), F fleets, R duplicates, P pairs of them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simulator.errors import DataError, SettingError
+from simulator.measures.differences import pd_of_logits
+from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratios
+from simulator.measures.intervals import Estimate, Resamples, pair_index
+from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
+from simulator.predictions.align import Lists, Matched, Ranked, matched
+from simulator.predictions.parts import Block, NotGroupedError, Part, Reading, TwiceError, blocks, spilled, streamed
+from simulator.predictions.read import Names, Source, arrow, mix, open_files, open_frame, row_of
+from simulator.process import peak_memory
+from simulator.result import Arm, Result, Slice
+from simulator.types import Doubles, Ints
+
+LAGS = (1, 2, 4, 8)
+"""Refreshes between two generations of a duplicate that are compared."""
+MOST_UNITS = 65_536
+"""More users than this are counted in GROUPS groups: Resamples would group them anyway."""
+GROUPS = 4_096
+SLICE_GROUPS = 256
+"""Groups of users within a value of --by."""
+MOST_EVENTS = 1 << 24
+"""Events held in memory, of all models and pairs together, for what is no sum over events."""
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Design:
+    """The models of an arm; what a file calls its fleets, duplicates and generations is numbered in ascending order."""
+
+    label: str
+    generations: dict[int, Ints]
+    """Refreshes before the newest generation (0: itself) -> numbers [F, R] of its models."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Fleets and duplicates."""
+        fleets, duplicates = self.generations[0].shape
+        return fleets, duplicates
+
+    def pairings(self) -> Iterator[tuple[str, int, int, int, int]]:
+        """(cause, fleet, number of the pair, model, model): all that is compared."""
+        now, (fleets, duplicates) = self.generations[0], self.shape
+        r, s = pair_index(duplicates)
+        lags = [(lag, self.generations[lag]) for lag in LAGS if lag in self.generations]
+        for f in range(fleets):
+            for p, (a, b) in enumerate(zip(r, s, strict=True)):
+                yield "swaps", f, p, now[f, a], now[f, b]
+            for lag, past in lags:
+                of = "swaps" if lag == 1 else f"lags.{lag}"
+                for d in range(duplicates):
+                    yield f"refresh_{of}", f, d, past[f, d], now[f, d]
+                for p, (a, b) in enumerate(zip([*r, *s], [*s, *r], strict=True)):
+                    yield f"both_{of}", f, p, past[f, a], now[f, b]
+
+
+def designs(sources: Sequence[Source]) -> list[Design]:
+    """Numbers the models of all sources and says how they stand to each other.
+
+    Files without columns of MODEL are duplicates of one arm, `model`. An arm that several arguments hold is another arm
+    each time (`relu`, `relu#2`) where they name the same models. Raises DataError where duplicates are missing.
+    """
+    held: dict[str, dict[int, set[tuple[Any, ...]]]] = defaultdict(lambda: defaultdict(set))
+    for source in sources:
+        for arm, fleet, duplicate, generation in source.models:
+            key = (fleet or 0, source.argument if duplicate is None else duplicate, generation or 0)
+            held[arm or "model"][source.argument].add(key)
+    label: dict[tuple[str, int], str] = {}
+    for arm, arguments in held.items():
+        clash = sum(map(len, arguments.values())) > len(set().union(*arguments.values()))
+        for copy, argument in enumerate(sorted(arguments)):
+            label[arm, argument] = f"{arm}#{copy + 1}" if clash and copy else arm
+    numbers: dict[tuple[Any, ...], int] = {}
+    for source in sources:
+        source.numbers = [
+            numbers.setdefault(
+                (label[arm or "model", source.argument], fleet or 0, source.argument if dup is None else dup, gen or 0),
+                len(numbers),
+            )
+            for arm, fleet, dup, gen in source.models
+        ]
+    return [_design(arm, numbers) for arm in dict.fromkeys(key[0] for key in numbers)]
+
+
+def _design(arm: str, numbers: dict[tuple[Any, ...], int]) -> Design:
+    own = {key[1:]: number for key, number in numbers.items() if key[0] == arm}
+    found, newest_first = [], sorted({key[2] for key in own}, reverse=True)
+    for generation in newest_first:
+        fleets: dict[Any, list[int]] = defaultdict(list)
+        for (fleet, _, g), number in sorted(own.items()):
+            if g == generation:
+                fleets[fleet].append(number)
+        sizes = {len(models) for models in fleets.values()}
+        if len(sizes) > 1:
+            raise DataError(f"arm {arm}: its fleets have {min(sizes)} to {max(sizes)} duplicates: give as many of each")
+        found.append(np.array(list(fleets.values())))
+    if any(models.shape != found[0].shape for models in found):
+        raise DataError(f"arm {arm}: its generations hold different duplicates: give the same ones of each")
+    counted = newest_first[0] - 1 in newest_first[1:]  # else they are numbered in some other way, such as by date
+    lags = [newest_first[0] - g for g in newest_first] if counted else list(range(len(found)))
+    return Design(arm, dict(zip(lags, found, strict=True)))
+
+
+class UserSums:
+    """Sums per user of values that come by query or event; many users are counted in groups."""
+
+    def __init__(self, groups: int = 0) -> None:
+        self.groups = groups
+        self.users = np.zeros(0, np.int64)
+        self._order = np.zeros(0, np.int64)
+        self._held: dict[Key, Doubles] = {}
+
+    def add(self, key: Key, values: Doubles, user: Ints) -> None:
+        """Add values [rows, n] of users [n]."""
+        if self.groups:
+            user = (mix(user.view(np.uint64)) % np.uint64(self.groups)).view(np.int64)
+        mine, inverse = np.unique(user, return_inverse=True)
+        place = mine if self.groups else self._places(mine)
+        if place is None:
+            return self.add(key, values, user)
+        width = self.groups or len(self.users)
+        held = self._held.get(key)
+        if held is None or held.shape[1] < width:
+            grown = np.zeros((len(values), self.groups or max(2 * width, 64)))
+            if held is not None:
+                grown[:, : held.shape[1]] = held
+            held = self._held[key] = grown
+        held[:, place] += np.stack([np.bincount(inverse, row, len(mine)) for row in values])
+
+    def _places(self, users: Ints) -> Ints | None:
+        """Columns of users [u], distinct and ascending; None after too many made groups of all."""
+        at = np.searchsorted(self.users, users, sorter=self._order)
+        found = np.zeros(len(users), bool)
+        inner = at < len(self.users)
+        found[inner] = self.users[self._order[at[inner]]] == users[inner]
+        if not found.all():
+            if len(self.users) + int((~found).sum()) > MOST_UNITS:
+                self._fold()
+                return None
+            self.users = np.concatenate([self.users, users[~found]])
+            self._order = np.argsort(self.users)
+            at = np.searchsorted(self.users, users, sorter=self._order)
+        return np.asarray(self._order[at])
+
+    def _fold(self) -> None:
+        group = (mix(self.users.view(np.uint64)) % np.uint64(GROUPS)).astype(np.int64)
+        for key, held in self._held.items():
+            rows = [np.bincount(group, row[: len(group)], GROUPS) for row in held[:, : len(group)]]
+            self._held[key] = np.stack(rows)
+        self.groups = GROUPS
+
+    @property
+    def count(self) -> int:
+        """Units so far."""
+        return self.groups or len(self.users)
+
+    def keys(self) -> list[Key]:
+        """All keys that something was added to."""
+        return list(self._held)
+
+    def of(self, key: Key, rows: int) -> Doubles:
+        """Sums [rows, U], users ascending; 0 where nothing was added."""
+        held = self._held.get(key, np.zeros((rows, 0)))
+        held = np.pad(held, [(0, 0), (0, max(self.count - held.shape[1], 0))])[:, : self.count]
+        return held if self.groups else held[:, self._order]
+
+
+class Tally:
+    """Everything that is summed up while parts go by."""
+
+    def __init__(self, arms: Sequence[Design], k: int, optional: Sequence[str], by: Sequence[str]) -> None:
+        self.arms, self.k, self.by = arms, k, by
+        self.predicted, self.labelled, self.roles = (name in optional for name in ("logit", "label", "event"))
+        self.measures = {name: each for name, each in MEASURES.items() if each.swap or self.predicted}
+        self.pairings = [(arm, *pairing) for arm in arms for pairing in arm.pairings()]
+        self.sums, self.slices = UserSums(), UserSums(SLICE_GROUPS)
+        self.counts: Counter[str] = Counter()
+        self.graded = self.outside = False
+        self._events: dict[Key, list[tuple[Doubles, Doubles, Ints]]] = defaultdict(list)
+        self._held = 0
+        self.truncated = False
+
+    def add(self, part: Part) -> None:
+        """Count what one part holds. Raises TwiceError."""
+        ranked: dict[int, Lists] = {}
+        events: dict[int, Lists] = {}
+        for model, rows in part.items():
+            self.counts["rows"] += len(rows["query"])
+            inside = rows.get("event")
+            if inside is None or not inside.any():
+                ranked[model], events[model] = self._lists(rows, model), {}
+            else:
+                halves = [{name: column[half] for name, column in rows.items()} for half in (~inside, inside)]
+                ranked[model], events[model] = (self._lists(half, model) for half in halves)
+        for arm, cause, fleet, pair, one, other in self.pairings:
+            key = (arm.label, cause, fleet, pair)
+            counts = self.counts if cause == "swaps" or arm.shape[1] == 1 else Counter()
+            for met in matched(ranked.get(one, {}), ranked.get(other, {}), self.k, counts):
+                self._compare(key, met, counts)
+            if cause == "swaps" and self.predicted:
+                for met in matched(events.get(one, {}), events.get(other, {}), self.k, Counter()):
+                    self._differ(key, met, np.ones(met.first.scores.shape, bool))
+        for arm in self.arms:
+            for (f, d), model in np.ndenumerate(arm.generations[0]):
+                key = (arm.label, f, d)
+                for lists in ranked.get(model, {}).values():
+                    self.counts["tied"] += int(lists.tied.sum())
+                    if self.labelled:
+                        self._rate(key, lists)
+                for lists in events.get(model, {}).values():
+                    self._judge(key, lists.block)
+
+    def _lists(self, rows: Any, model: int) -> Lists:
+        try:
+            return {n: Ranked(block, self.k) for n, block in blocks(rows).items()}
+        except TwiceError as twice:
+            raise TwiceError(twice.query, twice.item, model) from None
+
+    def _compare(self, key: Key, met: Matched, counts: Counter[str]) -> None:
+        """Measures of the queries of one shape."""
+        if not len(met.first.slates):
+            return
+        values = np.stack([np.stack(each.fn(met.first, met.second)) for each in self.measures.values()])
+        if met.rbo is not None:
+            values[list(self.measures).index("rbo"), 0] = met.rbo
+        counts["queries"] += len(met.first.slates)
+        counts["pairs"] += met.first.items.size
+        self._add(key, values.reshape(-1, values.shape[-1]), met.block, met.which)
+        if key[1] == "swaps" and self.labelled and self.predicted and not self.roles and met.first.items.size:
+            self._differ(key, met, ~np.isnan(met.block.columns["label"][met.which]))
+
+    def _add(self, key: Key, values: Doubles, block: Block, which: Any) -> None:
+        """Sums per user, and per value of the columns of --by."""
+        self.sums.add(key, values, self._users(block, which)[:, 0])
+        for name in self.by:
+            code = block.columns[name][which][:, 0]
+            for value in np.unique(code).tolist():
+                mask = code == value
+                self.slices.add((name, value, *key), values[:, mask], self._users(block, which)[mask, 0])
+
+    def _users(self, block: Block, which: Any) -> Ints:
+        """[Q, N], or [Q, 1], whose they are."""
+        return np.asarray(block.columns["user"][which] if "user" in block.columns else block.query[which][:, None])
+
+    def _differ(self, key: Key, met: Matched, known: Any) -> None:
+        """Prediction difference of events, or of rows with a label: `known` [Q, N]."""
+        key = (key[0], "pd", *key[2:])
+        first, second = np.asarray(met.first.scores)[known], np.asarray(met.second.scores)[known]
+        users = np.broadcast_to(self._users(met.block, met.which), known.shape)[known]
+        values = pd_of_logits(first, second)
+        self.sums.add(key, np.stack([values, np.ones(len(values))]), users)
+        self._keep(key, first, second, users)
+
+    def _rate(self, key: Key, lists: Ranked) -> None:
+        """QUALITIES of the rankings of one model, where a query has labels; what has none is not relevant."""
+        label = lists.block.columns["label"]
+        which = np.flatnonzero(~np.isnan(label).all(axis=-1))
+        if not len(which):
+            return
+        relevance, answers = np.nan_to_num(label[which]), lists.answers(which)
+        self.graded |= bool(((relevance != 0) & (relevance != 1)).any())
+        self.outside |= bool((relevance > 1).any())
+        users = self._users(lists.block, which)[:, 0]
+        for name, each in QUALITIES.items():
+            if name == "ranking_loss" and (not self.predicted or self.outside):
+                continue
+            self.sums.add((*key, name), np.stack(each.fn(answers, relevance)), users)
+        if not self.roles and self.predicted:
+            self._judge(key, lists.block)
+
+    def _judge(self, key: Key, block: Block) -> None:
+        """Accuracy of the predictions of one model."""
+        label, logit = block.columns.get("label"), block.columns.get("logit")
+        if label is None or logit is None:
+            return
+        known = ~np.isnan(label)
+        users = np.broadcast_to(self._users(block, slice(None)), label.shape)[known]
+        y, x = label[known], logit[known]
+        self.outside |= bool((y > 1).any())
+        for name, each in ACCURACY.items():
+            if not each.whole:
+                self.sums.add((*key, name), np.stack([each.fn(x, y), np.ones(len(y))]), users)
+        self._keep((*key, "events"), x, y, users)
+
+    def _keep(self, key: Key, first: Doubles, second: Doubles, users: Ints) -> None:
+        """Hold values for what is no sum over events, as long as there is room."""
+        self._held += len(first)
+        if self._held > MOST_EVENTS:
+            self.truncated = True
+        else:
+            self._events[key].append((first, second, users))
+
+    @cached_property
+    def resamples(self) -> dict[tuple[int, int], Resamples]:
+        """By the shape of an arm."""
+        return {arm.shape: Resamples(*arm.shape, max(self.sums.count, 1)) for arm in self.arms}
+
+    def estimates(self, arm: Design) -> dict[str, Estimate]:
+        """Everything that was measured of an arm, under dotted names."""
+        draws, found = self.resamples[arm.shape], _estimates(self.sums, self.resamples[arm.shape], arm, self.measures)
+        fleets, duplicates = arm.shape
+        if self._events and duplicates > 1 and self.predicted:
+            found |= self._differences(arm, draws)
+        for name in (*QUALITIES, *(n for n, each in ACCURACY.items() if not each.whole)):
+            binary = name in QUALITIES and QUALITIES[name].binary
+            if (binary and self.graded) or (self.outside and name in ("log_loss", "ranking_loss")):
+                continue
+            cells = np.stack([
+                [self.sums.of((arm.label, f, d, name), 2) for d in range(duplicates)] for f in range(fleets)
+            ])  # fmt: skip
+            if cells[:, :, 1].any():
+                found[name] = draws.models(cells[:, :, 0], cells[:, :, 1].mean(axis=1))
+        for name, each in ACCURACY.items():
+            if each.whole and not self.outside and all(self._events.get((arm.label, f, d, "events"))
+                                                       for f in range(fleets) for d in range(duplicates)):  # fmt: skip
+                values = [[float(each.fn(*self._all((arm.label, f, d, "events"))[:2])) for d in range(duplicates)]
+                          for f in range(fleets)]  # fmt: skip
+                if np.isfinite(values).all():
+                    found[name] = draws.whole(np.array(values))
+        return found
+
+    def _all(self, key: Key) -> tuple[Doubles, Doubles, Ints]:
+        first, second, users = (np.concatenate(column) for column in zip(*self._events[key], strict=True))
+        return first, second, users
+
+    def _differences(self, arm: Design, draws: Resamples) -> dict[str, Estimate]:
+        """DIFFERENCES; those that are no sums over events from what is held in memory."""
+        fleets, pairs = arm.shape[0], len(pair_index(arm.shape[1])[0])
+        cells = [[(arm.label, "pd", f, p) for p in range(pairs)] for f in range(fleets)]
+        sums = np.stack([[self.sums.of(key, 2) for key in row] for row in cells])
+        if not sums[:, :, 1].any():
+            return {}
+        weight = sums[:, :, 1].mean(axis=1)
+        found = {"pd": draws.pairs(sums[:, :, 0], weight)}
+        if self.truncated:
+            return found
+        for name, each in DIFFERENCES.items():
+            for key in (key for row in cells for key in row if name != "pd"):
+                if key in self._events:
+                    first, second, users = self._all(key)
+                    self.sums.add((*key, name), each.fn(first, second)[None], users)
+            values = np.stack([[self.sums.of((*key, name), 1)[0] for key in row] for row in cells])
+            found |= {name: draws.pairs(values, weight)} if name != "pd" else {}
+        return found
+
+    def by_value(self, arm: Design, words: dict[str, dict[int, str]]) -> dict[str, list[Slice]]:
+        """Swap measures by the values of the columns of --by, the most frequent first."""
+        draws, found = Resamples(*arm.shape, SLICE_GROUPS), {}
+        for name in self.by:
+            held = sorted({key[1] for key in self.slices.keys() if key[0] == name})
+            slices = []
+            for value in held:
+                estimates = _estimates(self.slices, draws, arm, self.measures, (name, value))
+                cells = [key for key in self.slices.keys() if key[:3] == (name, value, arm.label)]
+                queries = sum(float(self.slices.of(key, 2)[1].sum()) for key in cells)
+                slices.append((queries, Slice(words[name][value], 0.0, intervals(estimates))))
+            total = sum(queries for queries, _ in slices) or 1.0
+            slices.sort(key=lambda one: (-one[0], one[1].value))
+            found[name] = [Slice(each.value, queries / total, each.measures) for queries, each in slices]
+        return found
+
+
+def _estimates(sums: UserSums, draws: Resamples, arm: Design, measures: Any, prefix: Key = ()) -> dict[str, Estimate]:
+    """The measures of MEASURES by cause."""
+    found: dict[str, Estimate] = {}
+    causes: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for cause, fleet, pair, _, _ in arm.pairings():
+        causes[cause].append((fleet, pair))
+    r, s = pair_index(arm.shape[1])
+    ordered = np.concatenate([r, s]), np.concatenate([s, r])
+    for cause, cells in causes.items():
+        rows = np.stack([sums.of((*prefix, arm.label, cause, *cell), 2 * len(measures)) for cell in cells])
+        rows = rows.reshape(arm.shape[0], -1, len(measures), 2, sums.count)  # [F, P, measures, 2, U]
+        estimate: Callable[[Doubles, Doubles], Estimate] = draws.pairs
+        if cause.startswith("refresh"):
+            estimate = draws.models
+        elif cause.startswith("both"):
+            estimate = lambda values, weight: draws.pairs(values, weight, ordered)  # noqa: E731
+        for number, name in enumerate(measures):
+            values, weights = rows[:, :, number, 0], rows[:, :, number, 1]
+            if weights.any():
+                found[f"{cause}.{name}"] = estimate(values, weights.mean(axis=1))
+    if "swaps" in causes:
+        found |= {
+            f"swaps_these.{name}": found[f"swaps.{name}"].these() for name in measures if f"swaps.{name}" in found
+        }
+    return found
+
+
+def compare_frames(frames: Sequence[Any], *, k: int = 10, **names: Any) -> Result:
+    """`flicker.compare`: what differs between the predictions in frames, dicts of arrays, or files.
+
+    Each of `frames` is a pandas or polars frame, an Arrow table, a dict of arrays, or a path. `names`: of Names, such
+    as query="request_id", log_odds=True or by=("country",). Raises FlickerError, one line for the user.
+    """
+    called = Names(**names)
+    if isinstance(frames, (str, os.PathLike)) or not isinstance(frames, Sequence):
+        raise SettingError("frames", type(frames).__name__, "give several, as in compare([monday, tuesday])")
+    sources: list[Source] = []
+    for number, frame in enumerate(frames):
+        if isinstance(frame, (str, os.PathLike)):
+            sources += [replace(s, argument=number) for s in open_files([Path(frame)], called)]
+        else:
+            sources.append(open_frame(frame, number, called))
+    return compare_sources(sources, called, k)
+
+
+def compare_sources(
+    sources: Sequence[Source],
+    names: Names,
+    k: int = 10,
+    temporary: Path | None = None,
+    progress: Callable[[int | None], None] = lambda rows: None,
+    say: Callable[[str], None] = lambda line: None,
+    command: str = "",
+) -> Result:
+    """The Result with its costs, where slates are `k` long.
+
+    `progress` is told how many rows were read more, None where reading begins again, because files turned out not to be
+    grouped by query; `say` gets a line for the user. Raises DataError.
+    """
+    started, values = time.monotonic(), dict[str, dict[int, str]]()
+
+    def reading(optional: tuple[str, ...]) -> Reading:
+        return Reading(sources, names, optional, values, progress, say, temporary)
+
+    result = _compared(sources, names, k, reading, lambda: progress(None))
+    config = {"predictions": [source.name for source in sources], "k": k, "columns": asdict(names)}
+    versions = {"pyarrow": arrow().__version__}
+    seconds = round(time.monotonic() - started, 2)
+    return replace(
+        result, seconds=seconds, peak_memory_bytes=peak_memory(), config=config, versions=versions, command=command
+    )
+
+
+def _compared(
+    sources: Sequence[Source],
+    names: Names,
+    k: int,
+    reading: Callable[[tuple[str, ...]], Reading],
+    restart: Callable[[], None],
+) -> Result:
+    """The Result without its costs; `reading` makes a Reading of the optional columns that are there."""
+    arms = designs(sources)
+    if not any(list(arm.pairings()) for arm in arms):
+        raise DataError(f"{sources[0].name}: one model alone: give the predictions of a second one to compare it with")
+    has = {name: all(name in s.columns for s in sources) for name in (names.user, names.label)}
+    optional = tuple(
+        name
+        for name, there in (
+            ("user", has[names.user]),
+            ("label", any(names.label in s.columns for s in sources)),
+            ("logit", all(s.log_odds or names.probability in s.columns for s in sources)),
+            ("event", any(names.role in s.columns for s in sources)),
+        )
+        if there
+    )
+    for way in (streamed, spilled):
+        plan = reading(optional)
+        tally = Tally(arms, k, optional, names.by)
+        try:
+            for part in way(plan):
+                tally.add(part)
+            break
+        except NotGroupedError:
+            restart()
+        except TwiceError as twice:
+            raise _twice(twice, sources, names) from None
+    _refuse_strangers(tally, sources, names)
+    estimates = {arm.label: tally.estimates(arm) for arm in arms}
+    return Result(
+        kind="compare",
+        world={"name": "predictions"} | ({"users": tally.sums.count} if "user" in optional else {}),
+        arms=[_arm(arm, arms, estimates, tally, plan.values) for arm in arms],
+        notes=_notes(tally, arms, sources, optional),
+    )
+
+
+def _arm(
+    arm: Design, arms: Sequence[Design], estimates: dict[str, dict[str, Estimate]], tally: Tally, words: Any
+) -> Arm:
+    own, base = estimates[arm.label], arms[0]
+    others = [other for other in arms if other is not arm and other.shape == arm.shape]
+    return Arm(
+        spec=arm.label,
+        measures=intervals(own),
+        ratios=ratios(own, estimates[base.label], RATIOS) if base.shape == arm.shape else {},
+        against={other.label: ratios(own, estimates[other.label], RATIOS_TO_ANY) for other in others},
+        by=tally.by_value(arm, words),
+    )
+
+
+def _twice(twice: TwiceError, sources: Sequence[Source], names: Names) -> DataError:
+    places, written = [], ""
+    for source in (source for source in sources if twice.model in source.numbers):
+        rows, ids = row_of(source, names, twice.query, twice.item)
+        places += [f"{source.name}: row {row:,}" for row in rows]
+        written = ids or written
+    return DataError(f"{' and '.join(places[:2])}: {written} twice for one model: keep one row of an item and query")
+
+
+def _refuse_strangers(tally: Tally, sources: Sequence[Source], names: Names) -> None:
+    """DataError where nothing could be compared."""
+    if tally.counts["pairs"] or any(key[1] == "pd" for key in tally.sums.keys()):
+        return
+    first, last = sources[0].name, sources[-1].name
+    if not tally.counts["rows"]:
+        raise DataError(f"{first}: no rows: give predictions")
+    if tally.counts["queries"]:
+        raise DataError(f"{first}, {last}: no item in common ({names.item}): give scores of the same candidates")
+    raise DataError(f"{first}, {last}: no query in common ({names.query}): give predictions for the same queries")
+
+
+def _notes(tally: Tally, arms: Sequence[Design], sources: Sequence[Source], optional: Sequence[str]) -> list[str]:
+    """What a reader should know before quoting a number."""
+    counts, many = tally.counts, len(list(arms[0].pairings())) > 1 or len(arms) > 1
+    per = ", summed over all pairs of models" if many else ""
+    covers = tally.resamples[arms[0].shape].covers
+    units = "" if "user" in optional else " (no column of users: each query is its own)"
+    queries = f"{counts['queries']:,} answers compared{per}" if many else f"{counts['queries']:,} queries in common"
+    notes = [
+        f"{counts['rows']:,} rows of {len(sources)} files; {queries}; slates of {tally.k}. "
+        f"95 % intervals over {covers}{units}."
+    ]
+    if counts["missing"]:
+        notes.append(f"{counts['missing']:,} queries that only one of two models answered are left out{per}.")
+    if counts["uneven"]:
+        notes.append(
+            f"{counts['uneven']:,} queries have other items in one list than in the other ({counts['lone']:,} items): "
+            f"pair swaps are over the items that both scored{per}."
+        )
+    if counts["tied"]:
+        notes.append(f"{counts['tied']:,} rankings hold equal scores: these stand in the order of their item ids.")
+    if not tally.predicted:
+        notes.append("No prediction difference: not every file has a column of probabilities, or scores in log-odds.")
+    if tally.truncated:
+        notes.append(
+            f"AUC and calibration are of the first {MOST_EVENTS:,} predictions, which fitted into memory; PD is not "
+            "split in its parts."
+        )
+    if tally.outside:
+        notes.append("Labels above 1 are grades: log loss, ranking loss, AUC and calibration are left out.")
+    renamed = [arm.label for arm in arms if "#" in arm.label]
+    if renamed:
+        notes.append(f"{', '.join(renamed)}: the same models again, in a later argument.")
+    return notes

@@ -1,0 +1,328 @@
+"""Rows of many models as parts: all rows of some queries, of every model, small enough for memory.
+
+Where every file holds whole queries one after the other, files are streamed side by side, and a query is compared as
+soon as every model has answered it. Otherwise rows go to anonymous temporary files first, by a hash of their query:
+the system removes these whatever happens to the process.
+
+Shapes: n rows, Q queries of one length, N items of each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import chain
+from pathlib import Path
+from queue import Full, Queue
+from typing import Any, TypeVar
+
+import numpy as np
+
+from simulator.errors import DataError
+from simulator.predictions.read import Names, Rows, Source, mix, read
+from simulator.types import Doubles, Ints
+
+Part = dict[int, Rows]
+"""Model number -> its rows of whole queries."""
+Thing = TypeVar("Thing")
+
+PART = 1_000_000
+"""Rows of a part, of all models together."""
+MOST_PENDING = 4 * PART
+"""Rows that wait for the same query in another file before files count as not grouped alike."""
+MOST_SEEN = 1 << 24
+"""Queries that are remembered, to tell one that comes twice."""
+MOST_PARTITIONS = 512
+"""Files open at a time."""
+MOST_THREADS = 4
+"""Files that are read by a thread each."""
+AHEAD = 2
+"""Batches that a thread reads while the last one is worked on."""
+
+
+class NotGroupedError(Exception):
+    """A file does not hold whole queries one after the other, in about the same order as the others."""
+
+
+class TwiceError(Exception):
+    """A model has scored an item of a query twice."""
+
+    def __init__(self, query: int, item: int, model: int = -1) -> None:
+        super().__init__(query, item, model)
+        self.query, self.item, self.model = query, item, model
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read, and how it is told."""
+
+    sources: Sequence[Source]
+    names: Names
+    optional: tuple[str, ...]
+    """Columns of Rows beside query, item and score."""
+    values: dict[str, dict[int, str]]
+    """What ids of columns of --by stand for; filled while reading."""
+    progress: Callable[[int], None]
+    """Told how many rows were read more."""
+    say: Callable[[str], None]
+    temporary: Path | None = None
+    """Folder for what does not fit into memory; that of the system where it is None."""
+    partitions: int | None = None
+    """How many; for tests."""
+
+    @property
+    def rows(self) -> int:
+        """Of all sources together."""
+        return sum(source.rows for source in self.sources)
+
+    def read(self, source: Source, size: int) -> Iterator[Rows]:
+        """Its rows, with `model`, whole or not."""
+        for rows in read(source, self.names, size, self.optional, self.values):
+            if "model" not in rows and len(source.numbers) == 1:
+                rows["model"] = np.broadcast_to(np.int64(source.numbers[0]), len(rows["query"]))
+            self.progress(len(rows["query"]))
+            yield rows
+
+
+def streamed(reading: Reading) -> Iterator[Part]:
+    """Parts of sources that are grouped by query. Raises NotGroupedError, perhaps late: then all parts are void."""
+    with contextlib.ExitStack() as open_streams:
+        yield from _streamed(reading, open_streams)
+
+
+def _streamed(reading: Reading, open_streams: contextlib.ExitStack) -> Iterator[Part]:
+    if any(len(source.numbers) > 1 for source in reading.sources):
+        raise NotGroupedError
+    models = sorted({source.numbers[0] for source in reading.sources})
+    size = max(PART // len(models) // 2, 8_192)
+    streams: dict[int, Iterator[Rows]] = {}
+    for model in models:
+        own = [reading.read(source, size) for source in reading.sources if source.numbers[0] == model]
+        if len(models) <= MOST_THREADS:
+            streams[model] = open_streams.enter_context(contextlib.closing(ahead(chain.from_iterable(own))))
+        else:
+            streams[model] = chain.from_iterable(own)
+    pending: dict[int, Rows | None] = dict.fromkeys(models)
+    runs = {model: np.zeros(1, np.int64) for model in models}  # where queries begin, and the end
+    seen: dict[int, list[Ints]] = {model: [] for model in models}
+    open_ = set(models)
+    while open_:
+        fewest = min(len(runs[model]) for model in open_)
+        for model in [m for m in open_ if len(runs[m]) <= fewest]:
+            more = next(streams[model], None)
+            if more is None:
+                open_.remove(model)
+            else:
+                held = pending[model]
+                pending[model] = more if held is None else {k: np.concatenate([held[k], more[k]]) for k in more}
+            rows = pending[model]
+            runs[model] = np.zeros(1, np.int64) if rows is None else _runs(rows["query"])
+        closed = {}
+        for model, rows in pending.items():
+            whole = runs[model][:-1] if model not in open_ else runs[model][:-2]  # the last one may go on
+            closed[model] = rows["query"][whole] if rows is not None else np.zeros(0, np.int64)
+            if len(np.unique(closed[model])) < len(closed[model]):
+                raise NotGroupedError
+        ready = reduce(_common, closed.values())
+        part = {}
+        for model, rows in pending.items():
+            if rows is None:
+                continue
+            if not open_:
+                part[model], pending[model] = rows, None
+                seen[model].append(closed[model])
+                continue
+            ours = np.isin(closed[model], ready, assume_unique=True)
+            seen[model].append(closed[model][ours])
+            if ours.all():  # the usual case takes no copies
+                end = int(runs[model][len(ours)])
+                part[model], pending[model] = _slice(rows, slice(end)), _slice(rows, slice(end, None))
+                runs[model] = runs[model][len(ours) :] - end
+                continue
+            inside = np.append(ours, np.zeros(len(runs[model]) - 1 - len(ours), bool))
+            mask = np.repeat(inside, np.diff(runs[model]))
+            part[model], pending[model] = _slice(rows, mask), _slice(rows, ~mask)
+            runs[model] = np.concatenate([[0], np.diff(runs[model])[~inside].cumsum()])
+        waiting = sum(len(rows["query"]) for rows in pending.values() if rows)
+        if waiting > MOST_PENDING or sum(map(len, chain.from_iterable(seen.values()))) > MOST_SEEN:
+            raise NotGroupedError
+        if len(ready) or not open_:
+            yield part
+    for found in seen.values():
+        asked = np.concatenate(found) if found else np.zeros(0, np.int64)
+        if len(np.unique(asked)) < len(asked):
+            raise NotGroupedError
+
+
+def _slice(rows: Rows, which: Any) -> Rows:
+    return {name: column[which] for name, column in rows.items()}
+
+
+def _common(first: Ints, second: Ints) -> Ints:
+    if np.array_equal(first, second):
+        return first
+    return np.intersect1d(first, second, assume_unique=True)
+
+
+def _runs(query: Ints) -> Ints:
+    """Where runs of one query begin, and where the last one ends."""
+    begins = np.flatnonzero(query[1:] != query[:-1]) + 1
+    return np.concatenate([[0], begins, [len(query)]]) if len(query) else np.zeros(1, np.int64)
+
+
+def spilled(reading: Reading) -> Iterator[Part]:
+    """Parts of sources in any order, through temporary files where they are more than one part."""
+    wide = {name for name in (*reading.optional, *reading.names.by) if name != "event"}
+    kinds = [("query", "i8"), ("item", "i8"), ("score", "f8"), ("model", "u2")]
+    kinds += [(name, "f8" if name in ("logit", "label") else "i8") for name in sorted(wide)]
+    kinds += [("event", "?")] if "event" in reading.optional else []
+    layout = np.dtype(kinds)
+    count = reading.partitions or min(-(-reading.rows // PART), MOST_PARTITIONS)
+    if count > 1:
+        _room(reading, layout.itemsize * reading.rows)
+    held: list[Any] = []
+    files = [tempfile.TemporaryFile(dir=reading.temporary) for _ in range(count)] if count > 1 else []
+    try:
+        for rows in ahead(chain.from_iterable(reading.read(source, PART // 4) for source in reading.sources)):
+            table = np.empty(len(rows["query"]), layout)
+            for name in layout.names or ():
+                table[name] = rows[name]
+            if not files:
+                held.append(table)
+                continue
+            which = partition(table["query"], count)
+            order = np.argsort(which, kind="stable")  # 16-bit: a radix sort
+            table, ends = table[order], np.bincount(which, minlength=count).cumsum()
+            for file, part in zip(files, np.split(table, ends[:-1]), strict=True):
+                part.tofile(file)
+        yield from map(_by_model, ahead(_back(files, layout)) if files else [np.concatenate(held)] if held else [])
+    except OSError as error:
+        where = reading.temporary or tempfile.gettempdir()
+        raise DataError(f"temp = {where}: {error.strerror or error}: name another folder with --temp") from None
+    finally:
+        for file in files:
+            file.close()
+
+
+def partition(query: Ints, count: int) -> Ints:
+    """[n] which of `count` partitions queries belong to."""
+    spread = mix(query.view(np.uint64)) >> np.uint64(32)
+    return ((spread * np.uint64(count)) >> np.uint64(32)).astype(np.uint16)
+
+
+def _back(files: Sequence[Any], layout: np.dtype[Any]) -> Iterator[Any]:
+    for file in files:
+        file.seek(0)
+        yield np.fromfile(file, layout)
+        file.close()
+
+
+def _by_model(table: Any) -> Part:
+    order = np.argsort(table["model"], kind="stable")
+    table, ends = table[order], np.bincount(table["model"]).cumsum().tolist()
+    parts = {model: table[begin:end] for model, (begin, end) in enumerate(zip([0, *ends], ends, strict=False))}
+    return {model: {name: part[name] for name in part.dtype.names} for model, part in parts.items() if len(part)}
+
+
+def _room(reading: Reading, needed: int) -> None:
+    """Say what goes to disk; DataError where it does not fit."""
+    where = reading.temporary or Path(tempfile.gettempdir())
+    try:
+        free = shutil.disk_usage(where).free
+    except OSError as error:
+        raise DataError(f"temp = {where}: {error.strerror}: name a folder that exists") from None
+    if free < needed:
+        hint = "name a larger folder with --temp, or sort the files by query"
+        raise DataError(f"temp = {where}: {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed: {hint}")
+    reading.say(f"The files are not grouped by query: {needed / 1e9:.2f} GB go to {where} meanwhile")
+
+
+def ahead(things: Iterable[Thing]) -> Generator[Thing, None, None]:
+    """The same things, fetched by a thread while the caller works on the last one."""
+    queue: Queue[tuple[Thing | None, BaseException | None]] = Queue(AHEAD)
+    gone = threading.Event()
+
+    def put(item: tuple[Thing | None, BaseException | None]) -> None:
+        while not gone.is_set():
+            try:
+                return queue.put(item, timeout=0.1)
+            except Full:
+                continue
+
+    def fetch() -> None:
+        try:
+            for thing in things:
+                put((thing, None))
+                if gone.is_set():
+                    return
+            put((None, StopIteration()))
+        except BaseException as error:  # raised again where the things are used
+            put((None, error))
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    try:
+        while True:
+            thing, error = queue.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield thing  # type: ignore[misc]
+    finally:
+        gone.set()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Block:
+    """The queries of one model that have N items; queries and their items ascend."""
+
+    query: Ints
+    """[Q]"""
+    columns: Rows
+    """[Q, N] item, score, and what else Rows has."""
+
+    def __getitem__(self, which: Any) -> Block:
+        return Block(self.query[which], {name: column[which] for name, column in self.columns.items()})
+
+    @property
+    def score(self) -> Doubles:
+        """[Q, N]"""
+        return self.columns["score"]
+
+    @property
+    def item(self) -> Ints:
+        """[Q, N]"""
+        return self.columns["item"]
+
+
+def blocks(rows: Rows) -> dict[int, Block]:
+    """A model's rows of whole queries by the number of their items. Raises TwiceError for an item scored twice."""
+    query, begins = rows["query"], _runs(rows["query"])
+    order = np.argsort(query[begins[:-1]])
+    asked = query[begins[:-1]][order]
+    if (asked[1:] == asked[:-1]).any():  # not grouped
+        sorted_ = np.argsort(query, kind="stable")
+        rows = _slice(rows, sorted_)
+        query, begins = rows["query"], _runs(rows["query"])
+        order = np.arange(len(begins) - 1)
+    lengths, found = np.diff(begins)[order], {}
+    for n in np.unique(lengths).tolist() if len(query) else ():
+        place = begins[:-1][order[lengths == n]][:, None] + np.arange(n)  # [Q, N]
+        item = rows["item"][place]
+        if n > 1:
+            inner = np.argsort(item, axis=-1)
+            place = np.take_along_axis(place, inner, axis=-1)
+            item = np.take_along_axis(item, inner, axis=-1)
+            if (twice := item[:, 1:] == item[:, :-1]).any():
+                row, column = np.argwhere(twice)[0]
+                raise TwiceError(int(query[place[row, 0]]), int(item[row, column]))
+        others = {name: column[place] for name, column in rows.items() if name not in ("query", "item", "model")}
+        found[n] = Block(query[place[:, 0]], {"item": item, **others})
+    return found

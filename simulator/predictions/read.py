@@ -1,0 +1,488 @@
+"""Prediction logs as rows of numbers: Parquet, CSV, TREC run files, LensKit item lists, and frames in memory.
+
+Ids become 64-bit numbers: whole numbers stay as they are, text that writes one (`"7"`) is that number, other text is
+hashed. Two ids of n meet by accident with a chance of n^2 / 4e19. Everything else is checked here, and what cannot be
+used is named by file, row and column. Torch-free; the one place besides world/parquet.py that needs pyarrow.
+
+Shapes: n rows.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.errors import DataError
+from simulator.types import Doubles, Ints
+
+Rows = dict[str, NDArray[Any]]
+"""Columns [n] of rows: `query`, `item` (ids), `score`, and where the log has them `model` (number), `logit`, `label`
+(NaN: none), `user`, and one per column of --by (ids)."""
+MODEL = ("arm", "fleet", "duplicate", "generation")
+"""Columns that say which model a row is of."""
+EVENT = np.int64(0x5BD1E9955BD1E995)
+"""Tells events from queries of the same id."""
+SUFFIXES = (".parquet", ".pq", ".csv", ".tsv", ".run", ".trec", ".txt")
+SCORE = {b"flicker.score": b"log-odds"}
+"""Metadata of a Parquet file whose scores are log-odds."""
+TREC = ("q_id", "Q0", "doc_id", "rank", "score", "tag")
+CSV_BLOCK = 8 << 20
+"""Bytes of a CSV file parsed at a time."""
+MOST_VALUES = 1_000
+"""Values of a column of --by."""
+TINY, NEARLY_ONE = 1e-300, 1 - 2.0**-53
+"""Probabilities are kept inside, so that their log-odds are finite."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the columns are called. All but the first three are used where the log has them."""
+
+    query: str = "q_id"
+    """The query (ranx: q_id)."""
+    item: str = "doc_id"
+    """The item that was scored (ranx: doc_id)."""
+    score: str = "score"
+    """What items are ranked by, higher is better."""
+    probability: str = "probability"
+    """Predicted probability of an engagement; without it there are swaps, and no prediction difference."""
+    label: str = "label"
+    """What is known to be true: 1 for an engagement, else 0; or a grade, or a true probability."""
+    user: str = "user"
+    """Whom the query is from: the unit of the intervals. Without it each query is its own unit."""
+    role: str = "role"
+    """`query`: ranked beside the other items of its query; `event`: predictions of it are compared, and not ranked."""
+    by: tuple[str, ...] = ()
+    """Columns whose values results are also given for, each with up to 1,000 values."""
+    log_odds: bool = False
+    """Scores are log-odds of an engagement: the probability is known without a column of its own."""
+
+
+@dataclass
+class Source:
+    """One file, or one frame in memory, that can be read as often as needed."""
+
+    name: str
+    """What errors call it."""
+    argument: int
+    """Number of the argument it belongs to: several files of a folder are parts of one."""
+    columns: Mapping[str, Any]
+    """Name -> Arrow type, as the rest sees them."""
+    open: Callable[[Sequence[str], int], Iterator[Any]]
+    """(columns, rows at a time) -> Arrow record batches."""
+    rows: int
+    """How many there are; of text an estimate."""
+    log_odds: bool = False
+    models: list[tuple[Any, ...]] = field(default_factory=list)
+    """Values of MODEL that it holds, None where it has no such column."""
+    numbers: list[int] = field(default_factory=list)
+    """Numbers of these models."""
+
+
+def arrow(why: str = "reading predictions") -> ModuleType:
+    """pyarrow with what is used of it."""
+    try:
+        import pyarrow
+        import pyarrow.compute
+        import pyarrow.csv
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(f"{why} needs pyarrow: pip install 'flicker-recsys[parquet]'") from None
+    return pyarrow  # type: ignore[no-any-return]
+
+
+def open_files(arguments: Sequence[Path], names: Names) -> list[Source]:
+    """The files, and those in the folders, that the arguments name. DataError where one cannot be used."""
+    found: list[Source] = []
+    for number, argument in enumerate(arguments):
+        folder = argument / "predictions" if (argument / "predictions").is_dir() else argument
+        files = sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES) if folder.is_dir() else [argument]
+        if not files:
+            raise DataError(f"{folder}: no file of predictions in it ({', '.join(SUFFIXES)}): name another folder")
+        found += [_checked(_open(path, number, names), names) for path in files]
+    return found
+
+
+def open_frame(frame: Any, number: int, names: Names) -> Source:
+    """A pandas or polars frame, an Arrow table, or a dict of arrays."""
+    pa, name = arrow(), f"frame {number + 1}"
+    try:
+        table = frame if isinstance(frame, pa.Table) else pa.table(frame)
+    except Exception as error:  # whatever the frame's own library raises
+        raise DataError(
+            f"{name}: no table ({_reason(error)}): give a frame or a dict of arrays of one length"
+        ) from None
+
+    def batches(columns: Sequence[str], size: int) -> Iterator[Any]:
+        yield from table.select(list(columns)).to_batches(size)
+
+    columns = dict(zip(table.schema.names, table.schema.types, strict=True))
+    return _checked(Source(name, number, columns, batches, len(table)), names)
+
+
+def _open(path: Path, number: int, names: Names) -> Source:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or folder: name a file of predictions")
+    if path.suffix in (".parquet", ".pq"):
+        return _parquet(path, number)
+    return _text(path, number, names)
+
+
+def _parquet(path: Path, number: int) -> Source:
+    pa = arrow()
+    with _named(path):
+        # no pre_buffer: it holds whole row groups
+        options = {"pre_buffer": False, "buffer_size": 1 << 20, "memory_map": False}
+        file = pa.parquet.ParquetFile(path, **options)
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+        file.close()
+    columns = dict(zip(schema.names, schema.types, strict=True))
+    log_odds = SCORE.items() <= (schema.metadata or {}).items()
+    lists = (
+        "items" in columns and pa.types.is_list(columns["items"]) and pa.types.is_struct(columns["items"].value_type)
+    )
+    keys = [name for name in schema.names if name != "items"]
+    if lists:
+        columns |= {f.name: f.type for f in columns.pop("items").value_type}
+
+    def batches(wanted: Sequence[str], size: int) -> Iterator[Any]:
+        outer = [name for name in wanted if name in keys] + (["items"] if lists else [])
+        with _named(path), pa.parquet.ParquetFile(path, **options) as opened:
+            for batch in opened.iter_batches(size // 64 + 1 if lists else size, columns=outer):
+                yield _exploded(batch, wanted) if lists else batch
+
+    return Source(str(path), number, columns, batches, rows, log_odds)
+
+
+def _exploded(batch: Any, wanted: Sequence[str]) -> Any:
+    """A batch of LensKit item lists with a row per item."""
+    pa = arrow()
+    items = batch.column("items")
+    parents, values = pa.compute.list_parent_indices(items), pa.compute.list_flatten(items)
+    inner = {f.name for f in values.type}
+    columns = [values.field(n) if n in inner else batch.column(n).take(parents) for n in wanted]
+    return pa.RecordBatch.from_arrays(columns, names=list(wanted))
+
+
+def _text(path: Path, number: int, names: Names) -> Source:
+    """CSV with a header line, or a TREC run: six words a line, the second of them Q0."""
+    pa = arrow()
+    with _named(path), path.open("rb") as opened:
+        first = opened.readline(1 << 16)
+    words = first.decode("utf-8", "replace").split()
+    trec = len(words) == 6 and words[1].upper() == "Q0"
+    split = b"\t" if b"\t" in first else b","
+    header = (
+        list(TREC)
+        if trec
+        else [w.strip().strip('"') for w in first.decode("utf-8-sig", "replace").split(split.decode())]
+    )
+    text = {names.query, names.item, names.user, names.role, "arm", *names.by}
+    kinds = {name: pa.string() if name in text else pa.float64() for name in header}
+
+    def batches(wanted: Sequence[str], size: int) -> Iterator[Any]:
+        parse = pa.csv.ParseOptions(delimiter=" " if trec else split.decode())
+        convert = pa.csv.ConvertOptions(
+            include_columns=list(wanted), column_types={name: kinds[name] for name in wanted}, strings_can_be_null=True
+        )
+        read = pa.csv.ReadOptions(block_size=CSV_BLOCK, column_names=header if trec else None)
+        with _named(path), _single_spaces(path) if trec else path.open("rb") as stream:
+            yield from pa.csv.open_csv(stream, read, parse, convert)
+
+    rows = int(path.stat().st_size // max(len(first), 20)) + 1
+    return Source(str(path), number, kinds, batches, rows)
+
+
+class _single_spaces(io.RawIOBase):
+    """A text file in which runs of spaces and tabs are one space."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        lines = self._file.readlines(len(buffer) // 2)  # stops behind the line that passes the hint
+        data = b"\n".join(b" ".join(line.split()) for line in lines if line.strip()) + b"\n" if lines else b""
+        if len(data) > len(buffer):
+            raise OSError("a line is longer than a block")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _named:
+    """pyarrow's and the system's errors as one line that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        pa = arrow()
+        if isinstance(error, (pa.ArrowException, OSError, UnicodeDecodeError)):
+            raise DataError(f"{self.path}: cannot be read ({_reason(error)}): write the file again") from None
+
+
+def _reason(error: BaseException) -> str:
+    return (str(getattr(error, "strerror", None) or error) or type(error).__name__).splitlines()[0]
+
+
+def _checked(source: Source, names: Names) -> Source:
+    """With LensKit's names understood, columns there and of the right kind, and its models known."""
+    source.log_odds = source.log_odds or names.log_odds
+    _alias(source, names)
+    for name in (names.query, names.item, names.score, *names.by):
+        if name not in source.columns:
+            has = ", ".join(source.columns)
+            raise DataError(f"{source.name}: no column {name!r} (it has {has}): name the column with a flag")
+    kinds = arrow().types
+    for name, kind in source.columns.items():
+        value = kind.value_type if kinds.is_dictionary(kind) else kind
+        text = kinds.is_string(value) or kinds.is_large_string(value) or kinds.is_string_view(value)
+        whole, number = kinds.is_integer(value), kinds.is_floating(value) or kinds.is_decimal(value)
+        if name in (names.query, names.item, names.user) and not (text or whole):
+            raise DataError(f"{source.name}: column {name!r} holds {kind}: ids are whole numbers or text")
+        if name in (names.score, names.probability, names.label) and not (whole or number or kinds.is_boolean(value)):
+            raise DataError(f"{source.name}: column {name!r} holds {kind}: it takes numbers")
+    known = [name for name in MODEL if name in source.columns]
+    found: dict[tuple[Any, ...], None] = {}
+    for batch in source.open(known, 1 << 20) if known else ():
+        found |= dict.fromkeys(combinations(batch, known)[0])
+    source.models = list(found) or [(None,) * len(MODEL)]
+    return source
+
+
+def _alias(source: Source, names: Names) -> None:
+    """LensKit calls the query user_id and the item item_id, and may give a rank alone."""
+    called = {names.query: "user_id", names.item: "item_id"}
+    missing = {name: theirs for name, theirs in called.items() if name not in source.columns}
+    ranked = names.score not in source.columns and "rank" in source.columns
+    if not missing or not all(theirs in source.columns for theirs in missing.values()):
+        missing = {}
+    if not missing and not ranked:
+        return
+    inner, given = source.open, dict(source.columns)
+    source.columns = given | {name: given[theirs] for name, theirs in missing.items()}
+    if ranked:
+        source.columns[names.score] = given["rank"]
+    if names.user not in given and "user_id" in given:
+        source.columns[names.user] = given["user_id"]
+        missing |= {names.user: "user_id"}
+
+    def batches(columns: Sequence[str], size: int) -> Iterator[Any]:
+        pa = arrow()
+        theirs = [missing.get(n, "rank" if ranked and n == names.score else n) for n in columns]
+        for batch in inner(list(dict.fromkeys(theirs)), size):
+            arrays = [batch.column(n) for n in theirs]
+            if ranked:
+                arrays = [
+                    pa.compute.negate(pa.compute.cast(a, pa.float64())) if n == names.score else a
+                    for n, a in zip(columns, arrays, strict=True)
+                ]
+            yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+    source.open = batches
+
+
+def combinations(batch: Any, known: Sequence[str]) -> tuple[list[tuple[Any, ...]], Ints]:
+    """The values of MODEL in a batch (None where it has no such column), and which of them each row [n] has."""
+    which, values = np.zeros(len(batch), np.int64), [()]  # type: tuple[Ints, list[tuple[Any, ...]]]
+    for name in MODEL:
+        if name not in known:
+            values = [(*value, None) for value in values]
+            continue
+        coded = batch.column(name)
+        coded = coded if hasattr(coded, "dictionary") else coded.dictionary_encode()
+        words = [str(w) if name == "arm" else w for w in coded.dictionary.to_pylist()]
+        which = which * len(words) + coded.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        values = [(*value, word) for value in values for word in words]
+    used, index = np.unique(which, return_inverse=True)
+    return [values[number] for number in used], index
+
+
+def read(
+    source: Source, names: Names, size: int, optional: Sequence[str], values: dict[str, dict[int, str]]
+) -> Iterator[Rows]:
+    """The source's rows, about `size` at a time; `optional`: columns of Rows beside the first three that it must have.
+
+    `values` learns what the ids of columns of --by stand for.
+    """
+    several = len(source.models) > 1
+    known = [name for name in MODEL if name in source.columns] if several else []
+    given = [n for n in (names.user, names.label, names.role) if n in source.columns]
+    given += [names.probability] if names.probability in source.columns and not source.log_odds else []
+    wanted = list(dict.fromkeys([names.query, names.item, names.score, *given, *known, *names.by]))
+    first = 1
+    for batch in source.open(wanted, size):
+        if not len(batch):
+            continue
+        cell = _Cells(source.name, batch, first)
+        rows: Rows = {"query": cell.ids(names.query), "item": cell.ids(names.item), "score": cell.numbers(names.score)}
+        if names.role in given:
+            rows["query"] = np.where(cell.events(names.role), rows["query"] ^ EVENT, rows["query"])
+        if "user" in optional:
+            rows["user"] = cell.ids(names.user) if names.user in given else rows["query"]
+        if "label" in optional:
+            rows["label"] = cell.labels(names.label) if names.label in given else np.full(len(batch), np.nan)
+        if "event" in optional:
+            rows["event"] = cell.events(names.role) if names.role in given else np.zeros(len(batch), bool)
+        if "logit" in optional:
+            rows["logit"] = (
+                cell.logits(names.score, rows["score"]) if source.log_odds else cell.chances(names.probability)
+            )
+        for name in names.by:
+            rows[name] = cell.values(name, values.setdefault(name, {}))
+        if several:
+            held, index = combinations(batch, known)
+            rows["model"] = np.array([source.numbers[source.models.index(m)] for m in held], np.int64)[index]
+        yield rows
+        first += len(batch)
+
+
+class _Cells:
+    """The columns of a batch as arrays. DataError names the first row that cannot be used."""
+
+    def __init__(self, name: str, batch: Any, first: int) -> None:
+        self.name, self.batch, self.first = name, batch, first
+
+    def numbers(self, column: str) -> Doubles:
+        values = self.batch.column(column)
+        values = values.cast(arrow().float64()).to_numpy(zero_copy_only=False)
+        self._refuse(np.isnan(values), column, "is no number: leave the row out, or give the score that ranked it")
+        return cast(Doubles, values)
+
+    def logits(self, column: str, values: Doubles) -> Doubles:
+        self._refuse(~np.isfinite(values), column, "is no finite log-odds: give one")
+        return values
+
+    def chances(self, column: str) -> Doubles:
+        p = self.numbers(column)
+        self._refuse((p < 0) | (p > 1), column, "is no probability: give values from 0 to 1, or leave the column out")
+        p = np.clip(p, TINY, NEARLY_ONE)
+        return np.asarray(np.log(p) - np.log1p(-p))
+
+    def labels(self, column: str) -> Doubles:
+        values = self.batch.column(column).cast(arrow().float64()).to_numpy(zero_copy_only=False)
+        self._refuse(values < 0, column, "is below 0: labels are 0 for nothing and more for more")
+        return cast(Doubles, values)
+
+    def events(self, column: str) -> NDArray[np.bool_]:
+        coded = self.batch.column(column)
+        coded = coded if hasattr(coded, "dictionary") else coded.dictionary_encode()
+        words = np.array([{"query": 0, "event": 1}.get(w, 2) for w in coded.dictionary.to_pylist()] or [0])
+        found = words[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
+        self._refuse(found == 2, column, "is no role: `query` or `event`")
+        return np.asarray(found == 1)
+
+    def ids(self, column: str) -> Ints:
+        values = self.batch.column(column)
+        if values.null_count:
+            empty = values.is_null().to_numpy(zero_copy_only=False)
+            self._refuse(empty, column, "is empty: every row needs one")
+        return codes(values)
+
+    def values(self, column: str, words: dict[int, str]) -> Ints:
+        pa = arrow()
+        coded = self.batch.column(column).cast(pa.string()).fill_null("(none)").dictionary_encode()
+        number = codes(coded.dictionary)
+        words |= dict(zip(number.tolist(), coded.dictionary.to_pylist(), strict=True))
+        if len(words) > MOST_VALUES:
+            raise DataError(f"{self.name}: column {column!r} has more than {MOST_VALUES:,} values: --by takes few")
+        return cast(Ints, number[coded.indices.to_numpy()])
+
+    def _refuse(self, bad: NDArray[np.bool_], column: str, why: str) -> None:
+        if bad.any():
+            row = int(bad.argmax())
+            value = self.batch.column(column)[row].as_py()
+            raise DataError(f"{self.name}: row {self.first + row:,}: {column} = {value} {why}")
+
+
+def codes(values: Any) -> Ints:
+    """Ids [n] of an Arrow array of whole numbers or text, without nulls."""
+    pa = arrow()
+    kinds = pa.types
+    if kinds.is_dictionary(values.type):
+        return cast(Ints, codes(values.dictionary)[values.indices.to_numpy()])
+    if kinds.is_integer(values.type):
+        return cast(Ints, values.to_numpy().astype(np.int64, copy=False))
+    if not kinds.is_string(values.type):
+        values = values.cast(pa.string())
+    return hashed(values)
+
+
+def hashed(texts: Any) -> Ints:
+    """Ids [n] of an Arrow string array: 8 bytes at a time, each mixed in by a multiply and two shifts (as in
+    MurmurHash 3, whose constants these are). Text that writes a whole number is that number."""
+    count = len(texts)
+    _, offsets, data = texts.buffers()
+    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + count + 1].astype(np.int64)
+    start, length = ends[:-1], np.diff(ends)
+    raw = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
+    raw = raw[: ends[-1]] if count else raw
+    padded = np.concatenate([raw[ends[0] :] if count else raw, np.zeros(8, np.uint8)])
+    start = start - (ends[0] if count else 0)
+    words = np.ndarray((max(len(padded) - 7, 1),), np.uint64, padded, strides=(1,))  # 8 bytes from any place
+    state = mix(length.astype(np.uint64) + np.uint64(1))  # not of 0, which it leaves alone
+    for part in range(0, int(length.max(initial=0)), 8):
+        left = length - part
+        whole = int(left.min()) >= 8
+        rows = slice(None) if int(left.min()) > 0 else np.flatnonzero(left > 0)
+        word = words[start[rows] + part]
+        if not whole:
+            word &= _MASKS[np.minimum(left[rows], 8)]
+        state[rows] = mix(state[rows] ^ word)
+    found = state.view(np.int64)
+    lead = padded[start] if count else padded[:0]
+    numeric = (length > 0) & (((lead >= 48) & (lead <= 57)) | (lead == 45))
+    if numeric.any():
+        pa = arrow()
+        places = np.flatnonzero(numeric)
+        some = texts.take(pa.array(places)) if len(places) < count else texts
+        plain = pa.compute.match_substring_regex(some, r"^(0|-?[1-9][0-9]{0,17})$").to_numpy(zero_copy_only=False)
+        found[places[plain]] = some.filter(pa.array(plain)).cast(pa.int64()).to_numpy()
+    return found
+
+
+_MASKS = np.array([(1 << (8 * n)) - 1 for n in range(9)], np.uint64)
+"""Of the first 0 to 8 bytes of a little-endian word."""
+
+
+def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A bijection of 64-bit numbers that spreads every bit over all (the finaliser of MurmurHash 3)."""
+    values = values ^ (values >> np.uint64(33))
+    values *= np.uint64(0xFF51AFD7ED558CCD)
+    values ^= values >> np.uint64(33)
+    values *= np.uint64(0xC4CEB9FE1A85EC53)
+    values ^= values >> np.uint64(33)
+    return values
+
+
+def row_of(source: Source, names: Names, query: int, item: int) -> tuple[list[int], str]:
+    """Rows (from 1) that hold an item of a query, and both ids as written; reads the source again."""
+    rows: list[int] = []
+    written, first = "", 1
+    events = names.role in source.columns
+    for batch in source.open([names.query, names.item, *([names.role] if events else [])], 1 << 20):
+        cell = _Cells(source.name, batch, first)
+        asked = cell.ids(names.query)
+        asked = np.where(cell.events(names.role), asked ^ EVENT, asked) if events else asked
+        for place in np.flatnonzero((asked == query) & (cell.ids(names.item) == item)).tolist():
+            rows.append(first + place)
+            ids = (batch.column(name)[place].as_py() for name in (names.query, names.item))
+            written = ", ".join(f"{name} = {value}" for name, value in zip((names.query, names.item), ids, strict=True))
+        first += len(batch)
+    return rows, written

@@ -1,0 +1,60 @@
+"""Pages from the templates beside this file: what is put in is escaped, nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from simulator.words import count, duration, interval, label, number, size, word
+
+FOLDER = Path(__file__).with_name("templates")
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a page."""
+    return environment().get_template(template).render(values)
+
+
+@cache
+def environment() -> Environment:
+    """Templates with the words and numbers of words.py at hand."""
+    made = Environment(
+        autoescape=lambda name: name is not None and name.endswith(".html"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        loader=FileSystemLoader(FOLDER),
+    )
+    made.filters |= {each.__name__: each for each in (count, duration, interval, label, number, size, prose, unbroken)}
+    made.filters["word"] = word
+    made.filters["own_ids"] = own_ids
+    made.globals["style"] = Markup(style())
+    return made
+
+
+def style() -> str:
+    """The style sheet: colours by role, in light and dark."""
+    return (FOLDER / "style.css").read_text(encoding="utf-8")
+
+
+def prose(text: str) -> Markup:
+    """Escaped text in which `backticks` mark what is typed."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def unbroken(text: str) -> str:
+    """A name whose `=` stay with what they stand between."""
+    return text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+
+
+def own_ids(drawing: str, owner: str) -> Markup:
+    """A drawing of ours, whose ids no drawing of another owner on the same page has."""
+    mark = "".join(letter if letter.isalnum() else "-" for letter in owner)
+    for before in ('id="', "url(#", 'href="#') if owner else ():
+        drawing = drawing.replace(before, f"{before}{mark}-")
+    return Markup(drawing)

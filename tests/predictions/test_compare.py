@@ -1,0 +1,274 @@
+"""`flicker compare` against loops, SciPy and scikit-learn, and against the run whose predictions were kept."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
+
+from simulator.config import ExperimentConfig
+from simulator.errors import DataError
+from simulator.outcome import measure
+from simulator.predictions import compare as comparing
+from simulator.predictions import parts
+from simulator.predictions.compare import compare_frames
+from simulator.predictions.keep import keep_predictions
+from simulator.randomness import generator
+from simulator.result import Arm
+from tests.predictions.logs import Frame, brute, frame, means, measured, picked, rankings, write
+from tests.small_runs import SMALL, prepared, small_replay
+
+K = 4
+
+
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-np.asarray(x)))
+
+
+@pytest.mark.parametrize("texts", [False, True])
+@pytest.mark.parametrize("ties", [False, True])
+def test_even_lists(texts: bool, ties: bool) -> None:
+    if texts and ties:
+        pytest.skip("equal scores of text ids stand in the order of their hashes")
+    first, second = (frame(seed, texts=texts, ties=ties) for seed in (1, 2))
+    found = measured(first, second, k=K)
+    for name, value in brute(first, second, K).items():
+        assert found[name] == pytest.approx(value, abs=1e-12), name
+
+
+def uneven(seed: int, share: float) -> Frame:
+    """Some rows lost at random, whole queries among them."""
+    columns = frame(seed, queries=30, items=9)
+    draws = generator(seed, "lost")
+    keep = draws.random(len(columns["q_id"])) < share
+    keep &= np.isin(columns["q_id"], draws.permutation(30)[:4], invert=True)
+    return picked(columns, draws.permutation(np.flatnonzero(keep)))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("k", [1, 4, 20])
+def test_uneven_lists_missing_queries_and_rows_in_any_order(share: float, k: int) -> None:
+    first, second = uneven(1, share), uneven(2, share)
+    result = compare_frames([first, second], k=k)
+    found = means(result.arms[0])
+    for name, value in brute(first, second, k).items():
+        assert found[name] == pytest.approx(value, abs=1e-12), name
+    one, other = rankings(first), rankings(second)
+    missing = len(one.keys() ^ other.keys())
+    assert any(note.startswith(f"{missing} queries that only one") for note in result.notes)
+
+
+def test_pair_swaps_are_kendalls_tau() -> None:
+    first, second = frame(1, queries=1, items=40), frame(2, queries=1, items=40)
+    tau = kendalltau(first["score"], second["score"]).statistic
+    assert measured(first, second)["swaps.pair"] == pytest.approx((1 - tau) / 2)
+
+
+def extrapolated(short: list[Any], long: list[Any], p: float = 0.9) -> float:
+    """Webber's equation 32, as it stands there."""
+    s, l = len(short), len(long)  # noqa: E741
+    x = [len(set(short[:d]) & set(long[:d])) for d in range(l + 1)]
+    total = sum(x[d] / d * p**d for d in range(1, l + 1))
+    total += sum(x[s] * (d - s) / (s * d) * p**d for d in range(s + 1, l + 1))
+    return (1 - p) / p * total + ((x[l] - x[s]) / l + x[s] / s) * p**l
+
+
+def orders(columns: Frame) -> Iterator[list[Any]]:
+    """Every order of a list whose equal scores may stand in any."""
+    groups: dict[float, list[Any]] = {}
+    for item, score in zip(columns["doc_id"], columns["score"], strict=True):
+        groups.setdefault(-score, []).append(item)
+    for each in itertools.product(*(itertools.permutations(groups[s]) for s in sorted(groups))):
+        yield list(itertools.chain(*each))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rbo_of_uneven_lists_is_the_mean_over_orders_of_equal_scores(seed: int) -> None:
+    draws = generator(seed, "uneven rbo")
+    made = []
+    for length in (3 + seed % 2, 6):
+        scores = draws.integers(0, 4, length).astype(float)
+        made.append({"q_id": np.zeros(length, int), "doc_id": draws.permutation(7)[:length], "score": scores})
+    values = [extrapolated(a, b) for a in orders(made[0]) for b in orders(made[1])]
+    assert measured(*made, k=10)["swaps.rbo"] == pytest.approx(1 - float(np.mean(values)))
+    assert measured(*reversed(made), k=10)["swaps.rbo"] == pytest.approx(1 - float(np.mean(values)))
+
+
+def test_accuracy_and_prediction_difference() -> None:
+    frames = [frame(seed) for seed in (1, 2)]
+    found = measured(*frames, k=K, log_odds=True)
+    y, chances = frames[0]["label"], [sigmoid(each["score"]) for each in frames]
+    pd = 2 * np.abs(chances[0] - chances[1]) / (chances[0] + chances[1])
+    assert found["pd"] == pytest.approx(pd.mean())
+    assert found["swaps.pd_candidates"] == pytest.approx(pd.mean())
+    assert found["log_loss"] == pytest.approx(np.mean([log_loss(y, p) for p in chances]))
+    assert found["auc"] == pytest.approx(np.mean([roc_auc_score(y, p) for p in chances]))
+    ndcg, mrr, recall = [], [], []
+    for each in frames:
+        for query in range(12):
+            mine = each["q_id"] == query
+            truth, score = y[mine], each["score"][mine]
+            if truth.any():
+                ndcg.append(ndcg_score([truth], [score], k=K))
+                best = truth[np.argsort(-score)]
+                mrr.append(1 / (best.argmax() + 1))
+                recall.append(best[:K].sum() / best.sum())
+    assert found["ndcg"] == pytest.approx(np.mean(ndcg))
+    assert found["mrr"] == pytest.approx(np.mean(mrr))
+    assert found["recall"] == pytest.approx(np.mean(recall))
+
+
+def test_a_column_of_probabilities_is_the_same_as_log_odds() -> None:
+    frames = [frame(seed) for seed in (1, 2)]
+    ranked = [each | {"probability": sigmoid(each["score"])} for each in frames]
+    assert measured(*ranked, k=K) == pytest.approx(measured(*frames, k=K, log_odds=True))
+    # what ranks need not be what predicts
+    reversed_ = [each | {"score": -each["score"]} for each in ranked]
+    assert measured(*reversed_, k=K)["pd"] == pytest.approx(measured(*ranked, k=K)["pd"])
+
+
+def test_without_probabilities_there_are_swaps_alone() -> None:
+    result = compare_frames([frame(1), frame(2)])
+    assert not any("pd" in name or name in ("log_loss", "auc", "ranking_loss") for name in result.arms[0].measures)
+    assert {"ndcg", "mrr", "recall"} <= result.arms[0].measures.keys()
+    assert any(note.startswith("No prediction difference") for note in result.notes)
+
+
+def test_grades_give_ndcg_alone() -> None:
+    frames = [each | {"label": np.round(4 * each["label"] + each["doc_id"] % 2)} for each in (frame(1), frame(2))]
+    found = measured(*frames, log_odds=True)
+    assert "ndcg" in found and not {"mrr", "recall", "log_loss", "auc", "ranking_loss", "calibration"} & found.keys()
+
+
+def test_causes_come_from_columns() -> None:
+    rows: dict[str, list[Any]] = {}
+    made = {(d, g): frame(10 * d + g) for d in range(2) for g in (5, 6, 7)}
+    for (duplicate, generation), each in made.items():
+        same = {"arm": "mine", "duplicate": duplicate, "generation": generation}
+        for name, column in (each | {n: [v] * len(each["q_id"]) for n, v in same.items()}).items():
+            rows.setdefault(name, []).extend(column)
+    (arm,) = compare_frames([rows], k=K).arms
+    expected = {
+        "swaps": [(made[0, 7], made[1, 7])],
+        "refresh_swaps": [(made[d, 6], made[d, 7]) for d in range(2)],
+        "both_swaps": [(made[d, 6], made[1 - d, 7]) for d in range(2)],
+        "refresh_lags.2": [(made[d, 5], made[d, 7]) for d in range(2)],
+        "both_lags.2": [(made[d, 5], made[1 - d, 7]) for d in range(2)],
+    }
+    assert arm.spec == "mine"
+    assert {name.rpartition(".")[0] for name in arm.measures} - {"", "swaps_these"} == expected.keys()
+    for cause, pairs in expected.items():
+        value = np.mean([brute(*pair, K)["swaps.pair"] for pair in pairs])
+        assert arm.measures[f"{cause}.pair"].mean == pytest.approx(value), cause
+
+
+def test_results_by_a_column() -> None:
+    frames = [frame(1), frame(2)]
+    (arm,) = compare_frames(frames, k=K, by=("country",)).arms
+    assert {each.value for each in arm.by["country"]} == {"NL", "DE", "FR"}
+    assert sum(each.share for each in arm.by["country"]) == pytest.approx(1)
+    for each in arm.by["country"]:
+        some = [picked(columns, columns["country"] == each.value) for columns in frames]
+        for name, value in brute(some[0], some[1], K).items():
+            assert each.measures[name].mean == pytest.approx(value), name
+
+
+def test_an_arm_that_two_arguments_hold_is_two_arms_with_a_paired_ratio() -> None:
+    frames = [frame(seed) | {"arm": ["relu"] * 84, "duplicate": [seed % 2] * 84} for seed in (1, 2, 3, 4)]
+    old, new = ({name: [*a[name], *b[name]] for name in a} for a, b in (frames[:2], frames[2:]))
+    first, second = compare_frames([old, new], k=K).arms
+    assert (first.spec, second.spec) == ("relu", "relu#2")
+    ratio = second.against["relu"]["pair"].mean
+    assert ratio == pytest.approx(second.measures["swaps.pair"].mean / first.measures["swaps.pair"].mean)
+    assert second.ratios["pair"].mean == ratio
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 7])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_order_splitting_and_partitions_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grouped: bool, partitions: int
+) -> None:
+    frames = [uneven(seed, 0.8) | {} for seed in (1, 2)]
+    expected = compare_frames(frames, k=K, by=("country",), log_odds=True)
+    monkeypatch.setattr(parts, "PART", 200 // partitions)
+    arguments = []
+    for number, columns in enumerate(frames):
+        columns = picked(columns, np.argsort(columns["q_id"], kind="stable")) if grouped else columns
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for part, rows in enumerate(np.array_split(np.arange(len(columns["q_id"])), 3)):
+            write(folder / f"part-{part}.parquet", picked(columns, rows), row_group_size=17)
+        arguments.append(folder)
+    found = compare_frames(arguments, k=K, by=("country",), log_odds=True)
+    assert found.notes[1:] == expected.notes[1:]
+    assert means(found.arms[0]) == pytest.approx(means(expected.arms[0]), rel=1e-12)
+    for mine, its in zip(found.arms[0].by["country"], expected.arms[0].by["country"], strict=True):
+        assert (mine.value, mine.share) == (its.value, its.share)
+
+
+def test_many_users_are_counted_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = [frame(seed, queries=200) for seed in (1, 2)]
+    exact = measured(*frames, k=K)
+    monkeypatch.setattr(comparing, "MOST_UNITS", 50)
+    frames = [{name: column for name, column in each.items() if name != "user"} for each in frames]
+    assert measured(*frames, k=K) == pytest.approx(exact)
+
+
+def kept(config: ExperimentConfig, folder: Path) -> list[Arm]:
+    """What a run found whose predictions are in the folder."""
+    experiment = prepared(config)
+    final = experiment.run(lambda events: None, lambda: None)
+    newest, labels = experiment.state.generation, [arm.label for arm in experiment.arms]
+    generations = {newest - lag: rankings for lag, rankings in final.earlier.items()} | {newest: final.after}
+    start = experiment.plan.learned
+    keep_predictions(folder, labels, experiment.shape, final.queries, generations, final.held_out, start, final.logits)
+    return measure(experiment, final).arms
+
+
+OF_THE_RUN_ALONE = {
+    "clicks_per_slate", "personalisation", "progressive_log_loss", "regret", "useful_swaps", "useless_swaps",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "replay"])
+def test_kept_predictions_give_the_runs_own_numbers(tmp_path: Path, kind: str) -> None:
+    config = replace(SMALL, fleets=2) if kind == "synthetic" else small_replay(tmp_path / "log")
+    own = kept(config, tmp_path / "predictions")
+    found = compare_frames([tmp_path], k=config.k)  # the run's folder: predictions/ in it is meant
+    assert [arm.spec for arm in found.arms] == [arm.spec for arm in own]
+    for arm, expected in zip(found.arms, own, strict=True):
+        assert expected.measures.keys() - arm.measures.keys() == OF_THE_RUN_ALONE & expected.measures.keys()
+        assert arm.ratios.keys() == expected.ratios.keys() - OF_THE_RUN_ALONE
+        for name, value in (arm.measures | arm.ratios).items():
+            its = (expected.measures | expected.ratios)[name]
+            assert (value.mean, value.low, value.high) == pytest.approx(
+                (its.mean, its.low, its.high), rel=1e-12, abs=1e-14
+            ), name
+
+
+def test_two_runs_are_paired(tmp_path: Path) -> None:
+    """The same run twice: every ratio is 1, without doubt."""
+    kept(replace(SMALL, arms=("relu",)), tmp_path / "a" / "predictions")
+    result = compare_frames([tmp_path / "a", tmp_path / "a"], k=SMALL.k)
+    assert [arm.spec for arm in result.arms] == ["relu", "relu#2"]
+    for name, ratio in result.arms[1].ratios.items():
+        assert (ratio.mean, ratio.low, ratio.high) == (1, 1, 1), name
+
+
+def test_one_model_alone_is_refused() -> None:
+    with pytest.raises(DataError, match="one model alone: give the predictions of a second one"):
+        compare_frames([frame(1)])
+
+
+def test_intervals_are_those_of_users() -> None:
+    (arm,) = compare_frames([frame(1), frame(2)], k=K).arms
+    interval = arm.measures["swaps.pair"]
+    assert interval.low < interval.mean < interval.high and math.isfinite(interval.high)

@@ -138,6 +138,17 @@ def test_a_live_result_says_that_it_knows_one_refresh_only(tmp_path: Path) -> No
     assert "no baselines in this result" in said
 
 
+def test_both_causes_together_lie_between_the_larger_and_the_sum_where_nobody_measured_them() -> None:
+    """A live system compares duplicates, and generations, not both at once."""
+    arm = Arm("relu", {"swaps.pair": around(0.2, 0.1), "refresh_swaps.pair": around(0.5, 0.1)})
+    seen = what_a_user_sees(arm, Situation(models=10**9, asks_again="1h", rollout="0s"), "pair")
+    assert seen and seen.parts.keys() == {"refresh_swaps", "both_swaps"}
+    found = seen.parts["both_swaps"]
+    assert (found.mean, found.low, found.high) == pytest.approx((0.6, 0.45, 0.77), rel=1e-6)
+    assert "taken as independent causes" in seen.notes[0]
+    assert what_a_user_sees(Arm("relu", {"swaps.pair": around(0.2)}), HOUR, "pair") is None
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [

@@ -335,6 +335,10 @@ def test_a_budget_names_the_most_accurate_arm_that_is_shown_to_keep_it(tmp_path:
         lines, code = recommend(RecommendFlags(folder, measure="pair", swap_budget=budget))
         return lines[0], code
 
+    assert chosen(0.001)[1] == 1
+    better = an_arm("gelu", 0.1, 0.6, loss=0.42, base=base)
+    own = folder_of(tmp_path / "better", base, better)
+    assert recommend(RecommendFlags(own, measure="pair", swap_budget=0.2))[0][0].startswith("GELU is worth a trial")
     assert chosen(0.2)[0].startswith("Stay with ReLU: its pair swaps on asking again are within 0.200")
     assert chosen(0.06) == (chosen(0.06)[0], 0) and chosen(0.06)[0].startswith("SmeLU (beta = 1) is worth a trial")
     assert chosen(0.02)[1] == 0 and chosen(0.02)[0].startswith("SmeLU (beta = 8) keeps the budget at a price")

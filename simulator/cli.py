@@ -24,9 +24,10 @@ How much do a recommender's results change for no reason, and what cures it?
                                                     a grid of runs; see flicker sweep --help
   flicker figures DIR                               every figure of the article from a finished sweep
   flicker report DIR                                draw its page again; of several seeds, or a sweep of them, one page
-  flicker recommend DIR --swap-budget 0.02          the most accurate arm that swaps no more than this, and its cost
+  flicker recommend DIR --models 1 --refresh-every 1h
+                                                    what a user sees who asks again, what lowers it and at which price
   flicker gate DIR --baseline DIR --max-swap-increase 0.005
-                                                    exit code 1 when a candidate flickers more than chance explains
+                                                    exit code 0: passed, 1: held back, 3: the runs cannot tell
 
   flicker compare A.parquet B.parquet               anybody's predictions: how many results changed? Files of scores
                                                     are all it takes
@@ -109,7 +110,7 @@ def compare(arguments: list[str]) -> None:
 
 
 def recommend(arguments: list[str]) -> None:
-    """`flicker recommend DIR`: the most accurate arm within a budget of swaps."""
+    """`flicker recommend DIR`: what a user sees on asking again, and what lowers it."""
     from simulator import decide
     from simulator.flags import parse_flags
 
@@ -117,7 +118,7 @@ def recommend(arguments: list[str]) -> None:
 
 
 def gate(arguments: list[str]) -> None:
-    """`flicker gate DIR --baseline DIR`: pass a candidate or hold it back."""
+    """`flicker gate DIR --baseline DIR`: pass a candidate, hold it back, or say that it cannot be told."""
     from simulator import decide
     from simulator.flags import parse_flags
 

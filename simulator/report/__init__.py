@@ -1,6 +1,5 @@
 """One self-contained page that shows what was found: `write_report(folder)` turns result.json into report.html.
 
-    words.py      names and numbers as people write them; measures' own come from measures/registry.py
     finding.py    what the numbers say, in sentences: page title, what you see, the claim above each picture
     charts.py     the kit of drawings: points as inline SVG, and as rows of a CSV file
     templates.py  the kit of pages: templates/kit.html, style.css

@@ -15,9 +15,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from simulator.decide import independent_difference
+from simulator.decide import independent_ratio
 from simulator.figures.sweep import AGAIN, LINEAR_FROM, Sweep, ensembles_of, family, favourite, has, relative, swept
 from simulator.measures.intervals import Interval
+from simulator.report.charts import exact
 from simulator.result import Arm
 from simulator.words import label, number, percent, written
 
@@ -46,20 +47,13 @@ def no_worse(ratio: Interval) -> bool:
     return ratio.high < NO_WORSE
 
 
-def log_interval(value: Interval) -> Interval:
-    """Of the logarithm of a ratio."""
-    floor = 1e-12
-    return Interval(*(math.log(max(part, floor)) for part in (value.mean, value.low, value.high)))
-
-
 def between(arm: Arm, other: Arm, measure: str) -> Interval:
     """Ratio of two arms: paired where they are of one run, else of two independent ratios to ReLU."""
     if ratio := arm.ratio(other, measure):
         return ratio
     if ratio := other.ratio(arm, measure):
         return Interval(1 / ratio.mean, 1 / ratio.high, 1 / ratio.low)
-    gap = independent_difference(log_interval(relative(arm, measure)), log_interval(relative(other, measure)))
-    return Interval(*(math.exp(part) for part in (gap.mean, gap.low, gap.high)))
+    return independent_ratio(relative(arm, measure), relative(other, measure)) or exact(math.inf)
 
 
 def apart(one: Interval, other: Interval) -> bool:

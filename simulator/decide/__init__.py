@@ -16,7 +16,7 @@ All doors ask here, so that they cannot contradict each other. Three rules:
 from simulator.decide.choice import RecommendFlags, advice, recommend
 from simulator.decide.evidence import best, compared, independent_difference, independent_ratio, ratio_to, silent
 from simulator.decide.gating import GateFlags, gate
-from simulator.decide.situation import Situation
+from simulator.decide.situation import Situation, what_a_user_sees
 
 __all__ = [
     "GateFlags",
@@ -31,4 +31,5 @@ __all__ = [
     "ratio_to",
     "recommend",
     "silent",
+    "what_a_user_sees",
 ]

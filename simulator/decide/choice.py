@@ -311,7 +311,7 @@ def recommend(flags: RecommendFlags) -> tuple[list[str], int]:
         found = changes(result, situation, measure, flags.margin)
         lines += ["What lowers it, the cheapest first:"] if found else []
         lines += [f"  {change.words}: {written(change.seen)}; price: {change.price}" for change in found]
-        missing = not_measured(result)
+        missing = not_measured(result) if result.kind == "run" else []
         lines += [f"Not measured in this run: {'; '.join(missing)}."] if missing else []
     if result.kind != "run":
         notes.append("only results of `flicker run` measure more than one refresh")

@@ -164,8 +164,8 @@ class UserSums:
     def _fold(self) -> None:
         group = (mix(self.users.view(np.uint64)) % np.uint64(GROUPS)).astype(np.int64)
         for key, held in self._held.items():
-            rows = [np.bincount(group, row[: len(group)], GROUPS) for row in held[:, : len(group)]]
-            self._held[key] = np.stack(rows)
+            of, held = group[: held.shape[1]], held[:, : len(group)]
+            self._held[key] = np.stack([np.bincount(of, row, GROUPS) for row in held])
         self.groups = GROUPS
 
     @property
@@ -220,14 +220,14 @@ class Tally:
                 for met in matched(events.get(one, {}), events.get(other, {}), self.k, Counter()):
                     self._differ(key, met, np.ones(met.first.scores.shape, bool))
         for arm in self.arms:
-            for (f, d), model in np.ndenumerate(arm.generations[0]):
-                key = (arm.label, f, d)
-                for lists in ranked.get(model, {}).values():
+            for place, number in np.ndenumerate(arm.generations[0]):
+                cell = (arm.label, *place)
+                for lists in ranked.get(int(number), {}).values():
                     self.counts["tied"] += int(lists.tied.sum())
                     if self.labelled:
-                        self._rate(key, lists)
-                for lists in events.get(model, {}).values():
-                    self._judge(key, lists.block)
+                        self._rate(cell, lists)
+                for lists in events.get(int(number), {}).values():
+                    self._judge(cell, lists.block)
 
     def _lists(self, rows: Any, model: int) -> Lists:
         try:

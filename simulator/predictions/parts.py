@@ -37,6 +37,8 @@ MOST_PENDING = 4 * PART
 """Rows that wait for the same query in another file before files count as not grouped alike."""
 MOST_SEEN = 1 << 24
 """Queries that are remembered, to tell one that comes twice."""
+FLOATS = ("score", "logit", "label")
+"""Columns of Rows that are no whole numbers."""
 MOST_PARTITIONS = 512
 """Files open at a time."""
 MOST_THREADS = 4
@@ -177,30 +179,28 @@ def _runs(query: Ints) -> Ints:
 
 def spilled(reading: Reading) -> Iterator[Part]:
     """Parts of sources in any order, through temporary files where they are more than one part."""
-    wide = {name for name in (*reading.optional, *reading.names.by) if name != "event"}
-    kinds = [("query", "i8"), ("item", "i8"), ("score", "f8"), ("model", "u2")]
-    kinds += [(name, "f8" if name in ("logit", "label") else "i8") for name in sorted(wide)]
-    kinds += [("event", "?")] if "event" in reading.optional else []
-    layout = np.dtype(kinds)
+    names = ["query", "item", "score", "model", *reading.optional, *reading.names.by]
     count = reading.partitions or min(-(-reading.rows // PART), MOST_PARTITIONS)
     if count > 1:
-        _room(reading, layout.itemsize * reading.rows)
-    held: list[Any] = []
+        _room(reading, 8 * len(names) * reading.rows)
+    held: list[Ints] = []
     files = [tempfile.TemporaryFile(dir=reading.temporary) for _ in range(count)] if count > 1 else []
     try:
         for rows in ahead(chain.from_iterable(reading.read(source, PART // 4) for source in reading.sources)):
-            table = np.empty(len(rows["query"]), layout)
-            for name in layout.names or ():
-                table[name] = rows[name]
+            table = np.empty((len(rows["query"]), len(names)), np.int64)
+            for place, name in enumerate(names):
+                column = rows[name]
+                table[:, place] = column.view(np.int64) if column.dtype == np.float64 else column
             if not files:
                 held.append(table)
                 continue
-            which = partition(table["query"], count)
-            order = np.argsort(which, kind="stable")  # 16-bit: a radix sort
-            table, ends = table[order], np.bincount(which, minlength=count).cumsum()
+            which = partition(rows["query"], count)
+            table = table.take(np.argsort(which, kind="stable"), axis=0)  # 16 bits: a radix sort
+            ends = np.bincount(which, minlength=count).cumsum()
             for file, part in zip(files, np.split(table, ends[:-1]), strict=True):
                 part.tofile(file)
-        yield from map(_by_model, ahead(_back(files, layout)) if files else [np.concatenate(held)] if held else [])
+        tables = _back(files, len(names)) if files else iter([np.concatenate(held)] if held else [])
+        yield from ahead(_by_model(table, names) for table in tables)
     except OSError as error:
         where = reading.temporary or tempfile.gettempdir()
         raise DataError(f"temp = {where}: {error.strerror or error}: name another folder with --temp") from None
@@ -215,18 +215,26 @@ def partition(query: Ints, count: int) -> Ints:
     return ((spread * np.uint64(count)) >> np.uint64(32)).astype(np.uint16)
 
 
-def _back(files: Sequence[Any], layout: np.dtype[Any]) -> Iterator[Any]:
+def _back(files: Sequence[Any], columns: int) -> Iterator[Ints]:
     for file in files:
         file.seek(0)
-        yield np.fromfile(file, layout)
+        yield np.fromfile(file, np.int64).reshape(-1, columns)
         file.close()
 
 
-def _by_model(table: Any) -> Part:
-    order = np.argsort(table["model"], kind="stable")
-    table, ends = table[order], np.bincount(table["model"]).cumsum().tolist()
-    parts = {model: table[begin:end] for model, (begin, end) in enumerate(zip([0, *ends], ends, strict=False))}
-    return {model: {name: part[name] for name in part.dtype.names} for model, part in parts.items() if len(part)}
+def _by_model(table: Ints, names: Sequence[str]) -> Part:
+    """Rows [n, columns] of a partition by their model, grouped by query."""
+    query, model = (np.ascontiguousarray(table[:, names.index(name)]) for name in ("query", "model"))
+    part = {}
+    for number in np.unique(model).tolist():
+        mine = np.flatnonzero(model == number)
+        mine = mine[np.argsort(query[mine])]
+        columns = {name: table[:, place].take(mine) for place, name in enumerate(names)}
+        part[number] = {
+            name: column.view(np.float64) if name in FLOATS else column != 0 if name == "event" else column
+            for name, column in columns.items()
+        }
+    return part
 
 
 def _room(reading: Reading, needed: int) -> None:
@@ -308,8 +316,7 @@ def blocks(rows: Rows) -> dict[int, Block]:
     order = np.argsort(query[begins[:-1]])
     asked = query[begins[:-1]][order]
     if (asked[1:] == asked[:-1]).any():  # not grouped
-        sorted_ = np.argsort(query, kind="stable")
-        rows = _slice(rows, sorted_)
+        rows = _slice(rows, np.argsort(query))
         query, begins = rows["query"], _runs(rows["query"])
         order = np.arange(len(begins) - 1)
     lengths, found = np.diff(begins)[order], {}

@@ -37,6 +37,7 @@ MEASURED = {
     "own": ("own:measure_learning", "own:measure_serving"),
     "queries": ("query_path.measure:measure",),
     "overload": ("overload:measure",),
+    "compare": ("predictions:measure",),
     "memory": ("query_path.memory:measure",),
 }
 """What --only chooses from -> `module:function`s that measure it, imported when they are asked."""
@@ -68,6 +69,7 @@ def arguments() -> tuple[Path | None, Size, list[str]]:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; the figures say nothing")
     parser.add_argument("--only", nargs="+", choices=MEASURED, default=list(MEASURED), help="measure these alone")
     parser.add_argument("--overload-seconds", type=float, metavar="S", help="each load is offered so long (full: 60)")
+    parser.add_argument("--compare-rows", type=int, metavar="N", help="rows of each log that is compared (1,000,000)")
     given = parser.parse_args()
     if given.out and (given.out.is_dir() or not given.out.absolute().parent.is_dir()):
         parser.error(f"--out = {given.out}: give a file in a folder that exists")
@@ -76,6 +78,10 @@ def arguments() -> tuple[Path | None, Size, list[str]]:
         if not 0 < given.overload_seconds <= 3_600:
             parser.error(f"--overload-seconds = {given.overload_seconds}: more than 0, at most 3,600")
         size = replace(size, overload_seconds=given.overload_seconds)
+    if given.compare_rows is not None:
+        if given.compare_rows < 100:
+            parser.error(f"--compare-rows = {given.compare_rows}: at least 100")
+        size = replace(size, compare_rows=given.compare_rows)
     return given.out, size, given.only
 
 

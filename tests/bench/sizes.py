@@ -42,6 +42,8 @@ class Size:
     """Cut and published one by one."""
     overload_seconds: float = 10.0
     """How long each load is offered, three times; 60 is the full form (--overload-seconds)."""
+    compare_rows: int = 1_000_000
+    """Of each of two logs of predictions; 25 million is what the targets are for (--compare-rows)."""
     stack_seconds: float = 15.0
     """How long the live system runs before its memory is read; 0: it is not started."""
 
@@ -69,6 +71,7 @@ QUICK = Size(
     refreshing_seconds=0.3,
     snapshots=2,
     overload_seconds=0.5,
+    compare_rows=2_000,
     stack_seconds=0.0,
 )
 """For the tests: a second or two. Its figures say nothing."""

@@ -61,6 +61,12 @@ TARGETS: dict[str, dict[str, Target]] = {
         "p99 of the served at 3 x / at 0.8 x": at_most(3),
         "recovery after 3 x": at_most(1),
     },
+    "compare": {
+        "comparing two logs / reading them, grouped": at_most(6),
+        "peak memory of comparing, grouped": at_most(1.5),
+        "comparing two logs / reading them, shuffled": at_most(13),
+        "peak memory of comparing, shuffled": at_most(1.5),
+    },
     "memory": {"the live system, 2 arms x 3 duplicates": at_most(2.0, needs="full sizes")},
     "peers": {
         "CPU per query, ray_serve / routed": Target(8, needs="Ray Serve"),

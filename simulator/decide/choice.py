@@ -251,11 +251,11 @@ def advice(
     said = [choice.why]
     if choice.verdict not in ("nothing", "unlearned") and (seen := what_a_user_sees(result.arms[0], asked, measure)):
         said.append(
-            f"Of {label(result.arms[0].spec)}, a user who asks again sees {percent(seen.total.mean)} changed "
+            f"With {label(result.arms[0].spec)}, a user who asks again sees {percent(seen.total.mean)} changed "
             f"({MEASURES[measure].words}). Assumed: {asked}; give yours to `flicker recommend`."
         )
         said += [
-            f"Cheap to try: {change.words}: {percent(change.seen.mean)} changed; price: {change.price}."
+            f"To lower it: {change.words}: {percent(change.seen.mean)} changed; price: {change.price}."
             for change in changes(result, asked, measure, margin)[:3]
         ]
     if len(result.arms) > 3 and choice.verdict == "trial":

@@ -148,7 +148,8 @@ class Shadow:
         pairs: list[Pair] = []
         deadline = time.monotonic() + PATIENCE
         own: dict[int, Side] = {who.generation: lambda: response}
-        others = {r.member.duplicate: r for r in reversed(healthy) if r.member.duplicate != who.duplicate}
+        serve = [r for r in reversed(healthy) if r.member.generation >= 0]  # one that came back has none for a moment
+        others = {r.member.duplicate: r for r in serve if r.member.duplicate != who.duplicate}
 
         def side(generation: int) -> Side:
             if generation not in own:

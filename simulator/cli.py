@@ -23,10 +23,11 @@ How much do a recommender's results change for no reason, and what cures it?
   flicker sweep --vary arms relu gelu --vary seed 0 1 2
                                                     a grid of runs; see flicker sweep --help
   flicker figures DIR                               every figure of the article from a finished sweep
-  flicker report DIR                                draw the page of a finished run again
-  flicker recommend DIR --swap-budget 0.02          the most accurate arm that swaps no more than this, and its cost
+  flicker report DIR                                draw its page again; of several seeds, or a sweep of them, one page
+  flicker recommend DIR --models 1 --refresh-every 1h
+                                                    what a user sees who asks again, what lowers it and at which price
   flicker gate DIR --baseline DIR --max-swap-increase 0.005
-                                                    exit code 1 when a candidate flickers more than chance explains
+                                                    exit code 0: passed, 1: held back, 3: the runs cannot tell
 
   flicker compare A.parquet B.parquet               anybody's predictions: how many results changed? Files of scores
                                                     are all it takes
@@ -49,16 +50,22 @@ def run(arguments: list[str]) -> None:
 
 
 def report(arguments: list[str]) -> None:
-    """`flicker report DIR`: draw report.html again from result.json and config.json."""
+    """`flicker report DIR ...`: draw report.html again from result.json; several results are pooled."""
     if arguments[:1] in (["-h"], ["--help"]):
-        print("usage: flicker report DIR\n\nDraw DIR/report.html again from DIR/result.json and DIR/config.json.")
+        print(
+            "usage: flicker report DIR [DIR ...]\n\nDraw DIR/report.html again, from what flicker run, up or compare "
+            "left there.\nSeveral that differ by their seed alone, or a sweep of seeds, become one page, in the folder "
+            "that holds them."
+        )
         return
-    if len(arguments) != 1:
-        raise FlickerError(f"report = {' '.join(arguments) or 'no folder'}: name one, as in flicker report DIR")
+    if not arguments:
+        raise FlickerError("report = no folder: name one, as in flicker report DIR")
 
-    from simulator.report import write_report
+    from simulator.report import write_pooled, write_report
 
-    print(write_report(Path(arguments[0])))
+    folders = [Path(argument) for argument in arguments]
+    one = len(folders) == 1 and not (folders[0] / "sweep.json").exists()
+    print(write_report(folders[0]) if one else write_pooled(folders))
 
 
 def up(arguments: list[str]) -> None:
@@ -103,7 +110,7 @@ def compare(arguments: list[str]) -> None:
 
 
 def recommend(arguments: list[str]) -> None:
-    """`flicker recommend DIR`: the most accurate arm within a budget of swaps."""
+    """`flicker recommend DIR`: what a user sees on asking again, and what lowers it."""
     from simulator import decide
     from simulator.flags import parse_flags
 
@@ -111,7 +118,7 @@ def recommend(arguments: list[str]) -> None:
 
 
 def gate(arguments: list[str]) -> None:
-    """`flicker gate DIR --baseline DIR`: pass a candidate or hold it back."""
+    """`flicker gate DIR --baseline DIR`: pass a candidate, hold it back, or say that it cannot be told."""
     from simulator import decide
     from simulator.flags import parse_flags
 

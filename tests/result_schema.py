@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
+
+from jsonschema import Draft202012Validator
 
 from simulator.measures import registry
 from simulator.models.baselines import BASELINES
@@ -44,8 +48,17 @@ def assert_swaps(value: Json, where: str) -> None:
         assert_interval(value[name], f"{where}.{name}", 0, each.most)
 
 
+DOCUMENTED = Path(__file__).parents[1] / "docs" / "result.schema.json"
+
+
+def assert_documented(raw: Json) -> None:
+    """It is what docs/result.schema.json says."""
+    Draft202012Validator(json.loads(DOCUMENTED.read_text())).validate(raw)
+
+
 def assert_schema(raw: Json, arms: list[str], generations: int) -> None:
     """It says the same when it is read, and holds every measure, cost and generation, within its bounds."""
+    assert_documented(raw)
     result: Result = from_json(Result, {name: value for name, value in raw.items() if name != "schema"})
     assert raw["schema"] == SCHEMA and to_json(result) == raw and result.kind == "run"
     assert result.notes and result.world["learned"] + result.world["held_out"] == result.world["events"]

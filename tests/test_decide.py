@@ -41,7 +41,7 @@ def an_arm(
     **more: Interval,
 ) -> Arm:
     """An arm with these pair swaps by cause, paired with `base`; ratios are as wide as the measures."""
-    measures = {
+    measures: Measures = {
         "pd": around(duplicate, wide),
         "swaps.pair": around(duplicate, wide),
         "refresh_swaps.pair": around(refresh, wide),
@@ -138,6 +138,17 @@ def test_a_live_result_says_that_it_knows_one_refresh_only(tmp_path: Path) -> No
     assert "no baselines in this result" in said
 
 
+def test_both_causes_together_lie_between_the_larger_and_the_sum_where_nobody_measured_them() -> None:
+    """A live system compares duplicates, and generations, not both at once."""
+    arm = Arm("relu", {"swaps.pair": around(0.2, 0.1), "refresh_swaps.pair": around(0.5, 0.1)})
+    seen = what_a_user_sees(arm, Situation(models=10**9, asks_again="1h", rollout="0s"), "pair")
+    assert seen and seen.parts.keys() == {"refresh_swaps", "both_swaps"}
+    found = seen.parts["both_swaps"]
+    assert (found.mean, found.low, found.high) == pytest.approx((0.6, 0.45, 0.77), rel=1e-6)
+    assert "taken as independent causes" in seen.notes[0]
+    assert what_a_user_sees(Arm("relu", {"swaps.pair": around(0.2)}), HOUR, "pair") is None
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
@@ -201,6 +212,25 @@ def test_a_wide_interval_that_includes_1_is_no_proof_of_equal_accuracy(wide: flo
     choice = choose(a_result(base, an_arm("gelu", 0.05, 0.05, base=base, loss_wide=wide)), HOUR, "pair", MARGIN)
     assert choice.verdict == verdict and said in choice.why.replace("\N{NO-BREAK SPACE}", " ")
     assert "no worse" not in choice.why
+
+
+def test_two_log_losses_without_an_interval_are_no_proof_either() -> None:
+    """As of a live system, whose progressive log loss is one number."""
+    arms = [
+        an_arm(spec, swaps, swaps, log_loss=Interval(0.43, 0.43, 0.43))
+        for spec, swaps in (("relu", 0.1), ("gelu", 0.05))
+    ]
+    choice = choose(a_result(*arms, kind="live"), HOUR, "pair", MARGIN)
+    assert choice.verdict == "unclear"
+    assert "log loss × 1.0000 without an interval, not shown to be within" in choice.why
+
+
+def test_files_of_predictions_hold_no_refresh_and_the_gate_of_these_models_is_named() -> None:
+    arm = Arm("model", {"swaps.slot": around(0.1)})
+    (said,) = advice(Result(kind="compare", world={"name": "a"}, arms=[arm]))
+    assert said.endswith("`flicker gate DIR --these --max-swaps X` judges these very models.")
+    choice = choose(a_result(arm), Situation(models=1000, refresh_every="9d"), "slot", MARGIN)
+    assert choice.verdict == "unclear", "a refresh may always lie between"
 
 
 def test_an_arm_that_is_shown_to_cost_accuracy_is_weighed_not_advised() -> None:
@@ -305,6 +335,10 @@ def test_a_budget_names_the_most_accurate_arm_that_is_shown_to_keep_it(tmp_path:
         lines, code = recommend(RecommendFlags(folder, measure="pair", swap_budget=budget))
         return lines[0], code
 
+    assert chosen(0.001)[1] == 1
+    better = an_arm("gelu", 0.1, 0.6, loss=0.42, base=base)
+    own = folder_of(tmp_path / "better", base, better)
+    assert recommend(RecommendFlags(own, measure="pair", swap_budget=0.2))[0][0].startswith("GELU is worth a trial")
     assert chosen(0.2)[0].startswith("Stay with ReLU: its pair swaps on asking again are within 0.200")
     assert chosen(0.06) == (chosen(0.06)[0], 0) and chosen(0.06)[0].startswith("SmeLU (beta = 1) is worth a trial")
     assert chosen(0.02)[1] == 0 and chosen(0.02)[0].startswith("SmeLU (beta = 8) keeps the budget at a price")
@@ -320,8 +354,8 @@ def test_accuracy_stands_beside_swaps_and_the_situation_is_named(tmp_path: Path)
         RecommendFlags(folder_of(tmp_path, base, an_arm("gelu", 0.05, 0.05, base=base)), measure="pair")
     )
     assert lines[1] == (
-        "Situation: all replicas hold copies of one model, random routing, a refresh every 1h rolled out in 2m, users ask "
-        "again after 10m."
+        "Situation: all replicas hold copies of one model, random routing, a refresh every 1h rolled out in 2m, users "
+        "ask again after 10m."
     )
     assert lines[3].startswith("  ReLU: 0.0167 (0.0158 to 0.0175) (by a refresh 0.0167), log loss 0.4300 (")
 

@@ -16,13 +16,14 @@ from torch.nn import functional
 from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, NoiseConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import DataError, SettingError
 from simulator.experiment import Experiment, open_world
+from simulator.measures.registry import MEASURES
 from simulator.models import activations
 from simulator.types import Batch
 from tests.result_schema import assert_schema
 from tests.small_runs import SMALL, outcome, prepared, small_log, small_replay, timeless
 from tests.terminal import SMALL_RUN, Terminal
 
-SWAPS = ("slot", "top1", "set", "pair", "rbo")
+SWAPS = tuple(MEASURES)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_the_final_measurement_is_on_the_held_out_events_that_nobody_learned() -
 
 def test_the_final_queries_were_ranked_by_earlier_generations_too() -> None:
     """One, two and four refreshes before the last: what the engines said of them when a generation was cut."""
-    experiment, said = prepared(replace(SMALL, generations=6)), dict[int, Any]()
+    experiment, said = prepared(replace(SMALL, generations=6)), dict[int, Any]()  # makes it five
     plan = experiment.plan
 
     def keep() -> None:
@@ -97,7 +98,7 @@ def test_the_final_queries_were_ranked_by_earlier_generations_too() -> None:
         said[plan.generations - experiment.state.generation] = experiment.engines.score_queries(queries)
 
     final = experiment.run(lambda events: None, keep)
-    assert list(final.earlier) == [4, 2, 1] and plan.generations == 6
+    assert list(final.earlier) == [4, 2, 1] and plan.generations == 5
     for lag, rankings in final.earlier.items():
         np.testing.assert_array_equal(rankings.scores, said[lag])
     assert (final.earlier[1].scores != final.after.scores).any()

@@ -211,7 +211,7 @@ def test_on_a_log_the_seed_may_differ_and_the_log_may_lie_elsewhere(tmp_path: Pa
 
 
 def drawn(seed: int, fleets: int, truth: float, duplicates: int = 4) -> tuple[Estimate, float]:
-    """Swaps as sums per user, moved by fleets, duplicates and users, and what other users of these models would give."""
+    """Swaps as sums per user, moved by fleets, duplicates and users, and what all users would say of these models."""
     draw, users = generator(seed, "run"), 60
     first, second = pair_index(duplicates)
     fleet, duplicate = draw.normal(0, 0.02, (fleets, 1, 1)), draw.normal(0, 0.01, (fleets, duplicates))

@@ -19,12 +19,14 @@ from simulator.live.children import RESTARTS, Child
 from simulator.live.flags import UpFlags
 from simulator.live.gauges import Counters, Page
 from simulator.live.plan import Plan, plan
-from simulator.live.summary import finding, write_summary
+from simulator.live.summary import write_summary
 from simulator.live.up import run_up, with_tuned_rates
 from simulator.live.view import plain_line, sparkline
 from simulator.live.watch import Watch
 from simulator.models.factories import ALLOWED
 from simulator.process import ENDING, free_ports
+from simulator.report import write_report
+from simulator.result import read_result, to_json
 
 ROUTER = """\
 flicker_compared_total{arm="relu",cause="duplicate",measure="slate"} %(n)s
@@ -254,17 +256,21 @@ def test_the_summary_divides_sums_of_the_whole_run(tmp_path: Path) -> None:
         watch.blocks.append(watch.recent[-1][1])
     (tmp_path / "load.json").write_text('{"requests": 42, "failures": {"UNAVAILABLE": 2}, "p50": 0.004, "p99": 0.02}')
     said = write_summary(tmp_path, watch, tmp_path / "load.json", "flicker up")
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = to_json(read_result(tmp_path))
     pair = summary["arms"]["relu"]["swaps"]["pair"]
     assert pair["mean"] == 0.25 and 0 <= pair["low"] <= 0.25 <= pair["high"] <= 1
-    assert summary["arms"]["relu"]["swaps"]["slot"] is None  # no slots were compared
+    assert "slot" not in summary["arms"]["relu"]["swaps"]  # no slots were compared
     assert summary["serving"]["requests"] == 42 and summary["serving"]["failures"] == 2
     assert "25.0" in said
     assert "0 failed" not in plain_line(watch, "127.0.0.1:1", 60.0)
 
 
-def test_nothing_compared_is_said() -> None:
-    assert "No comparisons yet" in finding({"relu": {"swaps": {"pair": None}}})
+def test_nothing_compared_is_said(tmp_path: Path) -> None:
+    watch = Watch({})
+    watch.trainer = Page(TRAINER)
+    said = write_summary(tmp_path, watch, tmp_path / "load.json", "flicker up")
+    assert said == "No comparisons yet: let it run longer, or raise --rate or --shadow."
+    assert "No comparisons yet" in write_report(tmp_path).read_text()
 
 
 def test_sparklines_start_at_zero() -> None:
@@ -294,4 +300,4 @@ def test_a_startup_that_fails_half_way_leaves_a_summary_and_no_process(
         for number, handler in handlers.items():
             signal.signal(number, handler)
     assert one.process is not None and one.ended()
-    assert json.loads((out / "summary.json").read_text())["serving"]["requests"] == 0
+    assert json.loads((out / "result.json").read_text())["serving"]["requests"] == 0

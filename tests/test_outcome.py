@@ -104,8 +104,8 @@ def test_ratios_are_of_the_means_and_the_first_arm_is_1(run: Run) -> None:
 def test_every_arm_is_held_against_every_other_and_paired_with_it(run: Run) -> None:
     arms = run[2]["arms"]
     for label, arm in arms.items():
-        assert arm["ratio_to"].keys() == arms.keys() - {label}
-        for other, ratios in arm["ratio_to"].items():
+        assert arm["ratio_to"].keys() == {*arms, *run[2]["baselines"]} - {label}
+        for other, ratios in ((other, ratios) for other, ratios in arm["ratio_to"].items() if other in arms):
             for name in ("pd", "log_loss", "auc", "ranking_loss"):
                 found, back = ratios[name], arms[other]["ratio_to"][label][name]
                 assert found["mean"] == pytest.approx(arm[name]["mean"] / arms[other][name]["mean"])
@@ -113,6 +113,37 @@ def test_every_arm_is_held_against_every_other_and_paired_with_it(run: Run) -> N
                 assert (1 / back["high"], 1 / back["low"]) == pytest.approx((found["low"], found["high"]))
             if other == "relu":
                 assert ratios.items() <= arm["ratio"].items()
+
+
+def test_baselines_are_measured_on_the_same_events_and_paired_with_the_arms(run: Run) -> None:
+    _, final, result = run
+    for row, (name, found) in zip(final.baselines, result["baselines"].items(), strict=True):
+        probabilities = 1 / (1 + np.exp(-row.astype(np.float64)))
+        assert found["log_loss"]["mean"] == pytest.approx(log_loss(final.held_out.label, probabilities), rel=1e-6)
+        assert found["auc"]["mean"] == pytest.approx(roc_auc_score(final.held_out.label, row))
+        for arm in result["arms"].values():
+            ratio, (own, its) = arm["ratio_to"][name]["log_loss"], (arm["log_loss"], found["log_loss"])
+            assert ratio["mean"] == pytest.approx(own["mean"] / its["mean"])
+            assert ratio["low"] < ratio["mean"] < ratio["high"]
+    assert result["baselines"]["constant"]["ranking_loss"]["mean"] == pytest.approx(np.log(2))
+
+
+def test_of_these_very_models_users_alone_are_uncertain(run: Run) -> None:
+    """The interval over users, by a plain bootstrap of them."""
+    experiment, final, result = run
+    users = np.array([query.user for query in final.queries])
+    models = experiment.shape.models(0)
+    pairs = [
+        final.after.answers(a).positions[:, :, None] < final.after.answers(a).positions[:, None] for a in models.flat
+    ]
+    swapped = np.mean([(pairs[a] != pairs[a + 1]).mean((1, 2)) * 30 / 29 for a in (0, 2)], axis=0)  # [Q], by fleet
+    known, index = np.unique(users, return_inverse=True)
+    sums, counts = (np.bincount(index, weights) for weights in (swapped, np.ones(len(users))))
+    drawn = np.random.default_rng(1).integers(len(known), size=(4_000, len(known)))
+    spread = (sums[drawn].sum(1) / counts[drawn].sum(1)).std()
+    found = result["arms"]["relu"]["swaps_these"]["pair"]
+    assert found["mean"] == pytest.approx(swapped.mean()) == result["arms"]["relu"]["swaps"]["pair"]["mean"]
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(2.04 * spread, rel=0.15)
 
 
 def test_clicks_per_slate_and_costs_are_counted(run: Run) -> None:

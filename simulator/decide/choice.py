@@ -62,6 +62,8 @@ def accuracy_price(arm: Arm, base: Arm, margin: float) -> str:
     ratio, within = ratio_to(arm, base, "log_loss"), percent(margin)
     if ratio is None:
         return "log loss not measured"
+    if math.isinf(ratio.high):
+        return f"log loss × {number(ratio.mean, 4)} without an interval, not shown to be within {within}"
     if ratio.high < 1:
         verdict = "shown to be lower"
     elif ratio.high <= 1 + margin:
@@ -101,15 +103,12 @@ def _serving(now: Situation) -> list[tuple[str, Situation, int, str]]:
     one = "none in accuracy or personalisation, and fewer models to train"
     keep = "none in accuracy or personalisation; how evenly replicas are loaded is not measured"
     late = "models are older when they serve: what that costs in accuracy is not measured; half the publishing"
-    return [
-        *([("serve copies of one model (--models 1)", replace(now, models=1), 1, one)] if now.models > 1 else []),
-        *(
-            [("sticky routing (--routing sticky)", replace(now, routing="sticky"), 1, keep)]
-            if now.routing == "random"
-            else []
-        ),
-        (f"refresh half as often (--refresh-every {half})", replace(now, refresh_every=half), 2, late),
-    ]
+    found = [(f"refresh half as often (--refresh-every {half})", replace(now, refresh_every=half), 2, late)]
+    if now.routing == "random":
+        found.append(("sticky routing (--routing sticky)", replace(now, routing="sticky"), 1, keep))
+    if now.models > 1:
+        found.append(("serve copies of one model (--models 1)", replace(now, models=1), 1, one))
+    return found
 
 
 def not_measured(result: Result) -> list[str]:
@@ -153,8 +152,8 @@ class Choice:
 def choose(result: Result, situation: Situation, measure: str, margin: float, budget: float | None = None) -> Choice:
     """The arm to try, for the page and for `recommend` alike.
 
-    With a budget: the first arm where it keeps it, else the most accurate arm that is shown to keep it. Without: the
-    arm that is shown to lower most what a user sees at no more than the margin of log loss, if there is one.
+    With a budget: the most accurate arm that is shown to keep it, the first one unless another is shown to be more
+    accurate. Without: the arm that is shown to lower most what a user sees at no more than the margin of log loss.
     """
     base, *others = result.arms
     if silent(result):
@@ -168,9 +167,9 @@ def choose(result: Result, situation: Situation, measure: str, margin: float, bu
         )
     views = {arm.spec: seen for arm in result.arms if (seen := what_a_user_sees(arm, situation, measure))}
     if base.spec not in views:
-        return Choice(
-            "unclear", f"This result does not hold the {MEASURES[measure].words} that the situation asks for."
-        )
+        asked = f"{MEASURES[measure].words} over a refresh, or between models that serve,"
+        hint = " `flicker gate DIR --these --max-swaps X` judges these very models." if result.kind == "compare" else ""
+        return Choice("unclear", f"What a user sees needs {asked} and this result lacks them.{hint}")
     fair = [arm for arm in others if not repeats(arm, base) and arm.spec in views and not too_little(arm, result)]
     if budget is not None:
         return _within(result, fair, views, measure, margin, budget)
@@ -217,27 +216,24 @@ def _within(
     """The choice where a budget is given."""
     base, words = result.arms[0], f"{MEASURES[measure].words} on asking again"
     inside = [arm for arm in (base, *fair) if views[arm.spec].total.high <= budget]
-    if base in inside:
+    better = [arm for arm in inside if compared(ratio_to(arm, base, "log_loss")) == "less"]
+    if base in inside and not better:
         return Choice("stay", f"Stay with {label(base.spec)}: its {words} are within {number(budget)}.", base)
     if not inside:
         calmest = min((base, *fair), key=lambda arm: views[arm.spec].total.mean)
-        least = f"{written(views[calmest.spec].total)}, {label(calmest.spec)}"
-        if views[calmest.spec].total.mean <= budget:
-            return Choice(
-                "unclear",
-                f"No arm is shown to keep {words} within {number(budget)}: the least is {least}: more "
-                "fleets and queries would tell.",
-            )
-        return Choice(
-            "over", f"No arm keeps {words} within {number(budget)}: the least is {least}; see what else lowers it."
+        said = (
+            f"{words} within {number(budget)}: the least is {written(views[calmest.spec].total)}, {label(calmest.spec)}"
         )
+        if views[calmest.spec].total.mean <= budget:
+            return Choice("unclear", f"No arm is shown to keep {said}: more fleets and queries would tell.")
+        return Choice("over", f"No arm keeps {said}; see what else lowers it.")
     rank = {"no": 0, "unclear": 1, "yes": 2}
 
     def order(arm: Arm) -> tuple[int, float]:
         ratio = ratio_to(arm, base, "log_loss")
         return rank[_loses(arm, base, margin)], ratio.mean if ratio else math.inf
 
-    arm = min(inside, key=order)
+    arm = min(better or inside, key=order)
     said = f"{words} {written(views[arm.spec].total)} within {number(budget)}, {accuracy_price(arm, base, margin)}"
     loses = _loses(arm, base, margin)
     if loses == "unclear":
@@ -337,6 +333,7 @@ def _seen(seen: Seen | None) -> str:
 
 def _accuracy(arm: Arm) -> str:
     """Accuracy stands beside every share of swaps."""
-    found = {name: arm.measures[name] for name in ("log_loss", *QUALITIES) if name in arm.measures}
     words = {name: each.words for held in (ACCURACY, QUALITIES) for name, each in held.items()}
-    return "".join(f", {words[name]} {written(value, 4)}" for name, value in list(found.items())[:1])
+    for name in (one for one in words if one in arm.measures):
+        return f", {words[name]} {written(arm.measures[name], 4)}"
+    return ", accuracy not measured"

@@ -34,11 +34,16 @@ def ratio_to(arm: Arm, base: Arm, name: str) -> Interval | None:
 
 
 def independent_ratio(new: Interval, old: Interval) -> Interval | None:
-    """new / old of two independent estimates, its half-widths on the log scale added in squares; None for x/0."""
+    """new / old of two independent estimates, half-widths on the log scale added in squares; None for x/0.
+
+    Where one of them has no interval, nothing is known of the ratio's.
+    """
     if old.mean == 0:
         return None
     if new.mean == 0:
         return Interval(0, 0, 0)
+    if not (new.known and old.known):
+        return Interval(new.mean / old.mean, 0.0, math.inf)
 
     def apart(far: float, near: float) -> float:
         return math.log(far / near) if near > 0 else math.inf

@@ -123,7 +123,7 @@ def at_lag(arm: Arm, cause: str, lag: int, measure: str, notes: list[str]) -> In
     known |= {n: arm.measures.get(f"{cause.replace('swaps', 'lags')}.{n}.{measure}") for n in (2, 4, 8)}
     points = {n: value for n, value in known.items() if value is not None}
     if not points:
-        return None
+        return _together(arm, lag, measure, notes) if cause == "both_swaps" else None
     if lag in points:
         return points[lag]
     below, above = max((n for n in points if n < lag), default=0), min((n for n in points if n > lag), default=0)
@@ -133,6 +133,17 @@ def at_lag(arm: Arm, cause: str, lag: int, measure: str, notes: list[str]) -> In
     notes.append(f"{lag} refreshes lie between: interpolated between {below} and {above}")
     share = (lag - below) / (above - below)
     return _plus(_plus(Interval(0, 0, 0), points[below], 1 - share), points[above], share)
+
+
+def _together(arm: Arm, lag: int, measure: str, notes: list[str]) -> Interval | None:
+    """Another duplicate after refreshes, from the two causes apart, of a live system: these measures are metrics, so
+    that it lies between the larger and the sum of the two."""
+    another, later = at_lag(arm, "swaps", 0, measure, notes), at_lag(arm, "refresh_swaps", lag, measure, notes)
+    if another is None or later is None:
+        return None
+    notes.append("another model and a refresh together were not measured: taken as independent causes")
+    mean = 1 - (1 - another.mean) * (1 - later.mean)
+    return Interval(mean, max(another.low, later.low), min(another.high + later.high, 1.0))
 
 
 def _plus(one: Interval, other: Interval, weight: float) -> Interval:

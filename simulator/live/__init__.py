@@ -6,5 +6,5 @@ plan.py       which processes there are: their commands, ports and environment
 children.py   one process each: started, watched, restarted, stopped by its process id
 gauges.py     what the processes' metrics pages say, as plain numbers
 view.py       the terminal's picture of it
-summary.py    summary.json at the end
+summary.py    result.json at the end
 """

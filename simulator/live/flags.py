@@ -17,13 +17,13 @@ from simulator.types import PolicyName
 class UpFlags(LiveFlags):
     """Run the live system on this machine: store, trainer, replicas, router and traffic, until --for or Ctrl-C.
 
-    Shows live how often two duplicates would have given a user different results, and leaves summary.json in --out.
+    Shows live how often two duplicates would have given a user different results, and leaves result.json in --out.
     Trainer and replicas import the models of your own that --arms names, from the working directory too, and no others:
     FLICKER_MODELS of the environment is not asked.
     """
 
     out: Path | None = None
-    """Folder for summary.json, logs, the store's data and the trainer's state (default: results/DATE-TIME-up)."""
+    """Folder for result.json, logs, the store's data and the trainer's state (default: results/DATE-TIME-up)."""
     for_: Annotated[float | None, tyro.conf.arg(name="for")] = None
     """Seconds to run, at least 10; until Ctrl-C where it is left out."""
     replicas: int = 3

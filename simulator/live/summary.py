@@ -1,84 +1,76 @@
-"""summary.json: what a live run found, per arm as in result.json (simulator/outcome.py), and how serving went.
+"""What a live run found, as a Result of kind `live`, and how serving went.
 
-    {"schema": 1, "flicker": VERSION, "command": ..., "seconds": x, "peak_memory_bytes": n,
-     "arms": {LABEL: {"swaps": {"slot": I, ...}, "refresh_swaps": {...}, "comparisons": n, "log_loss": I, "auc": I,
-                      "user_visible_swap_ratio": x, "user_visible_slot_ratio": x}},
-     "lost": [why a process was dead for good, ...],
-     "serving": {"requests", "failures", "p50", "p99", "refreshes", "first_answer", "first_gauge"}}   times in seconds
-
+Ratios are sums of counters over the whole run, never means of ratios; their intervals a bootstrap over blocks of some
+seconds, given this run's one fleet. log_loss and auc are progressive, of the last generation.
 user_visible_swap_ratio: of the queries that users asked again moments later, the share whose slate changed in any slot,
-for whatever cause; user_visible_slot_ratio: the share of their slots that changed. null where nobody asked twice.
-swaps, refresh_swaps: every measure of simulator/measures/registry.py; ratios are sums of counters over the whole run,
-never means of ratios. I = {"mean", "low", "high"}: a bootstrap over blocks of some seconds, given this run's one fleet.
-log_loss and auc are progressive, of the last generation.
+for whatever cause; user_visible_slot_ratio: the share of their slots that changed.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simulator.files import flicker_version, write_atomically
+from simulator.config import ExperimentConfig
 from simulator.live.watch import CAUSES, Sums, Watch
 from simulator.measures.intervals import Interval, Resamples
 from simulator.measures.registry import MEASURES, Measure
-from simulator.words import label, number, percent
-
-SCHEMA = 1
+from simulator.result import Arm, Result, write_result
 
 
-def write_summary(out: Path, watch: Watch, load_summary: Path, command: str, lost: Sequence[str] = ()) -> str:
-    """Write `out`/summary.json; returns the finding in a sentence."""
+def write_summary(
+    out: Path,
+    watch: Watch,
+    load_summary: Path,
+    command: str,
+    lost: Sequence[str] = (),
+    config: ExperimentConfig | None = None,
+) -> str:
+    """Write `out`/result.json; returns the finding in a sentence."""
     load = _read(load_summary)
-    arms = {arm: _arm(watch, load, arm) for arm in watch.arms()}
-    summary = {
-        "schema": SCHEMA,
-        "flicker": flicker_version(),
-        "command": command,
-        "seconds": round(watch.seconds(), 1),
-        "peak_memory_bytes": watch.peak_memory,
-        "arms": arms,
-        "lost": list(lost),
-        "serving": _serving(watch, load),
-    }
-    write_atomically(out / "summary.json", json.dumps(summary, indent=1).encode())
-    return finding(arms)
+    world = config.world if config else None
+    result = Result(
+        kind="live",
+        world={"name": getattr(getattr(world, "path", None), "stem", "synthetic")},
+        arms=[Arm(arm, dict(_measures(watch, load, arm))) for arm in watch.arms()],
+        notes=["Live: 95 % intervals are over blocks of seconds of this run. Log loss and AUC are progressive."],
+        seconds=round(watch.seconds(), 1),
+        peak_memory_bytes=watch.peak_memory,
+        config=json.loads(json.dumps(asdict(config), default=str)) if config else {},
+        versions={"python": platform.python_version()},
+        machine={"platform": platform.platform(), "cores": os.cpu_count()},
+        command=command,
+        serving=_serving(watch, load) | {"lost": list(lost)},
+    )
+    write_result(out, result)
+    from simulator.report.finding import headline  # brings matplotlib: seconds that nobody has waited for
+
+    return f"{headline(result)}."
 
 
-def finding(arms: dict[str, Any]) -> str:
-    """What the live comparisons say of the first arm and the steadiest other one."""
-    swaps = {arm: values["swaps"]["pair"]["mean"] for arm, values in arms.items() if values["swaps"].get("pair")}
-    if not swaps:
-        return "No comparisons yet: let it run longer, or raise --rate or --shadow."
-    first, *others = swaps
-    said = f"Two duplicates of {label(first)} put {percent(swaps[first])} of all pairs of items in opposite order"
-    if not others or swaps[first] == 0:
-        return f"{said}."
-    best = min(others, key=lambda arm: swaps[arm])
-    ratio = number(swaps[best] / swaps[first], 2)
-    return f"{said}; {label(best)} {percent(swaps[best])}, {ratio} of it."
-
-
-def _arm(watch: Watch, load: dict[str, Any], arm: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _measures(watch: Watch, load: dict[str, Any], arm: str) -> Iterator[tuple[str, Interval]]:
+    """What is known of an arm."""
     for cause, name in CAUSES.items():
-        found[name] = {measure.name: _ratio(watch.blocks, (arm, cause), measure) for measure in MEASURES.values()}
-    found["comparisons"] = watch.router.total("flicker_compared_total", arm=arm, measure="slate")
-    for measure in ("log_loss", "auc"):
-        value = watch.trainer.value(f"flicker_progressive_{measure}", arm=arm)
-        found[measure] = None if math.isnan(value) else Interval(value, value, value).as_dict()
+        for measure in MEASURES.values():
+            if found := _ratio(watch.blocks, (arm, cause), measure):
+                yield f"{name}.{measure.name}", found
     seen = load.get("user_visible_swap_ratio", {}).get(arm, {})
-    found["user_visible_swap_ratio"] = seen.get("ratio")
-    found["user_visible_slot_ratio"] = seen.get("slot_ratio")
-    return found
+    single = {name: watch.trainer.value(f"flicker_progressive_{name}", arm=arm) for name in ("log_loss", "auc")}
+    single |= {"user_visible_swap_ratio": seen.get("ratio"), "user_visible_slot_ratio": seen.get("slot_ratio")}
+    for name, value in single.items():
+        if value is not None and math.isfinite(value):
+            yield name, Interval(value, value, value)
 
 
-def _ratio(blocks: list[Sums], whose: tuple[str, str], measure: Measure) -> dict[str, float] | None:
+def _ratio(blocks: list[Sums], whose: tuple[str, str], measure: Measure) -> Interval | None:
     """Sum of numerators / sum of denominators, with a bootstrap over blocks; None where nothing was compared."""
     totals = np.array([block.get((*whose, measure.name), (0.0, 0.0)) for block in blocks])
     if len(totals) < 2 or totals[-1, 1] == 0:
@@ -86,16 +78,16 @@ def _ratio(blocks: list[Sums], whose: tuple[str, str], measure: Measure) -> dict
     steps = np.diff(totals, axis=0, prepend=0.0)
     steps = steps[steps[:, 1] > 0]
     estimate = Resamples(1, 1, len(steps)).models(steps[None, None, :, 0], steps[:, 1])
-    return estimate.interval(most=measure.most).as_dict()
+    return estimate.interval(most=measure.most)
 
 
 def _serving(watch: Watch, load: dict[str, Any]) -> dict[str, Any]:
     answered = watch.router.total("flicker_router_queries_total", code="OK")
     every = watch.router.total("flicker_router_queries_total")
-    failures = sum(load.get("failures", {}).values()) if "failures" in load else every - answered
+    compared = {arm: watch.router.total("flicker_compared_total", arm=arm, measure="slate") for arm in watch.arms()}
     return {
         "requests": load.get("requests", every),
-        "failures": failures,
+        "failures": sum(load.get("failures", {}).values()) if "failures" in load else every - answered,
         "p50": load.get("p50"),
         "p99": load.get("p99"),
         "offered": load.get("offered"),
@@ -103,6 +95,7 @@ def _serving(watch: Watch, load: dict[str, Any]) -> dict[str, Any]:
         "refreshes": watch.refreshes,
         "first_answer": watch.first.get("answer"),
         "first_gauge": watch.first.get("gauge"),
+        "comparisons": compared,
     }
 
 

@@ -99,12 +99,12 @@ class Up:
             self.server.stop(max(1.0, deadline - time.monotonic()))
 
     def conclude(self) -> None:
-        """Write summary.json and say what was seen, where anything ran."""
+        """Write result.json and say what was seen, where anything ran."""
         if not self.running or self.plan is None:
             return
-        finding = write_summary(self.out, self.watch, self.plan.load_summary, self.command, list(self.lost.values()))
-        self.say(finding, "bold")
-        self.say(f"Summary: {self.out / 'summary.json'}")
+        lost, config = list(self.lost.values()), self.flags.config()
+        self.say(write_summary(self.out, self.watch, self.plan.load_summary, self.command, lost, config), "bold")
+        self.say(f"Result: {self.out / 'result.json'} (its page: flicker report {self.out})")
 
     def say(self, words: str, style: str = "") -> None:
         """A line to whoever watches; a terminal that is gone (SIGHUP) must not keep the rest from being done."""

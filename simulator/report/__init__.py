@@ -1,22 +1,26 @@
 """One self-contained page that shows what was found: `write_report(folder)` turns result.json into report.html.
 
-    words.py      names and numbers as people write them; measures' own come from measures/registry.py
     finding.py    what the numbers say, in sentences: page title, what you see, the claim above each picture
     charts.py     the kit of drawings: points as inline SVG, and as rows of a CSV file
     templates.py  the kit of pages: templates/kit.html, style.css
     page.py       what is on the page: templates/report.html
+    pool.py       results of several seeds as one
+    schema.py     docs/result.schema.json
 
 No torch here: the run samples the activations and writes them into result.json.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from os.path import commonpath
 from pathlib import Path
 
 from simulator.errors import ResultError
 from simulator.files import write_atomically
 from simulator.report.page import page
-from simulator.result import read_result
+from simulator.report.pool import pooled
+from simulator.result import Result, read_result
 
 
 def write_report(folder: Path) -> Path:
@@ -25,10 +29,22 @@ def write_report(folder: Path) -> Path:
     The same files always give the same page. A page that was there before is replaced in one step.
     Raises ResultError where a file is missing, damaged or of another schema, or the page cannot be written.
     """
-    html = page(read_result(folder))
+    return _write(read_result(folder), folder)
+
+
+def write_pooled(folders: Sequence[Path]) -> Path:
+    """One page of several results that are alike but for their seeds, or of all of a sweep, in the folder that holds
+    them; returns its path. Raises FlickerError also where they do not measure the same."""
+    cells = [cell for folder in folders for cell in sorted(folder.glob("cells/*")) or [folder]]
+    finished = [cell for cell in cells if (cell / "result.json").exists() or cell in folders]
+    held = folders[0] if len(folders) == 1 else Path(commonpath([folder.absolute() for folder in folders]))
+    return _write(pooled([(cell, read_result(cell)) for cell in finished]), held)
+
+
+def _write(result: Result, folder: Path) -> Path:
     target = folder / "report.html"
     try:
-        write_atomically(target, html.encode())
+        write_atomically(target, page(result).encode())
     except OSError as error:
         raise ResultError(f"{target}: {(error.strerror or str(error)).lower()}: make the folder writable") from None
     return target

@@ -14,7 +14,7 @@ from simulator.words import count, duration, label, number, percent, plural, wri
 
 def told_apart(result: Result) -> bool:
     """Whether answers of every arm were compared."""
-    return all("swaps.pair" in arm.measures for arm in result.arms)
+    return bool(result.arms) and all("swaps.pair" in arm.measures for arm in result.arms)
 
 
 def talked_about(result: Result) -> list[Arm]:
@@ -31,6 +31,8 @@ def accuracy(arm: Arm, base: Arm) -> str:
     if ratio is None:
         return "at an unknown change of log loss"
     change = abs(ratio.mean - 1)
+    if not ratio.known and change >= 5e-5:
+        return f"at {number(ratio.mean, 3)} times its log loss, which has no interval here"
     if compared(ratio) == "unclear" or change < 5e-5:
         return "at no clear change of log loss" if ratio.known else "at the same log loss"
     return f"{'but ' if ratio.mean > 1 else ''}at {percent(change)} {'lower' if ratio.mean < 1 else 'higher'} log loss"

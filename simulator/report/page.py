@@ -116,7 +116,7 @@ def _differences(result: Result) -> Figure:
 def _generations(result: Result) -> Figure:
     bands = len(result.arms) <= FEW_ARMS
     panels = _panels(*(over_generations(result, name, heading, bands, zero) for name, heading, zero in OVER_TIME))
-    if not panels and result.kind != "run":
+    if not panels:
         return Figure(0, "generations", "generations one by one")
     note = "" if bands else "Intervals are left out: bands of so many arms cover each other."
     return Figure(0, "generations", finding.generations_title(result), panels, _legend(result.arms), note)

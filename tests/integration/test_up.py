@@ -25,7 +25,7 @@ from protos.recommender_pb2_grpc import RecommenderStub
 from serving.health import complaint
 from simulator.store.server import free_port
 from tests.integration.system import until
-from tests.result_schema import assert_interval, assert_swaps
+from tests.result_schema import assert_documented, assert_interval, assert_swaps
 
 ROOT = Path(__file__).parents[2]
 ARMS = ("relu", "smelu:beta=1")
@@ -142,7 +142,7 @@ def test_a_whole_run_with_a_replica_killed_in_the_middle_ends_with_ctrl_c(tmp_pa
         assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1 and "zelu" in refused.stderr
         up.process.send_signal(signal.SIGINT)
         assert up.wait(ENDS) == 0, up.said()
-        summary = json.loads((up.out / "summary.json").read_text())
+        summary = json.loads((up.out / "result.json").read_text())
         assert_summary(summary)
         print(json.dumps(summary["serving"]), f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB")
 
@@ -163,7 +163,7 @@ def test_a_router_of_two_is_killed_and_no_query_fails(tmp_path: Path) -> None:
         time.sleep(2.0)
         up.process.send_signal(signal.SIGINT)
         assert up.wait(ENDS) == 0, up.said()
-        summary = json.loads((up.out / "summary.json").read_text())
+        summary = json.loads((up.out / "result.json").read_text())
         assert_summary(summary)
         print(f"serves again {healed:.1f} s after it was started", json.dumps(summary["serving"]))
 
@@ -177,14 +177,19 @@ def who_answers(address: str) -> str:
 
 def assert_summary(summary: dict[str, Any]) -> None:
     """Its shape, and that nothing went wrong."""
-    assert summary["schema"] == 1 and 4 < summary["seconds"] < 300 and summary["peak_memory_bytes"] > 2**28
+    assert_documented(summary)
+    assert (
+        (summary["schema"], summary["kind"]) == (2, "live")
+        and 4 < summary["seconds"] < 300
+        and summary["peak_memory_bytes"] > 2**28
+    )
     assert summary["command"].startswith("flicker up --out ") and tuple(summary["arms"]) == ARMS
     for label, arm in summary["arms"].items():
         for cause in ("swaps", "refresh_swaps"):
             assert_swaps(arm[cause], f"{label}.{cause}")
         for name in ("log_loss", "auc"):
             assert_interval(arm[name], f"{label}.{name}", 0, 2)
-        assert arm["comparisons"] > 20 and 0 <= arm["user_visible_swap_ratio"] <= 1
+        assert summary["serving"]["comparisons"][label] > 20 and 0 <= arm["user_visible_swap_ratio"]["mean"] <= 1
     serving = summary["serving"]
     assert serving["failures"] == 0 and serving["requests"] > 80 and serving["refreshes"] >= 2
     assert 0 < serving["p50"] <= serving["p99"] < 5 and 0 < serving["first_answer"] < PATIENCE
@@ -205,13 +210,13 @@ def test_a_signal_ends_it_in_order_while_it_still_starts(number: signal.Signals,
 def test_it_ends_by_itself_when_its_time_is_over(tmp_path: Path) -> None:
     with running(tmp_path, "--for", "10", "--no-load") as up:
         assert up.wait(10 + PATIENCE) == 0, up.said()
-        assert 9 < json.loads((up.out / "summary.json").read_text())["seconds"] < 10 + ENDS
+        assert 9 < json.loads((up.out / "result.json").read_text())["seconds"] < 10 + ENDS
         assert_ended_in_order(up)
 
 
 def assert_ended_in_order(up: Up) -> None:
     """It left a summary, and no process complained."""
-    assert (up.out / "summary.json").exists()
+    assert (up.out / "result.json").exists()
     for log in up.out.glob("*.log"):
         assert "Traceback" not in log.read_text(), log.read_text()
 
@@ -232,7 +237,7 @@ def test_a_setting_that_no_process_can_use_ends_it(setting: tuple[str, str], com
         assert up.wait(30) == 2, up.said()
         complaints = [line for line in up.said().splitlines() if line.startswith("flicker: ")]
         assert len(complaints) == 1 and complaint in complaints[0], up.said()
-        assert complaint in json.loads((up.out / "summary.json").read_text())["lost"][0]
+        assert complaint in json.loads((up.out / "result.json").read_text())["serving"]["lost"][0]
 
 
 def test_a_replica_that_keeps_dying_ends_it(tmp_path: Path) -> None:
@@ -248,7 +253,7 @@ def test_a_replica_that_keeps_dying_ends_it(tmp_path: Path) -> None:
         (complaint,) = [line for line in up.said().splitlines() if line.startswith("flicker: ")]
         assert "replica-0: ended with signal SIGKILL" in complaint and str(up.out / "replica-0.log") in complaint
         assert 2 <= len(killed) <= 6
-        assert json.loads((up.out / "summary.json").read_text())["lost"][0] in complaint
+        assert json.loads((up.out / "result.json").read_text())["serving"]["lost"][0] in complaint
 
 
 def test_a_killed_store_is_started_again_and_a_trainer_that_keeps_dying_is_not_missed(tmp_path: Path) -> None:
@@ -272,6 +277,9 @@ def test_a_killed_store_is_started_again_and_a_trainer_that_keeps_dying_is_not_m
         assert asked.returncode == 0, asked.stderr + up.said()
         up.process.send_signal(signal.SIGINT)
         assert up.wait(ENDS) == 1, up.said()
-        summary = json.loads((up.out / "summary.json").read_text())
+        summary = json.loads((up.out / "result.json").read_text())
         assert summary["serving"]["failures"] == 0 and set(summary["arms"]) == set(ARMS)
-        assert len(summary["lost"]) == 1 and "trainer: ended with signal SIGKILL" in summary["lost"][0]
+        assert (
+            len(summary["serving"]["lost"]) == 1
+            and "trainer: ended with signal SIGKILL" in summary["serving"]["lost"][0]
+        )

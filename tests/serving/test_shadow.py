@@ -180,6 +180,24 @@ def test_what_cannot_be_compared_is_counted_and_fails_nobody(store: MemoryStore)
         replica.stop()
 
 
+def test_a_replica_that_came_back_has_no_generation_yet_and_is_not_asked(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    replica = FakeReplica("c", 2, generation=-1)
+    replica.announce(store)
+    replica.generation = 5  # what it serves by now; the store does not say so yet
+    replica.say(True)
+    try:
+        with running(store, shadow=1.0) as asked:
+            healthy(asked, 3)
+            for number in range(1, QUERIES + 1):
+                asked.stub.Recommend(RecommendRequest(query_id=number, user=1, arm="relu"))
+            until(lambda: compared(asked) > QUERIES)
+    finally:
+        replica.stop()
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_scores_that_are_not_finite_reach_no_counter(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bad: float

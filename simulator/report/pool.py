@@ -1,0 +1,107 @@
+"""Several results as one: seeds of a sweep, or repeated runs, that are alike but for their seeds.
+
+**A mean of means, with the wider of two intervals.** Results of n seeds are independent, so half-widths add in squares:
+sqrt(sum h^2) / n. What each seed's own interval cannot see (one fleet's says nothing of other initialisations, that of
+AUC nothing of users) shows in the spread between seeds: t s / sqrt(n), Student's t with n - 1 degrees of freedom.
+Neither holds the other where n is small or an interval is conditional: the wider one is taken. On one log all seeds
+were asked by the same users, whose part does not shrink: there half-widths are averaged. Ratios: as logarithms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from simulator.errors import ResultError
+from simulator.measures.intervals import Interval, student_quantile
+from simulator.result import Arm, Generation, Measures, Result
+
+
+def pooled(found: Sequence[tuple[Path, Result]]) -> Result:
+    """One estimate per arm that all of them have. Raises FlickerError where they do not measure the same."""
+    (_, first), *others = found
+    for folder, other in others:
+        _require_alike(first, other, folder)
+    results = [result for _, result in found]
+    shared = not first.world.get("has_truth")
+    kept = [arm.spec for arm in first.arms if all(any(arm.spec == own.spec for own in run.arms) for run in results)]
+    if not kept:
+        raise ResultError(f"report = {others[0][0]}: has no arm of {found[0][0]}: name results with arms in common")
+    same = [[next(arm for arm in run.arms if arm.spec == spec) for run in results] for spec in kept]
+    seeds = sorted({str(run.config.get("seed", 0)) for run in results})
+    steps = zip(*(run.generations for run in results), strict=False)
+    return replace(
+        first,
+        arms=[_arm(arms, shared) for arms in same],
+        generations=[
+            Generation(now[0].number, now[0].events, {spec: _of([g.arms[spec] for g in now], shared) for spec in kept})
+            for now in steps
+            if all(g.arms.keys() >= set(kept) for g in now)
+        ],
+        notes=[f"{len(results)} results were pooled (seeds {', '.join(seeds)}).", *first.notes],
+        seconds=sum(run.seconds for run in results),
+        peak_memory_bytes=max(run.peak_memory_bytes for run in results),
+        command="\n".join(run.command for run in results),
+        baselines={
+            name: _of([run.baselines[name] for run in results], shared)
+            for name in first.baselines
+            if all(name in run.baselines for run in results)
+        },
+    )
+
+
+def _require_alike(first: Result, other: Result, folder: Path) -> None:
+    """Alike but for seeds, arms and fleets. Raises ResultError for the first difference."""
+    mine, its = (
+        {"world": run.world.get("name"), "learned": run.world.get("learned")} | run.config for run in (first, other)
+    )
+    for name in (name for name in mine | its if name not in ("seed", "arms", "fleets")):
+        if mine.get(name) != its.get(name):
+            raise ResultError(
+                f"report = {folder}: {name} = {its.get(name)}, where the first has {mine.get(name)}: "
+                "name results that differ by their seed alone"
+            )
+
+
+def _arm(arms: list[Arm], shared: bool) -> Arm:
+    first = arms[0]
+    return replace(
+        first,
+        measures=_of([arm.measures for arm in arms], shared),
+        ratios=_of([arm.ratios for arm in arms], shared, logarithms=True),
+        costs={name: float(np.mean([arm.costs[name] for arm in arms])) for name in _common([a.costs for a in arms])},
+        against={
+            other: _of([arm.against[other] for arm in arms], shared, logarithms=True)
+            for other in _common([arm.against for arm in arms])
+        },
+        buckets={},
+        by={},
+    )
+
+
+def _common(held: Sequence[Mapping[str, object]]) -> list[str]:
+    return [name for name in held[0] if all(name in one for one in held)]
+
+
+def _of(held: list[Measures], shared: bool, logarithms: bool = False) -> Measures:
+    return {name: estimate([one[name] for one in held], shared, logarithms) for name in _common(held)}
+
+
+def estimate(values: Sequence[Interval], shared: bool = False, logarithms: bool = False) -> Interval:
+    """Pooled over seeds, see above; `shared`: the same users were asked each time."""
+    n = len(values)
+    if n == 1 or (logarithms and min(value.low for value in values) <= 0):
+        logarithms = False
+    there: Callable[[float], float] = math.log if logarithms else float
+    back: Callable[[float], float] = math.exp if logarithms else float
+    means = [there(value.mean) for value in values]
+    below = [there(value.mean) - there(value.low) for value in values]
+    above = [there(value.high) - there(value.mean) for value in values]
+    mean = sum(means) / n
+    spread = student_quantile(0.975, n - 1) * float(np.std(means, ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    down, up = (max(spread, (sum(part) if shared else math.hypot(*part)) / n) for part in (below, above))
+    return Interval(back(mean), back(mean - down), back(mean + up))

@@ -1,0 +1,71 @@
+"""The page draws what a result holds, whichever door it comes from, and new measures by themselves."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from simulator.measures.intervals import Interval
+from simulator.measures.registry import MEASURES, Measure
+from simulator.report import write_report
+from simulator.report.page import page
+from simulator.result import Arm, Result, from_json, read_result, write_result
+from simulator.terminal import tables
+from tests.report.fake_results import fake_result, write
+from tests.report.parsed import Page
+from tests.small_runs import SMALL, outcome, prepared
+
+
+def test_a_measure_of_one_entry_is_in_result_page_and_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    last = Measure(
+        "last", "last-place swaps", "Whether the last place of the slate holds another item.",
+        lambda a, b: ((a.slates[:, -1] != b.slates[:, -1]).astype(float), np.ones(len(a.slates))),
+    )  # fmt: skip
+    monkeypatch.setitem(MEASURES, "last", last)
+    config = replace(SMALL, duplicates=2, generations=2, arms=("relu", "linear"))
+    result = from_json(Result, {name: value for name, value in outcome(prepared(config)).items() if name != "schema"})
+    for cause in ("swaps", "refresh_swaps", "both_swaps"):
+        assert 0 < result.arms[0].measures[f"{cause}.last"].mean <= 1
+    text = page(result)
+    assert "Last-place swaps</figcaption>" in text and last.about in text and "<code>swaps.last</code>" in text
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(*tables(result, 120))
+    assert "last-place swaps" in console.export_text()
+
+
+def test_baselines_stand_below_the_arms_and_have_no_swaps(tmp_path: Path) -> None:
+    found = replace(
+        read_result(write(tmp_path, fake_result())), baselines={"constant": {"log_loss": Interval(0.61, 0.6, 0.62)}}
+    )
+    head, *arms, constant = Page(page(found)).rows
+    assert len(arms) == 3 and constant[0] == "constant baseline"
+    row = dict(zip(head, constant, strict=True))
+    assert row["log loss"] == "0.6100 (0.6000 to 0.6200)" and row["pair swaps"] == row["AUC"] == "–"
+
+
+def test_results_by_a_column_are_a_table(tmp_path: Path) -> None:
+    result = fake_result({"relu": (1.0, 0.43), "gelu": (0.5, 0.42)})
+    for spec, swaps in (("relu", 0.25), ("gelu", 0.125)):
+        slices = [{"value": value, "share": 0.5, "swaps": {"pair": swaps}} for value in ("France", "<i>")]
+        result["arms"][spec]["by"] = {"country": slices}
+    text = write_report(write(tmp_path, result)).read_text()
+    assert "<h3>By country</h3>" in text and '<th scope="row">France</th><td>ReLU</td>' in text
+    assert "<td>0.125</td>" in text and "&lt;i&gt;" in text and "<i>" not in text
+
+
+@pytest.mark.parametrize("kind", ["live", "compare"])
+def test_a_result_of_swaps_alone_has_a_page(tmp_path: Path, kind: str) -> None:
+    arms = [
+        Arm("relu", {"swaps.pair": Interval(0.2, 0.1, 0.3)}),
+        Arm("gelu", {"swaps.pair": Interval(0.1, 0.09, 0.11)}),
+    ]
+    for held in (arms, arms[:1], [Arm("relu")]):
+        write_result(tmp_path, Result(kind, {"name": "log"}, held))  # type: ignore[arg-type]
+        text = write_report(tmp_path).read_text()
+        assert Page(text).open == [] and "Not in this result: accuracy, without which instability says little." in text
+    assert "No comparisons yet" in text

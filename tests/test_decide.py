@@ -267,7 +267,7 @@ def test_a_model_must_beat_base_rate_and_popularity_and_not_lose_to_a_logistic_r
     assert (choice.verdict == "unlearned") is not learned
     if not learned:
         assert "this model has learned too little to advise: log loss 0.4300 is" in choice.why
-        assert not [line for line in advice(result, HOUR, "pair") if "trial" in line or "Cheap" in line]
+        assert not [line for line in advice(result, HOUR, "pair") if "trial" in line or "To lower it" in line]
 
 
 def test_without_a_paired_ratio_a_baseline_is_taken_as_independent() -> None:

@@ -114,6 +114,24 @@ def test_two_files_of_predictions_are_enough_for_these_very_models(tmp_path: Pat
     assert gate(GateFlags((tmp_path,), max_swaps=0.2))[1] == INCONCLUSIVE
 
 
+def test_files_are_held_against_files_of_the_same_users(tmp_path: Path) -> None:
+    folders = []
+    for name, mean, users in (("new", 0.1, 50), ("old", 0.2, 50), ("strange", 0.2, 60)):
+        arm = Arm("model", {"swaps.pair": Interval(mean, mean - 0.01, mean + 0.01)})
+        world, config = {"name": "predictions", "users": users}, {"k": 10, "predictions": [name]}
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        write_result(folders[-1], Result(kind="compare", world=world, arms=[arm], config=config))
+    assert gated(folders[0], folders[1], these=True)[1] == DECIDED
+    with pytest.raises(
+        FlickerError, match="number of users is 60, the candidate's 50: compare files of the same queries"
+    ):
+        gated(folders[0], folders[2], these=True)
+    run = saved(tmp_path / "run", ARMS)
+    with pytest.raises(FlickerError, match="its kind is run, the candidate's compare: make both by one command"):
+        gated(folders[0], run, these=True)
+
+
 @pytest.mark.parametrize(
     "flags", [{}, {"max_swap_increase": 0.1}, {"max_swaps": 0.1, "max_swap_increase": 0.1, "baseline": (Path("b"),)}]
 )

@@ -251,11 +251,11 @@ def advice(
     said = [choice.why]
     if choice.verdict not in ("nothing", "unlearned") and (seen := what_a_user_sees(result.arms[0], asked, measure)):
         said.append(
-            f"Of {label(result.arms[0].spec)}, a user who asks again sees {percent(seen.total.mean)} changed "
+            f"With {label(result.arms[0].spec)}, a user who asks again sees {percent(seen.total.mean)} changed "
             f"({MEASURES[measure].words}). Assumed: {asked}; give yours to `flicker recommend`."
         )
         said += [
-            f"Cheap to try: {change.words}: {percent(change.seen.mean)} changed; price: {change.price}."
+            f"To lower it: {change.words}: {percent(change.seen.mean)} changed; price: {change.price}."
             for change in changes(result, asked, measure, margin)[:3]
         ]
     if len(result.arms) > 3 and choice.verdict == "trial":
@@ -311,7 +311,7 @@ def recommend(flags: RecommendFlags) -> tuple[list[str], int]:
         found = changes(result, situation, measure, flags.margin)
         lines += ["What lowers it, the cheapest first:"] if found else []
         lines += [f"  {change.words}: {written(change.seen)}; price: {change.price}" for change in found]
-        missing = not_measured(result)
+        missing = not_measured(result) if result.kind == "run" else []
         lines += [f"Not measured in this run: {'; '.join(missing)}."] if missing else []
     if result.kind != "run":
         notes.append("only results of `flicker run` measure more than one refresh")

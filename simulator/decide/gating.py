@@ -244,13 +244,19 @@ def require_alike(candidate: Result, other: Result, folder: Path, setting: str) 
         if mine != its:
             flag = "data" if name.startswith("world's") else name.rpartition(".")[2].replace("_", "-")
             hint = f"run both with the same --{flag}" + (", or both without" if flag == "data" else "")
+            if name == "kind":
+                hint = "make both by one command, `flicker compare` or `flicker run`"
+            elif candidate.kind == "compare":
+                hint = "compare files of the same queries, with the same --k"
             its, mine = ("not set" if value is None else value for value in (its, mine))
             raise SettingError(setting, folder, f"its {name} is {its}, the candidate's {mine}: {hint}")
 
 
 def _meaning(run: Result) -> dict[str, Any]:
     """What decides what a swap ratio means, by name. Where a log lies does not: its name and length do."""
-    found = {"world's name": run.world.get("name")}
+    found = {"kind": run.kind, "world's name": run.world.get("name")}
+    if run.kind != "run":  # of files of predictions, the slates and who asked
+        return found | {"k": run.config.get("k"), "world's number of users": run.world.get("users")}
     for section in ("world", "noise"):
         values = run.config.get(section)
         if isinstance(values, dict):

@@ -3,10 +3,11 @@
 **What a user sees** who asks again after a gap g, with a refresh every T that takes a roll-out R to reach all replicas,
 and D independently trained models behind them. Between the two answers lie floor(g / T) refreshes, or one more with the
 probability left over, g / T - floor(g / T). During a roll-out two generations serve side by side: under random routing,
-answers less than R apart are of two generations with a further probability (R - g)^3 / (3 R^2 T). Random routing meets
-another model with probability 1 - 1/D, sticky routing never. So the expected share is a sum of the shares that a run
-measured by cause: another duplicate at the same generation, the same one L refreshes later, another one L refreshes
-later. The limits of its interval are the sums of theirs: never too narrow, whatever the causes share.
+answers less than R apart are of two generations with a further probability (R - g)^3 / (3 R^2 T), where replicas change
+over evenly and g + R <= T: at most R / (3 T), for users who come back at once. Random routing meets another model with
+probability 1 - 1/D, sticky routing never. So the expected share is a sum of the shares that a run measured by cause:
+another duplicate at the same generation, the same one L refreshes later, another one L refreshes later. The limits of
+its interval are the sums of theirs: never too narrow, whatever the causes share.
 """
 
 from __future__ import annotations

@@ -445,6 +445,7 @@ def compare_sources(
 
     result = _compared(sources, names, k, reading, lambda: progress(None))
     config = {"predictions": [source.name for source in sources], "k": k, "columns": asdict(names)}
+    config["fleets"] = min(arm.shape[0] for arm in designs(sources))  # how many any interval covers
     versions = {"pyarrow": arrow().__version__}
     seconds = round(time.monotonic() - started, 2)
     return replace(

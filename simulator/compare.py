@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from simulator.errors import ResultError, SettingError
+from simulator.files import writing
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
 from simulator.predictions.compare import compare_sources
 from simulator.predictions.read import Names, arrow, open_files
@@ -22,12 +23,8 @@ from simulator.result import Result, write_result
 from simulator.terminal import open_console
 from simulator.words import interval, label
 
-CAUSES = {
-    "swaps": "",
-    "refresh_swaps": " at a refresh",
-    "both_swaps": " at a refresh, another model",
-}
-"""Cause -> what stands behind a measure's words."""
+CAUSES = {"swaps": "", "refresh_swaps": " at a refresh"}
+"""Cause -> what stands behind a measure's words; the other causes are in result.json and on the page."""
 
 
 @dataclass(frozen=True)
@@ -99,21 +96,16 @@ def run_compare(flags: CompareFlags, command: str) -> None:
     for note in result.notes:
         console.print(note, style="dim", soft_wrap=True)
     if flags.out is not None:
-        flags.out.mkdir(parents=True, exist_ok=True)
+        with writing("out", flags.out):
+            flags.out.mkdir(parents=True, exist_ok=True)
         write_result(flags.out, result)
         console.print(f"All measures: {write_report(flags.out)}", soft_wrap=True)
 
 
 def _bar(console: Console) -> Progress:
     """Rows read, and the time left."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("rows"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console)
+    text = TextColumn("{task.description}")
+    return Progress(text, BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn(), console=console)
 
 
 def tables(result: Result, width: int) -> Iterator[Table]:

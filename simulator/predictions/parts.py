@@ -36,7 +36,7 @@ PART = 1_000_000
 MOST_PENDING = 4 * PART
 """Rows that wait for the same query in another file before files count as not grouped alike."""
 MOST_SEEN = 1 << 24
-"""Queries that are remembered, to tell one that comes twice."""
+"""Queries of a model that are remembered, to tell one that comes twice."""
 FLOATS = ("score", "logit", "label")
 """Columns of Rows that are no whole numbers."""
 MOST_PARTITIONS = 512
@@ -74,8 +74,6 @@ class Reading:
     say: Callable[[str], None]
     temporary: Path | None = None
     """Folder for what does not fit into memory; that of the system where it is None."""
-    partitions: int | None = None
-    """How many; for tests."""
 
     @property
     def rows(self) -> int:
@@ -93,70 +91,80 @@ class Reading:
 
 def streamed(reading: Reading) -> Iterator[Part]:
     """Parts of sources that are grouped by query. Raises NotGroupedError, perhaps late: then all parts are void."""
-    with contextlib.ExitStack() as open_streams:
-        yield from _streamed(reading, open_streams)
-
-
-def _streamed(reading: Reading, open_streams: contextlib.ExitStack) -> Iterator[Part]:
     if any(len(source.numbers) > 1 for source in reading.sources):
         raise NotGroupedError
     models = sorted({source.numbers[0] for source in reading.sources})
     size = max(PART // len(models) // 2, 8_192)
-    streams: dict[int, Iterator[Rows]] = {}
-    for model in models:
-        own = [reading.read(source, size) for source in reading.sources if source.numbers[0] == model]
-        if len(models) <= MOST_THREADS:
-            streams[model] = open_streams.enter_context(contextlib.closing(ahead(chain.from_iterable(own))))
-        else:
-            streams[model] = chain.from_iterable(own)
-    pending: dict[int, Rows | None] = dict.fromkeys(models)
-    runs = {model: np.zeros(1, np.int64) for model in models}  # where queries begin, and the end
-    seen: dict[int, list[Ints]] = {model: [] for model in models}
-    open_ = set(models)
-    while open_:
-        fewest = min(len(runs[model]) for model in open_)
-        for model in [m for m in open_ if len(runs[m]) <= fewest]:
-            more = next(streams[model], None)
-            if more is None:
-                open_.remove(model)
-            else:
-                held = pending[model]
-                pending[model] = more if held is None else {k: np.concatenate([held[k], more[k]]) for k in more}
-            rows = pending[model]
-            runs[model] = np.zeros(1, np.int64) if rows is None else _runs(rows["query"])
-        closed = {}
-        for model, rows in pending.items():
-            whole = runs[model][:-1] if model not in open_ else runs[model][:-2]  # the last one may go on
-            closed[model] = rows["query"][whole] if rows is not None else np.zeros(0, np.int64)
-            if len(np.unique(closed[model])) < len(closed[model]):
+    with contextlib.ExitStack() as threads:
+        streams = {}
+        for model in models:
+            own = [reading.read(source, size) for source in reading.sources if source.numbers[0] == model]
+            rows = chain.from_iterable(own)
+            few = len(models) <= MOST_THREADS
+            streams[model] = _Stream(threads.enter_context(contextlib.closing(ahead(rows))) if few else rows)
+        while any(stream.open for stream in streams.values()):
+            behind = min(len(stream.runs) for stream in streams.values() if stream.open)
+            for stream in streams.values():
+                if stream.open and len(stream.runs) <= behind:
+                    stream.read_on()
+            ready = reduce(_common, (stream.whole() for stream in streams.values()))
+            if len(ready):
+                yield {model: stream.take(ready) for model, stream in streams.items()}
+            if sum(len(stream.query) for stream in streams.values()) > MOST_PENDING:
                 raise NotGroupedError
-        ready = reduce(_common, closed.values())
-        part = {}
-        for model, rows in pending.items():
-            if rows is None:
-                continue
-            if not open_:
-                part[model], pending[model] = rows, None
-                seen[model].append(closed[model])
-                continue
-            ours = np.isin(closed[model], ready, assume_unique=True)
-            seen[model].append(closed[model][ours])
-            if ours.all():  # the usual case takes no copies
-                end = int(runs[model][len(ours)])
-                part[model], pending[model] = _slice(rows, slice(end)), _slice(rows, slice(end, None))
-                runs[model] = runs[model][len(ours) :] - end
-                continue
-            inside = np.append(ours, np.zeros(len(runs[model]) - 1 - len(ours), bool))
-            mask = np.repeat(inside, np.diff(runs[model]))
-            part[model], pending[model] = _slice(rows, mask), _slice(rows, ~mask)
-            runs[model] = np.concatenate([[0], np.diff(runs[model])[~inside].cumsum()])
-        waiting = sum(len(rows["query"]) for rows in pending.values() if rows)
-        if waiting > MOST_PENDING or sum(map(len, chain.from_iterable(seen.values()))) > MOST_SEEN:
+        yield {model: stream.rows for model, stream in streams.items() if stream.rows}  # those of one model alone
+        for stream in streams.values():
+            stream.check()
+
+
+class _Stream:
+    """One model's rows, read as far as the others are."""
+
+    def __init__(self, source: Iterator[Rows]) -> None:
+        self._source, self._taken = source, [np.zeros(0, np.int64)]
+        self.open = True
+        self.rows: Rows = {}
+        """Those that wait."""
+        self.runs = np.zeros(1, np.int64)
+        """Where their queries begin, and where the last one ends."""
+
+    @property
+    def query(self) -> Ints:
+        """[n] of the rows that wait."""
+        return self.rows.get("query", np.zeros(0, np.int64))
+
+    def read_on(self) -> None:
+        """Take in the next rows."""
+        more = next(self._source, None)
+        if more is None:
+            self.open = False
+        else:
+            self.rows = {k: np.concatenate([self.rows[k], more[k]]) for k in more} if self.rows else more
+            self.runs = _runs(self.query)
+
+    def whole(self) -> Ints:
+        """Queries that wait with all their rows: the last may go on. Raises NotGroupedError for one in two places."""
+        found = self.query[self.runs[:-2] if self.open else self.runs[:-1]]
+        if len(np.unique(found)) < len(found):
             raise NotGroupedError
-        if len(ready) or not open_:
-            yield part
-    for found in seen.values():
-        asked = np.concatenate(found) if found else np.zeros(0, np.int64)
+        return found
+
+    def take(self, ready: Ints) -> Rows:
+        """The rows of these queries, which wait no longer."""
+        ours = np.isin(self.query[self.runs[:-1]], ready)
+        self._taken.append(ready)
+        if sum(map(len, self._taken)) > MOST_SEEN:
+            raise NotGroupedError
+        mask = np.repeat(ours, np.diff(self.runs))
+        count = int(mask.sum())
+        first, rest = (slice(count), slice(count, None)) if mask[:count].all() else (mask, ~mask)  # mostly no copies
+        taken, self.rows = _slice(self.rows, first), _slice(self.rows, rest)
+        self.runs = np.concatenate([[0], np.diff(self.runs)[~ours].cumsum()])
+        return taken
+
+    def check(self) -> None:
+        """Raises NotGroupedError where a query came again after it was taken."""
+        asked = np.concatenate([*self._taken, self.query[self.runs[:-1]]])
         if len(np.unique(asked)) < len(asked):
             raise NotGroupedError
 
@@ -180,7 +188,7 @@ def _runs(query: Ints) -> Ints:
 def spilled(reading: Reading) -> Iterator[Part]:
     """Parts of sources in any order, through temporary files where they are more than one part."""
     names = ["query", "item", "score", "model", *reading.optional, *reading.names.by]
-    count = reading.partitions or min(-(-reading.rows // PART), MOST_PARTITIONS)
+    count = min(-(-reading.rows // PART), MOST_PARTITIONS)
     if count > 1:
         _room(reading, 8 * len(names) * reading.rows)
     held: list[Ints] = []

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -179,13 +180,10 @@ def _text(path: Path, number: int, names: Names) -> Source:
     words = first.decode("utf-8", "replace").split()
     trec = len(words) == 6 and words[1].upper() == "Q0"
     split = b"\t" if b"\t" in first else b","
-    header = (
-        list(TREC)
-        if trec
-        else [w.strip().strip('"') for w in first.decode("utf-8-sig", "replace").split(split.decode())]
-    )
+    named = first.decode("utf-8-sig", "replace").split(split.decode())
+    header = list(TREC) if trec else [name.strip().strip('"') for name in named]
     text = {names.query, names.item, names.user, names.role, "arm", *names.by}
-    kinds = {name: pa.string() if name in text else pa.float64() for name in header}
+    kinds = {n: pa.string() if n in text else pa.int64() if n in MODEL else pa.float64() for n in header}
 
     def batches(wanted: Sequence[str], size: int) -> Iterator[Any]:
         parse = pa.csv.ParseOptions(delimiter=" " if trec else split.decode())
@@ -193,14 +191,14 @@ def _text(path: Path, number: int, names: Names) -> Source:
             include_columns=list(wanted), column_types={name: kinds[name] for name in wanted}, strings_can_be_null=True
         )
         read = pa.csv.ReadOptions(block_size=CSV_BLOCK, column_names=header if trec else None)
-        with _named(path), _single_spaces(path) if trec else path.open("rb") as stream:
+        with _named(path), _SingleSpaces(path) if trec else path.open("rb") as stream:
             yield from pa.csv.open_csv(stream, read, parse, convert)
 
     rows = int(path.stat().st_size // max(len(first), 20)) + 1
     return Source(str(path), number, kinds, batches, rows)
 
 
-class _single_spaces(io.RawIOBase):
+class _SingleSpaces(io.RawIOBase):
     """A text file in which runs of spaces and tabs are one space."""
 
     def __init__(self, path: Path) -> None:
@@ -222,19 +220,13 @@ class _single_spaces(io.RawIOBase):
         super().close()
 
 
-class _named:
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
     """pyarrow's and the system's errors as one line that names the file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        pa = arrow()
-        if isinstance(error, (pa.ArrowException, OSError, UnicodeDecodeError)):
-            raise DataError(f"{self.path}: cannot be read ({_reason(error)}): write the file again") from None
+    try:
+        yield
+    except (arrow().ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({_reason(error)}): write the file again") from None
 
 
 def _reason(error: BaseException) -> str:
@@ -245,7 +237,8 @@ def _checked(source: Source, names: Names) -> Source:
     """With LensKit's names understood, columns there and of the right kind, and its models known."""
     source.log_odds = source.log_odds or names.log_odds
     _alias(source, names)
-    for name in (names.query, names.item, names.score, *names.by):
+    asked = [getattr(names, f.name) for f in fields(Names) if f.type == "str" and getattr(names, f.name) != f.default]
+    for name in (names.query, names.item, names.score, *asked, *names.by):
         if name not in source.columns:
             has = ", ".join(source.columns)
             raise DataError(f"{source.name}: no column {name!r} (it has {has}): name the column with a flag")
@@ -256,11 +249,16 @@ def _checked(source: Source, names: Names) -> Source:
         whole, number = kinds.is_integer(value), kinds.is_floating(value) or kinds.is_decimal(value)
         if name in (names.query, names.item, names.user) and not (text or whole):
             raise DataError(f"{source.name}: column {name!r} holds {kind}: ids are whole numbers or text")
+        if name in MODEL[1:] and not whole:
+            raise DataError(f"{source.name}: column {name!r} holds {kind}: it takes whole numbers")
         if name in (names.score, names.probability, names.label) and not (whole or number or kinds.is_boolean(value)):
             raise DataError(f"{source.name}: column {name!r} holds {kind}: it takes numbers")
     known = [name for name in MODEL if name in source.columns]
     found: dict[tuple[Any, ...], None] = {}
     for batch in source.open(known, 1 << 20) if known else ():
+        for name in known:
+            if batch.column(name).null_count:
+                raise DataError(f"{source.name}: column {name!r} is empty in some rows: say which model each row is of")
         found |= dict.fromkeys(combinations(batch, known)[0])
     source.models = list(found) or [(None,) * len(MODEL)]
     return source
@@ -308,7 +306,7 @@ def combinations(batch: Any, known: Sequence[str]) -> tuple[list[tuple[Any, ...]
         coded = batch.column(name)
         coded = coded if hasattr(coded, "dictionary") else coded.dictionary_encode()
         words = [str(w) if name == "arm" else w for w in coded.dictionary.to_pylist()]
-        which = which * len(words) + coded.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        which = which * len(words) + coded.indices.to_numpy()
         values = [(*value, word) for value in values for word in words]
     used, index = np.unique(which, return_inverse=True)
     return [values[number] for number in used], index

@@ -16,13 +16,15 @@ from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
 from simulator.config import ExperimentConfig
 from simulator.errors import DataError
+from simulator.flags import RunFlags
 from simulator.outcome import measure
 from simulator.predictions import compare as comparing
 from simulator.predictions import parts
 from simulator.predictions.compare import compare_frames
 from simulator.predictions.keep import keep_predictions
 from simulator.randomness import generator
-from simulator.result import Arm
+from simulator.result import Arm, read_result
+from simulator.run import run_experiment
 from tests.predictions.logs import Frame, brute, frame, means, measured, picked, rankings, write
 from tests.small_runs import SMALL, prepared, small_replay
 
@@ -261,6 +263,16 @@ def test_two_runs_are_paired(tmp_path: Path) -> None:
     assert [arm.spec for arm in result.arms] == ["relu", "relu#2"]
     for name, ratio in result.arms[1].ratios.items():
         assert (ratio.mean, ratio.low, ratio.high) == (1, 1, 1), name
+
+
+def test_a_run_keeps_its_predictions(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run_experiment(
+        RunFlags(out=out, keep_predictions=True), replace(SMALL, arms=("relu",), duplicates=2), "flicker run"
+    )
+    found, own = compare_frames([out], k=SMALL.k).arms[0], read_result(out).arms[0]
+    assert own.measures["swaps.pair"].mean == found.measures["swaps.pair"].mean > 0
+    assert "refresh_lags.2.pair" in found.measures
 
 
 def test_one_model_alone_is_refused() -> None:

@@ -141,6 +141,15 @@ def test_bad_input_is_one_line(tmp_path: Path, kind: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_models_are_named_in_every_row_and_flags_name_columns_that_are_there() -> None:
+    with pytest.raises(DataError, match="frame 2: column 'arm' is empty in some rows"):
+        compare_frames([FRAMES[0], FRAMES[1] | {"arm": [None, *["relu"] * 83]}])
+    with pytest.raises(DataError, match="frame 1: column 'generation' holds string: it takes whole numbers"):
+        compare_frames([FRAMES[0] | {"generation": ["May"] * 84}, FRAMES[1]])
+    with pytest.raises(DataError, match="frame 1: no column 'customer'"):
+        compare_frames(FRAMES, user="customer")
+
+
 def test_bad_rows_are_found_behind_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "PART", 10)
     bad = write(tmp_path / "bad.parquet", row(70, score=float("nan")), row_group_size=9)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from simulator.measures.intervals import Interval
@@ -61,6 +61,23 @@ WORDS = {
     ),
 }
 """Measures that are in no registry."""
+
+
+def memory(nbytes: float) -> str:
+    """Bytes, in MB to two digits below 10 MB."""
+    return size(nbytes) if nbytes >= 1e7 else f"{nbytes / 1e6:.2g} MB"
+
+
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "parameters": ("parameters", lambda value: count(value)),
+    "lookups": ("look-ups per query", lambda value: count(value)),
+    "train_seconds": ("training time", lambda value: duration(value)),
+    "events_per_second": ("events per second of training", lambda value: count(value)),
+    "score_seconds": ("scoring time", lambda value: f"{number(1e3 * value)} ms"),
+    "model_bytes": ("memory in serving", memory),
+    "train_bytes": ("memory in training", memory),
+}
+"""What an arm costs: words, and how it is written."""
 
 
 def word(measure: str) -> Word:

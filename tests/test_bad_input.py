@@ -130,11 +130,11 @@ def test_damaged_rows_can_be_skipped_and_are_counted(flicker: Terminal, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("walk", ("command = walk", "run, sweep, figures, report")),
+        ("walk", ("command = walk", "run, sweep, figures, compare, report")),
         ("--version-of-yours", ("command = --version-of-yours", "flicker --help")),
         ("report", ("report", "flicker report DIR")),
-        ("report a b", ("report = a b", "flicker report DIR")),
-        ("report nowhere", ("nowhere", "result.json", "flicker run --out")),
+        ("report a b", ("a/result.json", "no such file")),
+        ("report nowhere", ("nowhere", "result.json", "`flicker run`, `up` or `compare` wrote with --out")),
     ],
 )
 def test_a_command_that_cannot_be_is_one_line(arguments: str, words: tuple[str, ...], flicker: Terminal) -> None:

@@ -52,7 +52,7 @@ def test_its_result_its_page_and_the_same_when_it_was_interrupted(
 
     page = Page((tmp_path / "out" / "report.html").read_text())
     assert page.open == []
-    labels = [row[0] for row in page.rows[1:]]
+    labels = [row[0] for row in page.rows[1 : 1 + len(ARMS)]]
     assert labels == [f"two_tower {ARMS[0]}", f"two_tower, SmeLU (beta = 1) {ARMS[-1]}"]
 
     monkeypatch.setattr(folder_module, "CHECKPOINT_SHARE", float("inf"))

@@ -14,9 +14,9 @@ All doors ask here, so that they cannot contradict each other. Three rules:
 """
 
 from simulator.decide.choice import RecommendFlags, advice, recommend
-from simulator.decide.evidence import best, compared, independent_difference, ratio_to, silent
+from simulator.decide.evidence import best, compared, independent_difference, independent_ratio, ratio_to, silent
 from simulator.decide.gating import GateFlags, gate
-from simulator.decide.situation import Situation
+from simulator.decide.situation import Situation, what_a_user_sees
 
 __all__ = [
     "GateFlags",
@@ -27,7 +27,9 @@ __all__ = [
     "compared",
     "gate",
     "independent_difference",
+    "independent_ratio",
     "ratio_to",
     "recommend",
     "silent",
+    "what_a_user_sees",
 ]

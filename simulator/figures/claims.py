@@ -12,12 +12,13 @@ with ReLU's; two arms of different runs are compared as independent, which makes
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from simulator.decide import independent_difference
+from simulator.decide import Situation, independent_ratio, what_a_user_sees
 from simulator.figures.sweep import AGAIN, LINEAR_FROM, Sweep, ensembles_of, family, favourite, has, relative, swept
 from simulator.measures.intervals import Interval
+from simulator.report.charts import exact
 from simulator.result import Arm
 from simulator.words import label, number, percent, written
 
@@ -46,20 +47,13 @@ def no_worse(ratio: Interval) -> bool:
     return ratio.high < NO_WORSE
 
 
-def log_interval(value: Interval) -> Interval:
-    """Of the logarithm of a ratio."""
-    floor = 1e-12
-    return Interval(*(math.log(max(part, floor)) for part in (value.mean, value.low, value.high)))
-
-
 def between(arm: Arm, other: Arm, measure: str) -> Interval:
     """Ratio of two arms: paired where they are of one run, else of two independent ratios to ReLU."""
     if ratio := arm.ratio(other, measure):
         return ratio
     if ratio := other.ratio(arm, measure):
         return Interval(1 / ratio.mean, 1 / ratio.high, 1 / ratio.low)
-    gap = independent_difference(log_interval(relative(arm, measure)), log_interval(relative(other, measure)))
-    return Interval(*(math.exp(part) for part in (gap.mean, gap.low, gap.high)))
+    return independent_ratio(relative(arm, measure), relative(other, measure)) or exact(math.inf)
 
 
 def apart(one: Interval, other: Interval) -> bool:
@@ -301,8 +295,8 @@ def _betas(found: list[tuple[float, Arm]]) -> str:
     return ", ".join(f"{beta:g}" for beta, _ in found)
 
 
-ROUTES = ("swaps.pair", "refresh_swaps.pair", "both_swaps.pair")
-"""Pair swaps to another duplicate, to the next generation, and to both: what routing decides between."""
+AT_ONCE, A_REFRESH_LATER = (Situation(rollout="0s", refresh_every="1h", asks_again=gap) for gap in ("0s", "1h"))
+"""When a user asks again."""
 
 
 def ensembles(arms: dict[str, Arm]) -> Finding:
@@ -352,32 +346,13 @@ def _standing(arm: Arm, whose: str = "one") -> str:
     return f"{written(pd, 2)} of {whose}'s PD and {written(loss, 3)} of its log loss"
 
 
-def routed(arm: Arm, duplicates: int) -> tuple[Interval, Interval, Interval, Interval] | None:
+def routed(arm: Arm, duplicates: int) -> list[Interval] | None:
     """Pair swaps a user sees on asking again: at random routing within a generation and over a refresh, at sticky
-    routing over a refresh and within a generation.
-
-    With N duplicates random routing asks the same one again in 1 of N cases (DESIGN.md 4). Parts are added by their
-    limits: the interval is at least as wide as it should be.
-    """
-    if not set(ROUTES) <= arm.measures.keys():
-        return None
-    other, refresh, both = (arm.measures[name] for name in ROUTES)
-    same = 1 / duplicates
-    nothing = Interval(0, 0, 0)
-    return (
-        _added((1 - same, other), (same, nothing)),
-        _added((1 - same, both), (same, refresh)),
-        refresh,
-        nothing,
-    )
-
-
-def _added(*parts: tuple[float, Interval]) -> Interval:
-    return Interval(
-        sum(share * value.mean for share, value in parts),
-        sum(share * value.low for share, value in parts),
-        sum(share * value.high for share, value in parts),
-    )
+    routing over a refresh and within a generation."""
+    random = [replace(when, models=duplicates) for when in (AT_ONCE, A_REFRESH_LATER)]
+    sticky = [replace(when, routing="sticky") for when in reversed(random)]
+    seen = [what_a_user_sees(arm, situation, "pair") for situation in (*random, *sticky)]
+    return [one.total for one in seen if one] if all(seen) else None
 
 
 def sticky(sweep: Sweep) -> Finding:

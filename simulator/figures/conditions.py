@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from simulator.decide import independent_difference
-from simulator.figures.claims import Finding, Verdict, log_interval
+from simulator.decide import independent_ratio
+from simulator.figures.claims import Finding, Verdict
 from simulator.figures.sweep import SOURCES, Sweep, condition, family, noises
 from simulator.measures.intervals import Interval
 from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots, exact
@@ -123,12 +124,12 @@ def _heaviest(found: dict[Place, Interval], window: int) -> Interval | None:
 
 def _against(value: Interval, best: Interval) -> str:
     """What became of the gain, by the interval of the ratio, and of how it differs from that under good conditions."""
-    gap = independent_difference(log_interval(value), log_interval(best))
-    if value.high >= 1 and gap.mean > 0:
-        if gap.low > 0:
+    gap = independent_ratio(value, best) or exact(math.inf)
+    if value.high >= 1 and gap.mean > 1:
+        if gap.low > 1:
             return LOST if value.mean >= 1 else DOUBTFUL
         return "gain no longer beyond doubt"
-    return LESS if gap.low > 0 else "more gain" if gap.high < 0 else "no clear change"
+    return LESS if gap.low > 1 else "more gain" if gap.high < 1 else "no clear change"
 
 
 def by_source(sweep: Sweep) -> dict[str, Result]:

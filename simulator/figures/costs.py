@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from simulator.figures.claims import ensembles, routed
 from simulator.figures.sweep import Sweep, ensemble, ensembles_of, favourite, has, is_activation, relative
 from simulator.report.charts import Axis, Figure, Line, Panel, Point, Table, chart, dots, exact
 from simulator.result import Arm
-from simulator.words import DASH, count, duration, label, number, size, written
+from simulator.words import COSTS, DASH, label, number, written
 
-COSTS = (
+AGAINST = (
     ("lookups", "embedding look-ups"),
     ("train_seconds", "training time"),
     ("score_seconds", "time to score"),
@@ -37,7 +35,7 @@ def costs(sweep: Sweep) -> Figure:
         several = [(str(m), arm) for m, arm in ensembles_of(arms, design)]
         series.append((f"{label(design)}, ensembles of m", [("", arms[design]), *several]))
     series += [(label(spec), [("", arm)]) for spec, arm in cures.items() if not ensemble(spec)]
-    panels = [_against(series, bases, *what) for what in COSTS if arms["relu"].costs.get(what[0])]
+    panels = [_against(series, bases, *what) for what in AGAINST if arms["relu"].costs.get(what[0])]
     note = "Costs and PD are ratios to one ReLU network; the lower left is better. Numbers are m."
     if routing := _routing(series, sweep.duplicates):
         panels.append(routing)
@@ -81,16 +79,6 @@ def _routing(series: list[Series], duplicates: int) -> Panel | None:
     return dots("costs-routing", "Pair swaps on asking again", lines, Axis("", zero=True)) if lines else None
 
 
-Costs = tuple[tuple[str, str, Callable[[float], str]], ...]
-TABLE: Costs = (
-    ("parameters", "parameters", count),
-    ("lookups", "look-ups per query", count),
-    ("train_seconds", "training time", duration),
-    ("score_seconds", "scoring time", lambda seconds: f"{number(1e3 * seconds)} ms"),
-    ("model_bytes", "memory in serving", lambda nbytes: size(nbytes) if nbytes >= 1e7 else f"{nbytes / 1e6:.2g} MB"),
-    ("train_bytes", "memory in training", lambda nbytes: size(nbytes) if nbytes >= 1e7 else f"{nbytes / 1e6:.2g} MB"),
-)
-"""Cost of an arm in result.json, its heading, and how ReLU's own is written."""
 NOTE = (
     "PD and log loss are ratios to ReLU with 95 % intervals paired with it; costs are ratios to ReLU of the same run. "
     "ReLU's row has the costs themselves: training time is the compute time of all its models of one run."
@@ -105,22 +93,22 @@ def cost_table(arms: dict[str, Arm], bases: dict[str, Arm]) -> Table:
     shown = [arm for spec, arm in arms.items() if spec in plain]
     shown += [arm for spec, arm in arms.items() if not is_activation(spec) and "#" not in spec]
     shown = sorted((arm for arm in shown if has(arm, "pd", "log_loss")), key=lambda arm: arm.spec != "relu")
-    costs = [cost for cost in TABLE if any(cost[0] in arm.costs for arm in shown)]
-    heads = ["", "PD", "log loss", *(heading for _, heading, _ in costs)]
+    costs = [name for name in COSTS if name != "events_per_second" and any(name in arm.costs for arm in shown)]
+    heads = ["", "PD", "log loss", *(COSTS[name][0] for name in costs)]
     rows = [
         [
             label(arm.spec),
             written(relative(arm, "pd"), 2),
             written(relative(arm, "log_loss"), 4),
-            *(_cost(arm, bases[arm.spec], name, write) for name, _, write in costs),
+            *(_cost(arm, bases[arm.spec], name) for name in costs),
         ]
         for arm in shown
     ]
     return Table(heads, rows, NOTE)
 
 
-def _cost(arm: Arm, base: Arm, name: str, write: Callable[[float], str]) -> str:
+def _cost(arm: Arm, base: Arm, name: str) -> str:
     if arm.spec == "relu" and name in arm.costs:
-        return write(arm.costs[name])
+        return COSTS[name][1](arm.costs[name])
     ratio = arm.cost_ratio(base, name)
     return DASH if ratio is None else f"× {number(ratio, 2)}"

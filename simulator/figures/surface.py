@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 
-import matplotlib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,22 +18,7 @@ from numpy.typing import NDArray
 from simulator.measures.intervals import Interval, Resamples
 from simulator.models.activations import activation
 from simulator.randomness import generator
-from simulator.report.charts import (
-    INK,
-    PAPER,
-    SETTINGS,
-    Axis,
-    Figure,
-    Line,
-    Panel,
-    Point,
-    canvas,
-    chart,
-    colour,
-    exact,
-    svg,
-    ticks,
-)
+from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, contours, exact
 from simulator.types import Doubles
 from simulator.words import label, number
 
@@ -45,7 +29,6 @@ WIDTHS = (4, 8, 8, 8, 1)
 """Inputs, hidden layers, output."""
 EVENTS, SLICES, GRID, REACH = 16, 16, 51, 1.0
 """Points of the grid each way; largest move, in units of a direction as long as the weights."""
-LEVELS = 10
 
 
 @cache
@@ -135,19 +118,7 @@ def _contours(beta: float) -> Panel:
     steps = np.linspace(-REACH, REACH, GRID)
     minima = local_minima(values)
     name = f"surface-{beta:g}".replace(".", "-")
-    low, high = values.min(), np.quantile(values, 0.95)
-    with matplotlib.rc_context(SETTINGS):
-        figure, axes = canvas(2.9)
-        for level in np.linspace(low, high, LEVELS, endpoint=False)[1:]:
-            axes.contourf(steps, steps, values.T, levels=[level, np.inf], colors=[colour(1)], alpha=0.09)
-            axes.contour(steps, steps, values.T, levels=[level], colors=[colour(1)], linewidths=0.5, alpha=0.6)
-        axes.plot(*steps[minima].T, linestyle="", marker="o", markersize=5, color=INK, markeredgecolor=PAPER)
-        axes.set_xlabel("move in direction 1")
-        axes.set_ylabel("in direction 2")
-        axes.xaxis.set_major_locator(ticks(4))
-        axes.yaxis.set_major_locator(ticks(4))
-        axes.grid(False)
-        drawing = svg(figure, name)
+    drawing = contours(name, steps, values, steps[minima], ("move in direction 1", "in direction 2"))
     points = [(x, y, values[i, j]) for i, x in enumerate(steps) for j, y in enumerate(steps)]
     rows = [(name, "log loss", "", f"{x:.2f}", "", "", f"{y:.2f}", "", "", f"{z:.4f}") for x, y, z in points]
     spec = "relu" if beta == 0 else f"smelu:beta={beta:g}"

@@ -11,6 +11,7 @@ from simulator.errors import ResultError, SettingError
 from simulator.measures.intervals import Interval
 from simulator.models.cures import Ensemble
 from simulator.models.specs import parse_arm
+from simulator.report.pool import by_seed
 from simulator.result import Arm, Result, read_result
 from simulator.words import NAMES, plural
 
@@ -82,26 +83,27 @@ class Sweep:
         if not runs:
             return ""
         noise, model = ([run.config.get(part, {}) for run in runs] for part in ("noise", "model"))
-        seeds = {run.config.get("seed", 0) for run in runs}
+        own = {seed for run in runs for seed in seeds(run)}
         told = [
-            _values("seed", seeds),
+            _values("seed", own),
             _values("window", {one.get("window", 0) for one in noise}),
             _values("init", {one.get("init", "same") for one in noise}),
             _values("norm", {one.get("norm", "after") for one in model}),
             _values("fleets", {run.config.get("fleets", 1) for run in runs}),
         ]
-        rest = len(self.runs) - len(runs)
-        say = f"Drawn: {len(runs)} of {plural(len(self.runs), 'run')} ({'; '.join(told)})"
+        here, there = (sum(len(seeds(run)) for run in held) for held in (runs, self.runs))
+        rest = there - here
+        say = f"Drawn: {here} of {plural(there, 'run')} ({'; '.join(told)})"
         say += f"; the other {rest} in other figures or in none." if rest else "."
-        left = sum(run.config.get("seed", 0) not in seeds for run in self.runs)
-        if left:
-            only = ", ".join(map(str, sorted(seeds)))
-            say += f" Only seed {only} is drawn; left out: {plural(left, 'run')} with other seeds."
-        return say
+        left = sum(seed not in own for run in self.runs for seed in seeds(run))
+        return say + (f" Left out: {plural(left, 'run')} with other seeds." if left else "")
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """Every finished cell of a sweep folder; a single run's folder is a sweep of one. Raises ResultError."""
+    """Every finished cell of a sweep folder, its seeds pooled; a single run's folder is a sweep of one.
+
+    Raises ResultError.
+    """
     if (folder / "result.json").exists():
         run = read_result(folder)
         return Sweep(folder, run.command, [run])
@@ -109,13 +111,18 @@ def read_sweep(folder: Path) -> Sweep:
         command = str(json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["command"])
     except (OSError, ValueError, KeyError, TypeError):
         raise ResultError(f"{folder}: no sweep.json that can be read: name a folder of flicker sweep --out") from None
-    runs = [read_result(path.parent) for path in sorted(folder.glob("cells/*/result.json"))]
-    if not runs:
+    cells = [(path.parent, read_result(path.parent)) for path in sorted(folder.glob("cells/*/result.json"))]
+    if not cells:
         raise ResultError(f"{folder}: no cell of it is finished: flicker sweep ... --resume --out {folder}")
-    worlds = {str(run.world.get("name")) for run in runs}
+    worlds = {str(run.world.get("name")) for _, run in cells}
     if len(worlds) > 1:
         raise ResultError(f"{folder}: runs on {' and '.join(sorted(worlds))}: one world per sweep can be drawn")
-    return Sweep(folder, command, runs)
+    return Sweep(folder, command, by_seed(cells))
+
+
+def seeds(run: Result) -> list[int]:
+    """Its seed, or those that were pooled."""
+    return list(run.config.get("seeds", [run.config.get("seed", 0)]))
 
 
 def _values(name: str, values: set[Any]) -> str:

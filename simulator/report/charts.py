@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 from matplotlib.ticker import MaxNLocator
@@ -23,6 +24,7 @@ from matplotlib.ticker import MaxNLocator
 from simulator.files import as_csv
 from simulator.measures.intervals import Interval
 from simulator.result import Arm, Curve, Result
+from simulator.types import Doubles
 from simulator.words import label
 
 WIDTH = 3.6  # inches; 72 points each
@@ -42,6 +44,8 @@ DOTS = (("o", True), ("D", False), ("s", False))
 COLUMNS = ("panel", "series", "label", "x", "x_low", "x_high", "y", "y_low", "y_high", "z")
 """Of a figure's CSV file; z is the height of a surface."""
 NOTHING = ("", "", "")
+LEVELS = 10
+"""Of a surface."""
 WHERE_ZERO = "This axis does not start at 0."
 MARKS, LINES = ("o", "s", "^"), ("solid", (0, (4, 1.5)), (0, (1.2, 1.2)))
 SETTINGS: Any = {
@@ -372,20 +376,31 @@ def plane(arms: list[Arm], across: tuple[str, str], up: tuple[str, str]) -> Pane
 
 def activation_panels(curves: list[tuple[int, str, Curve]], names: tuple[str, str]) -> list[Panel]:
     """Activations and their gradients, each with its look and name."""
-    return [
-        chart(name, heading, sampled(curves, gradient), Axis("input x"), Axis())
-        for name, heading, gradient in zip(names, ("Activation", "Its gradient"), (False, True), strict=True)
-    ]
+    panels = []
+    for name, heading, gradient in zip(names, ("Activation", "Its gradient"), (False, True), strict=True):
+        lines = [
+            Line(called, [Point(exact(x), exact(y)) for x, y in zip(curve.x, ys, strict=True)], index, bare=True)
+            for index, called, curve in curves
+            for ys in [curve.gradient if gradient else curve.y]
+        ]
+        panels.append(chart(name, heading, lines, Axis("input x"), Axis()))
+    return panels
 
 
-def sampled(curves: list[tuple[int, str, Curve]], gradient: bool) -> list[Line]:
-    """Activations, or their gradients, each with its look and name."""
-    lines = []
-    for index, name, curve in curves:
-        ys = curve.gradient if gradient else curve.y
-        points = [Point(exact(x), exact(y)) for x, y in zip(curve.x, ys, strict=True)]
-        lines.append(Line(name, points, index, bare=True))
-    return lines
+def contours(name: str, steps: Doubles, values: Doubles, dots: Doubles, titles: tuple[str, str]) -> str:
+    """A surface [G, G] over two directions in `steps` [G], darker where it is higher, and dots [n, 2]; SVG."""
+    low, high = values.min(), np.quantile(values, 0.95)
+    with matplotlib.rc_context(SETTINGS):
+        figure, axes = canvas(2.9)
+        for level in np.linspace(low, high, LEVELS, endpoint=False)[1:]:
+            axes.contourf(steps, steps, values.T, levels=[level, np.inf], colors=[colour(1)], alpha=0.09)
+            axes.contour(steps, steps, values.T, levels=[level], colors=[colour(1)], linewidths=0.5, alpha=0.6)
+        axes.plot(*dots.T, linestyle="", marker="o", markersize=5, color=INK, markeredgecolor=PAPER)
+        for own, title in zip((axes.xaxis, axes.yaxis), titles, strict=True):
+            own.set_label_text(title)
+            own.set_major_locator(ticks(4))
+        axes.grid(False)
+        return svg(figure, name)
 
 
 def _name_rows(axes: Axes, names: list[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from markupsafe import Markup
@@ -14,7 +14,7 @@ from simulator.report import finding
 from simulator.report.charts import Figure, Panel, activation_panels, arm_dots, over_generations, plane
 from simulator.report.templates import render
 from simulator.result import Arm, Result
-from simulator.words import CAUSES, DASH, WORDS, count, duration, label, number, percent, size, summed_up, word
+from simulator.words import CAUSES, COSTS, DASH, WORDS, count, duration, label, percent, size, summed_up, word
 from simulator.words import written as text_of
 
 DOORS = {"run": "report", "live": "live system", "compare": "comparison"}
@@ -46,15 +46,6 @@ GLOSSARY = {
     "per value (logistic). A constant has no swaps and no PD: neither is shown without accuracy.",
     "interval": "A mean followed by (low to high): bootstrap over fleets, duplicates and users, 95 %.",
 }
-COSTS: dict[str, Callable[[float], str]] = {
-    "events_per_second": count,
-    "parameters": count,
-    "lookups": count,
-    "model_bytes": size,
-    "train_bytes": size,
-    "score_seconds": lambda seconds: f"{number(1e3 * seconds)} ms",
-}
-"""What an arm costs, and how it is written."""
 
 
 def page(result: Result) -> str:
@@ -155,7 +146,7 @@ def everything(result: Result) -> list[list[str]]:
         name: [text_of(arm.measures.get(name), word(name).places) for arm in arms]
         for name in dict.fromkeys(name for arm in arms for name in arm.measures)
     }
-    for cost, write in COSTS.items():
+    for cost, (_, write) in COSTS.items():
         cells[cost] = [write(arm.costs[cost]) if cost in arm.costs else DASH for arm in arms]
     for name in dict.fromkeys(name for arm in arms for name in arm.design):
         cells[name] = [_setting(arm.design.get(name, DASH)) for arm in arms]

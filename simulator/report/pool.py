@@ -9,6 +9,7 @@ were asked by the same users, whose part does not shrink: there half-widths are 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,12 +19,16 @@ import numpy as np
 
 from simulator.errors import ResultError
 from simulator.measures.intervals import Interval, student_quantile
-from simulator.result import Arm, Generation, Measures, Result
+from simulator.result import Arm, Bucket, Generation, Measures, Result
 
 
 def pooled(found: Sequence[tuple[Path, Result]]) -> Result:
     """One estimate per arm that all of them have. Raises FlickerError where they do not measure the same."""
     (_, first), *others = found
+    if not others:
+        return first
+    if not _distinct(found) and first.kind == "run":
+        raise ResultError(f"report = {others[-1][0]}: its seed was there before: name runs of different seeds")
     for folder, other in others:
         _require_alike(first, other, folder)
     results = [result for _, result in found]
@@ -32,7 +37,7 @@ def pooled(found: Sequence[tuple[Path, Result]]) -> Result:
     if not kept:
         raise ResultError(f"report = {others[0][0]}: has no arm of {found[0][0]}: name results with arms in common")
     same = [[next(arm for arm in run.arms if arm.spec == spec) for run in results] for spec in kept]
-    seeds = sorted({str(run.config.get("seed", 0)) for run in results})
+    seeds = sorted(run.config.get("seed", 0) for run in results)
     steps = zip(*(run.generations for run in results), strict=False)
     return replace(
         first,
@@ -42,16 +47,34 @@ def pooled(found: Sequence[tuple[Path, Result]]) -> Result:
             for now in steps
             if all(g.arms.keys() >= set(kept) for g in now)
         ],
-        notes=[f"{len(results)} results were pooled (seeds {', '.join(seeds)}).", *first.notes],
+        notes=[f"{len(results)} results were pooled (seeds {', '.join(map(str, seeds))}).", *first.notes],
         seconds=sum(run.seconds for run in results),
         peak_memory_bytes=max(run.peak_memory_bytes for run in results),
         command="\n".join(run.command for run in results),
+        config=first.config | {"seeds": seeds},
         baselines={
             name: _of([run.baselines[name] for run in results], shared)
             for name in first.baselines
             if all(name in run.baselines for run in results)
         },
     )
+
+
+def by_seed(found: Sequence[tuple[Path, Result]]) -> list[Result]:
+    """Those that differ by their seed alone as one, in the order of the first of each."""
+    groups: dict[str, list[tuple[Path, Result]]] = {}
+    for folder, run in sorted(found, key=lambda each: int(each[1].config.get("seed", 0))):
+        config = {name: value for name, value in run.config.items() if name != "seed"}
+        key = [run.world.get("name"), [arm.spec for arm in run.arms], config]
+        groups.setdefault(json.dumps(key, sort_keys=True), []).append((folder, run))
+    whose = {folder: pooled(group) for group in groups.values() if _distinct(group) for folder, _ in group[:1]}
+    alone = {folder: run for group in groups.values() if not _distinct(group) for folder, run in group}
+    return [(whose | alone)[folder] for folder, _ in found if folder in whose | alone]
+
+
+def _distinct(found: Sequence[tuple[Path, Result]]) -> bool:
+    """Whether no seed is there twice: such runs are one, and would make the estimate surer than it is."""
+    return len({run.config.get("seed") for _, run in found}) == len(found)
 
 
 def _require_alike(first: Result, other: Result, folder: Path) -> None:
@@ -78,9 +101,21 @@ def _arm(arms: list[Arm], shared: bool) -> Arm:
             other: _of([arm.against[other] for arm in arms], shared, logarithms=True)
             for other in _common([arm.against for arm in arms])
         },
-        buckets={},
+        buckets={
+            name: [_bucket(parts, shared) for parts in zip(*(arm.buckets[name] for arm in arms), strict=True)]
+            for name in _common([arm.buckets for arm in arms])
+            if len({len(arm.buckets[name]) for arm in arms}) == 1
+        },
         by={},
     )
+
+
+def _bucket(parts: Sequence[Bucket], shared: bool) -> Bucket:
+    """Groups of about equally many events, by their rank: limits are means."""
+    low, high, share = (
+        sum(values) / len(parts) for values in zip(*((p.low, p.high, p.share) for p in parts), strict=True)
+    )
+    return Bucket(low, high, share, estimate([part.pd for part in parts], shared))
 
 
 def _common(held: Sequence[Mapping[str, object]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from simulator.result import Arm, Result, from_json, read_result, write_result
 from simulator.terminal import tables
 from tests.report.fake_results import fake_result, write
 from tests.report.parsed import Page
+from tests.result_schema import assert_documented
 from tests.small_runs import SMALL, outcome, prepared
+from tests.terminal import Terminal
 
 
 def test_a_measure_of_one_entry_is_in_result_page_and_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +72,16 @@ def test_a_result_of_swaps_alone_has_a_page(tmp_path: Path, kind: str) -> None:
         text = write_report(tmp_path).read_text()
         assert Page(text).open == [] and "Not in this result: accuracy, without which instability says little." in text
     assert "No comparisons yet" in text
+
+
+def test_what_compare_leaves_is_documented_and_drawn_again(flicker: Terminal, tmp_path: Path) -> None:
+    for name, turn in (("a", 1), ("b", -1)):
+        rows = [f"q{q},i{item},{turn * item + q}" for q in range(4) for item in range(6)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["q_id,doc_id,score", *rows]) + "\n")
+    said = flicker("compare", tmp_path / "a.csv", tmp_path / "b.csv", "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    assert_documented(json.loads((tmp_path / "out" / "result.json").read_text()))
+    before = (tmp_path / "out" / "report.html").read_bytes()
+    assert flicker("report", tmp_path / "out").code == 0
+    assert (tmp_path / "out" / "report.html").read_bytes() == before
+    assert read_result(tmp_path / "out").arms[0].measures["swaps.pair"].mean == 1.0

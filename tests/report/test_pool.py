@@ -76,7 +76,23 @@ def test_one_page_in_the_folder_that_holds_them(flicker: Terminal, tmp_path: Pat
     assert "2 results were pooled" in (tmp_path / "report.html").read_text()
 
 
+def test_a_sweep_of_seeds_is_one_page_too(flicker: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "sweep.json").write_text("{}")
+    seeds(tmp_path / "cells")
+    (tmp_path / "cells" / "seed-2").mkdir()  # not finished
+    said = flicker("report", tmp_path)
+    assert (said.code, said.out) == (0, f"{tmp_path / 'report.html'}\n"), said.err
+    assert "2 results were pooled (seeds 0, 1)" in (tmp_path / "report.html").read_text()
+
+
 def test_what_is_not_alike_is_named(tmp_path: Path) -> None:
     found = [(folder, read_result(folder)) for folder in seeds(tmp_path, k=3)]
     with pytest.raises(ResultError, match=r"report = .*seed-1: k = 3, where the first has None: name results that"):
         pooled(found)
+
+
+def test_a_seed_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    folder, _ = seeds(tmp_path)
+    with pytest.raises(ResultError, match="its seed was there before: name runs of different seeds"):
+        pooled([(folder, read_result(folder))] * 2)

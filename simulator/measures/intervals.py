@@ -49,7 +49,7 @@ USER_GROUPS = 4096
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % interval; low = high means that there is none."""
+    """A mean with its 95 % interval; low = high, or a limit at infinity, means that there is none."""
 
     mean: float
     low: float
@@ -58,7 +58,7 @@ class Interval:
     @property
     def known(self) -> bool:
         """Whether it could be told how uncertain the mean is."""
-        return self.low < self.high
+        return self.low < self.high < math.inf
 
     def as_dict(self) -> dict[str, float]:
         """As in result.json: {"mean", "low", "high"}."""

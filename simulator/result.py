@@ -178,8 +178,9 @@ def write_result(folder: Path, result: Result, setting: str = "out") -> None:
         write_atomically(folder / "result.json", json.dumps(to_json(result), indent=1, allow_nan=False).encode())
 
 
-def read_result(folder: Path) -> Result:
+def read_result(folder: str | Path) -> Result:
     """Read a folder's result.json, and a run's config.json. Raises ResultError naming file, what is wrong, way out."""
+    folder = Path(folder)
     path = folder / "result.json"
     if (folder / "sweep.json").exists():
         raise ResultError(f"{folder}: a sweep of several runs: name one of them, a folder in {folder / 'cells'}")

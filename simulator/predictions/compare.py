@@ -309,6 +309,13 @@ class Tally:
         else:
             self._events[key].append((first, second, users))
 
+    @property
+    def asked(self) -> int:
+        """Queries that two models of the first arm answered: the most of any two."""
+        held = {key: self.sums.of(key, 2 * len(self.measures)) for key in self.sums.keys() if key[1] == "swaps"}
+        top1 = 2 * list(self.measures).index("top1") + 1
+        return int(max((sums[top1].sum() for key, sums in held.items() if key[0] == self.arms[0].label), default=0))
+
     @cached_property
     def resamples(self) -> dict[tuple[int, int], Resamples]:
         """By the shape of an arm."""

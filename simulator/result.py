@@ -143,7 +143,7 @@ class Result:
     kind: Kind
     """Which door it comes from: `flicker run`, `flicker up`, `flicker compare`."""
     world: dict[str, Any]
-    """`name`, and what is known of: events, learned, held_out, users, items, has_truth, skipped_rows."""
+    """`name`, and what is known of: events, learned, held_out, users, items, queries, has_truth, skipped_rows."""
     arms: list[Arm] = field(metadata={"key": "spec"})
     generations: list[Generation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

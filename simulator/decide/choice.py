@@ -62,7 +62,7 @@ def accuracy_price(arm: Arm, base: Arm, margin: float) -> str:
     ratio, within = ratio_to(arm, base, "log_loss"), percent(margin)
     if ratio is None:
         return "log loss not measured"
-    if math.isinf(ratio.high):
+    if math.isinf(ratio.high) or not (ratio.known or arm is base):
         return f"log loss × {number(ratio.mean, 4)} without an interval, not shown to be within {within}"
     if ratio.high < 1:
         verdict = "shown to be lower"
@@ -205,7 +205,7 @@ def choose(result: Result, situation: Situation, measure: str, margin: float, bu
 def _loses(arm: Arm, base: Arm, margin: float) -> Literal["yes", "no", "unclear"]:
     """Whether an arm's log loss is shown to be higher, or within the margin (non-inferior)."""
     ratio = ratio_to(arm, base, "log_loss")
-    if ratio is None:
+    if ratio is None or not (ratio.known or arm is base):
         return "unclear"
     return "no" if ratio.high <= 1 + margin else "yes" if ratio.low > 1 else "unclear"
 
@@ -215,7 +215,9 @@ def _within(
 ) -> Choice:
     """The choice where a budget is given."""
     base, words = result.arms[0], f"{MEASURES[measure].words} on asking again"
-    inside = [arm for arm in (base, *fair) if views[arm.spec].total.high <= budget]
+    totals = {arm.spec: views[arm.spec].total for arm in (base, *fair)}
+    kept = {spec for spec, total in totals.items() if total.high <= budget and (total.known or total.mean == 0)}
+    inside = [arm for arm in (base, *fair) if arm.spec in kept]
     better = [arm for arm in inside if compared(ratio_to(arm, base, "log_loss")) == "less"]
     if base in inside and not better:
         return Choice("stay", f"Stay with {label(base.spec)}: its {words} are within {number(budget)}.", base)

@@ -25,7 +25,17 @@ from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratio
 from simulator.measures.intervals import Estimate, Resamples, pair_index
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
 from simulator.predictions.align import Lists, Matched, Ranked, matched
-from simulator.predictions.parts import Block, NotGroupedError, Part, Reading, TwiceError, blocks, spilled, streamed
+from simulator.predictions.parts import (
+    Block,
+    NotGroupedError,
+    Part,
+    Reading,
+    TwiceError,
+    VariesError,
+    blocks,
+    spilled,
+    streamed,
+)
 from simulator.predictions.read import Names, Source, arrow, mix, open_files, open_frame, row_of
 from simulator.process import peak_memory
 from simulator.result import Arm, Result, Slice
@@ -200,7 +210,7 @@ class Tally:
         self.truncated = False
 
     def add(self, part: Part) -> None:
-        """Count what one part holds. Raises TwiceError."""
+        """Count what one part holds. Raises TwiceError, VariesError."""
         ranked: dict[int, Lists] = {}
         events: dict[int, Lists] = {}
         for model, rows in part.items():
@@ -211,6 +221,7 @@ class Tally:
             else:
                 halves = [{name: column[half] for name, column in rows.items()} for half in (~inside, inside)]
                 ranked[model], events[model] = (self._lists(half, model) for half in halves)
+            self._require_of_queries(ranked[model], model)
         for arm, cause, fleet, pair, one, other in self.pairings:
             key = (arm.label, cause, fleet, pair)
             counts = self.counts if cause == "swaps" or arm.shape[1] == 1 else Counter()
@@ -234,6 +245,16 @@ class Tally:
             return {n: Ranked(block, self.k) for n, block in blocks(rows).items()}
         except TwiceError as twice:
             raise TwiceError(twice.query, twice.item, model) from None
+
+    def _require_of_queries(self, ranked: Lists, model: int) -> None:
+        """Raises VariesError where the items of one query have several users, or values of a column of --by."""
+        for name in ("user", *self.by):
+            for lists in ranked.values():
+                column = lists.block.columns.get(name)
+                if column is not None and (other := column != column[:, :1]).any():
+                    row, place = np.argwhere(other)[0]
+                    item = int(lists.block.item[row, place])
+                    raise VariesError(int(lists.block.query[row]), item, model, name)
 
     def _compare(self, key: Key, met: Matched, counts: Counter[str]) -> None:
         """Measures of the queries of one shape."""
@@ -498,6 +519,8 @@ def _compared(
             restart()
         except TwiceError as twice:
             raise _twice(twice, sources, names) from None
+        except VariesError as varies:
+            raise _varies(varies, sources, names) from None
     _refuse_strangers(tally, sources, names)
     estimates = {arm.label: tally.estimates(arm) for arm in arms}
     return Result(
@@ -530,6 +553,16 @@ def _twice(twice: TwiceError, sources: Sequence[Source], names: Names) -> DataEr
         places += [f"{source.name}: row {row:,}" for row in rows]
         written = ids or written
     return DataError(f"{' and '.join(places[:2])}: {written} twice for one model: keep one row of an item and query")
+
+
+def _varies(varies: VariesError, sources: Sequence[Source], names: Names) -> DataError:
+    column = names.user if varies.column == "user" else varies.column
+    hint = "a query is from one user" if varies.column == "user" else "--by takes columns of queries, not of items"
+    for source in (source for source in sources if varies.model in source.numbers):
+        rows, ids = row_of(source, names, varies.query, varies.item)
+        if rows:
+            return DataError(f"{source.name}: row {rows[0]:,}: {ids}: {column} is not that of the other items: {hint}")
+    return DataError(f"{sources[0].name}: column {column!r} differs within a query: {hint}")
 
 
 def _refuse_strangers(tally: Tally, sources: Sequence[Source], names: Names) -> None:

@@ -275,6 +275,20 @@ def test_a_run_keeps_its_predictions(tmp_path: Path) -> None:
     assert "refresh_lags.2.pair" in found.measures
 
 
+@pytest.mark.parametrize(
+    ("column", "options", "hint"),
+    [("shop", {"by": ("shop",)}, "--by takes columns of queries, not of items"), ("user", {}, "is from one user")],
+)
+def test_what_differs_within_a_query_is_no_column_of_queries(column: str, options: Any, hint: str) -> None:
+    """An item's category, say: the first item's would have stood for the whole query."""
+    frames = [frame(1) | {"shop": frame(1)["country"]}, frame(2) | {"shop": frame(2)["country"]}]
+    frames[1][column] = np.where(np.arange(84) == 30, frames[1][column][0], frames[1][column])
+    with pytest.raises(
+        DataError, match=rf"frame 2: row \d+: q_id = 4, doc_id = \d+: {column} is not that of the other items: {hint}"
+    ):
+        compare_frames(frames, k=K, **options)
+
+
 def test_one_model_alone_is_refused() -> None:
     with pytest.raises(DataError, match="one model alone: give the predictions of a second one"):
         compare_frames([frame(1)])

@@ -204,7 +204,7 @@ class Tally:
         self.pairings = [(arm, *pairing) for arm in arms for pairing in arm.pairings()]
         self.sums, self.slices = UserSums(), UserSums(SLICE_GROUPS)
         self.counts: Counter[str] = Counter()
-        self.graded = self.outside = False
+        self.graded = self.outside = self.shares = False
         self._events: dict[Key, list[tuple[Doubles, Doubles, Ints]]] = defaultdict(list)
         self._held = 0
         self.truncated = False
@@ -317,6 +317,7 @@ class Tally:
         users = np.broadcast_to(self._users(block, slice(None)), label.shape)[known]
         y, x = label[known], logit[known]
         self.outside |= bool((y > 1).any())
+        self.shares |= bool(((y > 0) & (y < 1)).any())
         for name, each in ACCURACY.items():
             if not each.whole:
                 self.sums.add((*key, name), np.stack([each.fn(x, y), np.ones(len(y))]), users)
@@ -358,7 +359,8 @@ class Tally:
             if cells[:, :, 1].any():
                 found[name] = draws.models(cells[:, :, 0], cells[:, :, 1].mean(axis=1))
         for name, each in ACCURACY.items():
-            if each.whole and not self.outside and all(self._events.get((arm.label, f, d, "events"))
+            left_out = self.outside or (name == "auc" and self.shares)
+            if each.whole and not left_out and all(self._events.get((arm.label, f, d, "events"))
                                                        for f in range(fleets) for d in range(duplicates)):  # fmt: skip
                 values = [[float(each.fn(*self._all((arm.label, f, d, "events"))[:2])) for d in range(duplicates)]
                           for f in range(fleets)]  # fmt: skip
@@ -606,6 +608,10 @@ def _notes(tally: Tally, arms: Sequence[Design], sources: Sequence[Source], opti
         )
     if tally.outside:
         notes.append("Labels above 1 are grades: log loss, ranking loss, AUC and calibration are left out.")
+    elif tally.shares:
+        notes.append("Labels between 0 and 1 are true probabilities: AUC, which needs engagements, is left out.")
+    if tally.predicted and tally.labelled:
+        notes.append("Intervals of AUC and calibration cover duplicates (fleets), not users.")
     renamed = [arm.label for arm in arms if "#" in arm.label]
     if renamed:
         notes.append(f"{', '.join(renamed)}: the same models again, in a later argument.")

@@ -423,3 +423,21 @@ def test_paired_ratios_and_budgets_without_an_interval_show_nothing() -> None:
         assert choice.verdict == "unclear", choice.why
     choice = choose(a_result(base, an_arm("gelu", 0.05, 0.05, base=base, loss_wide=0)), HOUR, "pair", MARGIN)
     assert choice.verdict == "unclear" and "without an interval, not shown to be within" in choice.why
+
+
+def test_one_design_alone_can_be_served_otherwise(tmp_path: Path) -> None:
+    """Two files of one model, say: there is no arm to try, and sticky routing helps all the same."""
+    arm = an_arm("model")
+    choice = choose(a_result(arm, kind="compare"), Situation(models=2), "pair", MARGIN)
+    assert choice.why == "Add files of another design to compare with, named in a column `arm`."
+    write_result(tmp_path, a_result(arm, kind="compare"))
+    lines, code = recommend(RecommendFlags(tmp_path, Situation(models=2), measure="pair"))
+    assert code == 0 and any("sticky routing (--routing sticky)" in line for line in lines)
+
+
+@pytest.mark.parametrize("every", ["1000001s", "0.3s", "90m", "400d"])
+def test_any_time_between_refreshes_can_be_doubled(every: str) -> None:
+    found = changes(
+        a_result(an_arm("relu")), Situation(refresh_every=every, rollout="0s", asks_again="0.1s"), "pair", MARGIN
+    )
+    assert any("refresh half as often" in change.words for change in found)

@@ -204,6 +204,7 @@ class Tally:
         self.pairings = [(arm, *pairing) for arm in arms for pairing in arm.pairings()]
         self.sums, self.slices = UserSums(), UserSums(SLICE_GROUPS)
         self.counts: Counter[str] = Counter()
+        self.rows: Counter[int] = Counter()  # of each model
         self.graded = self.outside = self.shares = False
         self._events: dict[Key, list[tuple[Doubles, Doubles, Ints]]] = defaultdict(list)
         self._held = 0
@@ -215,6 +216,7 @@ class Tally:
         events: dict[int, Lists] = {}
         for model, rows in part.items():
             self.counts["rows"] += len(rows["query"])
+            self.rows[model] += len(rows["query"])
             inside = rows.get("event")
             if inside is None or not inside.any():
                 ranked[model], events[model] = self._lists(rows, model), {}
@@ -574,6 +576,9 @@ def _refuse_strangers(tally: Tally, sources: Sequence[Source], names: Names) -> 
     first, last = sources[0].name, sources[-1].name
     if not tally.counts["rows"]:
         raise DataError(f"{first}: no rows: give predictions")
+    for source in sources:
+        if not any(tally.rows[number] for number in source.numbers):
+            raise DataError(f"{source.name}: no rows: give predictions")
     if tally.counts["queries"]:
         raise DataError(f"{first}, {last}: no item in common ({names.item}): give scores of the same candidates")
     raise DataError(f"{first}, {last}: no query in common ({names.query}): give predictions for the same queries")

@@ -25,7 +25,17 @@ from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratio
 from simulator.measures.intervals import Estimate, Resamples, pair_index
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
 from simulator.predictions.align import Lists, Matched, Ranked, matched
-from simulator.predictions.parts import Block, NotGroupedError, Part, Reading, TwiceError, blocks, spilled, streamed
+from simulator.predictions.parts import (
+    Block,
+    NotGroupedError,
+    Part,
+    Reading,
+    TwiceError,
+    VariesError,
+    blocks,
+    spilled,
+    streamed,
+)
 from simulator.predictions.read import Names, Source, arrow, mix, open_files, open_frame, row_of
 from simulator.process import peak_memory
 from simulator.result import Arm, Result, Slice
@@ -194,23 +204,26 @@ class Tally:
         self.pairings = [(arm, *pairing) for arm in arms for pairing in arm.pairings()]
         self.sums, self.slices = UserSums(), UserSums(SLICE_GROUPS)
         self.counts: Counter[str] = Counter()
-        self.graded = self.outside = False
+        self.rows: Counter[int] = Counter()  # of each model
+        self.graded = self.outside = self.shares = False
         self._events: dict[Key, list[tuple[Doubles, Doubles, Ints]]] = defaultdict(list)
         self._held = 0
         self.truncated = False
 
     def add(self, part: Part) -> None:
-        """Count what one part holds. Raises TwiceError."""
+        """Count what one part holds. Raises TwiceError, VariesError."""
         ranked: dict[int, Lists] = {}
         events: dict[int, Lists] = {}
         for model, rows in part.items():
             self.counts["rows"] += len(rows["query"])
+            self.rows[model] += len(rows["query"])
             inside = rows.get("event")
             if inside is None or not inside.any():
                 ranked[model], events[model] = self._lists(rows, model), {}
             else:
                 halves = [{name: column[half] for name, column in rows.items()} for half in (~inside, inside)]
                 ranked[model], events[model] = (self._lists(half, model) for half in halves)
+            self._require_of_queries(ranked[model], model)
         for arm, cause, fleet, pair, one, other in self.pairings:
             key = (arm.label, cause, fleet, pair)
             counts = self.counts if cause == "swaps" or arm.shape[1] == 1 else Counter()
@@ -234,6 +247,16 @@ class Tally:
             return {n: Ranked(block, self.k) for n, block in blocks(rows).items()}
         except TwiceError as twice:
             raise TwiceError(twice.query, twice.item, model) from None
+
+    def _require_of_queries(self, ranked: Lists, model: int) -> None:
+        """Raises VariesError where the items of one query have several users, or values of a column of --by."""
+        for name in ("user", *self.by):
+            for lists in ranked.values():
+                column = lists.block.columns.get(name)
+                if column is not None and (other := column != column[:, :1]).any():
+                    row, place = np.argwhere(other)[0]
+                    item = int(lists.block.item[row, place])
+                    raise VariesError(int(lists.block.query[row]), item, model, name)
 
     def _compare(self, key: Key, met: Matched, counts: Counter[str]) -> None:
         """Measures of the queries of one shape."""
@@ -296,6 +319,7 @@ class Tally:
         users = np.broadcast_to(self._users(block, slice(None)), label.shape)[known]
         y, x = label[known], logit[known]
         self.outside |= bool((y > 1).any())
+        self.shares |= bool(((y > 0) & (y < 1)).any())
         for name, each in ACCURACY.items():
             if not each.whole:
                 self.sums.add((*key, name), np.stack([each.fn(x, y), np.ones(len(y))]), users)
@@ -308,6 +332,13 @@ class Tally:
             self.truncated = True
         else:
             self._events[key].append((first, second, users))
+
+    @property
+    def asked(self) -> int:
+        """Queries that two models of the first arm answered: the most of any two."""
+        held = {key: self.sums.of(key, 2 * len(self.measures)) for key in self.sums.keys() if key[1] == "swaps"}
+        top1 = 2 * list(self.measures).index("top1") + 1
+        return int(max((sums[top1].sum() for key, sums in held.items() if key[0] == self.arms[0].label), default=0))
 
     @cached_property
     def resamples(self) -> dict[tuple[int, int], Resamples]:
@@ -330,7 +361,8 @@ class Tally:
             if cells[:, :, 1].any():
                 found[name] = draws.models(cells[:, :, 0], cells[:, :, 1].mean(axis=1))
         for name, each in ACCURACY.items():
-            if each.whole and not self.outside and all(self._events.get((arm.label, f, d, "events"))
+            left_out = self.outside or (name == "auc" and self.shares)
+            if each.whole and not left_out and all(self._events.get((arm.label, f, d, "events"))
                                                        for f in range(fleets) for d in range(duplicates)):  # fmt: skip
                 values = [[float(each.fn(*self._all((arm.label, f, d, "events"))[:2])) for d in range(duplicates)]
                           for f in range(fleets)]  # fmt: skip
@@ -412,9 +444,14 @@ def compare_frames(frames: Sequence[Any], *, k: int = 10, **names: Any) -> Resul
     Each of `frames` is a pandas or polars frame, an Arrow table, a dict of arrays, or a path. `names`: of Names, such
     as query="request_id", log_odds=True or by=("country",). Raises FlickerError, one line for the user.
     """
+    if isinstance(by := names.get("by", ()), str):
+        raise SettingError("by", repr(by), "several columns, as in by=['country']")
     called = Names(**names)
-    if isinstance(frames, (str, os.PathLike)) or not isinstance(frames, Sequence):
-        raise SettingError("frames", type(frames).__name__, "give several, as in compare([monday, tuesday])")
+    if isinstance(frames, (str, os.PathLike)) or not isinstance(frames, Sequence) or not frames:
+        said = "nothing" if isinstance(frames, Sequence) and not frames else type(frames).__name__
+        raise SettingError("frames", said, "give several, as in compare([monday, tuesday])")
+    if not isinstance(k, (int, np.integer)) or k < 1:
+        raise SettingError("k", k, "a whole number of items, at least 1")
     sources: list[Source] = []
     for number, frame in enumerate(frames):
         if isinstance(frame, (str, os.PathLike)):
@@ -486,11 +523,14 @@ def _compared(
             restart()
         except TwiceError as twice:
             raise _twice(twice, sources, names) from None
+        except VariesError as varies:
+            raise _varies(varies, sources, names) from None
     _refuse_strangers(tally, sources, names)
     estimates = {arm.label: tally.estimates(arm) for arm in arms}
     return Result(
         kind="compare",
-        world={"name": "predictions"} | ({"users": tally.sums.count} if "user" in optional else {}),
+        world={"name": "predictions", "queries": tally.asked}
+        | ({"users": tally.sums.count} if "user" in optional else {}),
         arms=[_arm(arm, arms, estimates, tally, plan.values) for arm in arms],
         notes=_notes(tally, arms, sources, optional),
     )
@@ -519,6 +559,16 @@ def _twice(twice: TwiceError, sources: Sequence[Source], names: Names) -> DataEr
     return DataError(f"{' and '.join(places[:2])}: {written} twice for one model: keep one row of an item and query")
 
 
+def _varies(varies: VariesError, sources: Sequence[Source], names: Names) -> DataError:
+    column = names.user if varies.column == "user" else varies.column
+    hint = "a query is from one user" if varies.column == "user" else "--by takes columns of queries, not of items"
+    for source in (source for source in sources if varies.model in source.numbers):
+        rows, ids = row_of(source, names, varies.query, varies.item)
+        if rows:
+            return DataError(f"{source.name}: row {rows[0]:,}: {ids}: {column} is not that of the other items: {hint}")
+    return DataError(f"{sources[0].name}: column {column!r} differs within a query: {hint}")
+
+
 def _refuse_strangers(tally: Tally, sources: Sequence[Source], names: Names) -> None:
     """DataError where nothing could be compared."""
     if tally.counts["pairs"] or any(key[1] == "pd" for key in tally.sums.keys()):
@@ -526,6 +576,9 @@ def _refuse_strangers(tally: Tally, sources: Sequence[Source], names: Names) -> 
     first, last = sources[0].name, sources[-1].name
     if not tally.counts["rows"]:
         raise DataError(f"{first}: no rows: give predictions")
+    for source in sources:
+        if not any(tally.rows[number] for number in source.numbers):
+            raise DataError(f"{source.name}: no rows: give predictions")
     if tally.counts["queries"]:
         raise DataError(f"{first}, {last}: no item in common ({names.item}): give scores of the same candidates")
     raise DataError(f"{first}, {last}: no query in common ({names.query}): give predictions for the same queries")
@@ -560,6 +613,10 @@ def _notes(tally: Tally, arms: Sequence[Design], sources: Sequence[Source], opti
         )
     if tally.outside:
         notes.append("Labels above 1 are grades: log loss, ranking loss, AUC and calibration are left out.")
+    elif tally.shares:
+        notes.append("Labels between 0 and 1 are true probabilities: AUC, which needs engagements, is left out.")
+    if tally.predicted and tally.labelled:
+        notes.append("Intervals of AUC and calibration cover duplicates (fleets), not users.")
     renamed = [arm.label for arm in arms if "#" in arm.label]
     if renamed:
         notes.append(f"{', '.join(renamed)}: the same models again, in a later argument.")

@@ -59,6 +59,14 @@ class TwiceError(Exception):
         self.query, self.item, self.model = query, item, model
 
 
+class VariesError(Exception):
+    """A column that is of the query has another value for one of its items."""
+
+    def __init__(self, query: int, item: int, model: int, column: str) -> None:
+        super().__init__(query, item, model, column)
+        self.query, self.item, self.model, self.column = query, item, model, column
+
+
 @dataclass(frozen=True)
 class Reading:
     """What is read, and how it is told."""

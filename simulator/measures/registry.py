@@ -71,8 +71,6 @@ class Quality:
     about: str
     fn: Callable[[Answers, Reals], Parts]
     """Answers and relevance [Q, N]."""
-    higher: bool = True
-    """Whether more is better."""
     binary: bool = False
     """Whether relevance has to be 0 or 1: measured on logs alone, not where the truth is a probability."""
     most: float = 1.0
@@ -195,7 +193,6 @@ QUALITIES: dict[str, Quality] = {
             "ranking loss",
             "Log loss over pairs of an engagement and a non-engagement of one query. Lower is better.",
             lambda answers, relevance: _where_known(quality.ranking_loss(answers.scores, relevance)),
-            higher=False,
             most=np.inf,
         ),
         Quality(
@@ -276,7 +273,6 @@ class Accuracy:
     about: str
     fn: Callable[[Reals, Reals], Any]
     """Log-odds [n] and labels [n] -> a value per event [n], or, where `whole`, one number."""
-    higher: bool = False
     whole: bool = False
     most: float = np.inf
 
@@ -295,7 +291,6 @@ ACCURACY: dict[str, Accuracy] = {
             "AUC",
             "Chance that an engagement is scored above a non-engagement: 0.5 is guessing. Higher is better.",
             quality.auc,
-            higher=True,
             whole=True,
             most=1.0,
         ),

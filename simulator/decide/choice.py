@@ -26,7 +26,7 @@ from simulator.decide.situation import Seen, Situation, seen_ratio, what_a_user_
 from simulator.measures.intervals import Interval
 from simulator.measures.registry import ACCURACY, MEASURES, QUALITIES
 from simulator.result import Arm, Result, read_result
-from simulator.words import label, number, percent, written
+from simulator.words import label, number, percent, word, written
 
 MARGIN = 0.005
 """A log loss at most this share above that of the first arm is as good, where an interval shows it."""
@@ -333,7 +333,5 @@ def _seen(seen: Seen | None) -> str:
 
 def _accuracy(arm: Arm) -> str:
     """Accuracy stands beside every share of swaps."""
-    words = {name: each.words for held in (ACCURACY, QUALITIES) for name, each in held.items()}
-    for name in (one for one in words if one in arm.measures):
-        return f", {words[name]} {written(arm.measures[name], 4)}"
-    return ", accuracy not measured"
+    name = next((name for name in (*ACCURACY, *QUALITIES) if name in arm.measures), None)
+    return f", {word(name).words} {written(arm.measures[name], 4)}" if name else ", accuracy not measured"

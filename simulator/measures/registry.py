@@ -45,8 +45,8 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Measure:
-    """How much two models' answers to the same queries differ: 0 where they are the same."""
+class Described:
+    """What all that is measured has."""
 
     name: str
     """In results, labels and flags."""
@@ -54,6 +54,12 @@ class Measure:
     """In tables and titles."""
     about: str
     """One sentence, for a glossary."""
+
+
+@dataclass(frozen=True)
+class Measure(Described):
+    """How much two models' answers to the same queries differ: 0 where they are the same."""
+
     fn: Callable[[Answers, Answers], Parts]
     most: float = 1.0
     """The largest value it can have."""
@@ -63,12 +69,9 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Quality:
+class Quality(Described):
     """How well one model ranks, against what is known to be relevant."""
 
-    name: str
-    words: str
-    about: str
     fn: Callable[[Answers, Reals], Parts]
     """Answers and relevance [Q, N]."""
     binary: bool = False
@@ -225,12 +228,9 @@ QUALITIES: dict[str, Quality] = {
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Described):
     """How far two models' predictions of the same events lie apart."""
 
-    name: str
-    words: str
-    about: str
     fn: Callable[[Reals, Reals], Doubles]
     """Log-odds [n] and [n] -> a value per event [n]; the measure is their mean."""
     signed: bool = False
@@ -265,12 +265,9 @@ DIFFERENCES: dict[str, Difference] = {
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class Accuracy(Described):
     """How good one model's predictions of events are."""
 
-    name: str
-    words: str
-    about: str
     fn: Callable[[Reals, Reals], Any]
     """Log-odds [n] and labels [n] -> a value per event [n], or, where `whole`, one number."""
     whole: bool = False
@@ -304,6 +301,12 @@ ACCURACY: dict[str, Accuracy] = {
     )
 }
 """Name -> accuracy of predictions."""
+
+
+def described() -> dict[str, Described]:
+    """All of them by name."""
+    return {**MEASURES, **DIFFERENCES, **ACCURACY, **QUALITIES}
+
 
 PERSONALISATION = "personalisation"
 """Pair swaps between the rankings that one model gives to two random users for the same candidates in the same context:

@@ -14,7 +14,7 @@ All doors ask here, so that they cannot contradict each other. Three rules:
 """
 
 from simulator.decide.choice import RecommendFlags, advice, recommend
-from simulator.decide.evidence import best, compared, independent_difference, independent_ratio, ratio_to, silent
+from simulator.decide.evidence import best, compared, independent_ratio, ratio_to, silent
 from simulator.decide.gating import GateFlags, gate
 from simulator.decide.situation import Situation, what_a_user_sees
 
@@ -26,7 +26,6 @@ __all__ = [
     "best",
     "compared",
     "gate",
-    "independent_difference",
     "independent_ratio",
     "ratio_to",
     "recommend",

@@ -54,14 +54,6 @@ def independent_ratio(new: Interval, old: Interval) -> Interval | None:
     return Interval(mean, mean * math.exp(-below), mean * math.exp(min(above, 300.0)))
 
 
-def independent_difference(new: Interval, old: Interval) -> Interval:
-    """new - old of two independent estimates, with its 95 % interval: half-widths in squares (Zou and Donner 2008)."""
-    mean = new.mean - old.mean
-    below = math.hypot(new.mean - new.low, old.high - old.mean)
-    above = math.hypot(new.high - new.mean, old.mean - old.low)
-    return Interval(mean, mean - below, mean + above)
-
-
 def fleets(run: Result) -> int:
     """How many independent fleets its intervals cover; one where the result does not say."""
     value = run.config.get("fleets")

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.decide import ratio_to
-from simulator.measures.intervals import Interval
+from simulator.measures.intervals import Interval, exact
 from simulator.measures.registry import MEASURES
 from simulator.result import Arm, Result
 from simulator.words import DASH, duration, interval, label, number, summed_up, word
@@ -79,7 +79,7 @@ def _seconds(arm: Arm, first: Arm) -> str:
     own, ratio = arm.costs.get("train_seconds"), arm.cost_ratio(first, "train_seconds")
     if not own:
         return DASH
-    return f"{duration(own)} {_beside(arm, first, Interval(ratio, ratio, ratio) if ratio else None)}".strip()
+    return f"{duration(own)} {_beside(arm, first, exact(ratio) if ratio else None)}".strip()
 
 
 def _beside(arm: Arm, first: Arm, ratio: Interval | None) -> str:

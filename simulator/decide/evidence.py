@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 from simulator.config import require
-from simulator.measures.intervals import Interval
+from simulator.measures.intervals import Interval, exact
 from simulator.measures.registry import MEASURES
 from simulator.result import Arm, Result
 from simulator.words import number, written
@@ -26,7 +26,7 @@ def compared(ratio: Interval | None) -> Literal["less", "more", "unclear"]:
 def ratio_to(arm: Arm, base: Arm, name: str) -> Interval | None:
     """The result's ratio of a measure to `base`, its first arm, else of two independent estimates; None for x/0."""
     if arm is base:
-        return Interval(1, 1, 1)
+        return exact(1)
     given = arm.ratios.get(name.removeprefix("swaps.").replace("_swaps.", "_"))
     if given is not None or name not in arm.measures or name not in base.measures:
         return given
@@ -41,7 +41,7 @@ def independent_ratio(new: Interval, old: Interval) -> Interval | None:
     if old.mean == 0:
         return None
     if new.mean == 0:
-        return Interval(0, 0, 0)
+        return exact(0)
     if not (new.known and old.known):
         return Interval(new.mean / old.mean, 0.0, math.inf)
 
@@ -79,8 +79,7 @@ def best(result: Result) -> Arm:
     base, others = result.arms[0], result.arms[1:]
     others = [arm for arm in others if not repeats(arm, base)] or others
     fair = [arm for arm in others if compared(ratio_to(arm, base, "log_loss")) != "more"]
-    nothing = Interval(math.inf, math.inf, math.inf)
-    return min(fair or others or [base], key=lambda arm: arm.measures.get("swaps.pair", nothing).mean)
+    return min(fair or others or [base], key=lambda arm: arm.measures.get("swaps.pair", exact(math.inf)).mean)
 
 
 def too_little(arm: Arm, result: Result) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from simulator.decide import independent_ratio, silent
 from simulator.figures.claims import Finding, Verdict
 from simulator.figures.sweep import SOURCES, Sweep, condition, family, noises
-from simulator.measures.intervals import Interval
-from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots, exact
+from simulator.measures.intervals import Interval, exact
+from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots
 from simulator.result import Arm, Result
 from simulator.words import label, number, written
 

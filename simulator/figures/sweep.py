@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import ResultError, SettingError
-from simulator.measures.intervals import Interval
+from simulator.measures.intervals import Interval, exact
 from simulator.models.cures import Ensemble
 from simulator.models.specs import parse_arm
 from simulator.report.pool import by_seed
@@ -209,7 +209,7 @@ def is_activation(spec: str) -> bool:
 
 def relative(arm: Arm, measure: str) -> Interval:
     """Ratio to ReLU with its paired interval; 1 for ReLU itself."""
-    return Interval(1, 1, 1) if arm.spec == "relu" else arm.ratios[measure]
+    return exact(1) if arm.spec == "relu" else arm.ratios[measure]
 
 
 def has(arm: Arm, *measures: str) -> bool:

@@ -12,8 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.progress import TimeRemainingColumn
 from rich.table import Table
 
-from simulator.errors import ResultError, SettingError
-from simulator.files import writing
+from simulator.errors import SettingError
+from simulator.files import require_empty, writing
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
 from simulator.predictions.compare import compare_sources
 from simulator.predictions.read import Names, arrow, open_files
@@ -76,8 +76,8 @@ def run_compare(flags: CompareFlags, command: str) -> None:
     """Compare, show a table, and leave a folder where one is asked for. Raises FlickerError."""
     if not flags.predictions:
         raise SettingError("predictions", "none", "name two files, as in flicker compare A.parquet B.parquet")
-    if flags.out is not None and (flags.out.is_file() or (flags.out.is_dir() and any(flags.out.iterdir()))):
-        raise ResultError(f"out = {flags.out}: is not empty: name another folder, or delete it")
+    if flags.out is not None:
+        require_empty(flags.out)
     arrow().set_memory_pool(arrow().system_memory_pool())  # the one that gives memory back
     console = open_console()
     sources = open_files(flags.predictions, flags.names)

@@ -64,14 +64,8 @@ def accuracy_price(arm: Arm, base: Arm, margin: float) -> str:
         return "log loss not measured"
     if math.isinf(ratio.high):
         return f"log loss × {number(ratio.mean, 4)} without an interval, not shown to be within {within}"
-    if ratio.high < 1:
-        verdict = "shown to be lower"
-    elif ratio.high <= 1 + margin:
-        verdict = f"shown to be within {within}"
-    elif ratio.low > 1:
-        verdict = "shown to be higher"
-    else:
-        verdict = f"not shown to be within {within}"
+    words = {"no": f"within {within}", "yes": "higher"}.get(_loses(arm, base, margin))
+    verdict = f"shown to be {'lower' if ratio.high < 1 else words}" if words else f"not shown to be within {within}"
     return f"log loss × {written(ratio, 4)}, {verdict}"
 
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from simulator.decide import ratio_to
+from simulator.decide.evidence import ratio_to
 from simulator.measures.intervals import Interval, exact
 from simulator.measures.registry import MEASURES
 from simulator.result import Arm, Result

@@ -9,10 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from simulator.decide import RecommendFlags, Situation, advice, recommend
-from simulator.decide.choice import MARGIN, changes, choose, not_measured
+from simulator.decide.choice import MARGIN, RecommendFlags, advice, changes, choose, not_measured, recommend
 from simulator.decide.evidence import independent_ratio, too_little
-from simulator.decide.situation import what_a_user_sees
+from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.errors import FlickerError, SettingError
 from simulator.measures.intervals import Interval
 from simulator.randomness import generator

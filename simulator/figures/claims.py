@@ -15,7 +15,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from simulator.decide import Situation, independent_ratio, what_a_user_sees
+from simulator.decide.evidence import independent_ratio
+from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.figures.sweep import AGAIN, LINEAR_FROM, Sweep, ensembles_of, family, favourite, has, relative, swept
 from simulator.measures.intervals import Interval, exact
 from simulator.result import Arm

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from simulator.decide import independent_ratio, silent
+from simulator.decide.evidence import independent_ratio, silent
 from simulator.figures.claims import Finding, Verdict
 from simulator.figures.sweep import SOURCES, Sweep, condition, family, noises
 from simulator.measures.intervals import Interval, exact

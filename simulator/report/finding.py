@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from simulator.decide import best, compared, ratio_to, silent
+from simulator.decide.evidence import best, compared, ratio_to, silent
 from simulator.result import Arm, Result
 from simulator.words import count, duration, label, number, percent, plural, written
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from simulator.decide import advice, ratio_to
+from simulator.decide.choice import advice
+from simulator.decide.evidence import ratio_to
 from simulator.measures.registry import DIFFERENCES, MEASURES, described
 from simulator.report import finding
 from simulator.report.charts import Figure, Panel, activation_panels, arm_dots, over_generations, plane

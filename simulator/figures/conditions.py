@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from simulator.decide.evidence import independent_ratio, silent
 from simulator.figures.claims import Finding, Verdict
-from simulator.figures.sweep import SOURCES, Sweep, condition, family, noises
+from simulator.figures.sweep import SOURCES, Sweep, condition, family
 from simulator.measures.intervals import Interval, exact
 from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots
+from simulator.report.finding import noises
 from simulator.result import Arm, Result
 from simulator.words import label, number, written
 

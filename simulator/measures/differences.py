@@ -6,14 +6,9 @@ duplicates, are the caller's, so that sums per user can go to `intervals`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from simulator.types import Doubles
-
-Reals = NDArray[np.floating[Any]]
+from simulator.types import Doubles, Reals
 
 MOST = 700.0
 """Log-odds above which exp would overflow; PD is below 1e-300 there."""

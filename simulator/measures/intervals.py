@@ -50,7 +50,7 @@ USER_GROUPS = 4096
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % interval; low = high means that there is none."""
+    """A mean with its 95 % interval; low = high, or a limit at infinity, means that there is none."""
 
     mean: float
     low: float
@@ -59,7 +59,7 @@ class Interval:
     @property
     def known(self) -> bool:
         """Whether it could be told how uncertain the mean is."""
-        return self.low < self.high
+        return self.low < self.high < math.inf
 
     def moved(self, by: Callable[[float], float]) -> Interval:
         """Mean and limits under a function that rises."""

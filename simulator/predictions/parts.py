@@ -12,13 +12,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
 from pathlib import Path
-from queue import Full, Queue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -258,41 +258,16 @@ def _room(reading: Reading, needed: int) -> None:
     reading.say(f"The files are not grouped by query: {needed / 1e9:.2f} GB go to {where} meanwhile")
 
 
-def ahead(things: Iterable[Thing]) -> Generator[Thing, None, None]:
+def ahead(things: Iterator[Thing]) -> Generator[Thing, None, None]:
     """The same things, fetched by a thread while the caller works on the last one."""
-    queue: Queue[tuple[Thing | None, BaseException | None]] = Queue(AHEAD)
-    gone = threading.Event()
-
-    def put(item: tuple[Thing | None, BaseException | None]) -> None:
-        while not gone.is_set():
-            try:
-                return queue.put(item, timeout=0.1)
-            except Full:
-                continue
-
-    def fetch() -> None:
-        try:
-            for thing in things:
-                put((thing, None))
-                if gone.is_set():
-                    return
-            put((None, StopIteration()))
-        except BaseException as error:  # raised again where the things are used
-            put((None, error))
-
-    thread = threading.Thread(target=fetch, daemon=True)
-    thread.start()
+    thread = ThreadPoolExecutor(1)
     try:
-        while True:
-            thing, error = queue.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield thing  # type: ignore[misc]
+        fetched = deque(thread.submit(next, things, None) for _ in range(AHEAD))
+        while (thing := fetched.popleft().result()) is not None:
+            fetched.append(thread.submit(next, things, None))
+            yield thing
     finally:
-        gone.set()
-        thread.join()
+        thread.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)

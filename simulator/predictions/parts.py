@@ -10,6 +10,7 @@ Shapes: n rows, Q queries of one length, N items of each.
 from __future__ import annotations
 
 import contextlib
+import io
 import shutil
 import tempfile
 from collections import deque
@@ -188,27 +189,22 @@ def _runs(query: Ints) -> Ints:
 def spilled(reading: Reading) -> Iterator[Part]:
     """Parts of sources in any order, through temporary files where they are more than one part."""
     names = ["query", "item", "score", "model", *reading.optional, *reading.names.by]
-    count = min(-(-reading.rows // PART), MOST_PARTITIONS)
+    count = max(1, min(-(-reading.rows // PART), MOST_PARTITIONS))
     if count > 1:
         _room(reading, 8 * len(names) * reading.rows)
-    held: list[Ints] = []
-    files = [tempfile.TemporaryFile(dir=reading.temporary) for _ in range(count)] if count > 1 else []
+    files = [tempfile.TemporaryFile(dir=reading.temporary) if count > 1 else io.BytesIO() for _ in range(count)]
     try:
         for rows in ahead(chain.from_iterable(reading.read(source, PART // 4) for source in reading.sources)):
             table = np.empty((len(rows["query"]), len(names)), np.int64)
             for place, name in enumerate(names):
                 column = rows[name]
                 table[:, place] = column.view(np.int64) if column.dtype == np.float64 else column
-            if not files:
-                held.append(table)
-                continue
             which = partition(rows["query"], count)
             table = table.take(np.argsort(which, kind="stable"), axis=0)  # 16 bits: a radix sort
             ends = np.bincount(which, minlength=count).cumsum()
             for file, part in zip(files, np.split(table, ends[:-1]), strict=True):
-                part.tofile(file)
-        tables = _back(files, len(names)) if files else iter([np.concatenate(held)] if held else [])
-        yield from ahead(_by_model(table, names) for table in tables)
+                file.write(part.data)
+        yield from ahead(_by_model(table, names) for table in _back(files, len(names)))
     except OSError as error:
         where = reading.temporary or tempfile.gettempdir()
         raise DataError(f"temp = {where}: {error.strerror or error}: name another folder with --temp") from None
@@ -226,7 +222,7 @@ def partition(query: Ints, count: int) -> Ints:
 def _back(files: Sequence[Any], columns: int) -> Iterator[Ints]:
     for file in files:
         file.seek(0)
-        yield np.fromfile(file, np.int64).reshape(-1, columns)
+        yield np.frombuffer(file.read(), np.int64).reshape(-1, columns)
         file.close()
 
 

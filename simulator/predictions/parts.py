@@ -103,6 +103,7 @@ def streamed(reading: Reading) -> Iterator[Part]:
             rows = chain.from_iterable(own)
             few = len(models) <= MOST_THREADS
             streams[model] = _Stream(threads.enter_context(contextlib.closing(ahead(rows))) if few else rows)
+        taken: list[Ints] = []
         while any(stream.open for stream in streams.values()):
             behind = min(len(stream.runs) for stream in streams.values() if stream.open)
             for stream in streams.values():
@@ -110,19 +111,21 @@ def streamed(reading: Reading) -> Iterator[Part]:
                     stream.read_on()
             ready = reduce(_common, (stream.whole() for stream in streams.values()))
             if len(ready):
+                taken.append(ready)
                 yield {model: stream.take(ready) for model, stream in streams.items()}
-            if sum(len(stream.query) for stream in streams.values()) > MOST_PENDING:
+            pending = sum(int(stream.runs[-1]) for stream in streams.values())
+            if pending > MOST_PENDING or sum(map(len, taken)) > MOST_SEEN:
                 raise NotGroupedError
         yield {model: stream.rows for model, stream in streams.items() if stream.rows}  # those of one model alone
         for stream in streams.values():
-            stream.check()
+            _distinct(np.concatenate([*taken, stream.asked]))  # none came again after it was taken
 
 
 class _Stream:
     """One model's rows, read as far as the others are."""
 
     def __init__(self, source: Iterator[Rows]) -> None:
-        self._source, self._taken = source, [np.zeros(0, np.int64)]
+        self._source = source
         self.open = True
         self.rows: Rows = {}
         """Those that wait."""
@@ -130,9 +133,9 @@ class _Stream:
         """Where their queries begin, and where the last one ends."""
 
     @property
-    def query(self) -> Ints:
-        """[n] of the rows that wait."""
-        return self.rows.get("query", np.zeros(0, np.int64))
+    def asked(self) -> Ints:
+        """Queries of the rows that wait, one for each run."""
+        return self.rows["query"][self.runs[:-1]] if self.rows else np.zeros(0, np.int64)
 
     def read_on(self) -> None:
         """Take in the next rows."""
@@ -141,21 +144,15 @@ class _Stream:
             self.open = False
         else:
             self.rows = {k: np.concatenate([self.rows[k], more[k]]) for k in more} if self.rows else more
-            self.runs = _runs(self.query)
+            self.runs = _runs(self.rows["query"])
 
     def whole(self) -> Ints:
         """Queries that wait with all their rows: the last may go on. Raises NotGroupedError for one in two places."""
-        found = self.query[self.runs[:-2] if self.open else self.runs[:-1]]
-        if len(np.unique(found)) < len(found):
-            raise NotGroupedError
-        return found
+        return _distinct(self.asked[:-1] if self.open else self.asked)
 
     def take(self, ready: Ints) -> Rows:
         """The rows of these queries, which wait no longer."""
-        ours = np.isin(self.query[self.runs[:-1]], ready)
-        self._taken.append(ready)
-        if sum(map(len, self._taken)) > MOST_SEEN:
-            raise NotGroupedError
+        ours = np.isin(self.asked, ready)
         mask = np.repeat(ours, np.diff(self.runs))
         count = int(mask.sum())
         first, rest = (slice(count), slice(count, None)) if mask[:count].all() else (mask, ~mask)  # mostly no copies
@@ -163,11 +160,12 @@ class _Stream:
         self.runs = np.concatenate([[0], np.diff(self.runs)[~ours].cumsum()])
         return taken
 
-    def check(self) -> None:
-        """Raises NotGroupedError where a query came again after it was taken."""
-        asked = np.concatenate([*self._taken, self.query[self.runs[:-1]]])
-        if len(np.unique(asked)) < len(asked):
-            raise NotGroupedError
+
+def _distinct(queries: Ints) -> Ints:
+    """The same; NotGroupedError where one is among them twice."""
+    if len(np.unique(queries)) < len(queries):
+        raise NotGroupedError
+    return queries
 
 
 def _slice(rows: Rows, which: Any) -> Rows:

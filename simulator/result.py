@@ -143,7 +143,7 @@ class Result:
     kind: Kind
     """Which door it comes from: `flicker run`, `flicker up`, `flicker compare`."""
     world: dict[str, Any]
-    """`name`, and what is known of: events, learned, held_out, users, items, has_truth, skipped_rows."""
+    """`name`, and what is known of: events, learned, held_out, users, items, queries, has_truth, skipped_rows."""
     arms: list[Arm] = field(metadata={"key": "spec"})
     generations: list[Generation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -178,8 +178,9 @@ def write_result(folder: Path, result: Result, setting: str = "out") -> None:
         write_atomically(folder / "result.json", json.dumps(to_json(result), indent=1, allow_nan=False).encode())
 
 
-def read_result(folder: Path) -> Result:
+def read_result(folder: str | Path) -> Result:
     """Read a folder's result.json, and a run's config.json. Raises ResultError naming file, what is wrong, way out."""
+    folder = Path(folder)
     path = folder / "result.json"
     if (folder / "sweep.json").exists():
         raise ResultError(f"{folder}: a sweep of several runs: name one of them, a folder in {folder / 'cells'}")

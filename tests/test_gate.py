@@ -357,3 +357,32 @@ def test_the_command_says_it_and_ends_with_its_code(flicker: Terminal, tmp_path:
     assert flicker("gate", folder, "--max-swaps", "0.0851", "--inconclusive", "pass").code == 0
     gone = flicker("gate", tmp_path / "no", *held[2:])
     assert gone.code == 2 and "name a folder" in gone.err
+
+
+def alone(folder: Path, mean: float, world: Json, **config: Any) -> Path:
+    """What compare leaves where all of the queries' answers are alike, so that there is no interval."""
+    folder.mkdir(exist_ok=True)
+    arm = Arm("model", {"swaps.pair": Interval(mean, mean, mean)})
+    write_result(folder, Result(kind="compare", world={"name": "predictions"} | world, arms=[arm], config=config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("mean", "world", "most", "code"),
+    [
+        (0.1, {"queries": 1}, 0.3, INCONCLUSIVE),
+        (0.1, {"queries": 1}, 0.05, INCONCLUSIVE),
+        (0.1, {}, 0.3, INCONCLUSIVE),
+        (0.0, {"queries": 1}, 0.1, INCONCLUSIVE),
+        (0.0, {"queries": 35}, 0.1, INCONCLUSIVE),  # 1 - 0.025^(1/35) = 0.1000
+        (0.0, {"queries": 36}, 0.1, DECIDED),
+        (0.0, {"queries": 36, "users": 9}, 0.1, INCONCLUSIVE),
+        (1.0, {"queries": 50}, 0.9, REFUSED),
+        (1.0, {"queries": 20}, 0.9, INCONCLUSIVE),
+    ],
+)
+def test_what_has_no_interval_is_no_certainty(tmp_path: Path, mean: float, world: Json, most: float, code: int) -> None:
+    (line,), got = gate(GateFlags((alone(tmp_path, mean, world),), max_swaps=most, these=True))
+    assert got == code, line
+    assert (", inf" not in line) and "nan" not in line
+    assert code != INCONCLUSIVE or line.endswith("other users could change that: give predictions of more queries")

@@ -113,7 +113,7 @@ def pooled(runs: list[tuple[Result, Arm]], measure: str) -> Side:
     sizes, means, inner, users = [], [], [], []
     for run, arm in runs:
         swaps, these = _swaps(arm, measure), _these(run, arm, measure)
-        half, own, count = _half(swaps), _half(these), fleets(run)
+        half, own, count = _half(swaps), _half_by_users(run, arm, these), fleets(run)
         sizes.append(count)
         means.append(swaps.mean)
         users.append(own)
@@ -130,6 +130,22 @@ def pooled(runs: list[tuple[Result, Arm]], measure: str) -> Side:
 def _half(value: Interval) -> float:
     """Half of an interval's width, whichever side of it was cut off at a limit."""
     return max(value.high - value.mean, value.mean - value.low)
+
+
+def _half_by_users(run: Result, arm: Arm, these: Interval) -> float:
+    """Half of the width that other users alone would give.
+
+    No interval is no certainty: of one query alone nothing is known. Where all of n users' answers are alike (0 or 1),
+    with 97.5 % confidence at most 1 - 0.025^(1/n) of all users' differ (Clopper and Pearson 1934).
+    """
+    if these.known:
+        return _half(these)
+    counts = [run.config.get("queries"), run.world.get("queries"), run.serving.get("comparisons", {}).get(arm.spec)]
+    asked = [count for count in counts if isinstance(count, (int, float)) and count >= 1]
+    if not asked or these.mean not in (0, 1):
+        return math.inf
+    users = run.world.get("users")
+    return float(1 - 0.025 ** (1 / min([*asked, users] if isinstance(users, int) and users else asked)))
 
 
 def _these(run: Result, arm: Arm, measure: str) -> Interval:
@@ -177,7 +193,8 @@ def gate(flags: GateFlags) -> tuple[list[str], int]:
         return [f"passed: {line}"], DECIDED
     verdicts = {"pass": ("passed, inconclusive", DECIDED), "hold": ("held back, inconclusive", REFUSED)}
     verdict, code = verdicts.get(flags.inconclusive, ("inconclusive", INCONCLUSIVE))
-    return [f"{verdict}: {line}: {_more([new, old], abs(flags.allowed - mean), flags.these)}"], code
+    ask = "give predictions of more queries" if new_runs[0][0].kind == "compare" else "ask more --queries"
+    return [f"{verdict}: {line}: {_more([new, old], abs(flags.allowed - mean), flags.these, ask)}"], code
 
 
 def _line(flags: GateFlags, sides: list[Side], runs: list[list[tuple[Result, Arm]]], increase: Interval) -> str:
@@ -194,13 +211,14 @@ def _line(flags: GateFlags, sides: list[Side], runs: list[list[tuple[Result, Arm
 
 
 def _written(side: Side, these: bool) -> str:
-    return written(side.interval(these)) if these or side.spread is not None else number(side.mean)
+    half = side.users if these else side.half_width()
+    return written(side.interval(these)) if math.isfinite(half) else number(side.mean)
 
 
-def _more(sides: list[Side], distance: float, these: bool) -> str:
+def _more(sides: list[Side], distance: float, these: bool, ask: str) -> str:
     """What would make an inconclusive gate conclusive, if the estimates stay where they are."""
     if these or math.hypot(*(side.users for side in sides)) >= distance:
-        return "other users could change that: ask more --queries"
+        return f"other users could change that: {ask}"
     known = [side.spread for side in sides if side.spread is not None and side is not NOTHING]
     if not known:
         return "one fleet says nothing about training: run about 2 more fleets of each"

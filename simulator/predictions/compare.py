@@ -309,6 +309,13 @@ class Tally:
         else:
             self._events[key].append((first, second, users))
 
+    @property
+    def asked(self) -> int:
+        """Queries that two models of the first arm answered: the most of any two."""
+        held = {key: self.sums.of(key, 2 * len(self.measures)) for key in self.sums.keys() if key[1] == "swaps"}
+        top1 = 2 * list(self.measures).index("top1") + 1
+        return int(max((sums[top1].sum() for key, sums in held.items() if key[0] == self.arms[0].label), default=0))
+
     @cached_property
     def resamples(self) -> dict[tuple[int, int], Resamples]:
         """By the shape of an arm."""
@@ -412,9 +419,14 @@ def compare_frames(frames: Sequence[Any], *, k: int = 10, **names: Any) -> Resul
     Each of `frames` is a pandas or polars frame, an Arrow table, a dict of arrays, or a path. `names`: of Names, such
     as query="request_id", log_odds=True or by=("country",). Raises FlickerError, one line for the user.
     """
+    if isinstance(by := names.get("by", ()), str):
+        raise SettingError("by", repr(by), "several columns, as in by=['country']")
     called = Names(**names)
-    if isinstance(frames, (str, os.PathLike)) or not isinstance(frames, Sequence):
-        raise SettingError("frames", type(frames).__name__, "give several, as in compare([monday, tuesday])")
+    if isinstance(frames, (str, os.PathLike)) or not isinstance(frames, Sequence) or not frames:
+        said = "nothing" if isinstance(frames, Sequence) and not frames else type(frames).__name__
+        raise SettingError("frames", said, "give several, as in compare([monday, tuesday])")
+    if not isinstance(k, (int, np.integer)) or k < 1:
+        raise SettingError("k", k, "a whole number of items, at least 1")
     sources: list[Source] = []
     for number, frame in enumerate(frames):
         if isinstance(frame, (str, os.PathLike)):
@@ -490,7 +502,8 @@ def _compared(
     estimates = {arm.label: tally.estimates(arm) for arm in arms}
     return Result(
         kind="compare",
-        world={"name": "predictions"} | ({"users": tally.sums.count} if "user" in optional else {}),
+        world={"name": "predictions", "queries": tally.asked}
+        | ({"users": tally.sums.count} if "user" in optional else {}),
         arms=[_arm(arm, arms, estimates, tally, plan.values) for arm in arms],
         notes=_notes(tally, arms, sources, optional),
     )

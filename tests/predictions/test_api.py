@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 import flicker
-from simulator.errors import SettingError
+from simulator.errors import ResultError, SettingError
 from simulator.measures.differences import relative_pd
 from tests.predictions.logs import frame, means, write
 
@@ -94,3 +94,22 @@ def test_recipes_of_the_guide_run(code: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     exec(compile(code, "docs/compare.md", "exec"), {})
+
+
+@pytest.mark.parametrize(
+    ("frames", "more", "said"),
+    [
+        ([], {}, "frames = nothing: give several"),
+        (["a", "b"], {"k": 0}, "k = 0: a whole number of items, at least 1"),
+        (["a", "b"], {"k": 2.5}, "k = 2.5: a whole number of items, at least 1"),
+        (["a", "b"], {"by": "country"}, r"by = 'country': several columns, as in by=\['country'\]"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(frames: list[Any], more: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        flicker.compare(frames, **more)
+
+
+def test_results_are_read_by_the_name_of_their_folder(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match="no such file or directory: name a folder"):
+        flicker.read_result(str(tmp_path))

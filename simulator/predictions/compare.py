@@ -26,7 +26,7 @@ from simulator.measures.intervals import Estimate, Resamples, pair_index
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
 from simulator.predictions.align import Lists, Matched, Ranked, matched
 from simulator.predictions.parts import Block, NotGroupedError, Part, Reading, TwiceError, blocks, spilled, streamed
-from simulator.predictions.read import Names, Source, arrow, mix, open_files, open_frame, row_of
+from simulator.predictions.read import Names, Rows, Source, arrow, mix, open_files, open_frame, row_of
 from simulator.process import peak_memory
 from simulator.result import Arm, Result, Slice
 from simulator.types import Doubles, Ints
@@ -218,7 +218,7 @@ class Tally:
                 self._compare(key, met, counts)
             if cause == "swaps" and self.predicted:
                 for met in matched(events.get(one, {}), events.get(other, {}), self.k, Counter()):
-                    self._differ(key, met, np.ones(met.first.scores.shape, bool))
+                    self._differ(key, met, None)
         for arm in self.arms:
             for place, number in np.ndenumerate(arm.generations[0]):
                 cell = (arm.label, *place)
@@ -244,31 +244,33 @@ class Tally:
             values[list(self.measures).index("rbo"), 0] = met.rbo
         counts["queries"] += len(met.first.slates)
         counts["pairs"] += met.first.items.size
-        self._add(key, values.reshape(-1, values.shape[-1]), met.block, met.which)
-        if key[1] == "swaps" and self.labelled and self.predicted and not self.roles and met.first.items.size:
-            self._differ(key, met, ~np.isnan(met.block.columns["label"][met.which]))
+        self._add(key, values.reshape(-1, values.shape[-1]), met.own)
+        if key[1] == "swaps" and self.predicted and not self.roles and met.label is not None and met.label.size:
+            self._differ(key, met, met.label)
 
-    def _add(self, key: Key, values: Doubles, block: Block, which: Any) -> None:
+    def _add(self, key: Key, values: Doubles, own: Rows) -> None:
         """Sums per user, and per value of the columns of --by."""
-        self.sums.add(key, values, self._users(block, which)[:, 0])
+        self.sums.add(key, values, own["user"])
         for name in self.by:
-            code = block.columns[name][which][:, 0]
-            for value in np.unique(code).tolist():
-                mask = code == value
-                self.slices.add((name, value, *key), values[:, mask], self._users(block, which)[mask, 0])
+            for value in np.unique(own[name]).tolist():
+                mask = own[name] == value
+                self.slices.add((name, value, *key), values[:, mask], own["user"][mask])
 
-    def _users(self, block: Block, which: Any) -> Ints:
-        """[Q, N], or [Q, 1], whose they are."""
-        return np.asarray(block.columns["user"][which] if "user" in block.columns else block.query[which][:, None])
+    def _differ(self, key: Key, met: Matched, label: Doubles | None) -> None:
+        """Prediction difference of events, or of rows with a label [Q, N]."""
+        self._predict((key[0], "pd", *key[2:]), pd_of_logits, (met.first.scores, met.second.scores), label, met.own)
 
-    def _differ(self, key: Key, met: Matched, known: Any) -> None:
-        """Prediction difference of events, or of rows with a label: `known` [Q, N]."""
-        key = (key[0], "pd", *key[2:])
-        first, second = np.asarray(met.first.scores)[known], np.asarray(met.second.scores)[known]
-        users = np.broadcast_to(self._users(met.block, met.which), known.shape)[known]
-        values = pd_of_logits(first, second)
-        self.sums.add(key, np.stack([values, np.ones(len(values))]), users)
-        self._keep(key, first, second, users)
+    def _predict(self, key: Key, fn: Any, given: tuple[Any, Any], label: Doubles | None, own: Rows) -> None:
+        """Sum up `fn` of the given arrays [Q, N] where there is a label, and keep them for what is no sum."""
+        known = np.ones(given[0].shape, bool) if label is None else ~np.isnan(label)
+        users = np.broadcast_to(own["user"][:, None], known.shape)[known]
+        first, second = (each[known] for each in given)
+        self.sums.add(key, np.stack([fn(first, second), np.ones(len(first))]), users)
+        self._held += len(first)
+        if self._held > MOST_EVENTS:
+            self.truncated = True
+        else:
+            self._events[key].append((first, second, users))
 
     def _rate(self, key: Key, lists: Ranked) -> None:
         """QUALITIES of the rankings of one model, where a query has labels; what has none is not relevant."""
@@ -279,7 +281,7 @@ class Tally:
         relevance, answers = np.nan_to_num(label[which]), lists.answers(which)
         self.graded |= bool(((relevance != 0) & (relevance != 1)).any())
         self.outside |= bool((relevance > 1).any())
-        users = self._users(lists.block, which)[:, 0]
+        users = lists.block.own["user"][which]
         for name, each in QUALITIES.items():
             if name == "ranking_loss" and (not self.predicted or self.outside):
                 continue
@@ -292,22 +294,8 @@ class Tally:
         label, logit = block.columns.get("label"), block.columns.get("logit")
         if label is None or logit is None:
             return
-        known = ~np.isnan(label)
-        users = np.broadcast_to(self._users(block, slice(None)), label.shape)[known]
-        y, x = label[known], logit[known]
-        self.outside |= bool((y > 1).any())
-        for name, each in ACCURACY.items():
-            if not each.whole:
-                self.sums.add((*key, name), np.stack([each.fn(x, y), np.ones(len(y))]), users)
-        self._keep((*key, "events"), x, y, users)
-
-    def _keep(self, key: Key, first: Doubles, second: Doubles, users: Ints) -> None:
-        """Hold values for what is no sum over events, as long as there is room."""
-        self._held += len(first)
-        if self._held > MOST_EVENTS:
-            self.truncated = True
-        else:
-            self._events[key].append((first, second, users))
+        self.outside |= bool((label > 1).any())
+        self._predict((*key, "log_loss"), ACCURACY["log_loss"].fn, (logit, label), label, block.own)
 
     @property
     def asked(self) -> int:
@@ -337,9 +325,9 @@ class Tally:
             if cells[:, :, 1].any():
                 found[name] = draws.models(cells[:, :, 0], cells[:, :, 1].mean(axis=1))
         for name, each in ACCURACY.items():
-            if each.whole and not self.outside and all(self._events.get((arm.label, f, d, "events"))
+            if each.whole and not self.outside and all(self._events.get((arm.label, f, d, "log_loss"))
                                                        for f in range(fleets) for d in range(duplicates)):  # fmt: skip
-                values = [[float(each.fn(*self._all((arm.label, f, d, "events"))[:2])) for d in range(duplicates)]
+                values = [[float(each.fn(*self._all((arm.label, f, d, "log_loss"))[:2])) for d in range(duplicates)]
                           for f in range(fleets)]  # fmt: skip
                 if np.isfinite(values).all():
                     found[name] = draws.whole(np.array(values))

@@ -16,7 +16,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from itertools import chain
 from pathlib import Path
@@ -26,7 +26,7 @@ import numpy as np
 
 from simulator.errors import DataError
 from simulator.predictions.read import Names, Rows, Source, mix, read
-from simulator.types import Doubles, Ints
+from simulator.types import Ints
 
 Part = dict[int, Rows]
 """Model number -> its rows of whole queries."""
@@ -39,7 +39,7 @@ MOST_PENDING = 4 * PART
 MOST_SEEN = 1 << 24
 """Queries of a model that are remembered, to tell one that comes twice."""
 FLOATS = ("score", "logit", "label")
-"""Columns of Rows that are no whole numbers."""
+"""Columns of Rows that are no whole numbers: of each item, as its id is; the others are the same for a whole query."""
 MOST_PARTITIONS = 512
 """Files open at a time."""
 MOST_THREADS = 4
@@ -271,20 +271,9 @@ class Block:
     query: Ints
     """[Q]"""
     columns: Rows
-    """[Q, N] item, score, and what else Rows has."""
-
-    def __getitem__(self, which: Any) -> Block:
-        return Block(self.query[which], {name: column[which] for name, column in self.columns.items()})
-
-    @property
-    def score(self) -> Doubles:
-        """[Q, N]"""
-        return self.columns["score"]
-
-    @property
-    def item(self) -> Ints:
-        """[Q, N]"""
-        return self.columns["item"]
+    """[Q, N] item, score, and what else Rows has of an item."""
+    own: Rows = field(default_factory=dict)
+    """[Q] user (the query itself, where it has none) and values of --by."""
 
 
 def blocks(rows: Rows) -> dict[int, Block]:
@@ -307,6 +296,8 @@ def blocks(rows: Rows) -> dict[int, Block]:
             if (twice := item[:, 1:] == item[:, :-1]).any():
                 row, column = np.argwhere(twice)[0]
                 raise TwiceError(int(query[place[row, 0]]), int(item[row, column]))
-        others = {name: column[place] for name, column in rows.items() if name not in ("query", "item", "model")}
-        found[n] = Block(query[place[:, 0]], {"item": item, **others})
+        first = place[:, 0]
+        columns = {"item": item} | {name: column[place] for name, column in rows.items() if name in FLOATS}
+        own = {name: column[first] for name, column in rows.items() if name not in ("model", "event", *columns)}
+        found[n] = Block(query[first], columns, {"user": own["query"], **own})
     return found

@@ -81,9 +81,8 @@ def designs(sources: Sequence[Source]) -> list[Design]:
     """
     held: dict[str, dict[int, set[tuple[Any, ...]]]] = defaultdict(lambda: defaultdict(set))
     for source in sources:
-        for arm, fleet, duplicate, generation in source.models:
-            key = (fleet or 0, source.argument if duplicate is None else duplicate, generation or 0)
-            held[arm or "model"][source.argument].add(key)
+        for arm, *model in source.models:
+            held[arm][source.argument].add(tuple(model))
     label: dict[tuple[str, int], str] = {}
     for arm, arguments in held.items():
         clash = sum(map(len, arguments.values())) > len(set().union(*arguments.values()))
@@ -92,11 +91,7 @@ def designs(sources: Sequence[Source]) -> list[Design]:
     numbers: dict[tuple[Any, ...], int] = {}
     for source in sources:
         source.numbers = [
-            numbers.setdefault(
-                (label[arm or "model", source.argument], fleet or 0, source.argument if dup is None else dup, gen or 0),
-                len(numbers),
-            )
-            for arm, fleet, dup, gen in source.models
+            numbers.setdefault((label[arm, source.argument], *model), len(numbers)) for arm, *model in source.models
         ]
     return [_design(arm, numbers) for arm in dict.fromkeys(key[0] for key in numbers)]
 
@@ -418,7 +413,7 @@ def compare_frames(frames: Sequence[Any], *, k: int = 10, **names: Any) -> Resul
     sources: list[Source] = []
     for number, frame in enumerate(frames):
         if isinstance(frame, (str, os.PathLike)):
-            sources += [replace(s, argument=number) for s in open_files([Path(frame)], called)]
+            sources += open_files([Path(frame)], called, number)
         else:
             sources.append(open_frame(frame, number, called))
     return compare_sources(sources, called, k)
@@ -441,7 +436,7 @@ def compare_sources(
     started, values = time.monotonic(), dict[str, dict[int, str]]()
 
     def reading(optional: tuple[str, ...]) -> Reading:
-        return Reading(sources, names, optional, values, progress, say, temporary)
+        return Reading(sources, names.by, optional, values, progress, say, temporary)
 
     result = _compared(sources, names, k, reading, lambda: progress(None))
     config = {"predictions": [source.name for source in sources], "k": k, "columns": asdict(names)}
@@ -464,14 +459,13 @@ def _compared(
     arms = designs(sources)
     if not any(list(arm.pairings()) for arm in arms):
         raise DataError(f"{sources[0].name}: one model alone: give the predictions of a second one to compare it with")
-    has = {name: all(name in s.columns for s in sources) for name in (names.user, names.label)}
     optional = tuple(
         name
         for name, there in (
-            ("user", has[names.user]),
-            ("label", any(names.label in s.columns for s in sources)),
-            ("logit", all(s.log_odds or names.probability in s.columns for s in sources)),
-            ("event", any(names.role in s.columns for s in sources)),
+            ("user", all(s.names.user in s.columns for s in sources)),
+            ("label", any(s.names.label in s.columns for s in sources)),
+            ("logit", all(s.log_odds or s.names.probability in s.columns for s in sources)),
+            ("event", any(s.names.role in s.columns for s in sources)),
         )
         if there
     )
@@ -485,8 +479,8 @@ def _compared(
         except NotGroupedError:
             restart()
         except TwiceError as twice:
-            raise _twice(twice, sources, names) from None
-    _refuse_strangers(tally, sources, names)
+            raise _twice(twice, sources) from None
+    _refuse_strangers(tally, sources)
     estimates = {arm.label: tally.estimates(arm) for arm in arms}
     return Result(
         kind="compare",
@@ -511,20 +505,20 @@ def _arm(
     )
 
 
-def _twice(twice: TwiceError, sources: Sequence[Source], names: Names) -> DataError:
+def _twice(twice: TwiceError, sources: Sequence[Source]) -> DataError:
     places, written = [], ""
     for source in (source for source in sources if twice.model in source.numbers):
-        rows, ids = row_of(source, names, twice.query, twice.item)
+        rows, ids = row_of(source, twice.query, twice.item)
         places += [f"{source.name}: row {row:,}" for row in rows]
         written = ids or written
     return DataError(f"{' and '.join(places[:2])}: {written} twice for one model: keep one row of an item and query")
 
 
-def _refuse_strangers(tally: Tally, sources: Sequence[Source], names: Names) -> None:
+def _refuse_strangers(tally: Tally, sources: Sequence[Source]) -> None:
     """DataError where nothing could be compared."""
     if tally.counts["pairs"] or any(key[1] == "pd" for key in tally.sums.keys()):
         return
-    first, last = sources[0].name, sources[-1].name
+    first, last, names = sources[0].name, sources[-1].name, sources[0].names
     if not tally.counts["rows"]:
         raise DataError(f"{first}: no rows: give predictions")
     if tally.counts["queries"]:

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from simulator.errors import DataError
-from simulator.predictions.read import Names, Rows, Source, mix, read
+from simulator.predictions.read import Rows, Source, mix, read
 from simulator.types import Ints
 
 Part = dict[int, Rows]
@@ -65,7 +65,8 @@ class Reading:
     """What is read, and how it is told."""
 
     sources: Sequence[Source]
-    names: Names
+    by: tuple[str, ...]
+    """Columns of results by their values."""
     optional: tuple[str, ...]
     """Columns of Rows beside query, item and score."""
     values: dict[str, dict[int, str]]
@@ -83,7 +84,7 @@ class Reading:
 
     def read(self, source: Source, size: int) -> Iterator[Rows]:
         """Its rows, with `model`, whole or not."""
-        for rows in read(source, self.names, size, self.optional, self.values):
+        for rows in read(source, size, self.optional, self.values):
             if "model" not in rows and len(source.numbers) == 1:
                 rows["model"] = np.broadcast_to(np.int64(source.numbers[0]), len(rows["query"]))
             self.progress(len(rows["query"]))
@@ -186,7 +187,7 @@ def _runs(query: Ints) -> Ints:
 
 def spilled(reading: Reading) -> Iterator[Part]:
     """Parts of sources in any order, through temporary files where they are more than one part."""
-    names = ["query", "item", "score", "model", *reading.optional, *reading.names.by]
+    names = ["query", "item", "score", "model", *reading.optional, *reading.by]
     count = max(1, min(-(-reading.rows // PART), MOST_PARTITIONS))
     if count > 1:
         _room(reading, 8 * len(names) * reading.rows)

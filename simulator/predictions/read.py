@@ -9,7 +9,6 @@ Shapes: n rows.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -189,45 +188,38 @@ def _text(path: Path, number: int, names: Names) -> Source:
         first = opened.readline(1 << 16)
     words = first.decode("utf-8", "replace").split()
     trec = len(words) == 6 and words[1].upper() == "Q0"
-    split = b"\t" if b"\t" in first else b","
-    named = first.decode("utf-8-sig", "replace").split(split.decode())
+    split = "\t" if b"\t" in first else ","
+    named = first.decode("utf-8-sig", "replace").split(split)
     header = list(TREC) if trec else [name.strip().strip('"') for name in named]
     text = {names.query, names.item, names.user, names.role, "arm", *names.by}
     kinds = {n: pa.string() if n in text else pa.int64() if n in MODEL else pa.float64() for n in header}
 
     def batches(wanted: Sequence[str], size: int) -> Iterator[Any]:
-        parse = pa.csv.ParseOptions(delimiter=" " if trec else split.decode())
-        convert = pa.csv.ConvertOptions(
-            include_columns=list(wanted), column_types={name: kinds[name] for name in wanted}, strings_can_be_null=True
-        )
-        read = pa.csv.ReadOptions(block_size=CSV_BLOCK, column_names=header if trec else None)
-        with _named(path), _SingleSpaces(path) if trec else path.open("rb") as stream:
-            yield from pa.csv.open_csv(stream, read, parse, convert)
+        read, parse = pa.csv.ReadOptions(block_size=CSV_BLOCK), pa.csv.ParseOptions(delimiter=split)
+        types = {name: kinds[name] for name in wanted}
+        if trec:  # lines, which are no CSV: words are parted by any spaces and tabs
+            read.column_names, types = ["line"], {"line": pa.string()}
+            parse = pa.csv.ParseOptions(delimiter="\1", quote_char=False)
+        convert = pa.csv.ConvertOptions(include_columns=list(types), column_types=types, strings_can_be_null=not trec)
+        with _named(path), path.open("rb") as stream:
+            for batch in pa.csv.open_csv(stream, read, parse, convert):
+                yield _parted(batch.column(0), {name: kinds[name] for name in wanted}) if trec else batch
 
     rows = int(path.stat().st_size // max(len(first), 20)) + 1
     return Source(str(path), number, kinds, batches, rows)
 
 
-class _SingleSpaces(io.RawIOBase):
-    """A text file in which runs of spaces and tabs are one space."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        lines = self._file.readlines(len(buffer) // 2)  # stops behind the line that passes the hint
-        data = b"\n".join(b" ".join(line.split()) for line in lines if line.strip()) + b"\n" if lines else b""
-        if len(data) > len(buffer):
-            raise OSError("a line is longer than a block")
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+def _parted(lines: Any, kinds: Mapping[str, Any]) -> Any:
+    """A batch of lines [n] of a TREC run as columns of these types."""
+    pa = arrow()
+    lines = pa.compute.ascii_trim_whitespace(lines)
+    lines = lines.filter(pa.compute.not_equal(lines, ""))
+    words = pa.compute.ascii_split_whitespace(lines)
+    others = lines.filter(pa.compute.not_equal(pa.compute.list_value_length(words), len(TREC)))
+    if len(others):
+        raise pa.ArrowInvalid(f"Expected {len(TREC)} words: {others[0]}")
+    columns = {name: pa.compute.list_element(words, TREC.index(name)).cast(kind) for name, kind in kinds.items()}
+    return pa.RecordBatch.from_pydict(columns)
 
 
 @contextmanager

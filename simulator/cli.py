@@ -61,6 +61,9 @@ def report(arguments: list[str]) -> None:
     if not arguments:
         raise FlickerError("report = no folder: name one, as in flicker report DIR")
 
+    for flag in (argument for argument in arguments if argument.startswith("-")):
+        raise FlickerError(f"{flag}: report has no flags: name folders alone, the page lies in them")
+
     from simulator.report import write_pooled, write_report
 
     folders = [Path(argument) for argument in arguments]
@@ -148,8 +151,6 @@ def main() -> None:
         print(f"flicker: {' '.join(str(problem).splitlines())}", file=sys.stderr)  # also where a file's name breaks
         sys.exit(2)
     except KeyboardInterrupt:
-        print(
-            "\nflicker: stopped; go on with the same command and --resume (and --out, if it was left out)",
-            file=sys.stderr,
-        )
+        hint = "; go on with the same command and --resume (and --out, if it was left out)"
+        print(f"\nflicker: stopped{hint if command in ('run', 'sweep') else ''}", file=sys.stderr)
         sys.exit(130)

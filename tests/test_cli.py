@@ -147,6 +147,20 @@ def test_an_interrupted_run_says_how_to_go_on(
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_what_cannot_go_on_says_that_it_stopped(flicker: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("simulator.compare.run_compare", stopped)
+    said = flicker("compare", "a.csv", "b.csv")
+    assert said.code == 130 and said.err == "\nflicker: stopped\n"
+
+
+def test_report_has_no_flags(flicker: Terminal, tmp_path: Path) -> None:
+    said = flicker("report", tmp_path, "--out", tmp_path)
+    assert_refused(said, "--out: report has no flags: name folders alone")
+
+
 def test_the_time_before_an_interruption_counts(flicker: Terminal, tmp_path: Path) -> None:
     arguments = [*SMALL_RUN, "--events", "3000"]
     cut_off(parse_run(arguments).config(), tmp_path / "out", 1)

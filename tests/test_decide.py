@@ -11,13 +11,14 @@ import pytest
 
 from simulator.decide import RecommendFlags, Situation, advice, recommend
 from simulator.decide.choice import MARGIN, changes, choose, not_measured
-from simulator.decide.evidence import independent_difference, independent_ratio, too_little
+from simulator.decide.evidence import compared, independent_difference, independent_ratio, too_little
 from simulator.decide.situation import what_a_user_sees
 from simulator.errors import FlickerError, SettingError
-from simulator.measures.intervals import Interval
+from simulator.measures.intervals import Interval, Resamples, ratio
 from simulator.randomness import generator
 from simulator.report import write_report
 from simulator.result import Arm, Measures, Result, write_result
+from simulator.types import Doubles
 from tests.report.fake_results import CONFIG, write
 from tests.terminal import Terminal
 
@@ -395,3 +396,48 @@ def test_ratios_and_differences_of_independent_estimates_add_half_widths_in_squa
     assert independent_ratio(around(0.1), Interval(0, 0, 0)) is None
     with pytest.raises(FlickerError):
         RecommendFlags(Path("x"), margin=2)
+
+
+def test_no_swap_among_few_is_not_shown_to_be_fewer() -> None:
+    """One of 100 queries against none of them; 20 against none are another matter."""
+    swapped, none = np.zeros(100), np.zeros(100)
+    swapped[:1] = 1
+    draws = Resamples(1, 1, 100)
+
+    def both(values: Doubles) -> list[Interval | None]:
+        a, b = (draws.models(each[None, None], np.ones(100)) for each in (none, values))
+        return [ratio(a, b), independent_ratio(a.interval(most=1), b.interval(most=1))]
+
+    assert [compared(found) for found in both(swapped)] == ["unclear", "unclear"]
+    swapped[:20] = 1
+    assert [compared(found) for found in both(swapped)] == ["less", "less"]
+    assert independent_ratio(Interval(0, 0, 0), Interval(0.1, 0.1, 0.1)) == Interval(0, 0, np.inf)
+
+
+def test_paired_ratios_and_budgets_without_an_interval_show_nothing() -> None:
+    """As one query alone, or one user's, would give."""
+    base = an_arm("relu", wide=0)
+    arm = an_arm("gelu", 0.05, 0.05, base=base, wide=0, loss_wide=0)
+    for budget in (None, 0.09):
+        choice = choose(a_result(base, arm), HOUR, "pair", MARGIN, budget)
+        assert choice.verdict == "unclear", choice.why
+    choice = choose(a_result(base, an_arm("gelu", 0.05, 0.05, base=base, loss_wide=0)), HOUR, "pair", MARGIN)
+    assert choice.verdict == "unclear" and "without an interval, not shown to be within" in choice.why
+
+
+def test_one_design_alone_can_be_served_otherwise(tmp_path: Path) -> None:
+    """Two files of one model, say: there is no arm to try, and sticky routing helps all the same."""
+    arm = an_arm("model")
+    choice = choose(a_result(arm, kind="compare"), Situation(models=2), "pair", MARGIN)
+    assert choice.why == "Add files of another design to compare with, named in a column `arm`."
+    write_result(tmp_path, a_result(arm, kind="compare"))
+    lines, code = recommend(RecommendFlags(tmp_path, Situation(models=2), measure="pair"))
+    assert code == 0 and any("sticky routing (--routing sticky)" in line for line in lines)
+
+
+@pytest.mark.parametrize("every", ["1000001s", "0.3s", "90m", "400d"])
+def test_any_time_between_refreshes_can_be_doubled(every: str) -> None:
+    found = changes(
+        a_result(an_arm("relu")), Situation(refresh_every=every, rollout="0s", asks_again="0.1s"), "pair", MARGIN
+    )
+    assert any("refresh half as often" in change.words for change in found)

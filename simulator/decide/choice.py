@@ -62,7 +62,7 @@ def accuracy_price(arm: Arm, base: Arm, margin: float) -> str:
     ratio, within = ratio_to(arm, base, "log_loss"), percent(margin)
     if ratio is None:
         return "log loss not measured"
-    if math.isinf(ratio.high):
+    if math.isinf(ratio.high) or not (ratio.known or arm is base):
         return f"log loss × {number(ratio.mean, 4)} without an interval, not shown to be within {within}"
     if ratio.high < 1:
         verdict = "shown to be lower"
@@ -99,7 +99,7 @@ def changes(result: Result, situation: Situation, measure: str, margin: float) -
 def _serving(now: Situation) -> list[tuple[str, Situation, int, str]]:
     """Other ways to serve the same models: words, situation, how many refreshes are one then, price."""
     every = 2 * now.times[0]
-    half = f"{every:g}s" if every % 3_600 else f"{every / 3_600:g}h"
+    half = f"{every:.15g}s" if every % 3_600 else f"{every / 3_600:.15g}h"  # never with an exponent
     one = "none in accuracy or personalisation, and fewer models to train"
     keep = "none in accuracy or personalisation; how evenly replicas are loaded is not measured"
     late = "models are older when they serve: what that costs in accuracy is not measured; half the publishing"
@@ -178,6 +178,8 @@ def choose(result: Result, situation: Situation, measure: str, margin: float, bu
             why = "Both arms are one design: a ratio of about 1 is what should come out. Any other is chance."
         elif others:
             why = "No other arm has learned enough to be compared with."
+        elif result.kind == "compare":
+            why = "Add files of another design to compare with, named in a column `arm`."
         else:
             why = f"Add an arm to compare with, such as `--arms {base.spec} smelu:beta=1`."
         return Choice("nothing", why)
@@ -205,7 +207,7 @@ def choose(result: Result, situation: Situation, measure: str, margin: float, bu
 def _loses(arm: Arm, base: Arm, margin: float) -> Literal["yes", "no", "unclear"]:
     """Whether an arm's log loss is shown to be higher, or within the margin (non-inferior)."""
     ratio = ratio_to(arm, base, "log_loss")
-    if ratio is None:
+    if ratio is None or not (ratio.known or arm is base):
         return "unclear"
     return "no" if ratio.high <= 1 + margin else "yes" if ratio.low > 1 else "unclear"
 
@@ -215,7 +217,9 @@ def _within(
 ) -> Choice:
     """The choice where a budget is given."""
     base, words = result.arms[0], f"{MEASURES[measure].words} on asking again"
-    inside = [arm for arm in (base, *fair) if views[arm.spec].total.high <= budget]
+    totals = {arm.spec: views[arm.spec].total for arm in (base, *fair)}
+    kept = {spec for spec, total in totals.items() if total.high <= budget and (total.known or total.mean == 0)}
+    inside = [arm for arm in (base, *fair) if arm.spec in kept]
     better = [arm for arm in inside if compared(ratio_to(arm, base, "log_loss")) == "less"]
     if base in inside and not better:
         return Choice("stay", f"Stay with {label(base.spec)}: its {words} are within {number(budget)}.", base)
@@ -307,7 +311,7 @@ def recommend(flags: RecommendFlags) -> tuple[list[str], int]:
             lines.append(f"    users of the live system met {written(live)}, as they asked and as it was served")
         if why := too_little(arm, result):
             lines.append(f"    this model has learned too little to advise: {why}")
-    if choice.verdict not in ("unlearned", "nothing"):
+    if choice.verdict != "unlearned" and not silent(result):
         found = changes(result, situation, measure, flags.margin)
         lines += ["What lowers it, the cheapest first:"] if found else []
         lines += [f"  {change.words}: {written(change.seen)}; price: {change.price}" for change in found]

@@ -17,10 +17,12 @@ OF_BASELINE = {"constant": "the base rate", "popularity": "item popularity", "lo
 
 
 def compared(ratio: Interval | None) -> Literal["less", "more", "unclear"]:
-    """Which side of 1 a ratio is on, its whole interval considered."""
-    if ratio is not None and ratio.high < 1:
+    """Which side of 1 a ratio is on, its whole interval considered; what has none shows nothing (but 0, see ratio)."""
+    if ratio is None or not (ratio.known or ratio.mean == 0):
+        return "unclear"
+    if ratio.high < 1:
         return "less"
-    return "more" if ratio is not None and ratio.low > 1 else "unclear"
+    return "more" if ratio.low > 1 else "unclear"
 
 
 def ratio_to(arm: Arm, base: Arm, name: str) -> Interval | None:
@@ -36,12 +38,12 @@ def ratio_to(arm: Arm, base: Arm, name: str) -> Interval | None:
 def independent_ratio(new: Interval, old: Interval) -> Interval | None:
     """new / old of two independent estimates, half-widths on the log scale added in squares; None for x/0.
 
-    Where one of them has no interval, nothing is known of the ratio's.
+    Where one of them has no interval, nothing is known of the ratio's; nor where the old one may be 0.
     """
     if old.mean == 0:
         return None
     if new.mean == 0:
-        return Interval(0, 0, 0)
+        return Interval(0, 0, 0 if old.known and old.low > 0 else math.inf)
     if not (new.known and old.known):
         return Interval(new.mean / old.mean, 0.0, math.inf)
 

@@ -104,13 +104,13 @@ def ratio(a: Estimate, b: Estimate) -> Interval | None:
     """a / b of two paired estimates of a measure that is never negative; limits on the log scale.
 
     Both are moved by the same fleets, duplicates and users, so what they share cancels. None where b is 0 (there is
-    no ratio); exactly 0 where only a is 0.
+    no ratio); 0 where only a is 0, without an upper limit unless b is shown to be more: 0 of few is not 0 of all.
     """
     assert a.mean >= 0 and b.mean >= 0, "ratios are for measures that are never negative"
     if b.mean == 0:
         return None
     if a.mean == 0:
-        return Interval(0.0, 0.0, 0.0)
+        return Interval(0.0, 0.0, 0.0 if b.interval().low > 0 and max(b.users, b.clusters) > 1 else math.inf)
     half = _paired(0.0, a.moves / a.mean - b.moves / b.mean, a, b).half_width()
     factor = math.exp(min(half, 300.0))  # a float however wide
     return Interval(a.mean / b.mean, a.mean / b.mean / factor, a.mean / b.mean * factor)

@@ -25,7 +25,7 @@ from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratio
 from simulator.measures.intervals import Estimate, Resamples, pair_index
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
 from simulator.predictions.align import Lists, Matched, Ranked, matched
-from simulator.predictions.parts import Block, NotGroupedError, Part, Reading, TwiceError, blocks, spilled, streamed
+from simulator.predictions.parts import BadRowError, Block, NotGroupedError, Part, Reading, blocks, spilled, streamed
 from simulator.predictions.read import Names, Rows, Source, arrow, mix, open_files, open_frame, row_of
 from simulator.process import peak_memory
 from simulator.result import Arm, Result, Slice
@@ -189,23 +189,27 @@ class Tally:
         self.pairings = [(arm, *pairing) for arm in arms for pairing in arm.pairings()]
         self.sums, self.slices = UserSums(), UserSums(SLICE_GROUPS)
         self.counts: Counter[str] = Counter()
-        self.graded = self.outside = False
+        self.rows: Counter[int] = Counter()  # of each model
+        self.graded = self.outside = self.shares = False
         self._events: dict[Key, list[tuple[Doubles, Doubles, Ints]]] = defaultdict(list)
         self._held = 0
         self.truncated = False
 
     def add(self, part: Part) -> None:
-        """Count what one part holds. Raises TwiceError."""
+        """Count what one part holds. Raises BadRowError."""
         ranked: dict[int, Lists] = {}
         events: dict[int, Lists] = {}
         for model, rows in part.items():
-            self.counts["rows"] += len(rows["query"])
+            self.rows[model] += len(rows["query"])
             inside = rows.get("event")
             if inside is None or not inside.any():
                 ranked[model], events[model] = self._lists(rows, model), {}
             else:
-                halves = [{name: column[half] for name, column in rows.items()} for half in (~inside, inside)]
-                ranked[model], events[model] = (self._lists(half, model) for half in halves)
+                for held, half in ((ranked, ~inside), (events, inside)):
+                    kept = {
+                        name: column[half] for name, column in rows.items() if held is ranked or name not in self.by
+                    }
+                    held[model] = self._lists(kept, model)
         for arm, cause, fleet, pair, one, other in self.pairings:
             key = (arm.label, cause, fleet, pair)
             counts = self.counts if cause == "swaps" or arm.shape[1] == 1 else Counter()
@@ -227,8 +231,8 @@ class Tally:
     def _lists(self, rows: Any, model: int) -> Lists:
         try:
             return {n: Ranked(block, self.k) for n, block in blocks(rows).items()}
-        except TwiceError as twice:
-            raise TwiceError(twice.query, twice.item, model) from None
+        except BadRowError as bad:
+            raise BadRowError(bad.query, bad.item, bad.column, model) from None
 
     def _compare(self, key: Key, met: Matched, counts: Counter[str]) -> None:
         """Measures of the queries of one shape."""
@@ -290,6 +294,7 @@ class Tally:
         if label is None or logit is None:
             return
         self.outside |= bool((label > 1).any())
+        self.shares |= bool(((label > 0) & (label < 1)).any())
         self._predict((*key, "log_loss"), ACCURACY["log_loss"].fn, (logit, label), label, block.own)
 
     @property
@@ -320,7 +325,8 @@ class Tally:
             if cells[:, :, 1].any():
                 found[name] = draws.models(cells[:, :, 0], cells[:, :, 1].mean(axis=1))
         for name, each in ACCURACY.items():
-            if each.whole and not self.outside and all(self._events.get((arm.label, f, d, "log_loss"))
+            left_out = self.outside or (name == "auc" and self.shares)
+            if each.whole and not left_out and all(self._events.get((arm.label, f, d, "log_loss"))
                                                        for f in range(fleets) for d in range(duplicates)):  # fmt: skip
                 values = [[float(each.fn(*self._all((arm.label, f, d, "log_loss"))[:2])) for d in range(duplicates)]
                           for f in range(fleets)]  # fmt: skip
@@ -478,8 +484,8 @@ def _compared(
             break
         except NotGroupedError:
             restart()
-        except TwiceError as twice:
-            raise _twice(twice, sources) from None
+        except BadRowError as bad:
+            raise _bad_row(bad, sources) from None
     _refuse_strangers(tally, sources)
     estimates = {arm.label: tally.estimates(arm) for arm in arms}
     return Result(
@@ -505,13 +511,19 @@ def _arm(
     )
 
 
-def _twice(twice: TwiceError, sources: Sequence[Source]) -> DataError:
-    places, written = [], ""
-    for source in (source for source in sources if twice.model in source.numbers):
-        rows, ids = row_of(source, twice.query, twice.item)
+def _bad_row(bad: BadRowError, sources: Sequence[Source]) -> DataError:
+    places, written, own = [], "", [source for source in sources if bad.model in source.numbers]
+    for source in own:
+        rows, ids = row_of(source, bad.query, bad.item)
         places += [f"{source.name}: row {row:,}" for row in rows]
         written = ids or written
-    return DataError(f"{' and '.join(places[:2])}: {written} twice for one model: keep one row of an item and query")
+    if not bad.column:
+        why = "twice for one model: keep one row of an item and query"
+        return DataError(f"{' and '.join(places[:2])}: {written} {why}")
+    column, hint = bad.column, "--by takes columns of queries, not of items"
+    if column == "user":
+        column, hint = own[0].names.user, "a query is from one user"
+    return DataError(f"{places[0]}: {written}: {column} is not that of the other items: {hint}")
 
 
 def _refuse_strangers(tally: Tally, sources: Sequence[Source]) -> None:
@@ -519,8 +531,9 @@ def _refuse_strangers(tally: Tally, sources: Sequence[Source]) -> None:
     if tally.counts["pairs"] or any(key[1] == "pd" for key in tally.sums.keys()):
         return
     first, last, names = sources[0].name, sources[-1].name, sources[0].names
-    if not tally.counts["rows"]:
-        raise DataError(f"{first}: no rows: give predictions")
+    for source in sources:
+        if not any(tally.rows[number] for number in source.numbers):
+            raise DataError(f"{source.name}: no rows: give predictions")
     if tally.counts["queries"]:
         raise DataError(f"{first}, {last}: no item in common ({names.item}): give scores of the same candidates")
     raise DataError(f"{first}, {last}: no query in common ({names.query}): give predictions for the same queries")
@@ -534,7 +547,7 @@ def _notes(tally: Tally, arms: Sequence[Design], sources: Sequence[Source], opti
     units = "" if "user" in optional else " (no column of users: each query is its own)"
     queries = f"{counts['queries']:,} answers compared{per}" if many else f"{counts['queries']:,} queries in common"
     notes = [
-        f"{counts['rows']:,} rows of {len(sources)} files; {queries}; slates of {tally.k}. "
+        f"{tally.rows.total():,} rows of {len(sources)} files; {queries}; slates of {tally.k}. "
         f"95 % intervals over {covers}{units}."
     ]
     if counts["missing"]:
@@ -555,6 +568,10 @@ def _notes(tally: Tally, arms: Sequence[Design], sources: Sequence[Source], opti
         )
     if tally.outside:
         notes.append("Labels above 1 are grades: log loss, ranking loss, AUC and calibration are left out.")
+    elif tally.shares:
+        notes.append("Labels between 0 and 1 are true probabilities: AUC, which needs engagements, is left out.")
+    if tally.predicted and tally.labelled:
+        notes.append("Intervals of AUC and calibration cover duplicates (fleets), not users.")
     renamed = [arm.label for arm in arms if "#" in arm.label]
     if renamed:
         notes.append(f"{', '.join(renamed)}: the same models again, in a later argument.")

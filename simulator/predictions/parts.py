@@ -52,12 +52,12 @@ class NotGroupedError(Exception):
     """A file does not hold whole queries one after the other, in about the same order as the others."""
 
 
-class TwiceError(Exception):
-    """A model has scored an item of a query twice."""
+class BadRowError(Exception):
+    """A model has scored an item of a query twice, or a column that is of the query has another value for this item."""
 
-    def __init__(self, query: int, item: int, model: int = -1) -> None:
-        super().__init__(query, item, model)
-        self.query, self.item, self.model = query, item, model
+    def __init__(self, query: int, item: int, column: str = "", model: int = -1) -> None:
+        super().__init__(query, item, column, model)
+        self.query, self.item, self.column, self.model = query, item, column, model
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ class Block:
 
 
 def blocks(rows: Rows) -> dict[int, Block]:
-    """A model's rows of whole queries by the number of their items. Raises TwiceError for an item scored twice."""
+    """A model's rows of whole queries by the number of their items. Raises BadRowError."""
     query, begins = rows["query"], _runs(rows["query"])
     order = np.argsort(query[begins[:-1]])
     asked = query[begins[:-1]][order]
@@ -296,9 +296,13 @@ def blocks(rows: Rows) -> dict[int, Block]:
             item = np.take_along_axis(item, inner, axis=-1)
             if (twice := item[:, 1:] == item[:, :-1]).any():
                 row, column = np.argwhere(twice)[0]
-                raise TwiceError(int(query[place[row, 0]]), int(item[row, column]))
+                raise BadRowError(int(query[place[row, 0]]), int(item[row, column]))
         first = place[:, 0]
         columns = {"item": item} | {name: column[place] for name, column in rows.items() if name in FLOATS}
         own = {name: column[first] for name, column in rows.items() if name not in ("model", "event", *columns)}
+        for name in own.keys() - {"query"}:
+            if (other := rows[name][place] != own[name][:, None]).any():
+                row, column = np.argwhere(other)[0]
+                raise BadRowError(int(query[first[row]]), int(item[row, column]), name)
         found[n] = Block(query[first], columns, {"user": own["query"], **own})
     return found

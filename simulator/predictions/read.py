@@ -243,7 +243,9 @@ def _checked(source: Source, names: Names) -> Source:
     asked = [getattr(names, f.name) for f in fields(Names) if f.type == "str" and getattr(names, f.name) != f.default]
     for name in (names.query, names.item, names.score, *asked, *names.by):
         if name not in source.columns:
-            has = ", ".join(source.columns)
+            has = ", ".join(filter(None, source.columns))
+            if not has:
+                raise DataError(f"{source.name}: empty: give a file with a header line and predictions")
             raise DataError(f"{source.name}: no column {name!r} (it has {has}): name the column with a flag")
     kinds = arrow().types
     for name, kind in source.columns.items():

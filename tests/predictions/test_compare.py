@@ -275,6 +275,32 @@ def test_a_run_keeps_its_predictions(tmp_path: Path) -> None:
     assert "refresh_lags.2.pair" in found.measures
 
 
+@pytest.mark.parametrize(
+    ("column", "options", "hint"),
+    [("shop", {"by": ("shop",)}, "--by takes columns of queries, not of items"), ("user", {}, "is from one user")],
+)
+def test_what_differs_within_a_query_is_no_column_of_queries(column: str, options: Any, hint: str) -> None:
+    """An item's category, say: the first item's would have stood for the whole query."""
+    frames = [frame(1) | {"shop": frame(1)["country"]}, frame(2) | {"shop": frame(2)["country"]}]
+    frames[1][column] = np.where(np.arange(84) == 30, frames[1][column][0], frames[1][column])
+    with pytest.raises(
+        DataError, match=rf"frame 2: row \d+: q_id = 4, doc_id = \d+: {column} is not that of the other items: .*{hint}"
+    ):
+        compare_frames(frames, k=K, **options)
+
+
+def test_true_probabilities_as_labels_have_no_auc() -> None:
+    """A threshold of one half would have made some of them engagements."""
+    frames = [frame(seed) | {"label": sigmoid(frame(3)["score"])} for seed in (1, 2)]
+    result = compare_frames(frames, k=K, log_odds=True)
+    assert {"log_loss", "calibration", "ndcg"} <= result.arms[0].measures.keys()
+    assert "auc" not in result.arms[0].measures
+    assert any("AUC, which needs engagements, is left out" in note for note in result.notes)
+    plain = compare_frames([frame(1), frame(2)], k=K, log_odds=True)
+    assert "auc" in plain.arms[0].measures
+    assert any("not users" in note for note in plain.notes), "what run says of them too"
+
+
 def test_one_model_alone_is_refused() -> None:
     with pytest.raises(DataError, match="one model alone: give the predictions of a second one"):
         compare_frames([frame(1)])

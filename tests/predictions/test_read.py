@@ -168,6 +168,8 @@ def test_files_that_have_nothing_in_common(tmp_path: Path) -> None:
     empty = write(tmp_path / "empty.parquet", {name: column[:0] for name, column in PLAIN[0].items()})
     with pytest.raises(DataError, match="empty.parquet: no rows"):
         compare_frames([empty, empty])
+    with pytest.raises(DataError, match="empty.parquet: no rows"):
+        compare_frames([a, empty])
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_files_that_have_nothing_in_common(tmp_path: Path) -> None:
         ("a.parquet", b"not Parquet at all", "cannot be read"),
         ("a.csv", b"q_id,doc_id,score\n1,2,0.5\n1,3,high\n", "cannot be read .*invalid value 'high'"),
         ("a.csv", b"q_id,doc_id,score\n1,2,0.5\n1,3\n", "cannot be read .*Expected 3 columns"),
-        ("a.csv", b"", "no column 'q_id'"),
+        ("a.csv", b"", "empty: give a file with a header line"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, words: str) -> None:

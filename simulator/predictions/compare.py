@@ -22,7 +22,7 @@ import numpy as np
 from simulator.errors import DataError, SettingError
 from simulator.measures.differences import pd_of_logits
 from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratios
-from simulator.measures.intervals import Estimate, Resamples, pair_index
+from simulator.measures.intervals import Estimate, Resamples, pair_index, sums_by_user
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
 from simulator.predictions.align import Lists, Matched, Ranked, matched
 from simulator.predictions.parts import BadRowError, Block, NotGroupedError, Part, Reading, blocks, spilled, streamed
@@ -120,63 +120,43 @@ class UserSums:
 
     def __init__(self, groups: int = 0) -> None:
         self.groups = groups
-        self.users = np.zeros(0, np.int64)
-        self._order = np.zeros(0, np.int64)
-        self._held: dict[Key, Doubles] = {}
+        self.users = np.arange(groups)
+        """[U] whom something was added of, or all groups; ascending."""
+        self._held: dict[Key, tuple[Ints, Doubles]] = {}
 
     def add(self, key: Key, values: Doubles, user: Ints) -> None:
         """Add values [rows, n] of users [n]."""
+        user = _group(user, self.groups) if self.groups else user
+        known, sums = self._held.get(key, (user[:0], values[:, :0]))
+        self._held[key] = _summed(np.concatenate([known, user]), np.concatenate([sums, values], axis=1))
         if self.groups:
-            user = (mix(user.view(np.uint64)) % np.uint64(self.groups)).view(np.int64)
-        mine, inverse = np.unique(user, return_inverse=True)
-        place = mine if self.groups else self._places(mine)
-        if place is None:
-            return self.add(key, values, user)
-        width = self.groups or len(self.users)
-        held = self._held.get(key)
-        if held is None or held.shape[1] < width:
-            grown = np.zeros((len(values), self.groups or max(2 * width, 64)))
-            if held is not None:
-                grown[:, : held.shape[1]] = held
-            held = self._held[key] = grown
-        held[:, place] += np.stack([np.bincount(inverse, row, len(mine)) for row in values])
-
-    def _places(self, users: Ints) -> Ints | None:
-        """Columns of users [u], distinct and ascending; None after too many made groups of all."""
-        at = np.searchsorted(self.users, users, sorter=self._order)
-        found = np.zeros(len(users), bool)
-        inner = at < len(self.users)
-        found[inner] = self.users[self._order[at[inner]]] == users[inner]
-        if not found.all():
-            if len(self.users) + int((~found).sum()) > MOST_UNITS:
-                self._fold()
-                return None
-            self.users = np.concatenate([self.users, users[~found]])
-            self._order = np.argsort(self.users)
-            at = np.searchsorted(self.users, users, sorter=self._order)
-        return np.asarray(self._order[at])
-
-    def _fold(self) -> None:
-        group = (mix(self.users.view(np.uint64)) % np.uint64(GROUPS)).astype(np.int64)
-        for key, held in self._held.items():
-            of, held = group[: held.shape[1]], held[:, : len(group)]
-            self._held[key] = np.stack([np.bincount(of, row, GROUPS) for row in held])
-        self.groups = GROUPS
-
-    @property
-    def count(self) -> int:
-        """Units so far."""
-        return self.groups or len(self.users)
+            return
+        self.users = np.union1d(self.users, self._held[key][0])
+        if len(self.users) > MOST_UNITS:
+            self.groups, self.users = GROUPS, np.arange(GROUPS)
+            self._held = {key: _summed(_group(user, GROUPS), sums) for key, (user, sums) in self._held.items()}
 
     def keys(self) -> list[Key]:
         """All keys that something was added to."""
         return list(self._held)
 
     def of(self, key: Key, rows: int) -> Doubles:
-        """Sums [rows, U], users ascending; 0 where nothing was added."""
-        held = self._held.get(key, np.zeros((rows, 0)))
-        held = np.pad(held, [(0, 0), (0, max(self.count - held.shape[1], 0))])[:, : self.count]
-        return held if self.groups else held[:, self._order]
+        """Sums [rows, U]; 0 where nothing was added."""
+        found = np.zeros((rows, len(self.users)))
+        if key in self._held:
+            user, sums = self._held[key]
+            found[:, np.searchsorted(self.users, user)] = sums
+        return found
+
+
+def _group(user: Ints, groups: int) -> Ints:
+    return (mix(user.view(np.uint64)) % np.uint64(groups)).astype(np.int64)
+
+
+def _summed(user: Ints, values: Doubles) -> tuple[Ints, Doubles]:
+    """Distinct users [u] of [n], ascending, and their sums [rows, u] of values [rows, n]."""
+    users, place = np.unique(user, return_inverse=True)
+    return users, sums_by_user(values, place, len(users))
 
 
 class Tally:
@@ -307,7 +287,7 @@ class Tally:
     @cached_property
     def resamples(self) -> dict[tuple[int, int], Resamples]:
         """By the shape of an arm."""
-        return {arm.shape: Resamples(*arm.shape, max(self.sums.count, 1)) for arm in self.arms}
+        return {arm.shape: Resamples(*arm.shape, max(len(self.sums.users), 1)) for arm in self.arms}
 
     def estimates(self, arm: Design) -> dict[str, Estimate]:
         """Everything that was measured of an arm, under dotted names."""
@@ -367,7 +347,7 @@ class Tally:
             for value in held:
                 estimates = _estimates(self.slices, draws, arm, self.measures, (name, value))
                 cells = [key for key in self.slices.keys() if key[:3] == (name, value, arm.label)]
-                queries = sum(float(self.slices.of(key, 2)[1].sum()) for key in cells)
+                queries = sum(float(self.slices.of(key, 2 * len(self.measures))[1].sum()) for key in cells)
                 slices.append((queries, Slice(words[name][value], 0.0, intervals(estimates))))
             total = sum(queries for queries, _ in slices) or 1.0
             slices.sort(key=lambda one: (-one[0], one[1].value))
@@ -385,7 +365,7 @@ def _estimates(sums: UserSums, draws: Resamples, arm: Design, measures: Any, pre
     ordered = np.concatenate([r, s]), np.concatenate([s, r])
     for cause, cells in causes.items():
         rows = np.stack([sums.of((*prefix, arm.label, cause, *cell), 2 * len(measures)) for cell in cells])
-        rows = rows.reshape(arm.shape[0], -1, len(measures), 2, sums.count)  # [F, P, measures, 2, U]
+        rows = rows.reshape(arm.shape[0], -1, len(measures), 2, len(sums.users))  # [F, P, measures, 2, U]
         estimate: Callable[[Doubles, Doubles], Estimate] = draws.pairs
         if cause.startswith("refresh"):
             estimate = draws.models
@@ -491,7 +471,7 @@ def _compared(
     return Result(
         kind="compare",
         world={"name": "predictions", "queries": tally.asked}
-        | ({"users": tally.sums.count} if "user" in optional else {}),
+        | ({"users": len(tally.sums.users)} if "user" in optional else {}),
         arms=[_arm(arm, arms, estimates, tally, plan.values) for arm in arms],
         notes=_notes(tally, arms, sources, optional),
     )

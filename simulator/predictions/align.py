@@ -20,34 +20,33 @@ import numpy as np
 from simulator.measures.registry import Answers
 from simulator.measures.swaps import PERSISTENCE, positions
 from simulator.predictions.parts import Block
+from simulator.predictions.read import Rows
 from simulator.types import Doubles, Ints, order
 
 Lists = dict[int, "Ranked"]
 """Number of items -> the queries of one model with so many."""
-ITEMS = ("item", "score", "logit", "label", "event")
-"""Columns of Rows that are of an item; the others are of its query."""
 
 
 class Ranked:
     """The queries of one model that have N items, and how it ranks them; equal scores by item id."""
 
     def __init__(self, block: Block, k: int) -> None:
-        self.block, self.k = block, min(k, block.item.shape[1])
-        self.logit = block.columns.get("logit")
-        best = np.argsort(-block.score, axis=-1)
-        ranked = np.take_along_axis(block.score, best, axis=-1)
+        item, score = block.columns["item"], block.columns["score"]
+        self.block, self.k = block, min(k, item.shape[1])
+        best = np.argsort(-score, axis=-1)
+        ranked = np.take_along_axis(score, best, axis=-1)
         self.tied = (ranked[:, 1:] == ranked[:, :-1]).any(axis=-1)
         """[Q] whether equal scores are among them."""
         if self.tied.any():
-            best[self.tied] = order(block.score[self.tied], block.item[self.tied])
-        self.slates = np.take_along_axis(block.item, best[:, : self.k], axis=-1)
+            best[self.tied] = order(score[self.tied], item[self.tied])
+        self.slates = np.take_along_axis(item, best[:, : self.k], axis=-1)
         self.positions = positions(best)
 
     def answers(self, which: Any = slice(None)) -> Answers:
         """Those to some of the queries."""
-        scores = self.block.score if self.logit is None else self.logit
-        block = self.block
-        return Answers(self.slates[which], block.item[which], scores[which], self.positions[which])
+        columns = self.block.columns
+        scores = columns.get("logit", columns["score"])
+        return Answers(self.slates[which], columns["item"][which], scores[which], self.positions[which])
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,10 @@ class Matched:
 
     first: Answers
     second: Answers
-    which: Any
-    """Of the first model's block."""
-    block: Block
-    """The first model's, or that of uneven queries."""
+    own: Rows
+    """[Q] user and values of --by, as the first model has them."""
+    label: Doubles | None
+    """[Q, N], of the first model."""
     rbo: Doubles | None = None
     """[Q] RBO distance, where the slates are not equally long."""
 
@@ -71,11 +70,13 @@ def matched(first: Lists, second: Lists, k: int, counts: Counter[str]) -> Iterat
     for n in first.keys() & second.keys():
         a, b = first[n], second[n]
         i, j = _both(a.block.query, b.block.query)
-        even = (a.block.item[i] == b.block.item[j]).all(axis=-1)
+        even = (a.block.columns["item"][i] == b.block.columns["item"][j]).all(axis=-1)
         if not even.all():
             i, j = (np.arange(len(q))[s][even] for q, s in ((a.block.query, i), (b.block.query, j)))
         left[n][i], right[n][j] = False, False
-        yield Matched(a.answers(i), b.answers(j), i, a.block)
+        label = a.block.columns.get("label")
+        own = {name: column[i] for name, column in a.block.own.items()}
+        yield Matched(a.answers(i), b.answers(j), own, None if label is None else label[i])
     rest = [np.concatenate([lists[n].block.query[free[n]] for n in lists] or [np.zeros(0, np.int64)])
             for lists, free in ((first, left), (second, right))]  # fmt: skip
     common = np.intersect1d(rest[0], rest[1], assume_unique=True)
@@ -100,19 +101,18 @@ class _Flat:
         self.asked, self.length = asked, np.zeros(len(asked), np.int64)
         self.slates = np.zeros((len(asked), k), np.int64)
         self.groups = np.zeros((len(asked), k), np.int64)  # places of equal scores share a number
-        parts: list[dict[str, Any]] = []
-        self.own: dict[str, Ints] = {}  # [Q] what is the same for all items of a query: its user, values of --by
+        parts: list[Rows] = []
+        self.own: Rows = {}
         for n, ranked in lists.items():
             at = np.searchsorted(asked, ranked.block.query)
             mine = np.flatnonzero(asked[np.minimum(at, len(asked) - 1)] == ranked.block.query)
             at, width = at[mine], ranked.k
             self.length[at] = width
             self.slates[at, :width] = ranked.slates[mine]
-            best = -np.sort(-ranked.block.score[mine], axis=-1)[:, :width]
+            best = -np.sort(-ranked.block.columns["score"][mine], axis=-1)[:, :width]
             self.groups[at, 1:width] = (best[:, 1:] != best[:, :-1]).cumsum(axis=-1)
-            for name, column in ranked.block.columns.items():
-                if name not in ITEMS:
-                    self.own.setdefault(name, np.zeros(len(asked), np.int64))[at] = column[mine, 0]
+            for name, column in ranked.block.own.items():
+                self.own.setdefault(name, np.zeros(len(asked), np.int64))[at] = column[mine]
             parts.append({"at": np.repeat(at, n)} | {c: v[mine].ravel() for c, v in ranked.block.columns.items()})
         self.rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -139,11 +139,10 @@ def _uneven(a: _Flat, b: _Flat, counts: Counter[str]) -> Iterator[Matched]:
         width = max(one, other)
         answers = [_answers(flat, rows[place], flat.padded(which, width, sign))
                    for flat, rows, sign in ((a, i, 0), (b, j, 1))]  # fmt: skip
-        columns = {name: column[i[place]] for name, column in a.rows.items() if name not in ("at", *a.own)}
-        columns |= {name: column[which, None] for name, column in a.own.items()}
-        block = Block(a.asked[which], columns)
+        own = {name: column[which] for name, column in a.own.items()}
+        label = a.rows["label"][i[place]] if "label" in a.rows else None
         rbo = None if one == other else uneven_rbo(a, b, which)
-        yield Matched(answers[0], answers[1], slice(None), block, rbo)
+        yield Matched(answers[0], answers[1], own, label, rbo)
 
 
 def _answers(flat: _Flat, rows: Ints, slates: Ints) -> Answers:

@@ -22,21 +22,11 @@ import numpy as np
 from simulator.errors import DataError, SettingError
 from simulator.measures.differences import pd_of_logits
 from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratios
-from simulator.measures.intervals import Estimate, Resamples, pair_index
+from simulator.measures.intervals import Estimate, Resamples, pair_index, sums_by_user
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
 from simulator.predictions.align import Lists, Matched, Ranked, matched
-from simulator.predictions.parts import (
-    Block,
-    NotGroupedError,
-    Part,
-    Reading,
-    TwiceError,
-    VariesError,
-    blocks,
-    spilled,
-    streamed,
-)
-from simulator.predictions.read import Names, Source, arrow, mix, open_files, open_frame, row_of
+from simulator.predictions.parts import BadRowError, Block, NotGroupedError, Part, Reading, blocks, spilled, streamed
+from simulator.predictions.read import Names, Rows, Source, arrow, mix, open_files, open_frame, row_of
 from simulator.process import peak_memory
 from simulator.result import Arm, Result, Slice
 from simulator.types import Doubles, Ints
@@ -91,9 +81,8 @@ def designs(sources: Sequence[Source]) -> list[Design]:
     """
     held: dict[str, dict[int, set[tuple[Any, ...]]]] = defaultdict(lambda: defaultdict(set))
     for source in sources:
-        for arm, fleet, duplicate, generation in source.models:
-            key = (fleet or 0, source.argument if duplicate is None else duplicate, generation or 0)
-            held[arm or "model"][source.argument].add(key)
+        for arm, *model in source.models:
+            held[arm][source.argument].add(tuple(model))
     label: dict[tuple[str, int], str] = {}
     for arm, arguments in held.items():
         clash = sum(map(len, arguments.values())) > len(set().union(*arguments.values()))
@@ -102,11 +91,7 @@ def designs(sources: Sequence[Source]) -> list[Design]:
     numbers: dict[tuple[Any, ...], int] = {}
     for source in sources:
         source.numbers = [
-            numbers.setdefault(
-                (label[arm or "model", source.argument], fleet or 0, source.argument if dup is None else dup, gen or 0),
-                len(numbers),
-            )
-            for arm, fleet, dup, gen in source.models
+            numbers.setdefault((label[arm, source.argument], *model), len(numbers)) for arm, *model in source.models
         ]
     return [_design(arm, numbers) for arm in dict.fromkeys(key[0] for key in numbers)]
 
@@ -135,63 +120,43 @@ class UserSums:
 
     def __init__(self, groups: int = 0) -> None:
         self.groups = groups
-        self.users = np.zeros(0, np.int64)
-        self._order = np.zeros(0, np.int64)
-        self._held: dict[Key, Doubles] = {}
+        self.users = np.arange(groups)
+        """[U] whom something was added of, or all groups; ascending."""
+        self._held: dict[Key, tuple[Ints, Doubles]] = {}
 
     def add(self, key: Key, values: Doubles, user: Ints) -> None:
         """Add values [rows, n] of users [n]."""
+        user = _group(user, self.groups) if self.groups else user
+        known, sums = self._held.get(key, (user[:0], values[:, :0]))
+        self._held[key] = _summed(np.concatenate([known, user]), np.concatenate([sums, values], axis=1))
         if self.groups:
-            user = (mix(user.view(np.uint64)) % np.uint64(self.groups)).view(np.int64)
-        mine, inverse = np.unique(user, return_inverse=True)
-        place = mine if self.groups else self._places(mine)
-        if place is None:
-            return self.add(key, values, user)
-        width = self.groups or len(self.users)
-        held = self._held.get(key)
-        if held is None or held.shape[1] < width:
-            grown = np.zeros((len(values), self.groups or max(2 * width, 64)))
-            if held is not None:
-                grown[:, : held.shape[1]] = held
-            held = self._held[key] = grown
-        held[:, place] += np.stack([np.bincount(inverse, row, len(mine)) for row in values])
-
-    def _places(self, users: Ints) -> Ints | None:
-        """Columns of users [u], distinct and ascending; None after too many made groups of all."""
-        at = np.searchsorted(self.users, users, sorter=self._order)
-        found = np.zeros(len(users), bool)
-        inner = at < len(self.users)
-        found[inner] = self.users[self._order[at[inner]]] == users[inner]
-        if not found.all():
-            if len(self.users) + int((~found).sum()) > MOST_UNITS:
-                self._fold()
-                return None
-            self.users = np.concatenate([self.users, users[~found]])
-            self._order = np.argsort(self.users)
-            at = np.searchsorted(self.users, users, sorter=self._order)
-        return np.asarray(self._order[at])
-
-    def _fold(self) -> None:
-        group = (mix(self.users.view(np.uint64)) % np.uint64(GROUPS)).astype(np.int64)
-        for key, held in self._held.items():
-            of, held = group[: held.shape[1]], held[:, : len(group)]
-            self._held[key] = np.stack([np.bincount(of, row, GROUPS) for row in held])
-        self.groups = GROUPS
-
-    @property
-    def count(self) -> int:
-        """Units so far."""
-        return self.groups or len(self.users)
+            return
+        self.users = np.union1d(self.users, self._held[key][0])
+        if len(self.users) > MOST_UNITS:
+            self.groups, self.users = GROUPS, np.arange(GROUPS)
+            self._held = {key: _summed(_group(user, GROUPS), sums) for key, (user, sums) in self._held.items()}
 
     def keys(self) -> list[Key]:
         """All keys that something was added to."""
         return list(self._held)
 
     def of(self, key: Key, rows: int) -> Doubles:
-        """Sums [rows, U], users ascending; 0 where nothing was added."""
-        held = self._held.get(key, np.zeros((rows, 0)))
-        held = np.pad(held, [(0, 0), (0, max(self.count - held.shape[1], 0))])[:, : self.count]
-        return held if self.groups else held[:, self._order]
+        """Sums [rows, U]; 0 where nothing was added."""
+        found = np.zeros((rows, len(self.users)))
+        if key in self._held:
+            user, sums = self._held[key]
+            found[:, np.searchsorted(self.users, user)] = sums
+        return found
+
+
+def _group(user: Ints, groups: int) -> Ints:
+    return (mix(user.view(np.uint64)) % np.uint64(groups)).astype(np.int64)
+
+
+def _summed(user: Ints, values: Doubles) -> tuple[Ints, Doubles]:
+    """Distinct users [u] of [n], ascending, and their sums [rows, u] of values [rows, n]."""
+    users, place = np.unique(user, return_inverse=True)
+    return users, sums_by_user(values, place, len(users))
 
 
 class Tally:
@@ -211,19 +176,20 @@ class Tally:
         self.truncated = False
 
     def add(self, part: Part) -> None:
-        """Count what one part holds. Raises TwiceError, VariesError."""
+        """Count what one part holds. Raises BadRowError."""
         ranked: dict[int, Lists] = {}
         events: dict[int, Lists] = {}
         for model, rows in part.items():
-            self.counts["rows"] += len(rows["query"])
             self.rows[model] += len(rows["query"])
             inside = rows.get("event")
             if inside is None or not inside.any():
                 ranked[model], events[model] = self._lists(rows, model), {}
             else:
-                halves = [{name: column[half] for name, column in rows.items()} for half in (~inside, inside)]
-                ranked[model], events[model] = (self._lists(half, model) for half in halves)
-            self._require_of_queries(ranked[model], model)
+                for held, half in ((ranked, ~inside), (events, inside)):
+                    kept = {
+                        name: column[half] for name, column in rows.items() if held is ranked or name not in self.by
+                    }
+                    held[model] = self._lists(kept, model)
         for arm, cause, fleet, pair, one, other in self.pairings:
             key = (arm.label, cause, fleet, pair)
             counts = self.counts if cause == "swaps" or arm.shape[1] == 1 else Counter()
@@ -231,7 +197,7 @@ class Tally:
                 self._compare(key, met, counts)
             if cause == "swaps" and self.predicted:
                 for met in matched(events.get(one, {}), events.get(other, {}), self.k, Counter()):
-                    self._differ(key, met, np.ones(met.first.scores.shape, bool))
+                    self._differ(key, met, None)
         for arm in self.arms:
             for place, number in np.ndenumerate(arm.generations[0]):
                 cell = (arm.label, *place)
@@ -245,18 +211,8 @@ class Tally:
     def _lists(self, rows: Any, model: int) -> Lists:
         try:
             return {n: Ranked(block, self.k) for n, block in blocks(rows).items()}
-        except TwiceError as twice:
-            raise TwiceError(twice.query, twice.item, model) from None
-
-    def _require_of_queries(self, ranked: Lists, model: int) -> None:
-        """Raises VariesError where the items of one query have several users, or values of a column of --by."""
-        for name in ("user", *self.by):
-            for lists in ranked.values():
-                column = lists.block.columns.get(name)
-                if column is not None and (other := column != column[:, :1]).any():
-                    row, place = np.argwhere(other)[0]
-                    item = int(lists.block.item[row, place])
-                    raise VariesError(int(lists.block.query[row]), item, model, name)
+        except BadRowError as bad:
+            raise BadRowError(bad.query, bad.item, bad.column, model) from None
 
     def _compare(self, key: Key, met: Matched, counts: Counter[str]) -> None:
         """Measures of the queries of one shape."""
@@ -267,31 +223,33 @@ class Tally:
             values[list(self.measures).index("rbo"), 0] = met.rbo
         counts["queries"] += len(met.first.slates)
         counts["pairs"] += met.first.items.size
-        self._add(key, values.reshape(-1, values.shape[-1]), met.block, met.which)
-        if key[1] == "swaps" and self.labelled and self.predicted and not self.roles and met.first.items.size:
-            self._differ(key, met, ~np.isnan(met.block.columns["label"][met.which]))
+        self._add(key, values.reshape(-1, values.shape[-1]), met.own)
+        if key[1] == "swaps" and self.predicted and not self.roles and met.label is not None and met.label.size:
+            self._differ(key, met, met.label)
 
-    def _add(self, key: Key, values: Doubles, block: Block, which: Any) -> None:
+    def _add(self, key: Key, values: Doubles, own: Rows) -> None:
         """Sums per user, and per value of the columns of --by."""
-        self.sums.add(key, values, self._users(block, which)[:, 0])
+        self.sums.add(key, values, own["user"])
         for name in self.by:
-            code = block.columns[name][which][:, 0]
-            for value in np.unique(code).tolist():
-                mask = code == value
-                self.slices.add((name, value, *key), values[:, mask], self._users(block, which)[mask, 0])
+            for value in np.unique(own[name]).tolist():
+                mask = own[name] == value
+                self.slices.add((name, value, *key), values[:, mask], own["user"][mask])
 
-    def _users(self, block: Block, which: Any) -> Ints:
-        """[Q, N], or [Q, 1], whose they are."""
-        return np.asarray(block.columns["user"][which] if "user" in block.columns else block.query[which][:, None])
+    def _differ(self, key: Key, met: Matched, label: Doubles | None) -> None:
+        """Prediction difference of events, or of rows with a label [Q, N]."""
+        self._predict((key[0], "pd", *key[2:]), pd_of_logits, (met.first.scores, met.second.scores), label, met.own)
 
-    def _differ(self, key: Key, met: Matched, known: Any) -> None:
-        """Prediction difference of events, or of rows with a label: `known` [Q, N]."""
-        key = (key[0], "pd", *key[2:])
-        first, second = np.asarray(met.first.scores)[known], np.asarray(met.second.scores)[known]
-        users = np.broadcast_to(self._users(met.block, met.which), known.shape)[known]
-        values = pd_of_logits(first, second)
-        self.sums.add(key, np.stack([values, np.ones(len(values))]), users)
-        self._keep(key, first, second, users)
+    def _predict(self, key: Key, fn: Any, given: tuple[Any, Any], label: Doubles | None, own: Rows) -> None:
+        """Sum up `fn` of the given arrays [Q, N] where there is a label, and keep them for what is no sum."""
+        known = np.ones(given[0].shape, bool) if label is None else ~np.isnan(label)
+        users = np.broadcast_to(own["user"][:, None], known.shape)[known]
+        first, second = (each[known] for each in given)
+        self.sums.add(key, np.stack([fn(first, second), np.ones(len(first))]), users)
+        self._held += len(first)
+        if self._held > MOST_EVENTS:
+            self.truncated = True
+        else:
+            self._events[key].append((first, second, users))
 
     def _rate(self, key: Key, lists: Ranked) -> None:
         """QUALITIES of the rankings of one model, where a query has labels; what has none is not relevant."""
@@ -302,7 +260,7 @@ class Tally:
         relevance, answers = np.nan_to_num(label[which]), lists.answers(which)
         self.graded |= bool(((relevance != 0) & (relevance != 1)).any())
         self.outside |= bool((relevance > 1).any())
-        users = self._users(lists.block, which)[:, 0]
+        users = lists.block.own["user"][which]
         for name, each in QUALITIES.items():
             if name == "ranking_loss" and (not self.predicted or self.outside):
                 continue
@@ -315,23 +273,9 @@ class Tally:
         label, logit = block.columns.get("label"), block.columns.get("logit")
         if label is None or logit is None:
             return
-        known = ~np.isnan(label)
-        users = np.broadcast_to(self._users(block, slice(None)), label.shape)[known]
-        y, x = label[known], logit[known]
-        self.outside |= bool((y > 1).any())
-        self.shares |= bool(((y > 0) & (y < 1)).any())
-        for name, each in ACCURACY.items():
-            if not each.whole:
-                self.sums.add((*key, name), np.stack([each.fn(x, y), np.ones(len(y))]), users)
-        self._keep((*key, "events"), x, y, users)
-
-    def _keep(self, key: Key, first: Doubles, second: Doubles, users: Ints) -> None:
-        """Hold values for what is no sum over events, as long as there is room."""
-        self._held += len(first)
-        if self._held > MOST_EVENTS:
-            self.truncated = True
-        else:
-            self._events[key].append((first, second, users))
+        self.outside |= bool((label > 1).any())
+        self.shares |= bool(((label > 0) & (label < 1)).any())
+        self._predict((*key, "log_loss"), ACCURACY["log_loss"].fn, (logit, label), label, block.own)
 
     @property
     def asked(self) -> int:
@@ -343,7 +287,7 @@ class Tally:
     @cached_property
     def resamples(self) -> dict[tuple[int, int], Resamples]:
         """By the shape of an arm."""
-        return {arm.shape: Resamples(*arm.shape, max(self.sums.count, 1)) for arm in self.arms}
+        return {arm.shape: Resamples(*arm.shape, max(len(self.sums.users), 1)) for arm in self.arms}
 
     def estimates(self, arm: Design) -> dict[str, Estimate]:
         """Everything that was measured of an arm, under dotted names."""
@@ -362,9 +306,9 @@ class Tally:
                 found[name] = draws.models(cells[:, :, 0], cells[:, :, 1].mean(axis=1))
         for name, each in ACCURACY.items():
             left_out = self.outside or (name == "auc" and self.shares)
-            if each.whole and not left_out and all(self._events.get((arm.label, f, d, "events"))
+            if each.whole and not left_out and all(self._events.get((arm.label, f, d, "log_loss"))
                                                        for f in range(fleets) for d in range(duplicates)):  # fmt: skip
-                values = [[float(each.fn(*self._all((arm.label, f, d, "events"))[:2])) for d in range(duplicates)]
+                values = [[float(each.fn(*self._all((arm.label, f, d, "log_loss"))[:2])) for d in range(duplicates)]
                           for f in range(fleets)]  # fmt: skip
                 if np.isfinite(values).all():
                     found[name] = draws.whole(np.array(values))
@@ -403,7 +347,7 @@ class Tally:
             for value in held:
                 estimates = _estimates(self.slices, draws, arm, self.measures, (name, value))
                 cells = [key for key in self.slices.keys() if key[:3] == (name, value, arm.label)]
-                queries = sum(float(self.slices.of(key, 2)[1].sum()) for key in cells)
+                queries = sum(float(self.slices.of(key, 2 * len(self.measures))[1].sum()) for key in cells)
                 slices.append((queries, Slice(words[name][value], 0.0, intervals(estimates))))
             total = sum(queries for queries, _ in slices) or 1.0
             slices.sort(key=lambda one: (-one[0], one[1].value))
@@ -421,7 +365,7 @@ def _estimates(sums: UserSums, draws: Resamples, arm: Design, measures: Any, pre
     ordered = np.concatenate([r, s]), np.concatenate([s, r])
     for cause, cells in causes.items():
         rows = np.stack([sums.of((*prefix, arm.label, cause, *cell), 2 * len(measures)) for cell in cells])
-        rows = rows.reshape(arm.shape[0], -1, len(measures), 2, sums.count)  # [F, P, measures, 2, U]
+        rows = rows.reshape(arm.shape[0], -1, len(measures), 2, len(sums.users))  # [F, P, measures, 2, U]
         estimate: Callable[[Doubles, Doubles], Estimate] = draws.pairs
         if cause.startswith("refresh"):
             estimate = draws.models
@@ -455,7 +399,7 @@ def compare_frames(frames: Sequence[Any], *, k: int = 10, **names: Any) -> Resul
     sources: list[Source] = []
     for number, frame in enumerate(frames):
         if isinstance(frame, (str, os.PathLike)):
-            sources += [replace(s, argument=number) for s in open_files([Path(frame)], called)]
+            sources += open_files([Path(frame)], called, number)
         else:
             sources.append(open_frame(frame, number, called))
     return compare_sources(sources, called, k)
@@ -478,7 +422,7 @@ def compare_sources(
     started, values = time.monotonic(), dict[str, dict[int, str]]()
 
     def reading(optional: tuple[str, ...]) -> Reading:
-        return Reading(sources, names, optional, values, progress, say, temporary)
+        return Reading(sources, names.by, optional, values, progress, say, temporary)
 
     result = _compared(sources, names, k, reading, lambda: progress(None))
     config = {"predictions": [source.name for source in sources], "k": k, "columns": asdict(names)}
@@ -501,14 +445,13 @@ def _compared(
     arms = designs(sources)
     if not any(list(arm.pairings()) for arm in arms):
         raise DataError(f"{sources[0].name}: one model alone: give the predictions of a second one to compare it with")
-    has = {name: all(name in s.columns for s in sources) for name in (names.user, names.label)}
     optional = tuple(
         name
         for name, there in (
-            ("user", has[names.user]),
-            ("label", any(names.label in s.columns for s in sources)),
-            ("logit", all(s.log_odds or names.probability in s.columns for s in sources)),
-            ("event", any(names.role in s.columns for s in sources)),
+            ("user", all(s.names.user in s.columns for s in sources)),
+            ("label", any(s.names.label in s.columns for s in sources)),
+            ("logit", all(s.log_odds or s.names.probability in s.columns for s in sources)),
+            ("event", any(s.names.role in s.columns for s in sources)),
         )
         if there
     )
@@ -521,16 +464,14 @@ def _compared(
             break
         except NotGroupedError:
             restart()
-        except TwiceError as twice:
-            raise _twice(twice, sources, names) from None
-        except VariesError as varies:
-            raise _varies(varies, sources, names) from None
-    _refuse_strangers(tally, sources, names)
+        except BadRowError as bad:
+            raise _bad_row(bad, sources) from None
+    _refuse_strangers(tally, sources)
     estimates = {arm.label: tally.estimates(arm) for arm in arms}
     return Result(
         kind="compare",
         world={"name": "predictions", "queries": tally.asked}
-        | ({"users": tally.sums.count} if "user" in optional else {}),
+        | ({"users": len(tally.sums.users)} if "user" in optional else {}),
         arms=[_arm(arm, arms, estimates, tally, plan.values) for arm in arms],
         notes=_notes(tally, arms, sources, optional),
     )
@@ -550,32 +491,26 @@ def _arm(
     )
 
 
-def _twice(twice: TwiceError, sources: Sequence[Source], names: Names) -> DataError:
-    places, written = [], ""
-    for source in (source for source in sources if twice.model in source.numbers):
-        rows, ids = row_of(source, names, twice.query, twice.item)
+def _bad_row(bad: BadRowError, sources: Sequence[Source]) -> DataError:
+    places, written, own = [], "", [source for source in sources if bad.model in source.numbers]
+    for source in own:
+        rows, ids = row_of(source, bad.query, bad.item)
         places += [f"{source.name}: row {row:,}" for row in rows]
         written = ids or written
-    return DataError(f"{' and '.join(places[:2])}: {written} twice for one model: keep one row of an item and query")
+    if not bad.column:
+        why = "twice for one model: keep one row of an item and query"
+        return DataError(f"{' and '.join(places[:2])}: {written} {why}")
+    column, hint = bad.column, "--by takes columns of queries, not of items"
+    if column == "user":
+        column, hint = own[0].names.user, "a query is from one user"
+    return DataError(f"{places[0]}: {written}: {column} is not that of the other items: {hint}")
 
 
-def _varies(varies: VariesError, sources: Sequence[Source], names: Names) -> DataError:
-    column = names.user if varies.column == "user" else varies.column
-    hint = "a query is from one user" if varies.column == "user" else "--by takes columns of queries, not of items"
-    for source in (source for source in sources if varies.model in source.numbers):
-        rows, ids = row_of(source, names, varies.query, varies.item)
-        if rows:
-            return DataError(f"{source.name}: row {rows[0]:,}: {ids}: {column} is not that of the other items: {hint}")
-    return DataError(f"{sources[0].name}: column {column!r} differs within a query: {hint}")
-
-
-def _refuse_strangers(tally: Tally, sources: Sequence[Source], names: Names) -> None:
+def _refuse_strangers(tally: Tally, sources: Sequence[Source]) -> None:
     """DataError where nothing could be compared."""
     if tally.counts["pairs"] or any(key[1] == "pd" for key in tally.sums.keys()):
         return
-    first, last = sources[0].name, sources[-1].name
-    if not tally.counts["rows"]:
-        raise DataError(f"{first}: no rows: give predictions")
+    first, last, names = sources[0].name, sources[-1].name, sources[0].names
     for source in sources:
         if not any(tally.rows[number] for number in source.numbers):
             raise DataError(f"{source.name}: no rows: give predictions")
@@ -592,7 +527,7 @@ def _notes(tally: Tally, arms: Sequence[Design], sources: Sequence[Source], opti
     units = "" if "user" in optional else " (no column of users: each query is its own)"
     queries = f"{counts['queries']:,} answers compared{per}" if many else f"{counts['queries']:,} queries in common"
     notes = [
-        f"{counts['rows']:,} rows of {len(sources)} files; {queries}; slates of {tally.k}. "
+        f"{tally.rows.total():,} rows of {len(sources)} files; {queries}; slates of {tally.k}. "
         f"95 % intervals over {covers}{units}."
     ]
     if counts["missing"]:

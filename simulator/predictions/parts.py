@@ -10,22 +10,23 @@ Shapes: n rows, Q queries of one length, N items of each.
 from __future__ import annotations
 
 import contextlib
+import io
 import shutil
 import tempfile
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import reduce
 from itertools import chain
 from pathlib import Path
-from queue import Full, Queue
 from typing import Any, TypeVar
 
 import numpy as np
 
 from simulator.errors import DataError
-from simulator.predictions.read import Names, Rows, Source, mix, read
-from simulator.types import Doubles, Ints
+from simulator.predictions.read import Rows, Source, mix, read
+from simulator.types import Ints
 
 Part = dict[int, Rows]
 """Model number -> its rows of whole queries."""
@@ -38,7 +39,7 @@ MOST_PENDING = 4 * PART
 MOST_SEEN = 1 << 24
 """Queries of a model that are remembered, to tell one that comes twice."""
 FLOATS = ("score", "logit", "label")
-"""Columns of Rows that are no whole numbers."""
+"""Columns of Rows that are no whole numbers: of each item, as its id is; the others are the same for a whole query."""
 MOST_PARTITIONS = 512
 """Files open at a time."""
 MOST_THREADS = 4
@@ -51,20 +52,12 @@ class NotGroupedError(Exception):
     """A file does not hold whole queries one after the other, in about the same order as the others."""
 
 
-class TwiceError(Exception):
-    """A model has scored an item of a query twice."""
+class BadRowError(Exception):
+    """A model has scored an item of a query twice, or a column that is of the query has another value for this item."""
 
-    def __init__(self, query: int, item: int, model: int = -1) -> None:
-        super().__init__(query, item, model)
-        self.query, self.item, self.model = query, item, model
-
-
-class VariesError(Exception):
-    """A column that is of the query has another value for one of its items."""
-
-    def __init__(self, query: int, item: int, model: int, column: str) -> None:
-        super().__init__(query, item, model, column)
-        self.query, self.item, self.model, self.column = query, item, model, column
+    def __init__(self, query: int, item: int, column: str = "", model: int = -1) -> None:
+        super().__init__(query, item, column, model)
+        self.query, self.item, self.column, self.model = query, item, column, model
 
 
 @dataclass(frozen=True)
@@ -72,7 +65,8 @@ class Reading:
     """What is read, and how it is told."""
 
     sources: Sequence[Source]
-    names: Names
+    by: tuple[str, ...]
+    """Columns of results by their values."""
     optional: tuple[str, ...]
     """Columns of Rows beside query, item and score."""
     values: dict[str, dict[int, str]]
@@ -90,7 +84,7 @@ class Reading:
 
     def read(self, source: Source, size: int) -> Iterator[Rows]:
         """Its rows, with `model`, whole or not."""
-        for rows in read(source, self.names, size, self.optional, self.values):
+        for rows in read(source, size, self.optional, self.values):
             if "model" not in rows and len(source.numbers) == 1:
                 rows["model"] = np.broadcast_to(np.int64(source.numbers[0]), len(rows["query"]))
             self.progress(len(rows["query"]))
@@ -110,6 +104,7 @@ def streamed(reading: Reading) -> Iterator[Part]:
             rows = chain.from_iterable(own)
             few = len(models) <= MOST_THREADS
             streams[model] = _Stream(threads.enter_context(contextlib.closing(ahead(rows))) if few else rows)
+        taken: list[Ints] = []
         while any(stream.open for stream in streams.values()):
             behind = min(len(stream.runs) for stream in streams.values() if stream.open)
             for stream in streams.values():
@@ -117,19 +112,21 @@ def streamed(reading: Reading) -> Iterator[Part]:
                     stream.read_on()
             ready = reduce(_common, (stream.whole() for stream in streams.values()))
             if len(ready):
+                taken.append(ready)
                 yield {model: stream.take(ready) for model, stream in streams.items()}
-            if sum(len(stream.query) for stream in streams.values()) > MOST_PENDING:
+            pending = sum(int(stream.runs[-1]) for stream in streams.values())
+            if pending > MOST_PENDING or sum(map(len, taken)) > MOST_SEEN:
                 raise NotGroupedError
         yield {model: stream.rows for model, stream in streams.items() if stream.rows}  # those of one model alone
         for stream in streams.values():
-            stream.check()
+            _distinct(np.concatenate([*taken, stream.asked]))  # none came again after it was taken
 
 
 class _Stream:
     """One model's rows, read as far as the others are."""
 
     def __init__(self, source: Iterator[Rows]) -> None:
-        self._source, self._taken = source, [np.zeros(0, np.int64)]
+        self._source = source
         self.open = True
         self.rows: Rows = {}
         """Those that wait."""
@@ -137,9 +134,9 @@ class _Stream:
         """Where their queries begin, and where the last one ends."""
 
     @property
-    def query(self) -> Ints:
-        """[n] of the rows that wait."""
-        return self.rows.get("query", np.zeros(0, np.int64))
+    def asked(self) -> Ints:
+        """Queries of the rows that wait, one for each run."""
+        return self.rows["query"][self.runs[:-1]] if self.rows else np.zeros(0, np.int64)
 
     def read_on(self) -> None:
         """Take in the next rows."""
@@ -148,21 +145,15 @@ class _Stream:
             self.open = False
         else:
             self.rows = {k: np.concatenate([self.rows[k], more[k]]) for k in more} if self.rows else more
-            self.runs = _runs(self.query)
+            self.runs = _runs(self.rows["query"])
 
     def whole(self) -> Ints:
         """Queries that wait with all their rows: the last may go on. Raises NotGroupedError for one in two places."""
-        found = self.query[self.runs[:-2] if self.open else self.runs[:-1]]
-        if len(np.unique(found)) < len(found):
-            raise NotGroupedError
-        return found
+        return _distinct(self.asked[:-1] if self.open else self.asked)
 
     def take(self, ready: Ints) -> Rows:
         """The rows of these queries, which wait no longer."""
-        ours = np.isin(self.query[self.runs[:-1]], ready)
-        self._taken.append(ready)
-        if sum(map(len, self._taken)) > MOST_SEEN:
-            raise NotGroupedError
+        ours = np.isin(self.asked, ready)
         mask = np.repeat(ours, np.diff(self.runs))
         count = int(mask.sum())
         first, rest = (slice(count), slice(count, None)) if mask[:count].all() else (mask, ~mask)  # mostly no copies
@@ -170,11 +161,12 @@ class _Stream:
         self.runs = np.concatenate([[0], np.diff(self.runs)[~ours].cumsum()])
         return taken
 
-    def check(self) -> None:
-        """Raises NotGroupedError where a query came again after it was taken."""
-        asked = np.concatenate([*self._taken, self.query[self.runs[:-1]]])
-        if len(np.unique(asked)) < len(asked):
-            raise NotGroupedError
+
+def _distinct(queries: Ints) -> Ints:
+    """The same; NotGroupedError where one is among them twice."""
+    if len(np.unique(queries)) < len(queries):
+        raise NotGroupedError
+    return queries
 
 
 def _slice(rows: Rows, which: Any) -> Rows:
@@ -195,28 +187,23 @@ def _runs(query: Ints) -> Ints:
 
 def spilled(reading: Reading) -> Iterator[Part]:
     """Parts of sources in any order, through temporary files where they are more than one part."""
-    names = ["query", "item", "score", "model", *reading.optional, *reading.names.by]
-    count = min(-(-reading.rows // PART), MOST_PARTITIONS)
+    names = ["query", "item", "score", "model", *reading.optional, *reading.by]
+    count = max(1, min(-(-reading.rows // PART), MOST_PARTITIONS))
     if count > 1:
         _room(reading, 8 * len(names) * reading.rows)
-    held: list[Ints] = []
-    files = [tempfile.TemporaryFile(dir=reading.temporary) for _ in range(count)] if count > 1 else []
+    files = [tempfile.TemporaryFile(dir=reading.temporary) if count > 1 else io.BytesIO() for _ in range(count)]
     try:
         for rows in ahead(chain.from_iterable(reading.read(source, PART // 4) for source in reading.sources)):
             table = np.empty((len(rows["query"]), len(names)), np.int64)
             for place, name in enumerate(names):
                 column = rows[name]
                 table[:, place] = column.view(np.int64) if column.dtype == np.float64 else column
-            if not files:
-                held.append(table)
-                continue
             which = partition(rows["query"], count)
             table = table.take(np.argsort(which, kind="stable"), axis=0)  # 16 bits: a radix sort
             ends = np.bincount(which, minlength=count).cumsum()
             for file, part in zip(files, np.split(table, ends[:-1]), strict=True):
-                part.tofile(file)
-        tables = _back(files, len(names)) if files else iter([np.concatenate(held)] if held else [])
-        yield from ahead(_by_model(table, names) for table in tables)
+                file.write(part.data)
+        yield from ahead(_by_model(table, names) for table in _back(files, len(names)))
     except OSError as error:
         where = reading.temporary or tempfile.gettempdir()
         raise DataError(f"temp = {where}: {error.strerror or error}: name another folder with --temp") from None
@@ -234,7 +221,7 @@ def partition(query: Ints, count: int) -> Ints:
 def _back(files: Sequence[Any], columns: int) -> Iterator[Ints]:
     for file in files:
         file.seek(0)
-        yield np.fromfile(file, np.int64).reshape(-1, columns)
+        yield np.frombuffer(file.read(), np.int64).reshape(-1, columns)
         file.close()
 
 
@@ -266,41 +253,16 @@ def _room(reading: Reading, needed: int) -> None:
     reading.say(f"The files are not grouped by query: {needed / 1e9:.2f} GB go to {where} meanwhile")
 
 
-def ahead(things: Iterable[Thing]) -> Generator[Thing, None, None]:
+def ahead(things: Iterator[Thing]) -> Generator[Thing, None, None]:
     """The same things, fetched by a thread while the caller works on the last one."""
-    queue: Queue[tuple[Thing | None, BaseException | None]] = Queue(AHEAD)
-    gone = threading.Event()
-
-    def put(item: tuple[Thing | None, BaseException | None]) -> None:
-        while not gone.is_set():
-            try:
-                return queue.put(item, timeout=0.1)
-            except Full:
-                continue
-
-    def fetch() -> None:
-        try:
-            for thing in things:
-                put((thing, None))
-                if gone.is_set():
-                    return
-            put((None, StopIteration()))
-        except BaseException as error:  # raised again where the things are used
-            put((None, error))
-
-    thread = threading.Thread(target=fetch, daemon=True)
-    thread.start()
+    thread = ThreadPoolExecutor(1)
     try:
-        while True:
-            thing, error = queue.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield thing  # type: ignore[misc]
+        fetched = deque(thread.submit(next, things, None) for _ in range(AHEAD))
+        while (thing := fetched.popleft().result()) is not None:
+            fetched.append(thread.submit(next, things, None))
+            yield thing
     finally:
-        gone.set()
-        thread.join()
+        thread.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -310,24 +272,13 @@ class Block:
     query: Ints
     """[Q]"""
     columns: Rows
-    """[Q, N] item, score, and what else Rows has."""
-
-    def __getitem__(self, which: Any) -> Block:
-        return Block(self.query[which], {name: column[which] for name, column in self.columns.items()})
-
-    @property
-    def score(self) -> Doubles:
-        """[Q, N]"""
-        return self.columns["score"]
-
-    @property
-    def item(self) -> Ints:
-        """[Q, N]"""
-        return self.columns["item"]
+    """[Q, N] item, score, and what else Rows has of an item."""
+    own: Rows = field(default_factory=dict)
+    """[Q] user (the query itself, where it has none) and values of --by."""
 
 
 def blocks(rows: Rows) -> dict[int, Block]:
-    """A model's rows of whole queries by the number of their items. Raises TwiceError for an item scored twice."""
+    """A model's rows of whole queries by the number of their items. Raises BadRowError."""
     query, begins = rows["query"], _runs(rows["query"])
     order = np.argsort(query[begins[:-1]])
     asked = query[begins[:-1]][order]
@@ -345,7 +296,13 @@ def blocks(rows: Rows) -> dict[int, Block]:
             item = np.take_along_axis(item, inner, axis=-1)
             if (twice := item[:, 1:] == item[:, :-1]).any():
                 row, column = np.argwhere(twice)[0]
-                raise TwiceError(int(query[place[row, 0]]), int(item[row, column]))
-        others = {name: column[place] for name, column in rows.items() if name not in ("query", "item", "model")}
-        found[n] = Block(query[place[:, 0]], {"item": item, **others})
+                raise BadRowError(int(query[place[row, 0]]), int(item[row, column]))
+        first = place[:, 0]
+        columns = {"item": item} | {name: column[place] for name, column in rows.items() if name in FLOATS}
+        own = {name: column[first] for name, column in rows.items() if name not in ("model", "event", *columns)}
+        for name in own.keys() - {"query"}:
+            if (other := rows[name][place] != own[name][:, None]).any():
+                row, column = np.argwhere(other)[0]
+                raise BadRowError(int(query[first[row]]), int(item[row, column]), name)
+        found[n] = Block(query[first], columns, {"user": own["query"], **own})
     return found

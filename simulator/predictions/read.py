@@ -9,10 +9,9 @@ Shapes: n rows.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -81,10 +80,19 @@ class Source:
     rows: int
     """How many there are; of text an estimate."""
     log_odds: bool = False
+    names: Names = field(default_factory=Names)
+    """What its columns are called."""
+    ranked: bool = False
+    """Its score is a rank: lower is better."""
     models: list[tuple[Any, ...]] = field(default_factory=list)
-    """Values of MODEL that it holds, None where it has no such column."""
+    """Values of MODEL that it holds."""
     numbers: list[int] = field(default_factory=list)
     """Numbers of these models."""
+
+    @property
+    def unnamed(self) -> tuple[Any, ...]:
+        """Values of MODEL where it has no such column."""
+        return "model", 0, self.argument, 0
 
 
 def arrow(why: str = "reading predictions") -> ModuleType:
@@ -99,10 +107,11 @@ def arrow(why: str = "reading predictions") -> ModuleType:
     return pyarrow  # type: ignore[no-any-return]
 
 
-def open_files(arguments: Sequence[Path], names: Names) -> list[Source]:
-    """The files, and those in the folders, that the arguments name. DataError where one cannot be used."""
+def open_files(arguments: Sequence[Path], names: Names, first: int = 0) -> list[Source]:
+    """The files, and those in the folders, that the arguments name, `first` the number of the first argument. DataError
+    where one cannot be used."""
     found: list[Source] = []
-    for number, argument in enumerate(arguments):
+    for number, argument in enumerate(arguments, first):
         folder = argument / "predictions" if (argument / "predictions").is_dir() else argument
         files = sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES) if folder.is_dir() else [argument]
         if not files:
@@ -179,45 +188,38 @@ def _text(path: Path, number: int, names: Names) -> Source:
         first = opened.readline(1 << 16)
     words = first.decode("utf-8", "replace").split()
     trec = len(words) == 6 and words[1].upper() == "Q0"
-    split = b"\t" if b"\t" in first else b","
-    named = first.decode("utf-8-sig", "replace").split(split.decode())
+    split = "\t" if b"\t" in first else ","
+    named = first.decode("utf-8-sig", "replace").split(split)
     header = list(TREC) if trec else [name.strip().strip('"') for name in named]
     text = {names.query, names.item, names.user, names.role, "arm", *names.by}
     kinds = {n: pa.string() if n in text else pa.int64() if n in MODEL else pa.float64() for n in header}
 
     def batches(wanted: Sequence[str], size: int) -> Iterator[Any]:
-        parse = pa.csv.ParseOptions(delimiter=" " if trec else split.decode())
-        convert = pa.csv.ConvertOptions(
-            include_columns=list(wanted), column_types={name: kinds[name] for name in wanted}, strings_can_be_null=True
-        )
-        read = pa.csv.ReadOptions(block_size=CSV_BLOCK, column_names=header if trec else None)
-        with _named(path), _SingleSpaces(path) if trec else path.open("rb") as stream:
-            yield from pa.csv.open_csv(stream, read, parse, convert)
+        read, parse = pa.csv.ReadOptions(block_size=CSV_BLOCK), pa.csv.ParseOptions(delimiter=split)
+        types = {name: kinds[name] for name in wanted}
+        if trec:  # lines, which are no CSV: words are parted by any spaces and tabs
+            read.column_names, types = ["line"], {"line": pa.string()}
+            parse = pa.csv.ParseOptions(delimiter="\1", quote_char=False)
+        convert = pa.csv.ConvertOptions(include_columns=list(types), column_types=types, strings_can_be_null=not trec)
+        with _named(path), path.open("rb") as stream:
+            for batch in pa.csv.open_csv(stream, read, parse, convert):
+                yield _parted(batch.column(0), {name: kinds[name] for name in wanted}) if trec else batch
 
     rows = int(path.stat().st_size // max(len(first), 20)) + 1
     return Source(str(path), number, kinds, batches, rows)
 
 
-class _SingleSpaces(io.RawIOBase):
-    """A text file in which runs of spaces and tabs are one space."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        lines = self._file.readlines(len(buffer) // 2)  # stops behind the line that passes the hint
-        data = b"\n".join(b" ".join(line.split()) for line in lines if line.strip()) + b"\n" if lines else b""
-        if len(data) > len(buffer):
-            raise OSError("a line is longer than a block")
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+def _parted(lines: Any, kinds: Mapping[str, Any]) -> Any:
+    """A batch of lines [n] of a TREC run as columns of these types."""
+    pa = arrow()
+    lines = pa.compute.ascii_trim_whitespace(lines)
+    lines = lines.filter(pa.compute.not_equal(lines, ""))
+    words = pa.compute.ascii_split_whitespace(lines)
+    others = lines.filter(pa.compute.not_equal(pa.compute.list_value_length(words), len(TREC)))
+    if len(others):
+        raise pa.ArrowInvalid(f"Expected {len(TREC)} words: {others[0]}")
+    columns = {name: pa.compute.list_element(words, TREC.index(name)).cast(kind) for name, kind in kinds.items()}
+    return pa.RecordBatch.from_pydict(columns)
 
 
 @contextmanager
@@ -236,7 +238,8 @@ def _reason(error: BaseException) -> str:
 def _checked(source: Source, names: Names) -> Source:
     """With LensKit's names understood, columns there and of the right kind, and its models known."""
     source.log_odds = source.log_odds or names.log_odds
-    _alias(source, names)
+    source.ranked = names.score not in source.columns and "rank" in source.columns
+    source.names = names = _understood(names, source.columns)
     asked = [getattr(names, f.name) for f in fields(Names) if f.type == "str" and getattr(names, f.name) != f.default]
     for name in (names.query, names.item, names.score, *asked, *names.by):
         if name not in source.columns:
@@ -248,79 +251,60 @@ def _checked(source: Source, names: Names) -> Source:
     for name, kind in source.columns.items():
         value = kind.value_type if kinds.is_dictionary(kind) else kind
         text = kinds.is_string(value) or kinds.is_large_string(value) or kinds.is_string_view(value)
-        whole, number = kinds.is_integer(value), kinds.is_floating(value) or kinds.is_decimal(value)
-        if name in (names.query, names.item, names.user) and not (text or whole):
-            raise DataError(f"{source.name}: column {name!r} holds {kind}: ids are whole numbers or text")
-        if name in MODEL[1:] and not whole:
-            raise DataError(f"{source.name}: column {name!r} holds {kind}: it takes whole numbers")
-        if name in (names.score, names.probability, names.label) and not (whole or number or kinds.is_boolean(value)):
-            raise DataError(f"{source.name}: column {name!r} holds {kind}: it takes numbers")
+        whole = kinds.is_integer(value)
+        number = whole or kinds.is_floating(value) or kinds.is_decimal(value) or kinds.is_boolean(value)
+        for columns, fits, takes in (
+            ((names.query, names.item, names.user), text or whole, "ids are whole numbers or text"),
+            (MODEL[1:], whole, "it takes whole numbers"),
+            ((names.score, names.probability, names.label), number, "it takes numbers"),
+        ):
+            if name in columns and not fits:
+                raise DataError(f"{source.name}: column {name!r} holds {kind}: {takes}")
     known = [name for name in MODEL if name in source.columns]
     found: dict[tuple[Any, ...], None] = {}
     for batch in source.open(known, 1 << 20) if known else ():
         for name in known:
             if batch.column(name).null_count:
                 raise DataError(f"{source.name}: column {name!r} is empty in some rows: say which model each row is of")
-        found |= dict.fromkeys(combinations(batch, known)[0])
-    source.models = list(found) or [(None,) * len(MODEL)]
+        found |= dict.fromkeys(combinations(source, batch)[0])
+    source.models = list(found) or [source.unnamed]
     return source
 
 
-def _alias(source: Source, names: Names) -> None:
+def _understood(names: Names, columns: Mapping[str, Any]) -> Names:
     """LensKit calls the query user_id and the item item_id, and may give a rank alone."""
-    called = {names.query: "user_id", names.item: "item_id"}
-    missing = {name: theirs for name, theirs in called.items() if name not in source.columns}
-    ranked = names.score not in source.columns and "rank" in source.columns
-    if not missing or not all(theirs in source.columns for theirs in missing.values()):
-        missing = {}
-    if not missing and not ranked:
-        return
-    inner, given = source.open, dict(source.columns)
-    source.columns = given | {name: given[theirs] for name, theirs in missing.items()}
-    if ranked:
-        source.columns[names.score] = given["rank"]
-    if names.user not in given and "user_id" in given:
-        source.columns[names.user] = given["user_id"]
-        missing |= {names.user: "user_id"}
-
-    def batches(columns: Sequence[str], size: int) -> Iterator[Any]:
-        pa = arrow()
-        theirs = [missing.get(n, "rank" if ranked and n == names.score else n) for n in columns]
-        for batch in inner(list(dict.fromkeys(theirs)), size):
-            arrays = [batch.column(n) for n in theirs]
-            if ranked:
-                arrays = [
-                    pa.compute.negate(pa.compute.cast(a, pa.float64())) if n == names.score else a
-                    for n, a in zip(columns, arrays, strict=True)
-                ]
-            yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
-
-    source.open = batches
+    theirs = {"query": "user_id", "item": "item_id"}
+    missing: dict[str, Any] = {ours: name for ours, name in theirs.items() if getattr(names, ours) not in columns}
+    found = replace(names, **missing) if columns.keys() >= set(missing.values()) else names
+    if names.score not in columns and "rank" in columns:
+        found = replace(found, score="rank")
+    if found != names and names.user not in columns and "user_id" in columns:
+        found = replace(found, user="user_id")
+    return found
 
 
-def combinations(batch: Any, known: Sequence[str]) -> tuple[list[tuple[Any, ...]], Ints]:
-    """The values of MODEL in a batch (None where it has no such column), and which of them each row [n] has."""
+def combinations(source: Source, batch: Any) -> tuple[list[tuple[Any, ...]], Ints]:
+    """The values of MODEL in a batch, and which of them each row [n] has."""
     which, values = np.zeros(len(batch), np.int64), [()]  # type: tuple[Ints, list[tuple[Any, ...]]]
-    for name in MODEL:
-        if name not in known:
-            values = [(*value, None) for value in values]
+    for name, unnamed in zip(MODEL, source.unnamed, strict=True):
+        if name not in source.columns:
+            values = [(*value, unnamed) for value in values]
             continue
         coded = batch.column(name)
         coded = coded if hasattr(coded, "dictionary") else coded.dictionary_encode()
-        words = [str(w) if name == "arm" else w for w in coded.dictionary.to_pylist()]
+        words = [(str(w) or unnamed) if name == "arm" else w for w in coded.dictionary.to_pylist()]
         which = which * len(words) + coded.indices.to_numpy()
         values = [(*value, word) for value in values for word in words]
     used, index = np.unique(which, return_inverse=True)
     return [values[number] for number in used], index
 
 
-def read(
-    source: Source, names: Names, size: int, optional: Sequence[str], values: dict[str, dict[int, str]]
-) -> Iterator[Rows]:
+def read(source: Source, size: int, optional: Sequence[str], values: dict[str, dict[int, str]]) -> Iterator[Rows]:
     """The source's rows, about `size` at a time; `optional`: columns of Rows beside the first three that it must have.
 
     `values` learns what the ids of columns of --by stand for.
     """
+    names = source.names
     several = len(source.models) > 1
     known = [name for name in MODEL if name in source.columns] if several else []
     given = [n for n in (names.user, names.label, names.role) if n in source.columns]
@@ -331,23 +315,22 @@ def read(
         if not len(batch):
             continue
         cell = _Cells(source.name, batch, first)
-        rows: Rows = {"query": cell.ids(names.query), "item": cell.ids(names.item), "score": cell.numbers(names.score)}
+        score = -cell.numbers(names.score) if source.ranked else cell.numbers(names.score)
+        rows: Rows = {"query": cell.ids(names.query), "item": cell.ids(names.item), "score": score}
         if names.role in given:
             rows["query"] = np.where(cell.events(names.role), rows["query"] ^ EVENT, rows["query"])
         if "user" in optional:
-            rows["user"] = cell.ids(names.user) if names.user in given else rows["query"]
+            rows["user"] = cell.ids(names.user)
         if "label" in optional:
             rows["label"] = cell.labels(names.label) if names.label in given else np.full(len(batch), np.nan)
         if "event" in optional:
             rows["event"] = cell.events(names.role) if names.role in given else np.zeros(len(batch), bool)
         if "logit" in optional:
-            rows["logit"] = (
-                cell.logits(names.score, rows["score"]) if source.log_odds else cell.chances(names.probability)
-            )
+            rows["logit"] = cell.logits(names.score, score) if source.log_odds else cell.chances(names.probability)
         for name in names.by:
             rows[name] = cell.values(name, values.setdefault(name, {}))
         if several:
-            held, index = combinations(batch, known)
+            held, index = combinations(source, batch)
             rows["model"] = np.array([source.numbers[source.models.index(m)] for m in held], np.int64)[index]
         yield rows
         first += len(batch)
@@ -471,10 +454,10 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values
 
 
-def row_of(source: Source, names: Names, query: int, item: int) -> tuple[list[int], str]:
+def row_of(source: Source, query: int, item: int) -> tuple[list[int], str]:
     """Rows (from 1) that hold an item of a query, and both ids as written; reads the source again."""
     rows: list[int] = []
-    written, first = "", 1
+    written, first, names = "", 1, source.names
     events = names.role in source.columns
     for batch in source.open([names.query, names.item, *([names.role] if events else [])], 1 << 20):
         cell = _Cells(source.name, batch, first)

@@ -87,6 +87,8 @@ def _arrays(first: Tensor, second: Tensor) -> tuple[Any, Any]:
     one, other = (tensor.detach().cpu().double().numpy() for tensor in (first, second))
     if not (np.isfinite(one).all() and np.isfinite(other).all()):
         raise SettingError("first or second", "NaN or infinite", "finite values")
+    if not one.size:
+        raise SettingError("first and second", tuple(first.shape), "at least one example or candidate")
     return one, other
 
 

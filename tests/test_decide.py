@@ -436,3 +436,19 @@ def test_any_time_between_refreshes_can_be_doubled(every: str) -> None:
         a_result(an_arm("relu")), Situation(refresh_every=every, rollout="0s", asks_again="0.1s"), "pair", MARGIN
     )
     assert any("refresh half as often" in change.words for change in found)
+
+
+def test_before_advice_on_a_live_system_stands_that_no_baseline_learned_beside_it() -> None:
+    calm = {"refresh_swaps.slot": around(0.1, 0.01)}
+    arms = [an_arm("relu", **{"refresh_swaps.slot": around(0.5, 0.01)}), an_arm("gelu", **calm)]
+    first, *_ = advice(a_result(*arms, kind="live"), margin=1.0)
+    assert first.startswith("Whether these models have learned enough to be advised on is not known")
+    assert not advice(a_result(*arms), margin=1.0)[0].startswith("Whether")
+
+
+def test_a_model_that_ranks_below_popularity_gets_no_advice() -> None:
+    arm = an_arm("relu", ndcg=around(0.7, 0.01))
+    beaten = {"popularity": {"log_loss": around(0.9, 0.01), "ndcg": around(0.9, 0.01)}}
+    assert too_little(arm, a_result(arm, baselines=beaten)).startswith("NDCG 0.7000 is below that of")
+    equal = {"popularity": {"log_loss": around(0.9, 0.01), "ndcg": around(0.7, 0.01)}}
+    assert too_little(arm, a_result(arm, baselines=equal)) == ""

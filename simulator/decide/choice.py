@@ -240,13 +240,20 @@ def _within(
     return Choice("trial" if loses == "no" else "weigh", f"{label(arm.spec)} {verb}: {said}.", arm)
 
 
+def _unknown(result: Result, choice: Choice) -> list[str]:
+    """What stands before advice on models beside which no baselines learned: a live system's, or files'."""
+    if result.kind == "run" or result.baselines or choice.verdict not in ("trial", "weigh", "stay"):
+        return []
+    return ["Whether these models have learned enough to be advised on is not known: no baselines in this result."]
+
+
 def advice(
     result: Result, situation: Situation | None = None, measure: str = "slot", margin: float = MARGIN
 ) -> list[str]:
     """What follows from the numbers, in sentences, for the page."""
     asked = situation or Situation()
     choice = choose(result, asked, measure, margin)
-    said = [choice.why]
+    said = [*_unknown(result, choice), choice.why]
     if choice.verdict not in ("nothing", "unlearned") and (seen := what_a_user_sees(result.arms[0], asked, measure)):
         said.append(
             f"With {label(result.arms[0].spec)}, a user who asks again sees {percent(seen.total.mean)} changed "
@@ -294,7 +301,8 @@ def recommend(flags: RecommendFlags) -> tuple[list[str], int]:
     """What to say, line by line, and the exit code. Raises ResultError for a folder that cannot be read."""
     result, situation, measure = read_result(flags.result), flags.situation, flags.measure
     choice = choose(result, situation, measure, flags.margin, flags.swap_budget)
-    lines = [choice.why, f"Situation: {situation}.", f"What a user sees on asking again, {MEASURES[measure].words}:"]
+    lines = [*_unknown(result, choice), choice.why, f"Situation: {situation}."]
+    lines.append(f"What a user sees on asking again, {MEASURES[measure].words}:")
     notes: list[str] = []
     for arm in result.arms:
         seen = what_a_user_sees(arm, situation, measure)

@@ -100,6 +100,13 @@ def too_little(arm: Arm, result: Result) -> str:
                 return said.format("above that of")
         elif compared(ratio) != "less":
             return said.format("not shown to be below that of")
+    for name, accuracy in result.baselines.items():
+        own, its = arm.measures.get("ndcg"), accuracy.get("ndcg")
+        if own is not None and its is not None:
+            ratio = arm.against.get(name, {}).get("ndcg") or independent_ratio(own, its)
+            if compared(ratio) == "less":
+                whose = OF_BASELINE.get(name, name)
+                return f"NDCG {number(own.mean, 4)} is below that of {whose}, {number(its.mean, 4)}"
     return ""
 
 

@@ -217,9 +217,10 @@ def _written(side: Side, these: bool) -> str:
 
 def _more(sides: list[Side], distance: float, these: bool, ask: str) -> str:
     """What would make an inconclusive gate conclusive, if the estimates stay where they are."""
-    if these or math.hypot(*(side.users for side in sides)) >= distance:
-        return f"other users could change that: {ask}"
     known = [side.spread for side in sides if side.spread is not None and side is not NOTHING]
+    if these or math.hypot(*(side.users for side in sides)) >= distance:
+        alone = "" if these or known else "; and one fleet says nothing about training"
+        return f"other users could change that: {ask}{alone}"
     if not known:
         return "one fleet says nothing about training: run about 2 more fleets of each"
     sides = [replace(side, spread=max(known)) if side.spread is None else side for side in sides]

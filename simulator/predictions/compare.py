@@ -412,51 +412,25 @@ def compare_sources(
     `progress` is told how many rows were read more, None where reading begins again, because files turned out not to be
     grouped by query; `say` gets a line for the user. Raises DataError.
     """
-    started, values = time.monotonic(), dict[str, dict[int, str]]()
-
-    def reading(optional: tuple[str, ...]) -> Reading:
-        return Reading(sources, names.by, optional, values, progress, say, temporary)
-
-    result = _compared(sources, names, k, reading, lambda: progress(None))
-    config = {"predictions": [source.name for source in sources], "k": k, "columns": asdict(names)}
-    config["fleets"] = min(arm.shape[0] for arm in designs(sources))  # how many any interval covers
-    versions = {"pyarrow": arrow().__version__}
-    seconds = round(time.monotonic() - started, 2)
-    return replace(
-        result, seconds=seconds, peak_memory_bytes=peak_memory(), config=config, versions=versions, command=command
-    )
-
-
-def _compared(
-    sources: Sequence[Source],
-    names: Names,
-    k: int,
-    reading: Callable[[tuple[str, ...]], Reading],
-    restart: Callable[[], None],
-) -> Result:
-    """The Result without its costs; `reading` makes a Reading of the optional columns that are there."""
-    arms = designs(sources)
+    started, arms = time.monotonic(), designs(sources)
     if not any(list(arm.pairings()) for arm in arms):
         raise DataError(f"{sources[0].name}: one model alone: give the predictions of a second one to compare it with")
-    optional = tuple(
-        name
-        for name, there in (
-            ("user", all(s.names.user in s.columns for s in sources)),
-            ("label", any(s.names.label in s.columns for s in sources)),
-            ("logit", all(s.log_odds or s.names.probability in s.columns for s in sources)),
-            ("event", any(s.names.role in s.columns for s in sources)),
-        )
-        if there
-    )
+    there = {
+        "user": all(s.names.user in s.columns for s in sources),
+        "label": any(s.names.label in s.columns for s in sources),
+        "logit": all(s.log_odds or s.names.probability in s.columns for s in sources),
+        "event": any(s.names.role in s.columns for s in sources),
+    }
+    optional = tuple(name for name, given in there.items() if given)
+    reading = Reading(sources, names.by, optional, progress, say, temporary)
     for way in (streamed, spilled):
-        plan = reading(optional)
         tally = Tally(arms, k, optional, names.by)
         try:
-            for part in way(plan):
+            for part in way(reading):
                 tally.add(part)
             break
         except NotGroupedError:
-            restart()
+            progress(None)
         except BadRowError as bad:
             raise _bad_row(bad, sources) from None
     _refuse_strangers(tally, sources)
@@ -464,9 +438,19 @@ def _compared(
     return Result(
         kind="compare",
         world={"name": "predictions", "queries": tally.asked}
-        | ({"users": len(tally.sums.users)} if "user" in optional else {}),
-        arms=[_arm(arm, arms, estimates, tally, plan.values) for arm in arms],
+        | ({"users": len(tally.sums.users)} if there["user"] else {}),
+        arms=[_arm(arm, arms, estimates, tally, reading.values) for arm in arms],
         notes=_notes(tally, arms, sources, optional),
+        seconds=round(time.monotonic() - started, 2),
+        peak_memory_bytes=peak_memory(),
+        config={
+            "predictions": [source.name for source in sources],
+            "k": k,
+            "columns": asdict(names),
+            "fleets": min(arm.shape[0] for arm in arms),  # how many any interval covers
+        },
+        versions={"pyarrow": arrow().__version__},
+        command=command,
     )
 
 

@@ -69,13 +69,13 @@ class Reading:
     """Columns of results by their values."""
     optional: tuple[str, ...]
     """Columns of Rows beside query, item and score."""
-    values: dict[str, dict[int, str]]
-    """What ids of columns of --by stand for; filled while reading."""
     progress: Callable[[int], None]
     """Told how many rows were read more."""
     say: Callable[[str], None]
     temporary: Path | None = None
     """Folder for what does not fit into memory; that of the system where it is None."""
+    values: dict[str, dict[int, str]] = field(default_factory=dict)
+    """What ids of columns of --by stand for; filled while reading."""
 
     @property
     def rows(self) -> int:

@@ -27,6 +27,8 @@ CURES = {
     "fresh": "trained afresh",
 }
 """What stands before an activation in an arm's spec, and how it is written behind it."""
+ENDLESS = 1_000.0
+"""An upper limit so many times the mean says no more than that there is none."""
 DASH = "–"
 
 
@@ -140,9 +142,13 @@ def number(value: float, places: int | None = None) -> str:
 
 
 def interval(value: Interval | None, places: int | None = None) -> tuple[str, str]:
-    """The mean, and its interval as `(low to high)` or nothing where there is none; equal places throughout."""
+    """The mean, and its interval as `(low to high)` or nothing where there is none; equal places throughout. Without a
+    limit above (a ratio to what may be 0) it reads `(from low up)`."""
     if value is None:
         return DASH, ""
+    if value.high > ENDLESS * max(abs(value.mean), 1):
+        places = decimals(value.mean) if places is None else places
+        return number(value.mean, places), f"(from {number(value.low, places)} up)" if value.low > 0 else ""
     if places is None:  # those of the mean, unless it is nothing beside its interval
         places = decimals(max(abs(value.mean), (value.high - value.low) / 20))
     bounds = f"({number(value.low, places)} to {number(value.high, places)})" if value.known else ""

@@ -24,9 +24,20 @@ def intervals(estimates: Mapping[str, Estimate]) -> dict[str, Interval]:
     """With their intervals, within what each can be."""
     found = {}
     for name, estimate in estimates.items():
-        signed = name in DIFFERENCES and DIFFERENCES[name].signed
-        found[name] = estimate.interval(-math.inf if signed else 0.0, MOST.get(name.rpartition(".")[2], math.inf))
+        found[name] = estimate.interval(*_range(name))
     return found
+
+
+def _range(name: str) -> tuple[float, float]:
+    """The least and the largest value that a measure can have."""
+    signed = name in DIFFERENCES and DIFFERENCES[name].signed
+    return -math.inf if signed else 0.0, MOST.get(name.rpartition(".")[2], math.inf)
+
+
+def within(value: Interval, name: str) -> Interval:
+    """With limits inside of what a measure can be; of a ratio (no name) not below 0."""
+    least, most = _range(name)
+    return Interval(value.mean, max(value.low, least), min(value.high, most))
 
 
 def ratios(own: Mapping[str, Estimate], base: Mapping[str, Estimate], names: Mapping[str, str]) -> dict[str, Interval]:

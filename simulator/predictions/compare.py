@@ -276,12 +276,11 @@ class Tally:
         self.shares |= bool(((label > 0) & (label < 1)).any())
         self._predict((arm, "log_loss", *place), ACCURACY["log_loss"].fn, (logit, label), label, block.own)
 
-    @property
-    def asked(self) -> int:
-        """Queries that two models of the first arm answered: the most of any two."""
-        held = {key: self.sums.of(key, 2 * len(self.measures)) for key in self.sums.keys() if key[1] == "swaps"}
+    def asked(self, arm: Design) -> int:
+        """Queries that two models of an arm answered: the most of any two."""
         top1 = 2 * list(self.measures).index("top1") + 1
-        return int(max((sums[top1].sum() for key, sums in held.items() if key[0] == self.arms[0].label), default=0))
+        keys = [key for key in self.sums.keys() if key[:2] == (arm.label, "swaps")]
+        return int(max((self.sums.of(key, 2 * len(self.measures))[top1].sum() for key in keys), default=0))
 
     @cached_property
     def resamples(self) -> dict[tuple[int, int], Resamples]:
@@ -437,7 +436,7 @@ def compare_sources(
     estimates = {arm.label: tally.estimates(arm) for arm in arms}
     return Result(
         kind="compare",
-        world={"name": "predictions", "queries": tally.asked}
+        world={"name": "predictions", "queries": tally.asked(arms[0])}
         | ({"users": len(tally.sums.users)} if there["user"] else {}),
         arms=[_arm(arm, arms, estimates, tally, reading.values) for arm in arms],
         notes=_notes(tally, arms, sources, optional),
@@ -502,7 +501,11 @@ def _notes(tally: Tally, arms: Sequence[Design], sources: Sequence[Source], opti
     per = ", summed over all pairs of models" if many else ""
     covers = tally.resamples[arms[0].shape].covers
     units = "" if "user" in optional else " (no column of users: each query is its own)"
-    queries = f"{counts['queries']:,} answers compared{per}" if many else f"{counts['queries']:,} queries in common"
+    queries = (
+        f"{counts['queries']:,} answers compared{per}"
+        if many
+        else f"{counts['queries']:,} {'query' if counts['queries'] == 1 else 'queries'} in common"
+    )
     notes = [
         f"{tally.rows.total():,} rows of {len(sources)} files; {queries}; slates of {tally.k}. "
         f"95 % intervals over {covers}{units}."
@@ -514,6 +517,12 @@ def _notes(tally: Tally, arms: Sequence[Design], sources: Sequence[Source], opti
             f"{counts['uneven']:,} queries have other items in one list than in the other ({counts['lone']:,} items): "
             f"pair swaps are over the items that both scored{per}."
         )
+        if tally.labelled:
+            notes.append("NDCG, recall and MRR are of each list's own items: they do not miss what a list lacks.")
+    asked = {arm.label: tally.asked(arm) for arm in arms}
+    if len(set(asked.values())) > 1:
+        said = ", ".join(f"{arm} {number:,}" for arm, number in asked.items())
+        notes.append(f"Arms answered other queries ({said}): their ratios compare other queries too. Give the same.")
     if counts["tied"]:
         notes.append(f"{counts['tied']:,} rankings hold equal scores: these stand in the order of their item ids.")
     if not tally.predicted:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from simulator.decide import best, compared, ratio_to, silent
 from simulator.result import Arm, Result
-from simulator.words import count, duration, label, number, percent, plural, written
+from simulator.words import count, duration, interval, label, number, percent, plural, written
 
 
 def told_apart(result: Result) -> bool:
@@ -59,7 +59,8 @@ def headline(result: Result) -> str:
         return f"{name} swaps {value} of the pairs that {first} swaps, {cost}"
     if compared(ratio) == "more":
         return f"No cure here: even {name} swaps {value} times the pairs that {first} swaps, {cost}"
-    bounds = f", but the interval ({number(ratio.low, 2)} to {number(ratio.high, 2)}) includes 1" if ratio.known else ""
+    limits = interval(ratio, 2)[1]
+    bounds = f", but the interval {limits} includes 1" if limits else ""
     return f"No clear difference: {name} swaps {value} of the pairs that {first} swaps{bounds}"
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from simulator.errors import ResultError
+from simulator.measures.estimates import within
 from simulator.measures.intervals import Interval, student_quantile
 from simulator.result import Arm, Bucket, Generation, Measures, Result
 
@@ -115,7 +116,7 @@ def _bucket(parts: Sequence[Bucket], shared: bool) -> Bucket:
     low, high, share = (
         sum(values) / len(parts) for values in zip(*((p.low, p.high, p.share) for p in parts), strict=True)
     )
-    return Bucket(low, high, share, estimate([part.pd for part in parts], shared))
+    return Bucket(low, high, share, within(estimate([part.pd for part in parts], shared), "pd"))
 
 
 def _common(held: Sequence[Mapping[str, object]]) -> list[str]:
@@ -123,7 +124,10 @@ def _common(held: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def _of(held: list[Measures], shared: bool, logarithms: bool = False) -> Measures:
-    return {name: estimate([one[name] for one in held], shared, logarithms) for name in _common(held)}
+    return {
+        name: within(estimate([one[name] for one in held], shared, logarithms), "" if logarithms else name)
+        for name in _common(held)
+    }
 
 
 def estimate(values: Sequence[Interval], shared: bool = False, logarithms: bool = False) -> Interval:

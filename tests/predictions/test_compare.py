@@ -301,6 +301,17 @@ def test_true_probabilities_as_labels_have_no_auc() -> None:
     assert any("not users" in note for note in plain.notes), "what run says of them too"
 
 
+def test_what_arms_and_lists_lack_is_said() -> None:
+    """Ratios of arms that answered other queries; recall of a list that lacks what is relevant."""
+    models = [frame(n) | {"arm": [arm] * 84, "duplicate": [n] * 84} for arm in ("a", "b") for n in (1, 2)]
+    few = [*models[:2], *(picked(each, np.asarray(each["q_id"]) < 5) for each in models[2:])]
+    said = "Arms answered other queries (a 12, b 5): their ratios compare other queries too."
+    assert any(note.startswith(said) for note in compare_frames(few, k=K).notes)
+    assert not any("other queries" in note for note in compare_frames(models, k=K).notes)
+    lists = compare_frames([frame(1), picked(frame(2), np.arange(84) % 7 > 0)], k=K)
+    assert any("they do not miss what a list lacks" in note for note in lists.notes)
+
+
 def test_one_model_alone_is_refused() -> None:
     with pytest.raises(DataError, match="one model alone: give the predictions of a second one"):
         compare_frames([frame(1)])

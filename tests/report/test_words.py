@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from simulator.measures.intervals import Interval
 from simulator.report import finding
 from simulator.report.finding import headline
 from simulator.result import read_result
-from simulator.words import interval, label, number, percent
+from simulator.words import interval, label, number, percent, written
 from tests.report.fake_results import MEASURES, fake_result, silent_result, spread, write
 from tests.report.parsed import plain
 
@@ -111,3 +112,18 @@ def test_plane_title_doubts_overlap(
     assert re.fullmatch(
         expected + ".*" * expected.startswith("One"), finding.plane_title(read_result(write(tmp_path, result)))
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Interval(1.4, 0.48, 2.7e160), ("1.40", "(from 0.48 up)")),
+        (Interval(1.4, 0.0, math.inf), ("1.40", "")),
+        (Interval(0.0, 0.0, math.inf), ("0", "")),
+        (Interval(1.4, 0.48, 27.0), ("1.40", "(0.48 to 27.00)")),
+    ],
+)
+def test_what_has_no_limit_above_is_no_row_of_digits(value: Interval, text: tuple[str, str]) -> None:
+    """The ratio of two measures that few queries were compared for, as a live system's at its start."""
+    assert interval(value, 2) == text
+    assert "inf" not in written(value) and len(written(value)) < 30

@@ -83,10 +83,8 @@ class Reading:
         return sum(source.rows for source in self.sources)
 
     def read(self, source: Source, size: int) -> Iterator[Rows]:
-        """Its rows, with `model`, whole or not."""
+        """Its rows, of whole queries or not."""
         for rows in read(source, size, self.optional, self.values):
-            if "model" not in rows and len(source.numbers) == 1:
-                rows["model"] = np.broadcast_to(np.int64(source.numbers[0]), len(rows["query"]))
             self.progress(len(rows["query"]))
             yield rows
 

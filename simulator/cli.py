@@ -114,18 +114,18 @@ def compare(arguments: list[str]) -> None:
 
 def recommend(arguments: list[str]) -> None:
     """`flicker recommend DIR`: what a user sees on asking again, and what lowers it."""
-    from simulator import decide
+    from simulator.decide import choice
     from simulator.flags import parse_flags
 
-    _conclude(decide.recommend(parse_flags(decide.RecommendFlags, "flicker recommend", arguments)))
+    _conclude(choice.recommend(parse_flags(choice.RecommendFlags, "flicker recommend", arguments)))
 
 
 def gate(arguments: list[str]) -> None:
     """`flicker gate DIR --baseline DIR`: pass a candidate, hold it back, or say that it cannot be told."""
-    from simulator import decide
+    from simulator.decide import gating
     from simulator.flags import parse_flags
 
-    _conclude(decide.gate(parse_flags(decide.GateFlags, "flicker gate", arguments)))
+    _conclude(gating.gate(parse_flags(gating.GateFlags, "flicker gate", arguments)))
 
 
 def _conclude(decision: tuple[list[str], int]) -> None:

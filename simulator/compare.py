@@ -9,22 +9,22 @@ from typing import Annotated
 
 import tyro
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TimeRemainingColumn
 from rich.table import Table
 
-from simulator.errors import ResultError, SettingError
-from simulator.files import writing
+from simulator.errors import SettingError
+from simulator.files import require_empty, writing
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
 from simulator.predictions.compare import compare_sources
 from simulator.predictions.read import Names, arrow, open_files
 from simulator.report import write_report
 from simulator.result import Result, write_result
-from simulator.terminal import open_console
-from simulator.words import interval, label
+from simulator.terminal import arm_table, open_console, progress_bar
+from simulator.words import interval, label, word
 
-CAUSES = {"swaps": "", "refresh_swaps": " at a refresh"}
-"""Cause -> what stands behind a measure's words; the other causes are in result.json and on the page."""
+ROWS = [f"{cause}.{name}" for cause in ("swaps", "refresh_swaps") for name in MEASURES]
+ROWS += [*DIFFERENCES, *ACCURACY, *QUALITIES]
+"""Of the table; the other causes are in result.json and on the page."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ def run_compare(flags: CompareFlags, command: str) -> None:
     """Compare, show a table, and leave a folder where one is asked for. Raises FlickerError."""
     if not flags.predictions:
         raise SettingError("predictions", "none", "name two files, as in flicker compare A.parquet B.parquet")
-    if flags.out is not None and (flags.out.is_file() or (flags.out.is_dir() and any(flags.out.iterdir()))):
-        raise ResultError(f"out = {flags.out}: is not empty: name another folder, or delete it")
+    if flags.out is not None:
+        require_empty(flags.out)
     arrow().set_memory_pool(arrow().system_memory_pool())  # the one that gives memory back
     console = open_console()
     sources = open_files(flags.predictions, flags.names)
-    with _bar(console) as bar:
+    with progress_bar(console, "rows", TimeRemainingColumn()) as bar:
         task = bar.add_task("reading", total=sum(source.rows for source in sources))
 
         def progress(rows: int | None) -> None:
@@ -102,24 +102,15 @@ def run_compare(flags: CompareFlags, command: str) -> None:
         console.print(f"All measures: {write_report(flags.out)}", soft_wrap=True)
 
 
-def _bar(console: Console) -> Progress:
-    """Rows read, and the time left."""
-    text = TextColumn("{task.description}")
-    return Progress(text, BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn(), console=console)
-
-
 def tables(result: Result, width: int) -> Iterator[Table]:
     """One row per measure, one column per arm: mean and 95 % interval; a second table per column of --by."""
     step = max(1, (width - 36) // 27)
     for start in range(0, len(result.arms), step):
         arms = result.arms[start : start + step]
-        drawn = Table(box=SIMPLE_HEAD)
-        drawn.add_column("")
-        for arm in arms:
-            drawn.add_column(label(arm.spec), justify="right", no_wrap=True)
-        for name, words in _rows():
+        drawn = arm_table(arms)
+        for name in ROWS:
             if any(name in arm.measures for arm in arms):
-                drawn.add_row(words, *(" ".join(interval(arm.measures.get(name))) for arm in arms))
+                drawn.add_row(word(name).words, *(" ".join(interval(arm.measures.get(name))) for arm in arms))
         yield drawn
     for arm in result.arms:
         for column, slices in arm.by.items():
@@ -131,11 +122,3 @@ def tables(result: Result, width: int) -> Iterator[Table]:
                 drawn.add_row(each.value, f"{100 * each.share:.1f} %", *shown)
             drawn.title = label(arm.spec) if len(result.arms) > 1 else None
             yield drawn
-
-
-def _rows() -> Iterator[tuple[str, str]]:
-    """(measure, words) of everything that a comparison may hold, in the order of the table."""
-    for cause, behind in CAUSES.items():
-        yield from ((f"{cause}.{name}", each.words + behind) for name, each in MEASURES.items())
-    for held in (DIFFERENCES, ACCURACY, QUALITIES):
-        yield from ((name, each.words) for name, each in held.items())

@@ -6,7 +6,7 @@ Q queries, N candidates, K slate length, n events.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from simulator.errors import SettingError
 from simulator.measures import quality, swaps
 from simulator.measures.differences import pd_of_logits
-from simulator.measures.intervals import Estimate, Resamples, pair_index, sums_by_user
+from simulator.measures.intervals import Estimate, Interval, Resamples, pair_index, sums_by_user
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES, Answers, compare
 from simulator.types import Doubles, Field, Floats, Ints, Query, Rows, Schema, World, order
 
@@ -229,6 +229,11 @@ def _of_model(fn: Callable[[Any, Any], Any], of: Any, truth: Any, model: int) ->
     return np.asarray(fn(of[model], truth))
 
 
+def under(cause: str, swaps: Estimates) -> Estimates:
+    """By their names in results: `swaps.pair`."""
+    return {f"{cause}.{name}": estimate for name, estimate in swaps.items()}
+
+
 def _named(found: Doubles, estimate: Callable[[Doubles, Doubles], Estimate]) -> Estimates:
     """Of sums [MEASURES, 2, F, P, U] of pairs of models; without what no query has anything to measure of."""
     return {
@@ -298,23 +303,16 @@ def mean_score(comparison: Comparison, arm: int, logits: Floats) -> Doubles:
     return np.asarray((0.5 + 0.5 * np.tanh(own / 2)).mean(axis=0))
 
 
-def pd_by(comparison: Comparison, arm: int, logits: Floats, values: Doubles) -> list[dict[str, Any]]:
-    """PD in buckets of events by a value [n]: its limits (the last one belongs to it), share of events, PD [interval].
+def pd_by(
+    comparison: Comparison, arm: int, logits: Floats, values: Doubles
+) -> Iterator[tuple[float, float, float, Interval]]:
+    """PD in buckets of events by a value [n]: its limits (the last one belongs to it), share of events, PD.
 
     `logits` [M, n]. Equal values share a bucket, so there may be fewer than BUCKETS; none is empty.
     """
     edges = np.unique(np.quantile(values, np.linspace(0, 1, BUCKETS + 1)))
     bucket = np.searchsorted(edges[1:-1], values, side="right")
-    found = []
     for number in np.unique(bucket):
         inside = bucket == number
-        estimate = comparison.pd_among(arm, logits, inside)
-        found.append(
-            {
-                "low": float(values[inside].min()),
-                "high": float(values[inside].max()),
-                "share": float(inside.mean()),
-                "pd": estimate.interval().as_dict(),
-            }
-        )
-    return found
+        low, high = float(values[inside].min()), float(values[inside].max())
+        yield low, high, float(inside.mean()), comparison.pd_among(arm, logits, inside).interval()

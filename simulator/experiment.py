@@ -17,15 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simulator.comparison import Comparison, Estimates, Rankings, Shape, column_of
+from simulator.comparison import Comparison, Rankings, Shape, column_of, under
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import DataError
+from simulator.measures.estimates import intervals
 from simulator.measures.quality import log_loss
-from simulator.measures.registry import MEASURES
 from simulator.models.baselines import Baselines
 from simulator.models.engines import Engines
 from simulator.models.specs import parse_arms
 from simulator.randomness import generator
+from simulator.result import nested
 from simulator.schedule import Log, Plan
 from simulator.tuning import used_events
 from simulator.types import Batch, Doubles, Floats, Query, Schema, World
@@ -209,14 +210,12 @@ class Experiment:
         past = Comparison(self.shape, queries, ahead.user, repetitions=200, seed=self.config.seed)
         arms: dict[str, Any] = {}
         for number, arm in enumerate(self.arms):
-            arms[arm.label] = record = {
-                "pd": now.differences(number, logits)["pd"].interval().as_dict(),
-                "swaps": _intervals(now.duplicate_swaps(number, ranked)),
-                "progressive_log_loss": now.progressive(number, losses).interval().as_dict(),
-            }
+            found = {"pd": now.differences(number, logits)["pd"]} | under("swaps", now.duplicate_swaps(number, ranked))
+            found["progressive_log_loss"] = now.progressive(number, losses)
             if before and after:
-                record["refresh_swaps"] = _intervals(past.refresh_swaps(number, before, after))
-                record["both_swaps"] = _intervals(past.both_swaps(number, before, after))
+                found |= under("refresh_swaps", past.refresh_swaps(number, before, after))
+                found |= under("both_swaps", past.both_swaps(number, before, after))
+            arms[arm.label] = nested(intervals(found))
         self.state.records.append({"generation": self.state.generation, "events": self.state.scored, "arms": arms})
 
     def _peek(self) -> Batch:
@@ -295,8 +294,3 @@ def asked_by_others(queries: list[Query], schema: Schema, seed: int) -> list[Que
         features[:, :slots] = queries[there].features[0, :slots]
         found[here] = replace(queries[here], user=queries[there].user, features=features)
     return found
-
-
-def _intervals(estimates: Estimates) -> dict[str, Any]:
-    """MEASURES as in result.json."""
-    return {name: estimate.interval(most=MEASURES[name].most).as_dict() for name, estimate in estimates.items()}

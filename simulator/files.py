@@ -66,3 +66,9 @@ def writing(setting: str, folder: Path) -> Iterator[None]:
     except OSError as problem:
         reason = problem.strerror or problem
         raise ResultError(f"{setting} = {folder}: {reason}: name a folder that can be written") from None
+
+
+def require_empty(out: Path, instead: str = "delete it") -> None:
+    """Raises ResultError where a folder for results is in use."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ResultError(f"out = {out}: is not empty: name another folder, or {instead}")

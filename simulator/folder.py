@@ -25,7 +25,7 @@ import torch
 from simulator.config import ExperimentConfig
 from simulator.errors import ResultError
 from simulator.experiment import Experiment, State
-from simulator.files import flicker_version, write_atomically, writing
+from simulator.files import flicker_version, require_empty, write_atomically, writing
 from simulator.models.snapshot import read_snapshot, write_snapshot
 from simulator.result import Result, write_result
 from simulator.tuning import Tuned
@@ -52,8 +52,8 @@ class Folder:
         elif (self.path / "config.json").exists():
             hint = "name another folder, delete it, or go on with --resume"
             raise ResultError(f"out = {self.path}: holds another run: {hint}")
-        elif self.path.is_dir() and any(self.path.iterdir()):
-            raise ResultError(f"out = {self.path}: is not empty: name another folder, or empty it")
+        else:
+            require_empty(self.path, "empty it")
 
     def start(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by, slices
+from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by, slices, under
 from simulator.config import SyntheticConfig
 from simulator.experiment import Experiment, Final
 from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratios
@@ -42,7 +42,7 @@ def measure(experiment: Experiment, final: Final) -> Result:
             costs=_costs(experiment, final, number),
             activation=_activation(arm),
             buckets={
-                name: from_json(list[Bucket], pd_by(where, number, final.logits, value))
+                name: [Bucket(*parts) for parts in pd_by(where, number, final.logits, value)]
                 for name, value in values.items()
             },
             against={
@@ -74,17 +74,15 @@ def measure(experiment: Experiment, final: Final) -> Result:
 
 def _estimates(experiment: Experiment, final: Final, comparison: Comparison, number: int) -> Estimates:
     """All measures of an arm."""
-    found = _single(experiment, final, comparison, number)
-    causes = {
-        "swaps": comparison.duplicate_swaps(number, final.after),
-        "refresh_swaps": comparison.refresh_swaps(number, final.earlier[1], final.after),
-        "both_swaps": comparison.both_swaps(number, final.earlier[1], final.after),
-    }
-    causes["swaps_these"] = {name: estimate.these() for name, estimate in causes["swaps"].items()}
+    found, swaps = _single(experiment, final, comparison, number), comparison.duplicate_swaps(number, final.after)
+    found |= under("swaps", swaps)
+    found |= under("refresh_swaps", comparison.refresh_swaps(number, final.earlier[1], final.after))
+    found |= under("both_swaps", comparison.both_swaps(number, final.earlier[1], final.after))
+    found |= under("swaps_these", {name: estimate.these() for name, estimate in swaps.items()})
     for lag in sorted(final.earlier.keys() - {1}):
-        causes[f"refresh_lags.{lag}"] = comparison.refresh_swaps(number, final.earlier[lag], final.after)
-        causes[f"both_lags.{lag}"] = comparison.both_swaps(number, final.earlier[lag], final.after)
-    return found | {f"{cause}.{name}": value for cause, swaps in causes.items() for name, value in swaps.items()}
+        found |= under(f"refresh_lags.{lag}", comparison.refresh_swaps(number, final.earlier[lag], final.after))
+        found |= under(f"both_lags.{lag}", comparison.both_swaps(number, final.earlier[lag], final.after))
+    return found
 
 
 def _single(experiment: Experiment, final: Final, comparison: Comparison, number: int) -> Estimates:
@@ -121,8 +119,7 @@ def _by_column(experiment: Experiment, final: Final, column: str) -> list[list[S
         for number, own in enumerate(found):
             estimates: Estimates = {}
             if len(part.asked):
-                swaps = comparison.duplicate_swaps(number, final.after.part(part.asked))
-                estimates |= {f"swaps.{name}": estimate for name, estimate in swaps.items()}
+                estimates |= under("swaps", comparison.duplicate_swaps(number, final.after.part(part.asked)))
             if len(part.shown):
                 logits = final.logits[:, part.shown]
                 estimates |= comparison.differences(number, logits) | comparison.accuracy(number, logits, events.label)

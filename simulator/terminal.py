@@ -1,17 +1,17 @@
-"""What `flicker run` shows: a progress bar while it works, a table when it is done."""
+"""What commands show: a progress bar while they work, a table of arms when they are done."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from simulator.decide import ratio_to
-from simulator.measures.intervals import Interval
+from simulator.decide.evidence import ratio_to
+from simulator.measures.intervals import Interval, exact
 from simulator.measures.registry import MEASURES
 from simulator.result import Arm, Result
 from simulator.words import DASH, duration, interval, label, number, summed_up, word
@@ -30,23 +30,25 @@ class EventsPerSecond(ProgressColumn):
         return Text(f"{task.speed or 0:,.0f} events/s", style="progress.data.speed")
 
 
-def progress_bar(console: Console) -> Progress:
-    """Events learned, events/s and the time left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        EventsPerSecond(),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=console,
-    )
+def progress_bar(console: Console, *behind: str | ProgressColumn) -> Progress:
+    """So much of all, and what stands `behind` it: unless said, events/s and the time left."""
+    behind = behind or (EventsPerSecond(), "left", TimeRemainingColumn(elapsed_when_finished=True))
+    return Progress("{task.description}", BarColumn(), MofNCompleteColumn(), *behind, console=console)
 
 
 def open_console() -> Console:
     """Standard output; wide enough for the table where it is a file or a pipe."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+
+
+def arm_table(arms: Iterable[Arm]) -> Table:
+    """Without rows: a column for what each is called, and one for each arm."""
+    drawn = Table(box=SIMPLE_HEAD)
+    drawn.add_column("")
+    for arm in arms:
+        drawn.add_column(label(arm.spec), justify="right", no_wrap=True)
+    return drawn
 
 
 def tables(result: Result, width: int) -> Iterator[Table]:
@@ -56,10 +58,7 @@ def tables(result: Result, width: int) -> Iterator[Table]:
     step = max(1, (width - 20) // ARM_WIDTH - 1)
     for start in range(0, max(len(others), 1), step):
         arms = [first, *others[start : start + step]]
-        drawn = Table(box=SIMPLE_HEAD)
-        drawn.add_column("")
-        for arm in arms:
-            drawn.add_column(label(arm.spec), justify="right", no_wrap=True)
+        drawn = arm_table(arms)
         for measure in summed_up((arm.measures for arm in result.arms), MEASURES):
             known = word(measure)
             drawn.add_row(known.words, *(_cell(arm, first, measure, known.places) for arm in arms))
@@ -79,7 +78,7 @@ def _seconds(arm: Arm, first: Arm) -> str:
     own, ratio = arm.costs.get("train_seconds"), arm.cost_ratio(first, "train_seconds")
     if not own:
         return DASH
-    return f"{duration(own)} {_beside(arm, first, Interval(ratio, ratio, ratio) if ratio else None)}".strip()
+    return f"{duration(own)} {_beside(arm, first, exact(ratio) if ratio else None)}".strip()
 
 
 def _beside(arm: Arm, first: Arm, ratio: Interval | None) -> str:

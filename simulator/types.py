@@ -22,6 +22,8 @@ Ints = NDArray[np.int64]
 Rows = NDArray[np.int32]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
+Integers = NDArray[np.integer[Any]]
+Reals = NDArray[np.floating[Any]]
 
 Side = Literal["user", "item", "context"]
 Kind = Literal["category"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from simulator.measures.intervals import Interval
-from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
+from simulator.measures.registry import ACCURACY, QUALITIES, described
 
 NAMES = {
     "linear": "Identity",
@@ -85,12 +85,11 @@ COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
 def word(measure: str) -> Word:
     """Words, explanation and digits of a measure of a result: `refresh_swaps.pair` is `pair swaps at a refresh`."""
     cause, _, name = measure.rpartition(".")
-    for held in (MEASURES, DIFFERENCES, ACCURACY, QUALITIES):
-        if name in held:
-            kind, _, lag = cause.partition(".")
-            behind = CAUSES.get(kind, f" over {lag} refreshes" + ", of another duplicate" * kind.startswith("both"))
-            places = 4 if held in (ACCURACY, QUALITIES) else None
-            return Word(held[name].words + (behind if cause else ""), held[name].about, places)
+    if held := described().get(name):
+        kind, _, lag = cause.partition(".")
+        behind = CAUSES.get(kind, f" over {lag} refreshes" + ", of another duplicate" * kind.startswith("both"))
+        places = 4 if name in ACCURACY or name in QUALITIES else None
+        return Word(held.words + (behind if cause else ""), held.about, places)
     return WORDS.get(measure, Word(measure))
 
 

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.decide import GateFlags, gate
 from simulator.decide.evidence import DECIDED, INCONCLUSIVE, REFUSED
-from simulator.decide.gating import NOTHING, Side, pooled
+from simulator.decide.gating import NOTHING, GateFlags, Side, gate, pooled
 from simulator.errors import FlickerError
 from simulator.folder import Folder
 from simulator.measures.intervals import Estimate, Interval, Resamples, pair_index

@@ -6,14 +6,13 @@ Where chunks are cut depends on the order of events alone, never on how they wer
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 
 import torch
 from torch import Tensor
 
 from simulator.store.protocol import Entry, EventLog, entry_order
 from simulator.types import Batch
-
-COLUMNS = ("user", "item", "time", "features", "label")
 
 
 class Reader:
@@ -57,4 +56,4 @@ class Reader:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""
         if "reader.user" in state:
-            self._ahead = [Batch(*(state[f"reader.{name}"].numpy() for name in COLUMNS))]
+            self._ahead = [Batch(*(state[f"reader.{column.name}"].numpy() for column in fields(Batch)))]

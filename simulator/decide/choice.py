@@ -26,7 +26,7 @@ from simulator.decide.situation import Seen, Situation, seen_ratio, what_a_user_
 from simulator.measures.intervals import Interval
 from simulator.measures.registry import ACCURACY, MEASURES, QUALITIES
 from simulator.result import Arm, Result, read_result
-from simulator.words import label, number, percent, written
+from simulator.words import label, number, percent, word, written
 
 MARGIN = 0.005
 """A log loss at most this share above that of the first arm is as good, where an interval shows it."""
@@ -64,14 +64,8 @@ def accuracy_price(arm: Arm, base: Arm, margin: float) -> str:
         return "log loss not measured"
     if math.isinf(ratio.high) or not (ratio.known or arm is base):
         return f"log loss × {number(ratio.mean, 4)} without an interval, not shown to be within {within}"
-    if ratio.high < 1:
-        verdict = "shown to be lower"
-    elif ratio.high <= 1 + margin:
-        verdict = f"shown to be within {within}"
-    elif ratio.low > 1:
-        verdict = "shown to be higher"
-    else:
-        verdict = f"not shown to be within {within}"
+    words = {"no": f"within {within}", "yes": "higher"}.get(_loses(arm, base, margin))
+    verdict = f"shown to be {'lower' if ratio.high < 1 else words}" if words else f"not shown to be within {within}"
     return f"log loss × {written(ratio, 4)}, {verdict}"
 
 
@@ -337,7 +331,5 @@ def _seen(seen: Seen | None) -> str:
 
 def _accuracy(arm: Arm) -> str:
     """Accuracy stands beside every share of swaps."""
-    words = {name: each.words for held in (ACCURACY, QUALITIES) for name, each in held.items()}
-    for name in (one for one in words if one in arm.measures):
-        return f", {words[name]} {written(arm.measures[name], 4)}"
-    return ", accuracy not measured"
+    name = next((name for name in (*ACCURACY, *QUALITIES) if name in arm.measures), None)
+    return f", {word(name).words} {written(arm.measures[name], 4)}" if name else ", accuracy not measured"

@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 from simulator.config import require
-from simulator.measures.intervals import Interval
+from simulator.measures.intervals import Interval, exact
 from simulator.measures.registry import MEASURES
 from simulator.result import Arm, Result
 from simulator.words import number, written
@@ -28,7 +28,7 @@ def compared(ratio: Interval | None) -> Literal["less", "more", "unclear"]:
 def ratio_to(arm: Arm, base: Arm, name: str) -> Interval | None:
     """The result's ratio of a measure to `base`, its first arm, else of two independent estimates; None for x/0."""
     if arm is base:
-        return Interval(1, 1, 1)
+        return exact(1)
     given = arm.ratios.get(name.removeprefix("swaps.").replace("_swaps.", "_"))
     if given is not None or name not in arm.measures or name not in base.measures:
         return given
@@ -56,14 +56,6 @@ def independent_ratio(new: Interval, old: Interval) -> Interval | None:
     return Interval(mean, mean * math.exp(-below), mean * math.exp(min(above, 300.0)))
 
 
-def independent_difference(new: Interval, old: Interval) -> Interval:
-    """new - old of two independent estimates, with its 95 % interval: half-widths in squares (Zou and Donner 2008)."""
-    mean = new.mean - old.mean
-    below = math.hypot(new.mean - new.low, old.high - old.mean)
-    above = math.hypot(new.high - new.mean, old.mean - old.low)
-    return Interval(mean, mean - below, mean + above)
-
-
 def fleets(run: Result) -> int:
     """How many independent fleets its intervals cover; one where the result does not say."""
     value = run.config.get("fleets")
@@ -89,8 +81,7 @@ def best(result: Result) -> Arm:
     base, others = result.arms[0], result.arms[1:]
     others = [arm for arm in others if not repeats(arm, base)] or others
     fair = [arm for arm in others if compared(ratio_to(arm, base, "log_loss")) != "more"]
-    nothing = Interval(math.inf, math.inf, math.inf)
-    return min(fair or others or [base], key=lambda arm: arm.measures.get("swaps.pair", nothing).mean)
+    return min(fair or others or [base], key=lambda arm: arm.measures.get("swaps.pair", exact(math.inf)).mean)
 
 
 def too_little(arm: Arm, result: Result) -> str:

@@ -19,7 +19,7 @@ from typing import Literal
 from simulator.config import require
 from simulator.decide.evidence import independent_ratio, ratio_to
 from simulator.errors import SettingError
-from simulator.measures.intervals import Interval
+from simulator.measures.intervals import Interval, exact
 from simulator.result import Arm
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -108,9 +108,9 @@ def what_a_user_sees(arm: Arm, situation: Situation, measure: str, *, older: int
         found = at_lag(arm, cause, lag * older, measure, notes)
         if found is None:
             return None
-        before = parts.get(cause, Interval(0, 0, 0))
+        before = parts.get(cause, exact(0))
         parts[cause] = _plus(before, found, weight)
-    total = Interval(0, 0, 0)
+    total = exact(0)
     for part in parts.values():
         total = _plus(total, part, 1)
     return Seen(total, parts, list(dict.fromkeys(notes)))
@@ -133,7 +133,7 @@ def at_lag(arm: Arm, cause: str, lag: int, measure: str, notes: list[str]) -> In
         return points[below or above]
     notes.append(f"{lag} refreshes lie between: interpolated between {below} and {above}")
     share = (lag - below) / (above - below)
-    return _plus(_plus(Interval(0, 0, 0), points[below], 1 - share), points[above], share)
+    return _plus(_plus(exact(0), points[below], 1 - share), points[above], share)
 
 
 def _together(arm: Arm, lag: int, measure: str, notes: list[str]) -> Interval | None:
@@ -148,11 +148,7 @@ def _together(arm: Arm, lag: int, measure: str, notes: list[str]) -> Interval | 
 
 
 def _plus(one: Interval, other: Interval, weight: float) -> Interval:
-    return Interval(*(a + weight * b for a, b in zip(_limits(one), _limits(other), strict=True)))
-
-
-def _limits(value: Interval) -> tuple[float, float, float]:
-    return value.mean, value.low, value.high
+    return Interval(one.mean + weight * other.mean, one.low + weight * other.low, one.high + weight * other.high)
 
 
 def seen_ratio(arm: Arm, base: Arm, situation: Situation, measure: str) -> Interval | None:
@@ -160,7 +156,7 @@ def seen_ratio(arm: Arm, base: Arm, situation: Situation, measure: str) -> Inter
     own, its = (what_a_user_sees(one, situation, measure) for one in (arm, base))
     if own is None or its is None or its.total.mean == 0:
         return None
-    found, paired = Interval(0, 0, 0), all(lag <= 1 for _, lag in situation.weights())
+    found, paired = exact(0), all(lag <= 1 for _, lag in situation.weights())
     for cause, part in its.parts.items():
         ratio = ratio_to(arm, base, f"{cause}.{measure}") if paired else independent_ratio(own.parts[cause], part)
         if ratio is None:

@@ -15,10 +15,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from simulator.decide import Situation, independent_ratio, what_a_user_sees
+from simulator.decide.evidence import independent_ratio
+from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.figures.sweep import AGAIN, LINEAR_FROM, Sweep, ensembles_of, family, favourite, has, relative, swept
-from simulator.measures.intervals import Interval
-from simulator.report.charts import exact
+from simulator.measures.intervals import Interval, exact
 from simulator.result import Arm
 from simulator.words import label, number, percent, written
 
@@ -266,8 +266,8 @@ def limit(arms: dict[str, Arm]) -> Finding:
 
 def _difference(arm: Arm, other: Arm, measure: str) -> Interval:
     """Of two ratios to ReLU."""
-    ratio, size = between(arm, other, measure), relative(other, measure).mean
-    return Interval(*(size * (part - 1) for part in (ratio.mean, ratio.low, ratio.high)))
+    size = relative(other, measure).mean
+    return between(arm, other, measure).moved(lambda ratio: size * (ratio - 1))
 
 
 def floor(arms: dict[str, Arm]) -> Finding:

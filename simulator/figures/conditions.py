@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from simulator.decide import independent_ratio
+from simulator.decide.evidence import independent_ratio, silent
 from simulator.figures.claims import Finding, Verdict
-from simulator.figures.sweep import SOURCES, Sweep, condition, family, noises
-from simulator.measures.intervals import Interval
-from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots, exact
+from simulator.figures.sweep import SOURCES, Sweep, condition, family
+from simulator.measures.intervals import Interval, exact
+from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots
+from simulator.report.finding import noises
 from simulator.result import Arm, Result
 from simulator.words import label, number, written
 
@@ -181,18 +182,15 @@ def each_source(sweep: Sweep) -> Finding:
     alone = {name: found[name].arms[0].measures["pd"].mean for name in SOURCES.values() if name in found}
     if not alone or "none" not in found:
         return Finding("not measured", "needs a run without noise and one with a single source")
-    silent = all(
-        value.high == 0 for arm in found["none"].arms for name, value in arm.measures.items()
-        if name == "pd" or name.startswith("swaps.")
-    )  # fmt: skip
+    quiet = silent(found["none"])
     nothing = [name for name, value in alone.items() if value == 0]
     most, least = (choose(alone, key=lambda name: alone[name]) for choose in (max, min))
     say = (
-        f"Without noise every difference is {'exactly 0' if silent else 'NOT 0'}; alone, each of {len(alone)} sources "
+        f"Without noise every difference is {'exactly 0' if quiet else 'NOT 0'}; alone, each of {len(alone)} sources "
         f"gives ReLU a PD from {number(alone[least])} ({least}) to {number(alone[most])} ({most})"
     )
     if nothing:
         say += f"; no difference comes from: {', '.join(nothing)}"
-    if silent and not nothing:
+    if quiet and not nothing:
         return Finding("holds" if len(alone) == len(SOURCES) else "partly", say)
-    return Finding("partly" if silent and len(nothing) < len(alone) else "not", say)
+    return Finding("partly" if quiet and len(nothing) < len(alone) else "not", say)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from simulator.figures.claims import ensembles, routed
 from simulator.figures.sweep import Sweep, ensemble, ensembles_of, favourite, has, is_activation, relative
-from simulator.report.charts import Axis, Figure, Line, Panel, Point, Table, chart, dots, exact
+from simulator.measures.intervals import exact
+from simulator.report.charts import Axis, Figure, Line, Panel, Point, Table, chart, dots
 from simulator.result import Arm
 from simulator.words import COSTS, DASH, label, number, written
 

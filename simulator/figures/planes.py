@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from simulator.figures.claims import below_rivals, halving, limit, u_shape
 from simulator.figures.sweep import AGAIN, Sweep, family, has, relative, swept
-from simulator.measures.intervals import Interval
-from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, exact
+from simulator.measures.intervals import exact
+from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart
 from simulator.result import Arm
 from simulator.words import NAMES, label, number
 
@@ -74,7 +74,7 @@ def _plane(arms: dict[str, Arm], up: str, across: str, word: str) -> Panel | Non
         found = swept(arms, name) if name in CURVES else [(None, arm) for arm in _single(arms, name)]
         points = [
             Point(
-                _change(arm, across),
+                relative(arm, across).moved(lambda ratio: 100 * (ratio - 1)),
                 relative(arm, up),
                 f"{beta:g}" if beta and name == "smelu" else "",
                 "" if beta is None else f"beta={beta:g}",
@@ -89,11 +89,6 @@ def _plane(arms: dict[str, Arm], up: str, across: str, word: str) -> Panel | Non
     loss = across.replace("_", " ")
     axes = Axis(f"change of {loss}, %", air=0.2), Axis(f"{word} / ReLU's", zero=True, air=0.1)
     return chart(f"plane-{up}-{across}".replace("_", "-"), f"{word[0].upper()}{word[1:]} against {loss}", lines, *axes)
-
-
-def _change(arm: Arm, measure: str) -> Interval:
-    ratio = relative(arm, measure)
-    return Interval(*(100 * (part - 1) for part in (ratio.mean, ratio.low, ratio.high)))
 
 
 def _over_beta(found: list[tuple[float, Arm]], linear: Arm | None, measure: str, heading: str) -> Panel:

@@ -7,8 +7,8 @@ from itertools import pairwise
 from simulator.experiment import PEEK
 from simulator.figures.claims import apart
 from simulator.figures.sweep import Sweep, family, favourite, is_activation
-from simulator.measures.intervals import Interval
-from simulator.report.charts import Axis, Figure, Line, Panel, Point, activation_panels, chart, dots, exact
+from simulator.measures.intervals import Interval, exact
+from simulator.report.charts import Axis, Figure, Line, Panel, Point, activation_panels, chart, dots
 from simulator.report.finding import JUMP
 from simulator.result import Arm, Bucket, Generation, Result
 from simulator.words import NAMES, count, label, number, percent, written

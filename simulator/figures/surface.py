@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from simulator.measures.intervals import Interval, Resamples
+from simulator.measures.intervals import Interval, Resamples, exact
 from simulator.models.activations import activation
 from simulator.randomness import generator
-from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, contours, exact
+from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, contours
 from simulator.types import Doubles
 from simulator.words import label, number
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import ResultError, SettingError
-from simulator.measures.intervals import Interval
+from simulator.measures.intervals import Interval, exact
 from simulator.models.cures import Ensemble
 from simulator.models.specs import parse_arm
+from simulator.report.finding import noises
 from simulator.report.pool import by_seed
 from simulator.result import Arm, Result, read_result
 from simulator.words import NAMES, plural
@@ -23,7 +24,7 @@ SOURCES = {
     "rounding": "rounding to bfloat16",
     "sums": "order of sums",
 }
-"""Sources of noise, as simulator/config.py has them, and their words."""
+"""Sources of noise, as finding.noises names them, and their words."""
 AGAIN = "relu#2"
 """ReLU once more in a run that has it twice, with draws of its own: an A/A run."""
 LINEAR_FROM = 100.0
@@ -146,20 +147,6 @@ def condition(run: Result, *without: str) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
-def noises(run: Result) -> tuple[str, ...]:
-    """Which sources of noise are on."""
-    noise: dict[str, Any] = run.config.get("noise", {})
-    on = {
-        "init": noise.get("init") == "own",
-        "order": bool(noise.get("window")),
-        "lost": bool(noise.get("lost")),
-        "delay": bool(noise.get("delay")),
-        "rounding": noise.get("precision", "float32") != "float32",
-        "sums": bool(noise.get("reductions")),
-    }
-    return tuple(name for name, is_on in on.items() if is_on)
-
-
 def family(spec: str) -> tuple[str, float | None]:
     """`smelu:beta=2` -> ("smelu", 2.0); the sharpness or width is None where a design has none of its own."""
     name, _, settings = spec.partition(":")
@@ -209,7 +196,7 @@ def is_activation(spec: str) -> bool:
 
 def relative(arm: Arm, measure: str) -> Interval:
     """Ratio to ReLU with its paired interval; 1 for ReLU itself."""
-    return Interval(1, 1, 1) if arm.spec == "relu" else arm.ratios[measure]
+    return exact(1) if arm.spec == "relu" else arm.ratios[measure]
 
 
 def has(arm: Arm, *measures: str) -> bool:

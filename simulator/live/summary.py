@@ -21,7 +21,7 @@ import numpy as np
 
 from simulator.config import ExperimentConfig
 from simulator.live.watch import CAUSES, Sums, Watch
-from simulator.measures.intervals import Interval, Resamples
+from simulator.measures.intervals import Interval, Resamples, exact
 from simulator.measures.registry import MEASURES, Measure
 from simulator.result import Arm, Result, write_result
 
@@ -67,7 +67,7 @@ def _measures(watch: Watch, load: dict[str, Any], arm: str) -> Iterator[tuple[st
     single |= {"user_visible_swap_ratio": seen.get("ratio"), "user_visible_slot_ratio": seen.get("slot_ratio")}
     for name, value in single.items():
         if value is not None and math.isfinite(value):
-            yield name, Interval(value, value, value)
+            yield name, exact(value)
 
 
 def _ratio(blocks: list[Sums], whose: tuple[str, str], measure: Measure) -> Interval | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from simulator.errors import ResultError
+from simulator.files import require_empty
 from simulator.live.children import BAD_SETTING, RESTART_SPAN, RESTARTS, Child
 from simulator.live.flags import UpFlags
 from simulator.live.gauges import Page
@@ -161,12 +161,6 @@ class Up:
 
     def _time_is_up(self) -> bool:
         return self.flags.for_ is not None and self.watch.seconds() >= self.flags.for_
-
-
-def require_empty(out: Path) -> None:
-    """Raises ResultError where a folder for results is in use."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ResultError(f"out = {out}: is not empty: name another folder, or delete it")
 
 
 def with_tuned_rates(flags: UpFlags) -> UpFlags:

@@ -12,10 +12,9 @@ from rich.text import Text
 
 from simulator.live.watch import Watch
 from simulator.measures.registry import MEASURES
-from simulator.words import label, number, size
+from simulator.words import DASH, label, number, size
 
 BARS = "▁▂▃▄▅▆▇█"
-DASH = "–"
 
 
 def picture(watch: Watch, address: str, seconds: float | None) -> Group:

@@ -6,27 +6,12 @@ duplicates, are the caller's, so that sums per user can go to `intervals`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from simulator.types import Doubles
-
-Reals = NDArray[np.floating[Any]]
+from simulator.types import Doubles, Reals
 
 MOST = 700.0
 """Log-odds above which exp would overflow; PD is below 1e-300 there."""
-
-
-def relative_pd(p1: Reals, p2: Reals) -> Doubles:
-    """Relative PD 2 |p1 - p2| / (p1 + p2) [n] of probabilities [n], in [0, 2]; 0 where both are 0.
-
-    Source: Shamir and Lin, arXiv 2202.06499. The form relative to the mean of the two is half of it.
-    """
-    p1, p2 = np.asarray(p1, np.float64), np.asarray(p2, np.float64)
-    total = p1 + p2
-    return np.asarray(np.divide(2 * np.abs(p1 - p2), total, out=np.zeros_like(total), where=total > 0))
 
 
 def ranking_pd(logits1: Reals, logits2: Reals) -> Doubles:
@@ -42,8 +27,9 @@ def ranking_pd(logits1: Reals, logits2: Reals) -> Doubles:
 
 
 def pd_of_logits(logits1: Reals, logits2: Reals) -> Doubles:
-    """Relative PD [..., n] from log-odds a, b [..., n], which may be extreme.
+    """Relative PD 2 |p1 - p2| / (p1 + p2) [..., n], from 0 to 2, of log-odds a, b [..., n], which may be extreme.
 
+    Source: Shamir and Lin, arXiv 2202.06499. The form relative to the mean of the two is half of it.
     With h = tanh(|a - b| / 2) it is 2 h / (1 + (1 + h) e^min(a, b)).
 
     It follows from p = 1 / (1 + e^-x). Nothing cancels, however near the two are, and nothing underflows: for two rare

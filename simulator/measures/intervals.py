@@ -30,6 +30,7 @@ three, 2.8 for five: more fleets are the way to a narrow interval.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,7 +50,7 @@ USER_GROUPS = 4096
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % interval; low = high means that there is none."""
+    """A mean with its 95 % interval; low = high, or a limit at infinity, means that there is none."""
 
     mean: float
     low: float
@@ -58,11 +59,20 @@ class Interval:
     @property
     def known(self) -> bool:
         """Whether it could be told how uncertain the mean is."""
-        return self.low < self.high
+        return self.low < self.high < math.inf
+
+    def moved(self, by: Callable[[float], float]) -> Interval:
+        """Mean and limits under a function that rises."""
+        return Interval(by(self.mean), by(self.low), by(self.high))
 
     def as_dict(self) -> dict[str, float]:
         """As in result.json: {"mean", "low", "high"}."""
         return {"mean": self.mean, "low": self.low, "high": self.high}
+
+
+def exact(value: float) -> Interval:
+    """A number that is known."""
+    return Interval(value, value, value)
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,11 @@ Shapes: n examples, Q queries, N candidates, K slate length.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.types import Doubles
-
-Integers = NDArray[np.integer[Any]]
-Reals = NDArray[np.floating[Any]]
+from simulator.types import Doubles, Integers, Reals
 
 CHUNK_PAIRS = 250_000
 """Pairs of candidates compared at a time by the ranking loss: 1 MB of float32 per temporary."""

@@ -12,16 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simulator.measures import differences, quality, swaps
-from simulator.measures.swaps import Integers
-from simulator.types import Doubles, Floats, Ints, order
+from simulator.types import Doubles, Floats, Integers, Ints, Reals, order
 
-Reals = NDArray[np.floating[Any]]
 Parts = tuple[Doubles, Doubles]
 """Numerator [Q] and denominator [Q], neither below 0: they are counted. 0 where a query has nothing to measure."""
 AT_ONCE = 12_800
@@ -45,8 +42,8 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Measure:
-    """How much two models' answers to the same queries differ: 0 where they are the same."""
+class Described:
+    """What all that is measured has."""
 
     name: str
     """In results, labels and flags."""
@@ -54,6 +51,20 @@ class Measure:
     """In tables and titles."""
     about: str
     """One sentence, for a glossary."""
+
+
+Kind = TypeVar("Kind", bound=Described)
+
+
+def _by_name(*every: Kind) -> dict[str, Kind]:
+    """In the order in which they are shown."""
+    return {each.name: each for each in every}
+
+
+@dataclass(frozen=True)
+class Measure(Described):
+    """How much two models' answers to the same queries differ: 0 where they are the same."""
+
     fn: Callable[[Answers, Answers], Parts]
     most: float = 1.0
     """The largest value it can have."""
@@ -63,16 +74,11 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Quality:
+class Quality(Described):
     """How well one model ranks, against what is known to be relevant."""
 
-    name: str
-    words: str
-    about: str
     fn: Callable[[Answers, Reals], Parts]
     """Answers and relevance [Q, N]."""
-    higher: bool = True
-    """Whether more is better."""
     binary: bool = False
     """Whether relevance has to be 0 or 1: measured on logs alone, not where the truth is a probability."""
     most: float = 1.0
@@ -108,71 +114,68 @@ def _candidates(differs: Callable[[Reals, Reals], Doubles]) -> Callable[[Answers
     return parts
 
 
-MEASURES: dict[str, Measure] = {
-    each.name: each
-    for each in (
-        Measure(
-            "slot",
-            "slot swaps",
-            "Share of the positions of the slate that hold another item.",
-            lambda a, b: _places(swaps.slot_swaps(a.slates, b.slates), a.slates.shape[1]),
-        ),
-        Measure(
-            "top1",
-            "top-1 swaps",
-            "Share of queries whose first item is another one.",
-            lambda a, b: _ones(swaps.top1_swaps(a.slates, b.slates)),
-        ),
-        Measure(
-            "set",
-            "set swaps",
-            "Share of the slate's items that are not in the other slate, whatever their order.",
-            lambda a, b: _places(swaps.set_swaps(a.slates, b.slates), a.slates.shape[1]),
-        ),
-        Measure(
-            "pair",
-            "pair swaps",
-            "Share of the pairs of candidates that two models put in opposite order: (1 - Kendall's tau) / 2.",
-            _pairs,
-        ),
-        Measure(
-            "rbo",
-            "RBO distance",
-            "Difference of two slates in which the first positions weigh most: 1 - rank-biased overlap, p = 0.9.",
-            lambda a, b: _ones(swaps.rbo_distance(a.slates, b.slates)),
-        ),
-        Measure(
-            "slate",
-            "changed slates",
-            "Share of queries whose slate differs at any position.",
-            lambda a, b: _ones((swaps.slot_swaps(a.slates, b.slates) > 0).astype(np.float64)),
-        ),
-        Measure(
-            "slate_pair",
-            "pair swaps within slates",
-            "Share of the pairs of items that both slates hold and that stand in opposite order.",
-            lambda a, b: swaps.common_pairs(a.slates, b.slates),
-        ),
-        Measure(
-            "pd_candidates",
-            "PD of candidates",
-            "Relative prediction difference 2 |p1 - p2| / (p1 + p2), mean over the candidates of queries, from 0 to 2.",
-            _candidates(differences.pd_of_logits),
-            most=2.0,
-            unit="relative difference",
-            swap=False,
-        ),
-        Measure(
-            "pd_candidates_ranking",
-            "PD of candidates, ranking part",
-            "The same after both models' log-odds were moved to their common mean: the part that can change a ranking.",
-            _candidates(differences.ranking_pd),
-            most=2.0,
-            unit="relative difference",
-            swap=False,
-        ),
-    )
-}
+MEASURES = _by_name(
+    Measure(
+        "slot",
+        "slot swaps",
+        "Share of the positions of the slate that hold another item.",
+        lambda a, b: _places(swaps.slot_swaps(a.slates, b.slates), a.slates.shape[1]),
+    ),
+    Measure(
+        "top1",
+        "top-1 swaps",
+        "Share of queries whose first item is another one.",
+        lambda a, b: _ones(swaps.top1_swaps(a.slates, b.slates)),
+    ),
+    Measure(
+        "set",
+        "set swaps",
+        "Share of the slate's items that are not in the other slate, whatever their order.",
+        lambda a, b: _places(swaps.set_swaps(a.slates, b.slates), a.slates.shape[1]),
+    ),
+    Measure(
+        "pair",
+        "pair swaps",
+        "Share of the pairs of candidates that two models put in opposite order: (1 - Kendall's tau) / 2.",
+        _pairs,
+    ),
+    Measure(
+        "rbo",
+        "RBO distance",
+        "Difference of two slates in which the first positions weigh most: 1 - rank-biased overlap, p = 0.9.",
+        lambda a, b: _ones(swaps.rbo_distance(a.slates, b.slates)),
+    ),
+    Measure(
+        "slate",
+        "changed slates",
+        "Share of queries whose slate differs at any position.",
+        lambda a, b: _ones((swaps.slot_swaps(a.slates, b.slates) > 0).astype(np.float64)),
+    ),
+    Measure(
+        "slate_pair",
+        "pair swaps within slates",
+        "Share of the pairs of items that both slates hold and that stand in opposite order.",
+        lambda a, b: swaps.common_pairs(a.slates, b.slates),
+    ),
+    Measure(
+        "pd_candidates",
+        "PD of candidates",
+        "Relative prediction difference 2 |p1 - p2| / (p1 + p2), mean over the candidates of queries, from 0 to 2.",
+        _candidates(differences.pd_of_logits),
+        most=2.0,
+        unit="relative difference",
+        swap=False,
+    ),
+    Measure(
+        "pd_candidates_ranking",
+        "PD of candidates, ranking part",
+        "The same after both models' log-odds were moved to their common mean: the part that can change a ranking.",
+        _candidates(differences.ranking_pd),
+        most=2.0,
+        unit="relative difference",
+        swap=False,
+    ),
+)
 """Name -> measure, in the order in which they are shown. A new one is an entry here."""
 
 
@@ -187,128 +190,112 @@ def _where_known(values: Doubles) -> Parts:
     return np.where(known, values, 0.0), known.astype(np.float64)
 
 
-QUALITIES: dict[str, Quality] = {
-    each.name: each
-    for each in (
-        Quality(
-            "ranking_loss",
-            "ranking loss",
-            "Log loss over pairs of an engagement and a non-engagement of one query. Lower is better.",
-            lambda answers, relevance: _where_known(quality.ranking_loss(answers.scores, relevance)),
-            higher=False,
-            most=np.inf,
-        ),
-        Quality(
-            "ndcg",
-            "NDCG",
-            "Normalised discounted cumulative gain of the slate: 1 where it is the best possible. Higher is better.",
-            lambda answers, relevance: _where_known(
-                quality.ndcg(answers.positions, relevance, answers.slates.shape[1])
-            ),
-        ),
-        Quality(
-            "recall",
-            "recall",
-            "Share of the candidates that the user engaged with next that are in the slate. Higher is better.",
-            lambda answers, relevance: _where_known(
-                quality.recall(answers.positions, relevance, answers.slates.shape[1])
-            ),
-            binary=True,
-        ),
-        Quality(
-            "mrr",
-            "MRR",
-            "Mean of 1 / the place of the first candidate that the user engaged with next. Higher is better.",
-            lambda answers, relevance: _where_known(quality.reciprocal_rank(answers.positions, relevance)),
-            binary=True,
-        ),
-    )
-}
+QUALITIES = _by_name(
+    Quality(
+        "ranking_loss",
+        "ranking loss",
+        "Log loss over pairs of an engagement and a non-engagement of one query. Lower is better.",
+        lambda answers, relevance: _where_known(quality.ranking_loss(answers.scores, relevance)),
+        most=np.inf,
+    ),
+    Quality(
+        "ndcg",
+        "NDCG",
+        "Normalised discounted cumulative gain of the slate: 1 where it is the best possible. Higher is better.",
+        lambda answers, relevance: _where_known(quality.ndcg(answers.positions, relevance, answers.slates.shape[1])),
+    ),
+    Quality(
+        "recall",
+        "recall",
+        "Share of the candidates that the user engaged with next that are in the slate. Higher is better.",
+        lambda answers, relevance: _where_known(quality.recall(answers.positions, relevance, answers.slates.shape[1])),
+        binary=True,
+    ),
+    Quality(
+        "mrr",
+        "MRR",
+        "Mean of 1 / the place of the first candidate that the user engaged with next. Higher is better.",
+        lambda answers, relevance: _where_known(quality.reciprocal_rank(answers.positions, relevance)),
+        binary=True,
+    ),
+)
 """Name -> quality of a ranking, in the order in which they are shown."""
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Described):
     """How far two models' predictions of the same events lie apart."""
 
-    name: str
-    words: str
-    about: str
     fn: Callable[[Reals, Reals], Doubles]
     """Log-odds [n] and [n] -> a value per event [n]; the measure is their mean."""
     signed: bool = False
     """Whether it can be below 0."""
 
 
-DIFFERENCES: dict[str, Difference] = {
-    each.name: each
-    for each in (
-        Difference(
-            "pd",
-            "PD",
-            "Relative prediction difference of two models: mean of 2 |p1 - p2| / (p1 + p2) over events, from 0 to 2.",
-            differences.pd_of_logits,
-        ),
-        Difference(
-            "pd_ranking",
-            "PD, ranking part",
-            "PD after both models' log-odds were moved to their common mean: the part that can change a ranking.",
-            differences.ranking_pd,
-        ),
-        Difference(
-            "pd_shift",
-            "PD, common shift",
-            "What is left of PD: both models agree on the order, but not on the level.",
-            lambda a, b: differences.pd_of_logits(a, b) - differences.ranking_pd(a, b),
-            signed=True,
-        ),
-    )
-}
+DIFFERENCES = _by_name(
+    Difference(
+        "pd",
+        "PD",
+        "Relative prediction difference of two models: mean of 2 |p1 - p2| / (p1 + p2) over events, from 0 to 2.",
+        differences.pd_of_logits,
+    ),
+    Difference(
+        "pd_ranking",
+        "PD, ranking part",
+        "PD after both models' log-odds were moved to their common mean: the part that can change a ranking.",
+        differences.ranking_pd,
+    ),
+    Difference(
+        "pd_shift",
+        "PD, common shift",
+        "What is left of PD: both models agree on the order, but not on the level.",
+        lambda a, b: differences.pd_of_logits(a, b) - differences.ranking_pd(a, b),
+        signed=True,
+    ),
+)
 """Name -> difference of predictions."""
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class Accuracy(Described):
     """How good one model's predictions of events are."""
 
-    name: str
-    words: str
-    about: str
     fn: Callable[[Reals, Reals], Any]
     """Log-odds [n] and labels [n] -> a value per event [n], or, where `whole`, one number."""
-    higher: bool = False
     whole: bool = False
     most: float = np.inf
 
 
-ACCURACY: dict[str, Accuracy] = {
-    each.name: each
-    for each in (
-        Accuracy(
-            "log_loss",
-            "log loss",
-            "Mean of -ln(probability of what happened), in nats, on held-out events. Lower is better.",
-            quality.log_loss,
-        ),
-        Accuracy(
-            "auc",
-            "AUC",
-            "Chance that an engagement is scored above a non-engagement: 0.5 is guessing. Higher is better.",
-            quality.auc,
-            higher=True,
-            whole=True,
-            most=1.0,
-        ),
-        Accuracy(
-            "calibration",
-            "calibration",
-            "Mean predicted probability / share of engagements: 1 is right on average.",
-            lambda logits, labels: quality.calibration(logits, labels).ratio,
-            whole=True,
-        ),
-    )
-}
+ACCURACY = _by_name(
+    Accuracy(
+        "log_loss",
+        "log loss",
+        "Mean of -ln(probability of what happened), in nats, on held-out events. Lower is better.",
+        quality.log_loss,
+    ),
+    Accuracy(
+        "auc",
+        "AUC",
+        "Chance that an engagement is scored above a non-engagement: 0.5 is guessing. Higher is better.",
+        quality.auc,
+        whole=True,
+        most=1.0,
+    ),
+    Accuracy(
+        "calibration",
+        "calibration",
+        "Mean predicted probability / share of engagements: 1 is right on average.",
+        lambda logits, labels: quality.calibration(logits, labels).ratio,
+        whole=True,
+    ),
+)
 """Name -> accuracy of predictions."""
+
+
+def described() -> dict[str, Described]:
+    """All of them by name."""
+    return {**MEASURES, **DIFFERENCES, **ACCURACY, **QUALITIES}
+
 
 PERSONALISATION = "personalisation"
 """Pair swaps between the rankings that one model gives to two random users for the same candidates in the same context:

@@ -14,10 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.types import Doubles, Ints
-
-Integers = NDArray[np.integer[Any]]
-Reals = NDArray[np.floating[Any]]
+from simulator.types import Doubles, Integers, Ints, Reals
 
 PERSISTENCE = 0.9
 """Chance that a reader goes on to the next position, in rank-biased overlap."""

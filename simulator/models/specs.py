@@ -193,18 +193,23 @@ def _option(text: str, given: str) -> Option:
     return text
 
 
-def _whole(setting: str, text: str | None) -> int:
-    try:
-        return int(text or "")
-    except ValueError:
-        raise SettingError(setting, text or "(empty)", "a whole number, such as 3") from None
+Reader = Callable[[str, str | None], Any]
+"""From a setting and its text, None where it stands alone, to its value. Raises SettingError."""
 
 
-def _number(setting: str, text: str | None) -> float:
-    try:
-        return float(text or "")
-    except ValueError:
-        raise SettingError(setting, text or "(empty)", "a number, such as 0.5") from None
+def _reader(read: Callable[[str], Any], hint: str) -> Reader:
+    def reader(setting: str, text: str | None) -> Any:
+        try:
+            return read(text or "")
+        except ValueError:
+            raise SettingError(setting, text or "(empty)", hint) from None
+
+    return reader
+
+
+_whole = _reader(int, "a whole number, such as 3")
+_number = _reader(float, "a number, such as 0.5")
+_widths = _reader(lambda text: tuple(map(int, text.split("x"))), "widths of hidden layers, such as 256x128")
 
 
 def _switch(setting: str, text: str | None) -> bool:
@@ -213,20 +218,12 @@ def _switch(setting: str, text: str | None) -> bool:
     return True
 
 
-def _widths(setting: str, text: str | None) -> tuple[int, ...]:
-    try:
-        return tuple(int(width) for width in (text or "").split("x"))
-    except ValueError:
-        raise SettingError(setting, text or "(empty)", "widths of hidden layers, such as 256x128") from None
-
-
 def _word(setting: str, text: str | None) -> str:
     if not text:
         raise SettingError(setting, "(empty)", "a word, such as none")
     return text
 
 
-Reader = Callable[[str, str | None], Any]
 _READERS: dict[str, Reader] = {"int": _whole, "float": _number, "bool": _switch}
 SETTINGS: dict[str, tuple[str, Reader]] = {
     "lr": ("learning_rate", _number),

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure as MplFigure
 from matplotlib.ticker import MaxNLocator
 
 from simulator.files import as_csv
-from simulator.measures.intervals import Interval
+from simulator.measures.intervals import Interval, exact
 from simulator.result import Arm, Curve, Result
 from simulator.types import Doubles
 from simulator.words import label
@@ -131,11 +131,6 @@ def svg(figure: MplFigure, name: str) -> str:
     for role, stand_in in {"ink": INK, "grid": GRID, "paper": PAPER}.items():
         text = text.replace(stand_in, f"var(--{role})")
     return re.sub(ARM + "([0-9a-f])", lambda found: f"var(--arm-{int(found[1], 16)})", text)
-
-
-def exact(value: float) -> Interval:
-    """A number that is known."""
-    return Interval(value, value, value)
 
 
 @dataclass(frozen=True)

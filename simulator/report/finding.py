@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from simulator.decide import best, compared, ratio_to, silent
+from simulator.decide.evidence import best, compared, ratio_to, silent
 from simulator.result import Arm, Result
 from simulator.words import count, duration, interval, label, number, percent, plural, written
 
@@ -69,24 +69,27 @@ def _at_loss(arm: Arm) -> str:
     return f", at log loss {written(loss, 4)}" if loss else ""
 
 
-def what_differs(result: Result) -> list[str]:
-    """The sources of noise that were switched on."""
+def noises(result: Result) -> dict[str, str]:
+    """The sources of noise that were switched on, and what each is."""
     noise = result.config.get("noise")
-    if not isinstance(noise, dict):
+    noise = noise if isinstance(noise, dict) else {}
+    window, lost, delay, precision = (noise.get(name) for name in ("window", "lost", "delay", "precision"))
+    told = {
+        "init": (noise.get("init") == "own", "each duplicate's own initialisation"),
+        "order": (window, f"the order of events within windows of {window} mini-batches"),
+        "lost": (lost, f"mini-batches lost with probability {lost}"),
+        "delay": (delay, f"updates delayed by up to {delay} mini-batches"),
+        "rounding": (precision not in (None, "float32"), f"stochastic rounding to {precision}"),
+        "sums": (noise.get("reductions"), "the order in which sums are added up"),
+    }
+    return {name: words for name, (on, words) in told.items() if on}
+
+
+def what_differs(result: Result) -> list[str]:
+    """What is said of the sources of noise."""
+    if not isinstance(result.config.get("noise"), dict):
         return ["(not recorded)"]
-    own = noise.get("init") == "own"
-    parts = ["each duplicate's own initialisation"] if own else []
-    if noise.get("window"):
-        parts.append(f"the order of events within windows of {noise['window']} mini-batches")
-    if noise.get("lost"):
-        parts.append(f"mini-batches lost with probability {noise['lost']}")
-    if noise.get("delay"):
-        parts.append(f"updates delayed by up to {noise['delay']} mini-batches")
-    if noise.get("precision") not in (None, "float32"):
-        parts.append(f"stochastic rounding to {noise['precision']}")
-    if noise.get("reductions"):
-        parts.append("the order in which sums are added up")
-    return parts or ["nothing: every source of noise was off"]
+    return list(noises(result).values()) or ["nothing: every source of noise was off"]
 
 
 def what_you_see(result: Result) -> list[str]:

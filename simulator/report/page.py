@@ -8,8 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from simulator.decide import advice, ratio_to
-from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
+from simulator.decide.choice import advice
+from simulator.decide.evidence import ratio_to
+from simulator.measures.registry import DIFFERENCES, MEASURES, described
 from simulator.report import finding
 from simulator.report.charts import Figure, Panel, activation_panels, arm_dots, over_generations, plane
 from simulator.report.templates import render
@@ -134,9 +135,7 @@ def _legend(arms: list[Arm]) -> list[tuple[int, str]]:
 
 def _glossary() -> dict[str, str]:
     """Words of every measure stand beside those of the trade."""
-    held = (MEASURES, DIFFERENCES, ACCURACY, QUALITIES)
-    measures = {one.words: one.about for registry in held for one in registry.values()}
-    return GLOSSARY | measures | {one.words: one.about for one in WORDS.values()}
+    return GLOSSARY | {one.words: one.about for held in (described(), WORDS) for one in held.values()}
 
 
 def everything(result: Result) -> list[list[str]]:

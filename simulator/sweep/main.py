@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeElapsedColumn
 
 from simulator.errors import SettingError
 from simulator.process import Parser
@@ -26,7 +26,7 @@ from simulator.sweep.backend import Backend, Ended, OnRay, Processes
 from simulator.sweep.grid import Cell, Sheet, grid, read_grid
 from simulator.sweep.record import claim, set_aside
 from simulator.sweep.table import drawn, rows, write_csv
-from simulator.terminal import open_console
+from simulator.terminal import open_console, progress_bar
 from simulator.words import duration, plural
 
 PRESETS = {"article": tuple(Path(__file__).with_name(f"article{kind}.toml") for kind in ("", "-quick"))}
@@ -167,13 +167,9 @@ def _backend(flags: SweepFlags) -> Backend:
 def _run(backend: Backend, missing: list[Cell], folder: Path, console: Console, done: int) -> list[Ended]:
     """Run cells, with a progress bar and the time left; returns those that failed."""
     failed: list[Ended] = []
-    bar = Progress(
-        TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"),
-        console=console,
-    )  # fmt: skip
     started = time.monotonic()
-    with bar:
-        task = bar.add_task("", total=done + len(missing), completed=done, left="")
+    with progress_bar(console, TimeElapsedColumn(), "{task.fields[left]}") as bar:
+        task = bar.add_task("cells", total=done + len(missing), completed=done, left="")
         for number, one in enumerate(backend.run(missing, folder), 1):
             each = (time.monotonic() - started) / number
             bar.update(task, advance=1, left=f"{duration(each * (len(missing) - number))} left")

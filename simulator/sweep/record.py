@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import ResultError
-from simulator.files import write_atomically, writing
+from simulator.files import require_empty, write_atomically, writing
 from simulator.result import load_json, read_result
 from simulator.sweep.grid import Cell
 
@@ -26,9 +26,9 @@ def claim(out: Path, cells: list[Cell], command: str, resume: bool) -> list[Cell
     Raises ResultError where the folder holds something else, or another run of the same name.
     """
     record = out / "sweep.json"
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ResultError(f"out = {out}: is not empty: name another folder, or go on with --resume")
-    if resume and not record.exists():
+    if not resume:
+        require_empty(out, "go on with --resume")
+    elif not record.exists():
         raise ResultError(f"out = {out}: no sweep to resume there: leave --resume away")
     before: dict[str, Any] = _read(record) if resume else {"command": command, "cells": {}, "places": {}}
     held, places = before["cells"], before["places"]

@@ -16,8 +16,8 @@ from simulator.figures import surface
 from simulator.figures.main import FIGURES, FigureFlags, run_figures
 from simulator.figures.pages import table
 from simulator.figures.sweep import Sweep, read_sweep
-from simulator.measures.intervals import Interval
-from simulator.report.charts import Axis, Line, Point, chart, dots, exact
+from simulator.measures.intervals import Interval, exact
+from simulator.report.charts import Axis, Line, Point, chart, dots
 from tests.figures.fake_sweep import PLANE, Arms, article, cell, result, rows_of, silent
 from tests.report.fake_results import spread
 from tests.report.parsed import Page

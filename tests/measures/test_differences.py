@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 
-from simulator.measures.differences import pd_of_logits, ranking_pd, relative_pd
+from simulator.measures.differences import pd_of_logits, ranking_pd
 from simulator.measures.registry import DIFFERENCES
 from simulator.measures.swaps import pair_swaps, positions
 from simulator.types import order
+from tests.measures.formula import relative_pd
 
 LOGITS = arrays(np.float64, 7, elements=st.floats(-1000, 1000))
 

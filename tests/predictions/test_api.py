@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 
 import flicker
 from simulator.errors import ResultError, SettingError
-from simulator.measures.differences import relative_pd
+from tests.measures.formula import relative_pd
 from tests.predictions.logs import frame, means, write
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "compare.md").read_text()

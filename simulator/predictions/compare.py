@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,10 @@ class Tally:
         self.predicted, self.labelled, self.roles = (name in optional for name in ("logit", "label", "event"))
         self.measures = {name: each for name, each in MEASURES.items() if each.swap or self.predicted}
         self.pairings = [(arm, *pairing) for arm in arms for pairing in arm.pairings()]
-        self.sums, self.slices = UserSums(), UserSums(SLICE_GROUPS)
+        self.qualities = {name: each for name, each in QUALITIES.items() if name != "ranking_loss" or self.predicted}
+        self.sums = UserSums()
+        self.slices: dict[tuple[str, int], UserSums] = defaultdict(lambda: UserSums(SLICE_GROUPS))
+        """By column of --by and its value."""
         self.counts: Counter[str] = Counter()
         self.rows: Counter[int] = Counter()  # of each model
         self.graded = self.outside = self.shares = False
@@ -200,13 +203,12 @@ class Tally:
                     self._differ(key, met, None)
         for arm in self.arms:
             for place, number in np.ndenumerate(arm.generations[0]):
-                cell = (arm.label, *place)
                 for lists in ranked.get(int(number), {}).values():
                     self.counts["tied"] += int(lists.tied.sum())
                     if self.labelled:
-                        self._rate(cell, lists)
+                        self._rate(arm.label, place, lists)
                 for lists in events.get(int(number), {}).values():
-                    self._judge(cell, lists.block)
+                    self._judge(arm.label, place, lists.block)
 
     def _lists(self, rows: Any, model: int) -> Lists:
         try:
@@ -233,7 +235,7 @@ class Tally:
         for name in self.by:
             for value in np.unique(own[name]).tolist():
                 mask = own[name] == value
-                self.slices.add((name, value, *key), values[:, mask], own["user"][mask])
+                self.slices[name, value].add(key, values[:, mask], own["user"][mask])
 
     def _differ(self, key: Key, met: Matched, label: Doubles | None) -> None:
         """Prediction difference of events, or of rows with a label [Q, N]."""
@@ -251,7 +253,7 @@ class Tally:
         else:
             self._events[key].append((first, second, users))
 
-    def _rate(self, key: Key, lists: Ranked) -> None:
+    def _rate(self, arm: str, place: Key, lists: Ranked) -> None:
         """QUALITIES of the rankings of one model, where a query has labels; what has none is not relevant."""
         label = lists.block.columns["label"]
         which = np.flatnonzero(~np.isnan(label).all(axis=-1))
@@ -260,22 +262,19 @@ class Tally:
         relevance, answers = np.nan_to_num(label[which]), lists.answers(which)
         self.graded |= bool(((relevance != 0) & (relevance != 1)).any())
         self.outside |= bool((relevance > 1).any())
-        users = lists.block.own["user"][which]
-        for name, each in QUALITIES.items():
-            if name == "ranking_loss" and (not self.predicted or self.outside):
-                continue
-            self.sums.add((*key, name), np.stack(each.fn(answers, relevance)), users)
-        if not self.roles and self.predicted:
-            self._judge(key, lists.block)
+        values = np.stack([np.stack(each.fn(answers, relevance)) for each in self.qualities.values()])
+        self.sums.add((arm, "quality", *place), values.reshape(-1, len(which)), lists.block.own["user"][which])
+        if not self.roles:
+            self._judge(arm, place, lists.block)
 
-    def _judge(self, key: Key, block: Block) -> None:
+    def _judge(self, arm: str, place: Key, block: Block) -> None:
         """Accuracy of the predictions of one model."""
         label, logit = block.columns.get("label"), block.columns.get("logit")
         if label is None or logit is None:
             return
         self.outside |= bool((label > 1).any())
         self.shares |= bool(((label > 0) & (label < 1)).any())
-        self._predict((*key, "log_loss"), ACCURACY["log_loss"].fn, (logit, label), label, block.own)
+        self._predict((arm, "log_loss", *place), ACCURACY["log_loss"].fn, (logit, label), label, block.own)
 
     def asked(self, arm: Design) -> int:
         """Queries that two models of an arm answered: the most of any two."""
@@ -290,28 +289,27 @@ class Tally:
 
     def estimates(self, arm: Design) -> dict[str, Estimate]:
         """Everything that was measured of an arm, under dotted names."""
-        draws, found = self.resamples[arm.shape], _estimates(self.sums, self.resamples[arm.shape], arm, self.measures)
-        fleets, duplicates = arm.shape
-        if self._events and duplicates > 1 and self.predicted:
+        draws = self.resamples[arm.shape]
+        found = self._swaps(self.sums, draws, arm)
+        if arm.shape[1] > 1:
             found |= self._differences(arm, draws)
-        for name in (*QUALITIES, *(n for n, each in ACCURACY.items() if not each.whole)):
-            binary = name in QUALITIES and QUALITIES[name].binary
-            if (binary and self.graded) or (self.outside and name in ("log_loss", "ranking_loss")):
-                continue
-            cells = np.stack([
-                [self.sums.of((arm.label, f, d, name), 2) for d in range(duplicates)] for f in range(fleets)
-            ])  # fmt: skip
-            if cells[:, :, 1].any():
-                found[name] = draws.models(cells[:, :, 0], cells[:, :, 1].mean(axis=1))
+        found |= _estimates(self.sums, draws, arm, "quality", self.qualities)
+        found |= _estimates(self.sums, draws, arm, "log_loss", ["log_loss"])
+        left_out = self.left_out
+        cells: list[Key] = [(arm.label, "log_loss", *place) for place in np.ndindex(arm.shape)]
         for name, each in ACCURACY.items():
-            left_out = self.outside or (name == "auc" and self.shares)
-            if each.whole and not left_out and all(self._events.get((arm.label, f, d, "log_loss"))
-                                                       for f in range(fleets) for d in range(duplicates)):  # fmt: skip
-                values = [[float(each.fn(*self._all((arm.label, f, d, "log_loss"))[:2])) for d in range(duplicates)]
-                          for f in range(fleets)]  # fmt: skip
+            if each.whole and name not in left_out and self._events.keys() >= set(cells):
+                values = np.array([float(each.fn(*self._all(key)[:2])) for key in cells]).reshape(arm.shape)
                 if np.isfinite(values).all():
-                    found[name] = draws.whole(np.array(values))
-        return found
+                    found[name] = draws.whole(values)
+        return {name: each for name, each in found.items() if name not in left_out}
+
+    @property
+    def left_out(self) -> set[str]:
+        """Measures that such labels do not have."""
+        found = {name for name, each in QUALITIES.items() if each.binary and self.graded}
+        found |= {"auc"} if self.shares else set()
+        return found | ({"ranking_loss", *ACCURACY} if self.outside else set())
 
     def _all(self, key: Key) -> tuple[Doubles, Doubles, Ints]:
         first, second, users = (np.concatenate(column) for column in zip(*self._events[key], strict=True))
@@ -319,65 +317,60 @@ class Tally:
 
     def _differences(self, arm: Design, draws: Resamples) -> dict[str, Estimate]:
         """DIFFERENCES; those that are no sums over events from what is held in memory."""
-        fleets, pairs = arm.shape[0], len(pair_index(arm.shape[1])[0])
-        cells = [[(arm.label, "pd", f, p) for p in range(pairs)] for f in range(fleets)]
-        sums = np.stack([[self.sums.of(key, 2) for key in row] for row in cells])
-        if not sums[:, :, 1].any():
-            return {}
-        weight = sums[:, :, 1].mean(axis=1)
-        found = {"pd": draws.pairs(sums[:, :, 0], weight)}
-        if self.truncated:
+        found = _estimates(self.sums, draws, arm, "pd", ["pd"])
+        if not found or self.truncated:
             return found
-        for name, each in DIFFERENCES.items():
-            for key in (key for row in cells for key in row if name != "pd"):
-                if key in self._events:
-                    first, second, users = self._all(key)
-                    self.sums.add((*key, name), each.fn(first, second)[None], users)
-            values = np.stack([[self.sums.of((*key, name), 1)[0] for key in row] for row in cells])
-            found |= {name: draws.pairs(values, weight)} if name != "pd" else {}
+        parts = [name for name in DIFFERENCES if name != "pd"]
+        for key in [key for key in self._events if key[:2] == (arm.label, "pd")]:
+            first, second, users = self._all(key)
+            values = [row for name in parts for row in (DIFFERENCES[name].fn(first, second), np.ones(len(first)))]
+            self.sums.add((arm.label, "pd_parts", *key[2:]), np.stack(values), users)
+        return found | _estimates(self.sums, draws, arm, "pd_parts", parts)
+
+    def _swaps(self, sums: UserSums, draws: Resamples, arm: Design) -> dict[str, Estimate]:
+        """MEASURES by cause."""
+        found: dict[str, Estimate] = {}
+        for cause in dict.fromkeys(cause for cause, *_ in arm.pairings()):
+            own = _estimates(sums, draws, arm, cause, self.measures)
+            found |= {f"{cause}.{name}": each for name, each in own.items()}
+            if cause == "swaps":
+                found |= {f"swaps_these.{name}": each.these() for name, each in own.items()}
         return found
 
     def by_value(self, arm: Design, words: dict[str, dict[int, str]]) -> dict[str, list[Slice]]:
         """Swap measures by the values of the columns of --by, the most frequent first."""
-        draws, found = Resamples(*arm.shape, SLICE_GROUPS), {}
-        for name in self.by:
-            held = sorted({key[1] for key in self.slices.keys() if key[0] == name})
-            slices = []
-            for value in held:
-                estimates = _estimates(self.slices, draws, arm, self.measures, (name, value))
-                cells = [key for key in self.slices.keys() if key[:3] == (name, value, arm.label)]
-                queries = sum(float(self.slices.of(key, 2 * len(self.measures))[1].sum()) for key in cells)
-                slices.append((queries, Slice(words[name][value], 0.0, intervals(estimates))))
-            total = sum(queries for queries, _ in slices) or 1.0
+        draws = Resamples(*arm.shape, SLICE_GROUPS)
+        found: dict[str, list[tuple[float, Slice]]] = {name: [] for name in self.by}
+        for (name, value), sums in self.slices.items():
+            held = [sums.of(key, 2 * len(self.measures)) for key in sums.keys() if key[0] == arm.label]
+            queries = sum(float(each[1].sum()) for each in held)
+            found[name].append((queries, Slice(words[name][value], 0.0, intervals(self._swaps(sums, draws, arm)))))
+        for slices in found.values():
             slices.sort(key=lambda one: (-one[0], one[1].value))
-            found[name] = [Slice(each.value, queries / total, each.measures) for queries, each in slices]
-        return found
-
-
-def _estimates(sums: UserSums, draws: Resamples, arm: Design, measures: Any, prefix: Key = ()) -> dict[str, Estimate]:
-    """The measures of MEASURES by cause."""
-    found: dict[str, Estimate] = {}
-    causes: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for cause, fleet, pair, _, _ in arm.pairings():
-        causes[cause].append((fleet, pair))
-    r, s = pair_index(arm.shape[1])
-    ordered = np.concatenate([r, s]), np.concatenate([s, r])
-    for cause, cells in causes.items():
-        rows = np.stack([sums.of((*prefix, arm.label, cause, *cell), 2 * len(measures)) for cell in cells])
-        rows = rows.reshape(arm.shape[0], -1, len(measures), 2, len(sums.users))  # [F, P, measures, 2, U]
-        estimate: Callable[[Doubles, Doubles], Estimate] = draws.pairs
-        if cause.startswith("refresh"):
-            estimate = draws.models
-        elif cause.startswith("both"):
-            estimate = lambda values, weight: draws.pairs(values, weight, ordered)  # noqa: E731
-        for number, name in enumerate(measures):
-            values, weights = rows[:, :, number, 0], rows[:, :, number, 1]
-            if weights.any():
-                found[f"{cause}.{name}"] = estimate(values, weights.mean(axis=1))
-    if "swaps" in causes:
-        found |= {
-            f"swaps_these.{name}": found[f"swaps.{name}"].these() for name in measures if f"swaps.{name}" in found
+        totals = {name: sum(queries for queries, _ in slices) or 1.0 for name, slices in found.items()}
+        return {
+            name: [replace(each, share=queries / totals[name]) for queries, each in slices]
+            for name, slices in found.items()
         }
+
+
+def _estimates(sums: UserSums, draws: Resamples, arm: Design, what: str, names: Collection[str]) -> dict[str, Estimate]:
+    """Of what was summed up under (arm, `what`, fleet, place): numerator and denominator of each of the names."""
+    (fleets, duplicates), (r, s) = arm.shape, pair_index(arm.shape[1])
+    estimate: Callable[[Doubles, Doubles], Estimate] = draws.models
+    places = duplicates
+    if what.startswith(("swaps", "pd")):
+        estimate, places = draws.pairs, len(r)
+    elif what.startswith("both"):
+        ordered = np.concatenate([r, s]), np.concatenate([s, r])
+        estimate, places = partial(draws.pairs, index=ordered), 2 * len(r)
+    cells = [[sums.of((arm.label, what, f, p), 2 * len(names)) for p in range(places)] for f in range(fleets)]
+    parts = np.reshape(cells, (fleets, places, len(names), 2, -1))  # [F, P, names, 2, U]
+    found = {}
+    for number, name in enumerate(names):
+        values, weights = parts[:, :, number, 0], parts[:, :, number, 1]
+        if weights.any():
+            found[name] = estimate(values, weights.mean(axis=1))
     return found
 
 
@@ -418,51 +411,25 @@ def compare_sources(
     `progress` is told how many rows were read more, None where reading begins again, because files turned out not to be
     grouped by query; `say` gets a line for the user. Raises DataError.
     """
-    started, values = time.monotonic(), dict[str, dict[int, str]]()
-
-    def reading(optional: tuple[str, ...]) -> Reading:
-        return Reading(sources, names.by, optional, values, progress, say, temporary)
-
-    result = _compared(sources, names, k, reading, lambda: progress(None))
-    config = {"predictions": [source.name for source in sources], "k": k, "columns": asdict(names)}
-    config["fleets"] = min(arm.shape[0] for arm in designs(sources))  # how many any interval covers
-    versions = {"pyarrow": arrow().__version__}
-    seconds = round(time.monotonic() - started, 2)
-    return replace(
-        result, seconds=seconds, peak_memory_bytes=peak_memory(), config=config, versions=versions, command=command
-    )
-
-
-def _compared(
-    sources: Sequence[Source],
-    names: Names,
-    k: int,
-    reading: Callable[[tuple[str, ...]], Reading],
-    restart: Callable[[], None],
-) -> Result:
-    """The Result without its costs; `reading` makes a Reading of the optional columns that are there."""
-    arms = designs(sources)
+    started, arms = time.monotonic(), designs(sources)
     if not any(list(arm.pairings()) for arm in arms):
         raise DataError(f"{sources[0].name}: one model alone: give the predictions of a second one to compare it with")
-    optional = tuple(
-        name
-        for name, there in (
-            ("user", all(s.names.user in s.columns for s in sources)),
-            ("label", any(s.names.label in s.columns for s in sources)),
-            ("logit", all(s.log_odds or s.names.probability in s.columns for s in sources)),
-            ("event", any(s.names.role in s.columns for s in sources)),
-        )
-        if there
-    )
+    there = {
+        "user": all(s.names.user in s.columns for s in sources),
+        "label": any(s.names.label in s.columns for s in sources),
+        "logit": all(s.log_odds or s.names.probability in s.columns for s in sources),
+        "event": any(s.names.role in s.columns for s in sources),
+    }
+    optional = tuple(name for name, given in there.items() if given)
+    reading = Reading(sources, names.by, optional, progress, say, temporary)
     for way in (streamed, spilled):
-        plan = reading(optional)
         tally = Tally(arms, k, optional, names.by)
         try:
-            for part in way(plan):
+            for part in way(reading):
                 tally.add(part)
             break
         except NotGroupedError:
-            restart()
+            progress(None)
         except BadRowError as bad:
             raise _bad_row(bad, sources) from None
     _refuse_strangers(tally, sources)
@@ -470,9 +437,19 @@ def _compared(
     return Result(
         kind="compare",
         world={"name": "predictions", "queries": tally.asked(arms[0])}
-        | ({"users": len(tally.sums.users)} if "user" in optional else {}),
-        arms=[_arm(arm, arms, estimates, tally, plan.values) for arm in arms],
+        | ({"users": len(tally.sums.users)} if there["user"] else {}),
+        arms=[_arm(arm, arms, estimates, tally, reading.values) for arm in arms],
         notes=_notes(tally, arms, sources, optional),
+        seconds=round(time.monotonic() - started, 2),
+        peak_memory_bytes=peak_memory(),
+        config={
+            "predictions": [source.name for source in sources],
+            "k": k,
+            "columns": asdict(names),
+            "fleets": min(arm.shape[0] for arm in arms),  # how many any interval covers
+        },
+        versions={"pyarrow": arrow().__version__},
+        command=command,
     )
 
 

@@ -68,10 +68,7 @@ def _table(rows: Mapping[str, Any], scores: Floats, same: Mapping[str, Any]) -> 
     columns = {name: pa.array(column) for name, column in rows.items()}
     columns |= {"score": pa.array(scores), "probability": pa.array(chances)}
     for name, value in same.items():
-        one = pa.array([value], pa.string() if isinstance(value, str) else pa.int32())
-        columns[name] = (
-            pa.DictionaryArray.from_arrays(np.zeros(len(scores), np.int32), one)
-            if name in ("arm", "role")
-            else (pa.array(np.full(len(scores), value, np.int32)))
-        )
+        text = isinstance(value, str)
+        column = pa.repeat(pa.scalar(value, pa.string() if text else pa.int32()), len(scores))
+        columns[name] = column.dictionary_encode() if text else column
     return pa.table(columns)

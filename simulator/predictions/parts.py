@@ -69,13 +69,13 @@ class Reading:
     """Columns of results by their values."""
     optional: tuple[str, ...]
     """Columns of Rows beside query, item and score."""
-    values: dict[str, dict[int, str]]
-    """What ids of columns of --by stand for; filled while reading."""
     progress: Callable[[int], None]
     """Told how many rows were read more."""
     say: Callable[[str], None]
     temporary: Path | None = None
     """Folder for what does not fit into memory; that of the system where it is None."""
+    values: dict[str, dict[int, str]] = field(default_factory=dict)
+    """What ids of columns of --by stand for; filled while reading."""
 
     @property
     def rows(self) -> int:
@@ -83,10 +83,8 @@ class Reading:
         return sum(source.rows for source in self.sources)
 
     def read(self, source: Source, size: int) -> Iterator[Rows]:
-        """Its rows, with `model`, whole or not."""
+        """Its rows, of whole queries or not."""
         for rows in read(source, size, self.optional, self.values):
-            if "model" not in rows and len(source.numbers) == 1:
-                rows["model"] = np.broadcast_to(np.int64(source.numbers[0]), len(rows["query"]))
             self.progress(len(rows["query"]))
             yield rows
 

@@ -332,6 +332,8 @@ def read(source: Source, size: int, optional: Sequence[str], values: dict[str, d
         if several:
             held, index = combinations(source, batch)
             rows["model"] = np.array([source.numbers[source.models.index(m)] for m in held], np.int64)[index]
+        else:
+            rows["model"] = np.broadcast_to(np.int64(source.numbers[0]), len(batch))
         yield rows
         first += len(batch)
 

@@ -179,6 +179,7 @@ def test_files_that_have_nothing_in_common(tmp_path: Path) -> None:
         ("a.csv", b"q_id,doc_id,score\n1,2,0.5\n1,3,high\n", "cannot be read .*invalid value 'high'"),
         ("a.csv", b"q_id,doc_id,score\n1,2,0.5\n1,3\n", "cannot be read .*Expected 3 columns"),
         ("a.csv", b"", "empty: give a file with a header line"),
+        ("a.run", b"1 Q0 a 1 0.5 tag\n1 Q0 b\n", "cannot be read .*Expected 6 words: 1 Q0 b"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, words: str) -> None:

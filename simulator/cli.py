@@ -116,8 +116,10 @@ def recommend(arguments: list[str]) -> None:
     """`flicker recommend DIR`: what a user sees on asking again, and what lowers it."""
     from simulator.decide import choice
     from simulator.flags import parse_flags
+    from simulator.report import read_results
 
-    _conclude(choice.recommend(parse_flags(choice.RecommendFlags, "flicker recommend", arguments)))
+    flags = parse_flags(choice.RecommendFlags, "flicker recommend", arguments)
+    _conclude(choice.recommend(flags, read_results(flags.results)))
 
 
 def gate(arguments: list[str]) -> None:

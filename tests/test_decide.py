@@ -15,7 +15,7 @@ from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.errors import FlickerError, SettingError
 from simulator.measures.intervals import Interval, Resamples, ratio
 from simulator.randomness import generator
-from simulator.report import write_report
+from simulator.report import read_results, write_report
 from simulator.result import Arm, Measures, Result, write_result
 from simulator.types import Doubles
 from tests.report.fake_results import CONFIG, write
@@ -27,6 +27,11 @@ TOLD: dict[str, Any] = {"config": CONFIG["config"] | {"fleets": 3}, "versions": 
 
 def around(mean: float, share: float = 0.05) -> Interval:
     return Interval(mean, mean * (1 - share), mean * (1 + share))
+
+
+def recommended(folder: Path, *situation: Situation, **flags: Any) -> tuple[list[str], int]:
+    asked = RecommendFlags((folder,), *situation, **flags)
+    return recommend(asked, read_results(asked.results))
 
 
 def an_arm(
@@ -131,7 +136,7 @@ def test_several_refreshes_between_are_those_measured_or_interpolated() -> None:
 def test_a_live_result_says_that_it_knows_one_refresh_only(tmp_path: Path) -> None:
     seen = {"user_visible_slot_ratio": around(0.3), "refresh_swaps.slot": around(0.2)}
     write_result(tmp_path, a_result(an_arm("relu", **seen), kind="live", config={}))
-    said = "\n".join(recommend(RecommendFlags(tmp_path, Situation(asks_again="5h")))[0])
+    said = "\n".join(recommended(tmp_path, Situation(asks_again="5h"))[0])
     assert "5 refreshes lie between, 1 at most were measured" in said
     assert "only results of `flicker run` measure more than one refresh" in said
     assert "users of the live system met 0.300 (0.285 to 0.315)" in said
@@ -193,10 +198,10 @@ def test_the_page_and_recommend_never_contradict_each_other(tmp_path: Path) -> N
     result = a_result(base, an_arm("smelu:beta=1", 0.09, 0.09, wide=0.6, base=base))
     folder = write(tmp_path, {}, CONFIG | TOLD)
     write_result(folder, result)
-    lines, code = recommend(RecommendFlags(folder, measure="pair"))
+    lines, code = recommended(folder, measure="pair")
     assert code == 3 and lines[0] == advice(result, HOUR, "pair")[0]
     assert lines[0].startswith("No arm is shown to lower what a user sees: more fleets")
-    lines, code = recommend(RecommendFlags(folder, measure="pair", swap_budget=0.016))
+    lines, code = recommended(folder, measure="pair", swap_budget=0.016)
     assert code == 3 and "No arm is shown to keep pair swaps on asking again within 0.016" in lines[0]
 
 
@@ -332,13 +337,13 @@ def test_a_budget_names_the_most_accurate_arm_that_is_shown_to_keep_it(tmp_path:
     folder = folder_of(tmp_path, base, good, calm)
 
     def chosen(budget: float) -> tuple[str, int]:
-        lines, code = recommend(RecommendFlags(folder, measure="pair", swap_budget=budget))
+        lines, code = recommended(folder, measure="pair", swap_budget=budget)
         return lines[0], code
 
     assert chosen(0.001)[1] == 1
     better = an_arm("gelu", 0.1, 0.6, loss=0.42, base=base)
     own = folder_of(tmp_path / "better", base, better)
-    assert recommend(RecommendFlags(own, measure="pair", swap_budget=0.2))[0][0].startswith("GELU is worth a trial")
+    assert recommended(own, measure="pair", swap_budget=0.2)[0][0].startswith("GELU is worth a trial")
     assert chosen(0.2)[0].startswith("Stay with ReLU: its pair swaps on asking again are within 0.200")
     assert chosen(0.06) == (chosen(0.06)[0], 0) and chosen(0.06)[0].startswith("SmeLU (beta = 1) is worth a trial")
     assert chosen(0.02)[1] == 0 and chosen(0.02)[0].startswith("SmeLU (beta = 8) keeps the budget at a price")
@@ -350,9 +355,7 @@ def test_a_budget_names_the_most_accurate_arm_that_is_shown_to_keep_it(tmp_path:
 
 def test_accuracy_stands_beside_swaps_and_the_situation_is_named(tmp_path: Path) -> None:
     base = an_arm("relu")
-    lines, _ = recommend(
-        RecommendFlags(folder_of(tmp_path, base, an_arm("gelu", 0.05, 0.05, base=base)), measure="pair")
-    )
+    lines, _ = recommended(folder_of(tmp_path, base, an_arm("gelu", 0.05, 0.05, base=base)), measure="pair")
     assert lines[1] == (
         "Situation: all replicas hold copies of one model, random routing, a refresh every 1h rolled out in 2m, users "
         "ask again after 10m."
@@ -426,7 +429,7 @@ def test_one_design_alone_can_be_served_otherwise(tmp_path: Path) -> None:
     choice = choose(a_result(arm, kind="compare"), Situation(models=2), "pair", MARGIN)
     assert choice.why == "Add files of another design to compare with, named in a column `arm`."
     write_result(tmp_path, a_result(arm, kind="compare"))
-    lines, code = recommend(RecommendFlags(tmp_path, Situation(models=2), measure="pair"))
+    lines, code = recommended(tmp_path, Situation(models=2), measure="pair")
     assert code == 0 and any("sticky routing (--routing sticky)" in line for line in lines)
 
 
@@ -452,3 +455,15 @@ def test_a_model_that_ranks_below_popularity_gets_no_advice() -> None:
     assert too_little(arm, a_result(arm, baselines=beaten)).startswith("NDCG 0.7000 is below that of")
     equal = {"popularity": {"log_loss": around(0.9, 0.01), "ndcg": around(0.7, 0.01)}}
     assert too_little(arm, a_result(arm, baselines=equal)) == ""
+
+
+def test_seeds_are_recommended_on_together(tmp_path: Path) -> None:
+    folders = []
+    for seed in range(5):
+        base = an_arm("relu", **{"refresh_swaps.slot": around(0.2 + 0.001 * seed, 0.3)})
+        folders.append(tmp_path / str(seed))
+        folders[-1].mkdir()
+        write_result(folders[-1], a_result(base, kind="live", config={"seed": seed}))
+    asked = RecommendFlags(tuple(folders))
+    lines, _ = recommend(asked, read_results(folders))
+    assert any("ReLU: 0.0337" in line for line in lines)  # 0.202 / 6, the mean of all

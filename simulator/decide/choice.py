@@ -25,7 +25,7 @@ from simulator.decide.evidence import (
 from simulator.decide.situation import Seen, Situation, seen_ratio, what_a_user_sees
 from simulator.measures.intervals import Interval
 from simulator.measures.registry import ACCURACY, MEASURES, QUALITIES
-from simulator.result import Arm, Result, read_result
+from simulator.result import Arm, Result
 from simulator.words import label, number, percent, word, written
 
 MARGIN = 0.005
@@ -279,8 +279,8 @@ class RecommendFlags:
     Exit code 0 with a choice, 1 when no arm keeps the budget, 3 when the run cannot tell.
     """
 
-    result: Annotated[Path, tyro.conf.Positional]
-    """Folder of a finished run."""
+    results: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Folders of results: one, several seeds of one run, which are pooled, or a sweep of seeds."""
     situation: tyro.conf.OmitArgPrefixes[Situation] = field(default_factory=Situation)
     """How the recommender is served."""
     swap_budget: float | None = None
@@ -294,12 +294,13 @@ class RecommendFlags:
         budget = self.swap_budget
         require(budget is None or 0 <= budget <= 1, "swap-budget", budget, "from 0 to 1")
         require(0 <= self.margin <= 1, "margin", self.margin, "from 0 to 1")
+        require(bool(self.results), "results", "no folder", "name one, as in flicker recommend DIR")
         require_swaps(self.measure)
 
 
-def recommend(flags: RecommendFlags) -> tuple[list[str], int]:
-    """What to say, line by line, and the exit code. Raises ResultError for a folder that cannot be read."""
-    result, situation, measure = read_result(flags.result), flags.situation, flags.measure
+def recommend(flags: RecommendFlags, result: Result) -> tuple[list[str], int]:
+    """What to say of the result (of all folders together), line by line, and the exit code."""
+    situation, measure = flags.situation, flags.measure
     choice = choose(result, situation, measure, flags.margin, flags.swap_budget)
     lines = [*_unknown(result, choice), choice.why, f"Situation: {situation}."]
     lines.append(f"What a user sees on asking again, {MEASURES[measure].words}:")

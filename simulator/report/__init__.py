@@ -32,13 +32,20 @@ def write_report(folder: Path) -> Path:
     return _write(read_result(folder), folder)
 
 
-def write_pooled(folders: Sequence[Path]) -> Path:
-    """One page of several results that are alike but for their seeds, or of all of a sweep, in the folder that holds
-    them; returns its path. Raises FlickerError also where they do not measure the same."""
+def read_results(folders: Sequence[Path]) -> Result:
+    """The result of a folder; of several that are alike but for their seeds, or of a sweep of seeds, all as one.
+
+    Raises FlickerError also where they do not measure the same.
+    """
     cells = [cell for folder in folders for cell in sorted(folder.glob("cells/*")) or [folder]]
     finished = [cell for cell in cells if (cell / "result.json").exists() or cell in folders]
+    return pooled([(cell, read_result(cell)) for cell in finished])
+
+
+def write_pooled(folders: Sequence[Path]) -> Path:
+    """One page of several results in the folder that holds them; returns its path. Raises as `read_results`."""
     held = folders[0] if len(folders) == 1 else Path(commonpath([folder.absolute() for folder in folders]))
-    return _write(pooled([(cell, read_result(cell)) for cell in finished]), held)
+    return _write(read_results(folders), held)
 
 
 def _write(result: Result, folder: Path) -> Path:

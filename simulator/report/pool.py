@@ -29,14 +29,15 @@ def pooled(found: Sequence[tuple[Path, Result]]) -> Result:
     if not others:
         return first
     if not _distinct(found) and first.kind == "run":
-        raise ResultError(f"report = {others[-1][0]}: its seed was there before: name runs of different seeds")
+        hint = "name runs of different seeds, one of each"
+        raise ResultError(f"{others[-1][0]}: a seed is there twice: {hint}")
     for folder, other in others:
         _require_alike(first, other, folder)
     results = [result for _, result in found]
     shared = not first.world.get("has_truth")
     kept = [arm.spec for arm in first.arms if all(any(arm.spec == own.spec for own in run.arms) for run in results)]
     if not kept:
-        raise ResultError(f"report = {others[0][0]}: has no arm of {found[0][0]}: name results with arms in common")
+        raise ResultError(f"{others[0][0]}: has no arm of {found[0][0]}: name results with arms in common")
     same = [[next(arm for arm in run.arms if arm.spec == spec) for run in results] for spec in kept]
     seeds = sorted(run.config.get("seed", 0) for run in results)
     steps = zip(*(run.generations for run in results), strict=False)
@@ -86,7 +87,7 @@ def _require_alike(first: Result, other: Result, folder: Path) -> None:
     for name in (name for name in mine | its if name not in ("seed", "arms", "fleets")):
         if mine.get(name) != its.get(name):
             raise ResultError(
-                f"report = {folder}: {name} = {its.get(name)}, where the first has {mine.get(name)}: "
+                f"{folder}: {name} = {its.get(name)}, where the first has {mine.get(name)}: "
                 "name results that differ by their seed alone"
             )
 

@@ -511,7 +511,8 @@ def _notes(tally: Tally, arms: Sequence[Design], sources: Sequence[Source], opti
         f"95 % intervals over {covers}{units}."
     ]
     if counts["missing"]:
-        notes.append(f"{counts['missing']:,} queries that only one of two models answered are left out{per}.")
+        own = " of swaps; accuracy is over all that each model answered" if tally.labelled else ""
+        notes.append(f"{counts['missing']:,} queries that only one of two models answered are left out{own}{per}.")
     if counts["uneven"]:
         notes.append(
             f"{counts['uneven']:,} queries have other items in one list than in the other ({counts['lone']:,} items): "

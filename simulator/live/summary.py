@@ -58,9 +58,10 @@ def write_summary(
 
 def _measures(watch: Watch, load: dict[str, Any], arm: str) -> Iterator[tuple[str, Interval]]:
     """What is known of an arm."""
+    blocks = [*watch.blocks, watch.recent[-1][1]]  # with what was compared since the last whole block
     for cause, name in CAUSES.items():
         for measure in MEASURES.values():
-            if found := _ratio(watch.blocks, (arm, cause), measure):
+            if found := _ratio(blocks, (arm, cause), measure):
                 yield f"{name}.{measure.name}", found
     seen = load.get("user_visible_swap_ratio", {}).get(arm, {})
     single = {name: watch.trainer.value(f"flicker_progressive_{name}", arm=arm) for name in ("log_loss", "auc")}
@@ -73,7 +74,7 @@ def _measures(watch: Watch, load: dict[str, Any], arm: str) -> Iterator[tuple[st
 def _ratio(blocks: list[Sums], whose: tuple[str, str], measure: Measure) -> Interval | None:
     """Sum of numerators / sum of denominators, with a bootstrap over blocks; None where nothing was compared."""
     totals = np.array([block.get((*whose, measure.name), (0.0, 0.0)) for block in blocks])
-    if len(totals) < 2 or totals[-1, 1] == 0:
+    if totals[-1, 1] == 0:
         return None
     steps = np.diff(totals, axis=0, prepend=0.0)
     steps = steps[steps[:, 1] > 0]

@@ -23,6 +23,7 @@ import torch
 from protos.recommender_pb2 import RecommendRequest
 from protos.recommender_pb2_grpc import RecommenderStub
 from serving.health import complaint
+from simulator.live.gauges import scrape
 from simulator.store.server import free_port
 from tests.integration.system import until
 from tests.result_schema import assert_documented, assert_interval, assert_swaps
@@ -82,6 +83,17 @@ class Up:
         log = self.out / "load.log"
         return log.exists() and '{"ready": "load"' in log.read_text()
 
+    def compared(self) -> bool:
+        """Whether the router has compared every arm's duplicates, and what refreshes changed."""
+        ready = json.loads((self.out / "router-0.log").read_text().splitlines()[0])
+        page = scrape({"router": int(ready["metrics"].rpartition(":")[2])})["router"]
+        counts = [
+            page.total("flicker_compared_total", arm=arm, cause=cause, measure="slot")
+            for arm in ARMS
+            for cause in ("duplicate", "refresh")
+        ]
+        return min(counts) > 0
+
     def said(self) -> str:
         """What it printed so far."""
         return self._said.read_text()
@@ -139,6 +151,7 @@ def test_a_whole_run_with_a_replica_killed_in_the_middle_ends_with_ctrl_c(tmp_pa
         asked = query(up, "--user", "7", "--times", "2", "--k", "3", "--arm", "relu")
         assert asked.returncode == 0 and asked.stdout.count("relu") == 2
         refused = query(up, "--arm", "zelu")
+        until(up.compared, "every arm is compared by every cause", PATIENCE)
         assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1 and "zelu" in refused.stderr
         up.process.send_signal(signal.SIGINT)
         assert up.wait(ENDS) == 0, up.said()

@@ -58,7 +58,7 @@ class SyntheticWorld:
         self._first_context = np.array(first, np.int32)  # [C]
         page = np.cumsum(1 / np.arange(1, POSITIONS + 1))
         self._page: Doubles = page / page[-1]
-        self._clicks = self._click_model()
+        self._clicks = ClickModel(generator(seed, "clicks"), *self._impressions(), config.interaction)
         self._block = lru_cache(maxsize=KEPT_BLOCKS)(self._draw_block)
 
     def probability(self, user: Ints, item: Ints, context: Rows, time: Doubles) -> Floats:
@@ -179,13 +179,12 @@ class SyntheticWorld:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         return np.concatenate(users)[-RECENT:], np.concatenate(items)[-RECENT:]
 
-    def _click_model(self) -> ClickModel:
-        """Standardised on impressions of the whole run, whether their items are present or not."""
+    def _impressions(self) -> tuple[Floats, Floats, Floats]:
+        """Tastes of users, items and contexts of impressions of the whole run, whether their items are present or not."""
         rng = generator(self.seed, "click model")
         time = rng.uniform(0, SPAN, CALIBRATION)
         user = self.audience.activity.draw(rng.random(CALIBRATION))
         item = self.catalog.popularity.draw(rng.random(CALIBRATION))
-        context = self.audience.context_taste(
-            self.audience.device(rng.random(CALIBRATION)), self.audience.hour(user, time)
-        )
-        return ClickModel(rng, self.audience.taste(user, time), self.catalog.taste[item], context)
+        device = self.audience.device(rng.random(CALIBRATION))
+        context = self.audience.context_taste(device, self.audience.hour(user, time))
+        return self.audience.taste(user, time), self.catalog.taste[item], context

@@ -10,14 +10,13 @@ begin as.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from simulator.config import ExperimentConfig
-from simulator.errors import FlickerError, SettingError
+from simulator.errors import SettingError
 from simulator.measures.quality import log_loss
 from simulator.models.engines import Engines
 from simulator.models.specs import Arm, parse_arm, parse_arms
@@ -131,32 +130,3 @@ def tune_arms(config: ExperimentConfig, world: World, bar: ProgressBar) -> dict[
     for spec, found in tuned.items():
         bar.console.print(f"{spec}: {found}", soft_wrap=True)
     return tuned
-
-
-def table(arguments: list[str]) -> str:
-    """Flags of `flicker run` -> a Markdown table of `early_losses`, the least first. Raises FlickerError.
-
-    A grid is a shell's product: --arms relu:norm={none,after},lr={0.01,0.02},hidden={64x32,128x64x32}
-    """
-    from simulator.experiment import open_world
-    from simulator.flags import parse_run
-    from simulator.terminal import open_console, progress_bar
-
-    flags = parse_run(arguments)
-    config = flags.config()
-    world = open_world(config.world, config.seed, config.model.hash_rows)
-    with progress_bar(open_console()) as bar:
-        task = bar.add_task("learning", total=used_events(world))
-        arms = parse_arms(config.arms)
-        losses = early_losses(arms, config, world, lambda done, _: bar.update(task, completed=done))
-    rows = sorted(zip(losses, (arm.label for arm in arms), strict=True))
-    counted = f"events {world.events * WARM_UP:,.0f} to {used_events(world):,} of {flags.data or world.name}"
-    head = [f"| arm | log loss of {counted}, seed {config.seed} | / least |", "| --- | --- | --- |"]
-    return "\n".join(head + [f"| `{arm}` | {loss:.5f} | {loss / rows[0][0]:.4f} |" for loss, arm in rows])
-
-
-if __name__ == "__main__":
-    try:
-        print(table(sys.argv[1:]))
-    except FlickerError as problem:
-        sys.exit(f"tuning: {problem}")

@@ -9,8 +9,7 @@ import math
 
 import numpy as np
 
-from simulator.types import Doubles, Floats, Ints
-from simulator.world.population import TASTES
+from simulator.types import Doubles, Floats, Integers, Ints, Reals
 
 HIDDEN = 24
 GAIN = 2.5
@@ -91,12 +90,18 @@ class _Network:
         return np.asarray(np.tanh(inputs @ self._hidden) @ self._output, np.float32)
 
 
-def examination(position: Ints, bias: float) -> Doubles:
+def examination(position: Integers, bias: float) -> Doubles:
     """[n] probability that the item at a position (first = 1) is looked at: position ** -bias.
 
     A click needs both: the examination hypothesis of Richardson et al., "Predicting Clicks", WWW 2007.
     """
     return np.asarray(position.astype(np.float64) ** -bias, np.float64)
+
+
+def logit(probability: Reals) -> Floats:
+    """[n] log-odds of probabilities [n], of at most 1 - 1e-7 and at least 1e-7: what float32 can tell from 1."""
+    p = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
+    return np.log(p / (1 - p)).astype(np.float32)
 
 
 def draw_clicks(rng: np.random.Generator, probability: Floats, position: Ints, bias: float) -> Floats:

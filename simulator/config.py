@@ -28,6 +28,8 @@ class SyntheticConfig:
     """Number of users, at least 10."""
     items: int = 2_000
     """Size of the catalogue over the whole run, at least 20; not all of them are there all the time."""
+    interaction: float = 0.5
+    """Share of the variance of the true log-odds that is user x item, which no additive model can learn; 0 to 1."""
     drift: float = 0.2
     """How far tastes wander from start to end, as a share of their spread; 0 (never) to 1."""
     turnover: float = 0.3
@@ -39,6 +41,7 @@ class SyntheticConfig:
         require(self.events >= 1_000, "events", self.events, "at least 1,000")
         require(self.users >= 10, "users", self.users, "at least 10")
         require(self.items >= 20, "items", self.items, "at least 20")
+        require(0 <= self.interaction <= 1, "interaction", self.interaction, "from 0 to 1")
         require(0 <= self.drift <= 1, "drift", self.drift, "from 0 to 1")
         require(0 <= self.turnover <= 0.9, "turnover", self.turnover, "from 0 to 0.9")
         require(0 <= self.position_bias <= 3, "position_bias", self.position_bias, "from 0 to 3")

@@ -11,14 +11,15 @@ from simulator.comparison import Comparison, Estimates, learned_counts, mean_sco
 from simulator.config import SyntheticConfig
 from simulator.experiment import Experiment, Final
 from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratios
-from simulator.measures.intervals import Resamples
-from simulator.measures.registry import PERSONALISATION
+from simulator.measures.intervals import Resamples, way
+from simulator.measures.registry import GAP, PERSONALISATION
 from simulator.models.activations import curve
 from simulator.models.baselines import BASELINES
 from simulator.models.specs import Arm as Design
 from simulator.process import peak_memory
-from simulator.result import Arm, Bucket, Curve, Generation, Measures, Result, Slice, from_json
+from simulator.result import ORACLE, Arm, Bucket, Curve, Generation, Measures, Result, Slice, from_json
 from simulator.types import Query
+from simulator.world.stream import SyntheticWorld
 
 
 def measure(experiment: Experiment, final: Final) -> Result:
@@ -33,6 +34,8 @@ def measure(experiment: Experiment, final: Final) -> Result:
     values = {"pd_by_score": score, "pd_by_popularity": popularity}
     known = dict(zip((arm.label for arm in experiment.arms), estimates, strict=True))
     baselines = _baselines(final, comparison, experiment.world.has_truth)
+    for own in estimates:
+        own |= _gap_closed(own, baselines)
     by = {column: _by_column(experiment, final, column) for column in config.by}
     arms = [
         Arm(
@@ -101,13 +104,23 @@ def _single(experiment: Experiment, final: Final, comparison: Comparison, number
 
 
 def _baselines(final: Final, comparison: Comparison, truth: bool) -> dict[str, Estimates]:
-    """How accurate each baseline is, paired with the arms; no fleet or duplicate moves it, AUC has no interval."""
-    alone = comparison.without_noise(len(BASELINES))
+    """How accurate each baseline and the oracle is, paired with the arms; no fleet or duplicate moves it, AUC has no
+    interval."""
+    names = (*BASELINES, ORACLE)[: len(final.baselines)]
+    alone = comparison.without_noise(len(names))
     return {
         name: alone.accuracy(number, final.baselines, final.held_out.label)
         | alone.ranking_quality(number, final.baseline_rankings, final.queries, truth)
-        for number, name in enumerate(BASELINES)
+        for number, name in enumerate(names)
     }
+
+
+def _gap_closed(own: Estimates, baselines: dict[str, Estimates]) -> Estimates:
+    """GAP of an arm; nothing where there is no oracle, or none that is better."""
+    losses = {name: its["log_loss"] for name, its in baselines.items()}
+    oracle = losses.pop(ORACLE, None)
+    best = min(losses.values(), key=lambda loss: loss.mean)
+    return {GAP: way(own["log_loss"], best, oracle)} if oracle and oracle.mean < best.mean else {}
 
 
 def _by_column(experiment: Experiment, final: Final, column: str) -> list[list[Slice]]:
@@ -147,7 +160,8 @@ def _costs(experiment: Experiment, final: Final, number: int) -> dict[str, float
 
 def _world(experiment: Experiment) -> dict[str, Any]:
     world, plan = experiment.world, experiment.plan
-    return {
+    shares = {"shares": world.shares()} if isinstance(world, SyntheticWorld) else {}
+    return shares | {
         "name": world.name,
         "events": world.events,
         "learned": plan.learned,

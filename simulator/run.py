@@ -21,7 +21,7 @@ from simulator.outcome import measure
 from simulator.predictions.keep import keep_predictions
 from simulator.predictions.read import arrow
 from simulator.report import write_report
-from simulator.report.finding import headline
+from simulator.report.finding import headline, truths
 from simulator.result import read_result
 from simulator.terminal import open_console, progress_bar, tables
 from simulator.tuning import tune_arms
@@ -102,7 +102,7 @@ def _show(path: Path, console: Console) -> None:
     """Draw the page; print the table, what to keep in mind, and the finding."""
     page, result = write_report(path), read_result(path)
     console.print(*tables(result, console.width), sep="\n")
-    for note in result.notes:
+    for note in truths(result) + result.notes:
         console.print(note, style="dim")
     console.print(f"{headline(result)}.", style="bold")
     console.print(f"Pictures and all measures: {page}", soft_wrap=True)

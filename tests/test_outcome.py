@@ -14,8 +14,10 @@ from sklearn.metrics import log_loss, roc_auc_score
 from simulator.config import ReplayConfig
 from simulator.errors import SettingError
 from simulator.experiment import Experiment, Final
+from simulator.measures.registry import GAP
+from simulator.models.baselines import BASELINES
 from simulator.outcome import measure
-from simulator.result import to_json
+from simulator.result import ORACLE, to_json
 from tests.result_schema import assert_interval, assert_schema
 from tests.small_runs import SMALL, outcome, prepared, small_replay
 
@@ -126,6 +128,19 @@ def test_baselines_are_measured_on_the_same_events_and_paired_with_the_arms(run:
             assert ratio["mean"] == pytest.approx(own["mean"] / its["mean"])
             assert ratio["low"] < ratio["mean"] < ratio["high"]
     assert result["baselines"]["constant"]["ranking_loss"]["mean"] == pytest.approx(np.log(2))
+
+
+def test_the_oracle_ranks_as_the_truth_does_and_the_gap_is_the_way_to_it(run: Run) -> None:
+    _, final, result = run
+    oracle, others = result["baselines"][ORACLE], [result["baselines"][name] for name in BASELINES]
+    assert oracle["ndcg"]["mean"] == pytest.approx(1)
+    for name, best in (("log_loss", min), ("auc", max), ("ranking_loss", min)):
+        assert oracle[name]["mean"] == best(each[name]["mean"] for each in (oracle, *others, *result["arms"].values()))
+    start, end = min(each["log_loss"]["mean"] for each in others), oracle["log_loss"]["mean"]
+    for arm in result["arms"].values():
+        gap = arm[GAP]
+        assert gap["mean"] == pytest.approx((start - arm["log_loss"]["mean"]) / (start - end))
+        assert gap["low"] < gap["mean"] < gap["high"]
 
 
 def test_of_these_very_models_users_alone_are_uncertain(run: Run) -> None:

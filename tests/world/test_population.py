@@ -10,7 +10,7 @@ from scipy.stats import chi2
 
 from simulator.config import SyntheticConfig
 from simulator.world import population
-from simulator.world.clicks import ClickModel, examination
+from simulator.world.clicks import ClickModel, examination, logit
 from simulator.world.population import TASTES, Audience, Catalog
 from simulator.world.stream import SPAN
 from simulator.world.zipf import Zipf
@@ -33,15 +33,32 @@ def test_items_are_the_same_however_many_get_their_tags_at_once(monkeypatch: pyt
         assert np.array_equal(getattr(parts, name), getattr(whole, name))
 
 
-def test_the_click_model_is_the_stated_formula() -> None:
+def some_tastes() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    tastes = [rng.standard_normal((3_000, TASTES), dtype=np.float32) for _ in range(3)]
-    model = ClickModel(np.random.default_rng(1), *tastes)
-    log_odds = model.log_odds(*tastes).astype(np.float64)
-    assert log_odds.std() == pytest.approx(2, rel=1e-3)
-    p = model.probability(*tastes)
-    np.testing.assert_allclose(p, 1 / (1 + np.exp(-log_odds)), rtol=1e-5)
-    assert p.mean() == pytest.approx(0.4, abs=1e-4)
+    return [0.3 + rng.standard_normal((20_000, TASTES), dtype=np.float32) for _ in range(3)]
+
+
+@pytest.mark.parametrize("interaction", [0.0, 0.5, 1.0])
+def test_worlds_are_equally_hard_whatever_their_interaction_and_their_seed(interaction: float) -> None:
+    tastes = some_tastes()
+    for seed in range(3):
+        model = ClickModel(np.random.default_rng(seed), *tastes, interaction)
+        log_odds, p = model.log_odds(*tastes).astype(np.float64), model.probability(*tastes)
+        np.testing.assert_allclose(p, 1 / (1 + np.exp(-log_odds)), rtol=1e-5)
+        assert log_odds.std() == pytest.approx(2, rel=0.02) and p.mean() == pytest.approx(0.4, abs=1e-4)
+
+
+def test_with_interaction_alone_the_log_odds_are_the_product_of_tastes_about_their_means() -> None:
+    user, item, context = some_tastes()
+    found = ClickModel(np.random.default_rng(1), user, item, context, 1.0).log_odds(user, item, context)
+    match = ((user - user.mean(0)) * (item - item.mean(0))).sum(1)
+    np.testing.assert_allclose(found - found.mean(), 2 * (match - match.mean()) / match.std(), atol=1e-4)
+
+
+def test_logit_is_the_inverse_of_the_sigmoid_and_finite() -> None:
+    x = np.linspace(-12, 12, 49)
+    np.testing.assert_allclose(logit(1 / (1 + np.exp(-x))), x, rtol=1e-5)
+    assert np.isfinite(logit(np.array([0.0, 1.0]))).all()
 
 
 def test_examination_is_one_at_the_top_and_falls_as_a_power() -> None:

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from simulator.comparison import Comparison, Rankings, Shape, column_of, under
-from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
-from simulator.errors import DataError
+from simulator.config import ExperimentConfig, ReplayConfig
 from simulator.measures.estimates import intervals
 from simulator.measures.quality import log_loss
 from simulator.models.baselines import Baselines
@@ -31,24 +30,12 @@ from simulator.schedule import Log, Plan
 from simulator.tuning import used_events
 from simulator.types import Batch, Doubles, Floats, Query, Schema, World
 from simulator.world.clicks import logit
-from simulator.world.replay import ReplayWorld
 from simulator.world.stream import RECENT, SyntheticWorld
 
 LAGS = (1, 2, 4, 8)
 """So many generations before the last the final queries are ranked too: users meet several refreshes between visits."""
 PEEK = 2_000
 """Events just ahead of a generation on which its PD is measured, before they are learned."""
-
-
-def open_world(config: SyntheticConfig | ReplayConfig, seed: int, hash_rows: int = 0) -> SyntheticWorld | ReplayWorld:
-    """The world of a config, `hash_rows` that of its model. Raises DataError or SettingError where a log is bad."""
-    if isinstance(config, SyntheticConfig):
-        return SyntheticWorld(config, seed, hash_rows)
-    try:
-        return ReplayWorld(config, seed, hash_rows)
-    except OSError as problem:  # of any file that the log consists of
-        path, reason = problem.filename or config.path, problem.strerror or problem
-        raise DataError(f"{path}: {reason}: give a log that can be read") from None
 
 
 @dataclass

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from simulator.config import ExperimentConfig
 from simulator.errors import DataError, FlickerError, SettingError
-from simulator.experiment import Experiment, Final, open_world
+from simulator.experiment import Experiment, Final
 from simulator.flags import RunFlags
 from simulator.folder import Folder
 from simulator.models.engines import say_remarks
@@ -26,6 +26,7 @@ from simulator.result import read_result
 from simulator.terminal import open_console, progress_bar, tables
 from simulator.tuning import tune_arms
 from simulator.words import plural
+from simulator.world.open import open_world
 
 
 def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> None:

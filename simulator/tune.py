@@ -5,11 +5,11 @@ What differs most between settings is learned fast: one model of each arm, all s
 
 from __future__ import annotations
 
-from simulator.experiment import open_world
 from simulator.flags import RunFlags
 from simulator.models.specs import parse_arms
 from simulator.terminal import open_console, progress_bar
 from simulator.tuning import WARM_UP, early_losses, used_events
+from simulator.world.open import open_world
 
 
 def tune_table(flags: RunFlags) -> str:

@@ -9,10 +9,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 
 from simulator.config import ReplayConfig, SyntheticConfig
-from simulator.experiment import open_world
 from simulator.measures.quality import auc, log_loss
 from simulator.models.baselines import ACCUMULATOR, BASELINES, PRIOR, RATE, Baselines
 from simulator.types import Batch, Field, Schema, World
+from simulator.world.open import open_world
 from tests.small_runs import small_log, small_replay
 
 

@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, NoiseConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import DataError, SettingError
-from simulator.experiment import Experiment, open_world
+from simulator.experiment import Experiment
 from simulator.measures.registry import MEASURES
 from simulator.models import activations
 from simulator.types import Batch
+from simulator.world.open import open_world
 from tests.result_schema import assert_schema
 from tests.small_runs import SMALL, outcome, prepared, small_log, small_replay, timeless
 from tests.terminal import SMALL_RUN, Terminal

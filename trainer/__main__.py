@@ -18,9 +18,9 @@ def main(arguments: list[str]) -> None:
 
     from prometheus_client import CollectorRegistry
 
-    from simulator.experiment import open_world  # brings torch: seconds that --help need not wait for
     from simulator.store.open import WORLD_CAPACITY
-    from trainer import loop
+    from simulator.world.open import open_world
+    from trainer import loop  # brings torch: seconds that --help need not wait for
     from trainer.feeder import Feeder
     from trainer.metrics import Metrics
     from trainer.resume import StateFolder

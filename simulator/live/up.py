@@ -171,9 +171,9 @@ def with_tuned_rates(flags: UpFlags) -> UpFlags:
     config = flags.config()
     if not any("lr=tuned" in spec for spec in config.arms):
         return flags
-    from simulator.experiment import open_world  # brings torch: seconds that others need not wait for
     from simulator.models.specs import parse_arms, require_live, with_rate
     from simulator.tuning import tune_arms
+    from simulator.world.open import open_world  # brings torch: seconds that others need not wait for
 
     if flags.out:
         require_empty(flags.out)

@@ -43,11 +43,12 @@ class Baselines:
         """Learn from events in their order; each mini-batch is scored before it is learned."""
         for start in range(0, len(chunk), self._batch):
             part = chunk[start : start + self._batch]
-            self._step(part.features, part.label)
+            self._step(part)
             self._step_line(self._prominence(part.item), part.label)
             self._remember(part.item[part.label == 1])
-        np.add.at(self._counts[0], chunk.item, chunk.label)
-        np.add.at(self._counts[1], chunk.item, 1.0)
+        weight = 1.0 if chunk.weight is None else chunk.weight
+        np.add.at(self._counts[0], chunk.item, chunk.label * weight)
+        np.add.at(self._counts[1], chunk.item, weight)
 
     def score(self, features: Rows, item: Ints) -> Floats:
         """Log-odds [B, n] of events with table rows [n, S] and item numbers [n]; nothing is learned."""
@@ -100,9 +101,11 @@ class Baselines:
         """[n] sums of the weights; padding adds the bias once."""
         return np.asarray(np.where(features > 0, self._weights[features], 0).sum(axis=1) + self._weights[0])
 
-    def _step(self, features: Rows, label: Floats) -> None:
+    def _step(self, events: Batch) -> None:
         """Adagrad on the summed gradient of one mini-batch."""
-        error = _sigmoid(self._logistic(features)) - label
+        features = events.features
+        error = _sigmoid(self._logistic(features)) - events.label
+        error *= 1.0 if events.weight is None else events.weight
         touched = np.append(features.ravel(), 0)
         np.add.at(self._gradient, features, error[:, None])
         self._gradient[0] = error.sum()

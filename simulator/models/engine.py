@@ -53,7 +53,8 @@ class Engine(Protocol):
     """Events per chunk: a shuffle window, or 16 mini-batches where nothing is shuffled."""
 
     def learn(self, chunk: Batch) -> Floats:
-        """Log-odds [S, n] given to each event of a chunk just before it is learned, in the order of the log.
+        """Log-odds [S, n] given to each event of a chunk just before it is learned, in the order of the log; the
+        gradient of an event is scaled by its weight, if it has one.
 
         Raises SettingError where a model diverges.
         """

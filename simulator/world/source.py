@@ -1,4 +1,4 @@
-"""Where rows come from: the files of a log as batches of raw columns, in the order of the files, for ingest.py to code.
+"""Where rows come from: the files of a log as batches of raw columns, in the order of the files, for ingest.py.
 
 `open_source(mapping)` knows the formats (CSV, Parquet, MovieLens `::` files, RecBole atomic files, MIND), folders, globs
 and fsspec URLs; columns keep the type that the file gives them (a CSV's are told or inferred over all parts).

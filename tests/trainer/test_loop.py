@@ -99,11 +99,11 @@ def test_candidates_are_what_was_clicked_lately_in_the_segment(reference: Refere
     world, catalog = small_world(), safetensors.torch.load(bytes(reference.parts[GENERATIONS, "catalog"]))
     seen = next(world.batches(GENERATIONS * GENERATION))
     clicked = seen.label == 1
-    group = world.audience.age_group
+    group, everyone, present = world.audience.age_group, Counter(seen.item[clicked]), world.present(seen.time[-1])
     assert catalog["candidates"].shape == (len(set(group)), 30)
     for user in range(80):
         own = Counter(i for u, i in zip(seen.user[clicked], seen.item[clicked], strict=True) if group[u] == group[user])
-        best = sorted(own, key=lambda item: (-own[item], item))[:30]
+        best = sorted(set(own) & set(present), key=lambda item: (-own[item], -everyone[item], item))[:30]
         assert catalog["candidates"][catalog["segment"][user]].tolist()[: len(best)] == best
     assert np.array_equal(catalog["user_rows"], world.encoder.user_rows)
     assert np.array_equal(catalog["item_rows"], world.encoder.item_rows)

@@ -21,7 +21,7 @@ except ImportError:
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 WHOLE = 2.0**53
 """Floats below it are whole numbers without loss."""
-PER_SECOND = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6}
+PER_SECOND = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 types = pa.types
 __all__ = ["pa", "pc", "types", "as_text", "as_number", "as_seconds", "decoded", "is_list", "is_text", "plain"]
 

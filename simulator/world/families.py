@@ -14,7 +14,7 @@ https://github.com/msnews/msnews.github.io/blob/master/assets/doc/introduction.m
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +45,22 @@ def read_mapping(path: Path) -> Mapping:
         return read_mapping_file(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; give a mapping file *.toml, or a folder of a known family")
-    folder = path if path.is_dir() else path.parent
-    inter = sorted(path.glob("*.inter")) if path.is_dir() else [path] * (path.suffix == ".inter")
-    if inter:
-        return _recbole(path, inter)
-    for first, family in (("ratings.dat", _movielens), ("ratings.csv", _movielens_csv), ("behaviors.tsv", _mind)):
-        if (folder / first).is_file() and path.name in (first, folder.name):
-            return family(path, folder)
-    families = "ratings.dat, ratings.csv, *.inter or behaviors.tsv"
-    hint = f"flicker check {path} --write FILE.toml makes a mapping file to start from"
-    raise DataError(f"{path}: neither a mapping file nor a family ({families}); {hint}")
+    if (family := _family(path)) is None:
+        hint = f"flicker check {path} --write FILE.toml makes a mapping file to start from"
+        raise DataError(f"{path}: neither a mapping file nor a family ({', '.join(FAMILIES)}, *.inter); {hint}")
+    return family(path, path if path.is_dir() else path.parent)
+
+
+def is_known(path: Path) -> bool:
+    """Whether `read_mapping` is to read it: a mapping file, or a family."""
+    return path.suffix == ".toml" or _family(path) is not None
+
+
+def _family(path: Path) -> Callable[[Path, Path], Mapping] | None:
+    if path.suffix == ".inter" or (path.is_dir() and any(path.glob("*.inter"))):
+        return _recbole
+    names = [path.name] if path.is_file() else [name for name in FAMILIES if (path / name).is_file()]
+    return next((FAMILIES[name] for name in names if name in FAMILIES), None)
 
 
 def _movielens(path: Path, folder: Path) -> Mapping:
@@ -94,7 +100,8 @@ def _mind(path: Path, folder: Path) -> Mapping:
     return Mapping(path, log, "user", "item", "time", unit, label, slate="impression", position="position", items=items)
 
 
-def _recbole(path: Path, inter: list[Path]) -> Mapping:
+def _recbole(path: Path, folder: Path) -> Mapping:
+    inter = sorted(folder.glob("*.inter")) if path.is_dir() else [path]
     if len(inter) > 1:
         raise DataError(f"{path}: {' and '.join(file.name for file in inter)} in it; name one of them")
     types = _header(inter[0])
@@ -143,6 +150,9 @@ def _header(path: Path) -> dict[str, str]:
     if not re.fullmatch(r"(token|float)(_seq)?(,(token|float)(_seq)?)*", ",".join(types.values())):
         raise DataError(f"{path}:1: no header of an atomic file; each cell is name:type, such as user_id:token")
     return types
+
+
+FAMILIES = {"ratings.dat": _movielens, "ratings.csv": _movielens_csv, "behaviors.tsv": _mind}
 
 
 def prepared(text: bytes, delimiter: str, columns: int) -> tuple[bytes, str]:

@@ -45,7 +45,7 @@ from simulator.errors import DataError
 from simulator.types import Side
 from simulator.world.label import Label
 
-UNITS = ("seconds", "milliseconds", "microseconds", "iso8601")
+UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds", "iso8601")
 SIDES: tuple[Side, ...] = get_args(Side)
 Kind = Literal["category", "number"]
 Form = Literal["plain", "movielens", "recbole", "mind"]

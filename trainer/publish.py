@@ -21,6 +21,7 @@ import numpy as np
 import safetensors.numpy
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from simulator.config import ExperimentConfig
@@ -59,7 +60,7 @@ class Engagements:
 
     def state(self) -> dict[str, Tensor]:
         """All of it, as named tensors."""
-        kept = {"user": self.user, "item": self.item, "history": self.history}
+        kept: dict[str, NDArray[Any]] = {"user": self.user, "item": self.item, "history": self.history}
         tensors = {f"engagements.{name}": torch.from_numpy(array.copy()) for name, array in kept.items()}
         return tensors | {"engagements.time": torch.tensor([self.time], dtype=torch.float64)}
 

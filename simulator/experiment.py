@@ -19,6 +19,7 @@ from torch import Tensor
 
 from simulator.comparison import Comparison, Rankings, Shape, column_of, under
 from simulator.config import ExperimentConfig, ReplayConfig
+from simulator.errors import SettingError
 from simulator.measures.estimates import intervals
 from simulator.measures.quality import log_loss
 from simulator.models.baselines import Baselines
@@ -115,8 +116,15 @@ class Experiment:
         config, plan = self.config, self.plan
         for column in config.by:
             column_of(self.world.schema, column)
-        self.world.queries(config.queries_per_generation, config.candidates, plan.size, "live")
-        self.world.queries(config.queries, config.candidates, plan.learned, "final")
+        for name, at, purpose in (("queries_per_generation", plan.size, "live"), ("queries", plan.learned, "final")):
+            count = getattr(config, name)
+            queries = self.world.queries(count, config.candidates, at, purpose)
+            if len(queries) < count:
+                hint = f"at most {len(queries)}, those asked behind event {at} of the log: ask fewer"
+                raise SettingError(name, count, hint)
+            if not self.world.has_pages and len(queries[0].candidates) < config.candidates:
+                hint = f"at most {len(queries[0].candidates)}, the items of the log: name fewer"
+                raise SettingError("candidates", config.candidates, hint)
 
     def run(self, progress: Callable[[int], None], checkpoint: Callable[[], None]) -> Final:
         """Run from wherever `state` stands to the end; returns what the final measurement is made from.

@@ -185,7 +185,7 @@ def test_another_seed_gives_another_result(result: dict[str, Any]) -> None:
     ("changes", "message"),
     [
         ({"candidates": 55}, "candidates = 55: at most"),
-        ({"queries_per_generation": 900, "queries": 2}, "queries = 900: at most"),
+        ({"queries_per_generation": 900, "queries": 2}, "queries_per_generation = 900: at most"),
         ({"queries": 5_000}, "queries = 5000: at most"),
     ],
 )

@@ -2,9 +2,11 @@
 
     duplicate/R   safetensors: what arm number A published of duplicate R, as `A.table` [V, D] and `A.dense` [P]; of a
                   module of the user's `A.NAME` for each entry of its state
-    catalog       safetensors: `user_rows` [U, Su], `item_rows` [I, Si], `segment` [U], `candidates` [G, N] best first
+    catalog       safetensors: `user_rows` [U, Su], `item_rows` [I, Si], `segment` [U + 1] (the last is that of a user
+                  whom the world has not), `candidates` [G, N] best first
 
-Each says in its header of which run and generation it is, and which part.
+Each says in its header of which run and generation it is, and which part. What users and items are called is shared by all
+generations (store/names.py): `about` has its digest.
 
 Shapes: A arms, V table rows, D embedding length, P dense parameters, U users, I items, G segments, N candidates,
 n engagements.
@@ -32,6 +34,8 @@ from simulator.world.log import Trail
 from simulator.world.retrieval import Popularity, segments_of
 
 CATALOG = "catalog"
+STRANGERS = -1
+"""Segment of those whom the world has not: nobody in it has clicked, so it gets what is popular with all."""
 
 
 class Engagements:
@@ -89,7 +93,7 @@ def parts(
 
 def catalog(encoder: Encoder, recent: Trail, count: int) -> dict[str, np.ndarray]:
     """What a replica knows of users and items, and what it ranks for a user's segment."""
-    values = segments_of(encoder.user_rows)
+    values = np.append(segments_of(encoder.user_rows), STRANGERS)
     distinct, segment = np.unique(values, return_inverse=True)
     popular = Popularity(recent, values, min(count, recent.items))
     return {
@@ -101,7 +105,7 @@ def catalog(encoder: Encoder, recent: Trail, count: int) -> dict[str, np.ndarray
 
 
 def about(engines: Engines, config: ExperimentConfig, world: World, cut: Mapping[str, Any]) -> dict[str, Any]:
-    """What is announced with a generation; `cut` holds `generation`, `events`, `published` and `quality`."""
+    """What is announced with a generation; `cut` holds `generation`, `events`, `published`, `quality`, `names`."""
     return json.loads(  # type: ignore[no-any-return]  # as every store gives it back: lists, no tuples
         json.dumps(
             {

@@ -24,7 +24,7 @@ import numpy as np
 from simulator.config import ReplayConfig
 from simulator.errors import DataError, SettingError
 from simulator.randomness import generator
-from simulator.types import Batch, Floats, Ints, Query, Schema
+from simulator.types import Batch, Floats, Ints, Names, Query, Schema
 from simulator.world.log import Block, Index, Log, trail
 from simulator.world.movielens import open_movielens
 from simulator.world.retrieval import Popularity, segments_of
@@ -250,6 +250,11 @@ class ReplayWorld:
             raise SettingError("queries", count, hint)
         draws = generator(self._seed, f"queries {purpose}", at)
         return np.sort(draws.choice(available, count, replace=False))
+
+    @property
+    def names(self) -> Names:
+        """See World."""
+        return self._log.names
 
     def name_of(self, field: str, value: int) -> str:
         """See World."""

@@ -5,8 +5,8 @@
     catalog       safetensors: `user_rows` [U, Su], `item_rows` [I, Si], `segment` [U + 1] (the last is that of a user
                   whom the world has not), `candidates` [G, N] best first
 
-Each says in its header of which run and generation it is, and which part. What users and items are called is shared by all
-generations (store/names.py): `about` has its digest.
+Each says in its header of which run and generation it is, and which part. How the log calls users and items is shared
+by all of them (store/names.py): `about` has its digest.
 
 Shapes: A arms, V table rows, D embedding length, P dense parameters, U users, I items, G segments, N candidates,
 n engagements.

@@ -36,7 +36,13 @@ def test_a_place_outside_is_an_error(place: int) -> None:
 def test_names_fall_back() -> None:
     made_up, log = Names(), unpack(bytearray(pack(Names(["u-1"], ["sku-0", "sku-1"], ["", "A film"]))))
     assert (made_up.user(7), made_up.item(7), made_up.title(7)) == ("7", "7", "item 7")
-    assert [log.title(0), log.title(1), log.item(1), log.user(0), log.user(1)] == ["sku-0", "A film", "sku-1", "u-1", "1"]
+    assert [log.title(0), log.title(1), log.item(1), log.user(0), log.user(1)] == [
+        "sku-0",
+        "A film",
+        "sku-1",
+        "u-1",
+        "1",
+    ]
 
 
 def test_the_part_holds_numbers_and_bytes_alone() -> None:

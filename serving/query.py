@@ -96,15 +96,12 @@ def ask(flags: QueryFlags) -> Heard:
     with router_channel(flags.address) as channel:
         stub = RecommenderStub(channel)
         try:
-            # without any, there need not be a generation yet: then a query says so
-            asked = DescribeRequest(context=flags.context)
-            context = stub.Describe(asked, timeout=flags.timeout).context if flags.context else ()
-            compared = CompareResponse()
+            typed, compared = DescribeRequest(context=flags.context), CompareResponse()
+            context = stub.Describe(typed, timeout=flags.timeout).context if flags.context else ()
             if flags.all or flags.refresh:
                 cause = CAUSE_REFRESH if flags.refresh else CAUSE_DUPLICATE
-                compared = stub.Compare(
-                    CompareRequest(query=flags.request(context), cause=cause), timeout=flags.timeout
-                )
+                asked = CompareRequest(query=flags.request(context), cause=cause)
+                compared = stub.Compare(asked, timeout=flags.timeout)
                 answers = list(compared.answers)
             else:
                 answers = [stub.Recommend(flags.request(context), timeout=flags.timeout) for _ in range(flags.times)]
@@ -170,8 +167,7 @@ def main(arguments: list[str]) -> None:
     if not answers:
         raise FlickerError(f"{flags.address}: nobody answered: no replica serves yet; try again in a few seconds")
     if any(answer.unknown_user for answer in answers):
-        console.print(
-            f"user = {flags.user}: the log has no such user: answered as one of whom nothing is known", markup=False
-        )
+        remark = f"user = {flags.user}: not in this world, so answered as one of whom nothing is known"
+        console.print(remark, markup=False, soft_wrap=True)
     console.print(side_by_side(answers, heard.titles))
     console.print(*differences(heard.compared))

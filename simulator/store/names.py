@@ -2,7 +2,7 @@
 
 A safetensors file: of each list of texts the UTF-8 bytes (`text/LIST`) and where each ends (`ends/LIST`); of those that
 are looked up, all but titles, also their numbers in the order of their bytes (`order/LIST`). Reading it makes
-nothing: a text is cut out when it is asked for, and found by bisection. A million ids take 22 MB; to find one some 30 us.
+nothing: a text is cut out when it is asked for, found by bisection. A million ids take 22 MB; finding one takes 30 us.
 
 Shapes: n texts.
 """

@@ -114,7 +114,7 @@ def ask(flags: QueryFlags) -> Heard:
 
 def titles_of(answers: list[RecommendResponse], stub: RecommenderStub, timeout: float) -> dict[int, str]:
     """Titles of all items in the slates, or what stands for them."""
-    items, found = sorted({place.item for answer in answers for place in answer.slate}), {}
+    items, found = sorted({place.item for answer in answers for place in answer.slate}), dict[int, str]()
     for start in range(0, len(items), AT_ONCE):
         part = items[start : start + AT_ONCE]
         described = stub.Describe(DescribeRequest(items=part), timeout=timeout).items
@@ -131,10 +131,10 @@ def side_by_side(answers: list[RecommendResponse], titles: Mapping[int, str]) ->
         heading = f"{who.arm}\nduplicate {who.duplicate}\ngeneration {who.generation}\n{who.replica}"
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
     for place in range(max(len(answer.slate) for answer in answers)):
-        cells = []
+        cells = list[Text]()
         for answer in answers:
             if place >= len(answer.slate):
-                cells.append("")
+                cells.append(Text())
                 continue
             item, first = answer.slate[place], answers[0].slate
             moved = place >= len(first) or first[place].item != item.item

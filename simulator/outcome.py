@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -17,8 +18,8 @@ from simulator.models.activations import curve
 from simulator.models.baselines import BASELINES
 from simulator.models.specs import Arm as Design
 from simulator.process import peak_memory
-from simulator.result import ORACLE, Arm, Bucket, Curve, Generation, Measures, Result, Slice, from_json
-from simulator.types import Query
+from simulator.result import ORACLE, Arm, Bucket, Curve, Example, Generation, Measures, Place, Result, Slice, from_json
+from simulator.types import Query, World
 from simulator.world.stream import SyntheticWorld
 
 
@@ -72,6 +73,7 @@ def measure(experiment: Experiment, final: Final) -> Result:
         seconds=round(state.seconds, 2),
         peak_memory_bytes=peak_memory(),
         baselines={name: intervals(accuracy) for name, accuracy in baselines.items()},
+        example=_example(experiment, final),
     )
 
 
@@ -138,6 +140,37 @@ def _by_column(experiment: Experiment, final: Final, column: str) -> list[list[S
                 estimates |= comparison.differences(number, logits) | comparison.accuracy(number, logits, events.label)
             own.append(Slice(part.value, part.share, intervals(estimates)))
     return found
+
+
+def _example(experiment: Experiment, final: Final) -> Example | None:
+    """The query in the middle of those whose slates by the first two models differ; None where none does."""
+    world, found, names = experiment.world, final.after, experiment.world.names
+    two = experiment.shape.models(0)[0, :2].tolist()
+    changed = (found.slates[two[0]] != found.slates[two[1]]).mean(axis=1)  # [Q]
+    differ = np.flatnonzero(changed)
+    if not len(differ):
+        return None
+    place = int(differ[np.argsort(changed[differ], kind="stable")[(len(differ) - 1) // 2]])
+    query, shown = final.queries[place], (found.slates, found.top)
+    slates = [
+        [
+            Place(names.item(item), names.title(item), float(found.scores[model, place, candidate]))
+            for item, candidate in zip(*(part[model, place].tolist() for part in shown), strict=True)
+        ]
+        for model in two
+    ]
+    context, arm = dict(_context(world, query)), experiment.arms[0].label
+    return Example(names.user(query.user), arm, [0, 1], slates, len(final.queries), len(differ), context)
+
+
+def _context(world: World, query: Query) -> Iterator[tuple[str, str]]:
+    """Names of the context fields and of their values, without those that are empty."""
+    slot = 0
+    for field in (field for field in world.schema.fields if field.side == "context"):
+        rows = [row for row in query.context[slot : slot + field.slots] if row]
+        first, slot = world.schema.first_row(field.name), slot + field.slots
+        if rows:
+            yield field.name, ", ".join(world.name_of(field.name, row - first) for row in rows)
 
 
 def _activation(arm: Design) -> Curve | None:

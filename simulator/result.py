@@ -135,6 +135,39 @@ class Generation:
     arms: dict[str, Measures]
 
 
+@dataclass(frozen=True)
+class Place:
+    """An item of a slate."""
+
+    item: str
+    """As the log writes it; its number on a made-up world."""
+    title: str
+    """What people read; the id where the log has no titles."""
+    score: float
+    """Log-odds of an engagement."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one user got, twice: two duplicates' slates for one of the final queries. It is the middle one of those that
+    differ, by the share of places that do, queries with an equal share by their number."""
+
+    user: str
+    """As the log writes it."""
+    arm: str
+    """The first one."""
+    duplicates: list[int]
+    """The two, of the first fleet."""
+    slates: list[list[Place]]
+    """Of each, best first."""
+    queries: int
+    """Final queries in all."""
+    differ: int
+    """Queries to which these two gave different slates."""
+    context: dict[str, str] = field(default_factory=dict)
+    """Column -> value, as the log writes it."""
+
+
 Kind = Literal["run", "live", "compare"]
 
 
@@ -167,6 +200,8 @@ class Result:
     baselines: dict[str, Measures] = field(default_factory=dict)
     """Accuracy of `constant`, `popularity`, `recent` and `logistic`: what any arm should beat; and of `oracle`, which
     knows the true probabilities of a made-up world, position bias included: what none can."""
+    example: Example | None = None
+    """None where no slate differs, and of other kinds than `run`."""
 
 
 REQUIRED: dict[Kind, tuple[str, ...]] = {"run": ("pd", "swaps.pair", "log_loss"), "live": (), "compare": ()}

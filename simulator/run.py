@@ -104,8 +104,8 @@ def _keep(experiment: Experiment, final: Final, path: Path) -> None:
     """What every model said, as files for `flicker compare`."""
     labels, newest = [arm.label for arm in experiment.arms], experiment.state.generation
     generations = {newest - lag: rankings for lag, rankings in final.earlier.items()} | {newest: final.after}
-    start = experiment.plan.learned
-    keep_predictions(path, labels, experiment.shape, final.queries, generations, final.held_out, start, final.logits)
+    asked = final.queries, generations, final.held_out, final.logits
+    keep_predictions(path, experiment.world, labels, experiment.shape, *asked)
 
 
 def _show(path: Path, console: Console) -> None:

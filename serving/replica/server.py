@@ -11,7 +11,7 @@ from collections import Counter
 import grpc
 
 from protos.recommender_pb2 import DESCRIPTOR, Failure, RankRequest, RankResponse, RecommendRequest
-from serving.codec import Refusal, answer, bad, length, parse, parse_query
+from serving.codec import UNKNOWN_USER, Refusal, answer, bad, length, parse, parse_query
 from serving.replica.generation import Shelf
 from serving.replica.metrics import Metrics
 from serving.replica.work import Call, Job, Queue
@@ -79,7 +79,7 @@ class RankService:
         if query.HasField("duplicate") and ranges.duplicate(query.duplicate) != duplicate:
             message = f"duplicate = {query.duplicate}: here is {duplicate}"
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, message, "duplicate")
-        arm, user, rows = ranges.arm(query.arm), ranges.user(query.user), ranges.context_rows(query.context)
+        arm, user, rows = ranges.arm(query.arm), ranges.known(query.user), ranges.context_rows(query.context)
         length(query.k)
         items = ranges.candidates(query.candidates)
         if not len(items):
@@ -114,8 +114,11 @@ class RankService:
             query, job = each
             best = slate(job.scores, job.candidates, length(query.k), job.ranked)
             scored = (job.candidates, job.scores) if query.score_all else None
-            response.answers.append(answer(query.query_id, best, job.generation.who[job.arm], scored))
-            answered[job.generation.ranges.arms[job.arm]] += 1
+            ranges, who = job.generation.ranges, job.generation.who[job.arm]
+            if job.user == ranges.users:
+                who += UNKNOWN_USER
+            response.answers.append(answer(query.query_id, best, who, scored))
+            answered[ranges.arms[job.arm]] += 1
         for arm, queries in answered.items():
             self._metrics.queries.labels(arm).inc(queries)
         return response.SerializeToString()

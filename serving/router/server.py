@@ -5,7 +5,13 @@ from __future__ import annotations
 import grpc
 
 from protos import recommender_pb2
-from protos.recommender_pb2 import CompareRequest, FeedbackRequest, FeedbackResponse, ListReplicasResponse
+from protos.recommender_pb2 import (
+    CompareRequest,
+    DescribeRequest,
+    FeedbackRequest,
+    FeedbackResponse,
+    ListReplicasResponse,
+)
 from serving.codec import Refusal, parse
 from serving.router.compare import compare_all
 from serving.router.feedback import Feedback, report_of
@@ -34,6 +40,7 @@ class Methods:
             "Recommend": Handler(self.recommend, WHO, sheds=True, refused=self.refused),
             "Compare": by_threads(door, self.compare, *COMPARES, WHO, sheds=True),
             "Feedback": Handler(self.feedback, WHO),
+            "Describe": Handler(self.describe, WHO),
             "ListReplicas": Handler(self.list_replicas, WHO),
         }
 
@@ -52,7 +59,10 @@ class Methods:
     def feedback(self, raw: bytes, reply: Reply) -> None:
         """Recommender.Feedback; does not wait. Raises Refusal."""
         published = self._router.published()
-        report = report_of(parse(FeedbackRequest, raw), published)
+        request = parse(FeedbackRequest, raw)
+        user = published.user(request.user_id) if request.user_id else request.user
+        report = report_of(request, user, published)
+        learned = published.learns_feedback and user < published.ranges.users
         events, clicked = len(report.events), int(report.events.label.sum())
 
         def told(refusal: Refusal | None) -> None:
@@ -60,13 +70,18 @@ class Methods:
                 return reply.end(b"", refusal)
             self._metrics.feedback_events.labels("true").inc(clicked)
             self._metrics.feedback_events.labels("false").inc(events - clicked)
-            accepted = events if published.learns_feedback else 0
+            accepted = events if learned else 0
             reply.end(FeedbackResponse(accepted=accepted).SerializeToString(), None)
 
-        if published.learns_feedback:
+        if learned:
             self._feedback.take(report, told)
         else:
             told(None)
+
+    def describe(self, raw: bytes, reply: Reply) -> None:
+        """Recommender.Describe; does not wait. Raises Refusal."""
+        described = self._router.published().describe(parse(DescribeRequest, raw))
+        reply.end(described.SerializeToString(), None)
 
     def list_replicas(self, raw: bytes, reply: Reply) -> None:
         """Recommender.ListReplicas; does not wait."""

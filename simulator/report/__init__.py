@@ -4,6 +4,7 @@
     charts.py     the kit of drawings: points as inline SVG, and as rows of a CSV file
     templates.py  the kit of pages: templates/kit.html, style.css
     page.py       what is on the page: templates/report.html
+    example.py    two slates of one query, side by side
     pool.py       results of several seeds as one
     schema.py     docs/result.schema.json
 

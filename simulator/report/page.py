@@ -13,6 +13,7 @@ from simulator.decide.evidence import ratio_to
 from simulator.measures.registry import DIFFERENCES, MEASURES, described
 from simulator.report import finding
 from simulator.report.charts import Figure, Panel, activation_panels, arm_dots, over_generations, plane
+from simulator.report.example import twice
 from simulator.report.templates import render
 from simulator.result import Arm, Result
 from simulator.words import CAUSES, COSTS, DASH, WORDS, count, duration, label, percent, size, summed_up, word
@@ -56,6 +57,7 @@ def page(result: Result) -> str:
     drawn = (_swaps(result), _differences(result), _generations(result), _plane(result), _activations(result))
     figures = [figure for figure in drawn if figure.panels]
     absent = [f"Not in this result: {figure.claim}." for figure in drawn if not figure.panels]
+    absent += [] if result.example else ["Not in this result: what one user got, twice."]
     return render(
         "report.html",
         result=result,
@@ -69,6 +71,7 @@ def page(result: Result) -> str:
         ratio_to=ratio_to,
         everything=everything(result),
         slices=list(_slices(result)),
+        twice=twice(result.example) if result.example else None,
         figures=figures,
         glossary=_glossary(),
         settings=_settings(result),

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from simulator.types import Columns, Doubles, Floats, Ints, Rows
+from simulator.types import Columns, Doubles, Floats, Ints, Names, Rows
 from simulator.world.features import Encoder
 
 BLOCK = 8_192
@@ -94,6 +94,10 @@ class Log(Protocol):
     def skipped_rows(self) -> int:
         """Damaged rows that were left out."""
 
+    @property
+    def names(self) -> Names:
+        """What it calls its users and items."""
+
     def blocks(self, first: int) -> Iterator[Block]:
         """The blocks from number `first` on."""
 
@@ -107,6 +111,7 @@ class MemoryLog:
     labelled: bool
     rows: Block
     skipped_rows: int
+    names: Names
 
     @property
     def index(self) -> Index:

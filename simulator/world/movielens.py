@@ -20,7 +20,7 @@ import numpy as np
 
 from simulator.config import ReplayConfig
 from simulator.errors import DataError
-from simulator.types import Doubles, Ints
+from simulator.types import Doubles, Ints, Names
 from simulator.world.log import Block, MemoryLog
 from simulator.world.tables import Damage, decoded, shown
 from simulator.world.vocabulary import Feature, assemble, by_first_appearance
@@ -40,12 +40,13 @@ def open_movielens(folder: Path, config: ReplayConfig, hash_rows: int = 0) -> Me
     user, item, time = _ratings(folder / "ratings.dat", damage, config.limit)
     users, user_ids = by_first_appearance(user)
     items, item_ids = by_first_appearance(item)
-    features = _movies(folder / "movies.dat", damage, item_ids)
+    features, titles = _movies(folder / "movies.dat", damage, item_ids)
     if (folder / "users.dat").is_file():
         features += _users(folder / "users.dat", damage, user_ids)
     rows = Block(users, items, time, np.ones(len(time), np.float32), np.empty((len(time), 0), np.int32))
     encoder = assemble(len(user_ids), len(item_ids), features, hash_rows)
-    return MemoryLog(folder.resolve().name, encoder, False, rows, damage.skipped)
+    names = Names([*map(str, user_ids.tolist())], [*map(str, item_ids.tolist())], titles)
+    return MemoryLog(folder.resolve().name, encoder, False, rows, damage.skipped, names)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -78,8 +79,8 @@ def _ratings(path: Path, damage: Damage, limit: int | None) -> tuple[Ints, Ints,
     return user_ids[order], item_ids[order], seconds[order]
 
 
-def _movies(path: Path, damage: Damage, item_ids: Ints) -> list[Feature]:
-    """Decade and genres of each item of the log, in the order of their numbers."""
+def _movies(path: Path, damage: Damage, item_ids: Ints) -> tuple[list[Feature], list[str]]:
+    """Decade and genres of each item of the log, in the order of their numbers, and titles."""
     wanted, found = set(item_ids.tolist()), dict[int, tuple[str, str]]()
     for number, line in _lines(path):
         try:
@@ -95,7 +96,8 @@ def _movies(path: Path, damage: Damage, item_ids: Ints) -> list[Feature]:
         year = YEAR.search(title)
         decades.append(f"{year[1][:3]}0s" if year else None)
         all_genres.append(genres)
-    return [decades, all_genres]
+    titles = [found.get(identity, ("", ""))[0] for identity in item_ids.tolist()]
+    return [decades, all_genres], titles
 
 
 def _users(path: Path, damage: Damage, user_ids: Ints) -> list[Feature]:

@@ -13,7 +13,7 @@ import numpy as np
 from simulator.config import SyntheticConfig
 from simulator.errors import SettingError
 from simulator.randomness import generator
-from simulator.types import Batch, Doubles, Floats, Ints, Query, Rows, Schema
+from simulator.types import Batch, Doubles, Floats, Ints, Names, Query, Rows, Schema
 from simulator.world.clicks import ClickModel, draw_clicks, examination, logit
 from simulator.world.features import Encoder
 from simulator.world.population import AGE_GROUPS, POSITIONS, Audience, Catalog
@@ -45,6 +45,7 @@ class SyntheticWorld:
     name = "synthetic"
     has_truth = True
     has_pages = False
+    names = Names()
 
     def __init__(self, config: SyntheticConfig, seed: int, hash_rows: int = 0) -> None:
         """`hash_rows` as in `ModelConfig`."""

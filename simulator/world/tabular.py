@@ -19,7 +19,7 @@ import numpy as np
 
 from simulator.config import ReplayConfig
 from simulator.errors import DataError
-from simulator.types import Doubles, Floats, Ints
+from simulator.types import Doubles, Floats, Ints, Names
 from simulator.world.features import Encoder
 from simulator.world.log import BLOCK, Block, Index, Log, MemoryLog
 from simulator.world.mapping import Mapping, read_mapping_file
@@ -145,7 +145,8 @@ def open_mapped(path: Path, config: ReplayConfig, hash_rows: int = 0) -> Log:
         return MappedLog(mapping, FileRows(table, mapping, damage, config.limit), damage, hash_rows)
     source = SortedRows(FileRows(table, mapping, damage, None), config.limit)
     held = MappedLog(mapping, source, damage, hash_rows)
-    return MemoryLog(held.name, held.encoder, held.labelled, Block.concatenate(list(held.blocks(0))), held.skipped_rows)
+    rows = Block.concatenate(list(held.blocks(0)))
+    return MemoryLog(held.name, held.encoder, held.labelled, rows, held.skipped_rows, held.names)
 
 
 class RowSource(Protocol):
@@ -252,6 +253,9 @@ class MappedLog:
             left_out = f" ({damage.skipped} damaged ones left out)" if damage.skipped else ""
             raise DataError(f"{mapping.log.path}: no rows in it{left_out}; give a log with at least one row")
         self.encoder: Encoder = assemble(len(self._users), len(self._items), self._features, hash_rows)
+        users, items = ([*map(str, known.numbers)] for known in (self._users, self._items))
+        context = {feature.name: [*map(str, feature.vocabulary.numbers)] for feature in self._context}
+        self.names = Names(users, items, (), context)
 
     @property
     def skipped_rows(self) -> int:

@@ -12,12 +12,11 @@
 
 namespace flicker {
 
-// Up to 8 bytes as a number.
-inline uint64_t word(const char* text, int64_t bytes) {
-    uint64_t low = 0;
-    if (bytes >= 8) std::memcpy(&low, text, 8);
-    else for (int64_t b = 0; b < bytes; ++b) low |= uint64_t(uint8_t(text[b])) << 8 * b;
-    return low;
+template <typename Word>
+inline uint64_t load(const char* text) {
+    Word word;
+    std::memcpy(&word, text, sizeof word);
+    return word;
 }
 
 // Folds the 128 bits of a product (as wyhash does, https://github.com/wangyi-fudan/wyhash).
@@ -26,10 +25,15 @@ inline uint64_t fold(uint64_t x, uint64_t y) {
     return uint64_t(product) ^ uint64_t(product >> 64);
 }
 
+// Of all bytes; the last words overlap where they do not fill one.
 inline uint64_t hash(const char* text, int64_t bytes) {
-    uint64_t sum = fold(bytes ^ 0x9E3779B97F4A7C15u, 0xD6E8FEB86659FD93u);
-    for (; bytes > 8; text += 8, bytes -= 8) sum = fold(sum ^ word(text, 8), 0xD6E8FEB86659FD93u);
-    return fold(sum ^ word(text, bytes), 0xA0761D6478BD642Fu);
+    const uint64_t ODD = 0xD6E8FEB86659FD93u;
+    uint64_t sum = bytes ^ 0x9E3779B97F4A7C15u, last = 0;
+    for (int64_t b = 0; b + 8 < bytes; b += 8) sum = fold(sum ^ load<uint64_t>(text + b), ODD);
+    if (bytes >= 8) last = load<uint64_t>(text + bytes - 8);
+    else if (bytes >= 4) last = load<uint32_t>(text) << 32 | load<uint32_t>(text + bytes - 4);
+    else if (bytes > 0) last = load<uint8_t>(text) << 16 | load<uint8_t>(text + bytes / 2) << 8 | load<uint8_t>(text + bytes - 1);
+    return fold(sum ^ last, ODD);
 }
 
 struct Coder {
@@ -69,7 +73,7 @@ struct Coder {
     }
 
     void code_all(const int32_t* places, const char* data, int64_t rows, int32_t* codes) {
-        const int64_t GROUP = 64;
+        const int64_t GROUP = 64, SMALL = 4096;  // what is small stays in the first cache
         uint64_t keys[GROUP];
         for (int64_t first = 0; first < rows; first += GROUP, places += GROUP, codes += GROUP) {
             const int64_t count = std::min(GROUP, rows - first);
@@ -78,13 +82,13 @@ struct Coder {
                 keys[r] = hash(data + places[r], places[r + 1] - places[r]);
                 __builtin_prefetch(&slots[keys[r] & (slots.size() - 1)]);
             }
-            for (int64_t r = 0; r < count; ++r) {
-                const int32_t found = slots[keys[r] & (slots.size() - 1)].code;
-                __builtin_prefetch(&offsets[found < 0 ? 0 : found]);
-            }
-            for (int64_t r = 0; r < count; ++r) {
-                const int32_t found = slots[keys[r] & (slots.size() - 1)].code;
-                __builtin_prefetch(texts.data() + offsets[found < 0 ? 0 : found]);
+            if (size() > SMALL) {
+                int32_t found[GROUP];
+                for (int64_t r = 0; r < count; ++r) {
+                    found[r] = std::max(0, slots[keys[r] & (slots.size() - 1)].code);
+                    __builtin_prefetch(&offsets[found[r]]);
+                }
+                for (int64_t r = 0; r < count; ++r) __builtin_prefetch(texts.data() + offsets[found[r]]);
             }
             for (int64_t r = 0; r < count; ++r) {
                 const int64_t bytes = places[r + 1] - places[r];

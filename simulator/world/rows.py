@@ -59,9 +59,20 @@ class Column:
         self.path = Path()
         """Where it is spooled."""
 
-    def numbers(self, cells: Cells) -> np.ndarray[Any, Any]:
-        """What is spooled of cells."""
-        return np.ascontiguousarray(self.coder.code(cells) if self.coder else cells, self.kind)
+    def open(self, path: Path, stack: ExitStack) -> None:
+        """Before the first cells."""
+        self.path = path
+        self._file = stack.enter_context(path.open("wb"))
+
+    def append(self, cells: Cells) -> None:
+        """More cells."""
+        numbers = self.coder.code(cells) if self.coder else cells
+        np.ascontiguousarray(numbers, self.kind).tofile(self._file)
+
+    def end(self) -> None:
+        """After the last ones."""
+        if self.coder:
+            self.coder.rest().tofile(self._file)
 
     def take(self, order: Ints | slice) -> np.ndarray[Any, Any]:
         """All that was read, in an order, once: the file is gone then."""
@@ -72,21 +83,17 @@ class Column:
         return taken
 
 
-def read(source: Source, columns: Sequence[Column], wanted: Sequence[str], damage: Damage, folder: Path) -> int:
-    """Spool the columns of all sound rows to the folder; returns how many rows that are."""
-    rows = 0
+def read(source: Source, columns: Sequence[Column], wanted: Sequence[str], damage: Damage, folder: Path) -> None:
+    """Spool the columns of all sound rows to the folder."""
     with ExitStack() as stack, progress(source) as advance:
-        files = []
         for number, column in enumerate(columns):
-            column.path = folder / f"{number}.spool"
-            files.append(stack.enter_context(column.path.open("wb")))
+            column.open(folder / f"{number}.spool", stack)
         for place, batch in ahead(source.batches(wanted)):
-            for column, file, cells in zip(columns, files, sound(place, batch, columns, damage), strict=True):
-                numbers = column.numbers(cells)
-                numbers.tofile(file)
-            rows += len(numbers)
+            for column, cells in zip(columns, sound(place, batch, columns, damage), strict=True):
+                column.append(cells)
             advance(len(batch))
-    return rows
+        for column in columns:
+            column.end()
 
 
 def sound(place: Place, batch: pa.RecordBatch, columns: Sequence[Column], damage: Damage) -> list[Cells]:

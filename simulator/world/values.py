@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from simulator.types import Doubles, Ints, Rows
 from simulator.world.coder import Coder, make_coder
 from simulator.world.identities import hashed
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 CHUNK = 1 << 20
 """Rows worked on at once, so that no more than that is held besides whole columns."""
@@ -85,20 +84,16 @@ def categories(codes: Rows, coder: Coder, separator: str | None, most: int, name
 
 
 def _values(cell: Rows, table: Rows, names: pa.LargeStringArray | list[str]) -> Values:
-    import pyarrow as pa
-
     padded = np.append(table, np.full((1, table.shape[1]), -1, np.int32), axis=0)
     return Values(cell, padded, pa.array(names if len(names) else ["unknown"], pa.large_string()))
 
 
 def _split(cells: pa.LargeStringArray, separator: str) -> tuple[Rows, pa.LargeStringArray]:
     """The distinct values of each cell [K, S], and what they are called."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     coder = make_coder()
     lists = pc.split_pattern(cells, separator)
-    code = coder.code(lists.flatten().cast(pa.string())).astype(np.int64)
+    parts = [coder.code(lists.flatten().cast(pa.string())), coder.rest()]
+    code = np.concatenate(parts).astype(np.int64)
     names = coder.texts()
     owner = np.repeat(np.arange(len(cells)), np.diff(lists.offsets.to_numpy()))
     _, first = np.unique(np.where(code < 0, -1, owner * len(names) + code), return_index=True)

@@ -14,8 +14,9 @@ How much do a recommender's results change for no reason, and what cures it?
 
   flicker run                                       ReLU against SmeLU on a made-up world: about two minutes
   flicker run --preset smoke                        everything once, in seconds
-  flicker run --data LOG --arms relu smelu:beta=2   on your own click log: a folder of the MovieLens family, or a
-                                                    mapping file for CSV and Parquet (see README.md)
+  flicker check LOG                                 what is in your click log, and a mapping file to start from
+  flicker run --data LOG --arms relu smelu:beta=2   on your own click log: a mapping file for CSV or Parquet, or a
+                                                    folder of MovieLens, RecBole or MIND (see docs/data.md)
   flicker run --arms torch:my_pkg.models:make torch:my_pkg.models:make,relu=smelu:beta=1
                                                     your own torch module, and with SmeLU for its ReLUs (see
                                                     docs/own-model.md)
@@ -47,6 +48,14 @@ def run(arguments: list[str]) -> None:
     from simulator.run import run_experiment  # brings torch: seconds that --help need not wait for
 
     run_experiment(flags, config, " ".join(["flicker run", *arguments]))
+
+
+def check(arguments: list[str]) -> None:
+    """`flicker check LOG`: what is in a log, and a mapping file to start from."""
+    from simulator.check.main import CheckFlags, run_check
+    from simulator.flags import parse_flags
+
+    run_check(parse_flags(CheckFlags, "flicker check", arguments))
 
 
 def report(arguments: list[str]) -> None:
@@ -136,7 +145,9 @@ def _conclude(decision: tuple[list[str], int]) -> None:
     sys.exit(code)
 
 
-COMMANDS = {command.__name__: command for command in (run, sweep, figures, compare, report, recommend, gate, up, query)}
+COMMANDS = {
+    command.__name__: command for command in (run, check, sweep, figures, compare, report, recommend, gate, up, query)
+}
 
 
 def main() -> None:

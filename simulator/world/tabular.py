@@ -22,7 +22,7 @@ from simulator.errors import DataError
 from simulator.types import Doubles, Floats, Ints
 from simulator.world.features import Encoder
 from simulator.world.log import BLOCK, Block, Index, Log, MemoryLog
-from simulator.world.mapping import Mapping, read_mapping
+from simulator.world.mapping import Mapping, read_mapping_file
 from simulator.world.parquet import ParquetTable
 from simulator.world.tables import Chunk, CsvTable, Damage, Position, Table, shown
 from simulator.world.vocabulary import MOST_VALUES, Feature, Vocabulary, assemble, missing
@@ -56,7 +56,7 @@ def parse(chunk: Chunk, mapping: Mapping) -> tuple[RowBlock, list[Fault]]:
     """The sound rows of a chunk, and the faults of all others by line."""
     columns, lines = chunk.columns, chunk.lines
     time = instants(columns[mapping.time], mapping.time_unit)
-    label = numbers(columns[mapping.label]) if mapping.label else np.ones(len(lines))
+    label = numbers(columns[mapping.label.text]) if mapping.label else np.ones(len(lines))
     sound = {
         mapping.time: np.abs(time) < LATEST,
         mapping.user: _present(columns[mapping.user]),
@@ -64,7 +64,7 @@ def parse(chunk: Chunk, mapping: Mapping) -> tuple[RowBlock, list[Fault]]:
     }
     wanted = {mapping.time: _time_wanted(mapping.time_unit), mapping.user: "a user", mapping.item: "an item"}
     if mapping.label:
-        sound[mapping.label], wanted[mapping.label] = np.isin(label, (0, 1)), "0 or 1"
+        sound[mapping.label.text], wanted[mapping.label.text] = np.isin(label, (0, 1)), "0 or 1"
     for feature in mapping.features:
         if feature.separator is not None:
             lengths = [_values(cell, feature.separator) for cell in columns[feature.column]]
@@ -133,18 +133,19 @@ def _time_wanted(unit: str) -> str:
 
 def open_mapped(path: Path, config: ReplayConfig, hash_rows: int = 0) -> Log:
     """The log that a mapping file describes; DataError naming file and line where anything is wrong with either."""
-    mapping = read_mapping(path)
-    if not mapping.log.is_file():
-        raise DataError(f"{mapping.log}: no such file; correct `log` in {path}")
-    parquet = mapping.log.suffix in (".parquet", ".pq")
-    table: Table = ParquetTable(mapping.log) if parquet else CsvTable(mapping.log, mapping.delimiter)
-    mapping.check_columns(table.columns)
+    mapping = read_mapping_file(path)
+    log = Path(mapping.log.path)
+    if not log.is_file():
+        raise DataError(f"{log}: no such file; correct `log` in {path}")
+    parquet = log.suffix in (".parquet", ".pq")
+    table: Table = ParquetTable(log) if parquet else CsvTable(log, mapping.log.delimiter)
+    mapping.check_columns(mapping.log, mapping.columns, table.columns)
     damage = Damage(config.bad_rows)
     if not mapping.sort:
         return MappedLog(mapping, FileRows(table, mapping, damage, config.limit), damage, hash_rows)
     source = SortedRows(FileRows(table, mapping, damage, None), config.limit)
-    log = MappedLog(mapping, source, damage, hash_rows)
-    return MemoryLog(log.name, log.encoder, log.labelled, Block.concatenate(list(log.blocks(0))), log.skipped_rows)
+    held = MappedLog(mapping, source, damage, hash_rows)
+    return MemoryLog(held.name, held.encoder, held.labelled, Block.concatenate(list(held.blocks(0))), held.skipped_rows)
 
 
 class RowSource(Protocol):
@@ -249,7 +250,7 @@ class MappedLog:
             self._learn(rows)
         if not len(self._users):
             left_out = f" ({damage.skipped} damaged ones left out)" if damage.skipped else ""
-            raise DataError(f"{mapping.log}: no rows in it{left_out}; give a log with at least one row")
+            raise DataError(f"{mapping.log.path}: no rows in it{left_out}; give a log with at least one row")
         self.encoder: Encoder = assemble(len(self._users), len(self._items), self._features, hash_rows)
 
     @property
@@ -284,9 +285,9 @@ class MappedLog:
                 item = self._items.look_up(rows.columns[self._mapping.item])
                 parts = [f.rows(rows.columns[f.name], schema.first_row(f.name)) for f in self._context]
             except KeyError as error:
-                raise _changed(self._mapping.log) from error
+                raise _changed(Path(self._mapping.log.path)) from error
             if len(rows) != self.index.size(number):
-                raise _changed(self._mapping.log)
+                raise _changed(Path(self._mapping.log.path))
             context = np.concatenate([np.empty((len(rows), 0), np.int32), *parts], axis=1)
             yield Block(user, item, rows.time, rows.label, context)
 

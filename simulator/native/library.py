@@ -5,7 +5,6 @@ Its kernels are called by models/native, its coder by world/coder.py.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 from ctypes import CDLL, c_float, c_int, c_int64, c_void_p

@@ -1,9 +1,11 @@
-"""A click log as a folder of .npy files, memory-mapped when it is read: nothing but NumPy is needed for that.
+"""A click log as a folder of .npy files, memory-mapped when it is read.
 
-    log.json                          what else a ClickLog holds, and the size of each file
-    user.npy item.npy time.npy ...    its columns [n], context.npy [n, C]
-    users.values.npy items.values.npy [U, S] and [I, S], the slots of all features side by side
-    users.ids.* items.titles.* context.0.names.* ...    texts: their bytes end to end, and where each of them starts
+    log.json                             what else a ClickLog holds, and the size of each file
+    user.npy item.npy time.npy ...       its columns [n], context.npy [n, C]
+    users.values.npy items.values.npy    [U, S] and [I, S], the slots of all features side by side
+    users.ids.* context.0.names.* ...    texts: their bytes end to end, and where each of them starts
+
+Nothing but NumPy is needed to read it.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class Texts(Sequence[str]):
 
     def __init__(self, offsets: Ints, data: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
         """`offsets` [n + 1] in the bytes `data`."""
-        self._offsets, self._data = offsets, memoryview(data)
+        self._offsets, self._data = offsets, memoryview(data.data)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -66,8 +68,10 @@ class Writer:
         self._features: dict[str, list[tuple[str, int]]] = {"users": [], "items": [], "context": []}
 
     def array(self, name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """One column; returns it as it lies in its file."""
-        np.save(self.folder / f"{name}.npy", array)
+        """One column, contiguous; returns it as it lies in its file."""
+        with (self.folder / f"{name}.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+            file.write(array.data)  # not by np.save, which does not tell that a disk is full
         return _array(self.folder, name)
 
     def rows(self, name: str, rows: int, slots: int) -> Rows:
@@ -81,7 +85,7 @@ class Writer:
     def texts(self, name: str, texts: pa.LargeStringArray) -> None:
         """Texts without nulls."""
         _, offsets, data = texts.buffers()
-        places = np.frombuffer(offsets, np.int64, len(texts) + 1, 8 * texts.offset) if offsets else np.zeros(1, np.int64)
+        places = np.frombuffer(offsets or bytes(8), np.int64, len(texts) + 1, 8 * texts.offset)
         used = np.frombuffer(data, np.uint8)[places[0] : places[-1]] if data else np.empty(0, np.uint8)
         self.array(f"{name}.offsets", places - places[0])
         self.array(f"{name}.bytes", used)
@@ -111,7 +115,7 @@ def is_whole(folder: Path) -> bool:
 def read(folder: Path) -> ClickLog:
     """The log that lies in a folder."""
     meta = json.loads((folder / META).read_text())
-    columns = {name: _array(folder, name) for name in COLUMNS}
+    columns: dict[str, Any] = {name: _array(folder, name) for name in COLUMNS}
     columns |= {name: _array(folder, name) for name in OPTIONAL if f"{name}.npy" in meta["sizes"]}
     return ClickLog(
         **columns,
@@ -141,7 +145,7 @@ def _features(folder: Path, group: str, meta: dict[str, Any], values: Rows | Non
 def _array(folder: Path, name: str) -> np.ndarray[Any, Any]:
     """Mapped, as a plain array: slices of NumPy's memmap class take five times as long."""
     path = folder / f"{name}.npy"
-    array = np.load(path, mmap_mode="r" if path.stat().st_size > 1_024 else None)
+    array: np.ndarray[Any, Any] = np.load(path, mmap_mode="r" if path.stat().st_size > 1_024 else None)
     return array.view(np.ndarray)
 
 

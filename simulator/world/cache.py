@@ -1,7 +1,7 @@
 """Where logs lie once they are coded: a folder for each, named by a digest of what it was made from.
 
 `FLICKER_CACHE` names the cache (default: flicker in the user's cache folder), `FLICKER_CACHE_LIMIT` how large it may
-grow (default 20 GB): the logs that were not opened for longest go. A log is made beside its place under a lock, and then
+grow (default 20 GB): the logs that were not opened for longest go. A log is made beside its place under a lock, then
 renamed: whoever wants it at the same time waits, and what a killed process leaves is never taken for a log.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from simulator.errors import ResultError, SettingError
+from simulator.errors import SettingError
 from simulator.files import writing
 from simulator.world import archive
 from simulator.world.clicklog import ClickLog

@@ -67,7 +67,7 @@ class ClickLog:
     slate: NDArray[np.int32] | None = None
     """[n] page of each row; rows of one page are one query. None where the log names no pages."""
     position: str | None = None
-    """Name of that context feature which is the position on the page, value 0 for the first; None where there is none."""
+    """Name of the context feature that is the position on the page, value 0 for the first; None where there is none."""
     previous: NDArray[np.int64] | None = None
     """[n] the row of the same user's last engagement before this row, -1 for none; None without history."""
     history: int = 0

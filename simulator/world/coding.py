@@ -1,9 +1,9 @@
 """A log on its way into an archive: read, sorted by time, numbered, written column by column.
 
-Users, items and values are numbered by first appearance in time order, so that the order of rows in the files means
-nothing, but for rows of equal time: they stay in that order. A log larger than memory passes through files: what is held
-is the vocabularies, some batches, 8 bytes a row for the sort and one column at a time. Shapes: n rows, U users, I items,
-m any of them, S slots.
+Users, items and values are numbered by first appearance in time order, so the order of rows in the files means
+nothing, but for rows of equal time: they stay in that order. A log larger than memory passes through files: what is
+held is the vocabularies, some batches, 8 bytes a row for the sort and one column at a time. Shapes: n rows, U users, I
+items, m any of them, S slots.
 """
 
 from __future__ import annotations
@@ -218,9 +218,8 @@ class Coding:
 
     def _add_context(self, name: str, values: Values) -> None:
         """One more context feature; its rows wait in a file."""
-        path = self._spool / f"context.{len(self._context)}.npy"
-        np.save(path, values.cell)
-        self._context.append((name, replace(values, cell=np.load(path, mmap_mode="r"))))
+        cell = Writer(self._spool).array(f"context.{len(self._context)}", values.cell)
+        self._context.append((name, replace(values, cell=cell)))
 
     def _write_context(self, count: int) -> None:
         """All slots side by side."""

@@ -2,6 +2,8 @@
 
     open_log -> cached (cache.py) -> Coding (coding.py): read the files (rows.py), sort, number (values.py)
                                   -> archive.py: write, and read it back
+
+pyarrow, which takes a moment to load, is imported when a log is opened.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ VERSION = 1
 def open_log(config: ReplayConfig, native: bool = True) -> ClickLog:
     """The log at the configured path, from the cache where it has been read before.
 
-    `native`: with the compiled coder where there is one; the numbers are the same without. DataError naming file and row
-    where the log or its mapping is wrong, ResultError where the cache cannot be written.
+    `native`: with the compiled coder where there is one; the numbers are the same without. DataError naming file and
+    row where the log or its mapping is wrong, ResultError where the cache cannot be written.
     """
     from simulator.world.families import read_mapping
     from simulator.world.source import Damage, open_source

@@ -67,12 +67,12 @@ class Column:
     def append(self, cells: Cells) -> None:
         """More cells."""
         numbers = self.coder.code(cells) if self.coder else cells
-        np.ascontiguousarray(numbers, self.kind).tofile(self._file)
+        self._file.write(np.ascontiguousarray(numbers, self.kind).data)
 
     def end(self) -> None:
         """After the last ones."""
         if self.coder:
-            self.coder.rest().tofile(self._file)
+            self._file.write(self.coder.rest().data)
 
     def take(self, order: Ints | slice) -> np.ndarray[Any, Any]:
         """All that was read, in an order, once: the file is gone then."""

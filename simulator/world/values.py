@@ -35,7 +35,7 @@ class Values:
     @property
     def slots(self) -> int:
         """S."""
-        return self.table.shape[1]
+        return int(self.table.shape[1])
 
 
 def chunks(rows: int) -> Iterator[slice]:

@@ -74,6 +74,8 @@ class ClickLog:
     """Items of the user's history that are a feature, 0 for none."""
     skipped_rows: int = 0
     """Damaged rows that were left out."""
+    notes: Sequence[str] = ()
+    """What was taken otherwise than its mapping says, one line each."""
 
     def __len__(self) -> int:
         return len(self.time)

@@ -196,7 +196,10 @@ def test_what_looks_wrong_is_said_and_nothing_else(tmp_path: Path) -> None:
         ({"unit": "milliseconds"}, ["times are nearly all of it in one day of 1970"]),
         ({"event_time": [time + 10**9 for time in ordered]}, ["the last rows are in the future"]),
         ({"event_time": [START] * 2_000}, ["all rows have the same time"]),
-        ({"visitorId": ["u"] * 2_000, "country": ["a", "b"] * 1_000}, ["one user in all rows", "country has one value"]),
+        (
+            {"visitorId": ["u"] * 2_000, "country": ["a", "b"] * 1_000},
+            ["one user in all rows", "country has one value"],
+        ),
         ({"visitorId": list(range(2_000))}, ["nearly every row has another user"]),
         (
             {"visitorId": [n // 4 for n in range(2_000)], "event_time": ordered},

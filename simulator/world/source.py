@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import fsspec
 import fsspec.implementations.local
@@ -35,8 +35,8 @@ LONGEST = 64 << 20
 """Bytes of a line of text."""
 SHOWN = 60
 """Characters of a damaged value that a message shows."""
-SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
-PACKED = (".gz", ".bz2", ".xz", ".zst")
+SUFFIXES = re.compile(r"\.(csv|tsv|txt|parquet|pq)(\.(gz|bz2|xz|zst))?$")
+"""Of the files of a folder that are read."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -105,28 +105,13 @@ class Place:
         return f"{self.path}:{line}"
 
 
-class Source(Protocol):
-    """All rows of a log, or of a table beside it."""
-
-    parts: tuple[Part, ...]
-    columns: tuple[str, ...]
-    """All columns that there are."""
-
-    def batches(self, wanted: Sequence[str]) -> Iterator[tuple[Place, pa.RecordBatch]]:
-        """All rows, some ten thousand at a time, with these columns.
-
-        Rows that cannot be taken apart at all (a wrong number of cells, text that is no text) go to `damage` (see
-        open_source), and are not among them. DataError where a file is damaged or a part has other types.
-        """
-
-
 def open_source(table: Table, damage: Damage) -> Source:
     """The rows of a table; DataError where there are none to read."""
-    return Files(table, damage)
+    return Source(table, damage)
 
 
-class Files:
-    """A Source of one or several files of one format."""
+class Source:
+    """All rows of a log, or of a table beside it: files of one format."""
 
     def __init__(self, table: Table, damage: Damage) -> None:
         self._table, self._damage = table, damage
@@ -138,9 +123,14 @@ class Files:
         own = dict.fromkeys(name for schema in self._schemas for name in schema.names)
         self._derived = {name: raw for name, raw in DERIVED.get(table.form, {}).items() if raw in own}
         self.columns: tuple[str, ...] = (*first, *(name for name in own if name not in first), *self._derived)
+        """All columns that there are."""
 
     def batches(self, wanted: Sequence[str]) -> Iterator[tuple[Place, pa.RecordBatch]]:
-        """All rows, see Source."""
+        """All rows, some ten thousand at a time, with these columns.
+
+        Rows that cannot be taken apart (a wrong number of cells) go to `damage`, and are not among them. DataError
+        where a file is damaged, or a part has other types.
+        """
         own = list(dict.fromkeys(self._derived.get(name, name) for name in wanted))
         self._check_types(own)
         for part, schema in zip(self.parts, self._schemas, strict=True):
@@ -182,13 +172,9 @@ class Files:
             start = file.read(1 << 20).removeprefix(BYTE_ORDER_MARK)
         if b"\0" in start[:1_000]:
             raise DataError(f"{path}: no text in UTF-8 (UTF-16, or no CSV at all?); write it again as CSV in UTF-8")
-        line = decoded(start.split(b"\n", 1)[0].rstrip(b"\r"))
-        cells = (
-            csv.reader([line], delimiter=self._table.delimiter) if self._quotes else [line.split(self._table.delimiter)]
-        )
-        names = next(iter(cells), [])
-
-        if not names:
+        line, mark = decoded(start.split(b"\n", 1)[0].rstrip(b"\r")), self._table.delimiter
+        names = next(csv.reader([line], delimiter=mark), []) if self._quotes else line.split(mark)
+        if not line:
             raise DataError(f"{path}: no header line; the first line must name the columns, or `columns` does")
         return [name.rpartition(":")[0] for name in names] if self._table.form == "recbole" else names
 
@@ -242,13 +228,14 @@ class Files:
         while True:
             rows, faults = self._rows(text, delimiter, names, wanted, threads=True)
             report = partial(self._fault, place, text, delimiter, names)
-            open_quote = next((fault.text for fault in faults if "\n" in fault.text), None)
-            if open_quote is None:
+            open_quote = next((fault.text for fault in faults if "\n" in fault.text), "")
+            line = b"\n" + open_quote.split("\n", 1)[0].encode() + b"\n"
+            if not open_quote or line not in b"\n" + text:
                 self._damage.report(len(faults), report)
                 return rows
             # It took the lines behind it for one cell: without its own line these are rows again
             self._damage.report(1, report)
-            text = text.replace(open_quote.split("\n", 1)[0].encode() + b"\n", b"", 1)
+            text = (b"\n" + text).replace(line, b"\n", 1)[1:]
 
     def _fault(self, place: Place, text: bytes, delimiter: str, names: Sequence[str]) -> str:
         """The place of the first damaged row, which reading with threads does not tell, and its fault."""
@@ -301,7 +288,7 @@ def _find(path: str) -> tuple[Any, str, list[str]]:
         base = place.rstrip("/")
         if system.isdir(place):
             every = [name for name in system.find(place) if not re.search(r"/[._]", name.removeprefix(base))]
-            paths = [name for name in every if name.removesuffix(_packed(name)).endswith(SUFFIXES)]
+            paths = [name for name in every if SUFFIXES.search(name)]
         elif system.isfile(place):
             paths = [place]
         else:
@@ -312,7 +299,7 @@ def _find(path: str) -> tuple[Any, str, list[str]]:
     except Exception as error:  # whatever a driver raises
         raise DataError(f"{path}: cannot be reached ({_reason(error)}); correct the path") from error
     if not paths:
-        raise DataError(f"{path}: no such file, or no {', '.join(SUFFIXES)} in the folder; correct `log` or `file`")
+        raise DataError(f"{path}: no such file, or none of CSV or Parquet in the folder; correct `log` or `file`")
     if len({_is_parquet(name) for name in paths}) > 1:
         raise DataError(f"{path}: both Parquet and text in it; name one kind, as in {path.rstrip('/')}/*.parquet")
     return system, base, sorted(paths)
@@ -327,10 +314,6 @@ def _part(system: Any, path: str) -> Part:
 
 def _is_local(system: Any) -> bool:
     return isinstance(system, fsspec.implementations.local.LocalFileSystem)
-
-
-def _packed(path: str) -> str:
-    return next((suffix for suffix in PACKED if path.endswith(suffix)), "")
 
 
 def _is_parquet(path: str) -> bool:

@@ -47,18 +47,11 @@ CELL = st.text(st.sampled_from('ab1 ,"\n;üñ'), max_size=6)
 def test_any_csv_is_read_as_the_standard_library_reads_it(rows: list[tuple[str, ...]], block: int, end: str) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator=end).writerows([("x", "y", "z"), *rows])
-    written = csv.reader(io.StringIO(text.getvalue(), newline=""))
-    places = [written.line_num + 1 for row in written if row][1:]
-    assert len(places) == len(rows)
-    expected = []
-    written = csv.reader(io.StringIO(text.getvalue(), newline=""))
-    before = 0
+    written, expected, line = csv.reader(io.StringIO(text.getvalue(), newline="")), [], 1
     for row in written:
-        expected.append((before + 1, [cell or None for cell in row]))
-        before = written.line_num
-    file = fsspec.filesystem("memory").open("/any.csv", "wb")
-    with file:
-        file.write(text.getvalue().encode())
+        expected.append((line, [cell or None for cell in row]))
+        line = written.line_num + 1
+    fsspec.filesystem("memory").pipe("/any.csv", text.getvalue().encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", block)
         found = read("memory://any.csv", ["z", "x", "y"])
@@ -118,9 +111,8 @@ def test_parts_are_unified_by_name_and_folders_are_columns(tmp_path: Path) -> No
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     expected = [{"k": None, "u": "1", "day": "1"}, {"k": "5", "u": "4", "day": "2"}]
-    for path in (tmp_path, tmp_path / "*/*.csv", tmp_path / "day=*"):
-        if path.name != "day=*":
-            assert [row for _, row in read(path, ["k", "u", "day"])] == expected
+    for path in (tmp_path, tmp_path / "*/*.csv"):
+        assert [row for _, row in read(path, ["k", "u", "day"])] == expected
     assert open_source(Table(str(tmp_path)), Damage("stop")).columns == ("u", "i", "day", "k")
     part = open_source(Table(str(tmp_path / "day=1/a.csv")), Damage("stop")).parts[0]
     stat = (tmp_path / "day=1/a.csv").stat()
@@ -179,7 +171,7 @@ def test_what_cannot_be_read_is_one_line_with_the_file(tmp_path: Path) -> None:
         (tmp_path / "wide.csv", "u", "wide.csv: no text in UTF-8"),
         (tmp_path / "cut.csv.gz", "u", "cut.csv.gz: damaged or not text ("),
         (tmp_path / "none.csv", "u", "none.csv: no such file"),
-        (tmp_path / "nothing", "u", "nothing: no such file, or no .csv"),
+        (tmp_path / "nothing", "u", "nothing: no such file, or none of CSV or Parquet in the folder"),
         (tmp_path, "u", "both Parquet and text in it"),
         ("s3://bucket/log.parquet", "u", "s3://bucket/log.parquet: Install s3fs to access S3"),
         ("nothing://log", "u", "nothing://log: cannot be reached (Protocol not known: nothing)"),

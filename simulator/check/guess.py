@@ -110,7 +110,7 @@ class Column:
     def _is_time(self, unit: str) -> bool:
         known = len(self.text) - self.text.null_count
         seconds = as_seconds(self.cells, unit).drop_null().to_numpy()
-        return known > 0 and int(((seconds > EARLIEST) & (seconds < LATEST)).sum()) > 0.95 * known
+        return bool(known > 0 and ((seconds > EARLIEST) & (seconds < LATEST)).sum() > 0.95 * known)
 
     def rank(self, role: str) -> int | None:
         """How surely its name says a role, 0 most; None where it does not."""

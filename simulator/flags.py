@@ -72,6 +72,12 @@ class RunFlags:
         compare, world = replace(cls().compare, **values(config) | fixed), config.world
         return cls(preset=preset, compare=compare, synthetic=world)  # type: ignore[arg-type]  # one of Literal
 
+    def given(self) -> set[str]:
+        """Names of the settings of what is compared that differ from the preset's: they are not fitted to a log."""
+        own, default = self.compare, type(self).of(self.preset).compare
+        pairs = (own, default), (own.model, default.model), (own.noise, default.noise)
+        return {name for one, other in pairs for name, value in values(one).items() if value != getattr(other, name)}
+
     def config(self) -> ExperimentConfig:
         """The full config. Raises SettingError for a flag that describes the world that is not used."""
         default = RunFlags.of(self.preset)

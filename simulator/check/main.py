@@ -24,7 +24,7 @@ from simulator.files import writing
 from simulator.terminal import open_console
 from simulator.world.clicklog import ClickLog
 from simulator.world.columns import PER_SECOND, as_text, pa, pc
-from simulator.world.families import is_known, read_mapping
+from simulator.world.families import DERIVED, is_known, read_mapping
 from simulator.world.ingest import open_log
 from simulator.world.mapping import FeatureColumn, Mapping
 from simulator.world.source import Damage, Source, open_source
@@ -117,7 +117,8 @@ def _show(console: Console, path: Path, bad_rows: Literal["stop", "skip"]) -> No
         console.print(_field_table(log, mapping))
     for note in log.notes:
         console.print(f"  {note}", style="dim", markup=False, soft_wrap=True)
-    if unused := [column for column in source.columns if column not in mapping.columns]:
+    used = {*mapping.columns, *DERIVED.get(mapping.log.form, {}).values()}
+    if unused := [column for column in source.columns if column not in used]:
         console.print(f"  not used: {', '.join(unused)}", style="dim", markup=False, soft_wrap=True)
     found = list(doubts(log))
     for doubt in found:

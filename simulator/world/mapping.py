@@ -95,7 +95,6 @@ class Mapping:
     slate: str | None = None
     position: str | None = None
     history: int = 0
-    sort: bool = False
     features: tuple[FeatureColumn, ...] = ()
     """Of the columns of the log; those of the tables are theirs."""
     users: EntityTable | None = None
@@ -139,6 +138,7 @@ def read_mapping_file(path: Path) -> Mapping:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise DataError(f"{path}: not a readable TOML file ({error}); see docs/data.md") from error
     _known(path, given, KEYS, "")
+    given.pop("sort", None)  # of version 1: logs are sorted, whatever their order
     for key in REQUIRED:
         if key not in given:
             raise DataError(f"{path}: {key} is missing; a mapping needs {', '.join(REQUIRED)}")

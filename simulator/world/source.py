@@ -93,16 +93,20 @@ class Place:
         """The place of row `row` of the batch, as messages write it."""
         if not self.first_line:
             return f"{self.path}: row {self.row + row + 1}"
-        left = self.before + (row if self.unfolded is None else int(self.unfolded[row]))
-        inside, line = False, self.first_line - 1
-        for content in self.text.split(b"\n"):
-            line += 1
+        record = self.before + (row if self.unfolded is None else int(self.unfolded[row]))
+        return f"{self.path}:{self.first_line + self.start(record)[0]}"
+
+    def start(self, record: int) -> tuple[int, int]:
+        """Where a row of `text` starts: the lines and the bytes before it."""
+        inside, offset = False, 0
+        for line, content in enumerate(self.text.split(b"\n")):
             if not inside and content.strip(b"\r"):
-                if left == 0:
-                    break
-                left -= 1
+                if record == 0:
+                    return line, offset
+                record -= 1
             inside ^= self.quotes and content.count(b'"') % 2 == 1
-        return f"{self.path}:{line}"
+            offset += len(content) + 1
+        return line, offset
 
 
 def open_source(table: Table, damage: Damage) -> Source:
@@ -216,44 +220,45 @@ class Source:
                     end = text.find(b"\n") + 1 or len(text)
                     place = replace(place, first_line=2, text=text[end:])
                 line += block.count(b"\n")
-                if place.text.strip(b"\r\n"):
-                    for batch in self._taken_apart(place, names, wanted).to_batches():
-                        yield replace(place, row=row + place.before), batch
-                        place = replace(place, before=place.before + len(batch))
-                    row += place.before
+                for at, batch in self._taken_apart(place, names, wanted):
+                    yield at, batch
+                    row = at.row + len(batch)
 
-    def _taken_apart(self, place: Place, names: Sequence[str], wanted: Sequence[str]) -> pa.Table:
-        """The rows of a block of text; those with too few or too many cells are damage."""
-        text, delimiter = prepared(place.text, self._table.delimiter, len(names))
-        while True:
-            rows, faults = self._rows(text, delimiter, names, wanted, threads=True)
-            report = partial(self._fault, place, text, delimiter, names)
-            open_quote = next((fault.text for fault in faults if "\n" in fault.text), "")
-            line = b"\n" + open_quote.split("\n", 1)[0].encode() + b"\n"
-            if not open_quote or line not in b"\n" + text:
-                self._damage.report(len(faults), report)
-                return rows
-            # It took the lines behind it for one cell: without its own line these are rows again
-            self._damage.report(1, report)
-            text = (b"\n" + text).replace(line, b"\n", 1)[1:]
-
-    def _fault(self, place: Place, text: bytes, delimiter: str, names: Sequence[str]) -> str:
-        """The place of the first damaged row, which reading with threads does not tell, and its fault."""
-        first = self._rows(text, delimiter, names, names[:1], threads=False)[1][0]
-        where = replace(place, unfolded=None).of(first.number - 1)
-        content = shown(first.text.replace(UNIT, "::"))
-        return f"{where}: {first.actual_columns} cells where there are {len(names)} columns: {content}"
+    def _taken_apart(
+        self, place: Place, names: Sequence[str], wanted: Sequence[str]
+    ) -> Iterator[tuple[Place, pa.RecordBatch]]:
+        """The rows of a block of text; those with too few or too many cells are damage, reported in their turn."""
+        while place.text.strip(b"\r\n"):
+            table, faults = self._rows(place.text, names, wanted, threads=True)
+            first = self._rows(place.text, names, names[:1], threads=False)[1][0] if faults else None
+            good = first.number - 1 if first else len(table)
+            yield from _batches(place, table.slice(0, good))
+            if first is None:
+                return
+            open_quote = any("\n" in fault.text for fault in faults)
+            place = replace(place, row=place.row + good, before=good)
+            cells = f"{first.actual_columns} cells where there are {len(names)} columns"
+            fault = f"{place.of(0)}: {cells}: {shown(first.text.replace(UNIT, '::'))}"
+            self._damage.report(1 if open_quote else len(faults), partial(str, fault))
+            if not open_quote:
+                yield from _batches(place, table.slice(good))
+                return
+            # The lines behind it were taken for one cell: without its own line they are rows again
+            line, start = place.start(good)
+            end = place.text.find(b"\n", start) + 1 or len(place.text)
+            place = replace(place, first_line=place.first_line + line + 1, text=place.text[end:], before=0)
 
     def _rows(
-        self, text: bytes, delimiter: str, names: Sequence[str], wanted: Sequence[str], threads: bool
+        self, raw: bytes, names: Sequence[str], wanted: Sequence[str], threads: bool
     ) -> tuple[pa.Table, list[Any]]:
-        """The sound rows, and pyarrow's description of the others."""
+        """The sound rows, and pyarrow's description of the others, which tells their numbers without threads alone."""
         faults: list[Any] = []
 
         def fault(row: Any) -> str:
             faults.append(row)
             return "skip"
 
+        text, delimiter = prepared(raw, self._table.delimiter, len(names))
         quoted = self._quotes and b'"' in text
         try:
             table = pa.csv.read_csv(
@@ -277,8 +282,14 @@ class Source:
         except pa.ArrowInvalid:
             if not threads:
                 raise
-            return self._rows(text, delimiter, names, wanted, threads=False)  # a row is longer than a thread's share
+            return self._rows(raw, names, wanted, threads=False)  # a row is longer than a thread's share
         return table, faults
+
+
+def _batches(place: Place, table: pa.Table) -> Iterator[tuple[Place, pa.RecordBatch]]:
+    for batch in table.to_batches():
+        yield place, batch
+        place = replace(place, row=place.row + len(batch), before=place.before + len(batch))
 
 
 def _find(path: str) -> tuple[Any, str, list[str]]:

@@ -101,6 +101,14 @@ def test_a_row_that_cannot_be_taken_apart_is_named_or_counted(tmp_path: Path, ba
     assert damage.skipped == 2
 
 
+def test_damage_stops_behind_the_sound_rows_before_it(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("u,i\n1,2\n\n3,4\n5\n6,7\n")
+    batches = open_source(Table(str(tmp_path / "a.csv")), Damage("stop")).batches(["u"])
+    assert next(batches)[1].to_pylist() == [{"u": "1"}, {"u": "3"}]
+    with pytest.raises(DataError, match=r"a.csv:5: 1 cells"):
+        next(batches)
+
+
 def test_parts_are_unified_by_name_and_folders_are_columns(tmp_path: Path) -> None:
     for name, text in {
         "day=1/a.csv": "u,i\n1,2\n",

@@ -52,7 +52,7 @@ class ReplayConfig:
     """A real click log, learned from in time order."""
 
     path: Path
-    """A folder of the MovieLens family (ratings.dat, movies.dat, perhaps users.dat) or a mapping file (*.toml)."""
+    """A mapping file (*.toml), or a folder or file of a family that needs none: MovieLens, RecBole, MIND."""
     negatives: int = 4
     """Sampled non-engagements for each engagement, where the log records engagements only; 1 to 100."""
     recent: int = 20_000

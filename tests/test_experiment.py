@@ -101,8 +101,8 @@ def test_the_final_queries_were_ranked_by_earlier_generations_too() -> None:
     final = experiment.run(lambda events: None, keep)
     assert list(final.earlier) == [4, 2, 1] and plan.generations == 5
     for lag, rankings in final.earlier.items():
-        np.testing.assert_array_equal(rankings.scores, said[lag])
-    assert (final.earlier[1].scores != final.after.scores).any()
+        np.testing.assert_array_equal(rankings.parts[0].scores, said[lag])
+    assert (final.earlier[1].parts[0].scores != final.after.parts[0].scores).any()
 
 
 def test_progress_ends_at_the_total_and_checkpoints_come_after_each_refresh() -> None:

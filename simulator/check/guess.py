@@ -2,8 +2,8 @@
 
 Names decide where they say it (`user_id`, `sku`, `timestamp`); then values: times lie between 1990 and 2100, users and
 items are the columns with most values. Of the others, what is one for each user describes users, what is one for each
-item describes items, and the rest describes the moment. What may be known only afterwards (a rating, seconds watched) is
-left out: as a feature it would give the label away.
+item describes items, and the rest describes the moment. What may be known only afterwards (a rating, seconds watched)
+is left out: as a feature it would give the label away.
 """
 
 from __future__ import annotations
@@ -79,12 +79,19 @@ class Column:
     @cached_property
     def is_number(self) -> bool:
         """Whether all that is not empty is a number."""
-        return self.values > 0 and not self.is_list and bool(as_number(self.cells).null_count <= self.text.null_count)
+        return self.values > 0 and not self.is_list and as_number(self.cells).null_count <= int(self.text.null_count)
 
     @property
     def is_binary(self) -> bool:
         """Whether it holds 0 and 1 alone."""
         return self.is_number and set(as_number(self.cells).drop_null().unique().to_pylist()) <= {0, 1}
+
+    @property
+    def is_id(self) -> bool:
+        """Whether it could name users or items: texts or whole numbers, more than a label's."""
+        if self.is_list or self.values < 2 or self.is_binary:
+            return False
+        return not self.is_number or bool(pc.all(pc.equal(pc.trunc(numbers := as_number(self.cells)), numbers)).as_py())
 
     @property
     def separator(self) -> str | None:
@@ -103,7 +110,7 @@ class Column:
     def _is_time(self, unit: str) -> bool:
         known = len(self.text) - self.text.null_count
         seconds = as_seconds(self.cells, unit).drop_null().to_numpy()
-        return known > 0 and int(((seconds > EARLIEST) & (seconds < LATEST)).sum()) > 0.95 * known
+        return bool(known > 0 and ((seconds > EARLIEST) & (seconds < LATEST)).sum() > 0.95 * known)
 
     def rank(self, role: str) -> int | None:
         """How surely its name says a role, 0 most; None where it does not."""
@@ -179,7 +186,7 @@ def _roles(columns: Sequence[Column], place: str) -> dict[str, Column]:
 
     take("time", lambda column: column.unit is not None, required=True)
     for role in ("user", "item"):
-        take(role, lambda column: column.values > 1 and not column.is_list and not column.is_binary, required=True)
+        take(role, lambda column: column.is_id, required=True)
     take("label", lambda column: column.is_binary)
     take("slate", lambda column: column.values > 1 and not column.is_list)
     take("position", lambda column: column.is_number and 1 < column.values <= 1_000)

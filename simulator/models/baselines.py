@@ -61,8 +61,12 @@ class Baselines:
         return np.stack([constant, popularity, recent, self._logistic(features)]).astype(np.float32)
 
     def score_queries(self, queries: list[Query]) -> Floats:
-        """Log-odds [B, Q, N] of the candidates of queries with equally many candidates."""
-        return np.stack([self.score(query.features, query.candidates) for query in queries], axis=1)
+        """Log-odds [B, Q, N] of the candidates of queries; what a query with fewer than others lacks is no number."""
+        most = max(len(query.candidates) for query in queries)
+        found = np.full((len(BASELINES), len(queries), most), np.nan, np.float32)
+        for place, query in enumerate(queries):
+            found[:, place, : len(query.candidates)] = self.score(query.features, query.candidates)
+        return found
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All that learning needs to go on from here."""

@@ -213,13 +213,16 @@ class Duplicates(ABC):
 
     def score_queries(self, queries: list[Query]) -> Floats:
         """See Engine."""
-        features, seconds = np.stack([query.features for query in queries]), np.zeros(len(self))
-        candidates = features.shape[1]
-        padding = (0, 0), (0, -candidates % self.query_block), (0, 0)
-        padded = np.pad(features, padding, mode="edge").reshape(-1, self.schema.slots)
-        scores = self._answers(self._scored(padded, seconds))
+        sizes, seconds = np.array([len(query.candidates) for query in queries]), np.zeros(len(self))
+        whole = sizes + -sizes % self.query_block
+        of_query = zip(queries, whole - sizes, strict=True)
+        padded = [np.pad(query.features, ((0, more), (0, 0)), mode="edge") for query, more in of_query]
+        flat = self._answers(self._scored(np.concatenate(padded), seconds))
         self.scoring_seconds = self._by_served(seconds)[:, : self.arm.cure.served_parts].sum(1) / len(queries)
-        return scores.reshape(len(scores), len(queries), -1)[:, :, :candidates]
+        scores, place = np.empty((len(flat), len(queries), whole.max()), flat.dtype), np.arange(whole.max())
+        scores[:, place < whole[:, None]] = flat
+        scores[:, place >= sizes[:, None]] = np.nan
+        return scores[:, :, : sizes.max()]
 
     def _scored(self, features: Rows, seconds: Doubles) -> Floats:
         rows = torch.from_numpy(features).to(self.device)

@@ -67,7 +67,7 @@ class Engine(Protocol):
         """[S] compute seconds that each served model took for a query when queries were last scored."""
 
     def score_queries(self, queries: list[Query]) -> Floats:
-        """Log-odds [S, Q, N] of the candidates of queries with equally many candidates."""
+        """Log-odds [S, Q, N] of the candidates of queries; what a query with fewer than others lacks is no number."""
 
     def refresh(self) -> None:
         """What is learned up to here is a generation: cures that learn from the previous one have it from now on."""

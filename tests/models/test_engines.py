@@ -114,6 +114,17 @@ def test_goes_on_from_disk_as_if_it_had_never_stopped(kind: Kind, spec: str, noi
 
 
 @every_engine
+def test_queries_of_different_lengths_are_scored_as_each_alone(kind: Kind) -> None:
+    engine, queries = make_engine(kind), [make_query(number, 3 + 5 * (number % 3)) for number in range(7)]
+    teach(engine, make_chunks(engine, 1))
+    together = engine.score_queries(queries)
+    for place, query in enumerate(queries):
+        n = len(query.candidates)
+        assert np.array_equal(together[:, place, :n], engine.score_queries([query])[:, 0])
+        assert np.isnan(together[:, place, n:]).all() and together.shape[2] == 13
+
+
+@every_engine
 @pytest.mark.parametrize("spec", ["relu", *CURES])
 def test_weights_of_1_are_none_and_an_event_of_weight_0_teaches_nothing(kind: Kind, spec: str) -> None:
     plain, ones, some, changed = (whole(make_engine(kind, spec, noise=SHUFFLED)) for _ in range(4))

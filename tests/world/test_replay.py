@@ -193,6 +193,19 @@ def test_there_are_as_many_queries_and_candidates_as_there_can_be(world: ReplayW
         world.queries(5, 20, world.events, "test")
 
 
+def test_coverage_is_the_share_of_queries_with_an_answer_among_so_many(
+    world: ReplayWorld, labelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "COVERAGE", (5, 40, 10_000))  # the last is more than there are
+    at, queries = 803, world.queries(60, 1, 803, "test")
+    expected = {}
+    for size in (5, 40):
+        found = [set(recount(at, size, query, labelled)[0]) & set(query.answers.tolist()) for query in queries]
+        expected[str(size)] = sum(map(bool, found)) / len(queries)
+    assert world.coverage(queries, at) == pytest.approx(expected)
+    assert 0 < expected["5"] < expected["40"] < 1
+
+
 def test_weights_are_those_of_the_rows(labelled: bool) -> None:
     weight = np.arange(len(ROWS), dtype=np.float32)
     events = whole(world_of(log_of(ROWS, labelled, weight=weight)))
@@ -236,6 +249,7 @@ def test_queries_are_the_pages_that_users_saw() -> None:
         assert values(world, query.features, "history") == [known] * len(query.candidates)
         assert values(world, query.features, "rank") == [[0]] * len(query.candidates)  # scored at the first place
         assert values(world, query.features, "device") == [[rows[own[0]].device]] * len(query.candidates)
+    assert world.coverage(queries, at) == {}
     events = whole(world)
     assert values(world, events.features, "rank") == [[row.position] for row in rows]  # learned where it was
     found = values(world, events.features, "history")

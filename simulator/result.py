@@ -147,7 +147,7 @@ class Result:
     world: dict[str, Any]
     """`name`, and what is known of: events, learned, held_out, users, items, queries, has_truth, skipped_rows; of a
     made-up world also `shares` of the variance of its true log-odds over impressions: what follows from `user`, `item`
-    and `context` alone, `user x item` beyond that, and the `rest`."""
+    and `context` alone, `user x item` beyond that, and the `rest`; of several such, how many `worlds`."""
     arms: list[Arm] = field(metadata={"key": "spec"})
     generations: list[Generation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -22,7 +22,8 @@ from simulator.predictions.keep import keep_predictions
 from simulator.predictions.read import arrow
 from simulator.report import write_report
 from simulator.report.finding import headline, truths
-from simulator.result import read_result
+from simulator.report.pool import pooled
+from simulator.result import ABOUT, read_result
 from simulator.terminal import open_console, progress_bar, tables
 from simulator.tuning import tune_arms
 from simulator.words import plural
@@ -37,9 +38,43 @@ def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> N
         raise FlickerError("resume: needs --out DIR, the folder of the interrupted run")
     if flags.keep_predictions:
         arrow("--keep-predictions")  # told before hours of learning
-    folder = Folder(flags.out or Path("results") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{flags.preset}")
-    console, started = open_console(), time.monotonic()
-    experiment = _prepare(flags, config, command, folder, console)
+    path, console = flags.out or Path("results") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{flags.preset}", open_console()
+    if config.worlds == 1:
+        _run(flags, config, command, Folder(path), flags.resume, console)
+    else:
+        _run_worlds(flags, config, command, Folder(path), console)
+    _show(path, console)
+
+
+def _run_worlds(flags: RunFlags, config: ExperimentConfig, command: str, whole: Folder, console: Console) -> None:
+    """A run in each world, in a folder of its own within that of the whole; then all of them as one result."""
+    seeds = range(config.seed, config.seed + config.worlds)
+    folders = [Folder(whole.path / f"seed-{seed}") for seed in seeds]
+    if flags.resume:
+        whole.check(config, resume=True)
+    else:
+        whole.start(config, command)
+    for number, (seed, own) in enumerate(zip(seeds, folders, strict=True)):
+        if (own.path / "result.json").exists():
+            continue
+        console.print(f"World {number + 1} of {config.worlds}, seed {seed}")
+        going_on = (own.path / "config.json").exists()
+        try:
+            _run(flags, replace(config, seed=seed, worlds=1), command, own, going_on, console)
+        except FlickerError:
+            if number == 0:  # none will come to its end
+                whole.withdraw()
+            raise
+    found = pooled([(own.path, read_result(own.path)) for own in folders])
+    whole.finish(replace(found, **{about: type(getattr(found, about))() for about in ABOUT}))
+
+
+def _run(
+    flags: RunFlags, config: ExperimentConfig, command: str, folder: Folder, resume: bool, console: Console
+) -> None:
+    """A run in one world, up to its result.json."""
+    started = time.monotonic()
+    experiment = _prepare(flags, config, command, folder, resume, console)
     before = experiment.state.seconds
     final = _learn(experiment, folder, console, lambda: before + time.monotonic() - started)
     console.print("Measuring ...")
@@ -47,16 +82,17 @@ def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> N
         _keep(experiment, final, folder.path / "predictions")
     result = measure(experiment, final)
     folder.finish(replace(result, seconds=round(before + time.monotonic() - started, 2)))
-    _show(folder.path, console)
 
 
-def _prepare(flags: RunFlags, config: ExperimentConfig, command: str, folder: Folder, console: Console) -> Experiment:
+def _prepare(
+    flags: RunFlags, config: ExperimentConfig, command: str, folder: Folder, resume: bool, console: Console
+) -> Experiment:
     """Open the world, and claim the folder or go back to where its run stopped."""
     arms = parse_arms(config.arms)
-    folder.check(config, flags.resume)
+    folder.check(config, resume)
     console.print(f"Opening {flags.data or 'the synthetic world'} ...")
     world = open_world(config.world, config.seed, config.model.hash_rows)
-    if flags.resume:
+    if resume:
         experiment = Experiment(config, world, folder.rates())
         folder.restore(experiment)
         console.print(f"Going on after generation {experiment.state.generation} of {experiment.plan.generations}")

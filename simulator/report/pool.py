@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,17 +40,22 @@ def pooled(found: Sequence[tuple[Path, Result]]) -> Result:
     if not kept:
         raise ResultError(f"{others[0][0]}: has no arm of {found[0][0]}: name results with arms in common")
     same = [[next(arm for arm in run.arms if arm.spec == spec) for run in results] for spec in kept]
-    seeds = sorted(run.config.get("seed", 0) for run in results)
+    seeds = sorted(seed for run in results for seed in _seeds(run))
     steps = zip(*(run.generations for run in results), strict=False)
     return replace(
         first,
+        world=_world(results),
         arms=[_arm(arms, shared) for arms in same],
         generations=[
             Generation(now[0].number, now[0].events, {spec: _of([g.arms[spec] for g in now], shared) for spec in kept})
             for now in steps
             if all(g.arms.keys() >= set(kept) for g in now)
         ],
-        notes=[f"{len(results)} results were pooled (seeds {', '.join(map(str, seeds))}).", *first.notes],
+        notes=[
+            f"{len(results)} results were pooled (seeds {', '.join(map(str, seeds))}): an interval is the wider of the "
+            "one by their spread (Student's t) and of their own, added in squares.",
+            *first.notes,
+        ],
         seconds=sum(run.seconds for run in results),
         peak_memory_bytes=max(run.peak_memory_bytes for run in results),
         command="\n".join(run.command for run in results),
@@ -66,7 +72,7 @@ def by_seed(found: Sequence[tuple[Path, Result]]) -> list[Result]:
     """Those that differ by their seed alone as one, in the order of the first of each."""
     groups: dict[str, list[tuple[Path, Result]]] = {}
     for folder, run in sorted(found, key=lambda each: int(each[1].config.get("seed", 0))):
-        config = {name: value for name, value in run.config.items() if name != "seed"}
+        config = {name: value for name, value in run.config.items() if name not in ("seed", "seeds")}
         key = [run.world.get("name"), [arm.spec for arm in run.arms], config]
         groups.setdefault(json.dumps(key, sort_keys=True), []).append((folder, run))
     whose = {folder: pooled(group) for group in groups.values() if _distinct(group) for folder, _ in group[:1]}
@@ -76,7 +82,23 @@ def by_seed(found: Sequence[tuple[Path, Result]]) -> list[Result]:
 
 def _distinct(found: Sequence[tuple[Path, Result]]) -> bool:
     """Whether no seed is there twice: such runs are one, and would make the estimate surer than it is."""
-    return len({run.config.get("seed") for _, run in found}) == len(found)
+    seeds = [seed for _, run in found for seed in _seeds(run)]
+    return len(set(seeds)) == len(seeds)
+
+
+def _seeds(run: Result) -> range:
+    """Of the worlds of a run."""
+    first = int(run.config.get("seed", 0))
+    return range(first, first + int(run.config.get("worlds", 1)))
+
+
+def _world(results: list[Result]) -> dict[str, Any]:
+    """The first, with how many made-up ones they are, and the means of their shares of the variance."""
+    world, shares = dict(results[0].world), [run.world["shares"] for run in results if "shares" in run.world]
+    if shares:
+        world["worlds"] = sum(len(_seeds(run)) for run in results)
+        world["shares"] = {name: float(np.mean([own[name] for own in shares])) for name in shares[0]}
+    return world
 
 
 def _require_alike(first: Result, other: Result, folder: Path) -> None:
@@ -84,7 +106,7 @@ def _require_alike(first: Result, other: Result, folder: Path) -> None:
     mine, its = (
         {"world": run.world.get("name"), "learned": run.world.get("learned")} | run.config for run in (first, other)
     )
-    for name in (name for name in mine | its if name not in ("seed", "arms", "fleets")):
+    for name in (name for name in mine | its if name not in ("seed", "seeds", "arms", "fleets")):
         if mine.get(name) != its.get(name):
             raise ResultError(
                 f"{folder}: {name} = {its.get(name)}, where the first has {mine.get(name)}: "

@@ -212,6 +212,11 @@ def read_result(folder: str | Path) -> Result:
         raise ResultError(f"{path}: {damage}: {AGAIN}") from None
 
 
+def worlds_of(folder: Path) -> list[Path]:
+    """The folders of the single worlds where several were run in (`--worlds`), else the folder itself."""
+    return sorted(found.parent for found in folder.glob("seed-*/result.json")) or [folder]
+
+
 def load_json(path: Path, missing: str, damaged: str) -> dict[str, Any]:
     """The JSON object in a file. Raises ResultError with the way out where it is `missing` or `damaged`."""
     try:

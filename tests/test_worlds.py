@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from simulator.flags import parse_run
 from simulator.report.pool import pooled
 from simulator.result import read_result, to_json
+from simulator.run import run_experiment
 from tests.result_schema import assert_documented
 from tests.small_runs import small_log, timeless
 from tests.terminal import SMALL_RUN, Terminal, assert_refused
@@ -22,21 +24,22 @@ def held(folder: Path) -> Any:
     return timeless(to_json(read_result(folder)) | {"command": "", "config": {}, "machine": {}, "versions": {}})
 
 
-@pytest.fixture
-def two(flicker: Terminal, tmp_path: Path) -> Path:
-    said = flicker(*RUN, "--worlds", "2", "--out", tmp_path / "two")
-    assert said.code == 0, said.err
-    assert "World 2 of 2, seed 4" in said.out and "in each of 2 worlds" in (tmp_path / "two/report.html").read_text()
-    return tmp_path / "two"
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in two worlds: to be read, and copied before it is changed."""
+    out = tmp_path_factory.mktemp("worlds") / "two"
+    flags = parse_run([*RUN[1:], "--worlds", "2", "--out", str(out)])
+    run_experiment(flags, flags.config(), "flicker run")
+    return out
 
 
 def test_each_world_is_a_run_of_its_own_seed_and_the_result_is_all_of_them(
     flicker: Terminal, two: Path, tmp_path: Path
 ) -> None:
-    for seed in (3, 4):
-        assert flicker(*RUN, "--seed", str(seed), "--out", tmp_path / str(seed)).code == 0
-    apart = [tmp_path / "3", tmp_path / "4"]
-    assert held(two / "seed-3") == held(apart[0]) and held(two / "seed-4") == held(apart[1])
+    assert "in each of 2 worlds" in (two / "report.html").read_text()
+    assert flicker(*RUN, "--seed", "4", "--out", tmp_path / "4").code == 0
+    assert held(two / "seed-4") == held(tmp_path / "4")
+    apart = [two / "seed-3", tmp_path / "4"]
     raw = json.loads((two / "result.json").read_text())
     assert_documented(raw)
     result, wanted = read_result(two), pooled([(folder, read_result(folder)) for folder in apart])
@@ -54,21 +57,31 @@ def test_each_world_is_a_run_of_its_own_seed_and_the_result_is_all_of_them(
     assert result.config["worlds"] == 2 and result.notes[0].startswith("2 results were pooled (seeds 3, 4)")
 
 
-def test_it_goes_on_where_it_was_cut_off(flicker: Terminal, two: Path) -> None:
-    whole = held(two)
-    (two / "result.json").unlink()
-    shutil.rmtree(two / "seed-4")
-    said = flicker(*RUN, "--worlds", "2", "--out", two, "--resume")
-    assert said.code == 0 and "World 1 of 2" not in said.out and held(two) == whole
-    assert_refused(flicker(*RUN, "--worlds", "2", "--out", two, "--resume"), "this run is complete")
-    assert_refused(flicker(*RUN, "--worlds", "3", "--out", two, "--resume"), "worlds: 2 there, 3 here")
+def test_it_goes_on_where_it_was_cut_off(flicker: Terminal, two: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(two, tmp_path / "out")
+    (out / "result.json").unlink()
+    shutil.rmtree(out / "seed-4")
+    said = flicker(*RUN, "--worlds", "2", "--out", out, "--resume")
+    assert said.code == 0 and "World 2 of 2, seed 4" in said.out and "World 1 of 2" not in said.out, said.err
+    assert held(out) == held(two)
+    assert_refused(flicker(*RUN, "--worlds", "2", "--out", out, "--resume"), "this run is complete")
+    assert_refused(flicker(*RUN, "--worlds", "3", "--out", out, "--resume"), "worlds: 2 there, 3 here")
 
 
 def test_worlds_that_are_in_two_results_are_refused_as_one(flicker: Terminal, two: Path, tmp_path: Path) -> None:
     more = shutil.copytree(two, tmp_path / "more")
-    about = json.loads((more / "config.json").read_text())
-    (more / "config.json").write_text(json.dumps(about | {"config": about["config"] | {"seed": 4}}))
+    shutil.rmtree(more / "seed-3")
     assert_refused(flicker("report", two, more), "a seed is there twice")
+
+
+def test_a_gate_sees_each_world_and_advice_knows_that_there_are_two_fleets(flicker: Terminal, two: Path) -> None:
+    """Their spread counts as that of two folders does."""
+    allowed, arms = ("--max-swap-increase", "0.5"), ("--arm", "smelu:beta=1", "--baseline-arm", "relu")
+    both = flicker("gate", two, "--baseline", two, *allowed, *arms)
+    folders = [two / "seed-3", two / "seed-4"]
+    assert both == flicker("gate", *folders, "--baseline", *folders, *allowed, *arms) and "increase" in both.out
+    said = flicker("recommend", two)
+    assert "one fleet" not in said.out and said.out.startswith("ReLU: "), said
 
 
 def test_a_log_is_one_world_and_what_cannot_be_leaves_nothing(flicker: Terminal, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def pooled(found: Sequence[tuple[Path, Result]]) -> Result:
     if not kept:
         raise ResultError(f"{others[0][0]}: has no arm of {found[0][0]}: name results with arms in common")
     same = [[next(arm for arm in run.arms if arm.spec == spec) for run in results] for spec in kept]
-    seeds = sorted(seed for run in results for seed in _seeds(run))
+    seeds = sorted(run.config.get("seed", 0) for run in results)
     steps = zip(*(run.generations for run in results), strict=False)
     return replace(
         first,
@@ -72,7 +72,7 @@ def by_seed(found: Sequence[tuple[Path, Result]]) -> list[Result]:
     """Those that differ by their seed alone as one, in the order of the first of each."""
     groups: dict[str, list[tuple[Path, Result]]] = {}
     for folder, run in sorted(found, key=lambda each: int(each[1].config.get("seed", 0))):
-        config = {name: value for name, value in run.config.items() if name not in ("seed", "seeds")}
+        config = {name: value for name, value in run.config.items() if name != "seed"}
         key = [run.world.get("name"), [arm.spec for arm in run.arms], config]
         groups.setdefault(json.dumps(key, sort_keys=True), []).append((folder, run))
     whose = {folder: pooled(group) for group in groups.values() if _distinct(group) for folder, _ in group[:1]}
@@ -82,21 +82,14 @@ def by_seed(found: Sequence[tuple[Path, Result]]) -> list[Result]:
 
 def _distinct(found: Sequence[tuple[Path, Result]]) -> bool:
     """Whether no seed is there twice: such runs are one, and would make the estimate surer than it is."""
-    seeds = [seed for _, run in found for seed in _seeds(run)]
-    return len(set(seeds)) == len(seeds)
-
-
-def _seeds(run: Result) -> range:
-    """Of the worlds of a run."""
-    first = int(run.config.get("seed", 0))
-    return range(first, first + int(run.config.get("worlds", 1)))
+    return len({run.config.get("seed") for _, run in found}) == len(found)
 
 
 def _world(results: list[Result]) -> dict[str, Any]:
     """The first, with how many made-up ones they are, and the means of their shares of the variance."""
     world, shares = dict(results[0].world), [run.world["shares"] for run in results if "shares" in run.world]
     if shares:
-        world["worlds"] = sum(len(_seeds(run)) for run in results)
+        world["worlds"] = len(results)
         world["shares"] = {name: float(np.mean([own[name] for own in shares])) for name in shares[0]}
     return world
 
@@ -106,7 +99,7 @@ def _require_alike(first: Result, other: Result, folder: Path) -> None:
     mine, its = (
         {"world": run.world.get("name"), "learned": run.world.get("learned")} | run.config for run in (first, other)
     )
-    for name in (name for name in mine | its if name not in ("seed", "seeds", "arms", "fleets")):
+    for name in (name for name in mine | its if name not in ("seed", "arms", "fleets")):
         if mine.get(name) != its.get(name):
             raise ResultError(
                 f"{folder}: {name} = {its.get(name)}, where the first has {mine.get(name)}: "

@@ -178,6 +178,9 @@ class ExperimentConfig:
     """Columns of the log by whose values results are shown too, such as `country`."""
     seed: int = 0
     """Seed of the world and of every duplicate, 0 or more."""
+    worlds: int = 1
+    """Made-up worlds to run in, one after another, with this seed, the next one and so on: intervals then say what
+    other worlds would show. Each costs as much time as the first. At least 1."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the duplicates learn and rank."""
 
@@ -191,6 +194,9 @@ class ExperimentConfig:
         require(self.queries >= 2, "queries", self.queries, "at least 2")
         require(self.queries_per_generation >= 2, "queries_per_generation", self.queries_per_generation, "at least 2")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(self.worlds >= 1, "worlds", self.worlds, "at least 1")
+        one = self.worlds == 1 or isinstance(self.world, SyntheticConfig)
+        require(one, "worlds", self.worlds, "1 with a log, which is one world; for other models on it, --vary seed")
         require(self.device in ("cpu", "cuda"), "device", self.device, "cpu or cuda")
 
     @property

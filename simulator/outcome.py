@@ -197,16 +197,20 @@ def _world(experiment: Experiment, queries: list[Query]) -> dict[str, Any]:
     world, plan = experiment.world, experiment.plan
     shares = {"shares": world.shares()} if isinstance(world, SyntheticWorld) else {}
     coverage = world.coverage(queries, plan.learned) if isinstance(world, ReplayWorld) else {}
-    return shares | {
-        "name": world.name,
-        "events": world.events,
-        "learned": plan.learned,
-        "held_out": plan.held_out,
-        "users": world.users,
-        "items": world.items,
-        "has_truth": world.has_truth,
-        "skipped_rows": getattr(world, "skipped_rows", 0),
-    } | ({"coverage": coverage} if coverage else {})
+    return (
+        shares
+        | {
+            "name": world.name,
+            "events": world.events,
+            "learned": plan.learned,
+            "held_out": plan.held_out,
+            "users": world.users,
+            "items": world.items,
+            "has_truth": world.has_truth,
+            "skipped_rows": getattr(world, "skipped_rows", 0),
+        }
+        | ({"coverage": coverage} if coverage else {})
+    )
 
 
 def _clicks(clicks: list[float], seed: int) -> Measures:

@@ -180,8 +180,8 @@ class Result:
     world: dict[str, Any]
     """`name`, and what is known of: events, learned, held_out, users, items, queries, has_truth, skipped_rows; of a
     made-up world also `shares` of the variance of its true log-odds over impressions: what follows from `user`, `item`
-    and `context` alone, `user x item` beyond that, and the `rest`; of a log `coverage`: number of candidates -> share
-    of the queries with an answer among so many."""
+    and `context` alone, `user x item` beyond that, and the `rest`; of several such, how many `worlds`; of a log
+    `coverage`: number of candidates -> share of the queries with an answer among so many."""
     arms: list[Arm] = field(metadata={"key": "spec"})
     generations: list[Generation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -246,6 +246,11 @@ def read_result(folder: str | Path) -> Result:
         return result
     except Damage as damage:
         raise ResultError(f"{path}: {damage}: {AGAIN}") from None
+
+
+def worlds_of(folder: Path) -> list[Path]:
+    """The folders of the single worlds where several were run in (`--worlds`), else the folder itself."""
+    return sorted(found.parent for found in folder.glob("seed-*/result.json")) or [folder]
 
 
 def load_json(path: Path, missing: str, damaged: str) -> dict[str, Any]:

@@ -64,9 +64,10 @@ def independent_ratio(new: Interval, old: Interval) -> Interval | None:
 
 
 def fleets(run: Result) -> int:
-    """How many independent fleets its intervals cover; one where the result does not say."""
+    """How many independent fleets its intervals cover, those of all seeds; one where the result does not say."""
     value = run.config.get("fleets")
-    return value if isinstance(value, int) else 1
+    seeds = len(run.config.get("seeds", [])) or int(run.config.get("worlds", 1))
+    return seeds * (value if isinstance(value, int) else 1)
 
 
 def silent(result: Result) -> bool:

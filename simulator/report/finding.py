@@ -97,10 +97,11 @@ def what_you_see(result: Result) -> list[str]:
     if result.kind != "run":
         return [_what_was_compared(result), *_what_users_meet(result)]
     world = result.world
+    where = f" in each of {world['worlds']} worlds" if "worlds" in world else ""
     duplicates, fleets = result.config.get("duplicates"), result.config.get("fleets")
     said = [
         f"{duplicates} duplicates of each arm, in {plural(int(fleets or 1), 'independent fleet')}, learned the same "
-        f"{count(world.get('learned', 0))} events; {count(world.get('held_out', 0))} were held out for the "
+        f"{count(world.get('learned', 0))} events{where}; {count(world.get('held_out', 0))} were held out for the "
         f"measures below. What differed between duplicates: {'; '.join(what_differs(result))}."
     ]
     return said + _what_users_meet(result)

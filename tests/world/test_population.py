@@ -11,7 +11,17 @@ from scipy.stats import chi2
 from simulator.config import SyntheticConfig
 from simulator.world import population
 from simulator.world.clicks import ClickModel, examination, logit
-from simulator.world.population import TASTES, Audience, Catalog
+from simulator.world.population import (
+    AGE_GROUPS,
+    CATEGORIES,
+    EXPLAINED,
+    PRICE_BANDS,
+    REGIONS,
+    TAGS,
+    TASTES,
+    Audience,
+    Catalog,
+)
 from simulator.world.stream import SPAN
 from simulator.world.zipf import Zipf
 from tests.world.synthetic_checks import CONFIG
@@ -78,6 +88,25 @@ def test_zipf_draws_have_the_slope_and_the_shares(seed: int) -> None:
     slope = np.polyfit(np.log(np.arange(1, 101)), np.log(top), 1)[0]
     assert slope == pytest.approx(-0.8, abs=0.05)
     assert zipf.draw(np.array([0.0, 1 - 2**-53])).tolist() == [0, 999]
+
+
+def test_what_is_shown_explains_half_of_what_items_and_users_are() -> None:
+    """So that new items can be predicted: least squares on the observables, as a linear model sees them."""
+    config = SyntheticConfig(items=4_000, users=4_000)
+    catalog, audience = Catalog(config, 2, SPAN), Audience(config, 2, SPAN)
+    tags = (catalog.tags[:, :, None] == np.arange(TAGS)).sum(1)
+    of_item = [
+        catalog.category[:, None] == np.arange(CATEGORIES),
+        catalog.price_band[:, None] == np.arange(PRICE_BANDS),
+    ]
+    of_user = [audience.age_group[:, None] == np.arange(AGE_GROUPS), audience.region[:, None] == np.arange(REGIONS)]
+    for taste, shown in (
+        (catalog.taste, [*of_item, tags / np.sqrt(tags.sum(1, keepdims=True))]),
+        (audience.taste(np.arange(4_000), np.zeros(4_000)), of_user),
+    ):
+        known = np.concatenate(shown, axis=1).astype(np.float64)
+        left = taste - known @ np.linalg.lstsq(known, taste, rcond=None)[0]
+        assert (left**2).mean() == pytest.approx(1 - EXPLAINED, rel=0.05)
 
 
 def test_tastes_stand_still_without_drift_and_move_by_the_stated_share_with_it() -> None:

@@ -610,7 +610,7 @@ class DescribeResponse(google.protobuf.message.Message):
 
     @property
     def context(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """What RecommendRequest.context takes."""
+        """What `RecommendRequest.context` takes."""
 
     def __init__(
         self,

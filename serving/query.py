@@ -122,14 +122,15 @@ def titles_of(answers: list[RecommendResponse], stub: RecommenderStub, timeout: 
     return found
 
 
-def side_by_side(answers: list[RecommendResponse], titles: Mapping[int, str]) -> Table:
-    """One column per answer; an item that the first answer has not in this place is marked."""
+def side_by_side(answers: list[RecommendResponse], titles: Mapping[int, str], width: int) -> Table:
+    """One column per answer, `width` letters in all; an item that the first answer has not in this place is marked."""
+    letters = max(8, (width - 8) // len(answers) - 14)
     table = Table(box=SIMPLE_HEAD, caption="* another item than the first answer has in this place")
     table.add_column("", justify="right")
     for answer in answers:
         who = answer.answered_by
         heading = f"{who.arm}\nduplicate {who.duplicate}\ngeneration {who.generation}\n{who.replica}"
-        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+        table.add_column(heading, no_wrap=True)
     for place in range(max(len(answer.slate) for answer in answers)):
         cells = list[Text]()
         for answer in answers:
@@ -139,7 +140,9 @@ def side_by_side(answers: list[RecommendResponse], titles: Mapping[int, str]) ->
             item, first = answer.slate[place], answers[0].slate
             moved = place >= len(first) or first[place].item != item.item
             mark, style = ("*", "bold red") if moved else (" ", "")
-            cells.append(Text(f"{mark} {item.score:+.3f}  {titles[item.item]}", style))
+            cell = Text(f"{mark} {item.score:+.3f}  {titles[item.item]}", style)
+            cell.truncate(10 + letters, overflow="ellipsis")
+            cells.append(cell)
         table.add_row(str(place + 1), *cells)
     return table
 
@@ -169,5 +172,5 @@ def main(arguments: list[str]) -> None:
     if any(answer.unknown_user for answer in answers):
         remark = f"user = {flags.user}: not in this world, so answered as one of whom nothing is known"
         console.print(remark, markup=False, soft_wrap=True)
-    console.print(side_by_side(answers, heard.titles))
+    console.print(side_by_side(answers, heard.titles, console.width))
     console.print(*differences(heard.compared))

@@ -9,8 +9,8 @@ import time
 import torch
 from prometheus_client import CollectorRegistry
 
-from serving.replica.flags import ReplicaFlags
 from serving.replica.generation import Shelf
+from serving.replica.main import ReplicaFlags
 from serving.replica.membership import Membership
 from serving.replica.metrics import Metrics
 from serving.replica.refresh import Refresher

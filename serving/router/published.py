@@ -60,13 +60,12 @@ class Published:
         tables = arrays_of(store.fetch(generation, "catalog"), label(store.run, generation, "catalog"))
         encoder = Encoder(schema_of(about), tables["user_rows"], tables["item_rows"])
         ranges = Ranges.of(about, len(encoder.user_rows), len(encoder.item_rows))
-        learns = about.get("learns_feedback", about["world"] == "synthetic")
         digest = str(about.get("names", ""))
         if before and before.digest == digest:
             names = before.names
         else:
             names = unpack(store.shared(digest)) if digest else Names()
-        return Published(generation, ranges, encoder, bool(learns), digest, names)
+        return Published(generation, ranges, encoder, about["world"] == "synthetic", digest, names)
 
     def user(self, id: str) -> int:
         """The number of a user by the log's own id, or by a number; at least NOBODY, always the same, where it is

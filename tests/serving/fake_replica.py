@@ -33,7 +33,7 @@ def about(generation: int, world: str = "synthetic", names: str = "") -> dict[st
     """What a trainer would announce; `names` is their digest."""
     fields = [{"name": f.name, "side": f.side, "vocabulary": f.vocabulary, "slots": f.slots} for f in FIELDS]
     known = {"generation": generation, "arms": ARMS, "specs": ARMS, "duplicates": DUPLICATES, "fields": fields}
-    return known | {"world": world, "learns_feedback": world == "synthetic", "names": names}
+    return known | {"world": world, "names": names}
 
 
 def catalog(run: str, generation: int) -> bytes:

@@ -225,7 +225,7 @@ class Experiment:
         feedback: list[Batch] = []
         for number, query in enumerate(queries):
             model = int(generator(self.config.seed, "route", query.id).integers(len(self.state.losses)))
-            items = rankings.slate(model, number)
+            items = rankings.slate(model, number).items
             clicked = self.world.click(query, items, "live")
             if self.state.position >= self.counted_from:
                 clicks[self.arms[self.shape.arm(model)].label].append(float(clicked.sum()))

@@ -146,21 +146,18 @@ def _by_column(experiment: Experiment, final: Final, column: str) -> list[list[S
 
 def _example(experiment: Experiment, final: Final) -> Example | None:
     """The query in the middle of those whose slates by the first two models differ; None where none does."""
-    world, found, names = experiment.world, final.after, experiment.world.names
+    world, names, queries = experiment.world, experiment.world.names, final.queries
     two = experiment.shape.models(0)[0, :2].tolist()
-    changed = (found.slates[two[0]] != found.slates[two[1]]).mean(axis=1)  # [Q]
+    both = [[final.after.slate(model, place) for model in two] for place in range(len(queries))]
+    changed = np.array([(one.items != two.items).mean() for one, two in both])  # [Q]
     differ = np.flatnonzero(changed)
     if not len(differ):
         return None
     place = int(differ[np.argsort(changed[differ], kind="stable")[(len(differ) - 1) // 2]])
-    query, shown = final.queries[place], (found.slates, found.top)
-    slates = [
-        [
-            Place(names.item(item), names.title(item), float(found.scores[model, place, candidate]))
-            for item, candidate in zip(*(part[model, place].tolist() for part in shown), strict=True)
-        ]
-        for model in two
-    ]
+    query, slates = queries[place], []
+    for slate in both[place]:
+        shown = zip(slate.items.tolist(), slate.scores.tolist(), strict=True)
+        slates.append([Place(names.item(item), names.title(item), score) for item, score in shown])
     context, arm = dict(_context(world, query)), experiment.arms[0].label
     return Example(names.user(query.user), arm, [0, 1], slates, len(final.queries), len(differ), context)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 from simulator.config import ExperimentConfig, ReplayConfig
 from simulator.errors import DataError, SettingError
@@ -68,7 +69,7 @@ def fitted(config: ExperimentConfig, world: World, given: Collection[str]) -> tu
     candidates = min(config.candidates, world.items)
     final = world.queries(config.queries, candidates, plan.learned, "final")
     live = world.queries(config.queries_per_generation, candidates, plan.size, "live")
-    room = {
+    room: dict[str, Any] = {
         "candidates": candidates,
         "k": min(config.k, candidates),
         "queries": len(final),

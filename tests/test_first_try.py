@@ -59,7 +59,8 @@ def mapped(folder: Path, log: list[Row]) -> Path:
     items = "".join(f'i{n},"Item {n}",{n / 7},{"x" if n % 2 else "x|y"}\n' for n in range(ITEMS))
     (folder / "items.csv").write_text(f"id,name,price,tags\n{items}")
     (folder / "map.toml").write_text(
-        'log = "log.parquet"\nuser = "user_id"\nitem = "item_id"\ntime = "timestamp"\nslate = "page"\nposition = "rank"\n'
+        'log = "log.parquet"\nuser = "user_id"\nitem = "item_id"\ntime = "timestamp"\n'
+        'slate = "page"\nposition = "rank"\n'
         'label = "label == 1 and brand not in [\'b9\']"\nweight = "w"\nhistory = 5\n[features]\nuser = []\n'
         '[items]\nfile = "items.csv"\nid = "id"\ntitle = "name"\n'
         'features = [{ column = "price", kind = "number", buckets = 8 }, { column = "tags", separator = "|" }]\n'

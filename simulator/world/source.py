@@ -136,7 +136,7 @@ class Source:
         where a file is damaged, or a part has other types.
         """
         own = list(dict.fromkeys(self._derived.get(name, name) for name in wanted))
-        self._check_types(own)
+        self.check_types(own)
         for part, schema in zip(self.parts, self._schemas, strict=True):
             folders = self._folders(part.path)
             there = [name for name in own if name in schema.names and name not in folders]
@@ -182,7 +182,7 @@ class Source:
             raise DataError(f"{path}: no header line; the first line must name the columns, or `columns` does")
         return [name.rpartition(":")[0] for name in names] if self._table.form == "recbole" else names
 
-    def _check_types(self, wanted: Sequence[str]) -> None:
+    def check_types(self, wanted: Sequence[str]) -> None:
         """DataError for a column that changes its type between parts, or holds structures."""
         for name in wanted:
             first: tuple[str, str, pa.DataType] | None = None

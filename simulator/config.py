@@ -49,7 +49,7 @@ class ReplayConfig:
     """A real click log, learned from in time order."""
 
     path: Path
-    """A folder of the MovieLens family (ratings.dat, movies.dat, perhaps users.dat) or a mapping file (*.toml)."""
+    """A mapping file (*.toml), or a folder or file of a family that needs none: MovieLens, RecBole, MIND."""
     negatives: int = 4
     """Sampled non-engagements for each engagement, where the log records engagements only; 1 to 100."""
     recent: int = 20_000
@@ -189,3 +189,8 @@ class ExperimentConfig:
         require(self.queries_per_generation >= 2, "queries_per_generation", self.queries_per_generation, "at least 2")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         require(self.device in ("cpu", "cuda"), "device", self.device, "cpu or cuda")
+
+    @property
+    def chunk_events(self) -> int:
+        """Events that are learned at a time: a shuffle window, or 16 mini-batches where nothing is shuffled."""
+        return self.model.batch * (self.noise.window or 16)

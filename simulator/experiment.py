@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from simulator.comparison import Comparison, Rankings, Shape, column_of, under
-from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
-from simulator.errors import DataError
+from simulator.config import ExperimentConfig
+from simulator.errors import SettingError
 from simulator.measures.estimates import intervals
 from simulator.measures.quality import log_loss
 from simulator.models.baselines import Baselines
@@ -30,24 +30,11 @@ from simulator.result import nested
 from simulator.schedule import Log, Plan
 from simulator.tuning import used_events
 from simulator.types import Batch, Doubles, Floats, Query, Schema, World
-from simulator.world.replay import ReplayWorld
-from simulator.world.stream import SyntheticWorld
 
 LAGS = (1, 2, 4, 8)
 """So many generations before the last the final queries are ranked too: users meet several refreshes between visits."""
 PEEK = 2_000
 """Events just ahead of a generation on which its PD is measured, before they are learned."""
-
-
-def open_world(config: SyntheticConfig | ReplayConfig, seed: int, hash_rows: int = 0) -> SyntheticWorld | ReplayWorld:
-    """The world of a config, `hash_rows` that of its model. Raises DataError or SettingError where a log is bad."""
-    if isinstance(config, SyntheticConfig):
-        return SyntheticWorld(config, seed, hash_rows)
-    try:
-        return ReplayWorld(config, seed, hash_rows)
-    except OSError as problem:  # of any file that the log consists of
-        path, reason = problem.filename or config.path, problem.strerror or problem
-        raise DataError(f"{path}: {reason}: give a log that can be read") from None
 
 
 @dataclass
@@ -126,8 +113,15 @@ class Experiment:
         config, plan = self.config, self.plan
         for column in config.by:
             column_of(self.world.schema, column)
-        self.world.queries(config.queries_per_generation, config.candidates, plan.size, "live")
-        self.world.queries(config.queries, config.candidates, plan.learned, "final")
+        for name, at, purpose in (("queries_per_generation", plan.size, "live"), ("queries", plan.learned, "final")):
+            count = getattr(config, name)
+            queries = self.world.queries(count, config.candidates, at, purpose)
+            if len(queries) < count:
+                hint = f"at most {len(queries)}, those asked behind event {at} of the log: ask fewer"
+                raise SettingError(name, count, hint)
+            if not self.world.has_pages and len(queries[0].candidates) < config.candidates:
+                hint = f"at most {len(queries[0].candidates)}, the items of the log: name fewer"
+                raise SettingError("candidates", config.candidates, hint)
 
     def run(self, progress: Callable[[int], None], checkpoint: Callable[[], None]) -> Final:
         """Run from wherever `state` stands to the end; returns what the final measurement is made from.
@@ -228,7 +222,7 @@ class Experiment:
         feedback: list[Batch] = []
         for number, query in enumerate(queries):
             model = int(generator(self.config.seed, "route", query.id).integers(len(self.state.losses)))
-            items = rankings.slates[model, number]
+            items = rankings.slate(model, number)
             clicked = self.world.click(query, items, "live")
             if self.state.position >= self.counted_from:
                 clicks[self.arms[self.shape.arm(model)].label].append(float(clicked.sum()))

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from simulator.config import ExperimentConfig
 from simulator.errors import DataError, FlickerError, SettingError
-from simulator.experiment import Experiment, Final, open_world
+from simulator.experiment import Experiment, Final
 from simulator.flags import RunFlags
 from simulator.folder import Folder
 from simulator.models.engines import say_remarks
@@ -23,9 +23,11 @@ from simulator.predictions.read import arrow
 from simulator.report import write_report
 from simulator.report.finding import headline
 from simulator.result import read_result
+from simulator.schedule import fitted
 from simulator.terminal import open_console, progress_bar, tables
 from simulator.tuning import tune_arms
 from simulator.words import plural
+from simulator.world.open import open_world
 
 
 def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> None:
@@ -39,24 +41,32 @@ def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> N
         arrow("--keep-predictions")  # told before hours of learning
     folder = Folder(flags.out or Path("results") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{flags.preset}")
     console, started = open_console(), time.monotonic()
-    experiment = _prepare(flags, config, command, folder, console)
+    experiment, adapted = _prepare(flags, config, command, folder, console)
     before = experiment.state.seconds
     final = _learn(experiment, folder, console, lambda: before + time.monotonic() - started)
     console.print("Measuring ...")
     if flags.keep_predictions:
         _keep(experiment, final, folder.path / "predictions")
     result = measure(experiment, final)
-    folder.finish(replace(result, seconds=round(before + time.monotonic() - started, 2)))
+    notes = [adapted, *result.notes] if adapted else result.notes
+    folder.finish(replace(result, notes=notes, seconds=round(before + time.monotonic() - started, 2)))
     _show(folder.path, console)
 
 
-def _prepare(flags: RunFlags, config: ExperimentConfig, command: str, folder: Folder, console: Console) -> Experiment:
-    """Open the world, and claim the folder or go back to where its run stopped."""
+def _prepare(
+    flags: RunFlags, config: ExperimentConfig, command: str, folder: Folder, console: Console
+) -> tuple[Experiment, str]:
+    """Open the world, and claim the folder or go back to where its run stopped; and what was fitted to the log."""
     arms = parse_arms(config.arms)
-    folder.check(config, flags.resume)
+    if not flags.resume:
+        folder.check(config, resume=False)
     console.print(f"Opening {flags.data or 'the synthetic world'} ...")
     world = open_world(config.world, config.seed, config.model.hash_rows)
+    config, adapted = fitted(config, world, flags.given())
+    if adapted:
+        console.print(f"{adapted}.", style="yellow", soft_wrap=True)
     if flags.resume:
+        folder.check(config, resume=True)
         experiment = Experiment(config, world, folder.rates())
         folder.restore(experiment)
         console.print(f"Going on after generation {experiment.state.generation} of {experiment.plan.generations}")
@@ -71,7 +81,7 @@ def _prepare(flags: RunFlags, config: ExperimentConfig, command: str, folder: Fo
     models = f"{plural(len(config.arms), 'arm')} x {plural(config.fleets, 'fleet')} x {config.duplicates} duplicates"
     console.print(f"{models} learn {experiment.plan.learned:,} events; {experiment.plan.held_out:,} are held out")
     console.print(f"Results go to {folder.path}; Ctrl-C is safe (--resume goes on)", soft_wrap=True)
-    return experiment
+    return experiment, f"{adapted}." if adapted else ""
 
 
 def _learn(experiment: Experiment, folder: Folder, console: Console, seconds: Callable[[], float]) -> Final:

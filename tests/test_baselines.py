@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 from sklearn.linear_model import SGDClassifier
 
 from simulator.config import SyntheticConfig
-from simulator.experiment import open_world
 from simulator.measures.quality import auc, log_loss
 from simulator.models.baselines import ACCUMULATOR, PRIOR, RATE, Baselines
 from simulator.types import Batch, Field, Schema, World
+from simulator.world.open import open_world
 from tests.small_runs import small_replay
 
 
@@ -54,6 +55,11 @@ def test_one_step_of_the_logistic_regression_is_adagrad_by_hand() -> None:
     gradient = np.array([-0.5, -1.0, 0.5, 0.0, -1.0])  # of the bias, then of rows 1 to 4: sums of 0.5 - label
     weights = -RATE * gradient / np.sqrt(gradient**2 + ACCUMULATOR)
     np.testing.assert_allclose(found.state()["weights"], weights)
+    twice = Baselines(schema, 2, batch=3)
+    twice.learn(replace(batch, weight=np.array([2, 0, 1], np.float32)))
+    gradient = np.array([-1.5, -1.5, 0.0, -1.0, -1.5])
+    np.testing.assert_allclose(twice.state()["weights"], -RATE * gradient / np.sqrt(gradient**2 + ACCUMULATOR))
+    assert twice.state()["counts"].tolist() == [[2, 1], [2, 1]]
     again = found.score(features, batch.item)[2]
     np.testing.assert_allclose(
         again, weights[0] + [weights[[1, 3, 4]].sum(), weights[[2, 3]].sum(), weights[[1, 4]].sum()]

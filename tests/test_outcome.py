@@ -133,9 +133,8 @@ def test_of_these_very_models_users_alone_are_uncertain(run: Run) -> None:
     experiment, final, result = run
     users = np.array([query.user for query in final.queries])
     models = experiment.shape.models(0)
-    pairs = [
-        final.after.answers(a).positions[:, :, None] < final.after.answers(a).positions[:, None] for a in models.flat
-    ]
+    (ranked,) = final.after.parts
+    pairs = [ranked.positions[a][:, :, None] < ranked.positions[a][:, None] for a in models.flat]
     swapped = np.mean([(pairs[a] != pairs[a + 1]).mean((1, 2)) * 30 / 29 for a in (0, 2)], axis=0)  # [Q], by fleet
     known, index = np.unique(users, return_inverse=True)
     sums, counts = (np.bincount(index, weights) for weights in (swapped, np.ones(len(users))))

@@ -12,11 +12,12 @@ import pytest
 
 from simulator import tuning
 from simulator.errors import SettingError
-from simulator.experiment import Experiment, open_world
+from simulator.experiment import Experiment
 from simulator.measures.quality import log_loss
 from simulator.models.engines import Engines
 from simulator.models.specs import parse_arms
 from simulator.tuning import Tuned, tune
+from simulator.world.open import open_world
 from tests.small_runs import SMALL, outcome
 from tests.terminal import SMALL_RUN, Terminal
 

@@ -68,7 +68,7 @@ def fields(log: ClickLog) -> Iterator[FieldFacts]:
 def doubts(log: ClickLog) -> Iterator[str]:
     """What looks wrong, a line each with the way out."""
     if len(log) < ENOUGH:
-        yield f"only {len(log):,} rows: differences between models will be lost in chance"
+        yield f"no more than {len(log):,} rows: differences between models will be lost in chance"
     yield from _time_doubts(log.time)
     rate = float(log.label.mean())
     if log.labelled and rate in (0, 1):

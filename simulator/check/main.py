@@ -23,8 +23,8 @@ from simulator.errors import SettingError
 from simulator.files import writing
 from simulator.terminal import open_console
 from simulator.world.clicklog import ClickLog
-from simulator.world.columns import PER_SECOND, as_text, pa, pc
-from simulator.world.families import is_known, read_mapping
+from simulator.world.columns import as_number, as_text, pa, pc
+from simulator.world.families import DERIVED, is_known, read_mapping
 from simulator.world.ingest import open_log
 from simulator.world.mapping import FeatureColumn, Mapping
 from simulator.world.source import Damage, Source, open_source
@@ -117,7 +117,8 @@ def _show(console: Console, path: Path, bad_rows: Literal["stop", "skip"]) -> No
         console.print(_field_table(log, mapping))
     for note in log.notes:
         console.print(f"  {note}", style="dim", markup=False, soft_wrap=True)
-    if unused := [column for column in source.columns if column not in mapping.columns]:
+    used = {*mapping.columns, *DERIVED.get(mapping.log.form, {}).values()}
+    if unused := [column for column in source.columns if column not in used]:
         console.print(f"  not used: {', '.join(unused)}", style="dim", markup=False, soft_wrap=True)
     found = list(doubts(log))
     for doubt in found:
@@ -151,8 +152,8 @@ def _facts(log: ClickLog, mapping: Mapping, source: Source) -> Iterator[tuple[st
             "weight",
             f"{float(log.weight.min()):g} to {float(log.weight.max()):g}, mean {float(log.weight.mean()):.3g}",
         )
-    cold = ", ".join(f"{100 * side.new:.1f} % with a new {side.word}" for side in (users, items))
-    yield "cold starts", f"of the last tenth of the rows {cold}"
+    cold = " and ".join(f"{100 * side.new:.1f} % have a new {side.word}" for side in (users, items))
+    yield "cold starts", f"of the rows in the last tenth {cold}"
 
 
 def _lacks_zone(mapping: Mapping, source: Source) -> bool:
@@ -160,10 +161,10 @@ def _lacks_zone(mapping: Mapping, source: Source) -> bool:
     cells = next(batch.column(0) for _, batch in source.batches([mapping.time]))
     if pa.types.is_temporal(cells.type):
         return getattr(cells.type, "tz", None) is None
-    if mapping.time_unit in PER_SECOND:
-        return False
-    zoned = pc.match_substring_regex(as_text(cells), r"\d(Z|[+-]\d\d:?\d\d)$")
-    return mapping.time_unit != "iso8601" or not pc.all(zoned).as_py()
+    text = as_text(cells)
+    zoned = pc.match_substring_regex(text, r"\d(Z|[+-]\d\d:?\d\d)$")
+    is_date = "%" in mapping.time_unit or as_number(cells).null_count > text.null_count
+    return is_date and not pc.all(zoned).as_py()
 
 
 def _field_table(log: ClickLog, mapping: Mapping) -> Table:
@@ -176,9 +177,11 @@ def _field_table(log: ClickLog, mapping: Mapping) -> Table:
         drawn.add_column(heading, justify="right" if heading in ("values", "empty") else "left")
     for field in fields(log):
         name, names = field.feature.name, field.feature.names
-        such = ", ".join(_short(names[number]) for number in range(min(EXAMPLES, len(names))))
+        kind = _kind(said.get(name), field)
+        shown = (0, len(names) - 1) if kind.startswith("number") else range(EXAMPLES)
+        such = ", ".join(_short(names[number]) for number in dict.fromkeys(shown) if number < len(names))
         empty = f"{100 * field.empty:.1f} %" if field.empty else ""
-        drawn.add_row(*map(escape, (name, field.side, _kind(said.get(name), field), f"{len(names):,}", empty, such)))
+        drawn.add_row(*map(escape, (name, field.side, kind, f"{len(names):,}", empty, such)))
     return drawn
 
 

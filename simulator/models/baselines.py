@@ -36,9 +36,10 @@ class Baselines:
         """Learn from events in their order; each mini-batch is scored before it is learned."""
         for start in range(0, len(chunk), self._batch):
             part = chunk[start : start + self._batch]
-            self._step(part.features, part.label)
-        np.add.at(self._counts[0], chunk.item, chunk.label)
-        np.add.at(self._counts[1], chunk.item, 1.0)
+            self._step(part)
+        weight = 1.0 if chunk.weight is None else chunk.weight
+        np.add.at(self._counts[0], chunk.item, chunk.label * weight)
+        np.add.at(self._counts[1], chunk.item, weight)
 
     def score(self, features: Rows, item: Ints) -> Floats:
         """Log-odds [B, n] of events with table rows [n, S] and item numbers [n]; nothing is learned."""
@@ -50,8 +51,12 @@ class Baselines:
         return np.stack([constant, popularity, self._logistic(features)]).astype(np.float32)
 
     def score_queries(self, queries: list[Query]) -> Floats:
-        """Log-odds [B, Q, N] of the candidates of queries with equally many candidates."""
-        return np.stack([self.score(query.features, query.candidates) for query in queries], axis=1)
+        """Log-odds [B, Q, N] of the candidates of queries; what a query with fewer than others lacks is no number."""
+        most = max(len(query.candidates) for query in queries)
+        found = np.full((len(BASELINES), len(queries), most), np.nan, np.float32)
+        for place, query in enumerate(queries):
+            found[:, place, : len(query.candidates)] = self.score(query.features, query.candidates)
+        return found
 
     def state(self) -> dict[str, Doubles]:
         """All that learning needs to go on from here."""
@@ -65,9 +70,11 @@ class Baselines:
         """[n] sums of the weights; padding adds the bias once."""
         return np.asarray(np.where(features > 0, self._weights[features], 0).sum(axis=1) + self._weights[0])
 
-    def _step(self, features: Rows, label: Floats) -> None:
+    def _step(self, events: Batch) -> None:
         """Adagrad on the summed gradient of one mini-batch."""
-        error = 0.5 + 0.5 * np.tanh(self._logistic(features) / 2) - label
+        features = events.features
+        error = 0.5 + 0.5 * np.tanh(self._logistic(features) / 2) - events.label
+        error *= 1.0 if events.weight is None else events.weight
         touched = np.append(features.ravel(), 0)
         np.add.at(self._gradient, features, error[:, None])
         self._gradient[0] = error.sum()

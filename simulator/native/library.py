@@ -20,7 +20,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "layer_backward": (c_int, [*LAYER, *[c_void_p] * 3]),
     "memory_size": (c_int64, [c_void_p]),
     "score_events": (c_int64, [*[c_void_p] * 4, c_int64, *[c_void_p] * 2]),
-    "learn_chunk": (c_int64, [*[c_void_p] * 8, c_int64, c_float, *[c_void_p] * 4]),
+    "learn_chunk": (c_int64, [*[c_void_p] * 9, c_int64, c_float, *[c_void_p] * 4]),
     "panel_width": (c_int, []),
     "score_candidates": (None, [c_void_p, c_int64, c_int64, *[c_void_p] * 4]),
     "coder_make": (c_void_p, []),

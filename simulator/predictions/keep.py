@@ -5,7 +5,7 @@ One Parquet file per arm, fleet, duplicate and generation in OUT/predictions, wr
 alone. `score` is the log-odds exactly as they were computed (the file says so), `probability` their sigmoid, `label`
 what is known to be true: a probability on a synthetic world, what the log says on a replayed one.
 
-Shapes: S served models, Q queries, N candidates, n events.
+Shapes: S served models, n events.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def keep_predictions(
 ) -> None:
     """Write what S models said: rankings of the queries by each generation, and logits [S, n] of the held-out events by
     the newest; the log numbers these from `first_event` on. Raises ResultError where the folder cannot be written."""
-    candidates = len(queries[0].candidates)
+    candidates = [len(query.candidates) for query in queries]
     asked = {
         "q_id": np.repeat([query.id for query in queries], candidates),
         "doc_id": np.concatenate([query.candidates for query in queries]),
@@ -53,7 +53,7 @@ def keep_predictions(
             for (fleet, duplicate), model in np.ndenumerate(shape.models(arm)):
                 for generation, rankings in generations.items():
                     own = {"arm": label, "fleet": fleet, "duplicate": duplicate, "generation": generation}
-                    parts = [_table(asked, rankings.scores[model].ravel(), own | {"role": "query"})]
+                    parts = [_table(asked, rankings.flat(model), own | {"role": "query"})]
                     if generation == max(generations):
                         parts.append(_table(events, logits[model], own | {"role": "event"}))
                     name = f"arm{arm}-fleet{fleet}-duplicate{duplicate}-generation{generation}.parquet"

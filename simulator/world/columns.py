@@ -97,17 +97,24 @@ def _numbers_in(text: pa.Array) -> pa.Array:
 
 
 def as_seconds(column: pa.Array, unit: str) -> pa.Array:
-    """[n] unix seconds as doubles. `unit` as in the mapping file; timestamps and dates need none. No zone is UTC."""
+    """[n] unix seconds as doubles, UTC where no zone is named.
+
+    `unit` as in the mapping file: timestamps, dates, and ISO 8601 where it is the default, need none.
+    """
     column = plain(column)
     kind = column.type
     if types.is_date(kind) or types.is_timestamp(kind):
         micro = pa.timestamp("us", kind.tz if types.is_timestamp(kind) else None)
         return _of_micro(column.cast(micro, safe=False))
     if unit in PER_SECOND:
-        return pc.divide(as_number(column), PER_SECOND[unit])
+        seconds = pc.divide(as_number(column), PER_SECOND[unit])
+        dates = unit == "seconds" and is_text(kind) and seconds.null_count > as_text(column).null_count
+        return pc.coalesce(seconds, _iso(as_text(column))) if dates else seconds
     text = as_text(column)
-    if unit != "iso8601":
-        return _of_micro(pc.strptime(text, format=unit, unit="us", error_is_null=True))
+    return _iso(text) if unit == "iso8601" else _of_micro(pc.strptime(text, unit, "us", error_is_null=True))
+
+
+def _iso(text: pa.Array) -> pa.Array:
     for zone in (None, "UTC"):
         try:
             return _of_micro(text.cast(pa.timestamp("us", zone)))

@@ -12,43 +12,39 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+from simulator.world.columns import as_number, as_text, pa, pc
 
 LONGEST = 1_000
 """Characters of an expression."""
 OPERATORS = {
-    ast.Eq: "equal",
-    ast.NotEq: "not_equal",
-    ast.Lt: "less",
-    ast.LtE: "less_equal",
-    ast.Gt: "greater",
-    ast.GtE: "greater_equal",
+    ast.Eq: pc.equal,
+    ast.NotEq: pc.not_equal,
+    ast.Lt: pc.less,
+    ast.LtE: pc.less_equal,
+    ast.Gt: pc.greater,
+    ast.GtE: pc.greater_equal,
 }
+Condition = Callable[[pa.RecordBatch], pa.Array]
+"""From a batch [n] to [n] true, false or null."""
 Side = ast.Name | float | str | list[float] | list[str]
 """Of a comparison: a column, a literal, or a list of them."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """Which rows are engagements."""
+    """Which rows are engagements. ValueError, when made, saying what is wrong with the text."""
 
     text: str
     """The column, or the expression."""
 
-    @classmethod
-    def read(cls, text: str) -> Label:
-        """A label as the mapping file writes it; ValueError saying what is wrong with it."""
-        label = cls(text)
-        if label.is_expression:
-            _check(label._tree)
-        return label
+    def __post_init__(self) -> None:
+        _ = self._condition
 
     @property
     def is_expression(self) -> bool:
@@ -60,67 +56,55 @@ class Label:
         """The columns that it is made of."""
         if not self.is_expression:
             return (self.text,)
-        return tuple(dict.fromkeys(node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)))
+        return tuple(dict.fromkeys(node.id for node in ast.walk(_parsed(self.text)) if isinstance(node, ast.Name)))
 
     def of(self, rows: pa.RecordBatch) -> pa.Array:
         """[n] 1 or 0 as uint8; null where the cell of a label column is neither."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        from simulator.world.columns import as_number
-
-        if self.is_expression:
-            return pc.fill_null(_truth(self._tree, rows), False).cast(pa.uint8())
-        number = as_number(rows.column(self.text))
-        sound = pc.or_(pc.equal(number, 0), pc.equal(number, 1))
-        return pc.if_else(sound, number, None).cast(pa.uint8())
+        return self._condition(rows).cast(pa.uint8())
 
     @cached_property
-    def _tree(self) -> ast.expr:
-        if len(self.text) > LONGEST:
-            raise ValueError(f"longer than {LONGEST:,} characters; make a column of it")
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                return ast.parse(self.text.strip(), mode="eval").body
-        except SyntaxError as error:
-            raise ValueError(f"no expression ({error.msg})") from None
-        except (ValueError, RecursionError, MemoryError):
-            raise ValueError("no expression; an example is event == 'buy' and seconds > 30") from None
+    def _condition(self) -> Condition:
+        if not self.is_expression:
+            return self._column
+        condition = _condition(_parsed(self.text))
+        return lambda rows: pc.fill_null(condition(rows), False)
+
+    def _column(self, rows: pa.RecordBatch) -> pa.Array:
+        number = as_number(rows.column(self.text))
+        return pc.if_else(pc.or_(pc.equal(number, 0), pc.equal(number, 1)), number, None)
 
 
-def _check(node: ast.expr) -> None:
-    """ValueError for anything but conditions."""
+def _parsed(text: str) -> ast.expr:
+    if len(text) > LONGEST:
+        raise ValueError(f"longer than {LONGEST:,} characters; make a column of it")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise ValueError(f"no expression ({error.msg})") from None
+    except (ValueError, RecursionError, MemoryError):
+        raise ValueError("no expression; an example is event == 'buy' and seconds > 30") from None
+
+
+def _condition(node: ast.expr) -> Condition:
+    """What a node computes; ValueError for anything but conditions."""
     match node:
-        case ast.BoolOp(values=parts):
-            for part in parts:
-                _check(part)
-        case ast.UnaryOp(op=ast.Not(), operand=part):
-            _check(part)
-        case ast.Compare():
-            for left, operator, right in _pairs(node):
-                _check_pair(left, operator, right)
-        case ast.Name():
-            pass
-        case _:
-            raise ValueError(f"{_excerpt(node)} is no condition; use comparisons, and, or, not, in")
+        case ast.BoolOp(op=operator, values=values):
+            join = pc.and_kleene if isinstance(operator, ast.And) else pc.or_kleene
+            return _joined(join, list(map(_condition, values)))
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            inner = _condition(operand)
+            return lambda rows: pc.invert(inner(rows))
+        case ast.Compare():  # a < b < c is a < b and b < c
+            sides = pairwise(map(_side, (node.left, *node.comparators)))
+            return _joined(pc.and_kleene, [_comparison(*pair, how) for pair, how in zip(sides, node.ops, strict=True)])
+        case ast.Name(id=column):
+            return lambda rows: pc.not_equal(as_number(rows.column(column)), 0)
+    raise ValueError(f"{_excerpt(node)} is no condition; use comparisons, and, or, not, in")
 
 
-def _check_pair(left: Side, operator: ast.cmpop, right: Side) -> None:
-    """ValueError for a comparison that means nothing."""
-    is_in = isinstance(operator, ast.In | ast.NotIn)
-    if not is_in and type(operator) not in OPERATORS:
-        raise ValueError("`is` compares nothing here; use == or !=")
-    if is_in != isinstance(right, list) or isinstance(left, list):
-        raise ValueError("a list of texts or numbers stands behind `in`, and nowhere else")
-    if not isinstance(left, ast.Name) and (is_in or not isinstance(right, ast.Name)):
-        raise ValueError("a comparison without a column; name one on either side")
-
-
-def _pairs(node: ast.Compare) -> Iterator[tuple[Side, ast.cmpop, Side]]:
-    """The comparisons of a chain: a < b < c is a < b and b < c."""
-    sides = pairwise(_side(side) for side in (node.left, *node.comparators))
-    for (left, right), operator in zip(sides, node.ops, strict=True):
-        yield left, operator, right
+def _joined(join: Callable[[pa.Array, pa.Array], pa.Array], parts: list[Condition]) -> Condition:
+    return lambda rows: reduce(join, (part(rows) for part in parts))
 
 
 def _side(node: ast.expr) -> Side:
@@ -142,50 +126,29 @@ def _side(node: ast.expr) -> Side:
     raise ValueError(f"{_excerpt(node)} is neither a column nor a text nor a number")
 
 
-def _truth(node: ast.expr, rows: pa.RecordBatch) -> pa.Array:
-    """[n] true, false or null."""
-    import pyarrow.compute as pc
+def _comparison(left: Side, right: Side, operator: ast.cmpop) -> Condition:
+    """One comparison, null where either side is; ValueError for one that means nothing."""
+    is_in = isinstance(operator, ast.In | ast.NotIn)
+    if not is_in and type(operator) not in OPERATORS:
+        raise ValueError("`is` compares nothing here; use == or !=")
+    if is_in != isinstance(right, list) or isinstance(left, list):
+        raise ValueError("a list of texts or numbers stands behind `in`, and nowhere else")
+    if not isinstance(left, ast.Name) and (is_in or not isinstance(right, ast.Name)):
+        raise ValueError("a comparison without a column; name one on either side")
+    literal: Any = right if isinstance(left, ast.Name) else left
+    sample = literal[0] if is_in else literal
+    equal = isinstance(operator, ast.Eq | ast.NotEq)
+    convert = as_text if isinstance(sample, str) or (isinstance(sample, ast.Name) and equal) else as_number
 
-    from simulator.world.columns import as_number
+    def value(side: Side, rows: pa.RecordBatch) -> pa.Array | pa.Scalar:
+        return convert(rows.column(side.id)) if isinstance(side, ast.Name) else pa.scalar(side)
 
-    match node:
-        case ast.BoolOp(op=joint, values=parts):
-            join = pc.and_kleene if isinstance(joint, ast.And) else pc.or_kleene
-            truth = _truth(parts[0], rows)
-            for part in parts[1:]:
-                truth = join(truth, _truth(part, rows))
-            return truth
-        case ast.UnaryOp(operand=part):
-            return pc.invert(_truth(part, rows))
-        case ast.Compare():
-            truth = None
-            for left, operator, right in _pairs(node):
-                pair = _compared(left, operator, right, rows)
-                truth = pair if truth is None else pc.and_kleene(truth, pair)
-            return truth
-        case ast.Name(id=column):
-            return pc.not_equal(as_number(rows.column(column)), 0)
-    raise AssertionError(node)
+    def inside(rows: pa.RecordBatch) -> pa.Array:
+        column = value(left, rows)
+        found = pc.if_else(column.is_valid(), pc.is_in(column, pa.array(literal)), None)
+        return pc.invert(found) if isinstance(operator, ast.NotIn) else found
 
-
-def _compared(left: Side, operator: ast.cmpop, right: Side, rows: pa.RecordBatch) -> pa.Array:
-    """[n] one comparison; null where either side is."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from simulator.world.columns import as_number, as_text
-
-    literal = right if isinstance(left, ast.Name) else left
-    sample = literal[0] if isinstance(literal, list) else literal
-    both = isinstance(sample, ast.Name) and isinstance(operator, ast.Eq | ast.NotEq)
-    convert = as_text if both or isinstance(sample, str) else as_number
-    if isinstance(right, list) and isinstance(left, ast.Name):
-        column = convert(rows.column(left.id))
-        truth = pc.is_in(column, pa.array(right))
-        truth = pc.if_else(column.is_valid(), truth, None)
-        return pc.invert(truth) if isinstance(operator, ast.NotIn) else truth
-    sides = [convert(rows.column(side.id)) if isinstance(side, ast.Name) else pa.scalar(side) for side in (left, right)]
-    return getattr(pc, OPERATORS[type(operator)])(*sides)
+    return inside if is_in else lambda rows: OPERATORS[type(operator)](value(left, rows), value(right, rows))
 
 
 def _excerpt(node: ast.expr) -> str:

@@ -1,35 +1,14 @@
-"""What the columns of a log mean: a few lines of TOML, or what the files of a known family say of themselves.
+"""What the columns of a log mean: a few lines of TOML, see docs/data.md, or what a family's files say of themselves.
 
-    # clicks.toml
-    log = "impressions/*.parquet" # relative to this file: a file, a folder, a glob or a URL; CSV or Parquet
-    user = "visitor"              # the columns
+    log = "clicks/*.parquet"        # a file, a folder, a glob or a URL, relative to this file
+    user = "visitor"                # the columns
     item = "sku"
     time = "at"
+    label = "clicked"               # 1 or 0, or an expression (label.py); without it every row is an engagement
+    [features]
+    context = ["device", { column = "price", kind = "number" }]
 
-    # all below is optional; docs/data.md tells more
-    time_unit = "milliseconds"    # or seconds (default), microseconds, iso8601 (no zone: UTC), or a form: "%y%m%d%H"
-    label = "event == 'buy' or event == 'view' and seconds > 30"    # or a column of 1 and 0; without: all engagements
-    weight = "w"                  # scales the gradient; measures stay unweighted
-    slate = "page_id"             # the rows of one page are one query
-    position = "rank"             # on the page, 1 is the first
-    history = 20                  # the user's last engaged items are a feature: how many, up to 64
-    delimiter = ";"               # of CSV; default "," (in *.tsv a tab)
-    columns = ["at", "visitor"]   # of CSV without a header line: all that there are
-
-    [features]                    # columns that describe ...
-    user = ["country"]            # ... the user: the first also is the segment that candidates come from
-    item = ["shop"]               # ... the item
-    context = ["device", { column = "hour", kind = "number", buckets = 24 }]    # ... the moment
-
-    [items]                       # a table with a row per item; [users] alike
-    file = "items.csv"
-    id = "sku"
-    title = "name"                # what people read
-    features = ["brand", { column = "tags", separator = "|", vocabulary = 1000 }]
-
-What describes a user or an item is static: the first value seen counts. Any text or number is a value of its own,
-unless kind = "number", which puts numbers into buckets; an empty cell is unknown. With a separator a cell holds several
-values.
+What describes a user or an item is static: the first value seen counts. An empty cell is unknown.
 """
 
 from __future__ import annotations
@@ -116,7 +95,6 @@ class Mapping:
     slate: str | None = None
     position: str | None = None
     history: int = 0
-    sort: bool = False
     features: tuple[FeatureColumn, ...] = ()
     """Of the columns of the log; those of the tables are theirs."""
     users: EntityTable | None = None
@@ -160,6 +138,7 @@ def read_mapping_file(path: Path) -> Mapping:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise DataError(f"{path}: not a readable TOML file ({error}); see docs/data.md") from error
     _known(path, given, KEYS, "")
+    given.pop("sort", None)  # of version 1: logs are sorted, whatever their order
     for key in REQUIRED:
         if key not in given:
             raise DataError(f"{path}: {key} is missing; a mapping needs {', '.join(REQUIRED)}")
@@ -172,7 +151,7 @@ def read_mapping_file(path: Path) -> Mapping:
             given[side] = _entities(path, side, given[side], given["log"])
     if "label" in given:
         try:
-            given["label"] = Label.read(given["label"])
+            given["label"] = Label(given["label"])
         except ValueError as error:
             raise _fault(path, "label", f"label = {_shown(given['label'])}: {error}") from None
     given["features"] = _features(path, given.get("features", {}))

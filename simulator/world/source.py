@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import fsspec
 import fsspec.implementations.local
@@ -35,8 +35,8 @@ LONGEST = 64 << 20
 """Bytes of a line of text."""
 SHOWN = 60
 """Characters of a damaged value that a message shows."""
-SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
-PACKED = (".gz", ".bz2", ".xz", ".zst")
+SUFFIXES = re.compile(r"\.(csv|tsv|txt|parquet|pq)(\.(gz|bz2|xz|zst))?$")
+"""Of the files of a folder that are read."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -93,40 +93,29 @@ class Place:
         """The place of row `row` of the batch, as messages write it."""
         if not self.first_line:
             return f"{self.path}: row {self.row + row + 1}"
-        left = self.before + (row if self.unfolded is None else int(self.unfolded[row]))
-        inside, line = False, self.first_line - 1
-        for content in self.text.split(b"\n"):
-            line += 1
+        record = self.before + (row if self.unfolded is None else int(self.unfolded[row]))
+        return f"{self.path}:{self.first_line + self.start(record)[0]}"
+
+    def start(self, record: int) -> tuple[int, int]:
+        """Where a row of `text` starts: the lines and the bytes before it."""
+        inside, offset = False, 0
+        for line, content in enumerate(self.text.split(b"\n")):
             if not inside and content.strip(b"\r"):
-                if left == 0:
-                    break
-                left -= 1
+                if record == 0:
+                    return line, offset
+                record -= 1
             inside ^= self.quotes and content.count(b'"') % 2 == 1
-        return f"{self.path}:{line}"
-
-
-class Source(Protocol):
-    """All rows of a log, or of a table beside it."""
-
-    parts: tuple[Part, ...]
-    columns: tuple[str, ...]
-    """All columns that there are."""
-
-    def batches(self, wanted: Sequence[str]) -> Iterator[tuple[Place, pa.RecordBatch]]:
-        """All rows, some ten thousand at a time, with these columns.
-
-        Rows that cannot be taken apart at all (a wrong number of cells, text that is no text) go to `damage` (see
-        open_source), and are not among them. DataError where a file is damaged or a part has other types.
-        """
+            offset += len(content) + 1
+        return line, offset
 
 
 def open_source(table: Table, damage: Damage) -> Source:
     """The rows of a table; DataError where there are none to read."""
-    return Files(table, damage)
+    return Source(table, damage)
 
 
-class Files:
-    """A Source of one or several files of one format."""
+class Source:
+    """All rows of a log, or of a table beside it: files of one format."""
 
     def __init__(self, table: Table, damage: Damage) -> None:
         self._table, self._damage = table, damage
@@ -138,11 +127,16 @@ class Files:
         own = dict.fromkeys(name for schema in self._schemas for name in schema.names)
         self._derived = {name: raw for name, raw in DERIVED.get(table.form, {}).items() if raw in own}
         self.columns: tuple[str, ...] = (*first, *(name for name in own if name not in first), *self._derived)
+        """All columns that there are."""
 
     def batches(self, wanted: Sequence[str]) -> Iterator[tuple[Place, pa.RecordBatch]]:
-        """All rows, see Source."""
+        """All rows, some ten thousand at a time, with these columns.
+
+        Rows that cannot be taken apart (a wrong number of cells) go to `damage`, and are not among them. DataError
+        where a file is damaged, or a part has other types.
+        """
         own = list(dict.fromkeys(self._derived.get(name, name) for name in wanted))
-        self._check_types(own)
+        self.check_types(own)
         for part, schema in zip(self.parts, self._schemas, strict=True):
             folders = self._folders(part.path)
             there = [name for name in own if name in schema.names and name not in folders]
@@ -182,17 +176,13 @@ class Files:
             start = file.read(1 << 20).removeprefix(BYTE_ORDER_MARK)
         if b"\0" in start[:1_000]:
             raise DataError(f"{path}: no text in UTF-8 (UTF-16, or no CSV at all?); write it again as CSV in UTF-8")
-        line = decoded(start.split(b"\n", 1)[0].rstrip(b"\r"))
-        cells = (
-            csv.reader([line], delimiter=self._table.delimiter) if self._quotes else [line.split(self._table.delimiter)]
-        )
-        names = next(iter(cells), [])
-
-        if not names:
+        line, mark = decoded(start.split(b"\n", 1)[0].rstrip(b"\r")), self._table.delimiter
+        names = next(csv.reader([line], delimiter=mark), []) if self._quotes else line.split(mark)
+        if not line:
             raise DataError(f"{path}: no header line; the first line must name the columns, or `columns` does")
         return [name.rpartition(":")[0] for name in names] if self._table.form == "recbole" else names
 
-    def _check_types(self, wanted: Sequence[str]) -> None:
+    def check_types(self, wanted: Sequence[str]) -> None:
         """DataError for a column that changes its type between parts, or holds structures."""
         for name in wanted:
             first: tuple[str, str, pa.DataType] | None = None
@@ -230,43 +220,45 @@ class Files:
                     end = text.find(b"\n") + 1 or len(text)
                     place = replace(place, first_line=2, text=text[end:])
                 line += block.count(b"\n")
-                if place.text.strip(b"\r\n"):
-                    for batch in self._taken_apart(place, names, wanted).to_batches():
-                        yield replace(place, row=row + place.before), batch
-                        place = replace(place, before=place.before + len(batch))
-                    row += place.before
+                for at, batch in self._taken_apart(place, names, wanted):
+                    yield at, batch
+                    row = at.row + len(batch)
 
-    def _taken_apart(self, place: Place, names: Sequence[str], wanted: Sequence[str]) -> pa.Table:
-        """The rows of a block of text; those with too few or too many cells are damage."""
-        text, delimiter = prepared(place.text, self._table.delimiter, len(names))
-        while True:
-            rows, faults = self._rows(text, delimiter, names, wanted, threads=True)
-            report = partial(self._fault, place, text, delimiter, names)
-            open_quote = next((fault.text for fault in faults if "\n" in fault.text), None)
-            if open_quote is None:
-                self._damage.report(len(faults), report)
-                return rows
-            # It took the lines behind it for one cell: without its own line these are rows again
-            self._damage.report(1, report)
-            text = text.replace(open_quote.split("\n", 1)[0].encode() + b"\n", b"", 1)
-
-    def _fault(self, place: Place, text: bytes, delimiter: str, names: Sequence[str]) -> str:
-        """The place of the first damaged row, which reading with threads does not tell, and its fault."""
-        first = self._rows(text, delimiter, names, names[:1], threads=False)[1][0]
-        where = replace(place, unfolded=None).of(first.number - 1)
-        content = shown(first.text.replace(UNIT, "::"))
-        return f"{where}: {first.actual_columns} cells where there are {len(names)} columns: {content}"
+    def _taken_apart(
+        self, place: Place, names: Sequence[str], wanted: Sequence[str]
+    ) -> Iterator[tuple[Place, pa.RecordBatch]]:
+        """The rows of a block of text; those with too few or too many cells are damage, reported in their turn."""
+        while place.text.strip(b"\r\n"):
+            table, faults = self._rows(place.text, names, wanted, threads=True)
+            first = self._rows(place.text, names, names[:1], threads=False)[1][0] if faults else None
+            good = first.number - 1 if first else len(table)
+            yield from _batches(place, table.slice(0, good))
+            if first is None:
+                return
+            open_quote = any("\n" in fault.text for fault in faults)
+            place = replace(place, row=place.row + good, before=good)
+            cells = f"{first.actual_columns} cells where there are {len(names)} columns"
+            fault = f"{place.of(0)}: {cells}: {shown(first.text.replace(UNIT, '::'))}"
+            self._damage.report(1 if open_quote else len(faults), partial(str, fault))
+            if not open_quote:
+                yield from _batches(place, table.slice(good))
+                return
+            # The lines behind it were taken for one cell: without its own line they are rows again
+            line, start = place.start(good)
+            end = place.text.find(b"\n", start) + 1 or len(place.text)
+            place = replace(place, first_line=place.first_line + line + 1, text=place.text[end:], before=0)
 
     def _rows(
-        self, text: bytes, delimiter: str, names: Sequence[str], wanted: Sequence[str], threads: bool
+        self, raw: bytes, names: Sequence[str], wanted: Sequence[str], threads: bool
     ) -> tuple[pa.Table, list[Any]]:
-        """The sound rows, and pyarrow's description of the others."""
+        """The sound rows, and pyarrow's description of the others, which tells their numbers without threads alone."""
         faults: list[Any] = []
 
         def fault(row: Any) -> str:
             faults.append(row)
             return "skip"
 
+        text, delimiter = prepared(raw, self._table.delimiter, len(names))
         quoted = self._quotes and b'"' in text
         try:
             table = pa.csv.read_csv(
@@ -290,8 +282,14 @@ class Files:
         except pa.ArrowInvalid:
             if not threads:
                 raise
-            return self._rows(text, delimiter, names, wanted, threads=False)  # a row is longer than a thread's share
+            return self._rows(raw, names, wanted, threads=False)  # a row is longer than a thread's share
         return table, faults
+
+
+def _batches(place: Place, table: pa.Table) -> Iterator[tuple[Place, pa.RecordBatch]]:
+    for batch in table.to_batches():
+        yield place, batch
+        place = replace(place, row=place.row + len(batch), before=place.before + len(batch))
 
 
 def _find(path: str) -> tuple[Any, str, list[str]]:
@@ -301,7 +299,7 @@ def _find(path: str) -> tuple[Any, str, list[str]]:
         base = place.rstrip("/")
         if system.isdir(place):
             every = [name for name in system.find(place) if not re.search(r"/[._]", name.removeprefix(base))]
-            paths = [name for name in every if name.removesuffix(_packed(name)).endswith(SUFFIXES)]
+            paths = [name for name in every if SUFFIXES.search(name)]
         elif system.isfile(place):
             paths = [place]
         else:
@@ -312,7 +310,7 @@ def _find(path: str) -> tuple[Any, str, list[str]]:
     except Exception as error:  # whatever a driver raises
         raise DataError(f"{path}: cannot be reached ({_reason(error)}); correct the path") from error
     if not paths:
-        raise DataError(f"{path}: no such file, or no {', '.join(SUFFIXES)} in the folder; correct `log` or `file`")
+        raise DataError(f"{path}: no such file, or none of CSV or Parquet in the folder; correct `log` or `file`")
     if len({_is_parquet(name) for name in paths}) > 1:
         raise DataError(f"{path}: both Parquet and text in it; name one kind, as in {path.rstrip('/')}/*.parquet")
     return system, base, sorted(paths)
@@ -327,10 +325,6 @@ def _part(system: Any, path: str) -> Part:
 
 def _is_local(system: Any) -> bool:
     return isinstance(system, fsspec.implementations.local.LocalFileSystem)
-
-
-def _packed(path: str) -> str:
-    return next((suffix for suffix in PACKED if path.endswith(suffix)), "")
 
 
 def _is_parquet(path: str) -> bool:

@@ -17,6 +17,7 @@ from simulator.types import Batch, Doubles, Floats, Ints, Query, Rows, Schema
 from simulator.world.clicks import ClickModel, draw_clicks
 from simulator.world.features import Encoder
 from simulator.world.population import AGE_GROUPS, POSITIONS, Audience, Catalog
+from simulator.world.retrieval import retrieve
 
 SPAN = 30 * 86_400.0
 """Length of a run in seconds, whatever its number of events."""
@@ -41,6 +42,7 @@ class SyntheticWorld:
 
     name = "synthetic"
     has_truth = True
+    has_pages = False
 
     def __init__(self, config: SyntheticConfig, seed: int, hash_rows: int = 0) -> None:
         """`hash_rows` as in `ModelConfig`."""
@@ -155,14 +157,15 @@ class SyntheticWorld:
 
     def _retrieve(self, candidates: int, at: int) -> Ints:
         """[AGE_GROUPS, N] the candidates of each age group when event `at` is due."""
-        present = self.catalog.present(self._time(at))
+        present = self.present(self._time(at))
         if len(present) < candidates:
             raise SettingError("candidates", candidates, f"at most {len(present)}, the items present at event {at}")
         user, item = self._recent_engagements(at)
-        cell = self.audience.age_group[user] * self.catalog.count + item
-        clicks = np.bincount(cell, minlength=AGE_GROUPS * self.catalog.count).reshape(AGE_GROUPS, -1)[:, present]
-        overall = clicks.sum(0)
-        return np.stack([present[np.lexsort((present, -overall, -own))[:candidates]] for own in clicks])
+        return retrieve(self.audience.age_group[user], item, present, np.arange(AGE_GROUPS), candidates)
+
+    def present(self, time: float) -> Ints:
+        """See World."""
+        return self.catalog.present(time)
 
     def _recent_engagements(self, at: int) -> tuple[Ints, Ints]:
         """Users and items of the last RECENT engagements strictly before event `at`, fewer near the start."""

@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry
 
 from simulator.config import ReplayConfig
 from simulator.errors import DataError, FlickerError
-from simulator.experiment import open_world
 from simulator.store.protocol import StoreAway
 from simulator.types import Batch, World
+from simulator.world.open import open_world
 from simulator.world.stream import SyntheticWorld
 from tests.small_runs import small_log
 from tests.store.batches import batch, same

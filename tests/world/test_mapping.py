@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from simulator.errors import DataError
 from simulator.world.families import read_mapping
 from simulator.world.label import Label
-from simulator.world.mapping import EntityTable, FeatureColumn, Mapping, Table
+from simulator.world.mapping import FEATURE_KEYS, KEYS, TABLE_KEYS, EntityTable, FeatureColumn, Mapping, Table
 
 GOOD = 'log = "clicks.csv"\nuser = "visitor"\nitem = "sku"\ntime = "at"\n'
 ITEMS = GOOD + '[items]\nfile = "items.csv"\nid = "id"\n'
@@ -21,25 +22,18 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_the_example_of_the_documentation_reads_as_it_says(tmp_path: Path) -> None:
-    import simulator.world.mapping as module
-
-    assert module.__doc__ is not None
-    example = "\n".join(line[4:] for line in module.__doc__.splitlines() if line.startswith("    "))
-    path = written(tmp_path, example)
-    items = EntityTable(
-        Table(f"{tmp_path}/items.csv", ";"),
-        "sku",
-        "name",
-        (FeatureColumn("brand", "item"), FeatureColumn("tags", "item", "|", vocabulary=1_000)),
-    )
+def test_the_page_about_data_names_every_key_and_its_example_reads_as_it_says(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    told = set(re.findall(r"`\[?(\w+)\]?`", "".join(line for line in page.splitlines() if line.startswith("| `"))))
+    assert {*KEYS, *TABLE_KEYS, *FEATURE_KEYS} - told == {"sort"}
+    path = written(tmp_path, page.split("```toml\n")[1].split("```")[0])
+    price, tags = FeatureColumn("price", "item", kind="number"), FeatureColumn("tags", "item", "|")
     assert read_mapping(path) == Mapping(
         path=path,
-        log=Table(f"{tmp_path}/impressions/*.parquet", ";", ("at", "visitor")),
+        log=Table(f"{tmp_path}/impressions/*.parquet"),
         user="visitor",
         item="sku",
         time="at",
-        time_unit="milliseconds",
         label=Label("event == 'buy' or event == 'view' and seconds > 30"),
         weight="w",
         slate="page_id",
@@ -47,22 +41,22 @@ def test_the_example_of_the_documentation_reads_as_it_says(tmp_path: Path) -> No
         history=20,
         features=(
             FeatureColumn("country", "user"),
-            FeatureColumn("shop", "item"),
             FeatureColumn("device", "context"),
             FeatureColumn("hour", "context", kind="number", buckets=24),
         ),
-        items=items,
+        items=EntityTable(Table(f"{tmp_path}/items.csv"), "sku", "name", (FeatureColumn("brand", "item"), tags, price)),
     )
     assert read_mapping(path).columns == (
         *("visitor", "sku", "at", "w", "page_id", "rank"),
-        *("event", "seconds", "country", "shop", "device", "hour"),
+        *("event", "seconds", "country", "device", "hour"),
     )
 
 
 def test_a_file_of_the_first_version_still_reads(tmp_path: Path) -> None:
-    more = 'time_unit = "iso8601"\nlabel = "clicked"\nsort = true\ndelimiter = ";"\n[features]\nitem = ["brand"]\n'
+    more = 'columns = ["at"]\ntime_unit = "iso8601"\nlabel = "clicked"\nsort = true\ndelimiter = ";"\n'
+    more += '[features]\nitem = ["brand"]\n'
     mapping = read_mapping(written(tmp_path, GOOD + more))
-    assert mapping.log == Table(f"{tmp_path}/clicks.csv", ";") and mapping.label == Label("clicked")
+    assert mapping.log == Table(f"{tmp_path}/clicks.csv", ";", ("at",)) and mapping.label == Label("clicked")
     assert mapping.time_unit == "iso8601" and mapping.features == (FeatureColumn("brand", "item"),)
     assert mapping.columns == ("visitor", "sku", "at", "clicked", "brand")
 
@@ -93,7 +87,11 @@ def test_a_log_is_beside_the_file_or_anywhere_by_url(tmp_path: Path, log: str, p
         (GOOD + '[features]\nitem = [{column = "x", kind = "text"}]\n', 6, "kind = 'text': one of category, number"),
         (GOOD + '[features]\nitem = [{column = "x", buckets = 3}]\n', 6, 'buckets = 3: only with kind = "number"'),
         (GOOD + '[features]\nitem = [{column = "x", vocabulary = 0}]\n', 6, "a whole number, 1 to 10000000"),
-        (GOOD + 'time_unit = "minutes"\n', 5, "time_unit = 'minutes': one of seconds, milliseconds, microseconds, iso"),
+        (
+            GOOD + 'time_unit = "minutes"\n',
+            5,
+            "time_unit = 'minutes': one of seconds, milliseconds, microseconds, nano",
+        ),
         (GOOD + 'sort = "yes"\n', 5, "sort = 'yes': expected true or false"),
         (GOOD + "history = 65\n", 5, "history = 65: expected a whole number, 0 to 64"),
         (GOOD + "history = true\n", 5, "history = True: expected a whole number"),

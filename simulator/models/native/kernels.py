@@ -189,19 +189,29 @@ class NativeModel:
         self._refuse(rows, wrong)
         return logits
 
-    def learn(self, weights: Weights, squares: Weights, rows: Tensor, labels: Tensor, lost: Tensor) -> Tensor:
+    def learn(
+        self,
+        weights: Weights,
+        squares: Weights,
+        rows: Tensor,
+        labels: Tensor,
+        lost: Tensor,
+        event_weights: Tensor | None = None,
+    ) -> Tensor:
         """Learn a chunk of events in the order given; log-odds [n] given to each event just before.
 
         squares: Adagrad's sums of squares [P] and [V]; int32 rows [n, S]; labels [n]; bool lost [n / B]: mini-batches
-        that are scored only. Raises ValueError where a row is outside the table; nothing is learned then.
+        that are scored only; event_weights [n], None: all 1. Raises ValueError where a row is outside the table;
+        nothing is learned then.
         """
         logits, addresses = torch.empty(len(rows)), [buffer.data_ptr() for buffer in self._memory()]
         self._check(weights, rows)
         assert labels.is_contiguous() and lost.is_contiguous() and len(lost) * self.config.batch >= len(rows)
+        assert event_weights is None or event_weights.is_contiguous() and len(event_weights) == len(rows)
         wrong = self._library.learn_chunk(
             byref(self._model), weights.dense.data_ptr(), squares.dense.data_ptr(), weights.table.data_ptr(),
-            squares.table.data_ptr(), rows.data_ptr(), labels.data_ptr(), lost.data_ptr(), len(rows),
-            self.config.learning_rate, *addresses, logits.data_ptr(),
+            squares.table.data_ptr(), rows.data_ptr(), labels.data_ptr(), _address(event_weights), lost.data_ptr(),
+            len(rows), self.config.learning_rate, *addresses, logits.data_ptr(),
         )  # fmt: skip
         self._refuse(rows, wrong)
         return logits

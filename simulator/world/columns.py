@@ -73,7 +73,7 @@ def as_number(column: pa.Array) -> pa.Array:
     if types.is_boolean(kind):
         column = column.cast(pa.int8())
     elif is_text(kind):
-        column = _numbers_in(as_text(column))
+        column = _numbers_in(column)
     elif types.is_temporal(kind) and not types.is_duration(kind):
         column = as_seconds(column, "seconds")
     column = column.cast(pa.float64(), safe=False)
@@ -91,7 +91,7 @@ def _numbers_in(text: pa.Array) -> pa.Array:
     try:
         return text.cast(pa.float64())
     except pa.ArrowInvalid:
-        text = pc.utf8_lower(pc.utf8_trim_whitespace(text))
+        text = pc.utf8_lower(pc.utf8_trim_whitespace(as_text(text)))
         text = pc.if_else(pc.equal(text, "true"), "1", pc.if_else(pc.equal(text, "false"), "0", text))
         return pc.if_else(pc.match_substring_regex(text, NUMBER), text, None).cast(pa.float64())
 

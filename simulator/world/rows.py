@@ -85,13 +85,14 @@ class Column:
 
 def read(source: Source, columns: Sequence[Column], wanted: Sequence[str], damage: Damage, folder: Path) -> None:
     """Spool the columns of all sound rows to the folder."""
+    batches = (sound(place, batch, columns, damage) for place, batch in source.batches(wanted))
     with ExitStack() as stack, progress(source) as advance:
         for number, column in enumerate(columns):
             column.open(folder / f"{number}.spool", stack)
-        for place, batch in ahead(source.batches(wanted)):
-            for column, cells in zip(columns, sound(place, batch, columns, damage), strict=True):
+        for batch in ahead(batches):
+            for column, cells in zip(columns, batch, strict=True):
                 column.append(cells)
-            advance(len(batch))
+            advance(len(batch[0]))
         for column in columns:
             column.end()
 

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import fsspec
 import fsspec.implementations.local
+import numpy as np
 
 from simulator.errors import DataError
 from simulator.types import Ints
@@ -219,7 +220,7 @@ class Source:
                 if line == 1 and not self._table.columns:
                     end = text.find(b"\n") + 1 or len(text)
                     place = replace(place, first_line=2, text=text[end:])
-                line += block.count(b"\n")
+                line += int(np.count_nonzero(np.frombuffer(block, np.uint8) == 10))  # several times as fast as count
                 for at, batch in self._taken_apart(place, names, wanted):
                     yield at, batch
                     row = at.row + len(batch)
@@ -228,7 +229,7 @@ class Source:
         self, place: Place, names: Sequence[str], wanted: Sequence[str]
     ) -> Iterator[tuple[Place, pa.RecordBatch]]:
         """The rows of a block of text; those with too few or too many cells are damage, reported in their turn."""
-        while place.text.strip(b"\r\n"):
+        while place.text.lstrip(b"\r\n"):  # without a copy
             table, faults = self._rows(place.text, names, wanted, threads=True)
             first = self._rows(place.text, names, names[:1], threads=False)[1][0] if faults else None
             good = first.number - 1 if first else len(table)
@@ -362,7 +363,7 @@ def _blocks(file: Any, path: str, quotes: bool) -> Iterator[bytes]:
 def _row_end(data: bytes, quotes: bool) -> int:
     """Behind the last line end that is inside no quotes, else behind the last one."""
     last = end = data.rfind(b"\n") + 1
-    for _ in range(100 if quotes else 0):
+    for _ in range(100 if quotes and b'"' in data else 0):
         if end and data.count(b'"', 0, end) % 2 == 0:
             return end
         end = data.rfind(b"\n", 0, max(0, data.rfind(b'"', 0, end))) + 1

@@ -109,9 +109,9 @@ class Rankings:
     def slate(self, model: int, query: int) -> Ints:
         """[K] item numbers of the slate that a model answers a query with, best first."""
         part = next(part for part in self.parts if query in part.places)
-        return part.slates[model, int(np.searchsorted(part.places, query))]
+        return np.asarray(part.slates[model, int(np.searchsorted(part.places, query))])
 
-    def flat(self, model: int) -> Floats:
+    def flat(self, model: int | np.integer[Any]) -> Floats:
         """A model's scores of all candidates, one query after the other."""
         sizes = [len(query.candidates) for query in self._queries]
         return np.concatenate([row[:size] for row, size in zip(self._scores[model], sizes, strict=True)])

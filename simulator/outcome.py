@@ -19,6 +19,7 @@ from simulator.models.specs import Arm as Design
 from simulator.process import peak_memory
 from simulator.result import Arm, Bucket, Curve, Generation, Measures, Result, Slice, from_json
 from simulator.types import Query
+from simulator.world.replay import ReplayWorld
 
 
 def measure(experiment: Experiment, final: Final) -> Result:
@@ -60,12 +61,13 @@ def measure(experiment: Experiment, final: Final) -> Result:
         kept = {name: value for name, value in arm.measures.items() if name == "pd" or "swaps." in name}
         last[arm.spec] = kept | {"progressive_log_loss": comparison.progressive(number, final.progressive).interval()}
     records = [from_json(Generation, record) for record in state.records]
+    about = _world(experiment, final.queries)
     return Result(
         kind="run",
-        world=_world(experiment),
+        world=about,
         arms=arms,
         generations=[*records, Generation(state.generation, state.scored, last)],
-        notes=_notes(experiment, comparison.resamples, final.queries),
+        notes=_notes(experiment, comparison.resamples, final.queries, about),
         seconds=round(state.seconds, 2),
         peak_memory_bytes=peak_memory(),
         baselines={name: intervals(accuracy) for name, accuracy in baselines.items()},
@@ -145,8 +147,9 @@ def _costs(experiment: Experiment, final: Final, number: int) -> dict[str, float
     }
 
 
-def _world(experiment: Experiment) -> dict[str, Any]:
+def _world(experiment: Experiment, queries: list[Query]) -> dict[str, Any]:
     world, plan = experiment.world, experiment.plan
+    coverage = world.coverage(queries, plan.learned) if isinstance(world, ReplayWorld) else {}
     return {
         "name": world.name,
         "events": world.events,
@@ -156,7 +159,7 @@ def _world(experiment: Experiment) -> dict[str, Any]:
         "items": world.items,
         "has_truth": world.has_truth,
         "skipped_rows": getattr(world, "skipped_rows", 0),
-    }
+    } | ({"coverage": coverage} if coverage else {})
 
 
 def _clicks(clicks: list[float], seed: int) -> Measures:
@@ -168,14 +171,21 @@ def _clicks(clicks: list[float], seed: int) -> Measures:
     return {"clicks_per_slate": found}
 
 
-def _notes(experiment: Experiment, resamples: Resamples, queries: list[Query]) -> list[str]:
+def _notes(experiment: Experiment, resamples: Resamples, queries: list[Query], world: dict[str, Any]) -> list[str]:
     """What a reader should know before quoting a number."""
     config, plan = experiment.config, experiment.plan
+    asked = f"queries of {config.candidates:,} candidates"
+    if experiment.world.has_pages:
+        sizes = [len(query.candidates) for query in queries]
+        asked = f"pages that users saw, of {min(sizes):,} to {max(sizes):,} items"
     notes = [
-        f"Final measures: {plan.held_out:,} held-out events and {len(queries):,} queries of {config.candidates:,} "
-        f"candidates, slates of {config.k}. 95 % intervals over {resamples.covers}; those of AUC and calibration "
+        f"Final measures: {plan.held_out:,} held-out events and {len(queries):,} {asked}, "
+        f"slates of {config.k}. 95 % intervals over {resamples.covers}; those of AUC and calibration "
         "do not cover users."
     ]
+    if "coverage" in world:
+        shares = ", ".join(f"{share:.0%} among {int(size):,}" for size, share in world["coverage"].items())
+        notes.append(f"Retrieval by popularity: of the queries, {shares} candidates have an answer; others rank none.")
     if experiment.counted_from:
         notes.append(
             f"The first {experiment.counted_from:,} events chose the learning rates: progressive log loss, generations "

@@ -143,7 +143,8 @@ class Result:
     kind: Kind
     """Which door it comes from: `flicker run`, `flicker up`, `flicker compare`."""
     world: dict[str, Any]
-    """`name`, and what is known of: events, learned, held_out, users, items, queries, has_truth, skipped_rows."""
+    """`name`, and what is known of: events, learned, held_out, users, items, queries, has_truth, skipped_rows,
+    and on a log `coverage`: number of candidates -> share of the queries with an answer among so many."""
     arms: list[Arm] = field(metadata={"key": "spec"})
     generations: list[Generation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

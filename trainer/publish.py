@@ -26,7 +26,7 @@ from torch import Tensor
 from simulator.config import ExperimentConfig
 from simulator.models.engines import Engines
 from simulator.store.arrays import label
-from simulator.types import Batch, Ints, Rows, World
+from simulator.types import Batch, Integers, Ints, Rows, World
 from simulator.world.replay import ReplayWorld
 from simulator.world.retrieval import retrieve
 from simulator.world.stream import SyntheticWorld
@@ -59,7 +59,7 @@ class Engagements:
 
     def state(self) -> dict[str, Tensor]:
         """All of it, as named tensors."""
-        kept = {"user": self.user, "item": self.item, "history": self.history}
+        kept: dict[str, Integers] = {"user": self.user, "item": self.item, "history": self.history}
         tensors = {f"engagements.{name}": torch.from_numpy(array.copy()) for name, array in kept.items()}
         return tensors | {"engagements.time": torch.tensor([self.time], dtype=torch.float64)}
 

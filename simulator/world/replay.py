@@ -31,6 +31,8 @@ BLOCK = 8_192
 """Rows whose negatives are drawn at once, each block from its own generator."""
 QUERY_EVENTS = 50_000
 """Queries are asked by users of this many events from `at` on: near enough to `at`, and all of a held-out tail."""
+COVERAGE = (200, 500, 1_000)
+"""Numbers of candidates for which a result says how often an answer is among them."""
 PAGE_ROWS = 10_000
 """Rows behind which a page does not go on."""
 
@@ -168,6 +170,19 @@ class ReplayWorld:
         segments = self.encoder.segments
         asked, place = np.unique(segments[self._log.user[rows]], return_inverse=True)
         return list(retrieve(segments[user], item, self.present(0), asked, count)[place])
+
+    def coverage(self, queries: list[Query], at: int) -> dict[str, float]:
+        """Number of candidates -> share of queries, asked from event `at` on, that have an answer among so many; for
+        COVERAGE that the catalogue is larger than. Nothing where queries are pages."""
+        sizes = [size for size in COVERAGE if size < self.items and not self.has_pages]
+        if not sizes:
+            return {}
+        rows = np.array([query.id // self._per_row for query in queries])
+        found = [
+            np.isin(candidates, query.answers)
+            for query, candidates in zip(queries, self._retrieved(rows, self._row(at), max(sizes)), strict=True)
+        ]
+        return {str(size): float(np.mean([hit[:size].any() for hit in found])) for size in sizes}
 
     def engagements(self, stop: int) -> tuple[Ints, Ints]:
         """Users and items of the last `recent` engagements strictly before a row, fewer near the start."""

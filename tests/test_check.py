@@ -24,11 +24,6 @@ from tests.terminal import Said, Terminal, assert_refused
 DAY, START = 86_400, 1_700_000_000
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLICKER_CACHE", str(tmp_path / "cache"))
-
-
 def columns(rows: int = 2_000, users: int = 50, items: int = 40) -> dict[str, list[Any]]:
     """A log as teams have them: in no order, with features of users and items, and what comes afterwards."""
     draw = random.Random(1)

@@ -19,11 +19,6 @@ RATINGS = "7::30::5::200\n3::10::0::100\n7::20::8::100\n3::30::4::100\n9::40::1:
 MOVIES = "30::Solo (1968)::Drama|War\n10::Once: a :: tale (1994)::Drama\n20::No year::\n"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLICKER_CACHE", str(tmp_path / "cache"))
-
-
 def folder(path: Path, **files: str | bytes) -> Path:
     """A folder of files: `a_b` is a.b."""
     path.mkdir()

@@ -1,8 +1,8 @@
 """`make fuzz`, its second half: seeded mutations of the bytes of requests against a real router and replicas.
 
-Valid queries, reports, comparisons and questions for names are changed in their bytes and sent to the router's port. Each is answered or
-refused with a code that says what is wrong, never as a fault of ours; at the end the processes live, have bounded
-memory and answer a good query, and every event that was taken fits the schema.
+Valid queries, reports, comparisons and questions for names are changed in their bytes and sent to the router's port.
+Each is answered or refused with a code that says what is wrong, never as a fault of ours; at the end the processes
+live, have bounded memory and answer a good query, and every event that was taken fits the schema.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ FROM base AS native
 # the compiler of this Debian, as the image's tag names it
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
-COPY simulator/models/native simulator/models/native
-RUN python simulator/models/native/build.py
+COPY simulator/native simulator/native
+RUN python simulator/native/build.py
 
 # what every process imports
 FROM base AS lean
@@ -34,7 +34,7 @@ RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} torch
 FROM learning AS trainer
 RUN install --directory --owner=flicker /state
 COPY simulator simulator
-COPY --from=native /app/simulator/models/native/lib simulator/models/native/lib
+COPY --from=native /app/simulator/native/lib simulator/native/lib
 COPY trainer trainer
 USER 10001
 ENTRYPOINT ["python", "-m", "trainer"]
@@ -42,7 +42,7 @@ ENTRYPOINT ["python", "-m", "trainer"]
 FROM learning AS replica
 COPY protos protos
 COPY simulator simulator
-COPY --from=native /app/simulator/models/native/lib simulator/models/native/lib
+COPY --from=native /app/simulator/native/lib simulator/native/lib
 COPY serving serving
 USER 10001
 ENTRYPOINT ["python", "-m", "serving", "replica"]

@@ -30,13 +30,14 @@ from prometheus_client import CollectorRegistry
 
 from load.grpc_user import Failed, GrpcUser
 from load.metrics import LoadCollector
-from load.people import Asking, open_world
+from load.people import Asking
 from load.session import CATCH_UP, USERS_MESSAGE, Session
 from load.settings import read_settings
 from load.tally import Call, Repeat, add_report, compare
 from protos.recommender_pb2 import FeedbackRequest, RecommendRequest, RecommendResponse, ShownItem
 from simulator.errors import FlickerError
 from simulator.process import end_on_sigterm, say_ready, serve_metrics
+from simulator.world.open import open_world
 
 ADD: Callable[[EventHook, Callable[..., None]], object] = EventHook.add_listener
 """Locust's method, with a type."""
@@ -85,7 +86,12 @@ class Searcher(GrpcUser):
         """The answer; None where there is none, which the interceptor has told Locust."""
         settings = self.session.settings
         request = RecommendRequest(
-            query_id=id, user=asking.query.user, context=asking.context, k=settings.k, arm=asking.arm
+            query_id=id,
+            user=asking.query.user,
+            context=asking.context,
+            candidates=asking.candidates,
+            k=settings.k,
+            arm=asking.arm,
         )
         try:
             return self.router.Recommend(request, timeout=settings.timeout)

@@ -11,16 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.config import ReplayConfig, SyntheticConfig
-from simulator.errors import SettingError
 from simulator.types import Ints, Query, Schema, World
-from simulator.world.replay import ReplayWorld
-from simulator.world.stream import SyntheticWorld
 
 POOL = 500
 """Queries made at once: 20 to 160 ms of work, best done by another thread than the one that sends them."""
-ANSWERS = 1_000
-"""On a real log, the most popular items among which a user's engagements are looked for."""
 
 
 @dataclass(frozen=True)
@@ -30,18 +24,15 @@ class Asking:
     id: int
     """The query's number on the wire, even; the same query asked again has the next number."""
     query: Query
-    """What the world knows of it; its candidates are not sent."""
+    """What the world knows of it."""
     context: tuple[int, ...]
     """One value per context field, from 0."""
+    candidates: tuple[int, ...]
+    """The page that the user saw, where the log names pages; else none: those of the generation that answers."""
     arm: str
     """Who is to answer; empty: whom the router takes."""
     purpose: str
     """The random stream of its clicks."""
-
-
-def open_world(config: SyntheticConfig | ReplayConfig, seed: int) -> World:
-    """The world that a config describes. Raises DataError where its log cannot be read."""
-    return SyntheticWorld(config, seed) if isinstance(config, SyntheticConfig) else ReplayWorld(config, seed)
 
 
 class People:
@@ -70,7 +61,8 @@ class People:
         at = self._made if position is None else position
         at = max(1, min(at, self._world.events * 9 // 10))  # time 0 would mean `now` on the wire
         purpose = f"load {self._worker} {self._pools}"
-        queries = _some_queries(self._world, at, purpose)
+        # what a user clicks does not depend on the candidates, which the generation that answers brings: one will do
+        queries = sorted(self._world.queries(POOL, 1, at, purpose), key=lambda query: query.id)
         fresh = [self._asking(number, query, purpose) for number, query in enumerate(queries, start=self._made)]
         self._pools, self._made = self._pools + 1, self._made + len(queries)
         self._waiting += fresh
@@ -82,7 +74,8 @@ class People:
     def _asking(self, number: int, query: Query, purpose: str) -> Asking:
         arm = self._arms[number % len(self._arms)] if self._arms else ""
         id = (self._worker << 40) + 2 * (number + 1)
-        return Asking(id, query, context_values(self._world.schema, query.context), arm, purpose)
+        page = tuple(query.candidates.tolist()) if self._world.has_pages else ()
+        return Asking(id, query, context_values(self._world.schema, query.context), page, arm, purpose)
 
 
 def context_values(schema: Schema, rows: tuple[int, ...]) -> tuple[int, ...]:
@@ -95,22 +88,3 @@ def context_values(schema: Schema, rows: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(
         max(0, rows[slot] - schema.first_row(field.name)) for field, slot in zip(fields, first_slots, strict=False)
     )
-
-
-def _some_queries(world: World, at: int, purpose: str) -> list[Query]:
-    """At most POOL queries, in the world's order.
-
-    The synthetic world tells clicks without candidates. A log tells them of a query's candidates only: these are all
-    items, or the ANSWERS most popular; early in a log at least half of those known by then.
-    """
-    count, candidates = POOL, 1 if world.has_truth else min(ANSWERS, world.items)
-    while True:
-        try:
-            return sorted(world.queries(count, candidates, at, purpose), key=lambda query: query.id)
-        except SettingError as too_many:
-            if too_many.setting == "candidates" and candidates:
-                candidates //= 2
-            elif too_many.setting == "queries" and count > 1:
-                count //= 2
-            else:
-                raise

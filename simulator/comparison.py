@@ -6,7 +6,7 @@ Q queries, N candidates, K slate length, n events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +19,8 @@ from simulator.errors import SettingError
 from simulator.measures import quality, swaps
 from simulator.measures.differences import pd_of_logits
 from simulator.measures.intervals import Estimate, Interval, Resamples, pair_index, sums_by_user
-from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES, Answers, compare
-from simulator.types import Doubles, Field, Floats, Ints, Query, Rows, Schema, World, order
+from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES, Answers, Parts, compare
+from simulator.types import Doubles, Field, Floats, Ints, Query, Reals, Rows, Schema, Slate, World, order
 
 BUCKETS = 5
 """Of PD by a value: at most so many, of about equally many events each."""
@@ -68,14 +68,12 @@ class Users:
         return np.bincount(self.index, measured, self.count).astype(np.float64)
 
 
-class Rankings:
-    """How every model of the stack ranks the same queries."""
+class Alike:
+    """How every model of the stack ranks queries of equally many candidates."""
 
-    def __init__(self, scores: Floats, queries: list[Query], k: int) -> None:
-        """scores [M, Q, N] log-odds of the candidates."""
-        self.scores = scores
-        self.items = np.stack([query.candidates for query in queries])
-        """[Q, N] the candidates."""
+    def __init__(self, places: Ints, scores: Floats, items: Ints, k: int) -> None:
+        """scores [M, Q, N] log-odds of the candidates `items` [Q, N], `places` [Q] of the queries among all."""
+        self.places, self.scores, self.items = places, scores, items
         orders = order(scores, self.items)
         self.positions = swaps.positions(orders)
         """[M, Q, N] place of each candidate, 0 for the best."""
@@ -84,16 +82,54 @@ class Rankings:
         self.slates = np.take_along_axis(np.broadcast_to(self.items, scores.shape), self.top, -1)
         """[M, Q, K] item numbers of the slate, best first."""
 
-    def part(self, places: Ints) -> Rankings:
-        """Those of some of the queries."""
-        found = copy(self)
-        found.scores, found.positions = self.scores[:, places], self.positions[:, places]
-        found.top, found.slates, found.items = self.top[:, places], self.slates[:, places], self.items[places]
-        return found
-
     def answers(self, model: int) -> Answers:
         """Those of one model."""
         return Answers(self.slates[model], self.items, self.scores[model], self.positions[model])
+
+
+class Rankings:
+    """How every model of the stack ranks the same queries: in parts, each of equally many candidates."""
+
+    def __init__(self, scores: Floats, queries: list[Query], k: int) -> None:
+        """scores [M, Q, N] log-odds of the candidates; a query with fewer has the first ones. A slate is no longer than
+        its query has candidates."""
+        self._queries, self._scores, self._k = queries, scores, k
+        sizes = np.array([len(query.candidates) for query in queries])
+        self.parts = []
+        for n in np.unique(sizes):
+            places = np.flatnonzero(sizes == n)
+            own = scores if len(places) == len(queries) else scores[:, places]
+            items = np.stack([queries[place].candidates for place in places])
+            self.parts.append(Alike(places, own[..., :n], items, k))
+
+    def part(self, places: Ints) -> Rankings:
+        """Those of some of the queries."""
+        return Rankings(self._scores[:, places], [self._queries[place] for place in places], self._k)
+
+    def slate(self, model: int, query: int) -> Slate:
+        """What a model answers a query with."""
+        part = next(part for part in self.parts if query in part.places)
+        place = int(np.searchsorted(part.places, query))
+        return Slate(part.slates[model, place], part.scores[model, place, part.top[model, place]])
+
+    def flat(self, model: int | np.integer[Any]) -> Floats:
+        """A model's scores of all candidates, one query after the other."""
+        sizes = [len(query.candidates) for query in self._queries]
+        return np.concatenate([row[:size] for row, size in zip(self._scores[model], sizes, strict=True)])
+
+    def compared(self, model: int, other: Rankings, its: int) -> Doubles:
+        """[measures, 2, Q] how a model's answers differ from what model `its` of another stack answers to the same."""
+        pairs = zip(self.parts, other.parts, strict=True)
+        return self.joined([compare(one.answers(model), two.answers(its)) for one, two in pairs])
+
+    def joined(self, parts: Sequence[NDArray[Any]]) -> Doubles:
+        """What was measured of the parts [..., q] for all queries [..., Q], in their order."""
+        if len(parts) == 1:
+            return np.asarray(parts[0])
+        found = np.empty((*parts[0].shape[:-1], len(self._queries)))
+        for part, values in zip(self.parts, parts, strict=True):
+            found[..., part.places] = values
+        return found
 
 
 class Comparison:
@@ -115,19 +151,19 @@ class Comparison:
 
     def duplicate_swaps(self, arm: int, now: Rankings) -> Estimates:
         """Cause `duplicate`: two duplicates of a fleet at one generation."""
-        found = self._over_pairs(arm, self.pairs, lambda a, b: compare(now.answers(a), now.answers(b)))
+        found = self._over_pairs(arm, self.pairs, lambda a, b: now.compared(a, now, b))
         return _named(found, self.resamples.pairs)
 
     def refresh_swaps(self, arm: int, before: Rankings, after: Rankings) -> Estimates:
         """Cause `refresh`: a duplicate against itself some generations later."""
-        found = self._over_models(arm, lambda m: compare(before.answers(m), after.answers(m)))
+        found = self._over_models(arm, lambda m: before.compared(m, after, m))
         return _named(found, self.resamples.models)
 
     def both_swaps(self, arm: int, before: Rankings, after: Rankings) -> Estimates:
         """Cause `both`: a duplicate against another one, some generations later."""
         r, s = self.pairs
         ordered = np.concatenate([r, s]), np.concatenate([s, r])
-        found = self._over_pairs(arm, ordered, lambda a, b: compare(before.answers(a), after.answers(b)))
+        found = self._over_pairs(arm, ordered, lambda a, b: before.compared(a, after, b))
         return _named(found, lambda sums, weights: self.resamples.pairs(sums, weights, ordered))
 
     def differences(self, arm: int, logits: Floats) -> Estimates:
@@ -163,37 +199,50 @@ class Comparison:
 
     def ranking_quality(self, arm: int, now: Rankings, queries: list[Query], truth: bool) -> Estimates:
         """QUALITIES of the rankings; `truth`: relevance is a probability, and not what a log recorded."""
-        relevance, found = np.stack([query.relevance for query in queries]), Estimates()
-        answers = {m: now.answers(m) for m in self.shape.models(arm).ravel().tolist()}
+        relevance, found = _relevance(now, queries), Estimates()
         for name, each in QUALITIES.items():
             if truth and each.binary:
                 continue
-            sums, weights = self._over_models(arm, partial(_of_model, each.fn, answers, relevance))
+
+            def measured(m: int, fn: Callable[[Answers, Reals], Parts] = each.fn) -> Doubles:
+                pairs = zip(now.parts, relevance, strict=True)
+                return now.joined([np.stack(fn(part.answers(m), relevant)) for part, relevant in pairs])
+
+            sums, weights = self._over_models(arm, measured)
             if weights.any():
                 found[name] = self.resamples.models(sums, weights.mean(axis=1))
         return found
 
     def regret(self, arm: int, now: Rankings, queries: list[Query], bias: float) -> Estimate:
         """Regret, where the truth is known; `bias`: exponent of the position bias."""
-        relevance = np.stack([query.relevance for query in queries])
-        lost = self._over_models(
-            arm, lambda m: quality.regret(np.take_along_axis(relevance, now.top[m], -1), relevance, bias)[None]
-        )
+        relevance = _relevance(now, queries)
+
+        def measured(m: int) -> Doubles:
+            pairs = [(part.top[m], relevant) for part, relevant in zip(now.parts, relevance, strict=True)]
+            return now.joined([quality.regret(np.take_along_axis(r, top, -1), r, bias)[None] for top, r in pairs])
+
+        lost = self._over_models(arm, measured)
         return self.resamples.models(lost[0], self.asking.weights())
 
     def personalisation(self, arm: int, own: Rankings, strangers: Rankings) -> Estimate:
         """PERSONALISATION: pair swaps of the queries' rankings with those that the same models give to other users."""
         pair = MEASURES["pair"].fn
-        sums, weights = self._over_models(arm, lambda m: np.stack(pair(own.answers(m), strangers.answers(m))))
+
+        def measured(m: int) -> Doubles:
+            pairs = zip(own.parts, strangers.parts, strict=True)
+            return own.joined([np.stack(pair(one.answers(m), other.answers(m))) for one, other in pairs])
+
+        sums, weights = self._over_models(arm, measured)
         return self.resamples.models(sums, weights.mean(axis=1))
 
     def churn(self, arm: int, before: Rankings, after: Rankings, queries: list[Query]) -> Estimates:
         """Pair swaps of cause `refresh`, split in useful ones (towards the truth) and useless ones."""
-        relevance = np.stack([query.relevance for query in queries])
+        relevance = _relevance(after, queries)
 
         def split(m: int) -> Doubles:
-            parts = swaps.useful_swaps(before.positions[m], after.positions[m], relevance)
-            return np.stack([parts.useful, parts.useless])
+            pairs = zip(before.parts, after.parts, relevance, strict=True)
+            parts = [swaps.useful_swaps(one.positions[m], two.positions[m], relevant) for one, two, relevant in pairs]
+            return after.joined([np.stack([part.useful, part.useless]) for part in parts])
 
         useful, useless = self._over_models(arm, split)
         weights = self.asking.weights()
@@ -227,6 +276,11 @@ class Comparison:
 def _of_model(fn: Callable[[Any, Any], Any], of: Any, truth: Any, model: int) -> Any:
     """A function of what is known of one model, and the truth; parts are stacked."""
     return np.asarray(fn(of[model], truth))
+
+
+def _relevance(rankings: Rankings, queries: list[Query]) -> list[Floats]:
+    """[q, N] of the queries of each part."""
+    return [np.stack([queries[place].relevance for place in part.places]) for part in rankings.parts]
 
 
 def under(cause: str, swaps: Estimates) -> Estimates:

@@ -51,8 +51,8 @@ class RunFlags:
     """Where settings come from that no flag gives. relu_vs_smelu: the question itself, on a million made-up events.
     smoke: everything once in seconds. no_noise: every source of noise off, so that all differences must be 0."""
     data: Path | None = None
-    """A real log instead of the synthetic world: a folder of the MovieLens family (ratings.dat, movies.dat), or a
-    mapping file (*.toml) that names the columns of a CSV or Parquet log."""
+    """A real log instead of the synthetic world: a mapping file (*.toml) that says what the columns of CSV or Parquet
+    mean (docs/data.md; `flicker check` guesses one), or a folder of MovieLens, RecBole or MIND."""
     out: Path | None = None
     """Folder for report.html, result.json and config.json (default: results/DATE-TIME-PRESET)."""
     resume: bool = False
@@ -72,6 +72,12 @@ class RunFlags:
         compare, world = replace(cls().compare, **values(config) | fixed), config.world
         return cls(preset=preset, compare=compare, synthetic=world)  # type: ignore[arg-type]  # one of Literal
 
+    def given(self) -> set[str]:
+        """Names of the settings of what is compared that differ from the preset's: they are not fitted to a log."""
+        own, default = self.compare, type(self).of(self.preset).compare
+        pairs = (own, default), (own.model, default.model), (own.noise, default.noise)
+        return {name for one, other in pairs for name, value in values(one).items() if value != getattr(other, name)}
+
     def config(self) -> ExperimentConfig:
         """The full config. Raises SettingError for a flag that describes the world that is not used."""
         default = RunFlags.of(self.preset)
@@ -88,6 +94,7 @@ class Learning(Comparison):
     """What is learned. Every replica serves one duplicate of every arm."""
 
     fleets: Annotated[int, Hidden, tyro.conf.Fixed] = 1
+    worlds: Annotated[int, Hidden, tyro.conf.Fixed] = 1
     generations: Annotated[int, Hidden, tyro.conf.Fixed] = 2
     queries: Annotated[int, Hidden, tyro.conf.Fixed] = 500
     queries_per_generation: Annotated[int, Hidden, tyro.conf.Fixed] = 50

@@ -1,17 +1,27 @@
 """What is learned when: where generations are cut, and how feedback joins the world's events.
 
-The last tenth of a log, at most 50,000 events, is held out: nothing is learned from it.
+The last tenth of a log, at most 50,000 events, is held out: nothing is learned from it. Settings that nobody chose are
+fitted to a small log; those that somebody did stay, and where they cannot be had they are refused: whoever gives
+`--batch 512` to compare with another run would be misled by another batch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
 
-from simulator.config import ExperimentConfig
-from simulator.errors import SettingError
+from simulator.config import ExperimentConfig, ReplayConfig
+from simulator.errors import DataError, SettingError
 from simulator.types import Batch, World
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 10, 50_000
+EVENTS_LEAST = 200
+"""Events of a log, negatives included: fewer teach nothing."""
+WINDOWS_LEAST, LIVE_GENERATIONS = 8, 12
+"""Shuffle windows that a run should have, at most as many as generations; generations of the live system over a log."""
+BATCHES, WINDOWS = (64, 8), (4, 1)
+"""Down to where a batch and a window are halved: first each to one limit, then to the other."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,76 @@ class Plan:
         size = chunk * -(-whole // (config.generations * chunk))
         generations = max(2, 1 + round((learned - size) / (size - feedback)))
         return Plan(learned, held_out, size, generations, learned + feedback * (generations - 1))
+
+
+def fitted(config: ExperimentConfig, world: World, given: Collection[str]) -> tuple[ExperimentConfig, str]:
+    """The config of a run with what its log has room for, and a line that says what was changed, empty if nothing.
+
+    Settings named in `given` stay. Raises DataError and SettingError for a log that is too small for any settings.
+    """
+    found = _fit_windows(config, world, given, min(WINDOWS_LEAST, config.generations))
+    if not isinstance(config.world, ReplayConfig):
+        return found, ""
+    free = {"candidates", "k", "queries", "queries_per_generation"} - set(given)
+    plan = Plan.of(found, world, found.chunk_events)
+    candidates = min(config.candidates, world.items)
+    final = world.queries(config.queries, candidates, plan.learned, "final")
+    live = world.queries(config.queries_per_generation, candidates, plan.size, "live")
+    room: dict[str, Any] = {
+        "candidates": candidates,
+        "k": min(config.k, candidates),
+        "queries": len(final),
+        "queries_per_generation": len(live),
+    }
+    found = replace(found, **{name: value for name, value in room.items() if name in free})
+    # `generations` stays: it says how many at most, and another number would be planned for in another way
+    fewer = plan.generations < config.generations
+    also = f"generations {config.generations} -> {plan.generations}" if fewer else ""
+    return found, _changes(config, found, world.events, also)
+
+
+def fitted_live(
+    config: ExperimentConfig, world: World, given: Collection[str], size: int | None
+) -> tuple[ExperimentConfig, int, str]:
+    """The same of the live system, with its events per generation: `size`, or two shuffle windows, but fewer where the
+    log would have less than two generations of it, or LIVE_GENERATIONS where nobody named a size."""
+    found = _fit_windows(config, world, given, LIVE_GENERATIONS)
+    chunk = found.chunk_events
+    if not isinstance(config.world, ReplayConfig):
+        return found, size or 2 * chunk, ""
+    least, asked = (2, size) if size else (LIVE_GENERATIONS, 2 * chunk)
+    fit = asked if world.events >= least * asked else chunk * max(1, world.events // (LIVE_GENERATIONS * chunk))
+    also = f"events per generation {asked:,} -> {fit:,}" if fit != asked else ""
+    return found, fit, _changes(config, found, world.events, also)
+
+
+def _fit_windows(config: ExperimentConfig, world: World, given: Collection[str], least: int) -> ExperimentConfig:
+    """Batch and window halved until a log has at least so many windows, where they may be."""
+    if not isinstance(config.world, ReplayConfig):
+        return config
+    if world.events < EVENTS_LEAST:
+        hint = f"at least {EVENTS_LEAST} are needed: give more rows"
+        raise DataError(f"{config.world.path}: a log of {world.events} events: {hint}")
+    learned = world.events - min(world.events // HELD_OUT_SHARE, HELD_OUT_MOST)
+    for batch, window in zip(BATCHES, WINDOWS, strict=True):
+        while config.chunk_events * least > learned:
+            if config.model.batch > batch and "batch" not in given:
+                config = replace(config, model=replace(config.model, batch=config.model.batch // 2))
+            elif config.noise.window > window and "window" not in given:
+                config = replace(config, noise=replace(config.noise, window=config.noise.window // 2))
+            else:
+                break
+    return config
+
+
+def _changes(asked: ExperimentConfig, found: ExperimentConfig, events: int, also: str = "") -> str:
+    """The line that says what was fitted."""
+    pairs = [("batch", asked.model.batch, found.model.batch), ("window", asked.noise.window, found.noise.window)]
+    names = ("candidates", "k", "queries", "queries_per_generation")
+    pairs += [(name, getattr(asked, name), getattr(found, name)) for name in names]
+    changes = [f"{name} {before:,} -> {now:,}" for name, before, now in pairs if before != now]
+    changes += [also] if also else []
+    return f"Adapted to a log of {events:,} events: {', '.join(changes)}" if changes else ""
 
 
 class Log:

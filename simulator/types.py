@@ -9,6 +9,7 @@ multi-valued field fills `slots` of them, padded with row 0; its vectors are ave
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -103,15 +104,23 @@ class Columns:
 
     def __getitem__(self, part: slice | Ints) -> Self:
         """The rows of a slice, as views, or the rows at these places."""
-        return type(self)(*(column[part] for column in self._columns()))
+        return type(self)(*(None if column is None else column[part] for column in self._columns()))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Several as one, in the given order."""
-        return cls(*map(np.concatenate, zip(*(part._columns() for part in parts), strict=True)))
+        """Several as one, in the given order; where only some lack a column, it is 1 there."""
+        columns = zip(*(part._columns() for part in parts), strict=True)
+        return cls(*(_joined(column, list(map(len, parts))) for column in columns))
 
-    def _columns(self) -> tuple[NDArray[Any], ...]:
+    def _columns(self) -> tuple[Any, ...]:
         return tuple(vars(self).values())
+
+
+def _joined(column: Sequence[NDArray[Any] | None], sizes: Sequence[int]) -> NDArray[Any] | None:
+    if all(part is None for part in column):
+        return None
+    filled = (np.ones(size, np.float32) if part is None else part for part, size in zip(column, sizes, strict=True))
+    return np.concatenate(list(filled))
 
 
 @dataclass(frozen=True)
@@ -128,6 +137,8 @@ class Batch(Columns):
     """[n, S] rows of the embedding table; 0 is padding."""
     label: Floats
     """[n] 1 for an engagement, else 0."""
+    weight: Floats | None = None
+    """[n] scales an event's gradient, 0 or more; None: 1 everywhere, which costs nothing. Measures do not know it."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +158,8 @@ class Query:
     relevance: Floats
     """[N] the truth to rank towards: on a synthetic world the true click probability at the first position, on a
     replayed log 1 for the items that the user engaged with inside the horizon, else 0."""
+    answers: Ints = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+    """Distinct items that the user engaged with inside the horizon, candidates or not; none on a synthetic world."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +248,10 @@ class World(Protocol):
     def has_truth(self) -> bool:
         """Whether `Query.relevance` is a true probability (synthetic) or what a log recorded."""
 
+    @property
+    def has_pages(self) -> bool:
+        """Whether queries are pages that users saw, of different lengths: nothing is retrieved for them."""
+
     def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
         """Events [start, stop) in time order, `size` at a time (the last one may be shorter).
 
@@ -242,12 +259,17 @@ class World(Protocol):
         """
 
     def queries(self, count: int, candidates: int, at: int, purpose: str) -> list[Query]:
-        """`count` queries asked when event number `at` is due (on a log: by users of the events from `at` on).
+        """`count` queries asked when event number `at` is due (on a log: by users of the events from `at` on, fewer
+        where there are fewer).
 
-        Candidates are retrieved deterministically by recent popularity from events strictly before `at`.
-        `purpose` names the random stream, so that e.g. the final measurement does not share draws with the run.
-        Raises SettingError where the world knows fewer than `candidates` items by then.
+        Candidates are retrieved (world/retrieval.py) from the engagements strictly before `at`, or are the page that a
+        user saw. `purpose` names the random stream, so that e.g. the final measurement does not share draws with the
+        run. Raises SettingError where a synthetic world has fewer than `candidates` items by then; a log of fewer
+        gives them all.
         """
+
+    def present(self, time: float) -> Ints:
+        """Numbers of the items that can be shown at a time (seconds), ascending."""
 
     def click(self, query: Query, items: Ints, purpose: str) -> Floats:
         """[K] 1 where the user engages with the item shown at that position of the slate `items` [K], else 0.

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from simulator.config import ExperimentConfig, ModelConfig, NoiseConfig, ReplayConfig, SyntheticConfig
-from simulator.experiment import Experiment, open_world
+from simulator.experiment import Experiment
 from simulator.outcome import measure
 from simulator.randomness import generator
 from simulator.result import to_json
+from simulator.world.open import open_world
 
 SMALL = ExperimentConfig(
-    world=SyntheticConfig(events=6_000, users=80, items=60),
+    world=SyntheticConfig(events=6_000, users=80, items=60, interaction=0.1),
     arms=("relu", "smelu:beta=1"),
     model=ModelConfig(dim=4, hidden=(16, 8), batch=64),
     noise=NoiseConfig(window=4),

@@ -301,5 +301,37 @@ def test_rankings_hold_slates_of_item_numbers_and_the_place_of_each_candidate() 
     for m in range(MODELS):
         for q in range(QUERIES):
             best = ranking(AFTER, m, q)
-            assert RANKED.slates[m, q].tolist() == best[:K]
-            assert [best[place] for place in RANKED.positions[m, q]] == ASKED[q].candidates.tolist()
+            assert RANKED.slate(m, q).tolist() == best[:K]
+            assert [best[place] for place in RANKED.parts[0].positions[m, q]] == ASKED[q].candidates.tolist()
+
+
+def test_queries_of_different_lengths_are_measured_as_each_alone() -> None:
+    sizes = [9, 3, 9, 2, 3, 5, 9]  # below and above K
+    asked = [
+        replace(q, candidates=q.candidates[:n], relevance=q.relevance[:n]) for q, n in zip(ASKED, sizes, strict=True)
+    ]
+    short = np.arange(CANDIDATES) < np.array(sizes)[:, None]
+    before, after = (np.where(short, scores, np.nan).astype(np.float32) for scores in (BEFORE, AFTER))
+    one, other = Rankings(before, asked, K), Rankings(after, asked, K)
+    quality = Comparison(SHAPE, asked, EVENT_USERS, repetitions=2, seed=0)
+    for number, (query, n) in enumerate(zip(asked, sizes, strict=True)):
+        part = slice(number, number + 1)
+        first, second = (Rankings(scores[:, part, :n], [query], K) for scores in (BEFORE, AFTER))
+        for m in (0, MODELS - 1):
+            assert np.array_equal(one.compared(m, other, m)[..., part], first.compared(m, second, m))
+            assert other.slate(m, number).tolist() == second.parts[0].slates[m, 0].tolist()
+    assert other.flat(3).tolist() == after[3][short].tolist()
+    some = other.part(np.array([1, 4, 6]))
+    assert np.array_equal(some.compared(0, some, 1), other.compared(0, other, 1)[..., [1, 4, 6]])
+    found = quality.ranking_quality(0, other, asked, truth=True)["ndcg"].mean
+    alone = [
+        quality_of([query], Rankings(AFTER[:, i : i + 1, :n], [query], K))
+        for i, (query, n) in enumerate(zip(asked, sizes, strict=True))
+    ]
+    assert found == pytest.approx(np.mean([value for value in alone if value is not None]))
+
+
+def quality_of(asked: list[Query], ranked: Rankings) -> float | None:
+    """NDCG of the first arm, None where nothing is relevant."""
+    found = Comparison(SHAPE, asked, EVENT_USERS, repetitions=2, seed=0).ranking_quality(0, ranked, asked, truth=True)
+    return found["ndcg"].mean if found else None

@@ -29,7 +29,7 @@ ORDER = (
     "profiles image build user entrypoint command environment volumes networks ports depends_on healthcheck deploy "
     "mem_limit << restart init read_only tmpfs cap_drop security_opt"
 ).split()
-NATIVE = "simulator/models/native"
+NATIVE = "simulator/native"
 """Part of `simulator`, with a stage of its own."""
 PUBLISHED = {"router", "load", "prometheus", "grafana"}
 ONE_SHOT = {"checks"}

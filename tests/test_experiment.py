@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, NoiseConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import DataError, SettingError
-from simulator.experiment import Experiment, open_world
+from simulator.experiment import Experiment
 from simulator.measures.registry import MEASURES
 from simulator.models import activations
 from simulator.types import Batch
+from simulator.world.open import open_world
 from tests.result_schema import assert_schema
 from tests.small_runs import SMALL, outcome, prepared, small_log, small_replay, timeless
 from tests.terminal import SMALL_RUN, Terminal
@@ -100,8 +101,8 @@ def test_the_final_queries_were_ranked_by_earlier_generations_too() -> None:
     final = experiment.run(lambda events: None, keep)
     assert list(final.earlier) == [4, 2, 1] and plan.generations == 5
     for lag, rankings in final.earlier.items():
-        np.testing.assert_array_equal(rankings.scores, said[lag])
-    assert (final.earlier[1].scores != final.after.scores).any()
+        np.testing.assert_array_equal(rankings.parts[0].scores, said[lag])
+    assert (final.earlier[1].parts[0].scores != final.after.parts[0].scores).any()
 
 
 def test_progress_ends_at_the_total_and_checkpoints_come_after_each_refresh() -> None:
@@ -184,7 +185,7 @@ def test_another_seed_gives_another_result(result: dict[str, Any]) -> None:
     ("changes", "message"),
     [
         ({"candidates": 55}, "candidates = 55: at most"),
-        ({"queries_per_generation": 900, "queries": 2}, "queries = 900: at most"),
+        ({"queries_per_generation": 900, "queries": 2}, "queries_per_generation = 900: at most"),
         ({"queries": 5_000}, "queries = 5000: at most"),
     ],
 )

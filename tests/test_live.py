@@ -20,7 +20,7 @@ from simulator.live.flags import UpFlags
 from simulator.live.gauges import Counters, Page
 from simulator.live.plan import Plan, plan
 from simulator.live.summary import write_summary
-from simulator.live.up import run_up, with_tuned_rates
+from simulator.live.up import fitted_flags, run_up
 from simulator.live.view import plain_line, sparkline
 from simulator.live.watch import Watch
 from simulator.models.factories import ALLOWED
@@ -50,9 +50,9 @@ def test_the_trainer_is_not_told_what_it_has_no_flag_for() -> None:
 
 
 def test_up_finds_learning_rates_only_where_it_is_asked_to() -> None:
-    assert with_tuned_rates(plain := up_flags("--arms", "relu", "gelu:lr=0.02")) is plain
+    assert fitted_flags(plain := up_flags("--arms", "relu", "gelu:lr=0.02")) is plain
     asked = up_flags("--preset", "smoke", "--events", "3000", "--arms", "relu", "gelu:lr=tuned", "--batch", "64")
-    relu, gelu = with_tuned_rates(asked).compare.arms
+    relu, gelu = fitted_flags(asked).compare.arms
     assert relu == "relu" and re.fullmatch(r"gelu:lr=0\.\d+", gelu)
 
 

@@ -14,8 +14,10 @@ from sklearn.metrics import log_loss, roc_auc_score
 from simulator.config import NO_NOISE, ReplayConfig
 from simulator.errors import SettingError
 from simulator.experiment import Experiment, Final
+from simulator.measures.registry import GAP
+from simulator.models.baselines import BASELINES
 from simulator.outcome import measure
-from simulator.result import to_json
+from simulator.result import ORACLE, to_json
 from tests.result_schema import assert_interval, assert_schema
 from tests.small_runs import SMALL, outcome, prepared, small_replay
 
@@ -128,14 +130,26 @@ def test_baselines_are_measured_on_the_same_events_and_paired_with_the_arms(run:
     assert result["baselines"]["constant"]["ranking_loss"]["mean"] == pytest.approx(np.log(2))
 
 
+def test_the_oracle_ranks_as_the_truth_does_and_the_gap_is_the_way_to_it(run: Run) -> None:
+    _, final, result = run
+    oracle, others = result["baselines"][ORACLE], [result["baselines"][name] for name in BASELINES]
+    assert oracle["ndcg"]["mean"] == pytest.approx(1)
+    for name, best in (("log_loss", min), ("auc", max), ("ranking_loss", min)):
+        assert oracle[name]["mean"] == best(each[name]["mean"] for each in (oracle, *others, *result["arms"].values()))
+    start, end = min(each["log_loss"]["mean"] for each in others), oracle["log_loss"]["mean"]
+    for arm in result["arms"].values():
+        gap = arm[GAP]
+        assert gap["mean"] == pytest.approx((start - arm["log_loss"]["mean"]) / (start - end))
+        assert gap["low"] < gap["mean"] < gap["high"]
+
+
 def test_of_these_very_models_users_alone_are_uncertain(run: Run) -> None:
     """The interval over users, by a plain bootstrap of them."""
     experiment, final, result = run
     users = np.array([query.user for query in final.queries])
     models = experiment.shape.models(0)
-    pairs = [
-        final.after.answers(a).positions[:, :, None] < final.after.answers(a).positions[:, None] for a in models.flat
-    ]
+    (ranked,) = final.after.parts
+    pairs = [ranked.positions[a][:, :, None] < ranked.positions[a][:, None] for a in models.flat]
     swapped = np.mean([(pairs[a] != pairs[a + 1]).mean((1, 2)) * 30 / 29 for a in (0, 2)], axis=0)  # [Q], by fleet
     known, index = np.unique(users, return_inverse=True)
     sums, counts = (np.bincount(index, weights) for weights in (swapped, np.ones(len(users))))

@@ -18,9 +18,10 @@ def main(arguments: list[str]) -> None:
 
     from prometheus_client import CollectorRegistry
 
-    from simulator.experiment import open_world  # brings torch: seconds that --help need not wait for
+    from simulator.schedule import fitted_live
     from simulator.store.open import WORLD_CAPACITY
-    from trainer import loop
+    from simulator.world.open import open_world
+    from trainer import loop  # brings torch: seconds that --help need not wait for
     from trainer.feeder import Feeder
     from trainer.metrics import Metrics
     from trainer.resume import StateFolder
@@ -29,10 +30,13 @@ def main(arguments: list[str]) -> None:
     registry = CollectorRegistry()
     metrics, folder = Metrics(registry), StateFolder(flags.state, flags.run)
     world = open_world(config.world, config.seed, config.model.hash_rows)
+    config, size, adapted = fitted_live(config, world, flags.given(), flags.generation_events)
+    if adapted:
+        print(f"trainer: {adapted}", flush=True)
     stop = stop_on_signals()
-    trainer = loop.Trainer(config, world, store, folder, metrics, stop, flags.generation_events)
+    trainer = loop.Trainer(config, world, store, folder, metrics, stop, size)
     fed = flags.open_store(capacity=WORLD_CAPACITY)
-    feeder = Feeder(world, fed, metrics, stop, *flags.pace(world))
+    feeder = Feeder(world, fed, metrics, stop, *flags.pace(world, size))
     metrics.show_arms([arm.label for arm in trainer.arms])
     port = serve_metrics(registry, flags.metrics_port, flags.host)
     print(f"trainer: metrics at http://{flags.host}:{port}/metrics", flush=True)

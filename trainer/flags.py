@@ -17,6 +17,8 @@ from trainer.feeder import Pace, as_logged, head_start, steady
 
 RATE = 2_000.0
 """Events per second that are fed where no flag says otherwise."""
+LOG_SECONDS = 300.0
+"""What a real log takes at least where no flag says otherwise: a small one would be over in seconds."""
 STEADY_ENTRY, AS_LOGGED_ENTRY = 0.1, 250
 """Seconds of events per entry of the log where they come steadily; events per entry where the log sets the pace."""
 ENTRY_MOST = 1_000
@@ -43,16 +45,19 @@ class TrainerFlags(LiveFlags, Wiring):
     state: Path = field(default_factory=lambda: Path(from_environment("FLICKER_STATE", "state/trainer")))
     """Folder in which the trainer saves where it is (default: FLICKER_STATE)."""
     generation_events: int | None = None
-    """Events per generation, a whole number of shuffle windows (--batch x --window events; two of them by default)."""
+    """Events per generation, a whole number of shuffle windows (--batch x --window events). By default two of them, or
+    as few as give a log 12 generations; one with less than two generations of what is asked for has so many, too."""
     rate: float | None = None
-    """Events of the world per second, more than 0 (2,000 by default); where the log is full, the world waits."""
+    """Events of the world per second, more than 0; where the log is full, the world waits. By default 2,000, and so few
+    that a real log takes five minutes."""
     for_: Annotated[float | None, tyro.conf.arg(name="for")] = None
     """Instead of --rate: feed the whole world steadily within so many seconds, more than 0."""
     speed: Annotated[float | None, tyro.conf.arg(name="speed")] = None
     """Instead of --rate: so many times as fast as the times of its events say, more than 0."""
 
     head_start: int = 0
-    """Events of the world that are fed at once when the trainer starts, so that the first generation comes soon."""
+    """Events of the world that are fed at once when the trainer starts, so that the first generation comes soon; at
+    most a generation of them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,9 +68,11 @@ class TrainerFlags(LiveFlags, Wiring):
         if len(given) > 1:
             raise FlickerError("--rate, --for and --speed: each sets the world's pace: give one of them")
 
-    def pace(self, world: World) -> tuple[Pace, int]:
-        """How fast the world comes, and how many of its events go into one entry of the log."""
+    def pace(self, world: World, size: int) -> tuple[Pace, int]:
+        """How fast the world comes, and how many of its events go into one entry of the log; a generation is `size`."""
+        head = min(self.head_start, size)
         if self.speed is not None:
-            return head_start(self.head_start, as_logged(self.speed)), AS_LOGGED_ENTRY
-        rate = self.rate or (world.events / self.for_ if self.for_ is not None else RATE)
-        return head_start(self.head_start, steady(rate)), max(1, min(ENTRY_MOST, round(rate * STEADY_ENTRY)))
+            return head_start(head, as_logged(self.speed)), AS_LOGGED_ENTRY
+        slowest = RATE if world.has_truth else min(RATE, world.events / LOG_SECONDS)
+        rate = self.rate or (max(1, world.events - head) / self.for_ if self.for_ is not None else slowest)
+        return head_start(head, steady(rate)), max(1, min(ENTRY_MOST, round(rate * STEADY_ENTRY)))

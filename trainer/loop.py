@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
+
 from simulator.config import ExperimentConfig, ReplayConfig, require
 from simulator.errors import ResultError
 from simulator.folder import as_json
@@ -74,7 +76,7 @@ class Trainer:
         self.reader = self._reader()
         self.progressive = Progressive([arm.label for arm in arms], config.duplicates)
         recent = config.world.recent if isinstance(config.world, ReplayConfig) else RECENT
-        self.engagements = Engagements(recent)
+        self.engagements = Engagements(recent, np.full((users, world.encoder.history), -1, np.int32))
         self.settings = {"config": as_json(config), "generation_events": self.generation_events}
         self.names = ""
         """Digest of what the log calls users and items; empty on a made-up world."""
@@ -175,7 +177,7 @@ class Trainer:
         cut = {"generation": state.generation, "events": state.events, "published": state.cut, "quality": state.quality}
         with self.metrics.publish_seconds.time():
             whose = self.store.run, state.generation
-            made = parts(self.engines, self.config, self.world.encoder, self.engagements.trail(), *whose)
+            made = parts(self.engines, self.config, self.world, self.engagements, *whose)
             announced = about(self.engines, self.config, self.world, cut | {"names": self.names})
             self._insist(lambda: self.store.publish(state.generation, made, announced))
         self.metrics.show_generation(state.generation, state.cut, state.quality)

@@ -9,7 +9,7 @@ Each says in its header of which run and generation it is, and which part. How t
 by all of them (store/names.py): `about` has its digest.
 
 Shapes: A arms, V table rows, D embedding length, P dense parameters, U users, I items, G segments, N candidates,
-n engagements.
+n engagements, H items of a user's history.
 """
 
 from __future__ import annotations
@@ -23,54 +23,70 @@ import numpy as np
 import safetensors.numpy
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from simulator.config import ExperimentConfig
 from simulator.models.engines import Engines
 from simulator.store.arrays import label
-from simulator.types import Batch, Ints, World
-from simulator.world.features import Encoder
-from simulator.world.log import Trail
-from simulator.world.retrieval import Popularity, segments_of
+from simulator.types import Batch, Ints, Rows, World
+from simulator.world.replay import ReplayWorld
+from simulator.world.retrieval import retrieve
+from simulator.world.stream import SyntheticWorld
 
 CATALOG = "catalog"
+Served = SyntheticWorld | ReplayWorld
 STRANGERS = -1
 """Segment of those whom the world has not: nobody in it has clicked, so it gets what is popular with all."""
 
 
 class Engagements:
-    """The trailing engagements of the log, from which candidates are retrieved."""
+    """The trailing engagements of the log, from which candidates are retrieved, and each user's history."""
 
-    def __init__(self, most: int) -> None:
-        """Keeps the last `most` of them."""
-        self._most = most
-        self._user: Ints = np.empty(0, np.int64)
-        self._item: Ints = np.empty(0, np.int64)
-        self._items = 0
+    def __init__(self, most: int, history: Rows) -> None:
+        """Keeps the last `most` of all, and in `history` [U, H] those of each user, latest first, -1 where none is."""
+        self._most, self.history = most, history
+        self.user: Ints = np.empty(0, np.int64)
+        """[n] oldest first."""
+        self.item: Ints = np.empty(0, np.int64)
+        self.time = 0.0
+        """Of the last event, seconds."""
 
     def add(self, events: Batch) -> None:
         """The next events of the log, engagements or not."""
         clicked = events.label == 1
-        self._user = np.concatenate([self._user, events.user[clicked]])[-self._most :]
-        self._item = np.concatenate([self._item, events.item[clicked]])[-self._most :]
-        self._items = max(self._items, int(events.item.max(initial=-1)) + 1)
-
-    def trail(self) -> Trail:
-        """The trailing engagements; every item up to the highest number seen counts as known."""
-        return Trail(self._user, self._item, self._items)
+        user, item = events.user[clicked], events.item[clicked]
+        self.user = np.concatenate([self.user, user])[-self._most :]
+        self.item = np.concatenate([self.item, item])[-self._most :]
+        self.time = float(events.time[-1])
+        if self.history.shape[1]:
+            remember(self.history, user, item)
 
     def state(self) -> dict[str, Tensor]:
         """All of it, as named tensors."""
-        return {
-            "engagements.user": torch.from_numpy(self._user.copy()),
-            "engagements.item": torch.from_numpy(self._item.copy()),
-            "engagements.items": torch.tensor([self._items]),
-        }
+        kept: dict[str, NDArray[Any]] = {"user": self.user, "item": self.item, "history": self.history}
+        tensors = {f"engagements.{name}": torch.from_numpy(array.copy()) for name, array in kept.items()}
+        return tensors | {"engagements.time": torch.tensor([self.time], dtype=torch.float64)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""
-        self._user, self._item = state["engagements.user"].numpy(), state["engagements.item"].numpy()
-        self._items = int(state["engagements.items"])
+        kept = (state[f"engagements.{name}"].numpy() for name in ("user", "item", "history"))
+        self.user, self.item, self.history = kept
+        self.time = float(state["engagements.time"])
+
+
+def remember(history: Rows, user: Ints, item: Ints) -> None:
+    """Put engagements [n], oldest first, in front of their users' histories [U, H], in place."""
+    order = np.argsort(user, kind="stable")[::-1]  # of each user the latest first
+    user, item = user[order], item[order]
+    users, first, counts = np.unique(user, return_index=True, return_counts=True)
+    depth = history.shape[1]
+    came_from = np.arange(depth) - counts[:, None]
+    old = np.take_along_axis(history[users], np.maximum(came_from, 0), axis=1)
+    history[users] = np.where(came_from < 0, -1, old)
+    place = np.arange(len(user)) - np.repeat(first[::-1], counts[::-1])
+    near = place < depth
+    history[user[near], place[near]] = item[near]
 
 
 def duplicate_part(number: int) -> str:
@@ -79,11 +95,11 @@ def duplicate_part(number: int) -> str:
 
 
 def parts(
-    engines: Engines, config: ExperimentConfig, encoder: Encoder, recent: Trail, run: str, generation: int
+    engines: Engines, config: ExperimentConfig, world: Served, recent: Engagements, run: str, generation: int
 ) -> dict[str, bytes]:
-    """The parts of a generation: its only fleet's weights, and candidates (all known items, if fewer than asked)."""
+    """The parts of a generation: its only fleet's weights, and candidates (all present items, if fewer than asked)."""
     assert config.fleets == 1
-    tables = catalog(encoder, recent, config.candidates)
+    tables = catalog(world, recent, config.candidates)
     found = {CATALOG: safetensors.numpy.save(tables, label(run, generation, CATALOG))}
     for number in range(config.duplicates):
         part = duplicate_part(number)
@@ -91,16 +107,18 @@ def parts(
     return found
 
 
-def catalog(encoder: Encoder, recent: Trail, count: int) -> dict[str, np.ndarray]:
-    """What a replica knows of users and items, and what it ranks for a user's segment."""
-    values = np.append(segments_of(encoder.user_rows), STRANGERS)
-    distinct, segment = np.unique(values, return_inverse=True)
-    popular = Popularity(recent, values, min(count, recent.items))
+def catalog(world: Served, recent: Engagements, count: int) -> dict[str, np.ndarray]:
+    """What a replica knows of users, their histories included, and items, and what it ranks for a user's segment."""
+    encoder = world.encoder
+    segments = np.append(encoder.segments, STRANGERS)
+    distinct, segment = np.unique(segments, return_inverse=True)
+    present = world.present(recent.time)
+    users = encoder.user_rows
     return {
-        "user_rows": encoder.user_rows,
+        "user_rows": encoder.remembering(users.copy(), recent.history) if encoder.history else users,
         "item_rows": encoder.item_rows,
         "segment": segment.astype(np.int64),
-        "candidates": np.stack([popular.candidates(int(value)) for value in distinct]),
+        "candidates": retrieve(segments[recent.user], recent.item, present, distinct, count),
     }
 
 

@@ -1,6 +1,6 @@
 """What may be learned: events that fit the schema. Others are set aside and counted, and learning goes on.
 
-A row index outside the table would end the trainer, and a label that is not finite the models.
+A row index outside the table would end the trainer, and a label or weight that is not finite the models.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from simulator.store.protocol import Entry, EventLog, SetAside
 from simulator.types import Batch, Schema
 
 log = logging.getLogger("trainer")
-REASONS = ("entry", "slots", "user", "item", "features", "label", "time")
+REASONS = ("entry", "slots", "user", "item", "features", "label", "time", "weight")
 """An entry that is no batch; events with more or fewer slots than the schema; the column that does not fit it."""
 
 
@@ -63,6 +63,8 @@ class Quarantine:
             "label": (batch.label >= 0) & (batch.label <= 1),
             "time": np.isfinite(batch.time),
         }
+        if batch.weight is not None:
+            fits["weight"] = np.isfinite(batch.weight) & (batch.weight >= 0)
         wrong, good = dict[str, int](), ~none
         for reason, fit in fits.items():
             if count := int((good & ~fit).sum()):

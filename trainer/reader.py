@@ -51,9 +51,11 @@ class Reader:
     def state(self) -> dict[str, Tensor]:
         """What was read and not taken, which nobody else will keep: `after` is behind it."""
         columns = vars(Batch.concatenate(self._ahead)) if self._ahead else {}
-        return {f"reader.{name}": torch.from_numpy(column) for name, column in columns.items()}
+        kept = {name: column for name, column in columns.items() if column is not None}
+        return {f"reader.{name}": torch.from_numpy(column) for name, column in kept.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""
-        if "reader.user" in state:
-            self._ahead = [Batch(*(state[f"reader.{column.name}"].numpy() for column in fields(Batch)))]
+        kept = {name.removeprefix("reader."): column.numpy() for name, column in state.items()}
+        if "user" in kept:
+            self._ahead = [Batch(*(kept.get(column.name) for column in fields(Batch)))]  # type: ignore[arg-type]

@@ -45,8 +45,7 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     router_ports = [flags.port + number for number in range(len(routers))] if flags.port else free[len(names) :]
     wiring = ["--store", store, "--run", RUN]
     pace = ["--for", str(flags.for_)] if flags.data is not None and flags.for_ is not None else []
-    window = flags.compare.model.batch * (flags.compare.noise.window or 16)
-    size = flags.refresh_events or 2 * window
+    size = flags.refresh_events or 2 * flags.compare.chunk_events
     generation = ["--generation-events", str(size), "--head-start", str(size)]
     commands = {
         "trainer": ["-m", "trainer", *wiring, "--state", str(out / "trainer"), *pace, *generation]

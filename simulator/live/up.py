@@ -22,6 +22,7 @@ from simulator.live.summary import write_summary
 from simulator.live.view import picture, plain_line
 from simulator.live.watch import Watch
 from simulator.process import stop_on_signals
+from simulator.schedule import fitted_live
 from simulator.store.protocol import StoreError
 from simulator.store.server import StoreServer, find_or_start, start_again
 from simulator.terminal import open_console, progress_bar
@@ -163,25 +164,35 @@ class Up:
         return self.flags.for_ is not None and self.watch.seconds() >= self.flags.for_
 
 
-def with_tuned_rates(flags: UpFlags) -> UpFlags:
-    """The flags with a learning rate for every arm that asks for one (`lr=tuned`), before any process starts.
+def fitted_flags(flags: UpFlags) -> UpFlags:
+    """The flags with what a log has room for, and with a learning rate for every arm that asks for one (`lr=tuned`):
+    found before any process starts, and said in a line each.
 
     Raises FlickerError for settings that cannot be, also for a flag that does not belong to the world.
     """
     config = flags.config()
-    if not any("lr=tuned" in spec for spec in config.arms):
+    is_tuned = any("lr=tuned" in spec for spec in config.arms)
+    if flags.data is None and not is_tuned:
         return flags
-    from simulator.experiment import open_world  # brings torch: seconds that others need not wait for
-    from simulator.models.specs import parse_arms, require_live, with_rate
-    from simulator.tuning import tune_arms
+    from simulator.world.open import open_world
 
     if flags.out:
         require_empty(flags.out)
-    require_live(parse_arms(config.arms))
+    console = open_console()
     world = open_world(config.world, config.seed, config.model.hash_rows)
-    tuned = tune_arms(config, world, progress_bar(open_console()))
-    arms = tuple(with_rate(spec, tuned[spec].rate) if spec in tuned else spec for spec in config.arms)
-    return replace(flags, compare=replace(flags.compare, arms=arms))
+    config, size, adapted = fitted_live(config, world, flags.given(), flags.refresh_events)
+    if adapted:
+        console.print(f"{adapted}.", style="yellow", soft_wrap=True)
+    if is_tuned:
+        from simulator.models.specs import parse_arms, require_live, with_rate  # torch: others need not wait for it
+        from simulator.tuning import tune_arms
+
+        require_live(parse_arms(config.arms))
+        tuned = tune_arms(config, world, progress_bar(console))
+        arms = tuple(with_rate(spec, tuned[spec].rate) if spec in tuned else spec for spec in config.arms)
+        config = replace(config, arms=arms)
+    compare = replace(flags.compare, arms=config.arms, model=config.model, noise=config.noise)
+    return replace(flags, compare=compare, refresh_events=size)
 
 
 def run_up(flags: UpFlags, command: str) -> int:
@@ -189,7 +200,7 @@ def run_up(flags: UpFlags, command: str) -> int:
 
     Whatever ends it, a summary of what was seen is left.
     """
-    up = Up(with_tuned_rates(flags), command)
+    up = Up(fitted_flags(flags), command)
     code = 0
     try:
         up.startup()

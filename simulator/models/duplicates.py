@@ -96,16 +96,19 @@ class Chunk:
     """[k], or none where nothing is rounded."""
     step: int = 0
     """Number of the first mini-batch in its chunk."""
+    event_weights: Tensor | None = None
+    """[k, n] what an event's gradient is multiplied by; None: 1."""
 
     def __getitem__(self, part: slice) -> Chunk:
         """The same for some of the models."""
         own = {name: getattr(self, name)[part] for name in ("order", "rows", "targets", "lost", "delays", "rounding")}
-        return replace(self, **own)
+        return replace(self, **own, event_weights=None if self.event_weights is None else self.event_weights[part])
 
     def mini_batch(self, number: int, size: int) -> Chunk:
         """One mini-batch of it, for all k models."""
         part, one = slice(number * size, (number + 1) * size), slice(number, number + 1)
         cut = {name: getattr(self, name)[:, part] for name in ("order", "rows", "targets")}
+        cut["event_weights"] = None if self.event_weights is None else self.event_weights[:, part]
         return replace(self, **cut, lost=self.lost[:, one], delays=self.delays[:, one], step=number)
 
 
@@ -194,7 +197,8 @@ class Duplicates(ABC):
         """See Engine."""
         assert 0 < len(chunk) <= self.chunk_events
         rows, labels = (torch.from_numpy(part).to(self.device) for part in (chunk.features, chunk.label))
-        logits = self._each(lambda models: self._learn_unit(models, rows, labels), self._seconds)
+        weights = None if chunk.weight is None else torch.from_numpy(chunk.weight).to(self.device)
+        logits = self._each(lambda models: self._learn_unit(models, rows, labels, weights), self._seconds)
         self.chunks += 1
         self.events += len(chunk)
         if not np.isfinite(logits).all():
@@ -209,13 +213,16 @@ class Duplicates(ABC):
 
     def score_queries(self, queries: list[Query]) -> Floats:
         """See Engine."""
-        features, seconds = np.stack([query.features for query in queries]), np.zeros(len(self))
-        candidates = features.shape[1]
-        padding = (0, 0), (0, -candidates % self.query_block), (0, 0)
-        padded = np.pad(features, padding, mode="edge").reshape(-1, self.schema.slots)
-        scores = self._answers(self._scored(padded, seconds))
+        sizes, seconds = np.array([len(query.candidates) for query in queries]), np.zeros(len(self))
+        whole = sizes + -sizes % self.query_block
+        of_query = zip(queries, whole - sizes, strict=True)
+        padded = [np.pad(query.features, ((0, more), (0, 0)), mode="edge") for query, more in of_query]
+        flat = self._answers(self._scored(np.concatenate(padded), seconds))
         self.scoring_seconds = self._by_served(seconds)[:, : self.arm.cure.served_parts].sum(1) / len(queries)
-        return scores.reshape(len(scores), len(queries), -1)[:, :, :candidates]
+        scores, place = np.empty((len(flat), len(queries), whole.max()), flat.dtype), np.arange(whole.max())
+        scores[:, place < whole[:, None]] = flat
+        scores[:, place >= sizes[:, None]] = np.nan
+        return scores[:, :, : sizes.max()]
 
     def _scored(self, features: Rows, seconds: Doubles) -> Floats:
         rows = torch.from_numpy(features).to(self.device)
@@ -243,11 +250,11 @@ class Duplicates(ABC):
         """[M, ...] -> [S, m, ...]"""
         return values.reshape(self.served_models, self.arm.cure.m, *values.shape[1:])
 
-    def _learn_unit(self, models: slice, rows: Tensor, labels: Tensor) -> Tensor:
-        """Log-odds [k, n] of what is served, in the order of the log; table rows [n, L], labels [n]."""
+    def _learn_unit(self, models: slice, rows: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        """Log-odds [k, n] of what is served, in the order of the log; table rows [n, L], labels [n], weights [n]."""
         cure = self.arm.cure
         before = self._score(models, rows, self.served[models]) if isinstance(cure, Average) else None
-        chunk = self._chunk(models, rows, labels)
+        chunk = self._chunk(models, rows, labels, weights)
         logits = self._learn_coupled(models, chunk) if cure.coupled else self._learn(models, chunk)
         if before is not None:
             assert isinstance(cure, Average)
@@ -256,8 +263,8 @@ class Duplicates(ABC):
             return before
         return torch.empty_like(logits).scatter_(1, chunk.order, logits)
 
-    def _chunk(self, models: slice, rows: Tensor, labels: Tensor) -> Chunk:
-        """Of events with table rows [n, L] and labels [n], what the models make of them."""
+    def _chunk(self, models: slice, rows: Tensor, labels: Tensor, weights: Tensor | None) -> Chunk:
+        """Of events with table rows [n, L], labels [n] and weights [n], what the models make of them."""
         who, events, batch = self.members[models], len(labels), self.model.batch
         steps = -(-events // batch)
         order = torch.from_numpy(np.stack([self.noise.order(one, self.chunks, events, batch) for one in who]))
@@ -275,6 +282,7 @@ class Duplicates(ABC):
             np.stack([self.noise.lost(one, self.chunks, steps) for one in who]),
             np.stack([self.noise.delays(one, self.chunks, steps) for one in who]),
             [self.noise.rounding(one, self.chunks) for one in who] if rounded else [],
+            event_weights=None if weights is None else weights.index_select(0, order.flatten()).view_as(order),
         )
 
     def _learn_coupled(self, models: slice, chunk: Chunk) -> Tensor:

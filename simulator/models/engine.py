@@ -53,7 +53,8 @@ class Engine(Protocol):
     """Events per chunk: a shuffle window, or 16 mini-batches where nothing is shuffled."""
 
     def learn(self, chunk: Batch) -> Floats:
-        """Log-odds [S, n] given to each event of a chunk just before it is learned, in the order of the log.
+        """Log-odds [S, n] given to each event of a chunk just before it is learned, in the order of the log; the
+        gradient of an event is scaled by its weight, if it has one.
 
         Raises SettingError where a model diverges.
         """
@@ -66,7 +67,7 @@ class Engine(Protocol):
         """[S] compute seconds that each served model took for a query when queries were last scored."""
 
     def score_queries(self, queries: list[Query]) -> Floats:
-        """Log-odds [S, Q, N] of the candidates of queries with equally many candidates."""
+        """Log-odds [S, Q, N] of the candidates of queries; what a query with fewer than others lacks is no number."""
 
     def refresh(self) -> None:
         """What is learned up to here is a generation: cures that learn from the previous one have it from now on."""

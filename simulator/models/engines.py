@@ -119,7 +119,7 @@ class Engines:
         return np.concatenate(self._each(lambda engine: engine.score_events(features)))
 
     def score_queries(self, queries: list[Query]) -> Floats:
-        """Log-odds [S, Q, N] of the candidates of queries with equally many candidates."""
+        """Log-odds [S, Q, N] of the candidates of queries; what a query with fewer than others lacks is no number."""
         return np.concatenate(self._each(lambda engine: engine.score_queries(queries)))
 
     def refresh(self) -> None:

@@ -88,6 +88,8 @@ class FreshEngine:
             state[f"{name}.number"] = torch.tensor([each.generation, each.number])
             state[f"{name}.features"] = torch.from_numpy(each.chunk.features.copy())
             state[f"{name}.label"] = torch.from_numpy(each.chunk.label.copy())
+            if each.chunk.weight is not None:
+                state[f"{name}.weight"] = torch.from_numpy(each.chunk.weight.copy())
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -97,11 +99,12 @@ class FreshEngine:
         self._remembered = []
         while (name := f"fresh.{len(self._remembered)}") + ".number" in state:
             generation, number = (int(value) for value in state[f"{name}.number"])
-            chunk = _events(state[f"{name}.features"].numpy(), state[f"{name}.label"].numpy())
+            weight = state[f"{name}.weight"].numpy() if f"{name}.weight" in state else None
+            chunk = _events(state[f"{name}.features"].numpy(), state[f"{name}.label"].numpy(), weight)
             self._remembered.append(Remembered(generation, number, chunk))
 
 
-def _events(features: Rows, label: Floats) -> Batch:
+def _events(features: Rows, label: Floats, weight: Floats | None) -> Batch:
     """Events of which nothing else is known: all that learning needs."""
     nobody = np.zeros(len(label), np.int64)
-    return Batch(nobody, nobody, nobody.astype(np.float64), features, label)
+    return Batch(nobody, nobody, nobody.astype(np.float64), features, label, weight)

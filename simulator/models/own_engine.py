@@ -240,12 +240,14 @@ class OwnEngine(Duplicates):
         model, batch, logits = self._models[number], self.model.batch, []
         first = chunk.number * (self.chunk_events // batch) + chunk.step
         parts = zip(torch.split(chunk.rows[0], batch), torch.split(chunk.targets[0], batch), strict=True)
+        weights = None if chunk.event_weights is None else torch.split(chunk.event_weights[0], batch)
         for step, (rows, targets) in enumerate(parts):
             # in evaluation mode, as it serves
             before = None if self._modes is False else self.maker.scores(model.module, rows)
             due = first + step + int(chunk.delays[0, step])
             with self._seeded_step(number, first + step):
-                given = self._gradients(model, rows, targets, due, bool(chunk.lost[0, step]))
+                weight = None if weights is None else weights[step]
+                given = self._gradients(model, rows, targets, due, bool(chunk.lost[0, step]), weight)
             if before is not None and not torch.allclose(before, given, rtol=ROUNDING, atol=ROUNDING):
                 self._seen.add("modes")
             logits.append(given if before is None else before)
@@ -265,7 +267,9 @@ class OwnEngine(Duplicates):
         if before and drawn() != before:
             self._seen.add("draws")
 
-    def _gradients(self, model: Model, rows: Tensor, targets: Tensor, due: int, lost: bool) -> Tensor:
+    def _gradients(
+        self, model: Model, rows: Tensor, targets: Tensor, due: int, lost: bool, weight: Tensor | None = None
+    ) -> Tensor:
         """Log-odds [B] of a mini-batch as the module gives them while it learns; its gradients wait."""
         model.train()
         logits = self.maker.forward(model.module, rows)
@@ -275,8 +279,9 @@ class OwnEngine(Duplicates):
         for each in model.trained:
             each.grad = None
         # each event weighs 1 / batch, also in a shorter mini-batch at the end, whose few events would shake the model
+        gradient = (torch.sigmoid(given) - targets) / self.model.batch
         with blame(self.maker.own.factory, "its gradient"):
-            torch.autograd.backward(logits, (torch.sigmoid(given) - targets) / self.model.batch)
+            torch.autograd.backward(logits, gradient if weight is None else gradient * weight)
         model.waiting.append(Waiting([each.grad for each in model.trained], due))
         return given
 

@@ -201,7 +201,9 @@ class TorchEngine(BuiltIn):
         for step, lookup in enumerate(lookups):
             part, delay = slice(step * batch, (step + 1) * batch), int(chunk.delays[0, step])
             own = None if shares is None else shares[:, part]
-            found, dense, table = self._gradients(group, lookup, own, chunk.targets[:, part], chunk.lost[:, step])
+            weights = None if chunk.event_weights is None else chunk.event_weights[:, part]
+            targets, lost = chunk.targets[:, part], chunk.lost[:, step]
+            found, dense, table = self._gradients(group, lookup, own, targets, weights, lost)
             logits.append(found)
             # where delays are drawn, a group is one model
             group.pending.append(Gradient(dense, lookup.rows, table, first + step + delay))
@@ -210,13 +212,22 @@ class TorchEngine(BuiltIn):
         return torch.cat(logits, 1)
 
     def _gradients(
-        self, group: Group, lookup: Lookup, shares: Tensor | None, targets: Tensor, lost: np.ndarray
+        self,
+        group: Group,
+        lookup: Lookup,
+        shares: Tensor | None,
+        targets: Tensor,
+        weights: Tensor | None,
+        lost: np.ndarray,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-odds [g, B] of a mini-batch, and the gradients [g, P] and [u, D] of its mean log loss."""
+        """Log-odds [g, B] of a mini-batch, and the gradients [g, P] and [u, D] of its mean log loss, where events have
+        weights [g, B] of the mean of the weighted ones."""
         vectors = lookup.fetch(group.table).requires_grad_()
         logits = _forward(group.module, vectors, shares)
         # each event weighs 1 / batch, also in a shorter mini-batch at the end, whose few events would shake the model
         grad_logits = torch.sigmoid(logits.detach()).sub_(targets).div_(self.model.batch)
+        if weights is not None:
+            grad_logits.mul_(weights)
         if lost.any():
             grad_logits[torch.from_numpy(lost).to(grad_logits.device)] = 0  # a zero gradient leaves Adagrad where it is
         *dense, of_vectors = torch.autograd.grad(logits, [*group.parameters, vectors], grad_logits)

@@ -6,7 +6,7 @@ alone. `score` is the log-odds exactly as they were computed (the file says so),
 what is known to be true: a probability on a synthetic world, what the log says on a replayed one. Items, users, and a
 column for each single-valued field of user and context, for --by, are as the log writes them.
 
-Shapes: S served models, Q queries, N candidates, n events, R rows, F columns for --by.
+Shapes: S served models, n events, R rows, F columns for --by.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def keep_predictions(
 ) -> None:
     """Write what S models said: rankings of the queries by each generation, and logits [S, n] of the held-out events,
     the last of the world, by the newest. Raises ResultError where the folder cannot be written."""
-    candidates = len(queries[0].candidates)
+    candidates = [len(query.candidates) for query in queries]
     asked = _columns(
         world,
         np.repeat([query.id for query in queries], candidates),
@@ -55,7 +55,7 @@ def keep_predictions(
             for (fleet, duplicate), model in np.ndenumerate(shape.models(arm)):
                 for generation, rankings in generations.items():
                     own = {"arm": label, "fleet": fleet, "duplicate": duplicate, "generation": generation}
-                    parts = [_table(asked, rankings.scores[model].ravel(), own | {"role": "query"})]
+                    parts = [_table(asked, rankings.flat(model), own | {"role": "query"})]
                     if generation == max(generations):
                         parts.append(_table(events, logits[model], own | {"role": "event"}))
                     name = f"arm{arm}-fleet{fleet}-duplicate{duplicate}-generation{generation}.parquet"

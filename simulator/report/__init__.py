@@ -21,7 +21,7 @@ from simulator.errors import ResultError
 from simulator.files import write_atomically
 from simulator.report.page import page
 from simulator.report.pool import pooled
-from simulator.result import Result, read_result
+from simulator.result import Result, read_result, worlds_of
 
 
 def write_report(folder: Path) -> Path:
@@ -40,6 +40,7 @@ def read_results(folders: Sequence[Path]) -> Result:
     """
     cells = [cell for folder in folders for cell in sorted(folder.glob("cells/*")) or [folder]]
     finished = [cell for cell in cells if (cell / "result.json").exists() or cell in folders]
+    finished = [world for cell in finished for world in worlds_of(cell)]
     return pooled([(cell, read_result(cell)) for cell in finished])
 
 

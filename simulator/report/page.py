@@ -44,8 +44,10 @@ GLOSSARY = {
     "swap": "Two slates of one query differ. Each measure goes from 0 (never) to 1 (always).",
     "cause": "Why two slates could differ: another duplicate of the same generation (duplicate), the next generation "
     "of the same duplicate (refresh), or both.",
-    "baseline": "Cheap models of our own: one probability for all (constant), one per item (popularity), one weight "
-    "per value (logistic). A constant has no swaps and no PD: neither is shown without accuracy.",
+    "baseline": "Cheap models of our own: one probability for all (constant), one per item (popularity), the item's "
+    "share of the latest engagements (recent), one weight per value (logistic). A constant has no swaps and no PD: "
+    "neither is shown without accuracy.",
+    "oracle": "Predicts the true probability of a click, which is known of a made-up world: nobody can do better.",
     "interval": "A mean followed by (low to high): bootstrap over fleets, duplicates and users, 95 %.",
 }
 
@@ -63,7 +65,7 @@ def page(result: Result) -> str:
         title=finding.headline(result),
         seen=finding.what_you_see(result),
         advice=advice(result),
-        notes=[*result.notes, *absent],
+        notes=[*finding.truths(result), *result.notes, *absent],
         shown=summed_up(arm.measures for arm in result.arms),
         timed=any("train_seconds" in arm.costs for arm in result.arms),
         ratio_to=ratio_to,

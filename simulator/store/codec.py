@@ -1,7 +1,7 @@
-"""Batches as bytes: a header, then the five columns, little-endian and as narrow as their values allow.
+"""Batches as bytes: a header, then the columns, little-endian and as narrow as their values allow.
 
-    magic "FB" · version u8 · five dtype letters (user, item, time, features, label) · n u32 · S u32 · CRC-32 u32
-    user [n] · item [n] · time [n] · features [n, S] · label [n]
+    magic "FB" · version u8 · six dtype letters (user, item, time, features, label, weight) · n u32 · S u32 · CRC-32 u32
+    user [n] · item [n] · time [n] · features [n, S] · label [n] · weight [n], or nothing where the letter is -
 
 Whole numbers take 1, 2, 4 or 8 bytes each, chosen per column and batch; a label of 0 or 1 takes one byte. Nothing is
 rounded: decoding gives the same values in the dtypes of `Batch`. The checksum covers the columns.
@@ -20,12 +20,12 @@ from simulator.store.protocol import Entry, StoreError, entry_order
 from simulator.types import Batch, Ints
 
 MAGIC = b"FB"
-VERSION = 1
-HEADER = struct.Struct("<2sB5sIII")
-COLUMNS = "BHIq", "BHIq", "d", "BHIi", "Bf"
+VERSION = 2
+HEADER = struct.Struct("<2sB6sIII")
+COLUMNS = "BHIq", "BHIq", "d", "BHIi", "Bf", "f-"
 """Letters that each column may have."""
 LETTERS = {"B": "<u1", "H": "<u2", "I": "<u4", "q": "<i8", "i": "<i4", "d": "<f8", "f": "<f4"}
-BYTES = {letter: np.dtype(dtype).itemsize for letter, dtype in LETTERS.items()}
+BYTES = {letter: np.dtype(dtype).itemsize for letter, dtype in LETTERS.items()} | {"-": 0}
 
 NONE: Ints = np.empty(0, np.int64)
 NO_EVENTS = Batch(NONE, NONE, NONE.astype(np.float64), NONE.astype(np.int32).reshape(0, 0), NONE.astype(np.float32))
@@ -39,9 +39,10 @@ def encode(batch: Batch) -> bytes:
         batch.time.astype("<f8", copy=False),
         narrow(batch.features),
         narrow_labels(batch.label),
+        *([] if batch.weight is None else [batch.weight.astype("<f4", copy=False)]),
     ]
     body = b"".join(column.tobytes() for column in columns)
-    letters = "".join(column.dtype.char.replace("l", "q") for column in columns).encode()
+    letters = "".join(column.dtype.char.replace("l", "q") for column in columns).ljust(len(COLUMNS), "-").encode()
     slots = batch.features.shape[1]
     return HEADER.pack(MAGIC, VERSION, letters, len(batch), slots, zlib.crc32(body)) + body
 
@@ -60,22 +61,23 @@ def decode(data: bytes) -> Batch:
     if zlib.crc32(body) != checksum:
         raise StoreError("an entry of the log is damaged: its checksum differs")
     dtypes = [chr(letter) for letter in letters]
-    sizes = n, n, n, n * slots, n
+    sizes = n, n, n, n * slots, n, n
     known = all(letter in allowed for letter, allowed in zip(dtypes, COLUMNS, strict=True))
     if not known or sum(BYTES[letter] * count for letter, count in zip(dtypes, sizes, strict=True)) != len(body):
         raise StoreError("an entry of the log is damaged: its columns are not those of its header")
     columns, start = [], 0
-    for letter, count in zip(dtypes, sizes, strict=True):
+    for letter, count in zip("".join(dtypes).rstrip("-"), sizes, strict=False):
         column = np.frombuffer(body, LETTERS[letter], count, start)
         columns.append(column)
         start += column.nbytes
-    user, item, time, features, label = columns
+    user, item, time, features, label, *weight = columns
     return Batch(
         user.astype(np.int64),
         item.astype(np.int64),
         time.astype(np.float64),
         features.astype(np.int32).reshape(n, slots),
         label.astype(np.float32),
+        *(column.astype(np.float32) for column in weight),
     )
 
 

@@ -1,26 +1,41 @@
 """From numbers to table rows: one Encoder per world, the same for events, candidates and serving.
 
-Shapes: n events, U users, I items, S slots = Su user slots + Si item slots + C context slots, in that order.
+Shapes: n events, U users, I items, S slots = Su user slots + Si item slots + C context slots in that order, H items of
+a user's history, which are the last of the user's slots.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from simulator.types import Ints, Rows, Schema
+from simulator.errors import DataError
+from simulator.types import Field, Integers, Ints, Rows, Schema
+from simulator.world.clicklog import ClickLog, Entities
+from simulator.world.clicklog import Feature as LoggedFeature
+from simulator.world.identities import Identified, id_field, id_rows
+
+HISTORY = "history"
+"""Field of the last items that a user engaged with."""
 
 
 class Encoder:
     """Joins what is known of a user, an item and a context into the row numbers that the click model looks up."""
 
     def __init__(
-        self, schema: Schema, user_rows: Rows, item_rows: Rows, names: Mapping[str, Sequence[str]] | None = None
+        self,
+        schema: Schema,
+        user_rows: Rows,
+        item_rows: Rows,
+        names: Mapping[str, Sequence[str]] | None = None,
+        history_rows: Ints | None = None,
     ) -> None:
         """`user_rows` [U, Su] and `item_rows` [I, Si] hold table rows (0 is padding), slots in schema order.
 
-        `names`: of the values of a field, where a log gives them.
+        `names`: of the values of a field, where a log gives them. `history_rows` [I]: the rows of items in the field
+        HISTORY, where there is one; in `user_rows` it is empty.
         """
         sides = [field.side for field in schema.fields]
         assert sides == sorted(sides, key=("user", "item", "context").index), "fields go user, item, context"
@@ -31,21 +46,85 @@ class Encoder:
         self.item_rows = np.ascontiguousarray(item_rows, np.int32)
         self.context_slots = slots["context"]
         self._names = names or {}
+        self._history = slice(0) if history_rows is None else schema.slot_range(HISTORY)
+        # -1, no item, finds the last one: padding
+        self._history_rows = np.append(np.empty(0, np.int64) if history_rows is None else history_rows, 0)
+
+    @property
+    def history(self) -> int:
+        """H, 0 where there is no history."""
+        return self._history.stop - (self._history.start or 0)
+
+    @property
+    def segments(self) -> Ints:
+        """[U] the value of the users' first feature; all alike where they have none."""
+        if self.user_rows.shape[1] - self.history == 1:
+            return np.zeros(len(self.user_rows), np.int64)
+        return self.user_rows[:, 1].astype(np.int64)
 
     def name(self, field: str, value: int) -> str:
         """How a log writes a value of a field, its number where it has no name; below 0: not known."""
         names = self._names.get(field, ())
         return "unknown" if value < 0 else names[value] if value < len(names) else str(value)
 
-    def encode(self, user: Ints, item: Ints, context: Rows) -> Rows:
-        """Features [n, S] of the events (user [n], item [n], context [n, C])."""
-        return np.concatenate([self.user_rows[user], self.item_rows[item], context], axis=1)
+    def encode(self, user: Ints, item: Ints, context: Rows, history: Integers | None = None) -> Rows:
+        """Features [n, S] of the events (user [n], item [n], context [n, C], history [n, H] item numbers or -1)."""
+        features = np.concatenate([self.user_rows[user], self.item_rows[item], context], axis=1)
+        return features if history is None else self.remembering(features, history)
 
-    def candidates(self, user: int, items: Ints, context: tuple[int, ...]) -> Rows:
-        """Features [N, S] of the candidates [N] of one query."""
+    def candidates(self, user: int, items: Ints, context: tuple[int, ...], history: Integers | None = None) -> Rows:
+        """Features [N, S] of the candidates [N] of one query; `history` [H] as of `encode`."""
         rows = np.empty((len(items), self.schema.slots), np.int32)
         head, tail = self.user_rows.shape[1], self.schema.slots - self.context_slots
         rows[:, :head] = self.user_rows[user]
         rows[:, head:tail] = self.item_rows[items]
         rows[:, tail:] = context
+        return rows if history is None else self.remembering(rows, history)
+
+    def remembering(self, rows: Rows, history: Integers) -> Rows:
+        """Rows [n, S] (or [U, Su] of users) with the items [n, H] of their history, in place; -1 is no item."""
+        rows[:, self._history] = self._history_rows[history]
         return rows
+
+
+def encoder_of(log: ClickLog, hash_rows: int = 0) -> Encoder:
+    """Fields in schema order: user, features of the user, history, item, features of the item and of the context.
+
+    `hash_rows` as in `ModelConfig`. DataError where two fields have one name.
+    """
+    users, items = id_field("user", len(log.users), hash_rows), id_field("item", len(log.items), hash_rows)
+    history = [replace(items, name=HISTORY, side="user", slots=log.history)] if log.history else []
+    fields = [
+        *(users, *(_field(each, "user") for each in log.users.features), *history),
+        *(items, *(_field(each, "item") for each in log.items.features)),
+        *(_field(each, "context") for each in log.context_features),
+    ]
+    names = [field.name for field in fields]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{log.name}: two fields are called {name!r}: rename the column of the log")
+    schema = Schema(tuple(fields))
+    known = {each.name: each.names for each in (*log.users.features, *log.items.features, *log.context_features)}
+    if not hash_rows:
+        known |= {"user": log.users.ids, "item": log.items.ids}
+    user_rows = np.pad(_rows(schema, "user", log.users), ((0, 0), (0, log.history)))
+    of_items = id_rows(schema, HISTORY, len(log.items)) if log.history else None
+    return Encoder(schema, user_rows, _rows(schema, "item", log.items), known, of_items)
+
+
+def _field(feature: LoggedFeature, side: Identified | str) -> Field:
+    return Field(feature.name, side, max(1, len(feature.names)), feature.slots)  # type: ignore[arg-type]  # a Side
+
+
+def _rows(schema: Schema, side: Identified, entities: Entities) -> Rows:
+    """[U or I, slots] table rows of all users or items."""
+    columns = [id_rows(schema, side, len(entities)).astype(np.int32)[:, None]]
+    for feature in entities.features:
+        assert feature.values is not None
+        columns.append(rows_of(feature.values, schema.first_row(feature.name)))
+    return np.concatenate(columns, axis=1)
+
+
+def rows_of(values: Rows, first: int | Rows) -> Rows:
+    """Table rows of values [n, slots], -1 is empty; `first`: the first row of their field (or [slots], of several)."""
+    return np.where(values < 0, 0, values + first).astype(np.int32)

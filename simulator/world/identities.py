@@ -22,8 +22,8 @@ def id_field(name: Identified, count: int, hash_rows: int) -> Field:
     return Field(name, name, min(count, hash_rows or count))
 
 
-def id_rows(schema: Schema, name: Identified, count: int) -> Ints:
-    """[count] the table row of each user or item, hashed where the schema has fewer rows than there are."""
+def id_rows(schema: Schema, name: str, count: int) -> Ints:
+    """[count] the row of each user or item in a field of them, hashed where it has fewer rows than there are."""
     number = np.arange(count)
     rows = next(field.vocabulary for field in schema.fields if field.name == name)
     return schema.first_row(name) + (number if rows == count else hashed(number, name, rows))

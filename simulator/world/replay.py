@@ -1,268 +1,246 @@
 """The replay world: a real click log, learned from in time order.
 
 A log of engagements becomes events by sampled negatives: engagement r is event r x (1 + M), its M negatives follow
-directly, with the engagement's user, time and context. A log with labels is used as it is. Users and items are numbered
-by first appearance; their features are static, the first value seen counts. The first pass over the log fixes how large
-the tables are; no feature's value comes from the future.
+directly, with the engagement's user, time and context. A log with labels is used as it is. What describes a user or an
+item is static; nothing else of a feature comes from the future: a user's history ends before the event's time.
 
 Each negative comes with probability 1/2 from the items of the trailing `recent` engagements (popular items come up
-more often), else uniformly from the items seen so far. Both ranges end with the engagement itself, so nothing of the
-future is used. Accidental positives, items that the user did or will engage with, are not rejected: doing so would
-need the future, and among thousands of items they are rare.
+more often), which end with the engagement itself, else uniformly from all items of the catalogue, seen or not: else an
+item's first event would always be an engagement. Accidental positives, items that the user did or will engage with, are
+not rejected: doing so would need the future, and among thousands of items they are rare.
 
-Shapes: n events, rows or engagements, M negatives per engagement, Q queries, N candidates, K slate, B blocks.
+Shapes: n events or rows, M negatives per engagement, H items of a history, Q queries, N candidates, K slate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from simulator.config import ReplayConfig
-from simulator.errors import DataError, SettingError
+from simulator.errors import SettingError
 from simulator.randomness import generator
-from simulator.types import Batch, Floats, Ints, Names, Query, Schema
-from simulator.world.log import Block, Index, Log, trail
-from simulator.world.movielens import open_movielens
-from simulator.world.retrieval import Popularity, segments_of
-from simulator.world.tabular import open_mapped
+from simulator.types import Batch, Doubles, Floats, Ints, Names, Query, Rows
+from simulator.world.clicklog import ClickLog
+from simulator.world.features import encoder_of, rows_of
+from simulator.world.retrieval import retrieve
 
-
-def negatives(items: Ints, trail: Ints, known: int, recent: int, count: int, seed: int, block: int) -> Ints:
-    """Items [n, M] not engaged with, for the engaged `items` [n] of one block of the log.
-
-    `trail`: items of the last `recent` engagements before the block (fewer near the start). `known`: distinct items
-    before the block. The draws depend on (seed, block) alone, and row i on the rows before it alone.
-    """
-    draws = generator(seed, "negatives", block).random((len(items), count, 3))
-    history = np.concatenate([trail, items])
-    now = len(trail) + np.arange(len(items))[:, None]
-    oldest = np.maximum(0, now - recent + 1)
-    popular = history[oldest + (draws[:, :, 0] * (now - oldest + 1)).astype(np.int64)]
-    seen = np.maximum(known, np.maximum.accumulate(items) + 1)[:, None]
-    uniform = (draws[:, :, 1] * seen).astype(np.int64)
-    items_drawn: Ints = np.where(draws[:, :, 2] < 0.5, popular, uniform)
-    return items_drawn
-
-
-@dataclass(frozen=True)
-class Asking:
-    """Engagements taken as queries, and what came of them."""
-
-    row: Ints
-    """[Q] row of the log."""
-    query: Block
-    """[Q] the engagements at those rows."""
-    later: Block
-    """[n] what the users who ask engage with, from the first row of the range to the end of the last horizon."""
-
-    def answers(self, number: int, horizon: float) -> Ints:
-        """Distinct items that the user of a query engages with in [time, time + horizon] seconds, in log order."""
-        user, time = self.query.user[number], self.query.time[number]
-        within = (self.later.user == user) & (self.later.time >= time) & (self.later.time <= time + horizon)
-        return np.array(list(dict.fromkeys(self.later.item[within].tolist())), np.int64)
-
-
-def ask(log: Log, index: Index, rows: range, horizon: float, choose: Callable[[int], Ints]) -> Asking:
-    """Queries by some engagements of a range of rows; `choose` gets their number and names places among them."""
-    ahead = _engagements(log, index, rows.start)
-    numbers, parts = [np.empty(0, np.int64)], []
-    for number, part, end in ahead:
-        numbers.append(number)
-        parts.append(part)
-        if end >= rows.stop:
-            break
-    row = np.concatenate(numbers)
-    chosen = choose(int(np.searchsorted(row, rows.stop)))
-    query = Block.concatenate(parts)[chosen]
-    users, until = np.unique(query.user), query.time.max() + horizon
-    later = [part[np.flatnonzero(np.isin(part.user, users))] for part in parts]
-    for _, part, _ in ahead:
-        if len(part) and part.time[0] > until:
-            break
-        later.append(part[np.flatnonzero(np.isin(part.user, users))])
-    return Asking(row[chosen], query, Block.concatenate(later))
-
-
-def _engagements(log: Log, index: Index, row: int) -> Iterator[tuple[Ints, Block, int]]:
-    """Block by block the engagements from a row on: their rows, themselves, and the first row of the next block."""
-    first = index.block_of(row)
-    read = int(index.rows[first])
-    for block in log.blocks(first):
-        numbers = read + np.flatnonzero(block.label)
-        numbers = numbers[numbers >= row]
-        part = block[numbers - read]
-        read += len(block)
-        yield numbers, part, read
-
-
+BLOCK = 8_192
+"""Rows whose negatives are drawn at once, each block from its own generator."""
 QUERY_EVENTS = 50_000
 """Queries are asked by users of this many events from `at` on: near enough to `at`, and all of a held-out tail."""
-
-
-def open_log(config: ReplayConfig, hash_rows: int = 0) -> Log:
-    """The log at the configured path; DataError where there is none or it is damaged."""
-    path = Path(config.path)
-    if path.is_dir():
-        return open_movielens(path, config, hash_rows)
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder; give a folder with ratings.dat or a mapping file *.toml")
-    if path.suffix != ".toml":
-        raise DataError(f"{path}: not a mapping file; give a *.toml that names the log's columns, or a folder")
-    return open_mapped(path, config, hash_rows)
+COVERAGE = (200, 500, 1_000)
+"""Numbers of candidates for which a result says how often an answer is among them."""
+PAGE_ROWS = 10_000
+"""Rows behind which a page does not go on."""
 
 
 class ReplayWorld:
-    """A World (see simulator/types.py) made of a log; it is read once when built, then again for each pass."""
+    """A World (see simulator/types.py) made of a log."""
 
-    def __init__(self, config: ReplayConfig, seed: int, hash_rows: int = 0) -> None:
-        """Reads the log through; DataError naming file and line where it is damaged; `hash_rows` as in ModelConfig."""
-        self._config, self._seed = config, seed
-        self._log = open_log(config, hash_rows)
-        self._index = self._log.index
-        self.encoder = self._log.encoder
-        self._per_row = 1 if self._log.labelled else 1 + config.negatives
+    has_truth = False
+    """A log records engagements, not probabilities."""
 
-    @property
-    def name(self) -> str:
-        """Name of the log's folder or mapping file."""
-        return self._log.name
-
-    @property
-    def schema(self) -> Schema:
-        """Fields, table rows and slots."""
-        return self.encoder.schema
-
-    @property
-    def events(self) -> int:
-        """Number of events, sampled negatives included."""
-        return int(self._index.rows[-1]) * self._per_row
-
-    @property
-    def users(self) -> int:
-        """Number of users in the whole log."""
-        return len(self.encoder.user_rows)
-
-    @property
-    def items(self) -> int:
-        """Number of items in the whole log."""
-        return len(self.encoder.item_rows)
-
-    @property
-    def has_truth(self) -> bool:
-        """A log records engagements, not probabilities."""
-        return False
-
-    @property
-    def skipped_rows(self) -> int:
-        """Damaged rows that were left out (`bad_rows = skip`)."""
-        return self._log.skipped_rows
+    def __init__(self, config: ReplayConfig, log: ClickLog, seed: int, hash_rows: int = 0) -> None:
+        """`hash_rows` as in ModelConfig. DataError where two fields have one name."""
+        self._config, self._log, self._seed = config, log, seed
+        self.encoder = encoder_of(log, hash_rows)
+        self.name, self.schema, self.skipped_rows = log.name, self.encoder.schema, log.skipped_rows
+        self.users, self.items = len(log.users), len(log.items)
+        context = {feature.name: feature.names for feature in log.context_features}
+        self.names = Names(log.users.ids, log.items.ids, log.items.titles or (), context)
+        self.has_pages = log.slate is not None
+        self._per_row = 1 if log.labelled else 1 + config.negatives
+        self.events = len(log) * self._per_row
+        """Sampled negatives included."""
+        slots = [(self.schema.first_row(each.name), each) for each in log.context_features for _ in range(each.slots)]
+        self._first_context = np.array([first for first, _ in slots], np.int32)
+        self._first_place = [place for place, (_, each) in enumerate(slots) if each.name == log.position]
+        self._draws = lru_cache(maxsize=2)(self._draw)
 
     def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
         """Events [start, stop) in time order, `size` at a time (the last one may be shorter)."""
         assert size >= 1 and start >= 0
         stop = self.events if stop is None else min(stop, self.events)
-        waiting: list[Batch] = []
-        for part in self._parts(start, stop):
-            waiting.append(part)
-            if sum(map(len, waiting)) >= size:
-                whole = Batch.concatenate(waiting)
-                full = len(whole) // size * size
-                yield from (whole[first : first + size] for first in range(0, full, size))
-                waiting = [whole[full:]]
-        if sum(map(len, waiting)):
-            yield Batch.concatenate(waiting)
+        for first in range(start, stop, size):
+            last, row = min(first + size, stop), first // self._per_row
+            yield self._events(row, self._row(last))[first - row * self._per_row : last - row * self._per_row]
 
-    def _parts(self, start: int, stop: int) -> Iterator[Batch]:
-        """Events [start, stop) block by block; blocks are made whole, so that any range gives the same events."""
-        if start >= stop:
-            return
-        rows, recent = self._index.rows, self._config.recent
-        first = self._index.block_of(start // self._per_row)
-        before = trail(self._log, self._index, int(rows[first]), recent).item
-        for number, block in enumerate(self._log.blocks(first), start=first):
-            event = int(rows[number]) * self._per_row
-            if event >= stop:
-                return
-            yield self._expanded(block, number, before)[max(0, start - event) : stop - event]
-            if not self._log.labelled:
-                before = np.concatenate([before, block.item])[-recent:]
+    def _row(self, event: int) -> int:
+        """The first row that does not begin before an event."""
+        return -(-event // self._per_row)
 
-    def _expanded(self, block: Block, number: int, before: Ints) -> Batch:
-        """A block's events: its rows, and behind each its negatives where the log has no labels."""
-        if self._log.labelled:
-            features = self.encoder.encode(block.user, block.item, block.context)
-            return Batch(block.user, block.item, block.time, features, block.label)
-        count, config = self._per_row, self._config
-        known = int(self._index.items[number])
-        sampled = negatives(block.item, before, known, config.recent, config.negatives, self._seed, number)
-        item = np.column_stack([block.item, sampled]).ravel()
-        user, time = np.repeat(block.user, count), np.repeat(block.time, count)
-        label = np.zeros((len(block), count), np.float32)
-        label[:, 0] = 1
-        features = self.encoder.encode(user, item, np.repeat(block.context, count, axis=0))
-        return Batch(user, item, time, features, label.ravel())
+    def _events(self, first: int, stop: int) -> Batch:
+        """The events of rows [first, stop)."""
+        log, part = self._log, slice(first, stop)
+        columns: list[np.ndarray] = [log.user[part].astype(np.int64), np.array(log.time[part])]
+        columns += [self._context(part), log.label[part].astype(np.float32)]
+        columns += [self._history(np.arange(first, stop), len(log))]
+        columns += [] if log.weight is None else [np.array(log.weight[part], np.float32)]
+        item = log.item[part].astype(np.int64)
+        if not log.labelled:
+            item = np.column_stack([item, self._negatives(first, stop)]).ravel()
+            columns = [np.repeat(column, self._per_row, axis=0) for column in columns]
+            columns[3][np.arange(len(item)) % self._per_row > 0] = 0
+        user, time, context, label, history, *weight = columns
+        return Batch(user, item, time, self.encoder.encode(user, item, context, history), label, *weight)
 
-    def queries(self, count: int, candidates: int, at: int, purpose: str) -> list[Query]:
-        """`count` distinct engagements of the next QUERY_EVENTS events (or up to the end), in log order, as queries.
+    def _context(self, rows: slice | Ints) -> Rows:
+        """[n, C] table rows of the context slots."""
+        return rows_of(self._log.context[rows], self._first_context)
 
-        User, time and context are the engagement's, `id` its event number. Relevant is what the user engages with
-        from event `at` on in [time, time + horizon]. Candidates: most popular in the trailing `recent` engagements
-        before `at` among users of the segment (equal first user feature; everybody where there is none), filled up
-        from all users, then from older items; ties by item number. What retrieval misses is not ranked: a query without
-        a relevant candidate has no ranking loss. One pass over the range and the horizon behind it. SettingError for
-        too many candidates or too many queries.
-        """
-        row = -(-at // self._per_row)
-        window = trail(self._log, self._index, row, self._config.recent)
-        if window.items < candidates:
-            hint = f"at most {window.items}, the items known before event {at} of the log; ask fewer or later"
-            raise SettingError("candidates", candidates, hint)
-        stop = min(at + QUERY_EVENTS, self.events)
-        asking = ask(
-            self._log,
-            self._index,
-            range(row, -(-stop // self._per_row)),
-            self._config.horizon,
-            lambda available: self._drawn(count, available, at, stop, purpose),
-        )
-        segments = segments_of(self.encoder.user_rows)
-        popular = Popularity(window, segments, candidates)
-        found = []
-        for number in range(count):
-            answers = asking.answers(number, self._config.horizon)
-            user = int(asking.query.user[number])
-            items = popular.candidates(int(segments[user]))
-            context = tuple(asking.query.context[number].tolist())
-            features = self.encoder.candidates(user, items, context)
-            relevance = np.isin(items, answers).astype(np.float32)
-            event, time = int(asking.row[number]) * self._per_row, float(asking.query.time[number])
-            found.append(Query(event, user, time, context, items, features, relevance))
+    def _negatives(self, first: int, stop: int) -> Ints:
+        """Items [n, M] not engaged with, for the engagements of rows [first, stop)."""
+        parts = [
+            self._draws(block)[max(0, first - block * BLOCK) : stop - block * BLOCK]
+            for block in range(first // BLOCK, -(-stop // BLOCK))
+        ]
+        draws, now = np.concatenate(parts), np.arange(first, stop)[:, None]
+        oldest = np.maximum(0, now - self._config.recent + 1)
+        popular = self._log.item[oldest + (draws[:, :, 0] * (now - oldest + 1)).astype(np.int64)]
+        uniform = (draws[:, :, 1] * self.items).astype(np.int64)
+        return np.where(draws[:, :, 2] < 0.5, popular, uniform)
+
+    def _draw(self, block: int) -> Doubles:
+        return generator(self._seed, "negatives", block).random((BLOCK, self._config.negatives, 3))
+
+    def _history(self, rows: Ints, before: int) -> Ints:
+        """[n, H] the last items that the user of each row [n] engaged with, latest first, -1 where there are no more:
+        before the row's time, before row number `before`, and not on the row's page."""
+        log, found = self._log, np.full((len(rows), self._log.history), -1)
+        if log.previous is None or not log.history:
+            return found
+        time, there = log.time[rows], np.arange(len(rows))
+        place: Ints = log.previous[rows].astype(np.int64)
+        for slot in range(log.history):
+            while True:
+                there = there[place[there] >= 0]
+                now = place[there]
+                skip = (now >= before) | (log.time[now] >= time[there])
+                if log.slate is not None:
+                    skip |= log.slate[now] == log.slate[rows[there]]
+                if not skip.any():
+                    break
+                place[there[skip]] = log.previous[now[skip]]
+            found[there, slot] = log.item[now]
+            place[there] = log.previous[now]
         return found
 
-    def _drawn(self, count: int, available: int, at: int, stop: int, purpose: str) -> Ints:
-        """Places [count] of the drawn engagements among those available, in log order."""
-        if count > available:
-            hint = f"at most {available}, the engagements in events {at} to {stop} of the log; ask fewer"
-            raise SettingError("queries", count, hint)
-        draws = generator(self._seed, f"queries {purpose}", at)
-        return np.sort(draws.choice(available, count, replace=False))
+    def queries(self, count: int, candidates: int, at: int, purpose: str) -> list[Query]:
+        """`count` queries (fewer where there are fewer) of the next QUERY_EVENTS events (or up to the end), in log
+        order; where the log has positions, for the first one.
 
-    @property
-    def names(self) -> Names:
-        """See World."""
-        return self._log.names
+        Where the log names pages, queries are pages that users saw from `at` on: candidates are the page's items, those
+        that were engaged with are relevant. Else they are engagements: user, time and context are the engagement's,
+        candidates are retrieved for the user's segment from the last `recent` engagements before `at` (all items, where
+        those are fewer), and relevant is what the user engages with from `at` on in [time, time + horizon]. What
+        retrieval misses is not ranked: a query without a relevant candidate has no ranking loss.
+
+        `id` is the number of the first event, the history that as of `at`. SettingError where nobody is left to ask.
+        """
+        first, stop = self._row(at), self._row(min(at + QUERY_EVENTS, self.events))
+        pages = self._pages(first, stop) if self.has_pages else None
+        rows = first + np.flatnonzero(self._log.label[first:stop]) if pages is None else np.array([p[0] for p in pages])
+        if not len(rows):
+            raise SettingError("queries", count, f"nobody asks behind event {at} of {self.events} of the log")
+        draws = generator(self._seed, f"queries {purpose}", at)
+        chosen = np.sort(draws.choice(len(rows), min(count, len(rows)), replace=False))
+        rows = rows[chosen].astype(np.int64)
+        if pages is not None:
+            parts = [self._page(pages[number]) for number in chosen]
+            return self._asked(rows, first, [part[0] for part in parts], [part[1] for part in parts])
+        return self._asked(rows, first, self._retrieved(rows, first, candidates), self._answers(rows, first))
+
+    def _asked(self, rows: Ints, first: int, candidates: Sequence[Ints], answers: Sequence[Ints]) -> list[Query]:
+        """Queries as they were asked in rows [Q], by what was known before row `first`."""
+        log, context, history = self._log, self._context(rows), self._history(rows, first)
+        context[:, self._first_place] = self._first_context[self._first_place]
+        found = []
+        for number, row in enumerate(rows.tolist()):
+            items, user, rows_of_context = candidates[number], int(log.user[row]), tuple(context[number].tolist())
+            features = self.encoder.candidates(user, items, rows_of_context, history[number])
+            relevance = np.isin(items, answers[number]).astype(np.float32)
+            asked = row * self._per_row, user, float(log.time[row]), rows_of_context
+            found.append(Query(*asked, items, features, relevance, answers[number]))
+        return found
+
+    def _retrieved(self, rows: Ints, first: int, count: int) -> list[Ints]:
+        """For each row [Q] the candidates of its user before row `first`."""
+        user, item = self.engagements(first)
+        segments = self.encoder.segments
+        asked, place = np.unique(segments[self._log.user[rows]], return_inverse=True)
+        return list(retrieve(segments[user], item, self.present(0), asked, count)[place])
+
+    def coverage(self, queries: list[Query], at: int) -> dict[str, float]:
+        """Number of candidates -> share of queries, asked from event `at` on, that have an answer among so many; for
+        COVERAGE that the catalogue is larger than. Nothing where queries are pages."""
+        sizes = [size for size in COVERAGE if size < self.items and not self.has_pages]
+        if not sizes:
+            return {}
+        rows = np.array([query.id // self._per_row for query in queries])
+        found = [
+            np.isin(candidates, query.answers)
+            for query, candidates in zip(queries, self._retrieved(rows, self._row(at), max(sizes)), strict=True)
+        ]
+        return {str(size): float(np.mean([hit[:size].any() for hit in found])) for size in sizes}
+
+    def engagements(self, stop: int) -> tuple[Ints, Ints]:
+        """Users and items of the last `recent` engagements strictly before a row, fewer near the start."""
+        recent, span = self._config.recent, self._config.recent
+        while span < stop and np.count_nonzero(self._log.label[stop - span : stop]) < recent:
+            span *= 2
+        start = max(0, stop - span)
+        rows = start + np.flatnonzero(self._log.label[start:stop])[-recent:]
+        return self._log.user[rows].astype(np.int64), self._log.item[rows].astype(np.int64)
+
+    def _answers(self, rows: Ints, first: int) -> list[Ints]:
+        """For each row [Q] the distinct items that its user engages with from row `first` on within the horizon, in log
+        order."""
+        log, horizon = self._log, self._config.horizon
+        asks = np.zeros(self.users, bool)
+        asks[log.user[rows]] = True
+        stop = int(np.searchsorted(log.time, log.time[rows].max() + horizon, side="right"))
+        later = first + np.flatnonzero(asks[log.user[first:stop]] & (log.label[first:stop] > 0))
+        later = later[np.argsort(log.user[later], kind="stable")]
+        user, time, item = log.user[later], log.time[later], log.item[later]
+        found = []
+        for who, when in zip(log.user[rows], log.time[rows], strict=True):
+            start, end = np.searchsorted(user, who), np.searchsorted(user, who, side="right")
+            begin = start + np.searchsorted(time[start:end], when)
+            end = start + np.searchsorted(time[start:end], when + horizon, side="right")
+            found.append(np.array(list(dict.fromkeys(item[begin:end].tolist())), np.int64))
+        return found
+
+    def _pages(self, first: int, stop: int) -> list[Ints]:
+        """The rows of each page of two items or more that begins in rows [first, stop), in log order."""
+        assert self._log.slate is not None
+        begin = max(0, first - PAGE_ROWS)
+        page = self._log.slate[begin : stop + PAGE_ROWS]
+        order = np.argsort(page, kind="stable")
+        pages = np.split(begin + order, 1 + np.flatnonzero(np.diff(page[order])))
+        inside = [rows for rows in pages if first <= rows[0] < stop and len(np.unique(self._log.item[rows])) > 1]
+        return sorted(inside, key=lambda rows: int(rows[0]))
+
+    def _page(self, rows: Ints) -> tuple[Ints, Ints]:
+        """Distinct items of a page, by position where the log has it, else in log order; and those engaged with."""
+        if self._first_place:
+            rows = rows[np.argsort(self._log.context[rows, self._first_place[0]], kind="stable")]
+        item, engaged = self._log.item[rows].astype(np.int64), self._log.label[rows] > 0
+        return np.array(list(dict.fromkeys(item.tolist()))), np.unique(item[engaged])
+
+    def present(self, time: float) -> Ints:
+        """See World: all items, for a log does not tell when one came or left."""
+        return np.arange(self.items)
 
     def name_of(self, field: str, value: int) -> str:
         """See World."""
         return self.encoder.name(field, value)
 
     def click(self, query: Query, items: Ints, purpose: str) -> Floats:
-        """[K] 1 where the log says that the user engaged with the item within the horizon, else 0."""
-        return np.isin(items, query.candidates[query.relevance > 0]).astype(np.float32)
+        """[K] 1 where the log says that the user engaged with the item within the horizon (or on the page), else 0."""
+        return np.isin(items, query.answers).astype(np.float32)
 
     def feedback(self, query: Query, items: Ints, clicks: Floats) -> Batch | None:
         """Nothing: the log supplies all events."""

@@ -1,43 +1,33 @@
-"""Candidates for a query, without a model: recent popularity within the user's segment, then overall.
+"""Candidates for a query, without a model: what was engaged with of late in the user's segment, then by everybody.
 
-Shapes: n engagements of the trailing window, N candidates.
+One function for the queries of both worlds and for the trainer's catalogue.
+Shapes: n trailing engagements, A items that can be shown, G segments, N candidates.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from simulator.types import Ints, Rows
-from simulator.world.log import Trail
+from simulator.types import Ints
 
 
-def by_popularity(items: Ints) -> Ints:
-    """Distinct items, most frequent first, equal counts by item number."""
-    distinct, counts = np.unique(items, return_counts=True)
-    return distinct[np.argsort(-counts, kind="stable")]
+def retrieve(segment: Ints, item: Ints, present: Ints, asked: Ints, count: int) -> Ints:
+    """[G, N] for each segment in `asked` [G] the items engaged with most in it, equal ones by engagements of all, then
+    by item number; none of them twice. N is `count`, or all that are present where those are fewer.
 
-
-def segments_of(user_rows: Rows) -> Ints:
-    """[U] the value of the users' first feature, from their table rows [U, Su]; all alike where they have none."""
-    return user_rows[:, 1].astype(np.int64) if user_rows.shape[1] > 1 else np.zeros(len(user_rows), np.int64)
-
-
-class Popularity:
-    """The most popular items of a window per segment; a segment is a value of the users' first feature."""
-
-    def __init__(self, window: Trail, segments: Ints, count: int) -> None:
-        """`segments` [U] of all users; at least `count` items must be known to the window."""
-        assert window.items >= count
-        self._items, self._segments, self._count = window.item, segments[window.user], count
-        recent = by_popularity(window.item)
-        forgotten = np.setdiff1d(np.arange(min(window.items, count + len(recent))), recent, assume_unique=True)
-        self._overall = np.concatenate([recent, forgotten])
-        self._found: dict[int, Ints] = {}
-
-    def candidates(self, segment: int) -> Ints:
-        """[N] the most popular items of the segment, filled up from the whole window, then from older items."""
-        if segment not in self._found:
-            own = by_popularity(self._items[self._segments == segment])[: self._count]
-            others = self._overall[~np.isin(self._overall, own)]
-            self._found[segment] = np.concatenate([own, others])[: self._count]
-        return self._found[segment]
+    `segment` [n] of the user of each trailing engagement, `item` [n] its item; only items `present` [A], ascending, can
+    be candidates.
+    """
+    there = np.zeros(max(present[-1:].max(initial=-1), item.max(initial=-1)) + 1, bool)
+    there[present] = True
+    segment, item = segment[there[item]], item[there[item]]
+    overall = np.bincount(item, minlength=len(there))
+    seen = np.flatnonzero(overall)
+    rest = present[overall[present] == 0][:count]
+    ranked = np.concatenate([seen[np.argsort(-overall[seen], kind="stable")], rest])
+    found = np.empty((len(asked), min(count, len(present))), np.int64)
+    for place, one in enumerate(asked):
+        own, counts = np.unique(item[segment == one], return_counts=True)
+        own = own[np.lexsort((own, -overall[own], -counts))][:count]
+        found[place] = np.concatenate([own, ranked[~np.isin(ranked, own)]])[: found.shape[1]]
+    return found

@@ -15,10 +15,11 @@ from scaling_axes import Setting
 from scaling_meter import Meter
 
 from simulator.comparison import Rankings
-from simulator.experiment import Experiment, open_world
+from simulator.experiment import Experiment
 from simulator.models.snapshot import write_snapshot
 from simulator.outcome import measure
 from simulator.types import Doubles, Query
+from simulator.world.open import open_world
 
 
 class Watched(Experiment):

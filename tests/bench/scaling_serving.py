@@ -20,13 +20,13 @@ from scaling_axes import Setting
 from scaling_meter import Meter
 
 from serving.replica.generation import Generation
-from simulator.experiment import open_world
 from simulator.models.engines import Engines
 from simulator.models.ranker import Rankers
 from simulator.models.specs import parse_arms
 from simulator.randomness import generator
 from simulator.store.manifest import write_manifest
 from simulator.types import slate
+from simulator.world.open import open_world
 from simulator.world.stream import SyntheticWorld
 from trainer.publish import CATALOG, Engagements, about, duplicate_part, parts
 

@@ -15,7 +15,7 @@ from simulator.config import ReplayConfig, SyntheticConfig
 from simulator.randomness import generator
 from simulator.types import World
 from simulator.world import stream
-from simulator.world.replay import ReplayWorld
+from simulator.world.open import open_world
 from simulator.world.stream import BLOCK, SyntheticWorld
 
 NUMBERS = 5
@@ -31,7 +31,7 @@ def measure(size: Size) -> list[Figure]:
     naive = SyntheticWorld(SyntheticConfig(), seed=0)
     with TemporaryDirectory() as folder:
         write_log(Path(folder), size.ratings)
-        replayed = ReplayWorld(ReplayConfig(path=Path(folder)), seed=0)
+        replayed = open_world(ReplayConfig(path=Path(folder)), seed=0)
         variants = {
             # every round draws other events: the world keeps its latest blocks
             "synthetic world": lambda number: draw(synthetic, size, number * events, (number + 1) * events),

@@ -7,12 +7,12 @@ import time
 import torch
 
 from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, SyntheticConfig
-from simulator.experiment import open_world
 from simulator.models.duplicates import Duplicates
 from simulator.models.engines import Engines
 from simulator.models.specs import parse_arms
 from simulator.randomness import generator
 from simulator.store.protocol import Store
+from simulator.world.open import open_world
 from simulator.world.stream import SyntheticWorld
 from trainer.publish import Engagements, about, parts
 

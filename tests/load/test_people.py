@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from load.people import POOL, Asking, People, context_values, open_world
+from load.people import POOL, Asking, People, context_values
 from simulator.config import ReplayConfig, SyntheticConfig
 from simulator.types import Field, Schema, World
+from simulator.world.open import open_world
 from simulator.world.stream import SyntheticWorld
 
 SYNTHETIC = SyntheticConfig(events=20_000, users=200, items=100)

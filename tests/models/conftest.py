@@ -7,7 +7,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,12 @@ def make_chunks(engine: Engine, count: int, schema: Schema = MIXED) -> list[Batc
     size = engine.chunk_events
     chunks = [make_events(schema, size, start=number * size) for number in range(count)]
     return [*chunks[:-1], chunks[-1][: size - engine.model.batch // 2 - 1]]
+
+
+def weighted(chunks: list[Batch]) -> list[Batch]:
+    """The same, each event with a weight from 0 to 3, some exactly 0."""
+    draws = [generator(number, "test weights").uniform(-1, 3, len(chunk)) for number, chunk in enumerate(chunks)]
+    return [replace(c, weight=np.maximum(own, 0).astype(np.float32)) for c, own in zip(chunks, draws, strict=True)]
 
 
 def teach(engine: Engine, chunks: list[Batch], refresh: bool = False) -> Floats:

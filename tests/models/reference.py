@@ -114,10 +114,13 @@ class LoneLearner:
         x = pool(self.embedding.weight, rows, self.schema)
         return network(x, dict(self.dense), self.config.norm, self.function)
 
-    def gradient(self, rows: Tensor, labels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def gradient(
+        self, rows: Tensor, labels: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Log-odds [B], and gradients of the log loss over the nominal mini-batch: of the table, then of the rest."""
         logits = self.predict(rows)
-        loss = functional.binary_cross_entropy_with_logits(logits, labels.double(), reduction="sum") / self.config.batch
+        losses = functional.binary_cross_entropy_with_logits(logits, labels.double(), weights, reduction="sum")
+        loss = losses / self.config.batch
         return logits.detach(), torch.autograd.grad(loss, [self.embedding.weight, *self.dense.values()])
 
     def apply(self, rows: Tensor, gradients: tuple[Tensor, ...]) -> None:

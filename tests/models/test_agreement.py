@@ -31,6 +31,7 @@ from tests.models.conftest import (
     make_engine,
     make_events,
     teach,
+    weighted,
     whole,
 )
 from tests.models.reference import LoneLearner
@@ -86,7 +87,8 @@ def learn_alone(lone: LoneLearner, chunk: Batch, order: np.ndarray, delays: np.n
     size = lone.config.batch
     for step, start in enumerate(range(0, len(chunk), size)):
         events = torch.from_numpy(order[start : start + size])
-        predicted[events], gradient = lone.gradient(rows[events], labels[events])
+        weights = None if chunk.weight is None else torch.from_numpy(chunk.weight[order[start : start + size]])
+        predicted[events], gradient = lone.gradient(rows[events], labels[events], weights)
         waiting.append((int(delays[step]), rows[events], gradient))
         for left, touched, due in waiting:
             if left == 0:
@@ -135,7 +137,8 @@ together_and_apart = pytest.mark.parametrize(
 def test_pytorch_agrees_with_models_that_learn_alone(kind: Kind, norm: str, spec: str, schema: Schema) -> None:
     model = replace(MODEL, norm=norm)  # type: ignore[arg-type]
     engine = make_engine(kind, spec, schema=schema, model=model, noise=NoiseConfig(window=10))
-    assert_agree(engine, make_chunks(engine, 2, schema), tolerance=1e-9)
+    first, second = make_chunks(engine, 2, schema)
+    assert_agree(engine, [first, *weighted([second])], tolerance=1e-9)
 
 
 @NO_KERNELS
@@ -143,7 +146,8 @@ def test_pytorch_agrees_with_models_that_learn_alone(kind: Kind, norm: str, spec
 def test_the_native_engine_agrees_with_models_that_learn_alone(norm: str, spec: str, schema: Schema) -> None:
     model = replace(MODEL, norm=norm)  # type: ignore[arg-type]
     engine = make_engine(NATIVE, spec, schema=schema, model=model, noise=NoiseConfig(window=10))
-    assert_agree(engine, make_chunks(engine, 2, schema), ROUNDING)
+    first, second = make_chunks(engine, 2, schema)
+    assert_agree(engine, [first, *weighted([second])], ROUNDING)
 
 
 @pytest.mark.parametrize("window", [0, 4])

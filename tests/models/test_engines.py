@@ -41,6 +41,7 @@ from tests.models.conftest import (
     make_events,
     make_query,
     teach,
+    weighted,
     whole,
 )
 
@@ -100,7 +101,7 @@ def test_the_number_of_threads_does_not_matter(kind: Kind, spec: str) -> None:
 def test_goes_on_from_disk_as_if_it_had_never_stopped(kind: Kind, spec: str, noisy: bool, tmp_path: Path) -> None:
     noise = kind.every_noise if noisy else SHUFFLED
     steady, resumed = (whole(make_engine(kind, spec, noise=noise, threads=threads)) for threads in (1, 3))
-    chunks = make_chunks(steady, 5)
+    chunks = weighted(make_chunks(steady, 5))
     teach(steady, chunks[:2], refresh=True)
     steady.learn(chunks[2])
     state = steady.state()
@@ -110,6 +111,34 @@ def test_goes_on_from_disk_as_if_it_had_never_stopped(kind: Kind, spec: str, noi
     assert_same_state(steady, resumed)
     assert np.array_equal(teach(steady, chunks[3:], refresh=True), teach(resumed, chunks[3:], refresh=True))
     assert_same_state(steady, resumed)
+
+
+@every_engine
+def test_queries_of_different_lengths_are_scored_as_each_alone(kind: Kind) -> None:
+    engine, queries = make_engine(kind), [make_query(number, 3 + 5 * (number % 3)) for number in range(7)]
+    teach(engine, make_chunks(engine, 1))
+    together = engine.score_queries(queries)
+    for place, query in enumerate(queries):
+        n = len(query.candidates)
+        assert np.array_equal(together[:, place, :n], engine.score_queries([query])[:, 0])
+        assert np.isnan(together[:, place, n:]).all() and together.shape[2] == 13
+
+
+@every_engine
+@pytest.mark.parametrize("spec", ["relu", *CURES])
+def test_weights_of_1_are_none_and_an_event_of_weight_0_teaches_nothing(kind: Kind, spec: str) -> None:
+    plain, ones, some, changed = (whole(make_engine(kind, spec, noise=SHUFFLED)) for _ in range(4))
+    chunks = make_chunks(plain, 3)
+    assert np.array_equal(
+        teach(plain, chunks, refresh=True),
+        teach(ones, [replace(chunk, weight=np.ones(len(chunk), np.float32)) for chunk in chunks], refresh=True),
+    )
+    events = chunks[0].features
+    assert np.array_equal(plain.score_events(events), ones.score_events(events))
+    flipped = [replace(c, label=np.where(c.weight == 0, 1 - c.label, c.label)) for c in weighted(chunks)]
+    given = teach(some, weighted(chunks), refresh=True)
+    assert not np.array_equal(some.score_events(events), plain.score_events(events))
+    assert np.array_equal(given, teach(changed, flipped, refresh=True))
 
 
 @every_engine

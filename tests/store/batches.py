@@ -24,7 +24,9 @@ def batch(first: int, n: int, slots: int = 4, rows: int = 1000) -> Batch:
 def same(one: Batch, other: Batch) -> bool:
     """Whether two batches hold equal values of equal dtype and shape."""
     pairs = zip(vars(one).values(), vars(other).values(), strict=True)
-    return all(a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b) for a, b in pairs)
+    return all(
+        a is b if a is None else a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b) for a, b in pairs
+    )
 
 
 def numbers(batches: list[Batch]) -> list[int]:

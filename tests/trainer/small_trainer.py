@@ -14,10 +14,10 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from simulator.config import ExperimentConfig
-from simulator.experiment import open_world
 from simulator.flags import parse
 from simulator.models.snapshot import read_snapshot
 from simulator.store.protocol import Store
+from simulator.world.open import open_world
 from simulator.world.stream import SyntheticWorld
 from trainer import loop
 from trainer.feeder import Feeder, steady

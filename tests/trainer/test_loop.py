@@ -100,14 +100,14 @@ def test_candidates_are_what_was_clicked_lately_in_the_segment(reference: Refere
     world, catalog = small_world(), safetensors.torch.load(bytes(reference.parts[GENERATIONS, "catalog"]))
     seen = next(world.batches(GENERATIONS * GENERATION))
     clicked = seen.label == 1
-    group = world.audience.age_group
+    group, everyone, present = world.audience.age_group, Counter(seen.item[clicked]), world.present(seen.time[-1])
     assert catalog["candidates"].shape == (len(set(group)) + 1, 30)
     for user in range(80):
         own = Counter(i for u, i in zip(seen.user[clicked], seen.item[clicked], strict=True) if group[u] == group[user])
-        best = sorted(own, key=lambda item: (-own[item], item))[:30]
+        best = sorted(set(own) & set(present), key=lambda item: (-own[item], -everyone[item], item))[:30]
         assert catalog["candidates"][catalog["segment"][user]].tolist()[: len(best)] == best
     every = Counter(seen.item[clicked].tolist())
-    best = sorted(every, key=lambda item: (-every[item], item))[:30]
+    best = sorted(set(every) & set(present), key=lambda item: (-every[item], item))[:30]
     assert catalog["candidates"][catalog["segment"][80]].tolist()[: len(best)] == best, "a user who is not there"
     assert np.array_equal(catalog["user_rows"], world.encoder.user_rows)
     assert np.array_equal(catalog["item_rows"], world.encoder.item_rows)
@@ -325,13 +325,13 @@ def test_other_settings_cannot_go_on(tmp_path: Path) -> None:
 def spoiled(good: Batch, kind: str, place: int) -> Batch:
     """A batch of which one event fits no more."""
     column = {"row": "features"}.get(kind, kind)
-    value = {"user": 80, "item": -1, "row": 10**6, "label": np.nan, "time": np.inf, "features": -7}[kind]
-    changed = {name: values.copy() for name, values in vars(good).items()}
+    value = {"user": 80, "item": -1, "row": 10**6, "label": np.nan, "time": np.inf, "features": -7, "weight": -1}[kind]
+    changed = {name: values.copy() for name, values in (vars(good) | {"weight": np.ones(len(good))}).items()}
     changed[column][place] = value
     return Batch(**changed)
 
 
-BAD = {"user": 3, "item": 40, "row": 99, "label": 7, "time": 64, "features": 98}
+BAD = {"user": 3, "item": 40, "row": 99, "label": 7, "time": 64, "features": 98, "weight": 50}
 """Kind -> place of the one bad event of its entry of 100; the entries are the first ones."""
 
 
@@ -359,12 +359,12 @@ def test_bad_events_are_set_aside_and_the_others_learned_as_without_them(referen
             one.wait_for(lambda least=events // GENERATION: store.newest() >= least)  # type: ignore[misc]
             for reason in REASONS:
                 counted[reason] += int(one.metric("flicker_events_set_aside_total", reason=reason) or 0)
-    assert +counted == {"user": 1, "item": 1, "features": 2, "label": 1, "time": 1, "entry": 5}
+    assert +counted == {"user": 1, "item": 1, "features": 2, "label": 1, "time": 1, "weight": 1, "entry": 5}
     tensors, state = saved(tmp_path)
     assert same_tensors(learned_only(tensors), learned_only(reference.tensors))
     assert published(store) == reference.parts
     aside = store.quarantine()
-    assert [decode(one.data).time.size for one in aside if one.data != b"noise"] == [1] * 6
+    assert [decode(one.data).time.size for one in aside if one.data != b"noise"] == [1] * 7
     assert [one.data for one in aside][3] == b"noise"
 
 

@@ -1,46 +1,23 @@
-"""The replay world against a plain recount of the same log: events, queries, candidates, clicks."""
+"""The replay world against a plain recount of the same log: events, histories, queries, candidates, clicks."""
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from simulator.config import ReplayConfig
-from simulator.errors import SettingError
+from simulator.errors import DataError, SettingError
 from simulator.types import Batch, Query, World
-from simulator.world.replay import ReplayWorld, negatives
+from simulator.world import replay
+from simulator.world.clicklog import Feature
+from simulator.world.replay import ReplayWorld
+from tests.world.made_logs import DEVICES, MORE_ITEMS, Row, country, history_of, log_of, rows_of, world_of
 
-HORIZON, RECENT, SEED, BLOCK = 40.0, 150, 5, 64
-
-
-@dataclass(frozen=True)
-class Row:
-    time: int
-    user: int
-    item: int
-    label: int
-    country: str
-    device: str
-
-
-def log_of(count: int = 1_500) -> list[Row]:
-    """Rows in time order, users and items numbered by first appearance; popular items change as time goes by."""
-    draw, users, items = random.Random(2), dict[int, int](), dict[int, int]()
-    rows = []
-    for number in range(count):
-        user = users.setdefault(draw.randrange(30), len(users))
-        item = items.setdefault(int(draw.triangular(0, 200, 200 * number / count)), len(items))
-        country, device = ("north", "south", "")[user % 3], draw.choice(("phone", "desk"))
-        rows.append(Row(number // 3, user, item, int(draw.random() < 0.6), country, device))
-    return rows
-
-
-ROWS = log_of()
+HORIZON, RECENT, BLOCK, H = 40.0, 150, 64, 4
+ROWS = rows_of()
 
 
 @pytest.fixture(params=["engagements", "labels"])
@@ -49,22 +26,11 @@ def labelled(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labelled: bool) -> ReplayWorld:
-    """The log as a world, in blocks and a range of queries so short that everything crosses their borders."""
-    monkeypatch.setattr("simulator.world.tabular.BLOCK", BLOCK)
-    monkeypatch.setattr("simulator.world.replay.QUERY_EVENTS", 400)
-    return build(tmp_path, labelled)
-
-
-def build(folder: Path, labelled: bool, rows: list[Row] = ROWS, seed: int = SEED, country: bool = True) -> ReplayWorld:
-    lines = [f"{r.time},u{r.user},i{r.item},{r.label},{r.country},{r.device}\n" for r in rows]
-    (folder / "log.csv").write_text("time,user,item,label,country,device\n" + "".join(lines))
-    label = 'label = "label"' if labelled else ""
-    features = f"[features]\nuser = {['country'] if country else []}\ncontext = ['device']"
-    text = f'log = "log.csv"\nuser = "user"\nitem = "item"\ntime = "time"\n{label}\n{features}\n'
-    (folder / "log.toml").write_text(text)
-    config = ReplayConfig(folder / "log.toml", negatives=3, recent=RECENT, horizon=HORIZON)
-    return ReplayWorld(config, seed)
+def world(monkeypatch: pytest.MonkeyPatch, labelled: bool) -> ReplayWorld:
+    """The log as a world, with blocks and a range of queries so short that everything crosses their borders."""
+    monkeypatch.setattr(replay, "BLOCK", BLOCK)
+    monkeypatch.setattr(replay, "QUERY_EVENTS", 400)
+    return world_of(log_of(ROWS, labelled, history=H))
 
 
 def per_row(labelled: bool) -> int:
@@ -80,10 +46,17 @@ def equal(left: Batch, right: Batch) -> bool:
     return all(np.array_equal(getattr(left, name), getattr(right, name)) for name in names)
 
 
+def values(world: ReplayWorld, rows: np.ndarray, field: str) -> list[list[int]]:
+    """The values of a field in table rows [n, S], without padding."""
+    part, first = rows[:, world.schema.slot_range(field)], world.schema.first_row(field)
+    return [[value - first for value in row if value] for row in part.tolist()]
+
+
 def test_it_is_a_world(world: ReplayWorld, labelled: bool) -> None:
     found: World = world
     assert found.name == "log" and not found.has_truth
     assert found.events == len(ROWS) * per_row(labelled) == len(whole(world))
+    assert found.items == max(row.item for row in ROWS) + 1 + MORE_ITEMS
 
 
 def test_events_are_the_rows_each_followed_by_its_negatives(world: ReplayWorld, labelled: bool) -> None:
@@ -91,32 +64,42 @@ def test_events_are_the_rows_each_followed_by_its_negatives(world: ReplayWorld, 
     assert events.user.tolist() == [row.user for row in ROWS for _ in range(step)]
     assert events.time.tolist() == [row.time for row in ROWS for _ in range(step)]
     assert events.item[::step].tolist() == [row.item for row in ROWS]
-    if labelled:
-        assert events.label.tolist() == [row.label for row in ROWS]
-    else:
-        assert events.label.tolist() == [1, 0, 0, 0] * len(ROWS)
-        seen = np.maximum.accumulate(events.item[::4])
-        assert (events.item.reshape(-1, 4) <= seen[:, None]).all()
-    device = events.features[:, world.schema.slot_range("device")][:, 0]
-    number = {name: n for n, name in enumerate(dict.fromkeys(row.device for row in ROWS))}
-    expected = [world.schema.first_row("device") + number[row.device] for row in ROWS for _ in range(step)]
-    assert device.tolist() == expected
+    assert events.label.tolist() == ([r.label for r in ROWS] if labelled else [1, 0, 0, 0] * len(ROWS))
+    assert values(world, events.features, "device") == [[row.device] for row in ROWS for _ in range(step)]
+    assert values(world, events.features, "item") == [[item] for item in events.item.tolist()]
+    expected = [[country(row.user)] if country(row.user) >= 0 else [] for row in ROWS for _ in range(step)]
+    assert values(world, events.features, "country") == expected
 
 
-def test_negatives_know_all_that_came_before_their_block(world: ReplayWorld, labelled: bool) -> None:
+def test_a_history_is_what_came_before_the_event(world: ReplayWorld, labelled: bool) -> None:
+    found, step = values(world, whole(world).features, "history"), per_row(labelled)
+    for number in range(len(ROWS)):
+        expected = history_of(ROWS, number, H, labelled)
+        assert found[number * step : (number + 1) * step] == [expected] * step
+    assert max(map(len, found)) == H
+
+
+def test_negatives_are_half_of_recent_engagements_and_half_of_all_items(world: ReplayWorld, labelled: bool) -> None:
     if labelled:
         assert not np.array_equal(whole(world).label, np.ones(len(ROWS)))  # as recorded, nothing is sampled
         return
-    items = np.array([row.item for row in ROWS])
-    drawn = whole(world).item.reshape(-1, 4)[:, 1:]
-    for block, start in enumerate(range(0, len(ROWS), BLOCK)):
-        before, here = items[:start], slice(start, start + BLOCK)
-        known = len(set(before.tolist()))
-        expected = negatives(items[here], before[-RECENT:], known, RECENT, 3, SEED, block)
-        assert np.array_equal(drawn[here], expected)
+    items, many = np.array([row.item for row in ROWS]), world_of(log_of(ROWS, False), negatives=100)
+    drawn = whole(many).item.reshape(-1, 101)[:, 1:]
+    popular, everything = 0, np.full(many.items, 0.5 / many.items)
+    for row in range(0, len(ROWS), 100):
+        here = np.bincount(drawn[row : row + 1].ravel(), minlength=many.items)
+        window = np.bincount(items[max(0, row - RECENT + 1) : row + 1], minlength=many.items)
+        share = 0.5 * window / window.sum() + everything
+        popular += (here - 100 * share)[window > 0].sum()
+    deviation = np.sqrt(len(range(0, len(ROWS), 100)) * 100 * 0.25)
+    assert abs(popular) < 4 * deviation
+    unseen = (drawn >= many.items - MORE_ITEMS).mean()  # 150,000 draws
+    assert unseen == pytest.approx(0.5 * MORE_ITEMS / many.items, rel=0.1)
+    first = {row.item: number for number, row in reversed(list(enumerate(ROWS)))}
+    assert any(row < first.get(int(item), 0) for row, item in zip(range(len(ROWS)), drawn[:, 0], strict=True))
 
 
-def test_any_split_gives_the_same_events(world: ReplayWorld, tmp_path: Path, labelled: bool) -> None:
+def test_any_split_gives_the_same_events(world: ReplayWorld, labelled: bool) -> None:
     events = whole(world)
     for size in (1, 7, 64, 1_000):
         parts = list(world.batches(size))
@@ -126,16 +109,8 @@ def test_any_split_gives_the_same_events(world: ReplayWorld, tmp_path: Path, lab
         assert equal(Batch.concatenate(list(world.batches(50, start, stop))), events[start:stop])
     assert list(world.batches(50, 10, 10)) == list(world.batches(50, world.events)) == []
     assert sum(map(len, world.batches(50, 0, world.events + 5))) == world.events
-    assert equal(whole(build(tmp_path, labelled)), events)
-    assert equal(whole(build(tmp_path, labelled, seed=6)), events) == labelled
-
-
-def test_a_shorter_log_has_the_same_events(world: ReplayWorld, tmp_path: Path, labelled: bool) -> None:
-    """Nothing of the future: but for the table sizes, events do not depend on what comes after them."""
-    (tmp_path / "short").mkdir()
-    short = whole(build(tmp_path / "short", labelled, ROWS[:700]))
-    events = whole(world)[: len(short)]
-    assert np.array_equal(events.item, short.item) and np.array_equal(events.user, short.user)
+    assert equal(whole(world_of(log_of(ROWS, labelled, history=H))), events)
+    assert equal(whole(world_of(log_of(ROWS, labelled, history=H), seed=6)), events) == labelled
 
 
 def recount(at: int, candidates: int, query: Query, labelled: bool) -> tuple[list[int], list[float]]:
@@ -143,15 +118,13 @@ def recount(at: int, candidates: int, query: Query, labelled: bool) -> tuple[lis
     step = per_row(labelled)
     engaged = [(n * step, row) for n, row in enumerate(ROWS) if row.label or not labelled]
     window = [row for event, row in engaged if event < at][-RECENT:]
-    known = {row.item for n, row in enumerate(ROWS) if n * step < at}
-    country = ROWS[query.id // step].country
-    own = Counter(row.item for row in window if row.country == country)
+    own = Counter(row.item for row in window if country(row.user) == country(query.user))
     everyone = Counter(row.item for row in window)
-    order = sorted(own, key=lambda item: (-own[item], item))
-    order += sorted(known - set(own), key=lambda item: (-everyone[item], item))
-    items = order[:candidates]
+    every = range(max(row.item for row in ROWS) + 1 + MORE_ITEMS)
+    items = sorted(every, key=lambda item: (-own[item], -everyone[item], item))[:candidates]
     later = [row for event, row in engaged if event >= at and row.user == query.user]
     answers = list(dict.fromkeys(r.item for r in later if query.time <= r.time <= query.time + HORIZON))
+    assert query.answers.tolist() == answers
     return items, [float(item in answers) for item in items]
 
 
@@ -160,70 +133,157 @@ def test_queries_are_what_a_slow_recount_gives(world: ReplayWorld, labelled: boo
     queries = world.queries(40, candidates, at, "test")
     step, ids = per_row(labelled), [query.id for query in queries]
     assert len(queries) == 40 and ids == sorted(set(ids)) and ids[0] >= at
-    events = whole(world)
     for query in queries:
-        row = ROWS[query.id // step]
+        number = query.id // step
+        row = ROWS[number]
         assert query.id % step == 0 and (row.label or not labelled)
         assert (query.user, query.time) == (row.user, row.time)
-        assert query.context == tuple(events.features[query.id, world.schema.slot_range("device")])
         items, relevance = recount(at, candidates, query, labelled)
         assert query.candidates.tolist() == items and query.relevance.tolist() == relevance
-        assert len(set(items)) == candidates
-        place = items.index(row.item) if row.item in items else None
-        if place is not None:
-            assert np.array_equal(query.features[place], events.features[query.id])
-        assert query.features.shape == (candidates, world.schema.slots)
+        assert values(world, query.features, "item") == [[item] for item in items]
+        assert values(world, query.features, "device") == [[row.device]] * candidates
+        known = history_of(ROWS, number, H, labelled, before=-(-at // step))
+        assert values(world, query.features, "history") == [known] * candidates
     assert any(query.relevance.any() for query in queries)
 
 
-def test_queries_follow_from_seed_purpose_and_place(world: ReplayWorld, tmp_path: Path, labelled: bool) -> None:
+def test_queries_follow_from_seed_purpose_and_place(world: ReplayWorld, labelled: bool) -> None:
     def ids(world: ReplayWorld, at: int = 803, purpose: str = "test") -> list[int]:
         return [query.id for query in world.queries(30, 20, at, purpose)]
 
-    assert ids(world) == ids(build(tmp_path, labelled))
+    assert ids(world) == ids(world_of(log_of(ROWS, labelled, history=H)))
     assert ids(world) != ids(world, purpose="other")
-    assert ids(world) != ids(build(tmp_path, labelled, seed=6))
+    assert ids(world) != ids(world_of(log_of(ROWS, labelled), seed=6))
     assert ids(world) != ids(world, at=900)
 
 
-def test_queries_come_from_the_next_50_000_events_only(tmp_path: Path) -> None:
-    build(tmp_path, labelled=False)
-    world = ReplayWorld(ReplayConfig(tmp_path / "log.toml", negatives=99), SEED)
+def test_queries_come_from_the_next_50_000_events_only() -> None:
+    world = world_of(log_of(ROWS, False), negatives=99)
     assert world.events == 150_000
-    ids = [query.id for query in world.queries(500, 20, 9_950, "test")]
+    ids = [query.id for query in world.queries(501, 20, 9_950, "test")]
     assert ids == list(range(10_000, 60_000, 100))
-    with pytest.raises(SettingError, match="queries = 501: at most 500, the engagements in events 9950 to 59950"):
-        world.queries(501, 20, 9_950, "test")
 
 
-def test_without_user_features_all_users_share_their_candidates(tmp_path: Path) -> None:
-    world = build(tmp_path, labelled=False, country=False)
-    common = Counter(row.item for row in ROWS[201 - RECENT : 201])
-    top = sorted(common, key=lambda item: (-common[item], item))[:10]
-    for query in world.queries(20, 20, 803, "test"):
-        assert query.candidates[:10].tolist() == top
+def test_without_user_features_all_users_share_their_candidates() -> None:
+    for history in (0, H):  # which is no segment
+        world = world_of(log_of(ROWS, False, countries=False, history=history))
+        common = Counter(row.item for row in ROWS[201 - RECENT : 201])
+        top = sorted(common, key=lambda item: (-common[item], item))[:10]
+        for query in world.queries(20, 20, 803, "test"):
+            assert query.candidates[:10].tolist() == top
 
 
-def test_clicks_are_what_the_log_says(world: ReplayWorld) -> None:
-    for query in world.queries(10, 20, 803, "test"):
-        slate = query.candidates[::-1][:10]
-        assert world.click(query, slate, "any").tolist() == query.relevance[::-1][:10].tolist()
-        assert world.feedback(query, slate, np.zeros(10, np.float32)) is None
+def test_clicks_are_what_the_log_says_of_any_item(world: ReplayWorld) -> None:
+    found = 0
+    for query in world.queries(10, 1, 803, "test"):
+        every = np.arange(world.items)
+        assert np.flatnonzero(world.click(query, every, "any")).tolist() == sorted(query.answers.tolist())
+        assert world.feedback(query, every, np.zeros(world.items, np.float32)) is None
+        found += len(query.answers)
+    assert found > 10
 
 
-def test_too_many_candidates_or_queries_are_refused_with_what_there_is(world: ReplayWorld, labelled: bool) -> None:
-    known = len({row.item for row in ROWS[: -(-41 // per_row(labelled))]})
-    with pytest.raises(SettingError, match=f"candidates = 200: at most {known}, the items known before event 41 "):
-        world.queries(5, 200, 41, "test")
-    assert len(world.queries(5, known, 41, "test")[0].candidates) == known
+def test_there_are_as_many_queries_and_candidates_as_there_can_be(world: ReplayWorld, labelled: bool) -> None:
     tail = world.events - 100
     left = sum(row.label for row in ROWS[-100:]) if labelled else 25
-    with pytest.raises(SettingError, match=f"queries = 500: at most {left}, the engagements in events {tail} to"):
-        world.queries(500, 20, tail, "test")
-    with pytest.raises(SettingError, match="queries = 1: at most 0"):
-        world.queries(1, 20, world.events, "test")
+    queries = world.queries(500, 10_000, tail, "test")
+    assert len(queries) == left
+    assert all(sorted(query.candidates.tolist()) == list(range(world.items)) for query in queries)
+    with pytest.raises(SettingError, match=f"queries = 5: nobody asks behind event {world.events} of"):
+        world.queries(5, 20, world.events, "test")
+
+
+def test_coverage_is_the_share_of_queries_with_an_answer_among_so_many(
+    world: ReplayWorld, labelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "COVERAGE", (5, 40, 10_000))  # the last is more than there are
+    at, queries = 803, world.queries(60, 1, 803, "test")
+    expected = {}
+    for size in (5, 40):
+        found = [set(recount(at, size, query, labelled)[0]) & set(query.answers.tolist()) for query in queries]
+        expected[str(size)] = sum(map(bool, found)) / len(queries)
+    assert world.coverage(queries, at) == pytest.approx(expected)
+    assert 0 < expected["5"] < expected["40"] < 1
+
+
+def test_weights_are_those_of_the_rows(labelled: bool) -> None:
+    weight = np.arange(len(ROWS), dtype=np.float32)
+    events = whole(world_of(log_of(ROWS, labelled, weight=weight)))
+    assert events.weight is not None
+    assert np.array_equal(events.weight, np.repeat(weight, per_row(labelled)))
+    assert whole(world_of(log_of(ROWS, labelled))).weight is None
+
+
+def pages() -> list[Row]:
+    """Pages of 1 to 6 items, two users' at a time side by side; each row later than the one before."""
+    found: list[Row] = []
+    for number in range(0, 300, 2):
+        sizes = 1 + number % 6, 1 + number // 2 % 5
+        for place in range(max(sizes)):
+            for side, size in enumerate(sizes):
+                if place < size:
+                    item, label = (7 * number + 3 * place) % 40, int((number + place) % 3 == 0)
+                    found.append(Row(len(found), (number + side) % 9, item, label, side, number + side + 1, 5 - place))
+    return found
+
+
+def test_queries_are_the_pages_that_users_saw() -> None:
+    rows = pages()
+    context = np.array([[row.device, row.position] for row in rows], np.int32)
+    features = Feature("device", DEVICES), Feature("rank", "123456")
+    slate = np.array([row.page for row in rows], np.int32)
+    log = log_of(rows, True, history=H, slate=slate, context=context, context_features=features, position="rank")
+    world, at = world_of(log), 301
+    queries = world.queries(10_000, 3, at, "test")
+    expected = dict[int, list[int]]()
+    for number, row in enumerate(rows):
+        expected.setdefault(row.page, []).append(number)
+    seen = {page: own for page, own in expected.items() if own[0] >= at and len({rows[n].item for n in own}) > 1}
+    assert [query.id for query in queries] == [own[0] for own in seen.values()] and world.has_pages
+    for query, own in zip(queries, seen.values(), strict=True):
+        assert query.user == rows[own[0]].user and query.time == rows[own[0]].time
+        assert query.candidates.tolist() == list(dict.fromkeys(rows[n].item for n in own[::-1]))  # by position
+        engaged = {rows[n].item for n in own if rows[n].label}
+        assert set(query.candidates[query.relevance > 0].tolist()) == engaged == set(query.answers.tolist())
+        known = history_of(rows, own[0], H, True, before=at)
+        assert values(world, query.features, "history") == [known] * len(query.candidates)
+        assert values(world, query.features, "rank") == [[0]] * len(query.candidates)  # scored at the first place
+        assert values(world, query.features, "device") == [[rows[own[0]].device]] * len(query.candidates)
+    assert world.coverage(queries, at) == {}
+    events = whole(world)
+    assert values(world, events.features, "rank") == [[row.position] for row in rows]  # learned where it was
+    found = values(world, events.features, "history")
+    assert found == [history_of(rows, number, H, True) for number in range(len(rows))]
+    assert max(map(len, found)) == H
+
+
+def test_items_of_a_history_have_rows_of_their_own_and_share_them_as_asked() -> None:
+    log = log_of(ROWS, False, history=H)
+    schema = world_of(log, hash_rows=13).schema
+    assert [(field.name, field.vocabulary, field.slots) for field in schema.fields if field.side == "user"] == [
+        ("user", 13, 1),
+        ("country", 2, 1),
+        ("history", 13, H),
+    ]
+    full = world_of(log)
+    assert full.schema.fields[2].vocabulary == full.items
+
+
+def test_two_fields_of_one_name_are_refused() -> None:
+    named = (Feature("country", DEVICES),)
+    with pytest.raises(DataError, match="log: two fields are called 'country': rename the column"):
+        world_of(log_of(ROWS, False, context_features=named))
+    log = log_of(ROWS, False, history=H)
+    called = replace(log.context_features[0], name="history")
+    with pytest.raises(DataError, match="two fields are called 'history'"):
+        world_of(replace(log, context_features=(called,)))
+
+
+def test_names_are_those_of_the_log(world: ReplayWorld) -> None:
+    assert [world.name_of("country", value) for value in (-1, 0, 1)] == ["unknown", "north", "south"]
+    assert (world.name_of("user", 3), world.name_of("item", 5), world.name_of("device", 1)) == ("u3", "i5", "desk")
 
 
 def test_limit_and_other_settings_are_checked() -> None:
     with pytest.raises(SettingError, match="limit = 0: at least 100 rows"):
-        ReplayConfig(Path("log"), limit=0)
+        ReplayConfig(path="log", limit=0)  # type: ignore[arg-type]

@@ -40,10 +40,11 @@ class NativeEngine(BuiltIn):
 
     def _learn(self, models: slice, chunk: Chunk) -> Tensor:
         """See Duplicates."""
-        lost, learned = torch.from_numpy(chunk.lost), []
+        lost, learned, event_weights = torch.from_numpy(chunk.lost), [], chunk.event_weights
         for k, model in enumerate(range(models.start, models.stop)):
             weights, squares = self.weights[model], self.squares[model]
-            learned.append(self._model.learn(weights, squares, chunk.rows[k], chunk.targets[k], lost[k]))
+            own = None if event_weights is None else event_weights[k]
+            learned.append(self._model.learn(weights, squares, chunk.rows[k], chunk.targets[k], lost[k], own))
         return torch.stack(learned)
 
 

@@ -146,11 +146,11 @@ int64_t score_events(const Model* model, const float* dense, const float* table,
 
 // Rows [n, S], labels [n] -> log-odds [n] given to each event just before its mini-batch is learned. Weights, dense [P]
 // and table [V, D], and Adagrad's sums of squares [P] and [V] are updated in place. Each event weighs 1 / B, also in a
-// shorter mini-batch at the end. lost [n / B]: whether a mini-batch is scored only. place [V] is -1 everywhere.
+// shorter mini-batch at the end, times its event_weights [n], unless these are null. lost [n / B]: whether a mini-batch is scored only. place [V] is -1 everywhere.
 // Returns what score_events does.
 int64_t learn_chunk(const Model* model, float* dense, float* dense_accumulator, float* table, float* table_accumulator,
-                    const int32_t* rows, const float* labels, const uint8_t* lost, int64_t events, float rate,
-                    float* memory, int32_t* place, int64_t* touched, float* logits) {
+                    const int32_t* rows, const float* labels, const float* event_weights, const uint8_t* lost,
+                    int64_t events, float rate, float* memory, int32_t* place, int64_t* touched, float* logits) {
     const int64_t wrong = stray(*model, rows, events * model->slots);
     if (wrong >= 0) return wrong;
     const Pass pass(*model, {memory});
@@ -162,6 +162,8 @@ int64_t learn_chunk(const Model* model, float* dense, float* dense_accumulator, 
         if (*lost) continue;
         for (int64_t b = 0; b < count; ++b)
             pass.grad_logits[b] = (sigmoid(logits[start + b]) - labels[start + b]) / model->batch;
+        if (event_weights)
+            for (int64_t b = 0; b < count; ++b) pass.grad_logits[b] *= event_weights[start + b];
         pass.backward(dense, count);
         const int64_t found = sum_by_row(pass.inputs, now, model->field_of_slot, count, model->slots, model->fields,
                                          model->dim, place, touched, pass.sums);

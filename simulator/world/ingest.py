@@ -1,0 +1,66 @@
+"""A log is read once: checked, coded, sorted by time, and kept as a memory-mapped ClickLog in a cache.
+
+    open_log -> cached (cache.py) -> Coding (coding.py): read the files (rows.py), sort, number (values.py)
+                                  -> archive.py: write, and read it back
+
+pyarrow, which takes a moment to load, is imported when a log is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from simulator.config import ReplayConfig
+from simulator.errors import DataError
+from simulator.world.cache import cached
+from simulator.world.clicklog import ClickLog
+
+VERSION = 1
+"""Of what an archive holds: a log that another version read is read again."""
+
+
+def open_log(config: ReplayConfig, native: bool = True) -> ClickLog:
+    """The log at the configured path, from the cache where it has been read before.
+
+    `native`: with the compiled coder where there is one; the numbers are the same without. DataError naming file and
+    row where the log or its mapping is wrong, ResultError where the cache cannot be written.
+    """
+    from simulator.world.families import read_mapping
+    from simulator.world.source import Damage, open_source
+
+    mapping, damage = read_mapping(config.path), Damage(config.bad_rows)
+    tables = [(mapping.log, mapping.columns)]
+    tables += [(beside.table, beside.columns) for beside in (mapping.users, mapping.items) if beside]
+    sources = [open_source(table, damage) for table, _ in tables]
+    for (table, wanted), source in zip(tables, sources, strict=True):
+        mapping.check_columns(table, wanted, source.columns)
+    meaning = VERSION, replace(mapping, path=Path()), config.bad_rows, config.limit, [s.parts for s in sources]
+    key = hashlib.sha256(repr(meaning).encode()).hexdigest()[:32]
+
+    def make(folder: Path) -> None:
+        from simulator.world.coding import Coding
+
+        with _system_allocator():
+            Coding(mapping, damage, folder, native).run(sources, config.limit)
+        for (table, _), source in zip(tables, sources, strict=True):
+            if open_source(table, damage).parts != source.parts:
+                raise DataError(f"{table.path}: changed while it was being read; start again when it stays as it is")
+
+    return replace(cached(key, make), name=mapping.name)
+
+
+@contextmanager
+def _system_allocator() -> Iterator[None]:
+    """pyarrow's other allocators keep what reading Parquet took, up to a gigabyte."""
+    import pyarrow as pa
+
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)

@@ -559,7 +559,7 @@ global___FeedbackResponse = FeedbackResponse
 
 @typing.final
 class DescribeRequest(google.protobuf.message.Message):
-    """What somebody wants to read, or has typed; at most 1,000 items, and as many users."""
+    """What somebody wants to read, or has typed; at most 10,000 items, and as many users."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

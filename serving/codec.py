@@ -19,7 +19,6 @@ from protos.recommender_pb2 import (
     Item,
     PackedCandidates,
     PackedResponse,
-    RecommendRequest,
     RecommendResponse,
     ScoredCandidates,
 )
@@ -141,11 +140,6 @@ def parse(kind: type[Parsed], raw: bytes, field: str = "request") -> Parsed:
         return kind.FromString(raw)
     except DecodeError:
         raise bad(field, f"{len(raw)} bytes", f"the bytes of a {kind.DESCRIPTOR.full_name}") from None
-
-
-def parse_query(raw: bytes) -> RecommendRequest:
-    """A query from its bytes. Raises Refusal where they are none."""
-    return parse(RecommendRequest, raw, "query")
 
 
 def with_user(user: int) -> bytes:

@@ -30,8 +30,6 @@ from simulator.flags import from_env, parse_flags
 from simulator.measures.registry import MEASURES
 from simulator.terminal import open_console
 
-AT_ONCE = 1_000
-"""Items whose titles are asked for in one call."""
 BESIDE = 6
 """Pairs of answers beside each other, at most: as many as 80 columns hold."""
 
@@ -80,19 +78,8 @@ class QueryFlags:
         return RecommendRequest(query_id=number, user_id=self.user, context=context, k=self.k, arm=self.arm)
 
 
-@dataclass(frozen=True)
-class Heard:
-    """What a router said."""
-
-    answers: list[RecommendResponse]
-    compared: CompareResponse
-    """With --all or --refresh: what was measured between them."""
-    titles: dict[int, str]
-    """Of the items in the slates."""
-
-
-def ask(flags: QueryFlags) -> Heard:
-    """Ask, and ask what the items are called. Raises FlickerError."""
+def ask(flags: QueryFlags) -> tuple[list[RecommendResponse], CompareResponse, dict[int, str]]:
+    """The answers, with --all or --refresh what was measured between them, and titles. Raises FlickerError."""
     with router_channel(flags.address) as channel:
         stub = RecommenderStub(channel)
         try:
@@ -105,21 +92,13 @@ def ask(flags: QueryFlags) -> Heard:
                 answers = list(compared.answers)
             else:
                 answers = [stub.Recommend(flags.request(context), timeout=flags.timeout) for _ in range(flags.times)]
-            return Heard(answers, compared, titles_of(answers, stub, flags.timeout))
+            items = sorted({place.item for answer in answers for place in answer.slate})
+            described = stub.Describe(DescribeRequest(items=items), timeout=flags.timeout).items
+            return answers, compared, {item: each.title for item, each in zip(items, described, strict=True)}
         except grpc.RpcError as problem:
             code = problem.code().name
             details = problem.details()
             raise FlickerError(f"{flags.address}: {code}: {details}") from None
-
-
-def titles_of(answers: list[RecommendResponse], stub: RecommenderStub, timeout: float) -> dict[int, str]:
-    """Titles of all items in the slates, or what stands for them."""
-    items, found = sorted({place.item for answer in answers for place in answer.slate}), dict[int, str]()
-    for start in range(0, len(items), AT_ONCE):
-        part = items[start : start + AT_ONCE]
-        described = stub.Describe(DescribeRequest(items=part), timeout=timeout).items
-        found |= {item: each.title for item, each in zip(part, described, strict=True)}
-    return found
 
 
 def side_by_side(answers: list[RecommendResponse], titles: Mapping[int, str], width: int) -> Table:
@@ -165,12 +144,12 @@ def differences(compared: CompareResponse) -> Iterator[Table]:
 def main(arguments: list[str]) -> None:
     """Ask and print. Raises FlickerError in one line where there is no answer."""
     flags = parse_flags(QueryFlags, "flicker query", arguments)
-    heard = ask(flags)
-    console, answers = open_console(), heard.answers
+    answers, compared, titles = ask(flags)
+    console = open_console()
     if not answers:
         raise FlickerError(f"{flags.address}: nobody answered: no replica serves yet; try again in a few seconds")
     if any(answer.unknown_user for answer in answers):
         remark = f"user = {flags.user}: not in this world, so answered as one of whom nothing is known"
         console.print(remark, markup=False, soft_wrap=True)
-    console.print(side_by_side(answers, heard.titles, console.width))
-    console.print(*differences(heard.compared))
+    console.print(side_by_side(answers, titles, console.width))
+    console.print(*differences(compared))

@@ -1,4 +1,4 @@
-"""`python -m serving router`: flags and environment to a running router."""
+"""`python -m serving router`: from flags and environment to a running router, and the methods that it answers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,28 @@ from functools import partial
 from pathlib import Path
 from typing import IO, cast, get_args
 
+import grpc
 from prometheus_client import CollectorRegistry
 
+from protos import recommender_pb2
+from protos.recommender_pb2 import (
+    CompareRequest,
+    DescribeRequest,
+    FeedbackRequest,
+    FeedbackResponse,
+    ListReplicasResponse,
+)
+from serving.codec import Refusal, parse
 from serving.process import ServerFlags, serve
-from serving.router.feedback import MOST_EVENTS, Feedback, InStore, Keeper, OnDisk
+from serving.router.compare import compare_all
+from serving.router.feedback import MOST_EVENTS, Feedback, InStore, Keeper, OnDisk, report_of
 from serving.router.metrics import SECONDS, RouterMetrics, ShadowMetrics
 from serving.router.policies import make_policy
 from serving.router.pool import Pool
 from serving.router.published import Watch
 from serving.router.router import Router
-from serving.router.server import REQUEST_BYTES, SERVICE, Methods
 from serving.router.spool import LEAST, Spool
-from serving.rpc import Door, GrpcMetrics, GrpcServer, Limits
+from serving.rpc import Door, GrpcMetrics, GrpcServer, Handler, Limits, Reply, by_threads
 from serving.shadow import Shadow
 from simulator.config import require
 from simulator.errors import SettingError
@@ -32,6 +42,12 @@ from simulator.types import PolicyName
 
 GRACE = 3.0
 """Seconds for what is being answered when the router ends."""
+SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name
+WHO = "router"
+COMPARES = 2, 8
+"""Threads for comparisons, and such calls at work or waiting: each takes as long as many queries."""
+REQUEST_BYTES = 128 << 10
+"""Twice what a query with 10,000 candidates takes."""
 
 
 def named_policy() -> PolicyName:
@@ -98,6 +114,70 @@ class RouterFlags(ServerFlags):
         require(0 < self.deadline <= 3_600, "deadline", self.deadline, "more than 0 seconds, at most 3,600")
         require(self.spool_bytes >= LEAST, "spool_bytes", self.spool_bytes, f"at least {LEAST:,} bytes")
         require(self.log_capacity >= 1_000, "log_capacity", self.log_capacity, "at least 1,000 events")
+
+
+class Methods:
+    """What the router answers."""
+
+    def __init__(self, router: Router, shadow: Shadow, feedback: Feedback, metrics: RouterMetrics) -> None:
+        self._router, self._shadow, self._feedback, self._metrics = router, shadow, feedback, metrics
+
+    def handlers(self, door: Door) -> dict[str, Handler]:
+        """What answers each method."""
+        return {
+            "Recommend": Handler(self.recommend, WHO, sheds=True, refused=self.refused),
+            "Compare": by_threads(door, self.compare, *COMPARES, WHO, sheds=True),
+            "Feedback": Handler(self.feedback, WHO),
+            "Describe": Handler(self.describe, WHO),
+            "ListReplicas": Handler(self.list_replicas, WHO),
+        }
+
+    def recommend(self, raw: bytes, reply: Reply) -> None:
+        """Recommender.Recommend; does not wait."""
+        self._router.begin(raw, reply.deadline, self._shadow, reply.end)
+
+    def refused(self) -> None:
+        """A query that did not come so far."""
+        self._metrics.queries.labels("", grpc.StatusCode.RESOURCE_EXHAUSTED.name).inc()
+
+    def compare(self, raw: bytes, deadline: float) -> bytes:
+        """Recommender.Compare."""
+        return compare_all(parse(CompareRequest, raw), self._router, deadline).SerializeToString()
+
+    def feedback(self, raw: bytes, reply: Reply) -> None:
+        """Recommender.Feedback; does not wait. Raises Refusal."""
+        published = self._router.published()
+        request = parse(FeedbackRequest, raw)
+        user = published.user(request.user_id) if request.user_id else request.user
+        report = report_of(request, user, published)
+        learned = published.learns_feedback and user < published.ranges.users
+        events, clicked = len(report.events), int(report.events.label.sum())
+
+        def told(refusal: Refusal | None) -> None:
+            if refusal:
+                return reply.end(b"", refusal)
+            self._metrics.feedback_events.labels("true").inc(clicked)
+            self._metrics.feedback_events.labels("false").inc(events - clicked)
+            accepted = events if learned else 0
+            reply.end(FeedbackResponse(accepted=accepted).SerializeToString(), None)
+
+        if learned:
+            self._feedback.take(report, told)
+        else:
+            told(None)
+
+    def describe(self, raw: bytes, reply: Reply) -> None:
+        """Recommender.Describe; does not wait. Raises Refusal."""
+        described = self._router.published().describe(parse(DescribeRequest, raw))
+        reply.end(described.SerializeToString(), None)
+
+    def list_replicas(self, raw: bytes, reply: Reply) -> None:
+        """Recommender.ListReplicas; does not wait."""
+        try:
+            arms = self._router.published().ranges.arms
+        except Refusal:  # replicas may wait for the first generation
+            arms = ()
+        reply.end(ListReplicasResponse(replicas=self._router.pool.states(arms)).SerializeToString(), None)
 
 
 class RunningRouter:

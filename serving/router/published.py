@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from grpc import StatusCode
 
 from protos.recommender_pb2 import DescribeRequest, DescribeResponse, Description
-from serving.codec import MOST_ITEMS, SHOWN, Ranges, Refusal, bad, schema_of
+from serving.codec import MOST_CANDIDATES, SHOWN, Ranges, Refusal, bad, schema_of
 from serving.router.metrics import RouterMetrics
 from serving.router.pool import Pool
 from simulator.process import Stopped
@@ -77,8 +77,8 @@ class Published:
         """Recommender.Describe. Raises Refusal for a value out of range."""
         names, ranges = self.names, self.ranges
         for field, numbers, limit in (("items", request.items, ranges.items), ("users", request.users, ranges.users)):
-            if len(numbers) > MOST_ITEMS:
-                raise bad(field, f"{len(numbers)} numbers", f"at most {MOST_ITEMS:,}")
+            if len(numbers) > MOST_CANDIDATES:
+                raise bad(field, f"{len(numbers)} numbers", f"at most {MOST_CANDIDATES:,}")
             if numbers and max(numbers) >= limit:
                 raise bad(field, max(numbers), f"0 to {limit - 1}")
         items = [Description(id=names.item(item), title=names.title(item)) for item in request.items]

@@ -16,7 +16,7 @@ from grpc import StatusCode
 from prometheus_client import Counter, Histogram
 
 from protos.recommender_pb2 import RecommendRequest
-from serving.codec import Refusal, parse_query, with_user, without_scores
+from serving.codec import Refusal, parse, with_user, without_scores
 from serving.router.metrics import RouterMetrics
 from serving.router.policies import Policy, stable_hash
 from serving.router.pool import Pool, Replica
@@ -65,7 +65,7 @@ class Router:
 
     def route(self, raw: bytes) -> Routed:
         """Read what routing needs, decide what was left open. Raises Refusal."""
-        return self.decide(parse_query(raw), raw)
+        return self.decide(parse(RecommendRequest, raw, "query"), raw)
 
     def decide(self, request: RecommendRequest, raw: bytes) -> Routed:
         """As `route`, for a query that was parsed already."""

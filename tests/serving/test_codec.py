@@ -23,7 +23,7 @@ from serving.codec import (
     answer,
     answered_by,
     length,
-    parse_query,
+    parse,
     scored_of,
     slate_of,
     with_user,
@@ -80,7 +80,11 @@ def test_a_log_without_context_fields_takes_none() -> None:
         ),
         (lambda: RANGES.candidates(range(10_001)), "candidates", "candidates = 10001 items: at most 10,000"),
         (lambda: length(1_001), "k", "k = 1001: 1 to 1,000, or 0 for 10"),
-        (lambda: parse_query(b"\xff\xff"), "query", "query = 2 bytes: the bytes of a flicker.v1.RecommendRequest"),
+        (
+            lambda: parse(RecommendRequest, b"\xff\xff", "query"),
+            "query",
+            "query = 2 bytes: the bytes of a flicker.v1.RecommendRequest",
+        ),
     ],
 )
 def test_a_bad_value_is_named_with_its_range(check, field: str, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -127,12 +131,12 @@ def test_an_answer_is_one_message_though_built_from_two() -> None:
 @pytest.mark.parametrize("user", [0, 1, 127, 128, 2**31, 2**32 - 1])
 def test_the_user_that_is_appended_wins(user: int) -> None:
     raw = RecommendRequest(user=3, user_id="u-3").SerializeToString() + with_user(user)
-    assert parse_query(raw) == RecommendRequest(user=user, user_id="u-3")
+    assert RecommendRequest.FromString(raw) == RecommendRequest(user=user, user_id="u-3")
 
 
 def test_what_is_appended_to_a_query_wins() -> None:
     raw = RecommendRequest(user=3, arm="gelu", candidates=[1]).SerializeToString()
-    query = parse_query(raw + RecommendRequest(query_id=7, arm="relu").SerializeToString())
+    query = RecommendRequest.FromString(raw + RecommendRequest(query_id=7, arm="relu").SerializeToString())
     assert query == RecommendRequest(user=3, arm="relu", candidates=[1], query_id=7)
 
 

@@ -80,7 +80,7 @@ def test_numbers_are_described_and_context_is_understood(asked: Asked) -> None:
     [
         (DescribeRequest(items=[1, ITEMS]), "items = 40: 0 to 39"),
         (DescribeRequest(users=[USERS]), "users = 30: 0 to 29"),
-        (DescribeRequest(items=[0] * 1_001), "items = 1001 numbers: at most 1,000"),
+        (DescribeRequest(items=[0] * 10_001), "items = 10001 numbers: at most 10,000"),
         (DescribeRequest(context=["phone"]), "context = 1 values: 2 (device, position), or none"),
         (DescribeRequest(context=["fax", "0"]), "context = 'fax': 0 to 2 for device, or a value such as 'phone'"),
         (DescribeRequest(context=["phone", "5"]), "context = '5': 0 to 4 for position"),

@@ -37,8 +37,6 @@ def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> N
     """
     if flags.resume and flags.out is None:
         raise FlickerError("resume: needs --out DIR, the folder of the interrupted run")
-    if flags.keep_predictions:
-        arrow("--keep-predictions")  # told before hours of learning
     folder = Folder(flags.out or Path("results") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{flags.preset}")
     console, started = open_console(), time.monotonic()
     experiment, adapted = _prepare(flags, config, command, folder, console)

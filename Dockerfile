@@ -34,8 +34,8 @@ RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} torch
 FROM learning AS trainer
 ARG PIP_ARGS=""
 # hadolint ignore=SC2086
-RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} fsspec pyarrow \
-    && install --directory --owner=flicker /state /logs
+RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} fsspec pyarrow
+RUN install --directory --owner=flicker /state /logs
 COPY simulator simulator
 COPY --from=native /app/simulator/native/lib simulator/native/lib
 COPY trainer trainer
@@ -61,8 +61,8 @@ ENTRYPOINT ["python", "-m", "serving", "router"]
 FROM lean AS asking
 ARG PIP_ARGS=""
 # hadolint ignore=SC2086
-RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} fsspec locust pyarrow \
-    && install --directory --owner=flicker /logs
+RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} fsspec locust pyarrow
+RUN install --directory --owner=flicker /logs
 
 FROM asking AS load
 COPY protos protos

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 from simulator.config import ExperimentConfig, ReplayConfig
 from simulator.errors import DataError, SettingError
@@ -63,20 +64,22 @@ def fitted(config: ExperimentConfig, world: World, given: Collection[str]) -> tu
     found = _fit_windows(config, world, given, min(WINDOWS_LEAST, config.generations))
     if not isinstance(config.world, ReplayConfig):
         return found, ""
-    free = {"generations", "candidates", "k", "queries", "queries_per_generation"} - set(given)
+    free = {"candidates", "k", "queries", "queries_per_generation"} - set(given)
     plan = Plan.of(found, world, found.chunk_events)
     candidates = min(config.candidates, world.items)
     final = world.queries(config.queries, candidates, plan.learned, "final")
     live = world.queries(config.queries_per_generation, candidates, plan.size, "live")
-    room = {
-        "generations": min(config.generations, plan.generations),
+    room: dict[str, Any] = {
         "candidates": candidates,
         "k": min(config.k, candidates),
         "queries": len(final),
         "queries_per_generation": len(live),
     }
     found = replace(found, **{name: value for name, value in room.items() if name in free})
-    return found, _changes(config, found, world.events)
+    # `generations` stays: it says how many at most, and another number would be planned for in another way
+    fewer = plan.learned < config.generations * found.chunk_events
+    also = f"generations {config.generations} -> {plan.generations}" if fewer else ""
+    return found, _changes(config, found, world.events, also)
 
 
 def fitted_live(
@@ -99,9 +102,8 @@ def _fit_windows(config: ExperimentConfig, world: World, given: Collection[str],
     if not isinstance(config.world, ReplayConfig):
         return config
     if world.events < EVENTS_LEAST:
-        raise DataError(
-            f"{config.world.path}: {world.events} events, at least {EVENTS_LEAST} are needed: give more rows"
-        )
+        hint = f"at least {EVENTS_LEAST} are needed: give more rows"
+        raise DataError(f"{config.world.path}: a log of {world.events} events: {hint}")
     learned = world.events - min(world.events // HELD_OUT_SHARE, HELD_OUT_MOST)
     for batch, window in zip(BATCHES, WINDOWS, strict=True):
         while config.chunk_events * least > learned:
@@ -117,7 +119,7 @@ def _fit_windows(config: ExperimentConfig, world: World, given: Collection[str],
 def _changes(asked: ExperimentConfig, found: ExperimentConfig, events: int, also: str = "") -> str:
     """The line that says what was fitted."""
     pairs = [("batch", asked.model.batch, found.model.batch), ("window", asked.noise.window, found.noise.window)]
-    names = ("generations", "candidates", "k", "queries", "queries_per_generation")
+    names = ("candidates", "k", "queries", "queries_per_generation")
     pairs += [(name, getattr(asked, name), getattr(found, name)) for name in names]
     changes = [f"{name} {before:,} -> {now:,}" for name, before, now in pairs if before != now]
     changes += [also] if also else []

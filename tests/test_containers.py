@@ -94,13 +94,13 @@ def test_only_what_learns_or_ranks_gets_torch() -> None:
         assert ("learning" in line) == learns, line
 
 
-def test_kernels_are_built_in_a_stage_that_alone_holds_a_compiler() -> None:
+def test_the_native_library_is_built_in_a_stage_that_alone_holds_a_compiler() -> None:
     _, *parts = re.split(r"^FROM \S+ AS (\S+)$", DOCKERFILE.replace("\\\n", ""), flags=re.MULTILINE)
     commands = dict(zip(parts[0::2], parts[1::2], strict=True))
     assert [name for name, text in commands.items() if "apt-get" in text] == ["native"]
     copy = f"COPY --from=native /app/{NATIVE}/lib {NATIVE}/lib"
     takers = {name: text for name, text in commands.items() if copy in text.splitlines()}
-    assert list(takers) == ["trainer", "replica"]
+    assert list(takers) == ["trainer", "replica", "load"]
     assert all(text.index("COPY simulator ") < text.index(copy) for text in takers.values())
 
 
@@ -198,6 +198,18 @@ def test_feedback_outlives_its_router() -> None:
     assert services()["router"]["volumes"] == [f"router:{told('router')['FLICKER_SPOOL']}"]
     assert "router" in yaml.safe_load(COMPOSE)["volumes"]
     assert re.search(r"AS router\nRUN install --directory --owner=flicker /spool\n", DOCKERFILE), "it may write there"
+
+
+def test_who_reads_logs_can_and_keeps_them_where_the_other_finds_them() -> None:
+    readers = {name: told(name)["FLICKER_CACHE"] for name in services() if "FLICKER_CACHE" in told(name)}
+    assert readers == dict.fromkeys(("trainer", "trainer-gpu", "load"), "/logs")
+    for name in readers:
+        assert {"type": "volume", "source": "logs", "target": "/logs"} in services()[name]["volumes"]
+    assert "logs" in yaml.safe_load(COMPOSE)["volumes"]
+    _, *parts = re.split(r"^FROM \S+ AS (\S+)$", DOCKERFILE.replace("\\\n", ""), flags=re.MULTILINE)
+    able = {stage: text for stage, text in zip(parts[0::2], parts[1::2], strict=True) if "pyarrow" in text}
+    assert list(able) == ["trainer", "asking"]
+    assert all(re.search(r"RUN install .*--owner=flicker .*/logs", text) for text in able.values())
 
 
 def trained(**settings: str) -> ExperimentConfig:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from simulator.config import ExperimentConfig
-from simulator.errors import SettingError
-from simulator.schedule import Log, Plan
+from simulator.config import ExperimentConfig, ReplayConfig
+from simulator.errors import DataError, SettingError
+from simulator.experiment import Experiment
+from simulator.schedule import LIVE_GENERATIONS, WINDOWS_LEAST, Log, Plan, fitted, fitted_live
 from simulator.types import Batch, Field, Floats, Ints, Query, Schema
+from simulator.world.replay import ReplayWorld
 from tests.small_runs import SMALL
+from tests.world.made_logs import log_of, rows_of, world_of
 
 
 def numbered(start: int, stop: int, kind: int) -> Batch:
@@ -32,6 +36,7 @@ class NumberedWorld:
 
     events: int
     has_truth: bool = True
+    has_pages = False
     name = "numbered"
     schema = Schema((Field("user", "user", 1),))
 
@@ -42,6 +47,9 @@ class NumberedWorld:
 
     def queries(self, count: int, candidates: int, at: int, purpose: str) -> list[Query]:
         raise AssertionError("nobody asks here")
+
+    def present(self, time: float) -> Ints:
+        raise AssertionError("nothing is retrieved here")
 
     def click(self, query: Query, items: Ints, purpose: str) -> Floats:
         raise AssertionError("nobody clicks here")
@@ -189,3 +197,62 @@ def test_a_log_that_goes_on_at_its_position_gives_what_was_left(
         found = rest.take()
         assert found is not None and np.array_equal(found.item, expected.item)
     assert rest.take() is None
+
+
+DEFAULT = ExperimentConfig(world=ReplayConfig(Path("log")))
+
+
+def small_world(rows: int, labelled: bool = False) -> ReplayWorld:
+    return world_of(log_of(rows_of(rows), labelled))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("rows", [60, 250, 1_000, 5_000])
+def test_a_small_log_is_run_at_the_first_try(rows: int, labelled: bool) -> None:
+    world = small_world(rows, labelled)
+    if world.events < 200:
+        with pytest.raises(DataError, match=f"log: a log of {world.events} events: at least 200"):
+            fitted(DEFAULT, world, ())
+        return
+    config, line = fitted(DEFAULT, world, ())
+    Experiment(config, world).check()
+    plan = Plan.of(config, world, config.chunk_events)
+    assert 20 >= plan.generations >= WINDOWS_LEAST * 3 // 4 and "\n" not in line
+    assert (f", generations 20 -> {plan.generations}" in line) == (plan.learned < 20 * config.chunk_events)
+    assert line.startswith(f"Adapted to a log of {world.events:,} events: batch 512 -> {config.model.batch}, ")
+    for name in ("candidates", "k", "queries", "queries_per_generation"):
+        before, now = getattr(DEFAULT, name), getattr(config, name)
+        assert (f", {name} {before} -> {now}" in line) == (before != now)
+    assert fitted(config, world, ())[0] == config  # what is fitted fits: a run that goes on finds the same
+
+
+def test_a_log_that_is_large_enough_changes_nothing() -> None:
+    config = replace(SMALL, world=DEFAULT.world, generations=7)
+    assert fitted(config, small_world(2_000), ()) == (config, "")
+    assert fitted(SMALL, NumberedWorld(100), ()) == (SMALL, "")  # no log
+
+
+def test_what_somebody_chose_stays_and_is_refused_where_it_cannot_be() -> None:
+    config, _ = fitted(DEFAULT, small_world(1_000), {"batch"})
+    assert config.model.batch == 512 and config.noise.window < 16
+    world = small_world(250)
+    config, _ = fitted(DEFAULT, world, {"queries"})
+    with pytest.raises(SettingError, match="queries = 500: at most"):
+        Experiment(config, world).check()
+    with pytest.raises(SettingError, match="too few for two generations"):
+        fitted(DEFAULT, world, {"batch", "window"})
+
+
+@pytest.mark.parametrize(("rows", "size"), [(100, None), (1_000, None), (1_000, 16_384), (30_000, None)])
+def test_a_log_has_enough_generations_when_it_is_live(rows: int, size: int | None) -> None:
+    world = small_world(rows)
+    config, events, line = fitted_live(DEFAULT, world, (), size)
+    assert events % config.chunk_events == 0 and world.events // events >= LIVE_GENERATIONS * 3 // 4
+    assert ("events per generation" in line) == (events != (size or 2 * config.chunk_events))
+
+
+def test_a_size_that_somebody_named_stays_where_the_log_has_two_of_it() -> None:
+    config, events, line = fitted_live(DEFAULT, small_world(20_000), (), 32_768)
+    assert events == 32_768 and events % config.chunk_events == 0 and "per generation" not in line
+    assert fitted_live(SMALL, NumberedWorld(100), (), None) == (SMALL, 2 * SMALL.chunk_events, "")
+    assert fitted_live(SMALL, NumberedWorld(100), (), 99) == (SMALL, 99, "")

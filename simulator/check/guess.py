@@ -35,12 +35,12 @@ NAMES = {
     "position": "position rank pos",
 }
 """Words that name a role, the surest first."""
-BESIDE = {"id", "ids", "key", "no", "is", "hash", "pseudo", "event", "ms", "utc"}
+BESIDE = set("id ids key code no nbr num is hash uuid pseudo parent event ms utc".split())
 """Words that may stand beside them."""
 OUTCOMES = re.compile(
-    "rating|score|star|review|dwell|play|watch|duration|conver|purchas|revenue|like|follow|cost|click"
+    "event|action|behav|rating|score|star|review|dwell|play|watch|duration|conver|purchas|revenue|like|follow|cost|click"
 )
-"""What is known only afterwards."""
+"""What tells what the user did, or is known only afterwards."""
 FORMS = ("%Y%m%d%H%M%S", "%Y%m%d%H", "%Y%m%d", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p", "%d.%m.%Y %H:%M:%S")
 EARLIEST, LATEST = datetime(1990, 1, 1).timestamp(), datetime(2100, 1, 1).timestamp()
 FEW = 50
@@ -111,7 +111,8 @@ class Column:
 
     def _share(self, true: pa.Array) -> float:
         """Of the cells that are not empty, how many are true; 0 where all are empty."""
-        return float(pc.sum(true).as_py() or 0) / max(1, len(self.text) - self.text.null_count)
+        count: int = pc.sum(true).as_py() or 0
+        return count / max(1, len(self.text) - int(self.text.null_count))
 
     def rank(self, role: str) -> int | None:
         """How surely its name says a role, 0 most; None where it does not."""
@@ -160,6 +161,9 @@ def _sample(table: Table) -> list[Column]:
         batches.append(batch)
         if (rows := rows + len(batch)) >= SAMPLE:
             break
+    if any(re.fullmatch(r"[\d.]+", name) for name in names):
+        hint = "write a mapping file that names them with `columns`, see docs/data.md"
+        raise DataError(f"{table.path}: its first line holds numbers, not names of columns; {hint}")
     if not rows:
         raise DataError(f"{table.path}: no rows in it; give a log with at least one row")
     cells = ([batch.column(name) for batch in batches] for name in names)
@@ -212,7 +216,9 @@ def _features(
     for column in left:
         known = int((column.codes >= 0).sum())
         if OUTCOMES.search(column.name.lower()):
-            out.append((column, "it may be known only afterwards, and give the label away"))
+            out.append((column, "it may say what the user did, and give the label away"))
+        elif column.unit is not None:
+            out.append((column, "it is another time"))
         elif column.values < 2:
             out.append((column, "it has one value" if column.values else "it is empty"))
         elif column.is_number and column.values > FEW:

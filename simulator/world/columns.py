@@ -18,7 +18,7 @@ WHOLE = 2.0**53
 """Floats below it are whole numbers without loss."""
 PER_SECOND = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 types = pa.types
-__all__ = ["pa", "pc", "types", "as_text", "as_number", "as_seconds", "decoded", "is_list", "is_text", "plain"]
+__all__ = ["pa", "pc", "types", "as_text", "as_number", "as_seconds", "decoded", "flat", "is_list", "is_text", "plain"]
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -30,6 +30,14 @@ def is_text(kind: pa.DataType) -> bool:
 def is_list(kind: pa.DataType) -> bool:
     """Whether a cell holds several values."""
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def flat(rows: pa.RecordBatch, name: str) -> pa.Array:
+    """[n] a column whose cells hold one value each; DataError where they are lists."""
+    column = rows.column(name)
+    if is_list(column.type):
+        raise DataError(f"column {name!r} holds {column.type}; only a feature of kind category may hold lists")
+    return column
 
 
 def plain(column: pa.Array) -> pa.Array:

@@ -22,7 +22,7 @@ import numpy as np
 from simulator.config import ReplayConfig
 from simulator.errors import SettingError
 from simulator.randomness import generator
-from simulator.types import Batch, Doubles, Floats, Ints, Query, Rows
+from simulator.types import Batch, Doubles, Floats, Ints, Names, Query, Rows
 from simulator.world.clicklog import ClickLog
 from simulator.world.features import encoder_of, rows_of
 from simulator.world.retrieval import retrieve
@@ -31,6 +31,8 @@ BLOCK = 8_192
 """Rows whose negatives are drawn at once, each block from its own generator."""
 QUERY_EVENTS = 50_000
 """Queries are asked by users of this many events from `at` on: near enough to `at`, and all of a held-out tail."""
+COVERAGE = (200, 500, 1_000)
+"""Numbers of candidates for which a result says how often an answer is among them."""
 PAGE_ROWS = 10_000
 """Rows behind which a page does not go on."""
 
@@ -47,6 +49,8 @@ class ReplayWorld:
         self.encoder = encoder_of(log, hash_rows)
         self.name, self.schema, self.skipped_rows = log.name, self.encoder.schema, log.skipped_rows
         self.users, self.items = len(log.users), len(log.items)
+        context = {feature.name: feature.names for feature in log.context_features}
+        self.names = Names(log.users.ids, log.items.ids, log.items.titles or (), context)
         self.has_pages = log.slate is not None
         self._per_row = 1 if log.labelled else 1 + config.negatives
         self.events = len(log) * self._per_row
@@ -168,6 +172,19 @@ class ReplayWorld:
         segments = self.encoder.segments
         asked, place = np.unique(segments[self._log.user[rows]], return_inverse=True)
         return list(retrieve(segments[user], item, self.present(0), asked, count)[place])
+
+    def coverage(self, queries: list[Query], at: int) -> dict[str, float]:
+        """Number of candidates -> share of queries, asked from event `at` on, that have an answer among so many; for
+        COVERAGE that the catalogue is larger than. Nothing where queries are pages."""
+        sizes = [size for size in COVERAGE if size < self.items and not self.has_pages]
+        if not sizes:
+            return {}
+        rows = np.array([query.id // self._per_row for query in queries])
+        found = [
+            np.isin(candidates, query.answers)
+            for query, candidates in zip(queries, self._retrieved(rows, self._row(at), max(sizes)), strict=True)
+        ]
+        return {str(size): float(np.mean([hit[:size].any() for hit in found])) for size in sizes}
 
     def engagements(self, stop: int) -> tuple[Ints, Ints]:
         """Users and items of the last `recent` engagements strictly before a row, fewer near the start."""

@@ -1,4 +1,4 @@
-"""Where rows come from: the files of a log as batches of raw columns, in the order of the files, for ingest.py to code.
+"""Where rows come from: the files of a log as batches of raw columns, file by file, for ingest.py.
 
 A table is a file, a folder, a glob or an fsspec URL of CSV (plain or packed), Parquet, or the files of a family (see
 families.py). Columns of Parquet keep their types, those of text are text; columns.py makes numbers and times of either.
@@ -26,7 +26,7 @@ from simulator.errors import DataError
 from simulator.types import Ints
 from simulator.world.columns import decoded, is_list, is_text, pa, types
 from simulator.world.families import DERIVED, UNIT, derived, prepared
-from simulator.world.mapping import Table
+from simulator.world.mapping import Table, shown
 
 BLOCK, CHUNK = 8 << 20, 1 << 20
 """Bytes of text that are read at once, and that a thread takes apart."""
@@ -34,8 +34,6 @@ ROWS = 65_536
 """Rows of Parquet that are read at once."""
 LONGEST = 64 << 20
 """Bytes of a line of text."""
-SHOWN = 60
-"""Characters of a damaged value that a message shows."""
 SUFFIXES = re.compile(r"\.(csv|tsv|txt|parquet|pq)(\.(gz|bz2|xz|zst))?$")
 """Of the files of a folder that are read."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -54,12 +52,6 @@ class Damage:
         if rows and self._stop:
             raise DataError(f"{first()}; correct the row, or leave damaged rows out with --bad-rows skip")
         self.skipped += rows
-
-
-def shown(value: object) -> str:
-    """A value as a message shows it: on one line and not too long."""
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 @dataclass(frozen=True)
@@ -383,7 +375,7 @@ def _damage_named(path: str) -> Iterator[None]:
     """Errors of pyarrow and of what opens files as one line that names the file."""
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError, ImportError, zlib.error) as error:
+    except (pa.ArrowException, OSError, EOFError, ImportError, csv.Error, zlib.error) as error:
         kind = "Parquet" if _is_parquet(path) else "text"
         raise DataError(f"{path}: damaged or not {kind} ({_reason(error)}); write the file again") from error
 

@@ -20,6 +20,7 @@ from tests.small_runs import small_log
 from tests.store.batches import batch, same
 from tests.store.memory_store import MemoryStore
 from tests.trainer.small_trainer import AT_ONCE, EVENTS, PATIENCE, small_world, wait_for
+from tests.world.made_logs import log_of, rows_of, world_of
 from trainer.feeder import WRITER, Feeder, Pace, as_logged, steady
 from trainer.flags import TrainerFlags
 from trainer.metrics import Metrics
@@ -178,12 +179,27 @@ def test_paces() -> None:
 
 @pytest.mark.parametrize(
     ("flags", "seconds", "entry"),
-    [({}, 0.05, 200), ({"rate": 500.0}, 0.2, 50), ({"for_": 60.0}, 2.0, 5), ({"rate": 1e9}, 1e-7, 1_000)],
+    [
+        ({}, 0.05, 200),
+        ({"rate": 500.0}, 0.2, 50),
+        ({"for_": 60.0}, 2.0, 5),
+        ({"for_": 60.0, "head_start": 9_999}, 60 / 24, 4),
+        ({"rate": 1e9}, 1e-7, 1_000),
+    ],
 )
 def test_flags_set_the_pace(flags: dict[str, float], seconds: float, entry: int) -> None:
-    pace, size = TrainerFlags(**flags).pace(small_world())  # type: ignore[arg-type]
+    pace, size = TrainerFlags(**flags).pace(small_world(), 600)  # type: ignore[arg-type]
+    for _ in range(6 if "head_start" in flags else 0):
+        assert pace(batch(0, 100)) == 0
     assert pace(batch(0, 100)) == pytest.approx(seconds)
     assert size == entry
+
+
+@pytest.mark.parametrize(("rows", "seconds"), [(1_500, 5.0), (150_000, 0.05)])
+def test_a_small_log_lasts_five_minutes(rows: int, seconds: float) -> None:
+    world = world_of(log_of(rows_of(rows), labelled=False))
+    pace, _ = TrainerFlags().pace(world, 600)
+    assert pace(batch(0, 100)) == pytest.approx(seconds)
 
 
 def test_it_keeps_its_pace_and_does_not_make_up_for_long_pauses(

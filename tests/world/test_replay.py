@@ -14,7 +14,7 @@ from simulator.types import Batch, Query, World
 from simulator.world import replay
 from simulator.world.clicklog import Feature
 from simulator.world.replay import ReplayWorld
-from tests.world.made_logs import DEVICES, MORE_ITEMS, Row, country, history_of, log_of, rows_of, world_of
+from tests.world.made_logs import DEVICES, MORE_ITEMS, country, history_of, log_of, pages, rows_of, world_of
 
 HORIZON, RECENT, BLOCK, H = 40.0, 150, 64, 4
 ROWS = rows_of()
@@ -193,25 +193,25 @@ def test_there_are_as_many_queries_and_candidates_as_there_can_be(world: ReplayW
         world.queries(5, 20, world.events, "test")
 
 
+def test_coverage_is_the_share_of_queries_with_an_answer_among_so_many(
+    world: ReplayWorld, labelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "COVERAGE", (5, 40, 10_000))  # the last is more than there are
+    at, queries = 803, world.queries(60, 1, 803, "test")
+    expected = {}
+    for size in (5, 40):
+        found = [set(recount(at, size, query, labelled)[0]) & set(query.answers.tolist()) for query in queries]
+        expected[str(size)] = sum(map(bool, found)) / len(queries)
+    assert world.coverage(queries, at) == pytest.approx(expected)
+    assert 0 < expected["5"] < expected["40"] < 1
+
+
 def test_weights_are_those_of_the_rows(labelled: bool) -> None:
     weight = np.arange(len(ROWS), dtype=np.float32)
     events = whole(world_of(log_of(ROWS, labelled, weight=weight)))
     assert events.weight is not None
     assert np.array_equal(events.weight, np.repeat(weight, per_row(labelled)))
     assert whole(world_of(log_of(ROWS, labelled))).weight is None
-
-
-def pages() -> list[Row]:
-    """Pages of 1 to 6 items, two users' at a time side by side; each row later than the one before."""
-    found: list[Row] = []
-    for number in range(0, 300, 2):
-        sizes = 1 + number % 6, 1 + number // 2 % 5
-        for place in range(max(sizes)):
-            for side, size in enumerate(sizes):
-                if place < size:
-                    item, label = (7 * number + 3 * place) % 40, int((number + place) % 3 == 0)
-                    found.append(Row(len(found), (number + side) % 9, item, label, side, number + side + 1, 5 - place))
-    return found
 
 
 def test_queries_are_the_pages_that_users_saw() -> None:
@@ -236,6 +236,7 @@ def test_queries_are_the_pages_that_users_saw() -> None:
         assert values(world, query.features, "history") == [known] * len(query.candidates)
         assert values(world, query.features, "rank") == [[0]] * len(query.candidates)  # scored at the first place
         assert values(world, query.features, "device") == [[rows[own[0]].device]] * len(query.candidates)
+    assert world.coverage(queries, at) == {}
     events = whole(world)
     assert values(world, events.features, "rank") == [[row.position] for row in rows]  # learned where it was
     found = values(world, events.features, "history")

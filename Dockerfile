@@ -5,7 +5,8 @@ ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 FROM ${PYTHON_IMAGE} AS base
 # one thread per operation: the processes share the cores
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin flicker
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin flicker \
+    && install --directory --owner=flicker /cache /state
 WORKDIR /app
 COPY constraints.txt .
 
@@ -35,7 +36,6 @@ FROM learning AS trainer
 ARG PIP_ARGS=""
 # hadolint ignore=SC2086
 RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} fsspec pyarrow
-RUN install --directory --owner=flicker /state /logs
 COPY simulator simulator
 COPY --from=native /app/simulator/native/lib simulator/native/lib
 COPY trainer trainer
@@ -62,7 +62,6 @@ FROM lean AS asking
 ARG PIP_ARGS=""
 # hadolint ignore=SC2086
 RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} fsspec locust pyarrow
-RUN install --directory --owner=flicker /logs
 
 FROM asking AS load
 COPY protos protos

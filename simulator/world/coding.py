@@ -241,7 +241,7 @@ class Coding:
         """Write the ids, titles and features of users or items; items of the table alone come last."""
         group, codes, write = f"{side}s", seen.codes, self._writer
         if beside and source:
-            columns = {"id": rows.ids(beside.id, side, seen.coder)}
+            columns = {"id": rows.ids(beside.id, f"the id of one {side}", seen.coder)}
             if beside.title:
                 columns["title"] = rows.titles(beside.title, make_coder(self._native))
             features = self._features(beside.features)

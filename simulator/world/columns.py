@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet  # noqa: F401  (a part of `pa` for all who take it from here)
 
+from simulator.errors import DataError
+
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 WHOLE = 2.0**53
 """Floats below it are whole numbers without loss."""

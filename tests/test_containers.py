@@ -221,7 +221,7 @@ def trained(**settings: str) -> ExperimentConfig:
 
 def test_trainer_and_load_live_in_the_same_world() -> None:
     config = trained()
-    assert config.arms == ("relu", "smelu:beta=2")
+    assert config.arms == tuple(SETTINGS["FLICKER_ARMS"].split())
     assert isinstance(config.world, SyntheticConfig)
     assert read_settings(told("load")).world_config() == config.world
 

@@ -51,12 +51,12 @@ class Texts(Sequence[str]):
         if isinstance(place, slice):
             return [self[number] for number in range(len(self))[place]]
         number = range(len(self))[place]
-        return str(self._data[self._offsets[number] : self._offsets[number + 1]], "utf-8")
+        return str(self._data[self._offsets[number] : self._offsets[number + 1]], "utf-8", "replace")
 
     def __iter__(self) -> Iterator[str]:
         for first in range(0, len(self), CHUNK):
             for start, stop in pairwise(self._offsets[first : first + CHUNK + 1].tolist()):
-                yield str(self._data[start:stop], "utf-8")
+                yield str(self._data[start:stop], "utf-8", "replace")
 
 
 class Writer:

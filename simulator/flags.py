@@ -94,6 +94,7 @@ class Learning(Comparison):
     """What is learned. Every replica serves one duplicate of every arm."""
 
     fleets: Annotated[int, Hidden, tyro.conf.Fixed] = 1
+    worlds: Annotated[int, Hidden, tyro.conf.Fixed] = 1
     generations: Annotated[int, Hidden, tyro.conf.Fixed] = 2
     queries: Annotated[int, Hidden, tyro.conf.Fixed] = 500
     queries_per_generation: Annotated[int, Hidden, tyro.conf.Fixed] = 50

@@ -30,7 +30,7 @@ FLOORS: list[set[str]] = [
     {"comparison", "schedule", "tuning", "flags", "result", "words"},
     {"experiment", "decide", "predictions"},
     {"folder", "outcome", "terminal", "report"},
-    {"run", "check", "compare", "live", "sweep", "figures"},
+    {"run", "tune", "check", "compare", "live", "sweep", "figures"},
     {"cli"},
 ]
 MOST_FLOORS = 8

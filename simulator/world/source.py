@@ -1,4 +1,4 @@
-"""Where rows come from: the files of a log as batches of raw columns, in the order of the files, for ingest.py to code.
+"""Where rows come from: the files of a log as batches of raw columns, file by file, for ingest.py.
 
 A table is a file, a folder, a glob or an fsspec URL of CSV (plain or packed), Parquet, or the files of a family (see
 families.py). Columns of Parquet keep their types, those of text are text; columns.py makes numbers and times of either.

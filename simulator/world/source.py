@@ -24,7 +24,7 @@ import numpy as np
 
 from simulator.errors import DataError
 from simulator.types import Ints
-from simulator.world.columns import decoded, is_list, is_text, pa, types
+from simulator.world.columns import as_text, decoded, is_list, is_text, pa, types
 from simulator.world.families import DERIVED, UNIT, derived, prepared
 from simulator.world.mapping import Table, shown
 
@@ -200,7 +200,7 @@ class Source:
         with pa.parquet.ParquetFile(self._opened(path), pre_buffer=False, buffer_size=1 << 20) as file:
             row = 0
             for batch in file.iter_batches(ROWS, columns=list(wanted)):
-                yield Place(path, row), batch
+                yield Place(path, row), _utf8_texts(batch)
                 row += len(batch)
 
     def _text(self, path: str, wanted: Sequence[str]) -> Iterator[tuple[Place, pa.RecordBatch]]:
@@ -360,6 +360,17 @@ def _row_end(data: bytes, quotes: bool) -> int:
             return end
         end = data.rfind(b"\n", 0, max(0, data.rfind(b'"', 0, end))) + 1
     return last
+
+
+def _utf8_texts(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with texts that are UTF-8, which Parquet does not see to."""
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid:
+        columns = [as_text(cells.cast(pa.binary())) if is_text(cells.type) else cells for cells in batch.columns]
+        batch = pa.record_batch(columns, batch.schema.names)
+        batch.validate(full=True)
+    return batch
 
 
 def _utf8(block: bytes) -> bytes:

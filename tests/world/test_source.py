@@ -144,6 +144,14 @@ def test_parquet_keeps_its_types_and_names_its_rows(tmp_path: Path, monkeypatch:
     assert [place for place, _ in found] == [f"{first}: row {n}" for n in (1, 2, 3)] + [f"{second}: row 1"]
 
 
+def test_texts_of_parquet_that_are_no_utf8_are_latin_1(tmp_path: Path) -> None:
+    bytes_ = pa.array([b"caf\xe9", "ü".encode(), None])
+    text = pa.StringArray.from_buffers(3, bytes_.buffers()[1], bytes_.buffers()[2], bytes_.buffers()[0])
+    parquet(tmp_path / "log.parquet", u=text, n=[1, 2, 3])
+    found = read(tmp_path / "log.parquet", ["u", "n"])
+    assert cells(found, "u") == ["café", "ü", None] and cells(found, "n") == [1, 2, 3]
+
+
 def test_urls_are_read_as_files_are(tmp_path: Path) -> None:
     memory = fsspec.filesystem("memory")
     with memory.open("/log/0.parquet", "wb") as file:

@@ -77,7 +77,7 @@ def fitted(config: ExperimentConfig, world: World, given: Collection[str]) -> tu
     }
     found = replace(found, **{name: value for name, value in room.items() if name in free})
     # `generations` stays: it says how many at most, and another number would be planned for in another way
-    fewer = plan.generations < config.generations
+    fewer = plan.learned < config.generations * found.chunk_events
     also = f"generations {config.generations} -> {plan.generations}" if fewer else ""
     return found, _changes(config, found, world.events, also)
 

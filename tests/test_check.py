@@ -15,17 +15,13 @@ import pyarrow.parquet
 import pytest
 
 from simulator.check.findings import doubts
+from simulator.check.guess import guessed
 from simulator.config import ReplayConfig
 from simulator.world.families import read_mapping
 from simulator.world.ingest import open_log
 from tests.terminal import Said, Terminal, assert_refused
 
 DAY, START = 86_400, 1_700_000_000
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLICKER_CACHE", str(tmp_path / "cache"))
 
 
 def columns(rows: int = 2_000, users: int = 50, items: int = 40) -> dict[str, list[Any]]:
@@ -95,7 +91,7 @@ def test_a_log_without_a_mapping_file_is_guessed_and_the_guess_is_a_mapping_file
     assert found["time"].startswith("2023-11-14 22:") and "UTC" in found["time"] and "zone" not in found["time"]
     assert re.match(r"[23]\d\.\d\d % of rows   clicked", found["label"]) and found["pages"].startswith("2,000 ")
     assert found["cold starts"] == "of the rows in the last tenth 0.0 % have a new user and 0.0 % have a new item"
-    for text in ("play_seconds is left out: it may be known only afterwards", "empty is left out: it is empty"):
+    for text in ("play_seconds is left out: it may say what the user did", "empty is left out: it is empty"):
         assert text in said.out
     settings = tomllib.loads(made.read_text())
     roles = {"user": "visitorId", "item": "sku", "time": "event_time", "label": "clicked", "slate": "request_id"}
@@ -127,13 +123,36 @@ def test_names_and_values_decide_what_a_column_is(tmp_path: Path, flicker: Termi
         'item = "y"',
         'time_unit = "%Y%m%d%H"',
         "# label = \"event_type == '",
-        'context = ["event_type", { column = "a;b", kind = "number" }]',
+        'context = [{ column = "a;b", kind = "number" }]',
+        "event_type is left out",
         "user is x, because it has most values (3",
         "every row is an engagement",
         "times without zone are taken as UTC",
         "Keep the mapping file with --write FILE.toml",
     ):
         assert line in said.out, said.out
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "roles"),
+    [
+        ("timestamp,visitorid,event,itemid,transactionid", "1433221332117,257597,view,355908,", "visitorid itemid"),
+        ("user_id,parent_asin,rating,timestamp,helpful_vote", "A1,B00,5.0,1588687728923,0", "user_id parent_asin"),
+        ("userId,movieId,rating,timestamp", "1,296,5.0,1147880044", "userId movieId"),
+        ("session_id,ts,item_nbr", "11,2014-04-07T10:51:09.277Z,214536502", "session_id item_nbr"),
+        ("CLIENT_ID,PRODUCT_CODE,DATE,QTY", "c7,p9,2024-01-31,3", "CLIENT_ID PRODUCT_CODE"),
+    ],
+)
+def test_headers_of_public_logs_are_understood(tmp_path: Path, header: str, row: str, roles: str) -> None:
+    rows = [header]
+    for number in range(3):  # three users, two items
+        ending = dict(zip(roles.split(), (number, number % 2), strict=True))
+        cells = zip(header.split(","), row.split(","), strict=True)
+        rows.append(",".join(f"{cell}{ending.get(name, '')}" for name, cell in cells))
+    (tmp_path / "log.csv").write_text("\n".join(rows) + "\n")
+    text, _ = guessed(str(tmp_path / "log.csv"))
+    settings = tomllib.loads(text)
+    assert [settings["user"], settings["item"]] == roles.split() and "label" not in settings
 
 
 def test_a_mapping_file_is_checked_with_its_tables(tmp_path: Path, flicker: Terminal) -> None:
@@ -169,6 +188,8 @@ def test_what_cannot_be_checked_is_one_line(tmp_path: Path, flicker: Terminal) -
     assert_refused(flicker("check", log, "--write", tmp_path / "no" / "a.toml"), "--write", "No such file or directory")
     (tmp_path / "words.csv").write_text("a,b\nx,y\nz,w\n")
     assert_refused(flicker("check", tmp_path / "words.csv"), "no column looks like the time; it has a, b")
+    (tmp_path / "words.csv").write_text("1,2,1700000000\n3,4,1700000001\n")
+    assert_refused(flicker("check", tmp_path / "words.csv"), "its first line holds numbers", "`columns`")
     (tmp_path / "bad.csv").write_text(log.read_text() + "1,2\n")
     assert_refused(flicker("check", tmp_path / "bad.csv"), "bad.csv:102: 2 cells where there are 12 columns")
     assert "1 damaged ones left out" in flicker("check", tmp_path / "bad.csv", "--bad-rows", "skip").out

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow.compute
+import pyarrow.parquet
 import pytest
 import torch
 from torch import nn
@@ -18,11 +20,16 @@ from simulator.errors import DataError, SettingError
 from simulator.experiment import Experiment
 from simulator.measures.registry import MEASURES
 from simulator.models import activations
+from simulator.outcome import measure
+from simulator.predictions.keep import keep_predictions
+from simulator.result import to_json
 from simulator.types import Batch
+from simulator.world.clicklog import Feature
 from simulator.world.open import open_world
 from tests.result_schema import assert_schema
 from tests.small_runs import SMALL, outcome, prepared, small_log, small_replay, timeless
 from tests.terminal import SMALL_RUN, Terminal
+from tests.world.made_logs import DEVICES, log_of, pages, world_of
 
 SWAPS = tuple(MEASURES)
 
@@ -257,3 +264,37 @@ def test_a_new_activation_is_one_formula_from_the_command_line_to_the_page(
     np.testing.assert_allclose(curve["y"], nn.Mish()(x))
     assert found["arms"]["mish"]["log_loss"] != found["arms"]["relu"]["log_loss"]
     assert "mish" in said.out and "mish" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_log_with_pages_positions_histories_and_weights_runs_to_its_end(tmp_path: Path) -> None:
+    rows = pages(3_000)
+    context = np.array([[row.device, row.position] for row in rows], np.int32)
+    log = log_of(
+        rows,
+        labelled=True,
+        history=3,
+        weight=np.array([1 + row.label for row in rows], np.float32),
+        slate=np.array([row.page for row in rows], np.int32),
+        context=context,
+        context_features=(Feature("device", DEVICES), Feature("rank", "123456")),
+        position="rank",
+    )
+    config = replace(SMALL, world=ReplayConfig(Path("log")), generations=3)
+    found, unweighted = (Experiment(config, world_of(replace(log, weight=w))) for w in (log.weight, None))
+    found.check()
+    final = found.run(lambda events: None, lambda: None)
+    sizes = {len(query.candidates) for query in final.queries}
+    assert len(sizes) > 2 and max(sizes) < SMALL.candidates
+    result = to_json(measure(found, final))
+    assert "pages that users saw, of 2 to 5 items" in result["notes"][0] and "coverage" not in result["world"]
+    for arm in result["arms"].values():
+        assert 0 < arm["swaps"]["pair"]["mean"] < 1 and arm["recall"]["mean"] > 0
+    losses = [arm["log_loss"]["mean"] for arm in result["arms"].values()]
+    assert losses != [arm["log_loss"]["mean"] for arm in outcome(unweighted)["arms"].values()]
+    keep_predictions(
+        tmp_path, ["a", "b"], found.shape, final.queries, {3: final.after}, final.held_out, 0, final.logits
+    )
+    kept = pyarrow.parquet.read_table(tmp_path / "arm1-fleet0-duplicate2-generation3.parquet")
+    asked = kept.filter(pyarrow.compute.equal(kept["role"], "query"))
+    assert asked["doc_id"].to_pylist() == [int(item) for query in final.queries for item in query.candidates]
+    assert np.array_equal(asked["score"].to_numpy(), final.after.flat(5))

@@ -11,7 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from tests.terminal import SMALL_RUN, Terminal
+from tests.terminal import SMALL_RUN, Terminal, assert_refused
 
 ROWS, USERS, ITEMS, START = 1_200, 30, 60, 1_700_000_000
 Row = tuple[str, str, int, int]
@@ -105,3 +105,28 @@ def test_a_log_is_checked_and_run_at_the_first_try(
     data = write[1] if write else log
     ran = flicker("run", *SMALL_RUN, "--data", data, "--out", tmp_path / "out")
     assert ran.code == 0 and (tmp_path / "out" / "report.html").is_file(), ran.err
+
+
+ODD = {
+    "too few cells": (b"u1,i1", "2 cells where there are 5 columns"),
+    "too many cells": (b"u1,i1,1700000000,1,b,c", "6 cells where there are 5 columns"),
+    "no user": (b",i1,1700000000,1,b", "user_id = None is not a user"),
+    "an id of 10 kB": (b"u1," + b"x" * 10_000 + b",1700000000,1,b", "is not an item of 1 to 1,024 bytes"),
+    "a time that is none": (b"u1,i1,soon,1,b", "timestamp = 'soon' is not a time"),
+    "milliseconds among seconds": (b"u1,i1,1700000000000,1,b", "milliseconds?"),
+    "a label that is none": (b"u1,i1,1700000000,2,b", "label = '2' is not 0 or 1"),
+    "a quote that is never closed": (b'"u1,i1,1700000000,1,b', "cells where there are 5 columns"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_row_is_one_line_with_its_place_or_counted(tmp_path: Path, flicker: Terminal, odd: str) -> None:
+    text = csv(tmp_path, rows(random.Random(7))).read_bytes().replace(b'"', b"").splitlines()
+    row, fault = ODD[odd]
+    text[700] = row
+    text[20] = "ü1,ï1,1700000000,1,b".encode("latin-1")  # odd, and sound
+    (tmp_path / "log.csv").write_bytes(b"\n".join(text) + b"\n")
+    flicker("check", tmp_path / "log.csv", "--write", tmp_path / "map.toml", "--bad-rows", "skip")
+    assert_refused(flicker("check", tmp_path / "map.toml"), f"{tmp_path / 'log.csv'}:701: ", fault, "--bad-rows skip")
+    skipped = flicker("check", tmp_path / "map.toml", "--bad-rows", "skip")
+    assert skipped.code == 0 and "1,199   1 damaged ones left out" in skipped.out

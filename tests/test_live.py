@@ -27,6 +27,8 @@ from simulator.models.factories import ALLOWED
 from simulator.process import ENDING, free_ports
 from simulator.report import write_report
 from simulator.result import read_result, to_json
+from simulator.world.open import open_world
+from tests.small_runs import small_log
 
 ROUTER = """\
 flicker_compared_total{arm="relu",cause="duplicate",measure="slate"} %(n)s
@@ -54,6 +56,20 @@ def test_up_finds_learning_rates_only_where_it_is_asked_to() -> None:
     asked = up_flags("--preset", "smoke", "--events", "3000", "--arms", "relu", "gelu:lr=tuned", "--batch", "64")
     relu, gelu = fitted_flags(asked).compare.arms
     assert relu == "relu" and re.fullmatch(r"gelu:lr=0\.\d+", gelu)
+
+
+def test_up_fits_what_the_trainer_is_told_to_a_small_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = small_log(tmp_path / "log")
+    flags = fitted_flags(up_flags("--data", str(log), "--for", "60"))
+    told = plan(flags, "redis://127.0.0.1:1/0", tmp_path).servers[0].command
+    batch, window, size, head = (
+        int(told[told.index(flag) + 1]) for flag in ("--batch", "--window", "--generation-events", "--head-start")
+    )
+    assert size == head == batch * window and told[told.index("--for") + 1] == "60.0"
+    events = open_world(flags.config().world, 0).events
+    assert events // size >= 12
+    assert f"Adapted to a log of {events:,} events: batch 512 -> {batch}" in capsys.readouterr().out
+    assert fitted_flags(flags) == flags
 
 
 def test_the_trainer_is_told_what_differs_from_the_preset() -> None:

@@ -23,13 +23,12 @@ import numpy as np
 import safetensors.numpy
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from simulator.config import ExperimentConfig
 from simulator.models.engines import Engines
 from simulator.store.arrays import label
-from simulator.types import Batch, Ints, Rows, World
+from simulator.types import Batch, Integers, Ints, Rows, World
 from simulator.world.replay import ReplayWorld
 from simulator.world.retrieval import retrieve
 from simulator.world.stream import SyntheticWorld
@@ -64,7 +63,7 @@ class Engagements:
 
     def state(self) -> dict[str, Tensor]:
         """All of it, as named tensors."""
-        kept: dict[str, NDArray[Any]] = {"user": self.user, "item": self.item, "history": self.history}
+        kept: dict[str, Integers] = {"user": self.user, "item": self.item, "history": self.history}
         tensors = {f"engagements.{name}": torch.from_numpy(array.copy()) for name, array in kept.items()}
         return tensors | {"engagements.time": torch.tensor([self.time], dtype=torch.float64)}
 

@@ -22,7 +22,7 @@ from simulator.errors import DataError
 from simulator.types import Ints, Side
 from simulator.world.columns import as_number, as_seconds, as_text, is_list, pa, pc
 from simulator.world.mapping import SIDES, UNITS, Table
-from simulator.world.source import Damage, open_source
+from simulator.world.source import Damage, Source, open_source
 
 SAMPLE = 50_000
 """Rows that are looked at."""
@@ -35,17 +35,18 @@ NAMES = {
     "position": "position rank pos",
 }
 """Words that name a role, the surest first."""
-BESIDE = {"id", "ids", "key", "no", "is", "hash", "pseudo", "event", "ms", "utc"}
+BESIDE = set("id ids key code no nbr num is hash uuid pseudo parent event ms utc".split())
 """Words that may stand beside them."""
 OUTCOMES = re.compile(
-    "rating|score|star|review|dwell|play|watch|duration|conver|purchas|revenue|like|follow|cost|click"
+    "event|action|behav|rating|score|star|review|dwell|play|watch|duration|conver|purchas|revenue|like|follow|cost|click"
 )
-"""What is known only afterwards."""
+"""What tells what the user did, or is known only afterwards."""
 FORMS = ("%Y%m%d%H%M%S", "%Y%m%d%H", "%Y%m%d", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p", "%d.%m.%Y %H:%M:%S")
 EARLIEST, LATEST = datetime(1990, 1, 1).timestamp(), datetime(2100, 1, 1).timestamp()
 FEW = 50
 """Numbers with no more values than this are taken as categories."""
 SEPARATORS = "|;"
+ZERO_ONE = pa.array([0.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ class Column:
 
     @property
     def is_binary(self) -> bool:
-        """Whether it holds 0 and 1 alone."""
-        return self.is_number and set(as_number(self.cells).drop_null().unique().to_pylist()) <= {0, 1}
+        """Whether it holds 0 and 1, but for a damaged cell or two."""
+        return self.values > 0 and not self.is_list and self._share(pc.is_in(as_number(self.cells), ZERO_ONE)) > 0.99
 
     @property
     def is_id(self) -> bool:
@@ -96,11 +97,8 @@ class Column:
     @property
     def separator(self) -> str | None:
         """What stands between the values of a cell, if one holds several."""
-        known = len(self.text) - self.text.null_count
-        for mark in SEPARATORS if not self.is_number and not self.is_list else "":
-            if (pc.sum(pc.match_substring(self.text, mark)).as_py() or 0) > 0.2 * known:
-                return mark
-        return None
+        marks = "" if self.is_number or self.is_list else SEPARATORS
+        return next((mark for mark in marks if self._share(pc.match_substring(self.text, mark)) > 0.2), None)
 
     @cached_property
     def unit(self) -> str | None:
@@ -108,9 +106,13 @@ class Column:
         return next((unit for unit in (*FORMS, *UNITS) if not self.is_list and self._is_time(unit)), None)
 
     def _is_time(self, unit: str) -> bool:
-        known = len(self.text) - self.text.null_count
-        seconds = as_seconds(self.cells, unit).drop_null().to_numpy()
-        return bool(known > 0 and ((seconds > EARLIEST) & (seconds < LATEST)).sum() > 0.95 * known)
+        seconds = as_seconds(self.cells, unit)
+        return self._share(pc.and_(pc.greater(seconds, EARLIEST), pc.less(seconds, LATEST))) > 0.95
+
+    def _share(self, true: pa.Array) -> float:
+        """Of the cells that are not empty, how many are true; 0 where all are empty."""
+        count: int = pc.sum(true).as_py() or 0
+        return count / max(1, len(self.text) - int(self.text.null_count))
 
     def rank(self, role: str) -> int | None:
         """How surely its name says a role, 0 most; None where it does not."""
@@ -153,12 +155,15 @@ def _delimiter(place: str) -> str:
 def _sample(table: Table) -> list[Column]:
     """The first rows, column by column."""
     source = open_source(table, Damage("skip"))
-    names = [name for name in dict.fromkeys(source.columns) if source.columns.count(name) == 1]
+    names = [name for name in source.columns if source.columns.count(name) == 1 and _readable(source, name)]
     batches, rows = [], 0
     for _, batch in source.batches(names):
         batches.append(batch)
         if (rows := rows + len(batch)) >= SAMPLE:
             break
+    if any(re.fullmatch(r"[\d.]+", name) for name in names):
+        hint = "write a mapping file that names them with `columns`, see docs/data.md"
+        raise DataError(f"{table.path}: its first line holds numbers, not names of columns; {hint}")
     if not rows:
         raise DataError(f"{table.path}: no rows in it; give a log with at least one row")
     cells = ([batch.column(name) for batch in batches] for name in names)
@@ -166,6 +171,15 @@ def _sample(table: Table) -> list[Column]:
         Column(name, pa.chunked_array(parts).slice(0, SAMPLE).combine_chunks())
         for name, parts in zip(names, cells, strict=True)
     ]
+
+
+def _readable(source: Source, name: str) -> bool:
+    """Whether a column is of a type that a log may hold."""
+    try:
+        source.check_types([name])
+    except DataError:
+        return False
+    return name != ""
 
 
 def _roles(columns: Sequence[Column], place: str) -> dict[str, Column]:
@@ -202,7 +216,9 @@ def _features(
     for column in left:
         known = int((column.codes >= 0).sum())
         if OUTCOMES.search(column.name.lower()):
-            out.append((column, "it may be known only afterwards, and give the label away"))
+            out.append((column, "it may say what the user did, and give the label away"))
+        elif column.unit is not None:
+            out.append((column, "it is another time"))
         elif column.values < 2:
             out.append((column, "it has one value" if column.values else "it is empty"))
         elif column.is_number and column.values > FEW:

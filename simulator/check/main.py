@@ -23,7 +23,7 @@ from simulator.errors import SettingError
 from simulator.files import writing
 from simulator.terminal import open_console
 from simulator.world.clicklog import ClickLog
-from simulator.world.columns import PER_SECOND, as_text, pa, pc
+from simulator.world.columns import as_number, as_text, pa, pc
 from simulator.world.families import DERIVED, is_known, read_mapping
 from simulator.world.ingest import open_log
 from simulator.world.mapping import FeatureColumn, Mapping
@@ -161,10 +161,10 @@ def _lacks_zone(mapping: Mapping, source: Source) -> bool:
     cells = next(batch.column(0) for _, batch in source.batches([mapping.time]))
     if pa.types.is_temporal(cells.type):
         return getattr(cells.type, "tz", None) is None
-    if mapping.time_unit in PER_SECOND:
-        return False
-    zoned = pc.match_substring_regex(as_text(cells), r"\d(Z|[+-]\d\d:?\d\d)$")
-    return mapping.time_unit != "iso8601" or not pc.all(zoned).as_py()
+    text = as_text(cells)
+    zoned = pc.match_substring_regex(text, r"\d(Z|[+-]\d\d:?\d\d)$")
+    is_date = "%" in mapping.time_unit or as_number(cells).null_count > text.null_count
+    return is_date and not pc.all(zoned).as_py()
 
 
 def _field_table(log: ClickLog, mapping: Mapping) -> Table:

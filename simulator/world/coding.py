@@ -27,7 +27,7 @@ from simulator.world.coder import Coder, make_coder
 from simulator.world.mapping import EntityTable, FeatureColumn, Mapping
 from simulator.world.rows import Column
 from simulator.world.source import Damage, Source
-from simulator.world.values import Values, buckets, by_appearance, categories, chunks, positions
+from simulator.world.values import Values, buckets, by_appearance, categories, chunks, positions, renumbered
 
 PAST = 0.1
 """Share of the rows, the earliest, that buckets of numbers are fitted on."""
@@ -185,9 +185,10 @@ class Coding:
 
     def _seen(self, side: str, column: Column, order: Ints | slice) -> Seen:
         """Write the number of each row's user or item."""
-        number, codes, first = by_appearance(column.take(order))
+        taken = column.take(order)
+        codes, first = by_appearance(taken)
         assert column.coder
-        return Seen(self._writer.array(side, number), codes, first, column.coder)
+        return Seen(self._writer.array(side, renumbered(taken, codes)), codes, first, column.coder)
 
     def _events(self, columns: dict[str, Column], order: Ints | slice, users: Seen) -> None:
         """Write what else the rows hold."""
@@ -197,15 +198,17 @@ class Coding:
         if "weight" in columns:
             write("weight", columns["weight"].take(order))
         if "slate" in columns:
-            write("slate", by_appearance(columns["slate"].take(order))[0])
+            slate = columns["slate"].take(order)
+            write("slate", renumbered(slate, by_appearance(slate)[0]))
         if self._mapping.history:
             write("previous", previous_engagements(users.number, label, len(users.codes)))
 
     def _said(self, columns: Sequence[Column], order: Ints | slice, seen: dict[str, Seen]) -> dict[str, list[Said]]:
         """What the rows say of users and items; what they say of themselves, or of an item that changes, is context."""
         said: dict[str, list[Said]] = {"user": [], "item": []}
-        for feature, column in zip(self._mapping.features, columns, strict=True):
-            every = Said(feature, column, column.take(order))
+        taken = rows.ahead(column.take(order) for column in columns)
+        for feature, column, numbers in zip(self._mapping.features, columns, taken, strict=True):
+            every = Said(feature, column, numbers)
             side = feature.side
             if side == "item" and changes(every.numbers, seen["item"].number, seen["item"].first):
                 self._notes.append(f"{feature.column} changes between the rows of an item: it is taken as context")
@@ -266,7 +269,7 @@ def joined(codes: Ints, ids: Rows, all_of_them: bool) -> tuple[Ints, Ints]:
 
     `ids` are the codes of the table's rows; the first row of an id counts, -1 is none.
     """
-    _, there, first = by_appearance(ids)
+    there, first = by_appearance(ids)
     row = np.full(max(codes.max(), there.max(initial=0)) + 1, -1)
     row[there] = first
     if all_of_them:

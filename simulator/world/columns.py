@@ -23,7 +23,7 @@ WHOLE = 2.0**53
 """Floats below it are whole numbers without loss."""
 PER_SECOND = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 types = pa.types
-__all__ = ["pa", "pc", "types", "as_text", "as_number", "as_seconds", "decoded", "is_list", "is_text", "plain"]
+__all__ = ["pa", "pc", "types", "as_text", "as_number", "as_seconds", "decoded", "flat", "is_list", "is_text", "plain"]
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -35,6 +35,14 @@ def is_text(kind: pa.DataType) -> bool:
 def is_list(kind: pa.DataType) -> bool:
     """Whether a cell holds several values."""
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def flat(rows: pa.RecordBatch, name: str) -> pa.Array:
+    """[n] a column whose cells hold one value each; DataError where they are lists."""
+    column = rows.column(name)
+    if is_list(column.type):
+        raise DataError(f"column {name!r} holds {column.type}; only a feature of kind category may hold lists")
+    return column
 
 
 def plain(column: pa.Array) -> pa.Array:
@@ -73,7 +81,7 @@ def as_number(column: pa.Array) -> pa.Array:
     if types.is_boolean(kind):
         column = column.cast(pa.int8())
     elif is_text(kind):
-        column = _numbers_in(as_text(column))
+        column = _numbers_in(column)
     elif types.is_temporal(kind) and not types.is_duration(kind):
         column = as_seconds(column, "seconds")
     column = column.cast(pa.float64(), safe=False)
@@ -91,23 +99,30 @@ def _numbers_in(text: pa.Array) -> pa.Array:
     try:
         return text.cast(pa.float64())
     except pa.ArrowInvalid:
-        text = pc.utf8_lower(pc.utf8_trim_whitespace(text))
+        text = pc.utf8_lower(pc.utf8_trim_whitespace(as_text(text)))
         text = pc.if_else(pc.equal(text, "true"), "1", pc.if_else(pc.equal(text, "false"), "0", text))
         return pc.if_else(pc.match_substring_regex(text, NUMBER), text, None).cast(pa.float64())
 
 
 def as_seconds(column: pa.Array, unit: str) -> pa.Array:
-    """[n] unix seconds as doubles. `unit` as in the mapping file; timestamps and dates need none. No zone is UTC."""
+    """[n] unix seconds as doubles, UTC where no zone is named.
+
+    `unit` as in the mapping file: timestamps, dates, and ISO 8601 where it is the default, need none.
+    """
     column = plain(column)
     kind = column.type
     if types.is_date(kind) or types.is_timestamp(kind):
         micro = pa.timestamp("us", kind.tz if types.is_timestamp(kind) else None)
         return _of_micro(column.cast(micro, safe=False))
     if unit in PER_SECOND:
-        return pc.divide(as_number(column), PER_SECOND[unit])
+        seconds = pc.divide(as_number(column), PER_SECOND[unit])
+        dates = unit == "seconds" and is_text(kind) and seconds.null_count > as_text(column).null_count
+        return pc.coalesce(seconds, _iso(as_text(column))) if dates else seconds
     text = as_text(column)
-    if unit != "iso8601":
-        return _of_micro(pc.strptime(text, format=unit, unit="us", error_is_null=True))
+    return _iso(text) if unit == "iso8601" else _of_micro(pc.strptime(text, unit, "us", error_is_null=True))
+
+
+def _iso(text: pa.Array) -> pa.Array:
     for zone in (None, "UTC"):
         try:
             return _of_micro(text.cast(pa.timestamp("us", zone)))

@@ -134,11 +134,11 @@ def _atomic_table(side: Side, file: Path) -> EntityTable | None:
 
 
 def _atomic(side: Side, types: dict[str, str], used: Sequence[str | None]) -> tuple[FeatureColumn, ...]:
-    """Features of an atomic file: floats are numbers, sequences are separated by blanks."""
+    """Features of an atomic file: floats are numbers, tokens are separated by blanks; sequences of floats are none."""
     return tuple(
-        FeatureColumn(name, side, " " if "seq" in kind else None, "number" if "float" in kind else "category")
+        FeatureColumn(name, side, " " if "seq" in kind else None, "number" if kind == "float" else "category")
         for name, kind in types.items()
-        if name not in used
+        if name not in used and kind != "float_seq"
     )
 
 

@@ -9,8 +9,6 @@ pyarrow, which takes a moment to load, is imported when a log is opened.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,23 +42,9 @@ def open_log(config: ReplayConfig, native: bool = True) -> ClickLog:
     def make(folder: Path) -> None:
         from simulator.world.coding import Coding
 
-        with _system_allocator():
-            Coding(mapping, damage, folder, native).run(sources, config.limit)
+        Coding(mapping, damage, folder, native).run(sources, config.limit)
         for (table, _), source in zip(tables, sources, strict=True):
             if open_source(table, damage).parts != source.parts:
                 raise DataError(f"{table.path}: changed while it was being read; start again when it stays as it is")
 
     return replace(cached(key, make), name=mapping.name)
-
-
-@contextmanager
-def _system_allocator() -> Iterator[None]:
-    """pyarrow's other allocators keep what reading Parquet took, up to a gigabyte."""
-    import pyarrow as pa
-
-    before = pa.default_memory_pool()
-    pa.set_memory_pool(pa.system_memory_pool())
-    try:
-        yield
-    finally:
-        pa.set_memory_pool(before)

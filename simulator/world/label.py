@@ -18,7 +18,7 @@ from functools import cached_property, reduce
 from itertools import pairwise
 from typing import Any
 
-from simulator.world.columns import as_number, as_text, pa, pc
+from simulator.world.columns import as_number, as_text, flat, pa, pc
 
 LONGEST = 1_000
 """Characters of an expression."""
@@ -70,7 +70,7 @@ class Label:
         return lambda rows: pc.fill_null(condition(rows), False)
 
     def _column(self, rows: pa.RecordBatch) -> pa.Array:
-        number = as_number(rows.column(self.text))
+        number = as_number(flat(rows, self.text))
         return pc.if_else(pc.or_(pc.equal(number, 0), pc.equal(number, 1)), number, None)
 
 
@@ -99,7 +99,7 @@ def _condition(node: ast.expr) -> Condition:
             sides = pairwise(map(_side, (node.left, *node.comparators)))
             return _joined(pc.and_kleene, [_comparison(*pair, how) for pair, how in zip(sides, node.ops, strict=True)])
         case ast.Name(id=column):
-            return lambda rows: pc.not_equal(as_number(rows.column(column)), 0)
+            return lambda rows: pc.not_equal(as_number(flat(rows, column)), 0)
     raise ValueError(f"{_excerpt(node)} is no condition; use comparisons, and, or, not, in")
 
 
@@ -141,7 +141,7 @@ def _comparison(left: Side, right: Side, operator: ast.cmpop) -> Condition:
     convert = as_text if isinstance(sample, str) or (isinstance(sample, ast.Name) and equal) else as_number
 
     def value(side: Side, rows: pa.RecordBatch) -> pa.Array | pa.Scalar:
-        return convert(rows.column(side.id)) if isinstance(side, ast.Name) else pa.scalar(side)
+        return convert(flat(rows, side.id)) if isinstance(side, ast.Name) else pa.scalar(side)
 
     def inside(rows: pa.RecordBatch) -> pa.Array:
         column = value(left, rows)

@@ -27,6 +27,8 @@ from simulator.world.label import Label
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds", "iso8601")
 SIDES: tuple[Side, ...] = get_args(Side)
 Kind = Literal["category", "number"]
+SHOWN = 60
+"""Characters of a value that a message shows."""
 Form = Literal["plain", "movielens", "recbole", "mind"]
 
 
@@ -122,6 +124,12 @@ class Mapping:
                 raise _fault(self.path, column, message)
 
 
+def shown(value: object) -> str:
+    """A value as a message shows it: on one line and not too long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
 REQUIRED = ("log", "user", "item", "time")
 OPTIONAL = ("time_unit", "label", "weight", "slate", "position", "history", "sort", "delimiter", "columns")
 KEYS = (*REQUIRED, *OPTIONAL, "features", "items", "users")
@@ -153,7 +161,7 @@ def read_mapping_file(path: Path) -> Mapping:
         try:
             given["label"] = Label(given["label"])
         except ValueError as error:
-            raise _fault(path, "label", f"label = {_shown(given['label'])}: {error}") from None
+            raise _fault(path, "label", f"label = {shown(given['label'])}: {error}") from None
     given["features"] = _features(path, given.get("features", {}))
     mapping = Mapping(path=path, **{key: value for key, value in given.items() if key not in ("delimiter", "columns")})
     _distinct(mapping)
@@ -162,14 +170,13 @@ def read_mapping_file(path: Path) -> Mapping:
 
 def _table(path: Path, given: dict[str, Any], place: str, default: dict[str, str]) -> Table:
     """The table at a place beside the mapping file."""
-    delimiter = given.get(
-        "delimiter", default.get("delimiter", "\t" if re.search(r"\.(tsv|tab)(\.|$)", place) else ",")
-    )
+    usual = "\t" if re.search(r"\.(tsv|tab)(\.|$)", place) else ","
+    delimiter = given.get("delimiter", default.get("delimiter", usual))
     if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
         raise _fault(path, "delimiter", f"delimiter = {delimiter!r}: a single character of ASCII, no quote")
     columns = tuple(given.get("columns", ()))
     if not all(isinstance(column, str) for column in columns) or len(set(columns)) < len(columns):
-        raise _fault(path, "columns", f"columns = {_shown(given['columns'])}: a list of distinct texts")
+        raise _fault(path, "columns", f"columns = {shown(given['columns'])}: a list of distinct texts")
     return Table(place if "://" in place else str(path.parent / place), delimiter, columns)
 
 
@@ -193,12 +200,13 @@ def _features(path: Path, sides: dict[str, Any]) -> tuple[FeatureColumn, ...]:
             given = {"column": entry} if isinstance(entry, str) else entry
             if not isinstance(given, dict) or "column" not in given:
                 expected = 'expected "column" or {column = "c", kind = "number"}'
-                raise _fault(path, side, f"features of the {side}: {_shown(entry)}: {expected}")
+                raise _fault(path, side, f"features of the {side}: {shown(entry)}: {expected}")
             _known(path, given, FEATURE_KEYS, f"features of the {side}: ")
             if given.get("kind", "category") not in get_args(Kind):
                 raise _fault(path, "kind", f"kind = {given['kind']!r}: one of {', '.join(get_args(Kind))}")
-            if given.get("kind") != "number" and "buckets" in given:
-                raise _fault(path, "buckets", f'buckets = {given["buckets"]}: only with kind = "number"')
+            wrong, kind = ("separator", "category") if given.get("kind") == "number" else ("buckets", "number")
+            if wrong in given:
+                raise _fault(path, wrong, f'{wrong} = {given[wrong]!r}: only with kind = "{kind}"')
             found.append(FeatureColumn(**given, side=side))
     return tuple(found)
 
@@ -248,12 +256,7 @@ def _known(path: Path, given: Any, keys: Sequence[str], prefix: str, types: dict
         if type(value) is not kind or value == "" or (kind is int and not low <= value <= high):
             expected = {str: "a text in quotes", bool: "true or false", dict: f"a section [{key}]"}.get(kind)
             expected = expected or ('a list such as ["a", "b"]' if kind is list else f"a whole number, {low} to {high}")
-            raise _fault(path, key, f"{prefix}{key} = {_shown(value)}: expected {expected}")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."
+            raise _fault(path, key, f"{prefix}{key} = {shown(value)}: expected {expected}")
 
 
 def _fault(path: Path, word: str, message: str) -> DataError:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from simulator.types import Ints
 from simulator.world.coder import Coder
-from simulator.world.columns import as_number, as_seconds, as_text, is_list
-from simulator.world.source import Damage, Place, Source, shown
+from simulator.world.columns import as_number, as_seconds, as_text, flat, is_list
+from simulator.world.mapping import shown
+from simulator.world.source import Damage, Place, Source
 
 if TYPE_CHECKING:
     from simulator.world.label import Label
@@ -85,13 +86,14 @@ class Column:
 
 def read(source: Source, columns: Sequence[Column], wanted: Sequence[str], damage: Damage, folder: Path) -> None:
     """Spool the columns of all sound rows to the folder."""
+    batches = (sound(place, batch, columns, damage) for place, batch in source.batches(wanted))
     with ExitStack() as stack, progress(source) as advance:
         for number, column in enumerate(columns):
             column.open(folder / f"{number}.spool", stack)
-        for place, batch in ahead(source.batches(wanted)):
-            for column, cells in zip(columns, sound(place, batch, columns, damage), strict=True):
+        for batch in ahead(batches):
+            for column, cells in zip(columns, batch, strict=True):
                 column.append(cells)
-            advance(len(batch))
+            advance(len(batch[0]))
         for column in columns:
             column.end()
 
@@ -117,7 +119,7 @@ def ids(name: str, wanted: str, coder: Coder) -> Column:
     """Users, items, pages."""
 
     def convert(batch: pa.RecordBatch) -> tuple[Cells, NDArray[np.bool_]]:
-        texts, size = texts_of(batch.column(name))
+        texts, size = texts_of(flat(batch, name))
         return texts, (size > 0) & (size <= LONGEST)
 
     return Column(name, f"{wanted} of 1 to {LONGEST:,} bytes", convert, np.int32, coder)
@@ -125,14 +127,14 @@ def ids(name: str, wanted: str, coder: Coder) -> Column:
 
 def titles(name: str, coder: Coder) -> Column:
     """Texts that may be anything."""
-    return Column(name, "a text", lambda batch: _any(texts_of(batch.column(name))[0]), np.int32, coder)
+    return Column(name, "a text", lambda batch: _any(texts_of(flat(batch, name))[0]), np.int32, coder)
 
 
 def times(name: str, unit: str) -> Column:
     """Unix seconds."""
 
     def convert(batch: pa.RecordBatch) -> tuple[Cells, NDArray[np.bool_]]:
-        seconds = doubles(as_seconds(batch.column(name), unit))
+        seconds = doubles(as_seconds(flat(batch, name), unit))
         return seconds, (seconds >= 0) & (seconds < LATEST)
 
     hint = " (milliseconds? set time_unit in the mapping file)" if unit == "seconds" else ""
@@ -154,7 +156,7 @@ def weights(name: str) -> Column:
     """0 or more."""
 
     def convert(batch: pa.RecordBatch) -> tuple[Cells, NDArray[np.bool_]]:
-        cells = doubles(as_number(batch.column(name)))
+        cells = doubles(as_number(flat(batch, name)))
         return cells, (cells >= 0) & (cells <= np.finfo(np.float32).max)
 
     return Column(name, "a weight, 0 or more", convert, np.float32)
@@ -164,7 +166,7 @@ def places(name: str) -> Column:
     """Positions on a page, as the log counts them."""
 
     def convert(batch: pa.RecordBatch) -> tuple[Cells, NDArray[np.bool_]]:
-        cells = doubles(as_number(batch.column(name)))
+        cells = doubles(as_number(flat(batch, name)))
         whole = np.where((cells >= 0) & (cells <= LAST_PLACE), np.floor(cells), -1)
         return whole.astype(np.int32), whole == cells
 
@@ -173,7 +175,7 @@ def places(name: str) -> Column:
 
 def numbers(name: str) -> Column:
     """Finite ones; whatever else there is is unknown."""
-    return Column(name, "a number", lambda batch: _any(doubles(as_number(batch.column(name)))), np.float64)
+    return Column(name, "a number", lambda batch: _any(doubles(as_number(flat(batch, name)))), np.float64)
 
 
 def categories(feature: FeatureColumn, coder: Coder) -> Column:

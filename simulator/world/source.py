@@ -20,12 +20,13 @@ from typing import Any, Literal
 
 import fsspec
 import fsspec.implementations.local
+import numpy as np
 
 from simulator.errors import DataError
 from simulator.types import Ints
 from simulator.world.columns import decoded, is_list, is_text, pa, types
 from simulator.world.families import DERIVED, UNIT, derived, prepared
-from simulator.world.mapping import Table
+from simulator.world.mapping import Table, shown
 
 BLOCK, CHUNK = 8 << 20, 1 << 20
 """Bytes of text that are read at once, and that a thread takes apart."""
@@ -33,8 +34,6 @@ ROWS = 65_536
 """Rows of Parquet that are read at once."""
 LONGEST = 64 << 20
 """Bytes of a line of text."""
-SHOWN = 60
-"""Characters of a damaged value that a message shows."""
 SUFFIXES = re.compile(r"\.(csv|tsv|txt|parquet|pq)(\.(gz|bz2|xz|zst))?$")
 """Of the files of a folder that are read."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -53,12 +52,6 @@ class Damage:
         if rows and self._stop:
             raise DataError(f"{first()}; correct the row, or leave damaged rows out with --bad-rows skip")
         self.skipped += rows
-
-
-def shown(value: object) -> str:
-    """A value as a message shows it: on one line and not too long."""
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 @dataclass(frozen=True)
@@ -136,7 +129,7 @@ class Source:
         where a file is damaged, or a part has other types.
         """
         own = list(dict.fromkeys(self._derived.get(name, name) for name in wanted))
-        self._check_types(own)
+        self.check_types(own)
         for part, schema in zip(self.parts, self._schemas, strict=True):
             folders = self._folders(part.path)
             there = [name for name in own if name in schema.names and name not in folders]
@@ -182,7 +175,7 @@ class Source:
             raise DataError(f"{path}: no header line; the first line must name the columns, or `columns` does")
         return [name.rpartition(":")[0] for name in names] if self._table.form == "recbole" else names
 
-    def _check_types(self, wanted: Sequence[str]) -> None:
+    def check_types(self, wanted: Sequence[str]) -> None:
         """DataError for a column that changes its type between parts, or holds structures."""
         for name in wanted:
             first: tuple[str, str, pa.DataType] | None = None
@@ -219,7 +212,7 @@ class Source:
                 if line == 1 and not self._table.columns:
                     end = text.find(b"\n") + 1 or len(text)
                     place = replace(place, first_line=2, text=text[end:])
-                line += block.count(b"\n")
+                line += int(np.count_nonzero(np.frombuffer(block, np.uint8) == 10))  # several times as fast as count
                 for at, batch in self._taken_apart(place, names, wanted):
                     yield at, batch
                     row = at.row + len(batch)
@@ -228,7 +221,7 @@ class Source:
         self, place: Place, names: Sequence[str], wanted: Sequence[str]
     ) -> Iterator[tuple[Place, pa.RecordBatch]]:
         """The rows of a block of text; those with too few or too many cells are damage, reported in their turn."""
-        while place.text.strip(b"\r\n"):
+        while place.text.lstrip(b"\r\n"):  # without a copy
             table, faults = self._rows(place.text, names, wanted, threads=True)
             first = self._rows(place.text, names, names[:1], threads=False)[1][0] if faults else None
             good = first.number - 1 if first else len(table)
@@ -362,7 +355,7 @@ def _blocks(file: Any, path: str, quotes: bool) -> Iterator[bytes]:
 def _row_end(data: bytes, quotes: bool) -> int:
     """Behind the last line end that is inside no quotes, else behind the last one."""
     last = end = data.rfind(b"\n") + 1
-    for _ in range(100 if quotes else 0):
+    for _ in range(100 if quotes and b'"' in data else 0):
         if end and data.count(b'"', 0, end) % 2 == 0:
             return end
         end = data.rfind(b"\n", 0, max(0, data.rfind(b'"', 0, end))) + 1
@@ -382,7 +375,7 @@ def _damage_named(path: str) -> Iterator[None]:
     """Errors of pyarrow and of what opens files as one line that names the file."""
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError, ImportError, zlib.error) as error:
+    except (pa.ArrowException, OSError, EOFError, ImportError, csv.Error, zlib.error) as error:
         kind = "Parquet" if _is_parquet(path) else "text"
         raise DataError(f"{path}: damaged or not {kind} ({_reason(error)}); write the file again") from error
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +19,16 @@ from simulator.world.identities import hashed
 CHUNK = 1 << 20
 """Rows worked on at once, so that no more than that is held besides whole columns."""
 
+SAMPLE = 100_000
+"""Numbers that buckets are fitted on, at most, evenly out of those that there are."""
+
 
 @dataclass(frozen=True)
 class Values:
     """What the rows have of one feature."""
 
     cell: Rows
-    """[n] number of the distinct cell, -1 is empty."""
+    """[n] which of the distinct cells, -1 is empty."""
     table: Rows
     """[K + 1, S] the values of each cell, -1 in slots that it leaves free; the last row is that of -1."""
     names: pa.LargeStringArray
@@ -44,28 +46,24 @@ def chunks(rows: int) -> Iterator[slice]:
         yield slice(first, min(first + CHUNK, rows))
 
 
-def looked_up(table: np.ndarray[Any, Any], index: Rows) -> np.ndarray[Any, Any]:
-    """`table[index]` without a copy of the index as 64-bit numbers."""
-    found = np.empty(len(index), table.dtype)
-    for part in chunks(len(index)):
-        found[part] = table[index[part]]
-    return found
-
-
-def by_appearance(codes: Rows) -> tuple[Rows, Ints, Ints]:
-    """Codes [n] numbered anew by first appearance, the code of each number, and the row where it appears first.
-
-    -1 is no code, and stays.
-    """
-    distinct = int(codes.max(initial=-1)) + 1
-    first = np.full(distinct + 1, len(codes), np.int64)  # the last place is that of -1
+def by_appearance(codes: Rows) -> tuple[Ints, Ints]:
+    """The codes among codes [n] in order of first appearance, and the row of each; -1 is no code."""
+    first = np.full(int(codes.max(initial=-1)) + 2, len(codes), np.int64)  # the last place is that of -1
     for part in chunks(len(codes)):
         np.minimum.at(first, codes[part], np.arange(part.start, part.stop))
-    there = np.flatnonzero(first[:distinct] < len(codes))
+    there = np.flatnonzero(first[:-1] < len(codes))
     order = there[np.argsort(first[there])]
-    number = np.full(distinct + 1, -1, np.int32)
+    return order, first[order]
+
+
+def renumbered(codes: Rows, order: Ints) -> Rows:
+    """[n] the place of each code in the order; -1 stays."""
+    number = np.full(int(order.max(initial=-1)) + 2, -1, np.int32)
     number[order] = np.arange(len(order))
-    return looked_up(number, codes), order, first[order]
+    found = np.empty(len(codes), np.int32)
+    for part in chunks(len(codes)):
+        found[part] = number[codes[part]]
+    return found
 
 
 def categories(codes: Rows, coder: Coder, separator: str | None, most: int, name: str) -> Values:
@@ -73,19 +71,26 @@ def categories(codes: Rows, coder: Coder, separator: str | None, most: int, name
 
     A separator stands between the values of a cell. More than `most` values: the later ones share a tenth by a hash.
     """
-    cell, order, _ = by_appearance(codes)
+    order, _ = by_appearance(codes)
     names = coder.texts().take(order)
     table = np.arange(len(names), dtype=np.int32)[:, None]
     if separator is not None:
         table, names = _split(names, separator)
     if len(names) > most:
         table, names = _limited(table, names, most, name)
-    return _values(cell, table, names)
+    placed = np.full((int(order.max(initial=-1)) + 2, table.shape[1]), -1, np.int32)
+    placed[order] = table
+    return _values(codes, placed, names)
 
 
 def _values(cell: Rows, table: Rows, names: pa.LargeStringArray | list[str]) -> Values:
-    padded = np.append(table, np.full((1, table.shape[1]), -1, np.int32), axis=0)
-    return Values(cell, padded, pa.array(names if len(names) else ["unknown"], pa.large_string()))
+    """A feature has at least one value."""
+    return Values(cell, table, pa.array(names if len(names) else ["unknown"], pa.large_string()))
+
+
+def _plain(cell: Rows, names: list[str]) -> Values:
+    """Cells that are the values themselves."""
+    return _values(cell, np.append(np.arange(len(names), dtype=np.int32), np.int32(-1))[:, None], names)
 
 
 def _split(cells: pa.LargeStringArray, separator: str) -> tuple[Rows, pa.LargeStringArray]:
@@ -119,22 +124,24 @@ def buckets(numbers: Doubles, past: Doubles, count: int) -> Values:
 
     A bucket holds its lower end, not its upper one. Each distinct number has its own where there are few enough.
     """
-    known = np.sort(past[np.isfinite(past)])
+    known = np.sort(past[:: -(-len(past) // SAMPLE) or 1])
+    known = known[np.isfinite(known)]
     edges = np.unique(known)[1:]
     if len(edges) >= count:
         edges = np.unique(known[np.arange(1, count) * len(known) // count])
         edges = edges[edges > known[0]]
     cell = np.empty(len(numbers), np.int32)
     for part in chunks(len(numbers)):
-        cell[part] = np.where(np.isnan(numbers[part]), -1, np.searchsorted(edges, numbers[part], side="right"))
+        cell[part] = np.searchsorted(edges, numbers[part], side="right")
+        cell[part][np.isnan(numbers[part])] = -1
     ends = [f"{edge:.12g}" for edge in edges.tolist()]
     between = [f"{low} to {high}" for low, high in zip(ends, ends[1:], strict=False)]
     names = [f"below {ends[0]}", *between, f"{ends[-1]} or more"] if ends else ["any number"]
-    return _values(cell, np.arange(len(names), dtype=np.int32)[:, None], names)
+    return _plain(cell, names)
 
 
 def positions(places: Rows) -> Values:
     """Places on a page, which a log counts from 0 or from 1."""
     first = int(places.min() > 0)
     names = [str(place) for place in range(first, int(places.max()) + 1)]
-    return _values(places - np.int32(first), np.arange(len(names), dtype=np.int32)[:, None], names)
+    return _plain(places - np.int32(first), names)

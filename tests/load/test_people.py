@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from simulator.config import ReplayConfig, SyntheticConfig
 from simulator.types import Field, Schema, World
 from simulator.world.open import open_world
 from simulator.world.stream import SyntheticWorld
+from tests.world.made_logs import log_of, rows_of, world_of
 
 SYNTHETIC = SyntheticConfig(events=20_000, users=200, items=100)
 
@@ -95,6 +97,21 @@ def test_on_a_log_users_click_what_the_log_says(log: Path) -> None:
         assert row >= 200 and asking.query.user == row % 20
         within = {n % 50 for n in range(row, min(row + 61, 600)) if n % 20 == row % 20}  # the user's, for an hour
         assert people.clicks(asking, np.arange(50)) == [item in within for item in range(50)]
+
+
+def test_a_page_that_a_user_saw_is_sent_along() -> None:
+    rows = [replace(row, page=number // 4) for number, row in enumerate(rows_of(400))]
+    log = log_of(rows, labelled=True, slate=np.array([row.page for row in rows], np.int32))
+    people = People(world_of(log))
+    people.refill(100)
+    some = [people.next() for _ in range(len(people))]
+    assert len(some) == 75
+    for asking in some:
+        own = [row for row in rows if row.page == asking.query.id // 4]
+        assert asking.candidates == tuple(dict.fromkeys(row.item for row in own))
+        assert people.clicks(asking, np.array(asking.candidates)) == [
+            any(row.label for row in own if row.item == item) for item in asking.candidates
+        ]
 
 
 def test_on_a_log_queries_follow_its_order(log: Path) -> None:

@@ -41,6 +41,19 @@ def rows_of(count: int = 1_500, per_second: int = 3, users: int = 30, items: int
     return rows
 
 
+def pages(count: int = 300) -> list[Row]:
+    """Pages of 1 to 6 items, two users' at a time side by side; each row later than the one before."""
+    found: list[Row] = []
+    for number in range(0, count, 2):
+        sizes = 1 + number % 6, 1 + number // 2 % 5
+        for place in range(max(sizes)):
+            for side, size in enumerate(sizes):
+                if place < size:
+                    item, label = (7 * number + 3 * place) % 40, int((number + place) % 3 == 0)
+                    found.append(Row(len(found), (number + side) % 9, item, label, side, number + side + 1, 5 - place))
+    return found
+
+
 def country(user: int) -> int:
     """Of a user, -1 for unknown."""
     return user % 3 if user % 3 < 2 else -1

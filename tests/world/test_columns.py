@@ -74,6 +74,7 @@ NOON = datetime(2024, 2, 29, 12, 0, 0, 250_000, UTC)
         (pa.array([NOON.replace(tzinfo=None), None], pa.timestamp("ms")), "milliseconds"),
         (pa.array(["2024-02-29T12:00:00.25", "2024-02-30T12:00:00"]), "iso8601"),
         (pa.array(["2024-02-29 12:00:00.250000", None]), "iso8601"),
+        (pa.array(["2024-02-29 12:00:00.250000", "soon"]), "seconds"),
         (pa.array(["2024-02-29T14:00:00.25+02:00", ""]), "iso8601"),
         (pa.array(["2024-02-29T12:00:00.250Z", "noon"]), "iso8601"),
     ],

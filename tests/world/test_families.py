@@ -19,11 +19,6 @@ RATINGS = "7::30::5::200\n3::10::0::100\n7::20::8::100\n3::30::4::100\n9::40::1:
 MOVIES = "30::Solo (1968)::Drama|War\n10::Once: a :: tale (1994)::Drama\n20::No year::\n"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLICKER_CACHE", str(tmp_path / "cache"))
-
-
 def folder(path: Path, **files: str | bytes) -> Path:
     """A folder of files: `a_b` is a.b."""
     path.mkdir()
@@ -133,7 +128,8 @@ def test_recbole_files_say_their_types(tmp_path: Path) -> None:
     path = folder(
         tmp_path / "rb",
         ml_inter=inter + "1\ta\t3\t20\thome\n2\tb\t4\t10.5\twork\n",
-        ml_item='item_id:token\tmovie_title:token_seq\tclass:token_seq\tprice:float\nb\t"B" side\tx y\t3\nc\tC\t\t4\n',
+        ml_item="item_id:token\tmovie_title:token_seq\tclass:token_seq\tprice:float\tv:float_seq\n"
+        'b\t"B" side\tx y\t3\t1 2\nc\tC\t\t4\t\n',
         ml_user="user_id:token\tage:token\n1\t30\n",
     )
     for place in (path, path / "ml.inter"):
@@ -141,6 +137,7 @@ def test_recbole_files_say_their_types(tmp_path: Path) -> None:
         assert rows(log) == [(10.5, "2", "b", 1), (20, "1", "a", 1)]
         assert list(log.items.ids) == ["b", "a", "c"] and list(log.items.titles or ()) == ['"B" side', "a", "C"]
         assert said(log.items, "class") == {"b": {"x", "y"}, "a": set(), "c": set()}
+        assert [feature.name for feature in log.items.features] == ["class", "price"]
         assert said(log.users, "age") == {"2": set(), "1": {"30"}}
         assert [feature.name for feature in log.context_features] == ["place"]
     folder(path / "two", a_inter=inter, b_inter=inter)

@@ -86,6 +86,11 @@ def test_a_log_is_beside_the_file_or_anywhere_by_url(tmp_path: Path, log: str, p
         (GOOD + '[features]\nitem = [{column = "x", separator = ""}]\n', 6, "separator = '': expected a text"),
         (GOOD + '[features]\nitem = [{column = "x", kind = "text"}]\n', 6, "kind = 'text': one of category, number"),
         (GOOD + '[features]\nitem = [{column = "x", buckets = 3}]\n', 6, 'buckets = 3: only with kind = "number"'),
+        (
+            GOOD + '[features]\nitem = [{column = "x", kind = "number", separator = "|"}]\n',
+            6,
+            "separator = '|': only with",
+        ),
         (GOOD + '[features]\nitem = [{column = "x", vocabulary = 0}]\n', 6, "a whole number, 1 to 10000000"),
         (
             GOOD + 'time_unit = "minutes"\n',

@@ -14,7 +14,7 @@ from simulator.types import Batch, Query, World
 from simulator.world import replay
 from simulator.world.clicklog import Feature
 from simulator.world.replay import ReplayWorld
-from tests.world.made_logs import DEVICES, MORE_ITEMS, Row, country, history_of, log_of, rows_of, world_of
+from tests.world.made_logs import DEVICES, MORE_ITEMS, country, history_of, log_of, pages, rows_of, world_of
 
 HORIZON, RECENT, BLOCK, H = 40.0, 150, 64, 4
 ROWS = rows_of()
@@ -212,19 +212,6 @@ def test_weights_are_those_of_the_rows(labelled: bool) -> None:
     assert events.weight is not None
     assert np.array_equal(events.weight, np.repeat(weight, per_row(labelled)))
     assert whole(world_of(log_of(ROWS, labelled))).weight is None
-
-
-def pages() -> list[Row]:
-    """Pages of 1 to 6 items, two users' at a time side by side; each row later than the one before."""
-    found: list[Row] = []
-    for number in range(0, 300, 2):
-        sizes = 1 + number % 6, 1 + number // 2 % 5
-        for place in range(max(sizes)):
-            for side, size in enumerate(sizes):
-                if place < size:
-                    item, label = (7 * number + 3 * place) % 40, int((number + place) % 3 == 0)
-                    found.append(Row(len(found), (number + side) % 9, item, label, side, number + side + 1, 5 - place))
-    return found
 
 
 def test_queries_are_the_pages_that_users_saw() -> None:

@@ -16,8 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulator.config import ReplayConfig
 from simulator.errors import DataError
 from simulator.world import source as module
+from simulator.world.ingest import open_log
 from simulator.world.mapping import Table
 from simulator.world.source import Damage, Part, open_source
 
@@ -165,6 +167,7 @@ def test_what_cannot_be_read_is_one_line_with_the_file(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_bytes(b"")
     (tmp_path / "wide.csv").write_bytes("u,i\n1,2\n".encode("utf-16"))
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"u,i\n" + bytes(range(48, 58)) * 1_000)[:-20])
+    (tmp_path / "old.csv").write_bytes(b"u,i\r1,2\r")
     (tmp_path / "nothing").mkdir()
     for path, wanted, message in [
         (
@@ -178,6 +181,7 @@ def test_what_cannot_be_read_is_one_line_with_the_file(tmp_path: Path) -> None:
         (tmp_path / "empty.csv", "u", "empty.csv: no header line; the first line must name the columns"),
         (tmp_path / "wide.csv", "u", "wide.csv: no text in UTF-8"),
         (tmp_path / "cut.csv.gz", "u", "cut.csv.gz: damaged or not text ("),
+        (tmp_path / "old.csv", "u", "old.csv: damaged or not text (new-line character seen"),
         (tmp_path / "none.csv", "u", "none.csv: no such file"),
         (tmp_path / "nothing", "u", "nothing: no such file, or none of CSV or Parquet in the folder"),
         (tmp_path, "u", "both Parquet and text in it"),
@@ -187,6 +191,21 @@ def test_what_cannot_be_read_is_one_line_with_the_file(tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             read(str(path), [wanted])
         assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["user", "time", "label", "weight", "slate", "position", "price", "label >"])
+def test_lists_where_one_value_is_wanted_are_one_line(tmp_path: Path, key: str) -> None:
+    sound = [1, 1, 0, 1]
+    columns = {name: sound for name in ("user", "item", "time", "label", "weight", "slate", "position", "price")}
+    parquet(tmp_path / "log.parquet", **columns | {key.split()[0]: [[1, 2]] * 4})
+    (tmp_path / "log.toml").write_text(
+        'log = "log.parquet"\n'
+        + "".join(f'{name} = "{name}"\n' for name in columns if name != "price" and name != key.split()[0])
+        + (f'{key.split()[0]} = "{key}{" 1" * (">" in key)}"\n' if key != "price" else "")
+        + '[features]\ncontext = [{ column = "price", kind = "number" }]\n'
+    )
+    with pytest.raises(DataError, match=f"column '{key.split()[0]}' holds list<.*only a feature of kind category may"):
+        open_log(ReplayConfig(tmp_path / "log.toml"))
 
 
 def test_a_damaged_page_of_parquet_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import torch
 
 from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, SyntheticConfig
@@ -40,9 +41,7 @@ class Publisher:
         assert isinstance(world, SyntheticWorld)
         self.world, self._batches = world, world.batches(EVENTS, 0)
         self.engines = Engines(world.schema, parse_arms(ARMS), CONFIG)
-        self._engagements = Engagements(10_000)
-        while self._engagements.trail().items < ITEMS:
-            self._engagements.add(next(self._batches))
+        self._engagements = Engagements(10_000, np.empty((USERS, 0), np.int32))
 
     def publish(self) -> int:
         """The next generation: other weights for every duplicate, partly other candidates."""
@@ -55,7 +54,7 @@ class Publisher:
             table[:, 0] = 0  # padding
         self._engagements.add(next(self._batches))
         whose = self.store.run, self.generation
-        made = parts(self.engines, CONFIG, self.world.encoder, self._engagements.trail(), *whose)
+        made = parts(self.engines, CONFIG, self.world, self._engagements, *whose)
         cut = {"generation": self.generation, "events": self.generation * EVENTS, "published": time.time()}
         self.store.publish(self.generation, made, about(self.engines, CONFIG, self.world, cut | {"quality": {}}))
         return self.generation

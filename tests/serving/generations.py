@@ -43,18 +43,18 @@ def stack_of(generation: int, **changes: Any) -> Engines:
 
 def engagements() -> publish.Engagements:
     """What the candidates are retrieved from."""
-    recent = publish.Engagements(1_000)
+    recent = publish.Engagements(1_000, np.empty((WORLD.users, 0), np.int32))
     for batch in WORLD.batches(500):
         recent.add(batch)
     return recent
 
 
-TRAIL = engagements().trail()
+TRAIL = engagements()
 
 
 def parts_of(stack: Engines, generation: int, run: str = "default") -> dict[str, bytes]:
     """The parts of a generation."""
-    return publish.parts(stack, CONFIG, WORLD.encoder, TRAIL, run, generation)
+    return publish.parts(stack, CONFIG, WORLD, TRAIL, run, generation)
 
 
 def about_of(stack: Engines, generation: int) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def publish_generation(registry: Registry, generation: int, stack: Engines | Non
 
 def retrieved(user: int) -> Ints:
     """The candidates of the user's segment."""
-    tables = publish.catalog(WORLD.encoder, TRAIL, CANDIDATES)
+    tables = publish.catalog(WORLD, TRAIL, CANDIDATES)
     found: Ints = tables["candidates"][tables["segment"][user]]
     return found
 

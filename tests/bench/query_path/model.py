@@ -50,10 +50,19 @@ OWN = 0.02
 
 @dataclass(frozen=True)
 class World:
-    """What is announced of it."""
+    """What is published of it."""
 
-    schema: Schema
+    encoder: Encoder
     name: str = "synthetic"
+
+    @property
+    def schema(self) -> Schema:
+        """Its fields."""
+        return self.encoder.schema
+
+    def present(self, time: float) -> Ints:
+        """All items."""
+        return np.arange(len(self.encoder.item_rows))
 
 
 class Model:
@@ -77,12 +86,13 @@ class Model:
         makers, kinds = items % sizes.makers, items % 50
         item_rows = np.stack([first["item"] + items, first["maker"] + makers, first["kind"] + kinds], 1)
         self.encoder = Encoder(self.schema, user_rows.astype(np.int32), item_rows.astype(np.int32))
+        self.world: Any = World(self.encoder)
         self._context_rows = np.array([first[name] for name in ("device", "hour", "position")], np.int32)
 
     @cached_property
     def catalog(self) -> dict[str, np.ndarray]:
         """What is published beside the weights."""
-        return publish.catalog(self.encoder, self._engagements().trail(), self.sizes.candidates)
+        return publish.catalog(self.world, self._engagements(), self.sizes.candidates)
 
     def candidates(self, user: int) -> Ints:
         """[N] the items that are ranked for a user."""
@@ -105,12 +115,12 @@ class Model:
 
     def parts(self, run: str, generation: int) -> dict[str, bytes]:
         """A generation's parts, as the trainer cuts them."""
-        return publish.parts(self.engines, self.config, self.encoder, self._engagements().trail(), run, generation)
+        return publish.parts(self.engines, self.config, self.world, self._engagements(), run, generation)
 
     def about(self, generation: int) -> dict[str, Any]:
         """What is announced with it."""
         cut = {"generation": generation, "events": generation, "published": time.time(), "quality": {}}
-        return publish.about(self.engines, self.config, World(self.schema), cut)
+        return publish.about(self.engines, self.config, self.world, cut)
 
     def learn(self) -> None:
         """Change every weight a little, as learning does."""
@@ -124,7 +134,8 @@ class Model:
         return Rankers(device)(self.schema, spec, engine, model, self.engine.published(0), *rows)
 
     def _engagements(self) -> publish.Engagements:
-        draws, recent = generator(0, "bench engagements"), publish.Engagements(EVENTS)
+        draws = generator(0, "bench engagements")
+        recent = publish.Engagements(EVENTS, np.empty((self.sizes.users, 0), np.int32))
         users = draws.integers(self.sizes.users, size=EVENTS)
         items = (self.sizes.items * draws.random(EVENTS) ** 3).astype(np.int64)
         items[: self.sizes.candidates], items[-1] = np.arange(self.sizes.candidates), self.sizes.items - 1

@@ -14,7 +14,7 @@ VENV = .venv
 ARGS =
 run-python = $(VENV)/bin/python
 ready = $(VENV)/.ready
-native = simulator/models/native
+native = simulator/native
 kernels = $(native)/lib/.built
 workers = --numprocesses auto --dist worksteal
 

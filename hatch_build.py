@@ -9,7 +9,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SCRIPT = Path("simulator/models/native/build.py")
+SCRIPT = Path("simulator/native/build.py")
 
 
 class NativeHook(BuildHookInterface):  # type: ignore[type-arg]

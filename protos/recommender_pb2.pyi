@@ -19,6 +19,9 @@ value of a singular field wins. `query + RecommendRequest(query_id=7, arm="relu"
 with these two fields set, and fields that the router has never heard of pass through. For this to hold, a field that
 the router sets must be singular and must not be a message or part of a oneof.
 
+Users and items travel as numbers. How the log calls them is known to the router alone, which turns `user_id` into
+`user`, and says in Describe what a number is called: titles in every answer would cost more than the answer.
+
 Field numbers 1 to 15 take one byte on the wire; no message has needed more. A number is never used again: a field
 that goes leaves `reserved` behind. buf compares with the last version (see generate.py).
 
@@ -82,12 +85,13 @@ class RecommendRequest(google.protobuf.message.Message):
     DUPLICATE_FIELD_NUMBER: builtins.int
     GENERATION_FIELD_NUMBER: builtins.int
     SCORE_ALL_FIELD_NUMBER: builtins.int
+    USER_ID_FIELD_NUMBER: builtins.int
     query_id: builtins.int
     """Names the query, 1 to 2^64 - 1. 0: the router makes one. The replica is chosen by a hash of it, so the same number
     asked again under the same seed goes to the same replica, as long as the same replicas are healthy.
     """
     user: builtins.int
-    """User number, 0 to the number of users - 1."""
+    """User number, 0 to the number of users - 1. Any other is a user of whom nothing is known: see `unknown_user`."""
     k: builtins.int
     """Length of the slate, 1 to 1,000 items. 0: 10. With fewer candidates the slate holds all of them."""
     arm: builtins.str
@@ -102,6 +106,10 @@ class RecommendRequest(google.protobuf.message.Message):
     """
     score_all: builtins.bool
     """Whether the answer brings the scores of all candidates too: prediction difference needs them, users do not."""
+    user_id: builtins.str
+    """The user, as the log writes it; `user` is not looked at then. What is no id of the log is a user number where it is a
+    whole number, as on a made-up world; else nothing is known of the user.
+    """
     @property
     def context(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The situation, one value per context field in the order of the world's schema, each from 0 to that field's
@@ -126,9 +134,10 @@ class RecommendRequest(google.protobuf.message.Message):
         duplicate: builtins.int | None = ...,
         generation: builtins.int | None = ...,
         score_all: builtins.bool = ...,
+        user_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_duplicate", b"_duplicate", "_generation", b"_generation", "duplicate", b"duplicate", "generation", b"generation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_duplicate", b"_duplicate", "_generation", b"_generation", "arm", b"arm", "candidates", b"candidates", "context", b"context", "duplicate", b"duplicate", "generation", b"generation", "k", b"k", "query_id", b"query_id", "score_all", b"score_all", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_duplicate", b"_duplicate", "_generation", b"_generation", "arm", b"arm", "candidates", b"candidates", "context", b"context", "duplicate", b"duplicate", "generation", b"generation", "k", b"k", "query_id", b"query_id", "score_all", b"score_all", "user", b"user", "user_id", b"user_id"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_duplicate", b"_duplicate"]) -> typing.Literal["duplicate"] | None: ...
     @typing.overload
@@ -146,8 +155,13 @@ class RecommendResponse(google.protobuf.message.Message):
     SLATE_FIELD_NUMBER: builtins.int
     ANSWERED_BY_FIELD_NUMBER: builtins.int
     SCORED_FIELD_NUMBER: builtins.int
+    UNKNOWN_USER_FIELD_NUMBER: builtins.int
     query_id: builtins.int
     """The query's number, 1 to 2^64 - 1: the caller's, or the one that the router made."""
+    unknown_user: builtins.bool
+    """Whether the world has no such user. The answer is then made without anything about the user: of the items most
+    popular with all, unless the query brings candidates, and ranked by what is known of items and the situation.
+    """
     @property
     def slate(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Item]:
         """Best first: scores never increase, and equal scores are ordered by item number, ascending. k items, or all
@@ -169,9 +183,10 @@ class RecommendResponse(google.protobuf.message.Message):
         slate: collections.abc.Iterable[global___Item] | None = ...,
         answered_by: global___AnsweredBy | None = ...,
         scored: global___ScoredCandidates | None = ...,
+        unknown_user: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["answered_by", b"answered_by", "scored", b"scored"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["answered_by", b"answered_by", "query_id", b"query_id", "scored", b"scored", "slate", b"slate"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["answered_by", b"answered_by", "query_id", b"query_id", "scored", b"scored", "slate", b"slate", "unknown_user", b"unknown_user"]) -> None: ...
 
 global___RecommendResponse = RecommendResponse
 
@@ -239,8 +254,11 @@ class PackedResponse(google.protobuf.message.Message):
     SLATE_FIELD_NUMBER: builtins.int
     ANSWERED_BY_FIELD_NUMBER: builtins.int
     SCORED_FIELD_NUMBER: builtins.int
+    UNKNOWN_USER_FIELD_NUMBER: builtins.int
     query_id: builtins.int
     """As in RecommendResponse: 1 to 2^64 - 1."""
+    unknown_user: builtins.bool
+    """As in RecommendResponse."""
     @property
     def slate(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Item]:
         """As in RecommendResponse."""
@@ -260,9 +278,10 @@ class PackedResponse(google.protobuf.message.Message):
         slate: collections.abc.Iterable[global___Item] | None = ...,
         answered_by: global___AnsweredBy | None = ...,
         scored: global___PackedCandidates | None = ...,
+        unknown_user: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["answered_by", b"answered_by", "scored", b"scored"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["answered_by", b"answered_by", "query_id", b"query_id", "scored", b"scored", "slate", b"slate"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["answered_by", b"answered_by", "query_id", b"query_id", "scored", b"scored", "slate", b"slate", "unknown_user", b"unknown_user"]) -> None: ...
 
 global___PackedResponse = PackedResponse
 
@@ -449,10 +468,13 @@ class FeedbackRequest(google.protobuf.message.Message):
     ANSWERED_BY_FIELD_NUMBER: builtins.int
     TIME_FIELD_NUMBER: builtins.int
     CLIENT_FIELD_NUMBER: builtins.int
+    USER_ID_FIELD_NUMBER: builtins.int
     query_id: builtins.int
     """Number of the query that was answered, as in `RecommendResponse.query_id`. 0: unknown."""
     user: builtins.int
-    """The user who was shown the slate, 0 to the number of users - 1."""
+    """The user who was shown the slate, as in `RecommendRequest.user`. What users report whom the world has not is checked,
+    and not learned: `accepted` is 0.
+    """
     time: builtins.float
     """When it was shown: seconds since the world's epoch (the unix epoch for real logs), a finite number, 0 or more.
     0: the time at which the router took it.
@@ -462,6 +484,8 @@ class FeedbackRequest(google.protobuf.message.Message):
     With `query_id` it is the report's key: of all reports with one key within an hour the first is learned. Empty, or a
     `query_id` of 0: the report has no key, and is learned each time that it is taken.
     """
+    user_id: builtins.str
+    """The user, as the log writes it; see `RecommendRequest.user_id`."""
     @property
     def context(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The situation in which the query was asked, as in `RecommendRequest.context`."""
@@ -484,9 +508,10 @@ class FeedbackRequest(google.protobuf.message.Message):
         answered_by: global___AnsweredBy | None = ...,
         time: builtins.float = ...,
         client: builtins.str = ...,
+        user_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["answered_by", b"answered_by"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["answered_by", b"answered_by", "client", b"client", "context", b"context", "query_id", b"query_id", "shown", b"shown", "time", b"time", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["answered_by", b"answered_by", "client", b"client", "context", b"context", "query_id", b"query_id", "shown", b"shown", "time", b"time", "user", b"user", "user_id", b"user_id"]) -> None: ...
 
 global___FeedbackRequest = FeedbackRequest
 
@@ -520,7 +545,9 @@ class FeedbackResponse(google.protobuf.message.Message):
 
     ACCEPTED_FIELD_NUMBER: builtins.int
     accepted: builtins.int
-    """Events taken: as many as items were shown, or 0 on a world whose log supplies all events itself."""
+    """Events taken: as many as items were shown, or 0 on a world whose log supplies all events itself, and of a user whom
+    the world has not.
+    """
     def __init__(
         self,
         *,
@@ -529,6 +556,94 @@ class FeedbackResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["accepted", b"accepted"]) -> None: ...
 
 global___FeedbackResponse = FeedbackResponse
+
+@typing.final
+class DescribeRequest(google.protobuf.message.Message):
+    """What somebody wants to read, or has typed; at most 10,000 items, and as many users."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: builtins.int
+    USERS_FIELD_NUMBER: builtins.int
+    CONTEXT_FIELD_NUMBER: builtins.int
+    @property
+    def items(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Item numbers, 0 to the number of items - 1."""
+
+    @property
+    def users(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """User numbers, 0 to the number of users - 1."""
+
+    @property
+    def context(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Values of the context as the log writes them, one per context field; or none. What is no value of the log is a
+        number where it is a whole one.
+        """
+
+    def __init__(
+        self,
+        *,
+        items: collections.abc.Iterable[builtins.int] | None = ...,
+        users: collections.abc.Iterable[builtins.int] | None = ...,
+        context: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["context", b"context", "items", b"items", "users", b"users"]) -> None: ...
+
+global___DescribeRequest = DescribeRequest
+
+@typing.final
+class DescribeResponse(google.protobuf.message.Message):
+    """In the order of the request."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: builtins.int
+    USERS_FIELD_NUMBER: builtins.int
+    CONTEXT_FIELD_NUMBER: builtins.int
+    @property
+    def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Description]:
+        """What the items are called."""
+
+    @property
+    def users(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Ids of the users, as the log writes them; their numbers on a made-up world."""
+
+    @property
+    def context(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """What `RecommendRequest.context` takes."""
+
+    def __init__(
+        self,
+        *,
+        items: collections.abc.Iterable[global___Description] | None = ...,
+        users: collections.abc.Iterable[builtins.str] | None = ...,
+        context: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["context", b"context", "items", b"items", "users", b"users"]) -> None: ...
+
+global___DescribeResponse = DescribeResponse
+
+@typing.final
+class Description(google.protobuf.message.Message):
+    """What an item is called."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    TITLE_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """As the log writes it; its number on a made-up world."""
+    title: builtins.str
+    """What people read; the id where the log has no titles, `item 17` on a made-up world."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        title: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "title", b"title"]) -> None: ...
+
+global___Description = Description
 
 @typing.final
 class ListReplicasRequest(google.protobuf.message.Message):

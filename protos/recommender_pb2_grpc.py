@@ -30,6 +30,11 @@ class RecommenderStub(object):
                 request_serializer=protos_dot_recommender__pb2.FeedbackRequest.SerializeToString,
                 response_deserializer=protos_dot_recommender__pb2.FeedbackResponse.FromString,
                 )
+        self.Describe = channel.unary_unary(
+                '/flicker.v1.Recommender/Describe',
+                request_serializer=protos_dot_recommender__pb2.DescribeRequest.SerializeToString,
+                response_deserializer=protos_dot_recommender__pb2.DescribeResponse.FromString,
+                )
         self.ListReplicas = channel.unary_unary(
                 '/flicker.v1.Recommender/ListReplicas',
                 request_serializer=protos_dot_recommender__pb2.ListReplicasRequest.SerializeToString,
@@ -65,6 +70,13 @@ class RecommenderServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Describe(self, request, context):
+        """Says what items and users are called, and which numbers values of the context have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListReplicas(self, request, context):
         """Lists the replicas that the router knows, healthy or not, by name.
         """
@@ -89,6 +101,11 @@ def add_RecommenderServicer_to_server(servicer, server):
                     servicer.Feedback,
                     request_deserializer=protos_dot_recommender__pb2.FeedbackRequest.FromString,
                     response_serializer=protos_dot_recommender__pb2.FeedbackResponse.SerializeToString,
+            ),
+            'Describe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Describe,
+                    request_deserializer=protos_dot_recommender__pb2.DescribeRequest.FromString,
+                    response_serializer=protos_dot_recommender__pb2.DescribeResponse.SerializeToString,
             ),
             'ListReplicas': grpc.unary_unary_rpc_method_handler(
                     servicer.ListReplicas,
@@ -154,6 +171,23 @@ class Recommender(object):
         return grpc.experimental.unary_unary(request, target, '/flicker.v1.Recommender/Feedback',
             protos_dot_recommender__pb2.FeedbackRequest.SerializeToString,
             protos_dot_recommender__pb2.FeedbackResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Describe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/flicker.v1.Recommender/Describe',
+            protos_dot_recommender__pb2.DescribeRequest.SerializeToString,
+            protos_dot_recommender__pb2.DescribeResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -19,6 +19,9 @@ value of a singular field wins. `query + RecommendRequest(query_id=7, arm="relu"
 with these two fields set, and fields that the router has never heard of pass through. For this to hold, a field that
 the router sets must be singular and must not be a message or part of a oneof.
 
+Users and items travel as numbers. How the log calls them is known to the router alone, which turns `user_id` into
+`user`, and says in Describe what a number is called: titles in every answer would cost more than the answer.
+
 Field numbers 1 to 15 take one byte on the wire; no message has needed more. A number is never used again: a field
 that goes leaves `reserved` behind. buf compares with the last version (see generate.py).
 
@@ -68,6 +71,12 @@ class RecommenderStub:
     time: report again later, which with the same `client` and `query_id` within an hour is learned once.
     """
 
+    Describe: grpc.UnaryUnaryMultiCallable[
+        protos.recommender_pb2.DescribeRequest,
+        protos.recommender_pb2.DescribeResponse,
+    ]
+    """Says what items and users are called, and which numbers values of the context have."""
+
     ListReplicas: grpc.UnaryUnaryMultiCallable[
         protos.recommender_pb2.ListReplicasRequest,
         protos.recommender_pb2.ListReplicasResponse,
@@ -99,6 +108,12 @@ class RecommenderAsyncStub:
     OK when the log, or a file of the router's that outlives it, has all of them; UNAVAILABLE when neither takes them in
     time: report again later, which with the same `client` and `query_id` within an hour is learned once.
     """
+
+    Describe: grpc.aio.UnaryUnaryMultiCallable[
+        protos.recommender_pb2.DescribeRequest,
+        protos.recommender_pb2.DescribeResponse,
+    ]
+    """Says what items and users are called, and which numbers values of the context have."""
 
     ListReplicas: grpc.aio.UnaryUnaryMultiCallable[
         protos.recommender_pb2.ListReplicasRequest,
@@ -137,6 +152,14 @@ class RecommenderServicer(metaclass=abc.ABCMeta):
         OK when the log, or a file of the router's that outlives it, has all of them; UNAVAILABLE when neither takes them in
         time: report again later, which with the same `client` and `query_id` within an hour is learned once.
         """
+
+    @abc.abstractmethod
+    def Describe(
+        self,
+        request: protos.recommender_pb2.DescribeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[protos.recommender_pb2.DescribeResponse, collections.abc.Awaitable[protos.recommender_pb2.DescribeResponse]]:
+        """Says what items and users are called, and which numbers values of the context have."""
 
     @abc.abstractmethod
     def ListReplicas(

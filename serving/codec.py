@@ -19,7 +19,6 @@ from protos.recommender_pb2 import (
     Item,
     PackedCandidates,
     PackedResponse,
-    RecommendRequest,
     RecommendResponse,
     ScoredCandidates,
 )
@@ -33,6 +32,8 @@ Parsed = TypeVar("Parsed", bound=Message)
 NO_ITEMS: Ints = np.empty(0, np.int64)
 REFUSED = "Generations that this process did not take, by what was wrong with them"
 """Of flicker_snapshots_refused_total, which replicas and routers have."""
+UNKNOWN_USER = RecommendResponse(unknown_user=True).SerializeToString()
+"""The last part of an answer to a user whom the world has not."""
 SHOWN = 80
 """Characters of a text from outside that an error repeats."""
 
@@ -70,11 +71,9 @@ class Ranges:
         context = tuple((f.name, f.vocabulary, schema.first_row(f.name), f.slots) for f in fields)
         return Ranges(tuple(about["arms"]), users, items, int(about["duplicates"]), context)
 
-    def user(self, user: int) -> int:
-        """A user number. Raises Refusal."""
-        if user >= self.users:
-            raise bad("user", user, f"0 to {self.users - 1}")
-        return user
+    def known(self, user: int) -> int:
+        """A user number; the number of users for all whom the world has not."""
+        return min(user, self.users)
 
     def context_rows(self, values: Sequence[int]) -> tuple[int, ...]:
         """Table rows [C] of a context: one value per field, or none at all. Raises Refusal."""
@@ -143,9 +142,9 @@ def parse(kind: type[Parsed], raw: bytes, field: str = "request") -> Parsed:
         raise bad(field, f"{len(raw)} bytes", f"the bytes of a {kind.DESCRIPTOR.full_name}") from None
 
 
-def parse_query(raw: bytes) -> RecommendRequest:
-    """A query from its bytes. Raises Refusal where they are none."""
-    return parse(RecommendRequest, raw, "query")
+def with_user(user: int) -> bytes:
+    """What is appended to a query, so that `user` is this whatever it was: protobuf itself would leave a 0 out."""
+    return b"\x10" + _varint(user)  # RecommendRequest.user
 
 
 def answered_by(replica: str, arm: str, duplicate: int, generation: int) -> bytes:

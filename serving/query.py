@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,6 +11,7 @@ import grpc
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from protos.channel import router_channel
 from protos.recommender_pb2 import (
@@ -18,6 +19,7 @@ from protos.recommender_pb2 import (
     CAUSE_REFRESH,
     CompareRequest,
     CompareResponse,
+    DescribeRequest,
     RecommendRequest,
     RecommendResponse,
 )
@@ -36,15 +38,19 @@ BESIDE = 6
 class QueryFlags:
     """Ask a running system, and see how much the answers to one query differ. Items that moved are marked.
 
-    The same with grpcurl: grpcurl -plaintext -d '{"user": 7}' HOST:PORT flicker.v1.Recommender/Recommend
+    Users and context values are written as the log has them, such as u-1a5b09d8; what the log has not, and every value
+    of a made-up world, is a number from 0. A user who is neither is answered as one of whom nothing is known.
+
+    The same with grpcurl: grpcurl -plaintext -d '{"user_id": "7"}' HOST:PORT flicker.v1.Recommender/Recommend
     """
 
     address: str = from_env("FLICKER_ADDRESS", "127.0.0.1:50051")
     """host:port of the router, of several with commas between: they are asked in turn (default: FLICKER_ADDRESS)."""
-    user: int = 0
-    """Who asks, 0 or more."""
-    context: tuple[int, ...] = ()
-    """The situation: one value per context field, in the order of the world's schema; all 0 unless given."""
+    user: str = "0"
+    """Who asks: an id of the log, else a user number."""
+    context: tuple[str, ...] = ()
+    """The situation, such as mobile evening: one value per context field, in the order of the world's schema; number 0
+    of each unless given."""
     k: int = 10
     """Length of the slate, 1 to 1,000."""
     arm: str = ""
@@ -61,51 +67,61 @@ class QueryFlags:
     def __post_init__(self) -> None:
         ports = [address.rpartition(":")[2] for address in self.address.split(",")]
         require(all(map(str.isdecimal, ports)), "address", self.address, "host:port, several with commas between")
-        require(0 <= self.user < 1 << 32, "user", self.user, "0 or more")
+        require(self.user != "", "user", self.user, "an id or a number")
         require(1 <= self.times <= 100, "times", self.times, "from 1 to 100")
         require(1 <= self.k <= 1_000, "k", self.k, "from 1 to 1,000")
         require(self.timeout > 0, "timeout", self.timeout, "more than 0 seconds")
 
-    def request(self) -> RecommendRequest:
+    def request(self, context: Sequence[int]) -> RecommendRequest:
         """The query, with a number of its own."""
         number = secrets.randbits(63) | 1
-        return RecommendRequest(query_id=number, user=self.user, context=self.context, k=self.k, arm=self.arm)
+        return RecommendRequest(query_id=number, user_id=self.user, context=context, k=self.k, arm=self.arm)
 
 
-def ask(flags: QueryFlags) -> tuple[list[RecommendResponse], CompareResponse | None]:
-    """The answers; with --all or --refresh also what was measured between them. Raises FlickerError."""
+def ask(flags: QueryFlags) -> tuple[list[RecommendResponse], CompareResponse, dict[int, str]]:
+    """The answers, with --all or --refresh what was measured between them, and titles. Raises FlickerError."""
     with router_channel(flags.address) as channel:
         stub = RecommenderStub(channel)
         try:
+            typed, compared = DescribeRequest(context=flags.context), CompareResponse()
+            context = stub.Describe(typed, timeout=flags.timeout).context if flags.context else ()
             if flags.all or flags.refresh:
                 cause = CAUSE_REFRESH if flags.refresh else CAUSE_DUPLICATE
-                compared = stub.Compare(CompareRequest(query=flags.request(), cause=cause), timeout=flags.timeout)
-                return list(compared.answers), compared
-            return [stub.Recommend(flags.request(), timeout=flags.timeout) for _ in range(flags.times)], None
+                asked = CompareRequest(query=flags.request(context), cause=cause)
+                compared = stub.Compare(asked, timeout=flags.timeout)
+                answers = list(compared.answers)
+            else:
+                answers = [stub.Recommend(flags.request(context), timeout=flags.timeout) for _ in range(flags.times)]
+            items = sorted({place.item for answer in answers for place in answer.slate})
+            described = stub.Describe(DescribeRequest(items=items), timeout=flags.timeout).items
+            return answers, compared, {item: each.title for item, each in zip(items, described, strict=True)}
         except grpc.RpcError as problem:
             code = problem.code().name
             details = problem.details()
             raise FlickerError(f"{flags.address}: {code}: {details}") from None
 
 
-def side_by_side(answers: list[RecommendResponse]) -> Table:
-    """One column per answer; an item that the first answer has not in this place is marked."""
+def side_by_side(answers: list[RecommendResponse], titles: Mapping[int, str], width: int) -> Table:
+    """One column per answer, `width` letters in all; an item that the first answer has not in this place is marked."""
+    letters = max(8, (width - 8) // len(answers) - 14)
     table = Table(box=SIMPLE_HEAD, caption="* another item than the first answer has in this place")
     table.add_column("", justify="right")
     for answer in answers:
         who = answer.answered_by
         heading = f"{who.arm}\nduplicate {who.duplicate}\ngeneration {who.generation}\n{who.replica}"
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, no_wrap=True)
     for place in range(max(len(answer.slate) for answer in answers)):
-        cells = []
+        cells = list[Text]()
         for answer in answers:
             if place >= len(answer.slate):
-                cells.append("")
+                cells.append(Text())
                 continue
             item, first = answer.slate[place], answers[0].slate
             moved = place >= len(first) or first[place].item != item.item
-            text = f"{item.item}  {item.score:+.3f}"
-            cells.append(f"[bold red]* {text}[/]" if moved else text)
+            mark, style = ("*", "bold red") if moved else (" ", "")
+            cell = Text(f"{mark} {item.score:+.3f}  {titles[item.item]}", style)
+            cell.truncate(10 + letters, overflow="ellipsis")
+            cells.append(cell)
         table.add_row(str(place + 1), *cells)
     return table
 
@@ -128,10 +144,12 @@ def differences(compared: CompareResponse) -> Iterator[Table]:
 def main(arguments: list[str]) -> None:
     """Ask and print. Raises FlickerError in one line where there is no answer."""
     flags = parse_flags(QueryFlags, "flicker query", arguments)
-    answers, compared = ask(flags)
+    answers, compared, titles = ask(flags)
     console = open_console()
     if not answers:
         raise FlickerError(f"{flags.address}: nobody answered: no replica serves yet; try again in a few seconds")
-    console.print(side_by_side(answers))
-    if compared is not None:
-        console.print(*differences(compared))
+    if any(answer.unknown_user for answer in answers):
+        remark = f"user = {flags.user}: not in this world, so answered as one of whom nothing is known"
+        console.print(remark, markup=False, soft_wrap=True)
+    console.print(side_by_side(answers, titles, console.width))
+    console.print(*differences(compared))

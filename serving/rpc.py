@@ -54,7 +54,7 @@ LATE = "no answer within the deadline: allow more time, or ask less"
 REASONS = ("in_flight", "delay", "bytes", "busy", "half_open", "broken", "unread")
 WATCHERS = 16
 """Health's Watch and reflection, which take a thread each: at most so many, the oldest makes room."""
-TARGET, INTERVAL, LEAST = 0.05, 0.1, 32
+TARGET, INTERVAL, LEAST = 0.025, 0.1, 32
 """Of ControlledDelay: seconds for an answer, seconds between two looks, calls that may always be in flight."""
 
 
@@ -90,10 +90,9 @@ class Limits:
     streams: int = 256
     """Calls on one connection; a gRPC client keeps the others back. More than the reports of feedback that may wait for
     the store: a call that is asked beside them would be refused."""
-    asked: int = 128
-    """Calls that the server's thread asks of gRPC's core at once, see _Asking."""
-    pending: int = 128
-    """Calls beyond these that the core keeps; it refuses some beyond, and all beyond twice as many."""
+    pending: int = 48
+    """Calls that the core keeps until the server's thread asks for them, one at a time; it refuses some beyond, and all
+    beyond twice as many."""
     connections: int = 4_096
     idle_seconds: float = 300.0
     """How long a connection without calls is kept."""
@@ -198,10 +197,8 @@ class ControlledDelay:
     def __init__(self, most: int) -> None:
         self.now = self._most = most
         """Calls that may be in flight now."""
-        self.refused = 0
-        """Calls that were refused since the last look."""
-        self.overrun = False
-        """Whether more than half as many were refused as were answered."""
+        self.pressed = False
+        """Whether a call was refused since the last look."""
         self._lone, self._since, self._count, self._quickest = FOREVER, 0.0, 0, FOREVER
 
     def answered(self, took: float, now: float) -> None:
@@ -212,13 +209,12 @@ class ControlledDelay:
             return
         self._lone = min(self._quickest, 1.001 * self._lone)  # what is slower for good is believed in the end
         target, stands = max(TARGET, 3 * self._lone), self.now < self._most
-        if (stands and self.refused) or self._quickest > target:
+        if (stands and self.pressed) or self._quickest > target:
             rate = self._count / (now - self._since)
             self.now = min(self._most, max(LEAST, round(target * rate)))
         else:
             self.now = self._most
-        self.overrun = 2 * self.refused > self._count
-        self._since, self._count, self._quickest, self.refused = now, 0, FOREVER, 0
+        self._since, self._count, self._quickest, self.pressed = now, 0, FOREVER, False
 
 
 class Door:
@@ -227,7 +223,7 @@ class Door:
     def __init__(self, limits: Limits, metrics: GrpcMetrics) -> None:
         self.limits, self.metrics = limits, metrics
         self.in_flight = self._bytes = self._unread_bytes = 0
-        self.delay, self._lock = ControlledDelay(limits.calls), threading.Lock()
+        self._delay, self._lock = ControlledDelay(limits.calls), threading.Lock()
         self._half_open: OrderedDict[_Direct, float] = OrderedDict()  # -> since when; only of the server's thread
         self._unread: OrderedDict[_Direct, tuple[float, int]] = OrderedDict()  # -> since when, bytes
         metrics.in_flight.set_function(lambda: self.in_flight)
@@ -260,7 +256,7 @@ class Door:
                 self._bytes -= call.size
                 if call.handler.sheds:
                     self.in_flight -= 1
-                    self.delay.answered(now - call.since, now)
+                    self._delay.answered(now - call.since, now)
             if is_there:
                 self._unread[call] = now, answer
                 self._unread_bytes += answer
@@ -277,9 +273,9 @@ class Door:
         return too_much(message)
 
     def _full(self) -> Refusal | None:
-        if self.in_flight < self.delay.now:
+        if self.in_flight < self._delay.now:
             return None
-        self.delay.refused += 1
+        self._delay.pressed = True
         reason = "in_flight" if self.in_flight >= self.limits.calls else "delay"
         return self.refuse(reason, f"{self.in_flight} queries are in flight already")
 
@@ -380,42 +376,6 @@ def _handle_call(event: Any, method: Any, interceptors: Any, pool: Any, exceeded
     call = _Direct(event, handler, pool.door)
     call.start()
     return call, None
-
-
-class _Asking:
-    """Asks gRPC's core for many calls at once, and is told of each.
-
-    grpcio asks for one at a time: what comes while its thread does other things is pending in the core, which ends it
-    CANCELLED, uncounted, where too much is. So a moment's absence costs no call. But where far more comes than can be
-    answered, the core's refusals are the cheaper ones, and what waits makes all late: then one is asked for.
-    """
-
-    def __init__(self, state: Any, door: Door) -> None:
-        self._state, self._door, self._asked = state, door, 0
-        with state.lock:
-            state.rpc_states.add(self)
-            self._ask()
-
-    def _ask(self) -> None:
-        while self._asked < (1 if self._door.delay.overrun else self._door.limits.asked):
-            self._asked += 1
-            self._state.server.request_call(self._state.completion_queue, self._state.completion_queue, self)
-
-    def __call__(self, event: Any) -> Any:
-        """A call, or the end of the server: as grpcio's own, `_process_event_and_continue`."""
-        state = self._state
-        with state.lock:
-            self._asked -= 1
-            method = _server._GenericMethod(state.generic_handlers)
-            call, future = _handle_call(event, method, state.interceptor_pipeline, state.thread_pool, False)
-            if call is not None:
-                state.rpc_states.add(call)
-            if future is not None:
-                state.active_rpc_count += 1
-                future.add_done_callback(lambda _: _server._on_call_completed(state))
-            if state.stage is _server._ServerStage.STARTED:
-                self._ask()
-            return (None if self._asked else self), ()
 
 
 _server._handle_call = _handle_call  # type: ignore[assignment]  # the stubs know its own types
@@ -542,7 +502,7 @@ class GrpcServer:
         """Raises SettingError where host and port cannot be had."""
         for name, handler in methods.items():
             handler.started, handler.handled = door.metrics.method(service, name)
-        self._service, self._door, self._retired = service, door, False
+        self._service, self._retired = service, False
         pool = WatchPool(door)
         self._server = grpc.server(pool, options=options(door.limits))
         self._health, self._status = health.HealthServicer(), dict[str, int]()
@@ -581,7 +541,6 @@ class GrpcServer:
     def start(self) -> None:
         """Take calls."""
         self._server.start()
-        _Asking(self._server._state, self._door)  # type: ignore[attr-defined]
 
     def retire(self) -> None:
         """Answer still, but ask not to be sent any more."""

@@ -20,7 +20,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -51,14 +51,13 @@ def _pinned(duplicate: int, generation: int) -> bytes:
     return RecommendRequest(duplicate=duplicate, generation=generation, score_all=True).SerializeToString()
 
 
-def asked(replica: Replica, query: bytes, duplicate: int, generation: int, deadline: float) -> Side:
-    """The same, as a side of a comparison."""
-    call = ask(replica, query, duplicate, generation, deadline)
-    return lambda: PackedResponse.FromString(call.result())
+def answered(answer: bytes) -> Waiting:
+    """A call whose answer is there."""
+    call = Waiting(b"", 0.0)
+    call.end(answer, None)
+    return call
 
 
-Side = Callable[[], PackedResponse]
-"""An answer with all scores, once it is there. Raises Refusal."""
 log = logging.getLogger(__name__)
 
 BACKLOG = 1_024
@@ -78,8 +77,8 @@ class Pair:
 
     cause: str
     query: bytes
-    first: Side
-    second: Side
+    first: Waiting
+    second: Waiting
 
 
 class Shadow:
@@ -147,13 +146,13 @@ class Shadow:
             return []
         pairs: list[Pair] = []
         deadline = time.monotonic() + PATIENCE
-        own: dict[int, Side] = {who.generation: lambda: response}
+        own = {who.generation: answered(answer)}
         serve = [r for r in reversed(healthy) if r.member.generation >= 0]  # one that came back has none for a moment
         others = {r.member.duplicate: r for r in serve if r.member.duplicate != who.duplicate}
 
-        def side(generation: int) -> Side:
+        def side(generation: int) -> Waiting:
             if generation not in own:
-                own[generation] = asked(first, query, who.duplicate, generation, deadline)
+                own[generation] = ask(first, query, who.duplicate, generation, deadline)
             return own[generation]
 
         if others:
@@ -161,7 +160,7 @@ class Shadow:
             duplicate = sorted(others)[number]
             second = others[duplicate]
             both = min(who.generation, second.member.generation)
-            other = asked(second, query, duplicate, both, deadline)
+            other = ask(second, query, duplicate, both, deadline)
             pairs.append(Pair("duplicate", query, side(both), other))
         newest = max(who.generation, first.member.generation)
         if newest > 0:
@@ -174,8 +173,8 @@ class Shadow:
         answers: list[tuple[Answer, Answer]] = []
 
         @functools.cache
-        def read(side: Side) -> tuple[PackedResponse, Answer]:
-            response = side()
+        def read(side: Waiting) -> tuple[PackedResponse, Answer]:
+            response = PackedResponse.FromString(side.result())
             return response, Answer.of(response)
 
         for pair in pairs:

@@ -14,12 +14,15 @@ How much do a recommender's results change for no reason, and what cures it?
 
   flicker run                                       ReLU against SmeLU on a made-up world: about two minutes
   flicker run --preset smoke                        everything once, in seconds
-  flicker run --data LOG --arms relu smelu:beta=2   on your own click log: a folder of the MovieLens family, or a
-                                                    mapping file for CSV and Parquet (see README.md)
+  flicker check LOG                                 what is in your click log, and a mapping file to start from
+  flicker run --data LOG --arms relu smelu:beta=2   on your own click log: a mapping file for CSV or Parquet, or a
+                                                    folder of MovieLens, RecBole or MIND (see docs/data.md)
   flicker run --arms torch:my_pkg.models:make torch:my_pkg.models:make,relu=smelu:beta=1
                                                     your own torch module, and with SmeLU for its ReLUs (see
                                                     docs/own-model.md)
   flicker run --help                                every setting with its unit, range and default
+  flicker tune --arms relu:norm={none,after},lr={0.01,0.02,0.04}
+                                                    log loss of a grid of settings on events 10 to 30 % of the log
   flicker sweep --vary arms relu gelu --vary seed 0 1 2
                                                     a grid of runs; see flicker sweep --help
   flicker figures DIR                               every figure of the article from a finished sweep
@@ -47,6 +50,25 @@ def run(arguments: list[str]) -> None:
     from simulator.run import run_experiment  # brings torch: seconds that --help need not wait for
 
     run_experiment(flags, config, " ".join(["flicker run", *arguments]))
+
+
+def tune(arguments: list[str]) -> None:
+    """`flicker tune`: which of many settings learns best, by log loss on an early part of the log."""
+    from simulator.flags import RunFlags, parse
+
+    flags = parse(RunFlags, "flicker tune", arguments)
+
+    from simulator.tune import tune_table
+
+    print(tune_table(flags))
+
+
+def check(arguments: list[str]) -> None:
+    """`flicker check LOG`: what is in a log, and a mapping file to start from."""
+    from simulator.check.main import CheckFlags, run_check
+    from simulator.flags import parse_flags
+
+    run_check(parse_flags(CheckFlags, "flicker check", arguments))
 
 
 def report(arguments: list[str]) -> None:
@@ -136,7 +158,8 @@ def _conclude(decision: tuple[list[str], int]) -> None:
     sys.exit(code)
 
 
-COMMANDS = {command.__name__: command for command in (run, sweep, figures, compare, report, recommend, gate, up, query)}
+EVERY = (run, tune, check, sweep, figures, compare, report, recommend, gate, up, query)
+COMMANDS = {command.__name__: command for command in EVERY}
 
 
 def main() -> None:

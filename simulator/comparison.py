@@ -20,7 +20,7 @@ from simulator.measures import quality, swaps
 from simulator.measures.differences import pd_of_logits
 from simulator.measures.intervals import Estimate, Interval, Resamples, pair_index, sums_by_user
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES, Answers, Parts, compare
-from simulator.types import Doubles, Field, Floats, Ints, Query, Reals, Rows, Schema, World, order
+from simulator.types import Doubles, Field, Floats, Ints, Query, Reals, Rows, Schema, Slate, World, order
 
 BUCKETS = 5
 """Of PD by a value: at most so many, of about equally many events each."""
@@ -106,10 +106,11 @@ class Rankings:
         """Those of some of the queries."""
         return Rankings(self._scores[:, places], [self._queries[place] for place in places], self._k)
 
-    def slate(self, model: int, query: int) -> Ints:
-        """[K] item numbers of the slate that a model answers a query with, best first."""
+    def slate(self, model: int, query: int) -> Slate:
+        """What a model answers a query with."""
         part = next(part for part in self.parts if query in part.places)
-        return np.asarray(part.slates[model, int(np.searchsorted(part.places, query))])
+        place = int(np.searchsorted(part.places, query))
+        return Slate(part.slates[model, place], part.scores[model, place, part.top[model, place]])
 
     def flat(self, model: int | np.integer[Any]) -> Floats:
         """A model's scores of all candidates, one query after the other."""

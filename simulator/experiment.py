@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from simulator.comparison import Comparison, Rankings, Shape, column_of, under
-from simulator.config import ExperimentConfig
+from simulator.config import ExperimentConfig, ReplayConfig
 from simulator.errors import SettingError
 from simulator.measures.estimates import intervals
 from simulator.measures.quality import log_loss
@@ -30,6 +30,8 @@ from simulator.result import nested
 from simulator.schedule import Log, Plan
 from simulator.tuning import used_events
 from simulator.types import Batch, Doubles, Floats, Query, Schema, World
+from simulator.world.clicks import logit
+from simulator.world.stream import RECENT, SyntheticWorld
 
 LAGS = (1, 2, 4, 8)
 """So many generations before the last the final queries are ranked too: users meet several refreshes between visits."""
@@ -78,9 +80,9 @@ class Final:
     scoring_seconds: Doubles
     """[S] compute seconds that each served model took to score the candidates of a query."""
     baselines: Floats
-    """[B, n] log-odds of the held-out events, by the baselines."""
+    """[B, n] log-odds of the held-out events, by the baselines; last of them, where the truth is known, the oracle."""
     baseline_rankings: Rankings
-    """The queries, ranked by each of the B baselines."""
+    """The queries, ranked by each of these B."""
 
 
 class Experiment:
@@ -98,7 +100,8 @@ class Experiment:
         """Events of the world before this one chose the learning rates: they count in no result."""
         self.shape = Shape(len(self.arms), config.fleets, config.duplicates)
         self.engines = Engines(world.schema, self.arms, config)
-        self.baselines = Baselines(world.schema, world.items, config.model.batch)
+        recent = config.world.recent if isinstance(config.world, ReplayConfig) else RECENT
+        self.baselines = Baselines(world.schema, world.items, config.model.batch, recent)
         self.earlier: dict[int, Floats] = {}
         """Lag -> log-odds [S, Q, N] of the final queries, so many generations before the last."""
         self.plan = Plan.of(config, world, self.engines.chunk_events)
@@ -222,7 +225,7 @@ class Experiment:
         feedback: list[Batch] = []
         for number, query in enumerate(queries):
             model = int(generator(self.config.seed, "route", query.id).integers(len(self.state.losses)))
-            items = rankings.slate(model, number)
+            items = rankings.slate(model, number).items
             clicked = self.world.click(query, items, "live")
             if self.state.position >= self.counted_from:
                 clicks[self.arms[self.shape.arm(model)].label].append(float(clicked.sum()))
@@ -250,6 +253,7 @@ class Experiment:
         seconds, start, stop = self.engines.scoring_seconds, self.plan.learned, self.plan.learned + self.plan.held_out
         strangers = self._rank(asked_by_others(queries, self.world.schema, self.config.seed))
         held_out = Batch.concatenate(list(self.world.batches(self.plan.held_out, start, stop)))
+        baselines, ranked = self._baselines(held_out, queries)
         return Final(
             queries,
             {lag: Rankings(scores, queries, k) for lag, scores in self.earlier.items()},
@@ -259,9 +263,17 @@ class Experiment:
             self.engines.score_events(held_out.features),
             losses,
             seconds,
-            self.baselines.score(held_out.features, held_out.item),
-            Rankings(self.baselines.score_queries(queries), queries, k),
+            baselines,
+            Rankings(ranked, queries, k),
         )
+
+    def _baselines(self, held_out: Batch, queries: list[Query]) -> tuple[Floats, Floats]:
+        """What baselines, and the oracle where there is one, say of the events [B, n] and candidates [B, Q, N]."""
+        events, ranked = self.baselines.score(held_out.features, held_out.item), self.baselines.score_queries(queries)
+        if not isinstance(self.world, SyntheticWorld):
+            return events, ranked
+        truth = np.stack([logit(query.relevance) for query in queries])
+        return np.concatenate([events, self.world.truth(held_out)[None]]), np.concatenate([ranked, truth[None]])
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything besides `state` that the run needs to go on from here, as named tensors on the CPU."""

@@ -51,15 +51,15 @@ class RunFlags:
     """Where settings come from that no flag gives. relu_vs_smelu: the question itself, on a million made-up events.
     smoke: everything once in seconds. no_noise: every source of noise off, so that all differences must be 0."""
     data: Path | None = None
-    """A real log instead of the synthetic world: a folder of the MovieLens family (ratings.dat, movies.dat), or a
-    mapping file (*.toml) that names the columns of a CSV or Parquet log."""
+    """A real log instead of the synthetic world: a mapping file (*.toml) that says what the columns of CSV or Parquet
+    mean (docs/data.md; `flicker check` guesses one), or a folder of MovieLens, RecBole or MIND."""
     out: Path | None = None
     """Folder for report.html, result.json and config.json (default: results/DATE-TIME-PRESET)."""
     resume: bool = False
     """Go on with the interrupted run in --out; the numbers are those of a run without the interruption."""
     keep_predictions: bool = False
     """Leave what every model said of the final queries and the held-out events in OUT/predictions, for
-    `flicker compare`; needs pyarrow."""
+    `flicker compare`."""
     compare: Annotated[Comparison, Flat] = field(default_factory=Comparison)
     synthetic: Annotated[SyntheticConfig, Flat] = field(default_factory=SyntheticConfig)
     replay: Annotated[Replay, Flat] = field(default_factory=Replay)
@@ -94,6 +94,7 @@ class Learning(Comparison):
     """What is learned. Every replica serves one duplicate of every arm."""
 
     fleets: Annotated[int, Hidden, tyro.conf.Fixed] = 1
+    worlds: Annotated[int, Hidden, tyro.conf.Fixed] = 1
     generations: Annotated[int, Hidden, tyro.conf.Fixed] = 2
     queries: Annotated[int, Hidden, tyro.conf.Fixed] = 500
     queries_per_generation: Annotated[int, Hidden, tyro.conf.Fixed] = 50

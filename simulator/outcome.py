@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -11,15 +12,16 @@ from simulator.comparison import Comparison, Estimates, learned_counts, mean_sco
 from simulator.config import SyntheticConfig
 from simulator.experiment import Experiment, Final
 from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratios
-from simulator.measures.intervals import Resamples
-from simulator.measures.registry import PERSONALISATION
+from simulator.measures.intervals import Resamples, way
+from simulator.measures.registry import GAP, PERSONALISATION
 from simulator.models.activations import curve
 from simulator.models.baselines import BASELINES
 from simulator.models.specs import Arm as Design
 from simulator.process import peak_memory
-from simulator.result import Arm, Bucket, Curve, Generation, Measures, Result, Slice, from_json
-from simulator.types import Query
+from simulator.result import ORACLE, Arm, Bucket, Curve, Example, Generation, Measures, Place, Result, Slice, from_json
+from simulator.types import Query, World
 from simulator.world.replay import ReplayWorld
+from simulator.world.stream import SyntheticWorld
 
 
 def measure(experiment: Experiment, final: Final) -> Result:
@@ -34,6 +36,8 @@ def measure(experiment: Experiment, final: Final) -> Result:
     values = {"pd_by_score": score, "pd_by_popularity": popularity}
     known = dict(zip((arm.label for arm in experiment.arms), estimates, strict=True))
     baselines = _baselines(final, comparison, experiment.world.has_truth)
+    for own in estimates:
+        own |= _gap_closed(own, baselines)
     by = {column: _by_column(experiment, final, column) for column in config.by}
     arms = [
         Arm(
@@ -71,6 +75,7 @@ def measure(experiment: Experiment, final: Final) -> Result:
         seconds=round(state.seconds, 2),
         peak_memory_bytes=peak_memory(),
         baselines={name: intervals(accuracy) for name, accuracy in baselines.items()},
+        example=_example(experiment, final),
     )
 
 
@@ -103,13 +108,23 @@ def _single(experiment: Experiment, final: Final, comparison: Comparison, number
 
 
 def _baselines(final: Final, comparison: Comparison, truth: bool) -> dict[str, Estimates]:
-    """How accurate each baseline is, paired with the arms; no fleet or duplicate moves it, AUC has no interval."""
-    alone = comparison.without_noise(len(BASELINES))
+    """How accurate each baseline and the oracle is, paired with the arms; no fleet or duplicate moves it, AUC has no
+    interval."""
+    names = (*BASELINES, ORACLE)[: len(final.baselines)]
+    alone = comparison.without_noise(len(names))
     return {
         name: alone.accuracy(number, final.baselines, final.held_out.label)
         | alone.ranking_quality(number, final.baseline_rankings, final.queries, truth)
-        for number, name in enumerate(BASELINES)
+        for number, name in enumerate(names)
     }
+
+
+def _gap_closed(own: Estimates, baselines: dict[str, Estimates]) -> Estimates:
+    """GAP of an arm; nothing where there is no oracle, or none that is better."""
+    losses = {name: its["log_loss"] for name, its in baselines.items()}
+    oracle = losses.pop(ORACLE, None)
+    best = min(losses.values(), key=lambda loss: loss.mean)
+    return {GAP: way(own["log_loss"], best, oracle)} if oracle and oracle.mean < best.mean else {}
 
 
 def _by_column(experiment: Experiment, final: Final, column: str) -> list[list[Slice]]:
@@ -127,6 +142,34 @@ def _by_column(experiment: Experiment, final: Final, column: str) -> list[list[S
                 estimates |= comparison.differences(number, logits) | comparison.accuracy(number, logits, events.label)
             own.append(Slice(part.value, part.share, intervals(estimates)))
     return found
+
+
+def _example(experiment: Experiment, final: Final) -> Example | None:
+    """The query in the middle of those whose slates by the first two models differ; None where none does."""
+    world, names, queries = experiment.world, experiment.world.names, final.queries
+    two = experiment.shape.models(0)[0, :2].tolist()
+    both = [[final.after.slate(model, place) for model in two] for place in range(len(queries))]
+    changed = np.array([(one.items != two.items).mean() for one, two in both])  # [Q]
+    differ = np.flatnonzero(changed)
+    if not len(differ):
+        return None
+    place = int(differ[np.argsort(changed[differ], kind="stable")[(len(differ) - 1) // 2]])
+    query, slates = queries[place], []
+    for slate in both[place]:
+        shown = zip(slate.items.tolist(), slate.scores.tolist(), strict=True)
+        slates.append([Place(names.item(item), names.title(item), score) for item, score in shown])
+    context, arm = dict(_context(world, query)), experiment.arms[0].label
+    return Example(names.user(query.user), arm, [0, 1], slates, len(final.queries), len(differ), context)
+
+
+def _context(world: World, query: Query) -> Iterator[tuple[str, str]]:
+    """Names of the context fields and of their values, without those that are empty."""
+    slot = 0
+    for field in (field for field in world.schema.fields if field.side == "context"):
+        rows = [row for row in query.context[slot : slot + field.slots] if row]
+        first, slot = world.schema.first_row(field.name), slot + field.slots
+        if rows:
+            yield field.name, ", ".join(world.name_of(field.name, row - first) for row in rows)
 
 
 def _activation(arm: Design) -> Curve | None:
@@ -149,17 +192,22 @@ def _costs(experiment: Experiment, final: Final, number: int) -> dict[str, float
 
 def _world(experiment: Experiment, queries: list[Query]) -> dict[str, Any]:
     world, plan = experiment.world, experiment.plan
+    shares = {"shares": world.shares()} if isinstance(world, SyntheticWorld) else {}
     coverage = world.coverage(queries, plan.learned) if isinstance(world, ReplayWorld) else {}
-    return {
-        "name": world.name,
-        "events": world.events,
-        "learned": plan.learned,
-        "held_out": plan.held_out,
-        "users": world.users,
-        "items": world.items,
-        "has_truth": world.has_truth,
-        "skipped_rows": getattr(world, "skipped_rows", 0),
-    } | ({"coverage": coverage} if coverage else {})
+    return (
+        shares
+        | {
+            "name": world.name,
+            "events": world.events,
+            "learned": plan.learned,
+            "held_out": plan.held_out,
+            "users": world.users,
+            "items": world.items,
+            "has_truth": world.has_truth,
+            "skipped_rows": getattr(world, "skipped_rows", 0),
+        }
+        | ({"coverage": coverage} if coverage else {})
+    )
 
 
 def _clicks(clicks: list[float], seed: int) -> Measures:

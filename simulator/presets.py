@@ -10,14 +10,13 @@ from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, NoiseConfi
 
 def relu_vs_smelu() -> ExperimentConfig:
     """The question itself: ReLU against SmeLU on a synthetic world of a million events. About two minutes."""
-    return ExperimentConfig(arms=("relu", "smelu:beta=2"), fleets=3)
+    return ExperimentConfig(fleets=3)
 
 
 def smoke() -> ExperimentConfig:
     """Everything once, small and in a few seconds; too short to conclude anything from."""
     return ExperimentConfig(
         world=SyntheticConfig(events=40_000, users=500, items=300),
-        arms=("relu", "smelu:beta=1"),
         model=ModelConfig(dim=8, hidden=(32, 16), batch=256),
         noise=NoiseConfig(window=8),
         duplicates=3,

@@ -37,6 +37,8 @@ TIMES = ("train_seconds", "events_per_second", "score_seconds")
 BUCKETS = ("pd_by_score", "pd_by_popularity")
 ABOUT = ("config", "versions", "machine", "command")
 """What stands in config.json where the result is of a run."""
+ORACLE = "oracle"
+"""What stands among the baselines where the truth is known."""
 AGAIN = "the file is damaged; make it again"
 
 Measures = dict[str, Interval]
@@ -133,6 +135,39 @@ class Generation:
     arms: dict[str, Measures]
 
 
+@dataclass(frozen=True)
+class Place:
+    """An item of a slate."""
+
+    item: str
+    """As the log writes it; its number on a made-up world."""
+    title: str
+    """What people read; the id where the log has no titles."""
+    score: float
+    """Log-odds of an engagement."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one user got, twice: two duplicates' slates for one of the final queries. It is the middle one of those that
+    differ, by the share of places that do, queries with an equal share by their number."""
+
+    user: str
+    """As the log writes it."""
+    arm: str
+    """The first one."""
+    duplicates: list[int]
+    """The two, of the first fleet."""
+    slates: list[list[Place]]
+    """Of each, best first."""
+    queries: int
+    """Final queries in all."""
+    differ: int
+    """Queries to which these two gave different slates."""
+    context: dict[str, str] = field(default_factory=dict)
+    """Column -> value, as the log writes it."""
+
+
 Kind = Literal["run", "live", "compare"]
 
 
@@ -143,8 +178,10 @@ class Result:
     kind: Kind
     """Which door it comes from: `flicker run`, `flicker up`, `flicker compare`."""
     world: dict[str, Any]
-    """`name`, and what is known of: events, learned, held_out, users, items, queries, has_truth, skipped_rows,
-    and on a log `coverage`: number of candidates -> share of the queries with an answer among so many."""
+    """`name`, and what is known of: events, learned, held_out, users, items, queries, has_truth, skipped_rows; of a
+    made-up world also `shares` of the variance of its true log-odds over impressions: what follows from `user`, `item`
+    and `context` alone, `user x item` beyond that, and the `rest`; of several such, how many `worlds`; of a log
+    `coverage`: number of candidates -> share of the queries with an answer among so many."""
     arms: list[Arm] = field(metadata={"key": "spec"})
     generations: list[Generation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -162,7 +199,10 @@ class Result:
     refreshes, first_answer and first_gauge (seconds from the start), comparisons (per arm), lost (why a process was
     dead for good)."""
     baselines: dict[str, Measures] = field(default_factory=dict)
-    """Accuracy of `constant`, `popularity` and `logistic`: what any arm should beat."""
+    """Accuracy of `constant`, `popularity`, `recent` and `logistic`: what any arm should beat; and of `oracle`, which
+    knows the true probabilities of a made-up world, position bias included: what none can."""
+    example: Example | None = None
+    """None where no slate differs, and of other kinds than `run`."""
 
 
 REQUIRED: dict[Kind, tuple[str, ...]] = {"run": ("pd", "swaps.pair", "log_loss"), "live": (), "compare": ()}
@@ -206,6 +246,11 @@ def read_result(folder: str | Path) -> Result:
         return result
     except Damage as damage:
         raise ResultError(f"{path}: {damage}: {AGAIN}") from None
+
+
+def worlds_of(folder: Path) -> list[Path]:
+    """The folders of the single worlds where several were run in (`--worlds`), else the folder itself."""
+    return sorted(found.parent for found in folder.glob("seed-*/result.json")) or [folder]
 
 
 def load_json(path: Path, missing: str, damaged: str) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from simulator.models.engines import say_remarks
 from simulator.models.specs import parse_arms
 from simulator.outcome import measure
 from simulator.predictions.keep import keep_predictions
-from simulator.predictions.read import arrow
 from simulator.report import write_report
-from simulator.report.finding import headline
-from simulator.result import read_result
+from simulator.report.finding import headline, truths
+from simulator.report.pool import pooled
+from simulator.result import ABOUT, read_result
 from simulator.schedule import fitted
 from simulator.terminal import open_console, progress_bar, tables
 from simulator.tuning import tune_arms
@@ -37,11 +37,43 @@ def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> N
     """
     if flags.resume and flags.out is None:
         raise FlickerError("resume: needs --out DIR, the folder of the interrupted run")
-    if flags.keep_predictions:
-        arrow("--keep-predictions")  # told before hours of learning
-    folder = Folder(flags.out or Path("results") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{flags.preset}")
-    console, started = open_console(), time.monotonic()
-    experiment, adapted = _prepare(flags, config, command, folder, console)
+    path, console = flags.out or Path("results") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{flags.preset}", open_console()
+    if config.worlds == 1:
+        _run(flags, config, command, Folder(path), flags.resume, console)
+    else:
+        _run_worlds(flags, config, command, Folder(path), console)
+    _show(path, console)
+
+
+def _run_worlds(flags: RunFlags, config: ExperimentConfig, command: str, whole: Folder, console: Console) -> None:
+    """A run in each world, in a folder of its own within that of the whole; then all of them as one result."""
+    seeds = range(config.seed, config.seed + config.worlds)
+    folders = [Folder(whole.path / f"seed-{seed}") for seed in seeds]
+    if flags.resume:
+        whole.check(config, resume=True)
+    else:
+        whole.start(config, command)
+    for number, (seed, own) in enumerate(zip(seeds, folders, strict=True)):
+        if (own.path / "result.json").exists():
+            continue
+        console.print(f"World {number + 1} of {config.worlds}, seed {seed}")
+        going_on = (own.path / "config.json").exists()
+        try:
+            _run(flags, replace(config, seed=seed, worlds=1), command, own, going_on, console)
+        except FlickerError:
+            if number == 0:  # none will come to its end
+                whole.withdraw()
+            raise
+    found = pooled([(own.path, read_result(own.path)) for own in folders])
+    whole.finish(replace(found, **{about: type(getattr(found, about))() for about in ABOUT}))
+
+
+def _run(
+    flags: RunFlags, config: ExperimentConfig, command: str, folder: Folder, resume: bool, console: Console
+) -> None:
+    """A run in one world, up to its result.json."""
+    started = time.monotonic()
+    experiment, adapted = _prepare(flags, config, command, folder, resume, console)
     before = experiment.state.seconds
     final = _learn(experiment, folder, console, lambda: before + time.monotonic() - started)
     console.print("Measuring ...")
@@ -50,22 +82,21 @@ def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> N
     result = measure(experiment, final)
     notes = [adapted, *result.notes] if adapted else result.notes
     folder.finish(replace(result, notes=notes, seconds=round(before + time.monotonic() - started, 2)))
-    _show(folder.path, console)
 
 
 def _prepare(
-    flags: RunFlags, config: ExperimentConfig, command: str, folder: Folder, console: Console
+    flags: RunFlags, config: ExperimentConfig, command: str, folder: Folder, resume: bool, console: Console
 ) -> tuple[Experiment, str]:
     """Open the world, and claim the folder or go back to where its run stopped; and what was fitted to the log."""
     arms = parse_arms(config.arms)
-    if not flags.resume:
+    if not resume:
         folder.check(config, resume=False)
     console.print(f"Opening {flags.data or 'the synthetic world'} ...")
     world = open_world(config.world, config.seed, config.model.hash_rows)
     config, adapted = fitted(config, world, flags.given())
     if adapted:
         console.print(f"{adapted}.", style="yellow", soft_wrap=True)
-    if flags.resume:
+    if resume:
         folder.check(config, resume=True)
         experiment = Experiment(config, world, folder.rates())
         folder.restore(experiment)
@@ -104,15 +135,15 @@ def _keep(experiment: Experiment, final: Final, path: Path) -> None:
     """What every model said, as files for `flicker compare`."""
     labels, newest = [arm.label for arm in experiment.arms], experiment.state.generation
     generations = {newest - lag: rankings for lag, rankings in final.earlier.items()} | {newest: final.after}
-    start = experiment.plan.learned
-    keep_predictions(path, labels, experiment.shape, final.queries, generations, final.held_out, start, final.logits)
+    asked = final.queries, generations, final.held_out, final.logits
+    keep_predictions(path, experiment.world, labels, experiment.shape, *asked)
 
 
 def _show(path: Path, console: Console) -> None:
     """Draw the page; print the table, what to keep in mind, and the finding."""
     page, result = write_report(path), read_result(path)
     console.print(*tables(result, console.width), sep="\n")
-    for note in result.notes:
+    for note in truths(result) + result.notes:
         console.print(note, style="dim")
     console.print(f"{headline(result)}.", style="bold")
     console.print(f"Pictures and all measures: {page}", soft_wrap=True)

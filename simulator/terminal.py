@@ -65,6 +65,19 @@ def tables(result: Result, width: int) -> Iterator[Table]:
         if any("train_seconds" in arm.costs for arm in result.arms):
             drawn.add_row("train time", *(_seconds(arm, first) for arm in arms))
         yield drawn
+    if result.baselines:
+        yield _baselines(result)
+
+
+def _baselines(result: Result) -> Table:
+    """A row for each of them: accuracy alone, to compare with that of the arms."""
+    drawn = Table(box=SIMPLE_HEAD)
+    measures = summed_up(result.baselines.values())
+    for heading in ("baseline", *(word(name).words for name in measures)):
+        drawn.add_column(heading, justify="left" if heading == "baseline" else "right")
+    for name, held in result.baselines.items():
+        drawn.add_row(name, *(interval(held.get(measure), word(measure).places)[0] for measure in measures))
+    return drawn
 
 
 def _cell(arm: Arm, first: Arm, measure: str, places: int | None) -> str:

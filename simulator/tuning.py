@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from simulator.config import ExperimentConfig
@@ -89,20 +90,27 @@ def _tune(arm: Arm, config: ExperimentConfig, world: World, progress: Progress) 
 def _losses(
     arm: Arm, rates: Sequence[float], config: ExperimentConfig, world: World, progress: Progress
 ) -> dict[float, float]:
-    """Learning rate -> mean log loss; all rates side by side on the same events."""
+    """Learning rate -> mean log loss, see `early_losses`."""
     arms = tuple(replace(arm.with_rate(rate), label=f"{arm.spec} at {rate:g}") for rate in rates)
+    told = partial(progress, f"tuning {arm.spec}")
+    return dict(zip(rates, early_losses(arms, config, world, told), strict=True))
+
+
+def early_losses(
+    arms: tuple[Arm, ...], config: ExperimentConfig, world: World, progress: Callable[[int, int], object]
+) -> list[float]:
+    """Mean log loss of the events from WARM_UP to USED of the log, each scored before it was learned, by one model of
+    each arm: infinite where learning diverged. All learn side by side on the same events."""
     engines = Engines(world.schema, arms, config, fleets=1, duplicates=1)
-    stop, counted, name = used_events(world), int(world.events * WARM_UP), f"tuning {arm.spec}"
-    sums, position = dict.fromkeys(rates, 0.0), 0
+    stop, counted = used_events(world), int(world.events * WARM_UP)
+    sums, position = [0.0] * len(arms), 0
     for chunk in world.batches(engines.chunk_events, 0, stop):
-        given = engines.try_learn(chunk)
         skipped = max(0, min(len(chunk), counted - position))
-        for rate, logits in zip(rates, given, strict=True):
-            own = math.inf if logits is None else log_loss(logits, chunk.label)[:, skipped:].sum()
-            sums[rate] += float(own)
+        for number, logits in enumerate(engines.try_learn(chunk)):
+            sums[number] += math.inf if logits is None else float(log_loss(logits, chunk.label)[:, skipped:].sum())
         position += len(chunk)
-        progress(name, position, stop)
-    return {rate: total / (position - counted) for rate, total in sums.items()}
+        progress(position, stop)
+    return [total / (position - counted) for total in sums]
 
 
 def tune_arms(config: ExperimentConfig, world: World, bar: ProgressBar) -> dict[str, Tuned]:

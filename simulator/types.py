@@ -10,8 +10,9 @@ multi-valued field fills `slots` of them, padded with row 0; its vectors are ave
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -186,6 +187,33 @@ def slate(scores: Floats, items: Ints, k: int, ranked: Ints | None = None) -> Sl
     return Slate(items[best], scores[best])
 
 
+@dataclass(frozen=True)
+class Names:
+    """How a log calls what the world numbers; nothing at all on a made-up world, where the numbers are the names."""
+
+    users: Sequence[str] = ()
+    """Ids by user number."""
+    items: Sequence[str] = ()
+    """Ids by item number."""
+    titles: Sequence[str] = ()
+    """What people read of an item, by item number; an empty one is not known."""
+    context: Mapping[str, Sequence[str]] = dataclass_field(default_factory=dict)
+    """Of each context field how its values are written."""
+
+    def user(self, number: int) -> str:
+        """Id of a user."""
+        return self.users[number] if number < len(self.users) else str(number)
+
+    def item(self, number: int) -> str:
+        """Id of an item."""
+        return self.items[number] if number < len(self.items) else str(number)
+
+    def title(self, number: int) -> str:
+        """Of an item; its id where there is none, `item 17` on a made-up world."""
+        title = self.titles[number] if number < len(self.titles) else ""
+        return title or (self.item(number) if self.items else f"item {number}")
+
+
 class World(Protocol):
     """Users, items and how users respond. Both worlds look like this; every draw follows from the seed."""
 
@@ -208,6 +236,10 @@ class World(Protocol):
     @property
     def items(self) -> int:
         """Number of items from start to end; where table rows are shared, more than the field has."""
+
+    @property
+    def names(self) -> Names:
+        """What the log calls its users and items; empty on a made-up world."""
 
     def name_of(self, field: str, value: int) -> str:
         """How a value of a field is written: as the log has it, else its number; `unknown` below 0."""

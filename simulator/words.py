@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from simulator.measures.intervals import Interval
-from simulator.measures.registry import ACCURACY, QUALITIES, described
+from simulator.measures.registry import ACCURACY, GAP, QUALITIES, described
 
 NAMES = {
     "linear": "Identity",
@@ -50,6 +50,10 @@ WORDS = {
         "personalisation",
         "Pair swaps between the rankings that one model gives to two random users for the same candidates in the same "
         "context: a cure that merely ranks everybody alike is seen.",
+    ),
+    GAP: Word(
+        "gap closed",
+        "Share of the way from the log loss of the best baseline to that of the oracle, which knows the truth.",
     ),
     "regret": Word("regret", "Engagements lost per slate against the best possible one, where the truth is known."),
     "useful_swaps": Word("useful swaps", "Pair swaps at a refresh that go towards the truth."),
@@ -96,7 +100,7 @@ def word(measure: str) -> Word:
 def summed_up(known: Iterable[Collection[str]], swaps: Iterable[str] = ("pair", "slot", "top1")) -> list[str]:
     """The measures that arms are summed up by, of those that any of them has; instability and accuracy side by side."""
     names = ["pd", *(f"swaps.{name}" for name in swaps), "refresh_swaps.pair", "user_visible_slot_ratio"]
-    names += ["personalisation", "log_loss", "auc", *QUALITIES]
+    names += ["personalisation", "log_loss", GAP, "auc", *QUALITIES]
     held = {name for one in known for name in one}
     return [name for name in names if name in held]
 

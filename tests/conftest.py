@@ -24,6 +24,12 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(8, 1 + (os.cpu_count() or 1))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_logs(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of these tests alone, and of the processes that they start."""
+    os.environ["FLICKER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def movietweetings() -> Path:
     """The real log, in the folder named by FLICKER_DATA or ../shared/data; tests skip where there is none."""

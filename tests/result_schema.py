@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from simulator.measures import registry
 from simulator.models.baselines import BASELINES
 from simulator.models.specs import parse_arm
-from simulator.result import BUCKETS, COSTS, SCHEMA, Result, from_json, to_json
+from simulator.result import BUCKETS, COSTS, ORACLE, SCHEMA, Result, from_json, to_json
 
 Json = dict[str, Any]
 
@@ -59,13 +59,15 @@ def assert_documented(raw: Json) -> None:
 def assert_schema(raw: Json, arms: list[str], generations: int) -> None:
     """It says the same when it is read, and holds every measure, cost and generation, within its bounds."""
     assert_documented(raw)
+    truth = raw["world"]["has_truth"]
     result: Result = from_json(Result, {name: value for name, value in raw.items() if name != "schema"})
     assert raw["schema"] == SCHEMA and to_json(result) == raw and result.kind == "run"
     assert result.notes and result.world["learned"] + result.world["held_out"] == result.world["events"]
     assert list(raw["arms"]) == arms
     for label, arm in raw["arms"].items():
-        _assert_arm(arm, label, raw["world"]["has_truth"])
-    assert list(raw["baselines"]) == list(BASELINES)
+        _assert_arm(arm, label, truth)
+    assert list(raw["baselines"]) == [*BASELINES, *([ORACLE] if truth else [])]
+    assert ("shares" in raw["world"]) == truth
     for name, found in raw["baselines"].items():
         for measure in ("log_loss", "calibration", "ranking_loss", "ndcg"):
             assert_interval(found[measure], f"baselines.{name}.{measure}", 0)

@@ -17,7 +17,7 @@ from simulator.result import to_json
 from simulator.world.open import open_world
 
 SMALL = ExperimentConfig(
-    world=SyntheticConfig(events=6_000, users=80, items=60),
+    world=SyntheticConfig(events=6_000, users=80, items=60, interaction=0.1),
     arms=("relu", "smelu:beta=1"),
     model=ModelConfig(dim=4, hidden=(16, 8), batch=64),
     noise=NoiseConfig(window=4),

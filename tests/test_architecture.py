@@ -25,12 +25,12 @@ MAY_IMPORT: dict[str, set[str]] = {
 # A module or package of the simulator may import itself and the floors above it in this list, never its neighbours.
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"randomness", "types", "config", "process", "files", "pace"},
+    {"randomness", "types", "config", "process", "files", "pace", "native"},
     {"world", "models", "measures", "presets", "store"},
     {"comparison", "schedule", "tuning", "flags", "result", "words"},
     {"experiment", "decide", "predictions"},
     {"folder", "outcome", "terminal", "report"},
-    {"run", "compare", "live", "sweep", "figures"},
+    {"run", "tune", "check", "compare", "live", "sweep", "figures"},
     {"cli"},
 ]
 MOST_FLOORS = 8

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.linear_model import SGDClassifier
+from sklearn.linear_model import LogisticRegression, SGDClassifier
 
-from simulator.config import SyntheticConfig
+from simulator.config import ReplayConfig, SyntheticConfig
 from simulator.measures.quality import auc, log_loss
-from simulator.models.baselines import ACCUMULATOR, PRIOR, RATE, Baselines
+from simulator.models.baselines import ACCUMULATOR, BASELINES, PRIOR, RATE, Baselines
 from simulator.types import Batch, Field, Schema, World
 from simulator.world.open import open_world
-from tests.small_runs import small_replay
+from tests.small_runs import small_log, small_replay
 
 
 def taught(world: World, stop: int, chunk: int = 1_000, batch: int = 100) -> Baselines:
-    found = Baselines(world.schema, world.items, batch)
+    found = Baselines(world.schema, world.items, batch, 500)
     for part in world.batches(chunk, 0, stop):
         found.learn(part)
     return found
@@ -36,7 +36,7 @@ def held_out(world: World) -> Batch:
 def test_rates_are_those_of_the_events_so_far(world: World) -> None:
     learned, found = Batch.concatenate(list(world.batches(9_000, 0, 9_000))), taught(world, 9_000)
     items = np.arange(world.items)
-    constant, popularity, _ = found.score(np.zeros((len(items), world.schema.slots), np.int32), items)
+    constant, popularity, *_ = found.score(np.zeros((len(items), world.schema.slots), np.int32), items)
     base = (learned.label.sum() + 1) / (len(learned) + 2)
     np.testing.assert_allclose(1 / (1 + np.exp(-constant)), base, rtol=1e-6)
     for item in items:
@@ -50,20 +50,36 @@ def test_one_step_of_the_logistic_regression_is_adagrad_by_hand() -> None:
     features = np.array([[1, 3, 4], [2, 3, 0], [1, 4, 0]], np.int32)
     label = np.array([1, 0, 1], np.float32)
     batch = Batch(np.array([0, 1, 0]), np.array([0, 0, 1]), np.arange(3.0), features, label)
-    found = Baselines(schema, 2, batch=3)
+    found = Baselines(schema, 2, batch=3, recent=9)
     found.learn(batch)
     gradient = np.array([-0.5, -1.0, 0.5, 0.0, -1.0])  # of the bias, then of rows 1 to 4: sums of 0.5 - label
     weights = -RATE * gradient / np.sqrt(gradient**2 + ACCUMULATOR)
     np.testing.assert_allclose(found.state()["weights"], weights)
-    twice = Baselines(schema, 2, batch=3)
+    twice = Baselines(schema, 2, batch=3, recent=100)
     twice.learn(replace(batch, weight=np.array([2, 0, 1], np.float32)))
     gradient = np.array([-1.5, -1.5, 0.0, -1.0, -1.5])
     np.testing.assert_allclose(twice.state()["weights"], -RATE * gradient / np.sqrt(gradient**2 + ACCUMULATOR))
-    assert twice.state()["counts"].tolist() == [[2, 1], [2, 1]]
-    again = found.score(features, batch.item)[2]
+    assert twice.state()["counts"][:2].tolist() == [[2, 1], [2, 1]]
+    again = found.score(features, batch.item)[BASELINES.index("logistic")]
     np.testing.assert_allclose(
         again, weights[0] + [weights[[1, 3, 4]].sum(), weights[[2, 3]].sum(), weights[[1, 4]].sum()]
     )
+
+
+def test_recent_ranks_by_the_latest_engagements_alone(tmp_path: Path) -> None:
+    """As retrieval counts: a line over ln(1 + count), which is as good as that of the best line in hindsight."""
+    log = open_world(ReplayConfig(small_log(tmp_path / "log", ratings=6_000)), seed=0)
+    chunks = list(log.batches(100, 0, log.events // 100 * 100))
+    found, ranks, said = Baselines(log.schema, log.items, 100, recent=30), [], []
+    for chunk in chunks:
+        engaged = np.concatenate([np.empty(0, np.int64), *(c.item[c.label == 1] for c in chunks[: len(ranks)])])[-30:]
+        ranks.append(np.log1p((chunk.item[:, None] == engaged).sum(1)))
+        said.append(found.score(chunk.features, chunk.item)[2])
+        assert np.linalg.matrix_rank(np.stack([np.ones(100), ranks[-1], said[-1]]), tol=1e-4) <= 2, "not on a line"
+        found.learn(chunk)
+    rank, label = np.concatenate(ranks)[2_000:], np.concatenate([chunk.label for chunk in chunks])[2_000:]
+    best = LogisticRegression(C=1e6).fit(rank[:, None], label).decision_function(rank[:, None])
+    assert log_loss(np.concatenate(said)[2_000:], label).mean() < 1.01 * log_loss(best, label).mean()
 
 
 def test_a_logistic_regression_is_as_good_as_that_of_scikit_learn(world: World) -> None:
@@ -80,7 +96,7 @@ def test_a_logistic_regression_is_as_good_as_that_of_scikit_learn(world: World) 
         loss="log_loss", alpha=0, learning_rate="constant", eta0=0.03, shuffle=False, max_iter=1, tol=None
     )
     peer.fit(columns(learned), learned.label)
-    constant, popularity, own = taught(world, 54_000).score(tail.features, tail.item)
+    constant, popularity, _, own = taught(world, 54_000).score(tail.features, tail.item)
     losses = [float(log_loss(x, tail.label).mean()) for x in (constant, popularity, own)]
     its = float(log_loss(peer.decision_function(columns(tail)), tail.label).mean())
     assert losses[2] < 1.01 * its and losses[2] < losses[1] < losses[0]
@@ -95,11 +111,11 @@ def test_what_comes_later_changes_nothing_and_chunks_do_not_matter(world: World)
 
 
 def test_they_go_on_exactly_from_what_was_saved(world: World, tmp_path: Path) -> None:
-    whole, again = taught(world, 8_000), Baselines(world.schema, world.items, 100)
+    whole, again = taught(world, 8_000), Baselines(world.schema, world.items, 100, 500)
     again.restore({name: value.copy() for name, value in taught(world, 5_000).state().items()})
     for part in world.batches(1_000, 5_000, 8_000):
         again.learn(part)
     for name, value in whole.state().items():
         np.testing.assert_array_equal(again.state()[name], value)
     log = open_world(small_replay(tmp_path / "log").world, seed=0)
-    assert taught(log, 500).score_queries(log.queries(5, 20, 500, "final")).shape == (3, 5, 20)
+    assert taught(log, 500).score_queries(log.queries(5, 20, 500, "final")).shape == (4, 5, 20)

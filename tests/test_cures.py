@@ -27,7 +27,8 @@ ARMS = (
     "fresh:relu:last=1",
     "ensemble:relu:m=1",
 )
-SHUFFLED = replace(SMALL, arms=ARMS, duplicates=2, noise=NoiseConfig(window=4, lost=0.1))
+# so many queries that some slates of any two models have two items in common
+SHUFFLED = replace(SMALL, arms=ARMS, duplicates=2, noise=NoiseConfig(window=4, lost=0.1), queries_per_generation=20)
 Run = tuple[Experiment, dict[str, Any]]
 
 

@@ -257,6 +257,8 @@ BASELINES = {"constant": {"log_loss": around(0.5)}, "popularity": {"log_loss": a
         ("constant", Interval(0.99, 0.97, 1.01), False),
         ("popularity", Interval(0.97, 0.95, 0.99), True),
         ("popularity", Interval(1.0, 0.99, 1.01), False),
+        ("recent", Interval(1.0, 0.99, 1.01), False),
+        ("oracle", Interval(1.1, 1.08, 1.12), True),
         ("logistic", Interval(0.99, 0.98, 1.0), True),
         ("logistic", Interval(1.01, 0.99, 1.03), True),
         ("logistic", Interval(1.03, 1.01, 1.05), False),

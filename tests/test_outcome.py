@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from simulator.config import ReplayConfig
+from simulator.config import NO_NOISE, ReplayConfig
 from simulator.errors import SettingError
 from simulator.experiment import Experiment, Final
+from simulator.measures.registry import GAP
+from simulator.models.baselines import BASELINES
 from simulator.outcome import measure
-from simulator.result import to_json
+from simulator.result import ORACLE, to_json
 from tests.result_schema import assert_interval, assert_schema
 from tests.small_runs import SMALL, outcome, prepared, small_replay
 
@@ -128,6 +130,19 @@ def test_baselines_are_measured_on_the_same_events_and_paired_with_the_arms(run:
     assert result["baselines"]["constant"]["ranking_loss"]["mean"] == pytest.approx(np.log(2))
 
 
+def test_the_oracle_ranks_as_the_truth_does_and_the_gap_is_the_way_to_it(run: Run) -> None:
+    _, final, result = run
+    oracle, others = result["baselines"][ORACLE], [result["baselines"][name] for name in BASELINES]
+    assert oracle["ndcg"]["mean"] == pytest.approx(1)
+    for name, best in (("log_loss", min), ("auc", max), ("ranking_loss", min)):
+        assert oracle[name]["mean"] == best(each[name]["mean"] for each in (oracle, *others, *result["arms"].values()))
+    start, end = min(each["log_loss"]["mean"] for each in others), oracle["log_loss"]["mean"]
+    for arm in result["arms"].values():
+        gap = arm[GAP]
+        assert gap["mean"] == pytest.approx((start - arm["log_loss"]["mean"]) / (start - end))
+        assert gap["low"] < gap["mean"] < gap["high"]
+
+
 def test_of_these_very_models_users_alone_are_uncertain(run: Run) -> None:
     """The interval over users, by a plain bootstrap of them."""
     experiment, final, result = run
@@ -163,6 +178,39 @@ def test_an_arm_that_showed_no_slate_has_no_clicks(run: Run) -> None:
         assert "clicks_per_slate" not in measure(experiment, final).arms[0].measures
     finally:
         experiment.state.clicks = kept
+
+
+def test_the_example_is_the_middle_one_of_the_queries_that_differ(tmp_path: Path) -> None:
+    experiment = prepared(small_replay(tmp_path / "log"))
+    final = experiment.run(lambda events: None, lambda: None)
+    found, after = to_json(measure(experiment, final))["example"], final.after
+    changed = []
+    for place, query in enumerate(final.queries):
+        scored = [dict(zip(after.items[place].tolist(), after.scores[m, place].tolist(), strict=True)) for m in (0, 1)]
+        slates = [sorted(scores, key=lambda item: (-scores[item], item))[:5] for scores in scored]  # noqa: B023
+        share = sum(one != two for one, two in zip(*slates, strict=True))
+        if share:
+            changed.append((share, place, query.user, slates, scored))
+    changed.sort(key=lambda each: each[:2])
+    _, _, user, slates, scored = changed[(len(changed) - 1) // 2]
+    assert (found["queries"], found["differ"], found["arm"], found["duplicates"]) == (40, len(changed), "relu", [0, 1])
+    rows = (tmp_path / "log" / "ratings.dat").read_text().splitlines()
+    assert found["user"] == list(dict.fromkeys(row.split("::")[0] for row in rows))[user]
+    items = list(dict.fromkeys(row.split("::")[1] for row in rows))
+    for shown, slate, scores in zip(found["slates"], slates, scored, strict=True):
+        assert [(place["item"], place["score"]) for place in shown] == [(items[i], scores[i]) for i in slate]
+        assert [place["title"] for place in shown] == [f"Film {items[i]} ({1980 + int(items[i])})" for i in slate]
+
+
+def test_the_example_of_a_made_up_world_says_the_situation(run: Run) -> None:
+    example = run[2]["example"]
+    assert example["context"].keys() == {"device", "hour", "position"} and example["user"].isdecimal()
+    assert all(place["title"] == f"item {place['item']}" for slate in example["slates"] for place in slate)
+
+
+def test_without_a_slate_that_differs_there_is_no_example() -> None:
+    noiseless = replace(SMALL, noise=NO_NOISE, duplicates=2)
+    assert outcome(prepared(noiseless))["example"] is None
 
 
 def test_a_log_of_engagements_only_has_no_auc(tmp_path: Path) -> None:

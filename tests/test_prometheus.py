@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from serving import shadow
-from serving.router.flags import RouterFlags
+from serving.router.main import RouterFlags
 from simulator.store.open import CAPACITY
 from tests.metric_names import JOBS, PROMETHEUS, declared, rules
 from tests.promql import labels, problems

@@ -101,6 +101,17 @@ def test_an_arm_without_its_rate_is_refused() -> None:
         Engines(WORLD.schema, parse_arms((SPEC,)), CONFIG)
 
 
+def test_a_table_of_any_arms_has_the_best_on_top(flicker: Terminal) -> None:
+    said = flicker("tune", *SMALL_RUN, "--events", "4000", "--arms", "relu:lr=0.001", "relu:norm=none,lr=0.03")
+    assert said.code == 0, said.err
+    lines = [line for line in said.out.splitlines() if "lr=" in line]
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
+    losses = {arm: float(loss) for arm, loss, _ in rows}
+    assert list(losses) == ["relu:norm=none,lr=0.03", "relu:lr=0.001"] and rows[0][2] == "1.0000"
+    assert float(rows[1][2]) == pytest.approx(losses["relu:lr=0.001"] / losses["relu:norm=none,lr=0.03"], abs=1e-4)
+    assert flicker("tune", *SMALL_RUN, "--arms", "relu:lr=tuned").code == 2
+
+
 def test_the_rate_stands_in_config_json_and_a_resumed_run_keeps_it(flicker: Terminal, tmp_path: Path) -> None:
     said = flicker("run", *SMALL_RUN, "--events", "4000", "--arms", "relu", "relu:lr=tuned", "--out", tmp_path / "out")
     assert said.code == 0 and "relu:lr=tuned: learning rate" in said.out

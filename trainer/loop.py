@@ -17,6 +17,7 @@ from simulator.models.engines import Engines, say_remarks
 from simulator.models.factories import require_allowed
 from simulator.models.specs import parse_arms, require_live
 from simulator.process import Stopped, retry
+from simulator.store.names import pack
 from simulator.store.protocol import Store, StoreAway, entry_order
 from simulator.types import Batch, Floats
 from simulator.world.replay import ReplayWorld
@@ -77,12 +78,17 @@ class Trainer:
         recent = config.world.recent if isinstance(config.world, ReplayConfig) else RECENT
         self.engagements = Engagements(recent, np.full((users, world.encoder.history), -1, np.int32))
         self.settings = {"config": as_json(config), "generation_events": self.generation_events}
+        self.names = ""
+        """Digest of what the log calls users and items; empty on a made-up world."""
 
     def startup(self) -> None:
         """Take up what is saved, and bring the store to where that is. Raises ResultError, StoreError, Stopped."""
         self._restore()
         self._insist(lambda: self.store.join(GROUP))
         self._acknowledge()
+        if self.world.names.users:
+            names = pack(self.world.names)
+            self.names = self._insist(lambda: self.store.share(names))
         newest, generation = self._insist(self.store.newest), self.state.generation
         if newest > generation:
             hint = f"holds generation {generation}, but {newest} is published"
@@ -172,7 +178,7 @@ class Trainer:
         with self.metrics.publish_seconds.time():
             whose = self.store.run, state.generation
             made = parts(self.engines, self.config, self.world, self.engagements, *whose)
-            announced = about(self.engines, self.config, self.world, cut)
+            announced = about(self.engines, self.config, self.world, cut | {"names": self.names})
             self._insist(lambda: self.store.publish(state.generation, made, announced))
         self.metrics.show_generation(state.generation, state.cut, state.quality)
         log.info("generation %s after %s events", state.generation, f"{state.events:,}")

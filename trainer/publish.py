@@ -2,9 +2,11 @@
 
     duplicate/R   safetensors: what arm number A published of duplicate R, as `A.table` [V, D] and `A.dense` [P]; of a
                   module of the user's `A.NAME` for each entry of its state
-    catalog       safetensors: `user_rows` [U, Su], `item_rows` [I, Si], `segment` [U], `candidates` [G, N] best first
+    catalog       safetensors: `user_rows` [U, Su], `item_rows` [I, Si], `segment` [U + 1] (the last is that of a user
+                  whom the world has not), `candidates` [G, N] best first
 
-Each says in its header of which run and generation it is, and which part.
+Each says in its header of which run and generation it is, and which part. How the log calls users and items is shared
+by all of them (store/names.py): `about` has its digest.
 
 Shapes: A arms, V table rows, D embedding length, P dense parameters, U users, I items, G segments, N candidates,
 n engagements, H items of a user's history.
@@ -31,6 +33,8 @@ from simulator.world.features import Encoder
 from simulator.world.retrieval import retrieve
 
 CATALOG = "catalog"
+STRANGERS = -1
+"""Segment of those whom the world has not: nobody in it has clicked, so it gets what is popular with all."""
 NO_HISTORY: Rows = np.empty((0, 0), np.int32)
 
 
@@ -115,7 +119,7 @@ def parts(
 def catalog(world: Catalog, recent: Engagements, count: int) -> dict[str, np.ndarray]:
     """What a replica knows of users, their histories included, and items, and what it ranks for a user's segment."""
     encoder = world.encoder
-    segments = encoder.segments
+    segments = np.append(encoder.segments, STRANGERS)
     distinct, segment = np.unique(segments, return_inverse=True)
     present = world.present(recent.time)
     users = encoder.user_rows
@@ -128,7 +132,7 @@ def catalog(world: Catalog, recent: Engagements, count: int) -> dict[str, np.nda
 
 
 def about(engines: Engines, config: ExperimentConfig, world: World, cut: Mapping[str, Any]) -> dict[str, Any]:
-    """What is announced with a generation; `cut` holds `generation`, `events`, `published` and `quality`."""
+    """What is announced with a generation; `cut` holds `generation`, `events`, `published`, `quality`, `names`."""
     return json.loads(  # type: ignore[no-any-return]  # as every store gives it back: lists, no tuples
         json.dumps(
             {

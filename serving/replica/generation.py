@@ -54,7 +54,7 @@ class Generation:
     rankers: tuple[Ranker, ...]
     """[A]"""
     segment: Ints
-    """[U] row of `candidates` for each user."""
+    """[U + 1] row of `candidates` for each user, and for one whom the world has not."""
     candidates: Ints
     """[G, N] item numbers."""
     who: tuple[bytes, ...]
@@ -101,7 +101,7 @@ class Generation:
 
     def _try(self) -> None:
         """Rank for some users: the first query must not be the slow one, nor the one that finds what cannot be."""
-        users = np.linspace(0, self.ranges.users - 1, SAMPLE).astype(np.int64)
+        users = np.linspace(0, self.ranges.users, SAMPLE).astype(np.int64)  # the last is unknown
         context = np.tile(np.array(self.ranges.context_rows(()), np.int32), (SAMPLE, 1))
         for arm, ranker in zip(self.ranges.arms, self.rankers, strict=True):
             items = self.candidates[self.segment[users], : ranker.pairs_at_once // SAMPLE]
@@ -173,7 +173,7 @@ def _catalog(tables: dict[str, np.ndarray], schema: Schema) -> dict[str, np.ndar
     shapes = {
         "user_rows": (users.shape, (len(users), _slots(schema, "user"))),
         "item_rows": (items.shape, (len(items), _slots(schema, "item"))),
-        "segment": (segment.shape, (len(users),)),
+        "segment": (segment.shape, (len(users) + 1,)),
         "candidates": (candidates.shape, (len(candidates), min(candidates.shape[-1], MOST_CANDIDATES))),
     }
     for name, (found, expected) in shapes.items():

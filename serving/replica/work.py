@@ -81,7 +81,7 @@ class Queue:
     """Queries that wait, at most `most` of them: those that users wait for, and the others."""
 
     def __init__(self, most: int) -> None:
-        self.most = most
+        self.most, self.full = most, f"queue = {most} queries: full, try again later"
         self._users: deque[Job] = deque()
         self._others: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -90,7 +90,7 @@ class Queue:
     def __len__(self) -> int:
         return len(self._users) + len(self._others)
 
-    def put(self, jobs: list[Job], refuse: Callable[[Job], None] = lambda job: None, background: bool = False) -> int:
+    def put(self, jobs: list[Job], background: bool = False) -> int:
         """Take as many of a call's queries as there is room for, the first ones; returns how many.
 
         The rest are refused before the worker can see the first. `background`: no user waits for them, and half of the
@@ -100,7 +100,7 @@ class Queue:
             room = self.most - len(self) - (self.most // 2 if background else 0)
             taken = jobs[: max(0, room)] if not self._closed else []
             for job in jobs[len(taken) :]:
-                refuse(job)
+                job.refusal = Refusal(StatusCode.RESOURCE_EXHAUSTED, self.full)
             for job in taken:
                 job.call.left += 1
             (self._others if background else self._users).extend(taken)

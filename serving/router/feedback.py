@@ -59,21 +59,22 @@ class Report(NamedTuple):
     events: Batch
 
 
-def report_of(request: FeedbackRequest, published: Published) -> Report:
-    """Raises Refusal for a value out of range."""
+def report_of(request: FeedbackRequest, user: int, published: Published) -> Report:
+    """Of a user; raises Refusal for a value out of range."""
     if len(request.client) > MOST_CLIENT:
         raise bad("client", request.client, f"at most {MOST_CLIENT} characters")
     key = secrets.token_bytes(KEY)
     if request.client and request.query_id:
         name = f"{request.query_id} {request.client}".encode()
         key = hashlib.blake2b(name, digest_size=KEY).digest()
-    return Report(key, events_of(request, published))
+    return Report(key, events_of(request, user, published))
 
 
-def events_of(request: FeedbackRequest, published: Published) -> Batch:
+def events_of(request: FeedbackRequest, number: int, published: Published) -> Batch:
     """One event for each shown item [n], its position among the context where the schema has a field for it.
 
-    Raises Refusal for a value out of range.
+    A user whom the world has not gets the last one's number: his are only checked. Raises Refusal for a value out
+    of range.
     """
     ranges, n = published.ranges, len(request.shown)
     if not 1 <= n <= MOST_ITEMS:
@@ -83,7 +84,7 @@ def events_of(request: FeedbackRequest, published: Published) -> Batch:
     item = np.array([shown.item for shown in request.shown], np.int64)
     if (highest := int(item.max())) >= ranges.items:
         raise bad("shown", highest, f"item 0 to {ranges.items - 1}")
-    user = np.full(n, ranges.user(request.user), np.int64)
+    user = np.full(n, min(number, ranges.users - 1), np.int64)
     context = np.tile(np.array(ranges.context_rows(request.context), np.int32), (n, 1))
     place_positions(context, published)
     label = np.array([shown.clicked for shown in request.shown], np.float32)

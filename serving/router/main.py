@@ -1,33 +1,183 @@
-"""`python -m serving router`: flags and environment to a running router."""
+"""`python -m serving router`: from flags and environment to a running router, and the methods that it answers."""
 
 from __future__ import annotations
 
 import os
 import socket
 import threading
+from dataclasses import dataclass, field
 from functools import partial
-from typing import IO
+from pathlib import Path
+from typing import IO, cast, get_args
 
+import grpc
 from prometheus_client import CollectorRegistry
 
-from serving.process import serve
-from serving.router.feedback import MOST_EVENTS, Feedback, InStore, Keeper, OnDisk
-from serving.router.flags import RouterFlags
+from protos import recommender_pb2
+from protos.recommender_pb2 import (
+    CompareRequest,
+    DescribeRequest,
+    FeedbackRequest,
+    FeedbackResponse,
+    ListReplicasResponse,
+)
+from serving.codec import Refusal, parse
+from serving.process import ServerFlags, serve
+from serving.router.compare import compare_all
+from serving.router.feedback import MOST_EVENTS, Feedback, InStore, Keeper, OnDisk, report_of
 from serving.router.metrics import SECONDS, RouterMetrics, ShadowMetrics
 from serving.router.policies import make_policy
 from serving.router.pool import Pool
 from serving.router.published import Watch
 from serving.router.router import Router
-from serving.router.server import REQUEST_BYTES, SERVICE, Methods
-from serving.router.spool import Spool
-from serving.rpc import Door, GrpcMetrics, GrpcServer, Limits
+from serving.router.spool import LEAST, Spool
+from serving.rpc import Door, GrpcMetrics, GrpcServer, Handler, Limits, Reply, by_threads
 from serving.shadow import Shadow
+from simulator.config import require
 from simulator.errors import SettingError
-from simulator.flags import parse_flags
+from simulator.flags import from_env, parse_flags
+from simulator.process import from_environment
 from simulator.store.protocol import Store
+from simulator.types import PolicyName
 
 GRACE = 3.0
 """Seconds for what is being answered when the router ends."""
+SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name
+WHO = "router"
+COMPARES = 2, 8
+"""Threads for comparisons, and such calls at work or waiting: each takes as long as many queries."""
+REQUEST_BYTES = 128 << 10
+"""Twice what a query with 10,000 candidates takes."""
+
+
+def named_policy() -> PolicyName:
+    """FLICKER_POLICY. Raises SettingError where there is none of that name."""
+    name, names = from_environment("FLICKER_POLICY", "random"), get_args(PolicyName)
+    require(name in names, "FLICKER_POLICY", name, f"one of {', '.join(names)}")
+    return cast(PolicyName, name)
+
+
+def wanted_replicas() -> int | None:
+    """FLICKER_REPLICAS, None where it is not set. Raises SettingError where it is no number."""
+    return from_environment("FLICKER_REPLICAS", 0) if os.environ.get("FLICKER_REPLICAS") else None
+
+
+def named_spool() -> Path | None:
+    """FLICKER_SPOOL, None where it is not set."""
+    return Path(name) if (name := from_environment("FLICKER_SPOOL", "")) else None
+
+
+@dataclass(frozen=True)
+class RouterFlags(ServerFlags):
+    """Send each query to a random replica, and show live how much it matters to which.
+
+    Finds the replicas through the store. Takes queries and feedback by gRPC; compares a sampled share of the answers.
+    """
+
+    name: str = from_env("FLICKER_NAME", "")
+    """Name of this router, no other's (default: FLICKER_NAME, else host and process number)."""
+    policy: PolicyName = field(default_factory=named_policy)
+    """Who answers a query. random: by hash(seed, query id). round_robin: in turn. sticky: the same replica for a user.
+    least_loaded: who has the fewest queries in flight (default: FLICKER_POLICY)."""
+    seed: int = from_env("FLICKER_SEED", 0)
+    """Seed of all hashes: replica, arm, sample; 0 or more (default: FLICKER_SEED)."""
+    shadow: float = from_env("FLICKER_SHADOW", 0.1)
+    """Share of the queries that are compared off the user's path, 0 (none) to 1 (default: FLICKER_SHADOW)."""
+    replicas: int | None = field(default_factory=wanted_replicas)
+    """Replicas that should serve, at least 1: shown beside those that do, so that an alert can tell when some are
+    missing (default: FLICKER_REPLICAS; nothing is expected where neither says)."""
+    window: float = 60.0
+    """Seconds that the live gauges look back, more than 0."""
+    comparisons: Path | None = None
+    """File that gets a JSON line for each comparison, to repeat it offline; none by default."""
+    in_flight: int = 256
+    """Queries that wait for an answer at most, 1 to 4,096; more are refused at once with RESOURCE_EXHAUSTED."""
+    deadline: float = 5.0
+    """Seconds for an answer where the caller allows more or says nothing, more than 0."""
+    spool: Path | None = field(default_factory=named_spool)
+    """Folder in which feedback waits for a store that is away: it is acknowledged when it is on this disk. Several
+    routers may share it, and one that is started again goes on with what it finds. Without one, when the store has it;
+    while that is away feedback is refused (default: FLICKER_SPOOL)."""
+    spool_bytes: int = 2**26
+    """Bytes of feedback in the spool at most, at least 4,194,304; more is refused with UNAVAILABLE. Its files
+    may be some megabytes larger."""
+    log_capacity: int = 200_000
+    """Events in the log that no trainer has learned and saved, at most, before feedback waits; at least 1,000."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(0 <= self.shadow <= 1, "shadow", self.shadow, "from 0 to 1")
+        require(self.replicas is None or self.replicas >= 1, "replicas", self.replicas, "at least 1")
+        require(0 < self.window < float("inf"), "window", self.window, "more than 0 seconds")
+        require(1 <= self.in_flight <= 4_096, "in_flight", self.in_flight, "from 1 to 4,096 queries")
+        require(0 < self.deadline <= 3_600, "deadline", self.deadline, "more than 0 seconds, at most 3,600")
+        require(self.spool_bytes >= LEAST, "spool_bytes", self.spool_bytes, f"at least {LEAST:,} bytes")
+        require(self.log_capacity >= 1_000, "log_capacity", self.log_capacity, "at least 1,000 events")
+
+
+class Methods:
+    """What the router answers."""
+
+    def __init__(self, router: Router, shadow: Shadow, feedback: Feedback, metrics: RouterMetrics) -> None:
+        self._router, self._shadow, self._feedback, self._metrics = router, shadow, feedback, metrics
+
+    def handlers(self, door: Door) -> dict[str, Handler]:
+        """What answers each method."""
+        return {
+            "Recommend": Handler(self.recommend, WHO, sheds=True, refused=self.refused),
+            "Compare": by_threads(door, self.compare, *COMPARES, WHO, sheds=True),
+            "Feedback": Handler(self.feedback, WHO),
+            "Describe": Handler(self.describe, WHO),
+            "ListReplicas": Handler(self.list_replicas, WHO),
+        }
+
+    def recommend(self, raw: bytes, reply: Reply) -> None:
+        """Recommender.Recommend; does not wait."""
+        self._router.begin(raw, reply.deadline, self._shadow, reply.end)
+
+    def refused(self) -> None:
+        """A query that did not come so far."""
+        self._metrics.queries.labels("", grpc.StatusCode.RESOURCE_EXHAUSTED.name).inc()
+
+    def compare(self, raw: bytes, deadline: float) -> bytes:
+        """Recommender.Compare."""
+        return compare_all(parse(CompareRequest, raw), self._router, deadline).SerializeToString()
+
+    def feedback(self, raw: bytes, reply: Reply) -> None:
+        """Recommender.Feedback; does not wait. Raises Refusal."""
+        published = self._router.published()
+        request = parse(FeedbackRequest, raw)
+        user = published.user(request.user_id) if request.user_id else request.user
+        report = report_of(request, user, published)
+        learned = published.learns_feedback and user < published.ranges.users
+        events, clicked = len(report.events), int(report.events.label.sum())
+
+        def told(refusal: Refusal | None) -> None:
+            if refusal:
+                return reply.end(b"", refusal)
+            self._metrics.feedback_events.labels("true").inc(clicked)
+            self._metrics.feedback_events.labels("false").inc(events - clicked)
+            accepted = events if learned else 0
+            reply.end(FeedbackResponse(accepted=accepted).SerializeToString(), None)
+
+        if learned:
+            self._feedback.take(report, told)
+        else:
+            told(None)
+
+    def describe(self, raw: bytes, reply: Reply) -> None:
+        """Recommender.Describe; does not wait. Raises Refusal."""
+        described = self._router.published().describe(parse(DescribeRequest, raw))
+        reply.end(described.SerializeToString(), None)
+
+    def list_replicas(self, raw: bytes, reply: Reply) -> None:
+        """Recommender.ListReplicas; does not wait."""
+        try:
+            arms = self._router.published().ranges.arms
+        except Refusal:  # replicas may wait for the first generation
+            arms = ()
+        reply.end(ListReplicasResponse(replicas=self._router.pool.states(arms)).SerializeToString(), None)
 
 
 class RunningRouter:

@@ -32,6 +32,7 @@ class RouterMetrics:
         counter, gauge, histogram = instruments(registry)
         self.queries = counter("flicker_router_queries", "Queries by the code they ended with", ["arm", "code"])
         self.seconds = histogram("flicker_router_query_seconds", "From query to answer", ["arm"], buckets=SECONDS)
+        self.unknown_users = counter("flicker_router_unknown_users", "Queries of users whom the world has not")
         self.retried = counter("flicker_router_retried", "Queries sent to a second replica after the first was lost")
         self.replicas = gauge("flicker_router_replicas", "Replicas known", ["healthy"])
         if replicas_expected is not None:

@@ -5,19 +5,24 @@ Shapes: U users, I items, Su and Si slots of users and items.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from grpc import StatusCode
 
-from serving.codec import Ranges, Refusal, schema_of
+from protos.recommender_pb2 import DescribeRequest, DescribeResponse, Description
+from serving.codec import MOST_CANDIDATES, SHOWN, Ranges, Refusal, bad, schema_of
 from serving.router.metrics import RouterMetrics
 from serving.router.pool import Pool
 from simulator.process import Stopped
 from simulator.store.arrays import Mislabelled, arrays_of, label
-from simulator.store.protocol import KEPT, Store, StoreAway, StoreError, UnknownGeneration
+from simulator.store.names import unpack
+from simulator.store.protocol import KEPT, Registry, Store, StoreAway, StoreError, UnknownGeneration
+from simulator.types import Names
 from simulator.world.features import Encoder
 
 log = logging.getLogger(__name__)
@@ -26,6 +31,8 @@ EVERY = 0.5
 """Seconds between two looks at the store, and between two questions for a replica's health."""
 SOON = 0.01
 """Seconds between two looks for the end of something that takes a moment."""
+NOBODY = 1 << 31
+"""User numbers from here on are those of ids that the log has not."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +46,65 @@ class Published:
     """Features of what was shown."""
     learns_feedback: bool
     """Whether trainers learn from users' clicks; on a replayed log all events come from the log."""
+    digest: str
+    """Of the names; empty on a made-up world."""
+    names: Names
 
     @staticmethod
-    def fetch(store: Store, generation: int) -> Published:
-        """Raises StoreError where the generation is damaged or gone, StoreAway."""
+    def fetch(store: Registry, generation: int, before: Published | None = None) -> Published:
+        """Names are taken from `before` where they are the same, as in all generations of a run.
+
+        Raises StoreError where the generation is damaged or gone, StoreAway.
+        """
         about = store.about(generation)
         tables = arrays_of(store.fetch(generation, "catalog"), label(store.run, generation, "catalog"))
         encoder = Encoder(schema_of(about), tables["user_rows"], tables["item_rows"])
         ranges = Ranges.of(about, len(encoder.user_rows), len(encoder.item_rows))
-        learns = about.get("learns_feedback", about["world"] == "synthetic")
-        return Published(generation, ranges, encoder, bool(learns))
+        digest = str(about.get("names", ""))
+        if before and before.digest == digest:
+            names = before.names
+        else:
+            names = unpack(store.shared(digest)) if digest else Names()
+        return Published(generation, ranges, encoder, about["world"] == "synthetic", digest, names)
+
+    def user(self, id: str) -> int:
+        """The number of a user by the log's own id, or by a number; at least NOBODY, always the same, where it is
+        neither."""
+        found = number_of(self.names.users, id)
+        return NOBODY | zlib.crc32(id.encode()) if found is None else found
+
+    def describe(self, request: DescribeRequest) -> DescribeResponse:
+        """Recommender.Describe. Raises Refusal for a value out of range."""
+        names, ranges = self.names, self.ranges
+        for field, numbers, limit in (("items", request.items, ranges.items), ("users", request.users, ranges.users)):
+            if len(numbers) > MOST_CANDIDATES:
+                raise bad(field, f"{len(numbers)} numbers", f"at most {MOST_CANDIDATES:,}")
+            if numbers and max(numbers) >= limit:
+                raise bad(field, max(numbers), f"0 to {limit - 1}")
+        items = [Description(id=names.item(item), title=names.title(item)) for item in request.items]
+        users = [names.user(user) for user in request.users]
+        return DescribeResponse(items=items, users=users, context=self._context(request.context))
+
+    def _context(self, values: Sequence[str]) -> list[int]:
+        """Numbers of values of the context, one per field or none. Raises Refusal."""
+        if values:
+            self.ranges.context_rows([0] * len(values))  # as many as there are fields
+        found = []
+        for text, (name, vocabulary, *_) in zip(values, self.ranges.context, strict=False):
+            known = self.names.context.get(name, ())
+            number = number_of(known, text)
+            if number is None or number >= vocabulary:
+                hint = f", or a value such as {known[0]!r:.{SHOWN}}" if known else ""
+                raise bad("context", repr(text), f"0 to {vocabulary - 1} for {name}{hint}")
+            found.append(number)
+        return found
+
+
+def number_of(texts: Sequence[str], text: str) -> int | None:
+    """The place of a text among others, else the number that it is below NOBODY; None where it is neither."""
+    with contextlib.suppress(ValueError):
+        return texts.index(text)
+    return int(text) if text.isdecimal() and len(text) <= 10 and int(text) < NOBODY else None
 
 
 class Watch:
@@ -123,7 +179,7 @@ class Watch:
     def _take(self, number: int) -> bool:
         """Whether a generation can be used. Raises StoreAway."""
         try:
-            self.published = Published.fetch(self._store, number)
+            self.published = Published.fetch(self._store, number, self.published)
         except StoreAway:
             raise
         except (StoreError, KeyError, TypeError, ValueError) as problem:

@@ -16,7 +16,7 @@ from grpc import StatusCode
 from prometheus_client import Counter, Histogram
 
 from protos.recommender_pb2 import RecommendRequest
-from serving.codec import Refusal, parse_query, without_scores
+from serving.codec import Refusal, parse, with_user, without_scores
 from serving.router.metrics import RouterMetrics
 from serving.router.policies import Policy, stable_hash
 from serving.router.pool import Pool, Replica
@@ -65,16 +65,22 @@ class Router:
 
     def route(self, raw: bytes) -> Routed:
         """Read what routing needs, decide what was left open. Raises Refusal."""
-        return self.decide(parse_query(raw), raw)
+        return self.decide(parse(RecommendRequest, raw, "query"), raw)
 
     def decide(self, request: RecommendRequest, raw: bytes) -> Routed:
         """As `route`, for a query that was parsed already."""
-        ranges = self.published().ranges
-        query_id, arm = request.query_id, request.arm
+        published = self.published()
+        ranges = published.ranges
+        query_id, user, arm, id = request.query_id, request.user, request.arm, request.user_id
+        if id:
+            user = published.user(id)
+            raw += with_user(user)
+        if user >= ranges.users:
+            self.metrics.unknown_users.inc()
         if arm:
             ranges.arm(arm)
         else:
-            arm = ranges.arms[stable_hash(self.seed, "arm", request.user) % len(ranges.arms)]
+            arm = ranges.arms[stable_hash(self.seed, "arm", user) % len(ranges.arms)]
         if not query_id:
             query_id = next(self._numbers)
         if query_id != request.query_id:
@@ -83,7 +89,7 @@ class Router:
             raw += _with_arm(arm)
         duplicate = ranges.duplicate(request.duplicate) if request.HasField("duplicate") else None
         generation = request.generation if request.HasField("generation") else None
-        return Routed(query_id, request.user, arm, duplicate, generation, request.score_all, raw)
+        return Routed(query_id, user, arm, duplicate, generation, request.score_all, raw)
 
     def begin(self, raw: bytes, deadline: float, shadow: Shadow, end: End) -> None:
         """One user's query: routed, answered, counted and perhaps sampled for comparison. Never waits, never raises.

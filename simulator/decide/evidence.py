@@ -7,13 +7,18 @@ from typing import Literal
 
 from simulator.config import require
 from simulator.measures.intervals import Interval, exact
-from simulator.measures.registry import MEASURES
-from simulator.result import Arm, Result
+from simulator.measures.registry import GAP, MEASURES
+from simulator.result import ORACLE, Arm, Result
 from simulator.words import number, written
 
 DECIDED, REFUSED, INCONCLUSIVE = 0, 1, 3
 """Exit codes: passed or chosen, held back or over the budget, cannot be told; 2 is for what cannot be used."""
-OF_BASELINE = {"constant": "the base rate", "popularity": "item popularity", "logistic": "a logistic regression"}
+OF_BASELINE = {
+    "constant": "the base rate",
+    "popularity": "item popularity",
+    "recent": "recent popularity",
+    "logistic": "a logistic regression",
+}
 
 
 def compared(ratio: Interval | None) -> Literal["less", "more", "unclear"]:
@@ -29,6 +34,8 @@ def ratio_to(arm: Arm, base: Arm, name: str) -> Interval | None:
     """The result's ratio of a measure to `base`, its first arm, else of two independent estimates; None for x/0."""
     if arm is base:
         return exact(1)
+    if name == GAP:  # no ratio of what may be on either side of 0
+        return None
     given = arm.ratios.get(name.removeprefix("swaps.").replace("_swaps.", "_"))
     if given is not None or name not in arm.measures or name not in base.measures:
         return given
@@ -57,9 +64,10 @@ def independent_ratio(new: Interval, old: Interval) -> Interval | None:
 
 
 def fleets(run: Result) -> int:
-    """How many independent fleets its intervals cover; one where the result does not say."""
+    """How many independent fleets its intervals cover, those of all seeds; one where the result does not say."""
     value = run.config.get("fleets")
-    return value if isinstance(value, int) else 1
+    seeds = len(run.config.get("seeds", [])) or int(run.config.get("worlds", 1))
+    return seeds * (value if isinstance(value, int) else 1)
 
 
 def silent(result: Result) -> bool:
@@ -89,7 +97,8 @@ def too_little(arm: Arm, result: Result) -> str:
     auc, loss = arm.measures.get("auc"), arm.measures.get("log_loss")
     if auc is not None and auc.low <= 0.5:
         return f"AUC {written(auc, 3)} is not shown to be above that of guessing"
-    for name, accuracy in result.baselines.items():
+    beatable = {name: accuracy for name, accuracy in result.baselines.items() if name != ORACLE}
+    for name, accuracy in beatable.items():
         its = accuracy.get("log_loss")
         if loss is None or its is None:
             continue
@@ -100,7 +109,7 @@ def too_little(arm: Arm, result: Result) -> str:
                 return said.format("above that of")
         elif compared(ratio) != "less":
             return said.format("not shown to be below that of")
-    for name, accuracy in result.baselines.items():
+    for name, accuracy in beatable.items():
         own, its = arm.measures.get("ndcg"), accuracy.get("ndcg")
         if own is not None and its is not None:
             ratio = arm.against.get(name, {}).get("ndcg") or independent_ratio(own, its)

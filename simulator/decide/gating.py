@@ -14,7 +14,7 @@ from simulator.decide.evidence import DECIDED, INCONCLUSIVE, REFUSED, fleets, re
 from simulator.errors import FlickerError, SettingError
 from simulator.measures.intervals import Interval, student_quantile
 from simulator.measures.registry import MEASURES
-from simulator.result import Arm, Result, read_result
+from simulator.result import Arm, Result, read_result, worlds_of
 from simulator.words import number, plural, written
 
 DECISIVE = ("k", "candidates", "duplicates", "generations")
@@ -167,19 +167,19 @@ def gate(flags: GateFlags) -> tuple[list[str], int]:
 
     Raises ResultError, or SettingError where the results do not measure the same.
     """
-    sides = []
+    sides: list[list[tuple[Result, Arm]]] = []
     for folders, spec, setting in (
         (flags.result, flags.arm, "arm"),
         (flags.baseline, flags.baseline_arm, "baseline-arm"),
     ):
-        runs = [(run, _arm(run, spec, setting)) for run in map(read_result, folders)]
-        _require_different(runs, folders, "result" if setting == "arm" else "baseline")
+        worlds = [world for folder in folders for world in worlds_of(folder)]
+        runs = [(run, _arm(run, spec, setting)) for run in map(read_result, worlds)]
+        side = "result" if setting == "arm" else "baseline"
+        _require_different(runs, worlds, side)
+        for (run, _), world in zip(runs, worlds, strict=True):
+            require_alike((sides or [runs])[0][0][0], run, world, side)
         sides.append(runs)
     new_runs, old_runs = sides
-    for (run, _), folder in zip(new_runs[1:], flags.result[1:], strict=True):
-        require_alike(new_runs[0][0], run, folder, "result")
-    for (run, _), folder in zip(old_runs, flags.baseline, strict=True):
-        require_alike(new_runs[0][0], run, folder, "baseline")
     if old_runs and new_runs[0][0].world.get("has_truth"):
         _require_same_worlds(new_runs, old_runs)
     new = pooled(new_runs, flags.measure)
@@ -230,7 +230,7 @@ def _more(sides: list[Side], distance: float, these: bool, ask: str) -> str:
     return f"more than {MOST_FLEETS:,} fleets would be needed, so near the allowance does it lie"
 
 
-def _require_different(runs: list[tuple[Result, Arm]], folders: tuple[Path, ...], setting: str) -> None:
+def _require_different(runs: list[tuple[Result, Arm]], folders: list[Path], setting: str) -> None:
     """Raises SettingError where one result is given twice: the same draws again are no more evidence."""
     known: dict[Any, Path] = {}
     for (run, _), folder in zip(runs, folders, strict=True):

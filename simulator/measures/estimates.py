@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from simulator.measures.intervals import Estimate, Interval, ratio
-from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, PERSONALISATION, QUALITIES
+from simulator.measures.registry import ACCURACY, DIFFERENCES, GAP, MEASURES, PERSONALISATION, QUALITIES
 
 MOST = {name: each.most for held in (MEASURES, QUALITIES, ACCURACY) for name, each in held.items()}
 MOST |= dict.fromkeys(("regret", "useful_swaps", "useless_swaps", PERSONALISATION), 1.0)
@@ -30,7 +30,7 @@ def intervals(estimates: Mapping[str, Estimate]) -> dict[str, Interval]:
 
 def _range(name: str) -> tuple[float, float]:
     """The least and the largest value that a measure can have."""
-    signed = name in DIFFERENCES and DIFFERENCES[name].signed
+    signed = name == GAP or (name in DIFFERENCES and DIFFERENCES[name].signed)
     return -math.inf if signed else 0.0, MOST.get(name.rpartition(".")[2], math.inf)
 
 

@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -129,6 +129,15 @@ def ratio(a: Estimate, b: Estimate) -> Interval | None:
 def difference(a: Estimate, b: Estimate) -> Interval:
     """a - b of two paired estimates."""
     return _paired(a.mean - b.mean, a.moves - b.moves, a, b).interval(least=-math.inf)
+
+
+def way(own: Estimate, start: Estimate, end: Estimate) -> Estimate:
+    """How much of the way from `start` to `end` it goes, (start - own) / (start - end), of three paired estimates: to
+    first order in what moves them; start and end differ."""
+    gap = start.mean - end.mean
+    share = (start.mean - own.mean) / gap
+    moves = (start.moves - own.moves - share * (start.moves - end.moves)) / gap
+    return replace(_paired(share, moves, own, start), users=min(own.users, start.users, end.users))
 
 
 def _paired(mean: float, moves: Doubles, a: Estimate, b: Estimate) -> Estimate:

@@ -300,3 +300,5 @@ def described() -> dict[str, Described]:
 PERSONALISATION = "personalisation"
 """Pair swaps between the rankings that one model gives to two random users for the same candidates in the same context:
 a cure that merely ranks everybody alike is seen."""
+GAP = "gap_closed"
+"""How much of the way from the log loss of the best baseline to that of the oracle an arm goes."""

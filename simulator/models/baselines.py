@@ -1,17 +1,21 @@
-"""What a model must beat to be worth advice: the base rate, the popularity of items, and a logistic regression.
+"""What a model must beat to be worth advice: the base rate, the popularity of items, of all time and recent, and a
+logistic regression.
 
 They learn the events that the models learn, in the order of the log, without noise. numpy alone.
 
-Shapes: n events, S slots, Q queries, N candidates, B = 3 baselines in the order of BASELINES.
+Shapes: n events, S slots, Q queries, N candidates, B = 4 baselines in the order of BASELINES.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from simulator.types import Batch, Doubles, Floats, Ints, Query, Rows, Schema
 
-BASELINES = ("constant", "popularity", "logistic")
+BASELINES = ("constant", "popularity", "recent", "logistic")
 RATE = 0.2
 """Adagrad's step size: of 0.05, 0.1, 0.2 the one with the least log loss on MovieTweetings and on the made-up world."""
 ACCUMULATOR = 0.00001
@@ -21,13 +25,16 @@ PRIOR = 10.0
 
 
 class Baselines:
-    """`constant` predicts the rate of engagements so far, `popularity` the item's own (smoothed), `logistic` adds up
-    one weight for each table row of the event."""
+    """`constant` predicts the rate of engagements so far, `popularity` the item's own (smoothed), `recent` ranks by how
+    many of the latest engagements an item has, as retrieval does: its log-odds are a line over ln(1 + count) that is
+    learned, `logistic` adds up one weight for each table row of the event."""
 
-    def __init__(self, schema: Schema, items: int, batch: int) -> None:
-        """`logistic` learns mini-batches of `batch` events; `items` as of World."""
-        self._batch = batch
-        self._counts: Doubles = np.zeros((2, items))  # engagements and events of each item
+    def __init__(self, schema: Schema, items: int, batch: int, recent: int) -> None:
+        """Mini-batches of `batch` events are learned; `items` as of World; so many engagements are `recent`."""
+        self._batch, self._recent = batch, recent
+        self._latest: Ints = np.zeros(0, np.int64)  # items of the latest engagements
+        self._line: Doubles = np.array([[0, 0], [ACCUMULATOR] * 2])  # bias and slope, and their squares
+        self._counts: Doubles = np.zeros((3, items))  # engagements, events and latest engagements of each item
         self._weights: Doubles = np.zeros(schema.rows)  # row 0 is padding, and stands for the bias
         self._squares: Doubles = np.full(schema.rows, ACCUMULATOR)
         self._gradient: Doubles = np.zeros(schema.rows)
@@ -37,18 +44,21 @@ class Baselines:
         for start in range(0, len(chunk), self._batch):
             part = chunk[start : start + self._batch]
             self._step(part)
+            self._step_line(self._prominence(part.item), part.label)
+            self._remember(part.item[part.label == 1])
         weight = 1.0 if chunk.weight is None else chunk.weight
         np.add.at(self._counts[0], chunk.item, chunk.label * weight)
         np.add.at(self._counts[1], chunk.item, weight)
 
     def score(self, features: Rows, item: Ints) -> Floats:
         """Log-odds [B, n] of events with table rows [n, S] and item numbers [n]; nothing is learned."""
-        engagements, events = self._counts.sum(axis=1) + (1, 2)
+        engagements, events = self._counts[:2].sum(axis=1) + (1, 2)
         base = engagements / events
-        own, seen = self._counts[:, item]
+        own, seen = self._counts[:2, item]
         rate = (own + PRIOR * base) / (seen + PRIOR)
         constant, popularity = (np.log(p / (1 - p)) for p in (np.full(len(item), base), rate))
-        return np.stack([constant, popularity, self._logistic(features)]).astype(np.float32)
+        recent = self._line[0, 0] + self._line[0, 1] * self._prominence(item)
+        return np.stack([constant, popularity, recent, self._logistic(features)]).astype(np.float32)
 
     def score_queries(self, queries: list[Query]) -> Floats:
         """Log-odds [B, Q, N] of the candidates of queries; what a query with fewer than others lacks is no number."""
@@ -58,13 +68,38 @@ class Baselines:
             found[:, place, : len(query.candidates)] = self.score(query.features, query.candidates)
         return found
 
-    def state(self) -> dict[str, Doubles]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """All that learning needs to go on from here."""
-        return {"counts": self._counts, "weights": self._weights, "squares": self._squares}
+        return {
+            "counts": self._counts,
+            "weights": self._weights,
+            "squares": self._squares,
+            "latest": self._latest,
+            "line": self._line,
+        }
 
-    def restore(self, state: dict[str, Doubles]) -> None:
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
         """Go on from what `state` returned."""
-        self._counts, self._weights, self._squares = (np.array(state[name]) for name in self.state())
+        copies = (np.array(state[name]) for name in self.state())
+        self._counts, self._weights, self._squares, self._latest, self._line = copies
+
+    def _prominence(self, item: Ints) -> Doubles:
+        """[n] ln(1 + how many of the latest engagements were with the item)."""
+        return np.asarray(np.log1p(self._counts[2, item]))
+
+    def _remember(self, engaged: Ints) -> None:
+        """The items of the next engagements, in their order; the oldest are forgotten."""
+        both = np.append(self._latest, engaged)
+        gone, self._latest = np.split(both, [max(0, len(both) - self._recent)])
+        np.add.at(self._counts[2], engaged, 1.0)
+        np.add.at(self._counts[2], gone, -1.0)
+
+    def _step_line(self, rank: Doubles, label: Floats) -> None:
+        """As `_step`, of bias and slope."""
+        error = _sigmoid(self._line[0, 0] + self._line[0, 1] * rank) - label
+        gradient = np.array([error.sum(), error @ rank])
+        self._line[1] += gradient**2
+        self._line[0] -= RATE * gradient / np.sqrt(self._line[1])
 
     def _logistic(self, features: Rows) -> Doubles:
         """[n] sums of the weights; padding adds the bias once."""
@@ -73,7 +108,7 @@ class Baselines:
     def _step(self, events: Batch) -> None:
         """Adagrad on the summed gradient of one mini-batch."""
         features = events.features
-        error = 0.5 + 0.5 * np.tanh(self._logistic(features) / 2) - events.label
+        error = _sigmoid(self._logistic(features)) - events.label
         error *= 1.0 if events.weight is None else events.weight
         touched = np.append(features.ravel(), 0)
         np.add.at(self._gradient, features, error[:, None])
@@ -82,3 +117,7 @@ class Baselines:
         self._squares[touched] = squares = self._squares[touched] + gradient**2
         self._weights[touched] -= RATE * gradient / np.sqrt(squares)
         self._gradient[touched] = 0
+
+
+def _sigmoid(x: Doubles) -> Doubles:
+    return np.asarray(0.5 + 0.5 * np.tanh(x / 2))

@@ -103,4 +103,8 @@ class Ranker(Protocol):
     """Query-candidate pairs to ask for in one call, where more are waiting."""
 
     def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
-        """Log-odds [Q, N] of candidates [Q, N] for users [Q] in contexts [Q, C] (table rows)."""
+        """Log-odds [Q, N] of candidates [Q, N] for users [Q] in contexts [Q, C] (table rows).
+
+        The number behind the last user's stands for one whom the world has not. Of him the built-in model sees padding,
+        a module of the user's id 1 in every field (see Field.size).
+        """

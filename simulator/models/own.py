@@ -33,6 +33,8 @@ from simulator.models.modules import ReLUCalls, replaced
 from simulator.models.specs import Own
 from simulator.types import FIRST_ID, Floats, Ints, Rows, Schema
 
+UNKNOWN_ROW, UNKNOWN_ID = -1, 1
+"""What stands for a value that a field has not, among table rows and as a module sees it."""
 BLOCK = 256
 """Events of a call in scoring, always: how a sum rounds may depend on their number, and on an event's place among them.
 So each query begins a block of its own."""
@@ -196,7 +198,7 @@ class Maker:
     def features(self, rows: Tensor) -> dict[str, Tensor]:
         """Table rows [B, S] as the module sees them."""
         ids = rows.long()
-        ids = torch.where(ids == 0, 0, ids + self._shift)
+        ids = torch.where(ids == 0, 0, (ids + self._shift).clamp(min=UNKNOWN_ID))
         by_field = ((name, ids[:, slots].contiguous()) for name, slots in self._slots.items())
         return {name: values.squeeze(1) if values.shape[1] == 1 else values for name, values in by_field}
 
@@ -281,7 +283,9 @@ class OwnRanker:
             tensor.data.copy_(tensors[name])
         self.pairs_at_once = 8 * BLOCK
         device = maker.device
-        self._users, self._items = (torch.from_numpy(rows.copy()).to(device) for rows in (user_rows, item_rows))
+        first = [UNKNOWN_ROW * (slot == 0) for f in maker.schema.fields if f.side == "user" for slot in range(f.slots)]
+        users = np.concatenate([user_rows, np.array([first], np.int32)])
+        self._users, self._items = (torch.from_numpy(rows.copy()).to(device) for rows in (users, item_rows))
         self._lock = threading.Lock()
         """A module may keep something of a call."""
 

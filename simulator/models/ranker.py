@@ -114,7 +114,10 @@ class TorchRanker:
             for name, values in Layout(schema, model).views(tensors["dense"]).items():
                 getattr(self.module, name).copy_(values)
             self.module.to(self.device)
-            self.table, self.user_rows = tensors["table"].to(self.device), torch.from_numpy(user_rows).long()
+            self.table = tensors["table"].to(self.device)
+            stranger = torch.zeros(1, user_rows.shape[1], dtype=torch.long)
+            self.user_rows = torch.cat([torch.from_numpy(user_rows).long(), stranger])
+            """[U + 1, Su]"""
             self.first = self.module.weight(0)
             """[all fields x D, H] of the first layer."""
             self._sides: dict[Side, tuple[Tensor, Pooling]] = {

@@ -3,14 +3,15 @@
 One Parquet file per arm, fleet, duplicate and generation in OUT/predictions, written one after the other. Rows of role
 `query` are the candidates of each final query, those of role `event` the held-out events, by the newest generation
 alone. `score` is the log-odds exactly as they were computed (the file says so), `probability` their sigmoid, `label`
-what is known to be true: a probability on a synthetic world, what the log says on a replayed one.
+what is known to be true: a probability on a synthetic world, what the log says on a replayed one. Items, users, and a
+column for each single-valued field of user and context, for --by, are as the log writes them.
 
-Shapes: S served models, n events.
+Shapes: S served models, n events, R rows, F columns for --by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +20,35 @@ import numpy as np
 from simulator.comparison import Rankings, Shape
 from simulator.files import writing
 from simulator.predictions.read import SCORE, arrow
-from simulator.types import Batch, Floats, Query
+from simulator.types import Batch, Field, Floats, Integers, Query, World
+
+COLUMNS = ("q_id", "doc_id", "user", "label", "score", "probability", "arm", "fleet", "duplicate", "generation", "role")
+"""Of every file; a field of one of these names has no column of its own."""
 
 
 def keep_predictions(
     folder: Path,
+    world: World,
     labels: Sequence[str],
     shape: Shape,
     queries: Sequence[Query],
     generations: Mapping[int, Rankings],
     held_out: Batch,
-    first_event: int,
     logits: Floats,
 ) -> None:
-    """Write what S models said: rankings of the queries by each generation, and logits [S, n] of the held-out events by
-    the newest; the log numbers these from `first_event` on. Raises ResultError where the folder cannot be written."""
+    """Write what S models said: rankings of the queries by each generation, and logits [S, n] of the held-out events,
+    the last of the world, by the newest. Raises ResultError where the folder cannot be written."""
     candidates = [len(query.candidates) for query in queries]
-    asked = {
-        "q_id": np.repeat([query.id for query in queries], candidates),
-        "doc_id": np.concatenate([query.candidates for query in queries]),
-        "user": np.repeat([query.user for query in queries], candidates),
-        "label": np.concatenate([query.relevance for query in queries]),
-    }
-    events = {
-        "q_id": first_event + np.arange(len(held_out)),
-        "doc_id": held_out.item,
-        "user": held_out.user,
-        "label": held_out.label,
-    }
+    asked = _columns(
+        world,
+        np.repeat([query.id for query in queries], candidates),
+        np.concatenate([query.candidates for query in queries]),
+        np.repeat([query.user for query in queries], candidates),
+        np.concatenate([query.relevance for query in queries]),
+        np.concatenate([query.features for query in queries]),
+    )
+    numbers = world.events - len(held_out) + np.arange(len(held_out))
+    events = _columns(world, numbers, held_out.item, held_out.user, held_out.label, held_out.features)
     with writing("out", folder):
         folder.mkdir(parents=True, exist_ok=True)
         for arm, label in enumerate(labels):
@@ -57,16 +59,41 @@ def keep_predictions(
                     if generation == max(generations):
                         parts.append(_table(events, logits[model], own | {"role": "event"}))
                     name = f"arm{arm}-fleet{fleet}-duplicate{duplicate}-generation{generation}.parquet"
-                    table = arrow().concat_tables(parts).replace_schema_metadata(SCORE)
-                    arrow().parquet.write_table(table, folder / name, compression="zstd")
+                    table = arrow().concat_tables(parts, promote_options="default").unify_dictionaries()
+                    arrow().parquet.write_table(table.replace_schema_metadata(SCORE), folder / name, compression="zstd")
+
+
+def _columns(
+    world: World, query: Integers, item: Integers, user: Integers, label: Floats, features: Integers
+) -> dict[str, Any]:
+    """Of R rows with table rows [R, S]: what is the same whoever scores them."""
+    pa, schema, names = arrow(), world.schema, world.names
+    found = {"q_id": pa.array(query), "doc_id": pa.array(item), "user": pa.array(user), "label": pa.array(label)}
+    if names.users:
+        found |= {"doc_id": _named(item, names.item), "user": _named(user, names.user)}
+
+    def named(field: Field) -> Any:
+        first = schema.first_row(field.name)
+        return _named(
+            features[:, schema.slot_range(field.name).start], lambda row: world.name_of(field.name, row - first)
+        )
+
+    by = (field for field in schema.fields if field.side != "item" and field.slots == 1 and field.name not in COLUMNS)
+    return found | {field.name: named(field) for field in by}
+
+
+def _named(numbers: Integers, name: Callable[[int], str]) -> Any:
+    """Names [R] of numbers [R], of which many are alike."""
+    distinct, place = np.unique(numbers, return_inverse=True)
+    words = arrow().array([name(number) for number in distinct.tolist()], arrow().string())
+    return arrow().DictionaryArray.from_arrays(place.astype(np.int32), words)
 
 
 def _table(rows: Mapping[str, Any], scores: Floats, same: Mapping[str, Any]) -> Any:
     """Rows with their scores, and what is the same for all of them."""
     pa = arrow()
     chances = 1 / (1 + np.exp(-scores.astype(np.float64).clip(-700, 700)))
-    columns = {name: pa.array(column) for name, column in rows.items()}
-    columns |= {"score": pa.array(scores), "probability": pa.array(chances)}
+    columns = dict(rows) | {"score": pa.array(scores), "probability": pa.array(chances)}
     for name, value in same.items():
         text = isinstance(value, str)
         column = pa.repeat(pa.scalar(value, pa.string() if text else pa.int32()), len(scores))

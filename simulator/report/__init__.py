@@ -4,6 +4,7 @@
     charts.py     the kit of drawings: points as inline SVG, and as rows of a CSV file
     templates.py  the kit of pages: templates/kit.html, style.css
     page.py       what is on the page: templates/report.html
+    example.py    two slates of one query, side by side
     pool.py       results of several seeds as one
     schema.py     docs/result.schema.json
 
@@ -20,7 +21,7 @@ from simulator.errors import ResultError
 from simulator.files import write_atomically
 from simulator.report.page import page
 from simulator.report.pool import pooled
-from simulator.result import Result, read_result
+from simulator.result import Result, read_result, worlds_of
 
 
 def write_report(folder: Path) -> Path:
@@ -39,6 +40,7 @@ def read_results(folders: Sequence[Path]) -> Result:
     """
     cells = [cell for folder in folders for cell in sorted(folder.glob("cells/*")) or [folder]]
     finished = [cell for cell in cells if (cell / "result.json").exists() or cell in folders]
+    finished = [world for cell in finished for world in worlds_of(cell)]
     return pooled([(cell, read_result(cell)) for cell in finished])
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 from simulator.decide.evidence import best, compared, ratio_to, silent
-from simulator.result import Arm, Result
-from simulator.words import count, duration, interval, label, number, percent, plural, written
+from simulator.result import ORACLE, Arm, Result
+from simulator.words import count, duration, interval, label, number, percent, plural, word, written
 
 
 def told_apart(result: Result) -> bool:
@@ -97,10 +97,11 @@ def what_you_see(result: Result) -> list[str]:
     if result.kind != "run":
         return [_what_was_compared(result), *_what_users_meet(result)]
     world = result.world
+    where = f" in each of {world['worlds']} worlds" if "worlds" in world else ""
     duplicates, fleets = result.config.get("duplicates"), result.config.get("fleets")
     said = [
         f"{duplicates} duplicates of each arm, in {plural(int(fleets or 1), 'independent fleet')}, learned the same "
-        f"{count(world.get('learned', 0))} events; {count(world.get('held_out', 0))} were held out for the "
+        f"{count(world.get('learned', 0))} events{where}; {count(world.get('held_out', 0))} were held out for the "
         f"measures below. What differed between duplicates: {'; '.join(what_differs(result))}."
     ]
     return said + _what_users_meet(result)
@@ -125,6 +126,34 @@ def _what_users_meet(result: Result) -> list[str]:
             f"candidates in opposite order{_at_loss(one)}."
         )
     return said
+
+
+def truths(result: Result) -> list[str]:
+    """What is known of the world and of what can be learned in it: shares of the variance, oracle, additive arm."""
+    said = []
+    if shares := result.world.get("shares"):
+        parts = ", ".join(f"{percent(share)} {name}" for name, share in shares.items())
+        said.append(f"Of the variance of the true log-odds over impressions: {parts}.")
+    if oracle := result.baselines.get(ORACLE):
+        names = [name for name in ("log_loss", "auc", "ndcg") if name in oracle]
+        parts = ", ".join(f"{word(name).words} {written(oracle[name], 4)}" for name in names)
+        said.append(f"Whoever knew the true probabilities would have {parts}.")
+    additive = [arm for arm in result.arms if _additive(arm)]
+    others = [arm for arm in result.arms if not _additive(arm) and "log_loss" in arm.measures]
+    if additive and others:
+        deep = min(others, key=lambda arm: arm.measures["log_loss"].mean)
+        ratio = additive[0].ratio(deep, "log_loss")
+        verdict = {"more": "depth pays", "less": "depth does not pay"}.get(compared(ratio), "no gain is shown")
+        said.append(
+            f"{label(additive[0].spec)} adds up what each field says: its log loss is {written(ratio, 4)} times that "
+            f"of {label(deep.spec)}, the most accurate other arm: {verdict}."
+        )
+    return said
+
+
+def _additive(arm: Arm) -> bool:
+    """Whether it has no nonlinearity: neither an activation nor a layer norm."""
+    return arm.spec.partition(":")[0].partition("#")[0] == "linear" and arm.design.get("norm") in ("none", "weight")
 
 
 JUMP = 0.25

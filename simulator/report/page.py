@@ -13,6 +13,7 @@ from simulator.decide.evidence import ratio_to
 from simulator.measures.registry import DIFFERENCES, MEASURES, described
 from simulator.report import finding
 from simulator.report.charts import Figure, Panel, activation_panels, arm_dots, over_generations, plane
+from simulator.report.example import twice
 from simulator.report.templates import render
 from simulator.result import Arm, Result
 from simulator.words import CAUSES, COSTS, DASH, WORDS, count, duration, label, percent, size, summed_up, word
@@ -43,8 +44,10 @@ GLOSSARY = {
     "swap": "Two slates of one query differ. Each measure goes from 0 (never) to 1 (always).",
     "cause": "Why two slates could differ: another duplicate of the same generation (duplicate), the next generation "
     "of the same duplicate (refresh), or both.",
-    "baseline": "Cheap models of our own: one probability for all (constant), one per item (popularity), one weight "
-    "per value (logistic). A constant has no swaps and no PD: neither is shown without accuracy.",
+    "baseline": "Cheap models of our own: one probability for all (constant), one per item (popularity), the item's "
+    "share of the latest engagements (recent), one weight per value (logistic). A constant has no swaps and no PD: "
+    "neither is shown without accuracy.",
+    "oracle": "Predicts the true probability of a click, which is known of a made-up world: nobody can do better.",
     "interval": "A mean followed by (low to high): bootstrap over fleets, duplicates and users, 95 %.",
 }
 
@@ -54,6 +57,7 @@ def page(result: Result) -> str:
     drawn = (_swaps(result), _differences(result), _generations(result), _plane(result), _activations(result))
     figures = [figure for figure in drawn if figure.panels]
     absent = [f"Not in this result: {figure.claim}." for figure in drawn if not figure.panels]
+    absent += [] if result.example else ["Not in this result: what one user got, twice."]
     return render(
         "report.html",
         result=result,
@@ -61,12 +65,13 @@ def page(result: Result) -> str:
         title=finding.headline(result),
         seen=finding.what_you_see(result),
         advice=advice(result),
-        notes=[*result.notes, *absent],
+        notes=[*finding.truths(result), *result.notes, *absent],
         shown=summed_up(arm.measures for arm in result.arms),
         timed=any("train_seconds" in arm.costs for arm in result.arms),
         ratio_to=ratio_to,
         everything=everything(result),
         slices=list(_slices(result)),
+        twice=twice(result.example) if result.example else None,
         figures=figures,
         glossary=_glossary(),
         settings=_settings(result),

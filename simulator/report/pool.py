@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,13 +44,18 @@ def pooled(found: Sequence[tuple[Path, Result]]) -> Result:
     steps = zip(*(run.generations for run in results), strict=False)
     return replace(
         first,
+        world=_world(results),
         arms=[_arm(arms, shared) for arms in same],
         generations=[
             Generation(now[0].number, now[0].events, {spec: _of([g.arms[spec] for g in now], shared) for spec in kept})
             for now in steps
             if all(g.arms.keys() >= set(kept) for g in now)
         ],
-        notes=[f"{len(results)} results were pooled (seeds {', '.join(map(str, seeds))}).", *first.notes],
+        notes=[
+            f"{len(results)} results were pooled (seeds {', '.join(map(str, seeds))}): an interval is the wider of the "
+            "one by their spread (Student's t) and of their own, added in squares.",
+            *first.notes,
+        ],
         seconds=sum(run.seconds for run in results),
         peak_memory_bytes=max(run.peak_memory_bytes for run in results),
         command="\n".join(run.command for run in results),
@@ -77,6 +83,15 @@ def by_seed(found: Sequence[tuple[Path, Result]]) -> list[Result]:
 def _distinct(found: Sequence[tuple[Path, Result]]) -> bool:
     """Whether no seed is there twice: such runs are one, and would make the estimate surer than it is."""
     return len({run.config.get("seed") for _, run in found}) == len(found)
+
+
+def _world(results: list[Result]) -> dict[str, Any]:
+    """The first, with how many made-up ones they are, and the means of their shares of the variance."""
+    world, shares = dict(results[0].world), [run.world["shares"] for run in results if "shares" in run.world]
+    if shares:
+        world["worlds"] = len(results)
+        world["shares"] = {name: float(np.mean([own[name] for own in shares])) for name in shares[0]}
+    return world
 
 
 def _require_alike(first: Result, other: Result, folder: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from simulator.pace import REST, throttled
+from simulator.pace import throttled
 from simulator.store.protocol import StoreError
 
 PIECE = 128 << 10
@@ -30,12 +30,12 @@ class Manifest:
     parts: dict[str, dict[str, Any]]
     about: dict[str, Any]
 
-    def part(self, name: str) -> tuple[int, str]:
-        """Bytes of a part, and their SHA-256 in hexadecimal. Raises StoreError where the generation has no such one."""
+    def part(self, name: str) -> str:
+        """SHA-256 of a part in hexadecimal. Raises StoreError where the generation has no such one."""
         if name not in self.parts:
             there = ", ".join(sorted(self.parts)) or "none"
             raise StoreError(f"generation {self.generation} has no part {name}: it has {there}")
-        return int(self.parts[name]["bytes"]), str(self.parts[name]["sha256"])
+        return str(self.parts[name]["sha256"])
 
 
 def write_manifest(run: str, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> str:
@@ -67,15 +67,15 @@ def _digest(entries: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
-def pieces(size: int, rest: float = REST) -> Iterator[slice]:
-    """Where the pieces of a part of so many bytes lie, at least one; with a rest after each."""
-    return throttled((slice(start, min(start + PIECE, size)) for start in range(0, max(size, 1), PIECE)), rest)
+def pieces(size: int) -> Iterator[slice]:
+    """Where the pieces of a part of so many bytes lie, at least one; with a publisher's rest after each."""
+    return throttled((slice(start, start + PIECE) for start in range(0, max(size, 1), PIECE)), PUBLISHING)
 
 
 def digest(data: bytes | bytearray) -> str:
     """SHA-256 in hexadecimal."""
     found, view = hashlib.sha256(), memoryview(data)
-    for piece in pieces(len(data), PUBLISHING):
+    for piece in pieces(len(data)):
         found.update(view[piece])
     return found.hexdigest()
 
@@ -83,3 +83,8 @@ def digest(data: bytes | bytearray) -> str:
 def damaged_part(generation: int, part: str) -> StoreError:
     """For a part whose bytes are not those that were announced."""
     return StoreError(f"part {part} of generation {generation} is damaged: its digest differs")
+
+
+def damaged_share(digest: str) -> StoreError:
+    """For what should be shared under this digest."""
+    return StoreError(f"what is shared as {digest[:12]} is not in the store, or damaged: start the trainer again")

@@ -18,7 +18,8 @@ user's report, sent anew to another router) has a key, which is remembered for a
 **Quarantine.** What a trainer cannot learn it sets aside, once however often it is read: the last `QUARANTINE` entries.
 
 **Generations.** Published parts are immutable; a generation is announced only when all its parts are there, and the
-last `KEPT` generations stay.
+last `KEPT` generations stay. What all of them have in common (the names of users and items) is shared once, known by
+its digest, and stays as long as the run.
 """
 
 from __future__ import annotations
@@ -199,6 +200,13 @@ class Registry(Protocol):
 
     def fetch(self, generation: int, part: str) -> bytearray:
         """One part, as a copy. Raises StoreError where it is unknown or forgotten, or it or its manifest is damaged."""
+
+    def share(self, data: bytes) -> str:
+        """Store what generations have in common; returns its digest, by which they may refer to it. Harmless when
+        repeated. Raises StoreAway."""
+
+    def shared(self, digest: str) -> bytearray:
+        """It, as a copy. Raises StoreError where it is not there or damaged."""
 
     def wait_newer(self, than: int, wait: float) -> int:
         """The newest generation, as soon as it is newer than `than` or after `wait` seconds."""

@@ -19,6 +19,7 @@ consumer group's last id is what the group acknowledged (XGROUP SETID); the log 
     generations                     stream: "G+1-0" -> manifest, and the key of every part
     part:GENERATION:NAME:SHA256     list: the pieces of a part (one value would be at most 512 MB, and grow by copying)
     ...:WRITER                      what a writer has uploaded of it so far
+    shared:SHA256                   list: the pieces of what generations have in common
 
 The digest in its key makes a part immutable. Parts are uploaded to run out after UPLOAD seconds and kept for good by
 the script that announces them: what a trainer left behind half-way disappears by itself. They travel in pieces with
@@ -34,6 +35,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import time
 import uuid
@@ -43,9 +45,18 @@ from typing import Any
 
 from redis import ResponseError
 
+from simulator.pace import throttled
 from simulator.store.codec import decode_entries, encode
 from simulator.store.connection import Connection
-from simulator.store.manifest import PUBLISHING, Manifest, damaged_part, pieces, read_manifest, write_manifest
+from simulator.store.manifest import (
+    Manifest,
+    damaged_part,
+    damaged_share,
+    digest,
+    pieces,
+    read_manifest,
+    write_manifest,
+)
 from simulator.store.protocol import (
     KEPT,
     MOST_KEYS,
@@ -373,7 +384,7 @@ class RedisStore:
         announced = read_manifest(manifest, self.run, generation)
         if self._is_published(announced):
             return
-        keys = {name: self._part_key(generation, name, announced.part(name)[1]) for name in parts}
+        keys = {name: self._part_key(generation, name, announced.part(name)) for name in parts}
         whole = all(self._upload(keys[name], data) for name, data in parts.items())
         args = [generation, manifest, KEPT]
         announce = lambda: self._announce_generation(keys=[self._generations, *keys.values()], args=args)  # noqa: E731
@@ -396,17 +407,27 @@ class RedisStore:
 
     def fetch(self, generation: int, part: str) -> bytearray:
         """See Registry."""
-        size, digest = self._manifest(generation).part(part)
-        key, data, found = self._part_key(generation, part, digest), bytearray(size), hashlib.sha256()
-        for number, piece in enumerate(pieces(size)):
-            read = self._read(key, number)
-            if read is None:
-                self._manifest(generation)  # raises where newer ones have displaced it
-                raise damaged_part(generation, part)
-            found.update(read)
-            data[piece] = read
-        if found.hexdigest() != digest or len(data) != size:
+        expected = self._manifest(generation).part(part)
+        data = self._download(self._part_key(generation, part, expected), expected)
+        if data is None:
+            self._manifest(generation)  # raises where newer ones have displaced it
             raise damaged_part(generation, part)
+        return data
+
+    def share(self, data: bytes) -> str:
+        """See Registry."""
+        key = self._server.key(f"shared:{(found := digest(data))}")
+        client = self._server.client
+        if not self._server.ask(lambda: client.exists(key)) and not self._upload(key, data):
+            raise StoreAway(f"what is shared ran out after {UPLOAD} s, before all was there: try again")
+        self._server.ask(lambda: client.persist(key))
+        return found
+
+    def shared(self, digest: str) -> bytearray:
+        """See Registry."""
+        data = self._download(self._server.key(f"shared:{digest}"), digest)
+        if data is None:
+            raise damaged_share(digest)
         return data
 
     def wait_newer(self, than: int, wait: float) -> int:
@@ -424,15 +445,22 @@ class RedisStore:
     def _upload(self, key: str, data: bytes) -> bool:
         """Whether the part is there as a whole now."""
         own = [f"{key}:{self._writer}"]
-        for number, piece in enumerate(pieces(len(data), PUBLISHING)):
+        for number, piece in enumerate(pieces(len(data))):
             args = [number, data[piece], UPLOAD]
             if not self._server.ask(functools.partial(self._put_piece, keys=own, args=args)):
                 return False
         return bool(self._server.ask(lambda: self._make_whole(keys=[*own, key], args=[UPLOAD])))
 
-    def _read(self, key: str, number: int) -> bytes | None:
-        found: bytes | None = self._server.ask(lambda: self._server.client.lindex(key, number))
-        return found
+    def _download(self, key: str, expected: str) -> bytearray | None:
+        """The pieces under a key together; None where they do not have the digest `expected`."""
+        data, found = bytearray(), hashlib.sha256()
+        for number in throttled(itertools.count()):
+            read = self._server.ask(functools.partial(self._server.client.lindex, key, number))
+            if read is None:
+                break
+            found.update(read)
+            data += read
+        return data if found.hexdigest() == expected else None
 
     def _is_published(self, made: Manifest) -> bool:
         """Whether these parts are published already. Raises StoreError where the generation may not be published."""

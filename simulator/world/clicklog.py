@@ -67,13 +67,15 @@ class ClickLog:
     slate: NDArray[np.int32] | None = None
     """[n] page of each row; rows of one page are one query. None where the log names no pages."""
     position: str | None = None
-    """Name of that context feature which is the position on the page, value 0 for the first; None where there is none."""
+    """Name of the context feature that is the position on the page, value 0 for the first; None where there is none."""
     previous: NDArray[np.int64] | None = None
     """[n] the row of the same user's last engagement before this row, -1 for none; None without history."""
     history: int = 0
     """Items of the user's history that are a feature, 0 for none."""
     skipped_rows: int = 0
     """Damaged rows that were left out."""
+    notes: Sequence[str] = ()
+    """What was taken otherwise than its mapping says, one line each."""
 
     def __len__(self) -> int:
         return len(self.time)

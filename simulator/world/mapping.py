@@ -1,41 +1,35 @@
-"""The mapping file: a few lines of TOML that say what the columns of a CSV or Parquet log mean.
+"""What the columns of a log mean: a few lines of TOML, see docs/data.md, or what a family's files say of themselves.
 
-    # clicks.toml
-    log = "clicks.csv"            # relative to this file; CSV with a header line, or *.parquet
-    user = "visitor"              # the columns
+    log = "clicks/*.parquet"        # a file, a folder, a glob or a URL, relative to this file
+    user = "visitor"                # the columns
     item = "sku"
     time = "at"
+    label = "clicked"               # 1 or 0, or an expression (label.py); without it every row is an engagement
+    [features]
+    context = ["device", { column = "price", kind = "number" }]
 
-    # all below is optional
-    time_unit = "milliseconds"    # seconds (default), milliseconds, or iso8601 (no zone: UTC)
-    label = "clicked"             # 1 or 0; without it every row is an engagement, negatives are sampled
-    sort = true                   # rows are not in time order: load and sort them in memory
-    delimiter = ";"               # of the CSV; default ","
-
-    [features]                    # columns that describe ...
-    user = ["country"]            # ... the user: the first also is the segment that candidates come from
-    item = ["brand", { column = "tags", separator = "|" }]    # a separator: several values in a cell
-    context = ["device"]          # ... the moment
-
-What describes a user or an item is static: the first value seen counts. Any text or number is a value of its own; an
-empty cell is unknown. In Parquet, lists are multi-valued (any separator will do) and timestamps need no time_unit.
+What describes a user or an item is static: the first value seen counts. An empty cell is unknown.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from simulator.errors import DataError
 from simulator.types import Side
+from simulator.world.label import Label
 
-UNITS = ("seconds", "milliseconds", "iso8601")
-REQUIRED = ("log", "user", "item", "time")
-KEYS = (*REQUIRED, "time_unit", "label", "sort", "delimiter", "features")
+UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds", "iso8601")
 SIDES: tuple[Side, ...] = get_args(Side)
+Kind = Literal["category", "number"]
+SHOWN = 60
+"""Characters of a value that a message shows."""
+Form = Literal["plain", "movielens", "recbole", "mind"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +38,45 @@ class FeatureColumn:
 
     column: str
     side: Side
-    separator: str | None
-    """Between the values of a cell; None: one value."""
+    separator: str | None = None
+    """Between the values of a cell; None: one value, or a list."""
+    kind: Kind = "category"
+    """`category`: each value stands for itself; `number`: values are put into buckets."""
+    buckets: int = 16
+    """How many, of numbers; 2 to 1,000."""
+    vocabulary: int = 100_000
+    """Values that are told apart, the others share what is left by their hash; 1 to 10,000,000."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Files of rows, and how those that are text are taken apart."""
+
+    path: str
+    """A file, a folder, a glob or a URL."""
+    delimiter: str = ","
+    """Between the cells of a line."""
+    columns: tuple[str, ...] = ()
+    """Their names, where text has no header line."""
+    form: Form = "plain"
+    """`plain`: Parquet, or CSV with quotes. `movielens`, `recbole`, `mind`: see families.py."""
+
+
+@dataclass(frozen=True)
+class EntityTable:
+    """A table with a row per user or item."""
+
+    table: Table
+    id: str
+    """Column of the ids."""
+    title: str | None = None
+    """Column of what people read."""
+    features: tuple[FeatureColumn, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that are read."""
+        return tuple(filter(None, (self.id, self.title, *(feature.column for feature in self.features))))
 
 
 @dataclass(frozen=True)
@@ -53,103 +84,185 @@ class Mapping:
     """What the columns of a log mean; the fields are the keys of the file."""
 
     path: Path
-    """The mapping file itself."""
-    log: Path
+    """The mapping file itself, or the folder or file of a family."""
+    log: Table
     user: str
     item: str
     time: str
     time_unit: str = "seconds"
-    label: str | None = None
-    sort: bool = False
-    delimiter: str = ","
+    """One of UNITS, or a form for strptime."""
+    label: Label | None = None
+    """None: every row is an engagement."""
+    weight: str | None = None
+    slate: str | None = None
+    position: str | None = None
+    history: int = 0
     features: tuple[FeatureColumn, ...] = ()
+    """Of the columns of the log; those of the tables are theirs."""
+    users: EntityTable | None = None
+    items: EntityTable | None = None
+
+    @property
+    def name(self) -> str:
+        """What results call the log."""
+        return self.path.stem if self.path.is_file() else self.path.resolve().name
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """All columns that are read."""
-        named = (self.user, self.item, self.time, self.label, *(feature.column for feature in self.features))
-        return tuple(column for column in named if column is not None)
+        """All columns of the log that are read, each once."""
+        named = (self.user, self.item, self.time, self.weight, self.slate, self.position)
+        features = (feature.column for feature in self.features)
+        label = self.label.columns if self.label else ()
+        return tuple(dict.fromkeys(column for column in (*named, *label, *features) if column is not None))
 
-    def check_columns(self, there: tuple[str, ...]) -> None:
-        """DataError for a column that the log lacks or holds twice."""
-        for column in self.columns:
+    def check_columns(self, table: Table, wanted: Sequence[str], there: Sequence[str]) -> None:
+        """DataError for a column that a table lacks or holds twice."""
+        for column in wanted:
             if there.count(column) != 1:
                 fault = "no such column" if column not in there else "more than one such column"
-                columns = ", ".join(there)
-                raise _fault(self.path, column, f"column {column!r}: {fault} in {self.log}; it has {columns}")
+                message = f"column {column!r}: {fault} in {table.path}; it has {', '.join(there)}"
+                raise _fault(self.path, column, message)
 
 
-def read_mapping(path: Path) -> Mapping:
+def shown(value: object) -> str:
+    """A value as a message shows it: on one line and not too long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+REQUIRED = ("log", "user", "item", "time")
+OPTIONAL = ("time_unit", "label", "weight", "slate", "position", "history", "sort", "delimiter", "columns")
+KEYS = (*REQUIRED, *OPTIONAL, "features", "items", "users")
+TABLE_KEYS = ("file", "id", "title", "features", "delimiter", "columns")
+FEATURE_KEYS = ("column", "kind", "buckets", "separator", "vocabulary")
+RANGES = {"history": (0, 64), "buckets": (2, 1_000), "vocabulary": (1, 10_000_000)}
+SECTIONS = ("features", "items", "users")
+
+
+def read_mapping_file(path: Path) -> Mapping:
     """Reads and checks a mapping file; DataError naming the line, the key and the way out."""
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path}: not a readable TOML file ({error}); see simulator/world/mapping.py") from error
-    _known(path, settings, KEYS, "")
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+        raise DataError(f"{path}: not a readable TOML file ({error}); see docs/data.md") from error
+    _known(path, given, KEYS, "")
+    given.pop("sort", None)  # of version 1: logs are sorted, whatever their order
     for key in REQUIRED:
-        if key not in settings:
+        if key not in given:
             raise DataError(f"{path}: {key} is missing; a mapping needs {', '.join(REQUIRED)}")
-    for key, value in settings.items():
-        if not isinstance(value, {"sort": bool, "features": dict}.get(key, str)) or value == "":
-            raise _fault(path, key, f"{key} = {value!r}: expected {_expected(key)}")
-    if settings.get("time_unit", UNITS[0]) not in UNITS:
-        raise _fault(path, "time_unit", f"time_unit = {settings['time_unit']!r}: one of {', '.join(UNITS)}")
-    if len(settings.get("delimiter", ",")) != 1:
-        raise _fault(path, "delimiter", f"delimiter = {settings['delimiter']!r}: a single character")
-    settings["log"] = path.parent / settings["log"]
-    settings["features"] = _features(path, settings.get("features", {}))
-    mapping = Mapping(path=path, **settings)
+    unit = given.get("time_unit", UNITS[0])
+    if unit not in UNITS and "%" not in unit:
+        raise _fault(path, "time_unit", f"time_unit = {unit!r}: one of {', '.join(UNITS)}, or a form such as %Y%m%d%H")
+    given["log"] = _table(path, given, given["log"], {})
+    for side in ("users", "items"):
+        if side in given:
+            given[side] = _entities(path, side, given[side], given["log"])
+    if "label" in given:
+        try:
+            given["label"] = Label(given["label"])
+        except ValueError as error:
+            raise _fault(path, "label", f"label = {shown(given['label'])}: {error}") from None
+    given["features"] = _features(path, given.get("features", {}))
+    mapping = Mapping(path=path, **{key: value for key, value in given.items() if key not in ("delimiter", "columns")})
     _distinct(mapping)
     return mapping
 
 
+def _table(path: Path, given: dict[str, Any], place: str, default: dict[str, str]) -> Table:
+    """The table at a place beside the mapping file."""
+    usual = "\t" if re.search(r"\.(tsv|tab)(\.|$)", place) else ","
+    delimiter = given.get("delimiter", default.get("delimiter", usual))
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
+        raise _fault(path, "delimiter", f"delimiter = {delimiter!r}: a single character of ASCII, no quote")
+    columns = tuple(given.get("columns", ()))
+    if not all(isinstance(column, str) for column in columns) or len(set(columns)) < len(columns):
+        raise _fault(path, "columns", f"columns = {shown(given['columns'])}: a list of distinct texts")
+    return Table(place if "://" in place else str(path.parent / place), delimiter, columns)
+
+
+def _entities(path: Path, side: str, given: dict[str, Any], log: Table) -> EntityTable:
+    """The section [users] or [items]."""
+    _known(path, given, TABLE_KEYS, f"{side}.", {"features": list})
+    for key in ("file", "id"):
+        if key not in given:
+            raise _fault(path, side, f"[{side}]: {key} is missing; name the file and the column of its ids")
+    default = {} if log.delimiter in ",\t" else {"delimiter": log.delimiter}
+    features = _features(path, {side[:-1]: given.get("features", [])})
+    return EntityTable(_table(path, given, given["file"], default), given["id"], given.get("title"), features)
+
+
 def _features(path: Path, sides: dict[str, Any]) -> tuple[FeatureColumn, ...]:
     """The section [features], in schema order."""
-    _known(path, sides, SIDES, "features.")
+    _known(path, sides, SIDES, "features.", dict.fromkeys(SIDES, list))
     found = []
     for side in SIDES:
-        entries = sides.get(side, [])
-        for entry in entries if isinstance(entries, list) else [entries]:
+        for entry in sides.get(side, []):
             given = {"column": entry} if isinstance(entry, str) else entry
-            if not isinstance(entries, list) or not isinstance(given, dict) or "column" not in given:
-                raise _fault(
-                    path, side, f'features.{side} = {entry!r}: expected ["column", {{column = "c", separator = "|"}}]'
-                )
-            _known(path, given, ("column", "separator"), f"features.{side}: ")
-            separator = given.get("separator")
-            for key, value in given.items():
-                if not isinstance(value, str) or value == "":
-                    raise _fault(path, key, f"features.{side}: {key} = {value!r}: expected {_expected(key)}")
-            found.append(FeatureColumn(given["column"], side, cast("str | None", separator)))
+            if not isinstance(given, dict) or "column" not in given:
+                expected = 'expected "column" or {column = "c", kind = "number"}'
+                raise _fault(path, side, f"features of the {side}: {shown(entry)}: {expected}")
+            _known(path, given, FEATURE_KEYS, f"features of the {side}: ")
+            if given.get("kind", "category") not in get_args(Kind):
+                raise _fault(path, "kind", f"kind = {given['kind']!r}: one of {', '.join(get_args(Kind))}")
+            wrong, kind = ("separator", "category") if given.get("kind") == "number" else ("buckets", "number")
+            if wrong in given:
+                raise _fault(path, wrong, f'{wrong} = {given[wrong]!r}: only with kind = "{kind}"')
+            found.append(FeatureColumn(**given, side=side))
     return tuple(found)
 
 
 def _distinct(mapping: Mapping) -> None:
-    """Every column has one meaning, and no feature is called as the two identities are."""
-    for number, column in enumerate(mapping.columns):
-        if column in mapping.columns[:number]:
-            raise _fault(mapping.path, column, f"column {column!r} is named twice; give each column one meaning")
-    for feature in mapping.features:
-        if feature.column in ("user", "item"):
-            message = f"feature {feature.column!r} has the name of the {feature.column} itself; rename the column"
-            raise _fault(mapping.path, feature.column, message)
+    """Every column has one meaning, and no two features have the same name, or that of an identity."""
+    tables = [table for table in (mapping.users, mapping.items) if table]
+    features = [feature.column for feature in mapping.features]
+    label = mapping.label.columns if mapping.label else ()
+    for column in features:
+        if column in label:
+            message = f"column {column!r} decides the label, and would give it away as a feature; leave one out"
+            raise _fault(mapping.path, column, message)
+    roles = (mapping.user, mapping.item, mapping.time, mapping.weight, mapping.slate, mapping.position)
+    own = [column for column in (*roles, *features) if column is not None]
+    own += [column for column in label if not cast(Label, mapping.label).is_expression]
+    _once(mapping.path, own)
+    for table in tables:
+        _once(mapping.path, table.columns)
+    taken = {"user": "the user itself", "item": "the item itself", "history": "the user's history"}
+    for column in [*features, *filter(None, [mapping.position]), *(f.column for t in tables for f in t.features)]:
+        if column in taken:
+            raise _fault(mapping.path, column, f"feature {column!r} has the name of {taken[column]}; rename the column")
+        taken[column] = "another feature"
 
 
-def _expected(key: str) -> str:
-    if key in ("sort", "features"):
-        return "true or false" if key == "sort" else "a section [features]"
-    return "a file name" if key == "log" else "a text in quotes"
+def _once(path: Path, columns: Sequence[str]) -> None:
+    for number, column in enumerate(columns):
+        if column in columns[:number]:
+            raise _fault(path, column, f"column {column!r} is named twice; give each column one meaning")
 
 
-def _known(path: Path, given: dict[str, Any], keys: tuple[str, ...], prefix: str) -> None:
-    """DataError for a key that means nothing."""
-    for key in given:
+def _known(path: Path, given: Any, keys: Sequence[str], prefix: str, types: dict[str, type] | None = None) -> None:
+    """DataError for a key that means nothing, or a value of the wrong type or out of range."""
+    of: dict[str, Any] = {
+        "sort": bool,
+        "columns": list,
+        **dict.fromkeys(RANGES, int),
+        **dict.fromkeys(SECTIONS, dict),
+        **(types or {}),
+    }
+    for key, value in given.items():
         if key not in keys:
             raise _fault(path, key, f"{prefix}{key}: unknown key; the keys are {', '.join(keys)}")
+        low, high = RANGES.get(key, (0, 0))
+        kind = of.get(key, str)
+        if type(value) is not kind or value == "" or (kind is int and not low <= value <= high):
+            expected = {str: "a text in quotes", bool: "true or false", dict: f"a section [{key}]"}.get(kind)
+            expected = expected or ('a list such as ["a", "b"]' if kind is list else f"a whole number, {low} to {high}")
+            raise _fault(path, key, f"{prefix}{key} = {shown(value)}: expected {expected}")
 
 
 def _fault(path: Path, word: str, message: str) -> DataError:
     """The error with the last line that holds the word: TOML readers keep no line numbers, features come last."""
+    if path.suffix != ".toml":
+        return DataError(f"{path}: {message}")
     pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
     lines = path.read_text(encoding="utf-8").splitlines()
     places = [number for number, line in enumerate(lines, start=1) if pattern.search(line.split("#")[0])]

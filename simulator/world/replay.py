@@ -22,7 +22,7 @@ import numpy as np
 from simulator.config import ReplayConfig
 from simulator.errors import SettingError
 from simulator.randomness import generator
-from simulator.types import Batch, Doubles, Floats, Ints, Query, Rows
+from simulator.types import Batch, Doubles, Floats, Ints, Names, Query, Rows
 from simulator.world.clicklog import ClickLog
 from simulator.world.features import encoder_of, rows_of
 from simulator.world.retrieval import retrieve
@@ -49,6 +49,8 @@ class ReplayWorld:
         self.encoder = encoder_of(log, hash_rows)
         self.name, self.schema, self.skipped_rows = log.name, self.encoder.schema, log.skipped_rows
         self.users, self.items = len(log.users), len(log.items)
+        context = {feature.name: feature.names for feature in log.context_features}
+        self.names = Names(log.users.ids, log.items.ids, log.items.titles or (), context)
         self.has_pages = log.slate is not None
         self._per_row = 1 if log.labelled else 1 + config.negatives
         self.events = len(log) * self._per_row

@@ -13,8 +13,8 @@ import numpy as np
 from simulator.config import SyntheticConfig
 from simulator.errors import SettingError
 from simulator.randomness import generator
-from simulator.types import Batch, Doubles, Floats, Ints, Query, Rows, Schema
-from simulator.world.clicks import ClickModel, draw_clicks
+from simulator.types import Batch, Doubles, Floats, Ints, Names, Query, Rows, Schema
+from simulator.world.clicks import ClickModel, draw_clicks, examination, logit
 from simulator.world.features import Encoder
 from simulator.world.population import AGE_GROUPS, POSITIONS, Audience, Catalog
 from simulator.world.retrieval import retrieve
@@ -29,6 +29,8 @@ RECENT = 20_000
 """Candidates are retrieved by popularity among this many trailing engagements."""
 CALIBRATION = 20_000
 """Impressions on which the click model is standardised."""
+SHARES = 100_000
+"""Impressions from which the shares of its variance are estimated, to about 0.005."""
 QUERIES_PER_EVENT = 1 << 20
 """Query ids are at x this + number of the query."""
 
@@ -43,6 +45,7 @@ class SyntheticWorld:
     name = "synthetic"
     has_truth = True
     has_pages = False
+    names = Names()
 
     def __init__(self, config: SyntheticConfig, seed: int, hash_rows: int = 0) -> None:
         """`hash_rows` as in `ModelConfig`."""
@@ -60,7 +63,8 @@ class SyntheticWorld:
         self._first_context = np.array(first, np.int32)  # [C]
         page = np.cumsum(1 / np.arange(1, POSITIONS + 1))
         self._page: Doubles = page / page[-1]
-        self._clicks = self._click_model()
+        sample = self._impressions("click model", CALIBRATION)
+        self._clicks = ClickModel(generator(seed, "network"), *sample, config.interaction)
         self._block = lru_cache(maxsize=KEPT_BLOCKS)(self._draw_block)
 
     def probability(self, user: Ints, item: Ints, context: Rows, time: Doubles) -> Floats:
@@ -72,6 +76,17 @@ class SyntheticWorld:
         return self._clicks.probability(
             self.audience.taste(user, time), self.catalog.taste[item], self.audience.context_taste(device, hour)
         )
+
+    def truth(self, events: Batch) -> Floats:
+        """[n] true log-odds of the clicks of events, position bias included: nobody can predict them better."""
+        position = events.features[:, -1] - self._first_context[-1] + 1
+        examined = examination(position, self.config.position_bias)
+        context = events.features[:, -len(self._first_context) :]
+        return logit(self.probability(events.user, events.item, context, events.time) * examined)
+
+    def shares(self) -> dict[str, float]:
+        """Shares of the variance of the true log-odds over impressions, see ClickModel.shares."""
+        return self._clicks.shares(*self._impressions("shares", SHARES))
 
     def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
         """Events [start, stop) in time order, `size` at a time; any split gives the same events."""
@@ -182,13 +197,12 @@ class SyntheticWorld:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         return np.concatenate(users)[-RECENT:], np.concatenate(items)[-RECENT:]
 
-    def _click_model(self) -> ClickModel:
-        """Standardised on impressions of the whole run, whether their items are present or not."""
-        rng = generator(self.seed, "click model")
-        time = rng.uniform(0, SPAN, CALIBRATION)
-        user = self.audience.activity.draw(rng.random(CALIBRATION))
-        item = self.catalog.popularity.draw(rng.random(CALIBRATION))
-        context = self.audience.context_taste(
-            self.audience.device(rng.random(CALIBRATION)), self.audience.hour(user, time)
-        )
-        return ClickModel(rng, self.audience.taste(user, time), self.catalog.taste[item], context)
+    def _impressions(self, purpose: str, count: int) -> tuple[Floats, Floats, Floats]:
+        """Tastes of users, items and contexts of impressions of the whole run, whether their items are there or not."""
+        rng = generator(self.seed, purpose)
+        time = rng.uniform(0, SPAN, count)
+        user = self.audience.activity.draw(rng.random(count))
+        item = self.catalog.popularity.draw(rng.random(count))
+        device = self.audience.device(rng.random(count))
+        context = self.audience.context_taste(device, self.audience.hour(user, time))
+        return self.audience.taste(user, time), self.catalog.taste[item], context

@@ -1,8 +1,8 @@
 """`make fuzz`, its second half: seeded mutations of the bytes of requests against a real router and replicas.
 
-Valid queries, reports and comparisons are changed in their bytes and sent to the router's port. Each is answered or
-refused with a code that says what is wrong, never as a fault of ours; at the end the processes live, have bounded
-memory and answer a good query, and every event that was taken fits the schema.
+Valid queries, reports, comparisons and questions for names are changed in their bytes and sent to the router's port.
+Each is answered or refused with a code that says what is wrong, never as a fault of ours; at the end the processes
+live, have bounded memory and answer a good query, and every event that was taken fits the schema.
 """
 
 from __future__ import annotations
@@ -22,12 +22,21 @@ import numpy as np
 import psutil
 from google.protobuf.message import Message
 
-from protos.recommender_pb2 import CAUSE_REFRESH, CompareRequest, FeedbackRequest, RecommendRequest, ShownItem
+from protos.recommender_pb2 import (
+    CAUSE_REFRESH,
+    CompareRequest,
+    DescribeRequest,
+    FeedbackRequest,
+    RecommendRequest,
+    ShownItem,
+)
 from protos.recommender_pb2_grpc import RecommenderStub
+from simulator.store.names import pack
 from simulator.store.open import open_store
 from simulator.store.protocol import Store
 from simulator.store.server import start_server
-from tests.serving.generations import ARMS, WORLD, publish_generation
+from simulator.types import Names
+from tests.serving.generations import ARMS, CONTEXT, WORLD, publish_generation
 from tests.serving.processes import Process, process
 from tests.serving.router_under_test import until
 
@@ -37,17 +46,22 @@ ALLOWED = frozenset("OK INVALID_ARGUMENT FAILED_PRECONDITION RESOURCE_EXHAUSTED 
 IN_FLIGHT = 32
 MEGABYTES = {"router": 200.0, "replica": 400.0}
 USERS, ITEMS = 50, 120
+KINDS = ("Recommend", "Feedback", "Compare", "Describe")
+NAMES = Names([f"u-{user}" for user in range(USERS)], [f"sku-{item}" for item in range(ITEMS)], ["A film"] * ITEMS)
 
 
 def valid(draw: random.Random) -> tuple[str, Message]:
     """A method, and a request to which the answer is OK."""
-    context = [draw.randrange(2), draw.randrange(2)] if draw.random() < 0.5 else []
+    context = [draw.randrange(2) for _ in CONTEXT] if draw.random() < 0.5 else []
     user, number = draw.randrange(USERS), draw.randrange(1, 1 << 62)
     query = RecommendRequest(query_id=number, user=user, context=context, k=draw.randrange(20))
     query.arm = draw.choice(("", *ARMS))
     query.candidates.extend(draw.sample(range(ITEMS), draw.choice((0, 3, 60))))
     query.score_all = draw.random() < 0.2
-    kind = draw.choices(("Recommend", "Feedback", "Compare"), (6, 3, 1))[0]
+    query.user_id = draw.choice(("", "", "", str(user), NAMES.users[user], "nobody"))
+    kind = draw.choices(KINDS, (6, 3, 1, 1))[0]
+    if kind == "Describe":
+        return kind, DescribeRequest(items=query.candidates, users=[user], context=map(str, context))
     if kind == "Feedback":
         shown = [ShownItem(item=item, clicked=draw.random() < 0.3) for item in draw.sample(range(ITEMS), 5)]
         report = FeedbackRequest(query_id=number, user=user, context=context, shown=shown, client="fuzz")
@@ -85,7 +99,7 @@ class Outcomes:
     """What became of the requests."""
 
     def __init__(self) -> None:
-        self.codes: dict[str, Counter[str]] = {kind: Counter() for kind in ("Recommend", "Feedback", "Compare")}
+        self.codes: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
         self.forbidden: list[str] = []
         self._room = threading.Semaphore(IN_FLIGHT)
 
@@ -133,7 +147,7 @@ def fuzz(mutations: int, seed: int, folder: Path) -> dict[str, Counter[str]]:
         stack.callback(store.close)
         store.join("fuzz")
         for generation in (1, 2):
-            publish_generation(store, generation)
+            publish_generation(store, generation, names=store.share(pack(NAMES)))
         where = ("--store", server.url, "--run", "fuzz")
         kept = ["replica", "replica", "router"]
         options = [["--name", "a"], ["--name", "b"], ["--shadow", "0.1", "--spool", str(folder / "spool")]]

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from simulator.models.native import build, kernels, library
-from simulator.models.native.library import NativeMissing
+from simulator.models.native import kernels
+from simulator.native import build, library
+from simulator.native.library import NativeMissing
 from tests.models.conftest import MIXED, MODEL, make_events
 from tests.models.reference import FORMULAS
 from tests.models.test_native_learning import Both, scorer
@@ -116,21 +117,17 @@ def test_without_a_compiler_the_script_says_so_in_one_line(tmp_path: Path) -> No
         command = [sys.executable, str(SCRIPT), "--out", str(tmp_path / "lib"), *optional]
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (code, "")
-        words = "no native kernels (none of c++, g++, clang++ is on PATH): PyTorch computes instead\n"
+        words = "no native library (none of c++, g++, clang++ is on PATH): PyTorch and NumPy compute instead\n"
         assert done.stderr == words
 
 
 def test_a_pytorch_without_blas_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "PYTORCH", ())
-    for cached in (library.sgemm, library._library):
-        cached.cache_clear()
+    monkeypatch.setattr(kernels, "PYTORCH", ())
+    kernels.sgemm.cache_clear()
     try:
-        for _ in range(2):
-            with pytest.raises(NativeMissing, match="^this PyTorch shows no BLAS$"):
-                library.library()
+        assert kernels.missing() == "this PyTorch shows no BLAS"
     finally:
-        for cached in (library.sgemm, library._library):
-            cached.cache_clear()
+        kernels.sgemm.cache_clear()
 
 
 @pytest.fixture(params=["none", "before", "after"])

@@ -18,7 +18,7 @@ from torch.nn import functional
 from simulator.config import NO_NOISE, ModelConfig, NoiseConfig
 from simulator.errors import ResultError, SettingError
 from simulator.models.factories import ALLOWED
-from simulator.models.own import BLOCK, Maker, drawn, seeded, tensors_of_module
+from simulator.models.own import BLOCK, Maker, OwnRanker, drawn, seeded, tensors_of_module
 from simulator.models.own_engine import LATE, OwnEngine
 from simulator.models.ranker import Rankers
 from simulator.models.specs import Own, parse_arms
@@ -644,6 +644,19 @@ def test_a_ranker_does_not_import_what_it_may_not(write_module: WriteModule, mon
         with pytest.raises(SettingError, match="not among the factories that may be imported here"):
             Rankers()(MIXED, spec, "torch", MODEL, {}, rows, rows, {})
     assert module not in sys.modules
+
+
+def test_of_a_user_whom_the_world_has_not_a_module_sees_id_1_in_every_field() -> None:
+    schema = Schema((Field("user", "user", 3), Field("groups", "user", 4, slots=2), Field("item", "item", 5)))
+    maker = Maker(schema, Own("tests.models.own_modules:plain", {}))
+    module = maker.make(0).module
+    users, items = np.array([[1, 4, 0], [2, 5, 6]], np.int32), np.array([[8], [9]], np.int32)
+    ranker = OwnRanker(maker, tensors_of_module(module), maker.identity(module), users, items)
+    scores = ranker.scores(np.array([1, 2]), np.empty((2, 0), np.int32), np.array([[0, 1], [0, 1]]))
+    for row, (user, groups) in zip(scores, ((3, [3, 4]), (1, [1, 0])), strict=True):
+        ids = {"user": [user] * 2, "groups": [groups] * 2, "item": [2, 3]}
+        expected = module({name: torch.tensor(values) for name, values in ids.items()})
+        np.testing.assert_allclose(row, expected.detach().numpy(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.usefixtures("may_be_imported")

@@ -146,7 +146,7 @@ def test_reflection_tells_a_stranger_the_whole_proto(channel: grpc.Channel) -> N
     assert set(SERVICES) <= set(database.get_services())
     pool = DescriptorPool(database)
     service = pool.FindServiceByName("flicker.v1.Recommender")
-    assert [m.name for m in service.methods] == ["Recommend", "Compare", "Feedback", "ListReplicas"]
+    assert [m.name for m in service.methods] == ["Recommend", "Compare", "Feedback", "Describe", "ListReplicas"]
     assert [f.name for f in service.methods[0].input_type.fields] == list(
         recommender_pb2.RecommendRequest.DESCRIPTOR.fields_by_name
     )

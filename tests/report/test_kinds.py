@@ -14,8 +14,9 @@ from rich.console import Console
 from simulator.measures.intervals import Interval
 from simulator.measures.registry import MEASURES, Measure
 from simulator.report import write_report
+from simulator.report.finding import truths
 from simulator.report.page import page
-from simulator.result import Arm, Result, from_json, read_result, write_result
+from simulator.result import ORACLE, Arm, Result, from_json, read_result, write_result
 from simulator.terminal import tables
 from tests.report.fake_results import fake_result, write
 from tests.report.parsed import Page
@@ -49,6 +50,30 @@ def test_baselines_stand_below_the_arms_and_have_no_swaps(tmp_path: Path) -> Non
     assert len(arms) == 3 and constant[0] == "constant baseline"
     row = dict(zip(head, constant, strict=True))
     assert row["log loss"] == "0.6100 (0.6000 to 0.6200)" and row["pair swaps"] == row["AUC"] == "–"
+
+
+def test_what_is_known_of_a_made_up_world_is_said() -> None:
+    """The truth, and whether an additive arm is worse than the most accurate one that is not."""
+    oracle = {"log_loss": Interval(0.4, 0.39, 0.41), "auc": Interval(0.83, 0.83, 0.83)}
+    world = {"name": "synthetic", "shares": {"user": 0.25, "user x item": 0.5, "rest": 0.25}}
+
+    def arm(spec: str, loss: float, **design: str) -> Arm:
+        return Arm(spec, {"log_loss": Interval(loss, loss - 0.01, loss + 0.01)}, design=design)
+
+    additive, deep = arm("linear:norm=none", 0.6, norm="none"), arm("gelu", 0.45, norm="after")
+    others = [arm("relu", 0.5, norm="after"), arm("linear", 0.46, norm="after"), deep]
+    for ratio, verdict in (((1.2, 1.1, 1.3), "pays"), ((0.9, 0.8, 0.95), "does not pay"), ((1, 0.9, 1.1), "no gain")):
+        paired = replace(additive, against={"gelu": {"log_loss": Interval(*ratio)}})
+        shares, truth, depth = truths(Result("run", world, [*others, paired], baselines={"oracle": oracle}))
+        assert "25.0\N{NO-BREAK SPACE}% user, 50.0\N{NO-BREAK SPACE}% user x item" in shares
+        assert truth.endswith("log loss 0.4000 (0.3900 to 0.4100), AUC 0.8300.")
+        assert verdict in depth and f"{ratio[0]:.4f} ({ratio[1]:.4f}" in depth and "GELU, the most accurate" in depth
+    assert truths(Result("run", {"name": "log"}, others)) == []
+    baselines = {"constant": {"log_loss": Interval(0.6, 0.59, 0.61)}, ORACLE: oracle}
+    drawn = Console(width=120, record=True, file=io.StringIO())
+    drawn.print(*tables(Result("run", world, others, baselines=baselines), 120))
+    said = [line.split() for line in drawn.export_text().splitlines()]
+    assert ["constant", "0.6000", "–"] in said and ["oracle", "0.4000", "0.8300"] in said
 
 
 def test_results_by_a_column_are_a_table(tmp_path: Path) -> None:

@@ -29,11 +29,11 @@ FIELDS = [
 ]
 
 
-def about(generation: int, world: str = "synthetic") -> dict[str, object]:
-    """What a trainer would announce."""
+def about(generation: int, world: str = "synthetic", names: str = "") -> dict[str, object]:
+    """What a trainer would announce; `names` is their digest."""
     fields = [{"name": f.name, "side": f.side, "vocabulary": f.vocabulary, "slots": f.slots} for f in FIELDS]
     known = {"generation": generation, "arms": ARMS, "specs": ARMS, "duplicates": DUPLICATES, "fields": fields}
-    return known | {"world": world, "learns_feedback": world == "synthetic"}
+    return known | {"world": world, "names": names}
 
 
 def catalog(run: str, generation: int) -> bytes:
@@ -46,9 +46,9 @@ def catalog(run: str, generation: int) -> bytes:
     )
 
 
-def publish(store: Store, generation: int, world: str = "synthetic") -> None:
+def publish(store: Store, generation: int, world: str = "synthetic", names: str = "") -> None:
     """A generation without weights."""
-    store.publish(generation, {"catalog": catalog(store.run, generation)}, about(generation, world))
+    store.publish(generation, {"catalog": catalog(store.run, generation)}, about(generation, world, names))
 
 
 def scores(arm: str, duplicate: int, generation: int, user: int, items: Ints) -> Floats:

@@ -63,10 +63,11 @@ def about_of(stack: Engines, generation: int) -> dict[str, Any]:
     return publish.about(stack, CONFIG, WORLD, cut)
 
 
-def publish_generation(registry: Registry, generation: int, stack: Engines | None = None) -> Engines:
-    """Publish a generation; returns its stack."""
+def publish_generation(registry: Registry, generation: int, stack: Engines | None = None, names: str = "") -> Engines:
+    """Publish a generation, whose names have this digest; returns its stack."""
     stack = stack or stack_of(generation)
-    registry.publish(generation, parts_of(stack, generation, registry.run), about_of(stack, generation))
+    about = about_of(stack, generation) | {"names": names}
+    registry.publish(generation, parts_of(stack, generation, registry.run), about)
     return stack
 
 

@@ -12,8 +12,7 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2_grpc import RecommenderStub
-from serving.router.flags import RouterFlags
-from serving.router.main import RunningRouter
+from serving.router.main import RouterFlags, RunningRouter
 from simulator.store.protocol import Store
 
 

@@ -16,7 +16,19 @@ from protos.recommender_pb2 import (
     RecommendResponse,
     ScoredCandidates,
 )
-from serving.codec import Ranges, Refusal, answer, answered_by, length, parse_query, scored_of, slate_of, without_scores
+from serving.codec import (
+    UNKNOWN_USER,
+    Ranges,
+    Refusal,
+    answer,
+    answered_by,
+    length,
+    parse,
+    scored_of,
+    slate_of,
+    with_user,
+    without_scores,
+)
 from simulator.types import Slate
 
 FIELDS = [
@@ -55,7 +67,6 @@ def test_a_log_without_context_fields_takes_none() -> None:
 @pytest.mark.parametrize(
     ("check", "field", "message"),
     [
-        (lambda: RANGES.user(5), "user", "user = 5: 0 to 4"),
         (lambda: RANGES.arm("gelu"), "arm", "arm = 'gelu': one of relu, smelu:beta=1"),
         (lambda: RANGES.arm(""), "arm", "arm = '': one of relu, smelu:beta=1"),
         (lambda: RANGES.context_rows([1]), "context", "context = 1 values: 2 (device, places), or none"),
@@ -69,7 +80,11 @@ def test_a_log_without_context_fields_takes_none() -> None:
         ),
         (lambda: RANGES.candidates(range(10_001)), "candidates", "candidates = 10001 items: at most 10,000"),
         (lambda: length(1_001), "k", "k = 1001: 1 to 1,000, or 0 for 10"),
-        (lambda: parse_query(b"\xff\xff"), "query", "query = 2 bytes: the bytes of a flicker.v1.RecommendRequest"),
+        (
+            lambda: parse(RecommendRequest, b"\xff\xff", "query"),
+            "query",
+            "query = 2 bytes: the bytes of a flicker.v1.RecommendRequest",
+        ),
     ],
 )
 def test_a_bad_value_is_named_with_its_range(check, field: str, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -80,8 +95,12 @@ def test_a_bad_value_is_named_with_its_range(check, field: str, message: str) ->
 
 
 def test_values_at_the_edges_pass() -> None:
-    assert (RANGES.user(4), RANGES.arm("smelu:beta=1"), length(0), length(1), length(1_000)) == (4, 1, 10, 1, 1_000)
+    assert (RANGES.arm("smelu:beta=1"), length(0), length(1), length(1_000)) == (1, 10, 1, 1_000)
     assert RANGES.candidates([6, 0, 3]).tolist() == [6, 0, 3]
+
+
+def test_users_whom_the_world_has_not_are_one() -> None:
+    assert [RANGES.known(user) for user in (0, 4, 5, 2**32 - 1)] == [0, 4, 5, 5]
 
 
 def test_whatever_a_text_holds_the_error_is_one_short_line() -> None:
@@ -103,13 +122,21 @@ def test_an_answer_is_one_message_though_built_from_two() -> None:
     np.testing.assert_array_equal(back.scores, slate.scores)  # bit for bit
     np.testing.assert_array_equal(items, scored[0])
     np.testing.assert_array_equal(scores, scored[1])
+    unknown = answer(9, slate, answered_by("a", "relu", 0, 0) + UNKNOWN_USER, scored)
+    assert RecommendResponse.FromString(without_scores(unknown)).unknown_user and not response.unknown_user
     assert not RecommendResponse.FromString(answer(9, slate, b"")).HasField("scored")
     assert [len(part) for part in scored_of(PackedResponse.FromString(answer(9, slate, b"")))] == [0, 0]
 
 
+@pytest.mark.parametrize("user", [0, 1, 127, 128, 2**31, 2**32 - 1])
+def test_the_user_that_is_appended_wins(user: int) -> None:
+    raw = RecommendRequest(user=3, user_id="u-3").SerializeToString() + with_user(user)
+    assert RecommendRequest.FromString(raw) == RecommendRequest(user=user, user_id="u-3")
+
+
 def test_what_is_appended_to_a_query_wins() -> None:
     raw = RecommendRequest(user=3, arm="gelu", candidates=[1]).SerializeToString()
-    query = parse_query(raw + RecommendRequest(query_id=7, arm="relu").SerializeToString())
+    query = RecommendRequest.FromString(raw + RecommendRequest(query_id=7, arm="relu").SerializeToString())
     assert query == RecommendRequest(user=3, arm="relu", candidates=[1], query_id=7)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from serving.__main__ import main
 from serving.replica.main import own_address
-from serving.router.flags import RouterFlags
+from serving.router.main import RouterFlags
 from simulator.flags import parse_flags
 from simulator.process import run
 from tests.serving.router_under_test import running

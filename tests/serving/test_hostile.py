@@ -23,8 +23,8 @@ import pytest
 
 from protos.recommender_pb2 import RankRequest, RecommendRequest
 from protos.recommender_pb2_grpc import RecommenderStub
-from serving.replica.server import LIMITS
-from serving.router.server import REQUEST_BYTES
+from serving.replica.replica import LIMITS
+from serving.router.main import REQUEST_BYTES
 from simulator.store.open import open_store
 from simulator.store.server import start_server
 from tests.serving.generations import publish_generation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import grpc
@@ -17,7 +18,16 @@ from protos.recommender_pb2 import AnsweredBy, RankRequest, RecommendRequest, Re
 from serving.codec import slate_of
 from serving.replica import work
 from simulator.models.engines import Engines
-from tests.serving.generations import ARMS, plain_scores, publish_generation, stack_of
+from tests.serving.generations import (
+    ARMS,
+    CONTEXT,
+    TRAIL,
+    WORLD,
+    plain_scores,
+    publish_generation,
+    retrieved,
+    stack_of,
+)
 from tests.serving.replica_under_test import RANK, Asking, best_first, put_gate, running, wait_for, wait_for_generation
 from tests.store.memory_store import MemoryStore
 
@@ -102,7 +112,6 @@ def test_an_older_generation_answers_queries_pinned_to_it(asking: Asking, stacks
         (RecommendRequest(arm="relu", duplicate=1), 9, "duplicate = 1: here is 0"),
         (RecommendRequest(arm="relu", duplicate=3), 3, "duplicate = 3: 0 to 2"),
         (RecommendRequest(arm="gelu"), 3, "arm = 'gelu': one of relu, smelu:beta=1"),
-        (RecommendRequest(arm="relu", user=50), 3, "user = 50: 0 to 49"),
         (RecommendRequest(arm="relu", k=1_001), 3, "k = 1001: 1 to 1,000, or 0 for 10"),
         (RecommendRequest(arm="relu", candidates=[1, 120]), 3, "candidates = 120: 0 to 119"),
     ],
@@ -112,14 +121,36 @@ def test_a_refusal_says_what_is_there(asking: Asking, query: RecommendRequest, c
     assert (failure.code, failure.message) == (code, message)
 
 
+@pytest.mark.parametrize("candidates", [[], [5, 3, 119, 0]])
+def test_a_user_whom_the_world_has_not_is_answered_without_anything_about_him(
+    asking: Asking, stacks: list[Engines], candidates: list[int]
+) -> None:
+    answers = [
+        asking.ask(RecommendRequest(user=user, context=[1, 5, 0], arm=ARMS[0], candidates=candidates, score_all=True))
+        for user in (50, 2**32 - 1)
+    ]
+    assert answers[0] == answers[1] and answers[0].unknown_user
+    items = np.array(candidates or retrieved(50))
+    rows = WORLD.encoder.candidates(
+        0, items, tuple(WORLD.schema.first_row(f.name) + v for f, v in zip(CONTEXT, (1, 5, 0), strict=True))
+    )
+    rows[:, : WORLD.encoder.user_rows.shape[1]] = 0
+    assert list(answers[0].scored.items) == items.tolist()
+    np.testing.assert_allclose(answers[0].scored.scores, stacks[1].score_events(rows)[0], rtol=0, atol=2e-5)
+    clicks = Counter(TRAIL.item[np.isin(TRAIL.item, WORLD.present(TRAIL.time))].tolist())
+    popular = sorted(clicks, key=lambda item: (-clicks[item], item))[:40]
+    assert retrieved(50).tolist()[: len(popular)] == popular
+    assert not asking.ask(RecommendRequest(user=49, arm=ARMS[0])).unknown_user
+
+
 def test_bad_queries_are_counted_by_field_and_harm_no_other(asking: Asking) -> None:
-    before = asking.metric("flicker_bad_queries_total", field="user")
+    before = asking.metric("flicker_bad_queries_total", field="k")
     answered = asking.metric("flicker_queries_total", arm="relu")
-    good, bad = RecommendRequest(query_id=1, user=3, arm="relu"), RecommendRequest(user=99, arm="relu")
+    good, bad = RecommendRequest(query_id=1, user=3, arm="relu"), RecommendRequest(k=1_001, arm="relu")
     response = asking.rank(good, bad, good)
     assert [bool(raw) for raw in response.answers] == [True, False, True]
     assert [failure.index for failure in response.failures] == [1]
-    assert asking.metric("flicker_bad_queries_total", field="user") == before + 1
+    assert asking.metric("flicker_bad_queries_total", field="k") == before + 1
     assert asking.metric("flicker_queries_total", arm="relu") == answered + 2
 
 

@@ -43,8 +43,7 @@ def is_good(query: RecommendRequest) -> bool:
     """The ranges of recommender.proto, written down a second time."""
     context, items = list(query.context), list(query.candidates)
     return (
-        query.user < USERS
-        and (not context or len(context) == len(CONTEXT))
+        (not context or len(context) == len(CONTEXT))
         and all(value < field.vocabulary for value, field in zip(context, CONTEXT, strict=False))
         and query.k <= 1_000
         and query.arm in ARMS
@@ -99,6 +98,7 @@ def check(response: RecommendResponse, query: RecommendRequest | bytes) -> None:
     assert len(places) == min(query.k or 10, candidates)
     assert len(response.scored.items) == len(response.scored.scores) == (candidates if query.score_all else 0)
     assert (response.query_id, response.answered_by.arm) == (query.query_id, query.arm)
+    assert response.unknown_user == (query.user >= USERS)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

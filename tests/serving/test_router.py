@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2 import (
     CompareRequest,
+    DescribeRequest,
     Failure,
     FeedbackRequest,
     ListReplicasRequest,
@@ -256,7 +257,7 @@ def test_nothing_that_is_sent_brings_a_fault_to_light(asked: Asked) -> None:
     send()
 
 
-METHODS = ("Recommend", "Compare", "Feedback", "ListReplicas")
+METHODS = ("Recommend", "Compare", "Feedback", "Describe", "ListReplicas")
 
 
 @st.composite
@@ -278,7 +279,9 @@ def messages(draw: st.DrawFn) -> bytes:
     shown = [ShownItem(item=item) for item in draw(numbers)]
     time = draw(st.floats() | st.just(0.0))
     feedback = FeedbackRequest(user=draw(small | number), context=draw(numbers), shown=shown, time=time)
-    return draw(st.sampled_from([query, compare, feedback])).SerializeToString()
+    query.user_id = feedback.user_id = draw(st.sampled_from(["", "7", "u-7"]))
+    describe = DescribeRequest(items=draw(numbers), users=draw(numbers), context=map(str, draw(numbers)))
+    return draw(st.sampled_from([query, compare, feedback, describe])).SerializeToString()
 
 
 def test_a_query_is_retried_once(asked: Asked, replicas: list[FakeReplica]) -> None:

@@ -201,11 +201,17 @@ def test_a_world_that_replays_a_log_counts_feedback_and_learns_none() -> None:
     assert store.waiting() == 0
 
 
+def test_what_users_report_whom_the_world_has_not_is_checked_and_not_learned(asked: Asked, store: Unreliable) -> None:
+    nobody = FeedbackRequest(user=1, user_id="u-7", shown=[ShownItem(item=1)])
+    assert [asked.stub.Feedback(each).accepted for each in (shown(user=30), shown(user=2**32 - 1), nobody)] == [0] * 3
+    assert refusal(lambda: asked.stub.Feedback(shown(user=30, items=31)))[0].name == "INVALID_ARGUMENT"
+    assert asked.stub.Feedback(shown(user=29)).accepted == 7 == store.waiting()
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
         (FeedbackRequest(user=1), "shown = 0: 1 to 1,000"),
-        (shown(user=30), "user = 30: 0 to 29"),
         (shown(items=31), "shown = 40: item 0 to 39"),
         (shown(context=(1,)), "context = 1 values: 2 (device, position), or none"),
         (shown(context=(3, 0)), "context = 3: 0 to 2 for device"),

@@ -97,8 +97,6 @@ def test_the_installed_grpcio_has_inside_what_the_kit_needs() -> None:
     ]  # fmt: skip
     source = inspect.getsource(_server._process_event_and_continue)
     assert "_handle_call(" in source and "rpc_state, callbacks = event.tag(event)" in source
-    asking = "_handle_call", "state.rpc_states.add(rpc_state)", "_on_call_completed(state)", "_GenericMethod("
-    assert all(each in source for each in asking) and "request_call(" in inspect.getsource(_server._request_call)
     operations = "ReceiveMessage", "ReceiveCloseOnServer", "SendInitialMetadata", "SendMessage", "SendStatusFromServer"
     assert all(hasattr(cygrpc, f"{name}Operation") for name in operations)
 
@@ -114,7 +112,7 @@ def test_answers_come_from_any_thread_and_take_none_of_the_server() -> None:
             futures = [ask.future(b"%d" % number) for number in range(100, 400)]
             assert [future.result() for future in futures] == [(b"%d" % number)[::-1] for number in range(100, 400)]
             assert threading.active_count() <= before + 5  # the others, and the client's own
-            until(lambda: not served.door._unread and len(served.server._server._state.rpc_states) == 1)
+            until(lambda: not served.door._unread and not served.server._server._state.rpc_states)
             assert served.handled("OK") == 300 and served.door.in_flight == served.door._bytes == 0
 
 
@@ -261,20 +259,20 @@ def answers(
 ) -> float:
     """So many answers that took so long; returns when. `pressed`: others were refused beside them."""
     for number in range(round(seconds * rate)):
-        delay.refused += pressed
+        delay.pressed |= pressed
         delay.answered(took, start + number / rate)
     return start + seconds
 
 
 def test_a_standing_queue_is_cut_to_what_is_answered_in_time() -> None:
     delay = ControlledDelay(256)
-    now = answers(delay, 1.0, 1_000, 0.01, 0.0)
+    now = answers(delay, 1.0, 2_000, 0.005, 0.0)
     assert delay.now == 256
-    now = answers(delay, 3 * INTERVAL, 1_000, 0.15, now)
-    assert delay.now == pytest.approx(1_000 * TARGET, rel=0.1)
-    now = answers(delay, 3 * INTERVAL, 1_000, 0.02, now, pressed=True)
+    now = answers(delay, 3 * INTERVAL, 2_000, 0.15, now)
+    assert delay.now == pytest.approx(2_000 * TARGET, rel=0.1)
+    now = answers(delay, 3 * INTERVAL, 2_000, 0.02, now, pressed=True)
     assert delay.now < 256  # quick only because others were refused
-    now = answers(delay, 3 * INTERVAL, 1_000, 0.02, now)
+    now = answers(delay, 3 * INTERVAL, 2_000, 0.02, now)
     assert delay.now == 256
 
 

@@ -7,10 +7,11 @@ import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from simulator.store.codec import decode_entries, encode
-from simulator.store.manifest import Manifest, damaged_part, digest, read_manifest, write_manifest
+from simulator.store.manifest import Manifest, damaged_part, damaged_share, digest, read_manifest, write_manifest
 from simulator.store.protocol import (
     KEPT,
     QUARANTINE,
@@ -47,6 +48,7 @@ class MemoryStore:
         self._aside: list[SetAside] = []
         self._manifests: dict[int, str] = {}  # in the order of publishing
         self._parts: dict[int, dict[str, bytes]] = {}
+        self._shared: dict[str, bytes] = {}  # by digest
         self._leases: dict[str, tuple[int, float]] = {}  # owner -> number, end
         self._members: dict[str, tuple[Member, float]] = {}
 
@@ -174,10 +176,25 @@ class MemoryStore:
     def fetch(self, generation: int, part: str) -> bytearray:
         """See Registry."""
         with self._changed:
-            size, expected = self._manifest(generation).part(part)
+            expected = self._manifest(generation).part(part)
             data = bytearray(self._parts[generation][part])
-        if len(data) != size or digest(data) != expected:
+        if digest(data) != expected:
             raise damaged_part(generation, part)
+        return data
+
+    def share(self, data: bytes) -> str:
+        """See Registry."""
+        found = digest(data)
+        with self._changed:
+            self._shared[found] = bytes(data)
+        return found
+
+    def shared(self, digest: str) -> bytearray:
+        """See Registry."""
+        with self._changed:
+            data = bytearray(self._shared.get(digest, b""))
+        if sha256(data).hexdigest() != digest:
+            raise damaged_share(digest)
         return data
 
     def wait_newer(self, than: int, wait: float) -> int:

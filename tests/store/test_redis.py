@@ -157,6 +157,8 @@ def test_only_announced_parts_stay(redis_store: RedisStore) -> None:
     redis_store._upload(redis_store._part_key(0, "half", "digest"), b"from a trainer that died")
     for generation in range(5):
         redis_store.publish(generation, {"part": b"%d" % generation}, {})
+    redis_store.share(b"names")
+    assert [left for name, left in keys(redis_store).items() if "shared" in name] == [-1]
     kept = {name.split(":")[1] + name.split(":")[2]: left for name, left in keys(redis_store).items() if "part" in name}
     assert 0 < kept.pop("0half") <= 600
     assert kept == {"2part": -1, "3part": -1, "4part": -1}

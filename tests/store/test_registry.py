@@ -126,3 +126,14 @@ def test_what_is_no_manifest_is_refused(text: bytes) -> None:
 def test_a_manifest_of_another_run_or_generation_is_refused(run: str, generation: int) -> None:
     with pytest.raises(StoreError, match=f"of run one is of run {run}, generation {generation}"):
         read_manifest(write_manifest(run, generation, parts(7), {}), "one", 7)
+
+
+def test_what_generations_share_is_stored_once_and_stays(store: Store) -> None:
+    data = bytes(range(256)) * 2_000
+    digest = store.share(data)
+    assert store.share(data) == digest != store.share(b"other")
+    for generation in range(KEPT + 2):
+        store.publish(generation, parts(generation), {"names": digest})
+    assert store.shared(digest) == data and store.shared(store.share(b"")) == b""
+    with pytest.raises(StoreError, match=f"shared as {digest[::-1][:12]} is not in the store, or damaged"):
+        store.shared(digest[::-1])

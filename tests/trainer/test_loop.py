@@ -90,6 +90,7 @@ def test_what_is_announced(reference: Reference) -> None:
         "models": None,
         "quality": None,
         "world": "synthetic",
+        "names": "",
     }
     assert about["fields"][0] == {"name": "user", "side": "user", "vocabulary": 80, "slots": 1, "kind": "category"}
     assert about["models"] == [json.loads(json.dumps(vars(CONFIG.model)))] * 2
@@ -100,11 +101,14 @@ def test_candidates_are_what_was_clicked_lately_in_the_segment(reference: Refere
     seen = next(world.batches(GENERATIONS * GENERATION))
     clicked = seen.label == 1
     group, everyone, present = world.audience.age_group, Counter(seen.item[clicked]), world.present(seen.time[-1])
-    assert catalog["candidates"].shape == (len(set(group)), 30)
+    assert catalog["candidates"].shape == (len(set(group)) + 1, 30)
     for user in range(80):
         own = Counter(i for u, i in zip(seen.user[clicked], seen.item[clicked], strict=True) if group[u] == group[user])
         best = sorted(set(own) & set(present), key=lambda item: (-own[item], -everyone[item], item))[:30]
         assert catalog["candidates"][catalog["segment"][user]].tolist()[: len(best)] == best
+    every = Counter(seen.item[clicked].tolist())
+    best = sorted(set(every) & set(present), key=lambda item: (-every[item], item))[:30]
+    assert catalog["candidates"][catalog["segment"][80]].tolist()[: len(best)] == best, "a user who is not there"
     assert np.array_equal(catalog["user_rows"], world.encoder.user_rows)
     assert np.array_equal(catalog["item_rows"], world.encoder.item_rows)
 

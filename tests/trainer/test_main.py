@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from serving.router.flags import RouterFlags
+from serving.router.main import RouterFlags
 from simulator.errors import FlickerError
 from simulator.models.factories import ALLOWED
 from simulator.process import ENDING, run

@@ -10,8 +10,18 @@ from scipy.stats import chi2
 
 from simulator.config import SyntheticConfig
 from simulator.world import population
-from simulator.world.clicks import ClickModel, examination
-from simulator.world.population import TASTES, Audience, Catalog
+from simulator.world.clicks import ClickModel, examination, logit
+from simulator.world.population import (
+    AGE_GROUPS,
+    CATEGORIES,
+    EXPLAINED,
+    PRICE_BANDS,
+    REGIONS,
+    TAGS,
+    TASTES,
+    Audience,
+    Catalog,
+)
 from simulator.world.stream import SPAN
 from simulator.world.zipf import Zipf
 from tests.world.synthetic_checks import CONFIG
@@ -33,15 +43,32 @@ def test_items_are_the_same_however_many_get_their_tags_at_once(monkeypatch: pyt
         assert np.array_equal(getattr(parts, name), getattr(whole, name))
 
 
-def test_the_click_model_is_the_stated_formula() -> None:
+def some_tastes() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    tastes = [rng.standard_normal((3_000, TASTES), dtype=np.float32) for _ in range(3)]
-    model = ClickModel(np.random.default_rng(1), *tastes)
-    log_odds = model.log_odds(*tastes).astype(np.float64)
-    assert log_odds.std() == pytest.approx(2, rel=1e-3)
-    p = model.probability(*tastes)
-    np.testing.assert_allclose(p, 1 / (1 + np.exp(-log_odds)), rtol=1e-5)
-    assert p.mean() == pytest.approx(0.4, abs=1e-4)
+    return [0.3 + rng.standard_normal((20_000, TASTES), dtype=np.float32) for _ in range(3)]
+
+
+@pytest.mark.parametrize("interaction", [0.0, 0.5, 1.0])
+def test_worlds_are_equally_hard_whatever_their_interaction_and_their_seed(interaction: float) -> None:
+    tastes = some_tastes()
+    for seed in range(3):
+        model = ClickModel(np.random.default_rng(seed), *tastes, interaction)
+        log_odds, p = model.log_odds(*tastes).astype(np.float64), model.probability(*tastes)
+        np.testing.assert_allclose(p, 1 / (1 + np.exp(-log_odds)), rtol=1e-5)
+        assert log_odds.std() == pytest.approx(2, rel=0.02) and p.mean() == pytest.approx(0.4, abs=1e-4)
+
+
+def test_with_interaction_alone_the_log_odds_are_the_product_of_tastes_about_their_means() -> None:
+    user, item, context = some_tastes()
+    found = ClickModel(np.random.default_rng(1), user, item, context, 1.0).log_odds(user, item, context)
+    match = ((user - user.mean(0)) * (item - item.mean(0))).sum(1)
+    np.testing.assert_allclose(found - found.mean(), 2 * (match - match.mean()) / match.std(), atol=1e-4)
+
+
+def test_logit_is_the_inverse_of_the_sigmoid_and_finite() -> None:
+    x = np.linspace(-12, 12, 49)
+    np.testing.assert_allclose(logit(1 / (1 + np.exp(-x))), x, rtol=1e-5)
+    assert np.isfinite(logit(np.array([0.0, 1.0]))).all()
 
 
 def test_examination_is_one_at_the_top_and_falls_as_a_power() -> None:
@@ -61,6 +88,25 @@ def test_zipf_draws_have_the_slope_and_the_shares(seed: int) -> None:
     slope = np.polyfit(np.log(np.arange(1, 101)), np.log(top), 1)[0]
     assert slope == pytest.approx(-0.8, abs=0.05)
     assert zipf.draw(np.array([0.0, 1 - 2**-53])).tolist() == [0, 999]
+
+
+def test_what_is_shown_explains_half_of_what_items_and_users_are() -> None:
+    """So that new items can be predicted: least squares on the observables, as a linear model sees them."""
+    config = SyntheticConfig(items=4_000, users=4_000)
+    catalog, audience = Catalog(config, 2, SPAN), Audience(config, 2, SPAN)
+    tags = (catalog.tags[:, :, None] == np.arange(TAGS)).sum(1)
+    of_item = [
+        catalog.category[:, None] == np.arange(CATEGORIES),
+        catalog.price_band[:, None] == np.arange(PRICE_BANDS),
+    ]
+    of_user = [audience.age_group[:, None] == np.arange(AGE_GROUPS), audience.region[:, None] == np.arange(REGIONS)]
+    for taste, shown in (
+        (catalog.taste, [*of_item, tags / np.sqrt(tags.sum(1, keepdims=True))]),
+        (audience.taste(np.arange(4_000), np.zeros(4_000)), of_user),
+    ):
+        known = np.concatenate(shown, axis=1).astype(np.float64)
+        left = taste - known @ np.linalg.lstsq(known, taste, rcond=None)[0]
+        assert (left**2).mean() == pytest.approx(1 - EXPLAINED, rel=0.05)
 
 
 def test_tastes_stand_still_without_drift_and_move_by_the_stated_share_with_it() -> None:

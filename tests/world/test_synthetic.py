@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.config import SyntheticConfig
-from simulator.types import Batch, Ints, World
+from simulator.measures.quality import log_loss
+from simulator.types import Batch, World
+from simulator.world.clicks import logit
 from simulator.world.stream import BLOCK, SPAN, SyntheticWorld
 from tests.world.synthetic_checks import CONFIG, assert_frequencies, same, truth, value
 
@@ -87,9 +89,8 @@ def test_probability_does_not_depend_on_the_position_but_on_all_else(world: Synt
     assert np.abs(shuffled - base).mean() > 0.05
 
 
-def test_truth_is_learnable_and_not_linear() -> None:
-    world = SyntheticWorld(SyntheticConfig(events=50_000), seed=0)
-    log = next(world.batches(50_000))
+def test_truth_is_learnable() -> None:
+    log = next((world := SyntheticWorld(SyntheticConfig(events=50_000), seed=0)).batches(50_000))
     p = truth(world, log)
 
     def entropy(q: np.ndarray | float) -> np.ndarray:
@@ -97,17 +98,44 @@ def test_truth_is_learnable_and_not_linear() -> None:
 
     assert abs(p.mean() - 0.4) < 0.03 and 0.2 <= log.label.mean() <= 0.3
     assert entropy(p).mean() < 0.75 * entropy(p.mean())
-    # on log-odds, f(u, i) - f(u, j) - f(v, i) + f(v, j) is 0 for every additive model
-    users, items = np.arange(0, 1_000), np.arange(0, 1_000)
-    context, time = np.tile(log.features[:1, -3:], (1_000, 1)), np.zeros(1_000)
 
-    def log_odds(user: Ints, item: Ints) -> np.ndarray:
-        q = world.probability(user, item, context, time).astype(np.float64)
-        return np.log(q / (1 - q))
 
-    one, other = log_odds(users, items), log_odds(users, items + 1_000)
-    cross = one - other - log_odds(users + 1_000, items) + log_odds(users + 1_000, items + 1_000)
-    assert cross.std() > 0.25 * one.std()
+def anova(log_odds: np.ndarray) -> tuple[float, float, float]:
+    """Variance components of rows, columns and their interaction of a table [n, m] of all pairs of n rows and m
+    columns drawn at random: the two-way analysis of variance with one observation in a cell."""
+    n, m = log_odds.shape
+    row, column = log_odds.mean(1, keepdims=True), log_odds.mean(0, keepdims=True)
+    both = float(((log_odds - row - column + log_odds.mean()) ** 2).sum() / ((n - 1) * (m - 1)))
+    return float(row.var(ddof=1)) - both / m, float(column.var(ddof=1)) - both / n, both
+
+
+@pytest.mark.parametrize("interaction", [0.0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_dial_is_the_share_of_the_variance_that_is_user_by_item(interaction: float, seed: int) -> None:
+    """Over users and items as impressions have them, at one moment: within 8 % of what the dial says; and what the
+    world reports of itself, from more of them, within 0.02."""
+    world = SyntheticWorld(SyntheticConfig(events=20_000, interaction=interaction), seed)
+    log = next(world.batches(20_000))
+    users, items = np.repeat(log.user[:400], 400), np.tile(log.item[400:800], 400)
+    context, time = np.tile(log.features[7:8, -3:], (160_000, 1)), np.full(160_000, log.time[7])
+    table = logit(world.probability(users, items, context, time)).reshape(400, 400)
+    whole = logit(truth(world, log)).var()
+    of_user, of_item, both = (part / whole for part in anova(table.astype(np.float64)))
+    shares = world.shares()
+    assert both == pytest.approx(interaction, rel=0.08, abs=1e-6)
+    assert shares["user x item"] == pytest.approx(interaction, abs=0.02)
+    assert shares["user"] == pytest.approx((1 - interaction) / 2, abs=0.02)
+    assert shares["user"] == pytest.approx(of_user, abs=0.06)
+    assert shares["item"] == pytest.approx(of_item, abs=0.12)  # some 150 items bear most impressions
+    assert sum(shares.values()) == pytest.approx(1) and min(shares.values()) > -0.01
+
+
+def test_the_oracle_predicts_clicks_with_their_position_bias(world: SyntheticWorld, log: Batch) -> None:
+    p = truth(world, log) * (value(world, log, "position") + 1.0) ** -CONFIG.position_bias
+    oracle = world.truth(log)
+    np.testing.assert_allclose(1 / (1 + np.exp(-oracle)), p, rtol=1e-4)
+    losses = [log_loss(oracle + step, log.label).mean() for step in (-0.1, 0, 0.1)]
+    assert losses[1] == min(losses), "not even another level is better"
 
 
 def test_popularity_and_activity_in_the_log() -> None:

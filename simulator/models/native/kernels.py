@@ -8,10 +8,14 @@ of a layer, I items, U users, Q queries, N candidates, C context slots.
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import os
 import threading
 from collections.abc import Sequence
-from ctypes import Array, Structure, addressof, byref, c_float, c_int64, c_void_p
+from ctypes import CDLL, Array, Structure, addressof, byref, c_float, c_int64, c_void_p
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,9 +25,10 @@ from simulator.config import ModelConfig
 from simulator.models.activations import Activation
 from simulator.models.click_model import Layout
 from simulator.models.duplicates import Weights
-from simulator.models.native.library import NativeMissing, library, sgemm
+from simulator.native.library import NativeMissing, library
 from simulator.types import Floats, Ints, Rows, Schema
 
+PYTORCH = "libtorch_cpu.so", "libtorch_cpu.dylib"
 NORMS = {"none": 0, "before": 1, "after": 2}
 """Their numbers in layers.hpp."""
 KINDS = {"linear": 0, "relu": 1, "smelu": 2, "gsmelu": 3, "gelu": 4, "swish": 5, "softplus": 6}
@@ -68,9 +73,22 @@ def missing() -> str:
     """Why there are no native kernels here, empty where there are."""
     try:
         library()
+        sgemm()
     except NativeMissing as problem:
         return str(problem)
     return ""
+
+
+@functools.cache
+def sgemm() -> int:
+    """The address of PyTorch's matrix product. Raises NativeMissing."""
+    for name in PYTORCH:
+        try:
+            routine = CDLL(os.fspath(Path(torch.__file__).parent / "lib" / name)).sgemm_
+        except (OSError, AttributeError):
+            continue
+        return ctypes.cast(routine, c_void_p).value or 0
+    raise NativeMissing("this PyTorch shows no BLAS")
 
 
 def layer(

@@ -121,7 +121,7 @@ def _in_one_line(command: str, problem: Exception) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; exit code 1 where there is no compiler, unless `--optional`."""
-    parser = argparse.ArgumentParser(description="Build the native kernels where they are missing or out of date.")
+    parser = argparse.ArgumentParser(description="Build the native library where it is missing or out of date.")
     parser.add_argument("--out", type=Path, default=LIBRARIES, help="where they go (default: lib, beside this)")
     parser.add_argument("--optional", action="store_true", help="without a compiler say so, and exit with 0")
     flags = parser.parse_args(arguments)
@@ -129,9 +129,9 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             command = build(flags.out)
         except NoCompiler as problem:
-            print(f"no native kernels ({problem}): PyTorch computes instead", file=sys.stderr)
+            print(f"no native library ({problem}): PyTorch and NumPy compute instead", file=sys.stderr)
             return 0 if flags.optional else 1
-        print(f"native kernels: {', '.join(variants())}, by {command}")
+        print(f"native library: {', '.join(variants())}, by {command}")
     (flags.out / STAMP).touch()
     return 0
 

@@ -1,19 +1,18 @@
-"""The native kernels' library: built beforehand (build.py), chosen and loaded here. Nothing is compiled at run time."""
+"""The native library: built beforehand (build.py), chosen and loaded here. Nothing is compiled at run time.
+
+Its kernels are called by models/native, its coder by world/coder.py.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 from ctypes import CDLL, c_float, c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
 
-import torch
+from simulator.native import build
 
-from simulator.models.native import build
-
-PYTORCH = "libtorch_cpu.so", "libtorch_cpu.dylib"
 LAYER: list[Any] = [c_int, c_int, *[c_void_p] * 6, c_int64, c_int64]
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "cpu_level": (c_int, []),
@@ -24,12 +23,17 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "learn_chunk": (c_int64, [*[c_void_p] * 9, c_int64, c_float, *[c_void_p] * 4]),
     "panel_width": (c_int, []),
     "score_candidates": (None, [c_void_p, c_int64, c_int64, *[c_void_p] * 4]),
+    "coder_make": (c_void_p, []),
+    "coder_free": (None, [c_void_p]),
+    "coder_code": (c_int64, [*[c_void_p] * 3, c_int64, c_void_p]),
+    "coder_bytes": (c_int64, [c_void_p]),
+    "coder_copy": (None, [*[c_void_p] * 3]),
 }
 """Name -> result and arguments, as in the C++."""
 
 
 class NativeMissing(Exception):
-    """There are no native kernels here; the message is one line, and says why."""
+    """There is no native library here, or it cannot be used; the message is one line, and says why."""
 
 
 def library() -> CDLL:
@@ -44,7 +48,6 @@ def library() -> CDLL:
 def _library() -> CDLL | str:
     """It, or why there is none."""
     try:
-        sgemm()
         return load(runnable()[-1])
     except NativeMissing as problem:
         return str(problem)
@@ -74,15 +77,3 @@ def load(file: Path) -> CDLL:
     except AttributeError:
         raise NativeMissing("stale or damaged: run make setup") from None
     return loaded
-
-
-@functools.cache
-def sgemm() -> int:
-    """The address of PyTorch's matrix product. Raises NativeMissing."""
-    for name in PYTORCH:
-        try:
-            routine = CDLL(os.fspath(Path(torch.__file__).parent / "lib" / name)).sgemm_
-        except (OSError, AttributeError):
-            continue
-        return ctypes.cast(routine, c_void_p).value or 0
-    raise NativeMissing("this PyTorch shows no BLAS")

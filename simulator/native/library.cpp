@@ -1,5 +1,6 @@
-// The one library: see build.py for how it is built, library.py for who loads it, kernels.py for who calls it.
+// The one library: see build.py for how it is built, library.py for who loads it, models/native/kernels.py and world/coder.py for who calls it.
 
+#include "coder.hpp"
 #include "learning.hpp"
 #include "scoring.hpp"
 

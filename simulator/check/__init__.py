@@ -1,0 +1,1 @@
+"""`flicker check`: what is in a log, as Flicker reads it; and a mapping file to start from where it has none."""

@@ -1,0 +1,196 @@
+"""`flicker check LOG`: reads all of a log, and says what it found."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from simulator.check.findings import DAY, FieldFacts, doubts, fields, sides
+from simulator.check.guess import guessed, quoted
+from simulator.config import ReplayConfig
+from simulator.errors import SettingError
+from simulator.files import writing
+from simulator.terminal import open_console
+from simulator.world.clicklog import ClickLog
+from simulator.world.columns import as_number, as_text, pa, pc
+from simulator.world.families import DERIVED, is_known, read_mapping
+from simulator.world.ingest import open_log
+from simulator.world.mapping import FeatureColumn, Mapping
+from simulator.world.source import Damage, Source, open_source
+
+EXAMPLES, LONGEST = 3, 24
+"""Values of a field that are shown, and characters of each."""
+
+
+@dataclass(frozen=True)
+class CheckFlags:
+    """What is in a click log, as Flicker reads it? Reads all of it, changes nothing, and keeps it ready for runs.
+
+    flicker check clicks.toml
+        A mapping file that says what the columns of CSV or Parquet mean (docs/data.md): rows, users, items, times,
+        labels, cold starts, every field with its values, and what looks wrong.
+
+    flicker check ml-1m
+        A folder of a family that needs no mapping file: MovieLens (ratings.dat or ratings.csv), RecBole (*.inter),
+        MIND (behaviors.tsv).
+
+    flicker check clicks.csv --write clicks.toml
+        A log without a mapping file (CSV, Parquet, a folder or glob of parts, a URL): guesses what the columns mean by
+        their names and values, says why, shows what that gives, and writes a mapping file to correct and to start from.
+
+    Ends with exit code 0, or with one line and exit code 2 where the log cannot be read.
+    """
+
+    log: Annotated[str, tyro.conf.Positional] = ""
+    """A mapping file, a folder of a family, or the files of a log."""
+    write: Path | None = None
+    """Where to write the mapping file that was guessed (*.toml; a file that is there stays)."""
+    bad_rows: Literal["stop", "skip"] = "stop"
+    """`stop` at the first damaged row with its place, or `skip` them all and count them."""
+
+
+def run_check(flags: CheckFlags) -> None:
+    """Print what is in a log. Raises FlickerError."""
+    if not flags.log:
+        raise SettingError("log", "none", "name one, as in flicker check clicks.toml")
+    console = open_console()
+    if is_known(Path(flags.log)):
+        if flags.write is not None:
+            raise SettingError("--write", flags.write, f"{flags.log} needs no mapping file, or is one")
+        _show(console, Path(flags.log), flags.bad_rows)
+        return
+    _guess(console, flags)
+
+
+def _guess(console: Console, flags: CheckFlags) -> None:
+    """Show and perhaps write a mapping file for a log that has none, and what is in the log by it."""
+    if flags.write is not None and (flags.write.exists() or flags.write.suffix != ".toml"):
+        raise SettingError("--write", flags.write, "name a file *.toml that is not there yet")
+    body, notes = guessed(flags.log)
+    where = flags.log if "://" in flags.log else str(Path(flags.log).resolve())
+    console.print(f"{flags.log} has no mapping file. Guessed from its first rows:\n", soft_wrap=True)
+    console.print(f"{_log_line(flags.log)}{body}", markup=False, soft_wrap=True, style="bold")
+    for note in notes:
+        console.print(f"  {note}", style="dim", markup=False, soft_wrap=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "guess.toml"
+        path.write_text(_log_line(where) + body, encoding="utf-8")
+        _show(console, path, flags.bad_rows)
+    if flags.write is None:
+        console.print("\nKeep the mapping file with --write FILE.toml, correct it, then: flicker run --data FILE.toml")
+        return
+    with writing("--write", flags.write):
+        near = where if "://" in where else os.path.relpath(where, flags.write.resolve().parent)
+        flags.write.write_text(_log_line(near) + body, encoding="utf-8")
+    console.print(f"\nWritten: {flags.write}. Correct it, then: flicker run --data {flags.write}", soft_wrap=True)
+
+
+def _log_line(log: str) -> str:
+    return f"# guessed by flicker check; docs/data.md tells of every key\nlog = {quoted(log)}\n"
+
+
+def _show(console: Console, path: Path, bad_rows: Literal["stop", "skip"]) -> None:
+    """All that is in the log of a mapping."""
+    mapping = read_mapping(path)
+    log = open_log(ReplayConfig(path, bad_rows=bad_rows))
+    source = open_source(mapping.log, Damage(bad_rows))
+    files, size = len(source.parts), sum(part.size for part in source.parts)
+    console.print(
+        f"\n[bold]{mapping.log.path}[/bold]  {files:,} file{'s' * (files > 1)}, {size / 1e6:,.1f} MB", soft_wrap=True
+    )
+    facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    for name, value in _facts(log, mapping, source):
+        facts.add_row(name, value)
+    console.print(facts)
+    if log.context_features or log.users.features or log.items.features:
+        console.print(_field_table(log, mapping))
+    for note in log.notes:
+        console.print(f"  {note}", style="dim", markup=False, soft_wrap=True)
+    used = {*mapping.columns, *DERIVED.get(mapping.log.form, {}).values()}
+    if unused := [column for column in source.columns if column not in used]:
+        console.print(f"  not used: {', '.join(unused)}", style="dim", markup=False, soft_wrap=True)
+    found = list(doubts(log))
+    for doubt in found:
+        console.print(f"! {doubt}", style="yellow", markup=False, soft_wrap=True)
+    if not found:
+        console.print("Nothing looks wrong.", style="green")
+
+
+def _facts(log: ClickLog, mapping: Mapping, source: Source) -> Iterator[tuple[str, str]]:
+    """What is true of the log as a whole."""
+    rows = len(log)
+    left_out = f"   {log.skipped_rows:,} damaged ones left out" if log.skipped_rows else ""
+    yield "rows", f"{rows:,}{left_out}"
+    users, items = sides(log)
+    yield "users", f"{users.seen:,}   {rows / users.seen:,.1f} rows each"
+    beside = f", {len(log.items) - items.seen:,} more in the item table" if len(log.items) > items.seen else ""
+    yield "items", f"{items.seen:,}   {rows / items.seen:,.1f} rows each{beside}"
+    first, last = (datetime.fromtimestamp(float(log.time[row]), UTC) for row in (0, -1))
+    zone = "; times without zone are taken as UTC" if _lacks_zone(mapping, source) else ""
+    days = (last - first).total_seconds() / DAY
+    yield "time", f"{first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S} UTC   {days:,.1f} days{zone}"
+    if mapping.label:
+        yield "label", f"{100 * float(log.label.mean()):.2f} % of rows   {mapping.label.text}"
+    else:
+        yield "label", "none: every row is an engagement, negatives are sampled"
+    if log.slate is not None:
+        pages = int(log.slate.max()) + 1
+        yield "pages", f"{pages:,}   {rows / pages:,.1f} rows each"
+    if log.weight is not None:
+        yield (
+            "weight",
+            f"{float(log.weight.min()):g} to {float(log.weight.max()):g}, mean {float(log.weight.mean()):.3g}",
+        )
+    cold = " and ".join(f"{100 * side.new:.1f} % have a new {side.word}" for side in (users, items))
+    yield "cold starts", f"of the rows in the last tenth {cold}"
+
+
+def _lacks_zone(mapping: Mapping, source: Source) -> bool:
+    """Whether times are written as dates, and the first ones name no zone."""
+    cells = next(batch.column(0) for _, batch in source.batches([mapping.time]))
+    if pa.types.is_temporal(cells.type):
+        return getattr(cells.type, "tz", None) is None
+    text = as_text(cells)
+    zoned = pc.match_substring_regex(text, r"\d(Z|[+-]\d\d:?\d\d)$")
+    is_date = "%" in mapping.time_unit or as_number(cells).null_count > text.null_count
+    return is_date and not pc.all(zoned).as_py()
+
+
+def _field_table(log: ClickLog, mapping: Mapping) -> Table:
+    """All features: whom they describe, how, with which values."""
+    tables = (table for table in (mapping.users, mapping.items) if table)
+    columns = [*mapping.features, *(feature for table in tables for feature in table.features)]
+    said = {feature.column: feature for feature in columns}
+    drawn = Table(box=SIMPLE_HEAD)
+    for heading in ("field", "of the", "kind", "values", "empty", "such as"):
+        drawn.add_column(heading, justify="right" if heading in ("values", "empty") else "left")
+    for field in fields(log):
+        name, names = field.feature.name, field.feature.names
+        kind = _kind(said.get(name), field)
+        shown = (0, len(names) - 1) if kind.startswith("number") else range(EXAMPLES)
+        such = ", ".join(_short(names[number]) for number in dict.fromkeys(shown) if number < len(names))
+        empty = f"{100 * field.empty:.1f} %" if field.empty else ""
+        drawn.add_row(*map(escape, (name, field.side, kind, f"{len(names):,}", empty, such)))
+    return drawn
+
+
+def _kind(feature: FeatureColumn | None, field: FieldFacts) -> str:
+    several = f", up to {field.feature.slots} each" if field.feature.slots > 1 else ""
+    if feature is None:
+        return "position on the page"
+    return f"{feature.kind}{', in buckets' if feature.kind == 'number' else ''}{several}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

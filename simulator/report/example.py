@@ -1,0 +1,66 @@
+"""What one user got, twice: two slates side by side, for the template `kit.html` to draw; moved items are joined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulator.result import Example, Place
+from simulator.words import count, label, plural
+
+PLACES, LETTERS = 20, 80
+"""Of each slate, and of a title, that are shown at most."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A place of a slate."""
+
+    title: str
+    score: str
+    """Log-odds."""
+    alone: bool
+    """Whether the other slate has not the item."""
+
+
+@dataclass(frozen=True)
+class Twice:
+    """Two slates side by side."""
+
+    heading: str
+    asked: str
+    """Who asked, and who answered."""
+    chosen: str
+    """How this query was chosen."""
+    slates: list[list[Row]]
+    joined: list[tuple[int, int]]
+    """Place in the first slate and in the second, from 0, of what both show."""
+
+
+def twice(example: Example) -> Twice:
+    """Of an example."""
+    first, second = ([place.item for place in slate] for slate in example.slates)
+    moved = sum(one != two for one, two in zip(first, second, strict=True))
+    context = "; ".join(f"{name} {value}" for name, value in example.context.items())
+    one, two = example.duplicates
+    who = _short(example.user) + (f" ({_short(context)})" if context else "")
+    return Twice(
+        f"What one user got, twice: {moved} of {plural(len(first), 'place')} differ",
+        f"User {who} asked once. Duplicates {one} and {two} of {label(example.arm)} answered, which learned the same "
+        "events under the same conditions.",
+        f"Chosen by rule: of {count(example.queries)} queries {count(example.differ)} got different slates of these "
+        "two; ordered by how many places differ, this one stands in the middle.",
+        [_rows(slate, other) for slate, other in zip(example.slates, (second, first), strict=True)],
+        [(place, second.index(item)) for place, item in enumerate(first[:PLACES]) if item in second[:PLACES]],
+    )
+
+
+def _rows(slate: list[Place], other: list[str]) -> list[Row]:
+    return [Row(_short(place.title), _signed(place.score), place.item not in other) for place in slate[:PLACES]]
+
+
+def _signed(score: float) -> str:
+    return f"{score:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"

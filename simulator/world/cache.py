@@ -1,0 +1,109 @@
+"""Where logs lie once they are coded: a folder for each, named by a digest of what it was made from.
+
+`FLICKER_CACHE` names the cache (default: flicker in the user's cache folder), `FLICKER_CACHE_LIMIT` how large it may
+grow (default 20 GB): the logs that were not opened for longest go. A log is made beside its place under a lock, then
+renamed: whoever wants it at the same time waits, and what a killed process leaves is never taken for a log.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from simulator.errors import SettingError
+from simulator.files import writing
+from simulator.world import archive
+from simulator.world.clicklog import ClickLog
+
+CACHE, LIMIT = "FLICKER_CACHE", "FLICKER_CACHE_LIMIT"
+DEFAULT_LIMIT = "20 GB"
+UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+
+
+def cached(key: str, make: Callable[[Path], None]) -> ClickLog:
+    """The log of a key; `make` writes it into an empty folder where it is not there yet.
+
+    ResultError where the cache cannot be written or is full, SettingError for a limit that is none.
+    """
+    folder, limit = cache_folder(), size_limit()
+    with writing(CACHE, folder):
+        if (log := opened(folder / key)) is not None:
+            return log
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder, key):
+            if (log := opened(folder / key)) is not None:
+                return log  # by somebody else, meanwhile
+            for left in (*folder.glob(f".{key}.*"), *folder.glob(key)):
+                shutil.rmtree(left)
+            making = folder / f".{key}.{os.getpid()}"
+            making.mkdir()
+            try:
+                make(making)
+                os.rename(making, folder / key)
+            finally:
+                shutil.rmtree(making, ignore_errors=True)
+            log = archive.read(folder / key)
+        evict(folder, limit, key)
+    return log
+
+
+def opened(place: Path) -> ClickLog | None:
+    """The log at its place, if it is whole; it counts as used now. No lock: a log that is there does not change."""
+    try:
+        log = archive.read(place) if archive.is_whole(place) else None
+    except FileNotFoundError:  # evicted in between
+        return None
+    with suppress(OSError):  # somebody else's, to be read alone
+        os.utime(place)
+    return log
+
+
+def cache_folder() -> Path:
+    """FLICKER_CACHE, or the platform's."""
+    if told := os.environ.get(CACHE, "").strip():
+        return Path(told).expanduser()
+    default = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(default).expanduser() / "flicker"
+
+
+def size_limit() -> int:
+    """Bytes that FLICKER_CACHE_LIMIT allows."""
+    told = os.environ.get(LIMIT, "").strip() or DEFAULT_LIMIT
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]?b?)", told.lower())
+    unit = UNITS.get(match[2] if match and match[2] in UNITS else f"{match[2]}b") if match else None
+    if match is None or unit is None:
+        raise SettingError(LIMIT, told, "a size such as 20 GB")
+    return int(float(match[1]) * unit)
+
+
+@contextmanager
+def locked(folder: Path, key: str, wait: bool = True) -> Iterator[None]:
+    """Nobody else has this log in hand; the system lets go of it when a process ends, however that happens.
+
+    BlockingIOError where somebody has, unless we `wait`. A lock is shared by a 256th of all logs.
+    """
+    with (folder / f"{key[:2]}.lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
+def evict(folder: Path, limit: int, keep: str) -> None:
+    """Remove what killed processes left, and the logs that were used longest ago until the others are within limit."""
+    found = []
+    for path in filter(Path.is_dir, folder.iterdir()):
+        with suppress(OSError):  # others evict, too
+            size = sum(file.stat().st_size for file in path.rglob("*"))
+            found.append((path.name[0] != ".", path.stat().st_mtime_ns, size, path))
+    total = sum(size for _, _, size, _ in found)
+    for is_log, _, size, path in sorted(found):
+        key = path.name if is_log else path.name.split(".")[1]
+        if key != keep and (total > limit or not is_log):
+            with suppress(OSError), locked(folder, key, wait=False):
+                shutil.rmtree(path)
+                total -= size

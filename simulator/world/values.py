@@ -1,0 +1,153 @@
+"""From the cells of a feature to its values: small integers with names, -1 where nothing is known.
+
+Shapes: n rows, or users, or items; K distinct cells, S slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from simulator.types import Doubles, Ints, Rows
+from simulator.world.coder import Coder, make_coder
+from simulator.world.identities import hashed
+
+CHUNK = 1 << 20
+"""Rows worked on at once, so that no more than that is held besides whole columns."""
+
+SAMPLE = 100_000
+"""Numbers that buckets are fitted on, at most, evenly out of those that there are."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """What the rows have of one feature."""
+
+    cell: Rows
+    """[n] which of the distinct cells, -1 is empty."""
+    table: Rows
+    """[K + 1, S] the values of each cell, -1 in slots that it leaves free; the last row is that of -1."""
+    names: pa.LargeStringArray
+    """Of the values, at least one."""
+
+    @property
+    def slots(self) -> int:
+        """S."""
+        return int(self.table.shape[1])
+
+
+def chunks(rows: int) -> Iterator[slice]:
+    """All rows, some at a time."""
+    for first in range(0, rows, CHUNK):
+        yield slice(first, min(first + CHUNK, rows))
+
+
+def side_by_side(features: Sequence[Values], rows: slice) -> Rows:
+    """[m, all slots] the values of some rows."""
+    empty = np.empty((rows.stop - (rows.start or 0), 0), np.int32)
+    return np.concatenate([empty, *(values.table[values.cell[rows]] for values in features)], axis=1)
+
+
+def by_appearance(codes: Rows) -> tuple[Ints, Ints]:
+    """The codes among codes [n] in order of first appearance, and the row of each; -1 is no code."""
+    first = np.full(int(codes.max(initial=-1)) + 2, len(codes), np.int64)  # the last place is that of -1
+    for part in chunks(len(codes)):
+        np.minimum.at(first, codes[part], np.arange(part.start, part.stop))
+    there = np.flatnonzero(first[:-1] < len(codes))
+    order = there[np.argsort(first[there])]
+    return order, first[order]
+
+
+def renumbered(codes: Rows, order: Ints) -> Rows:
+    """[n] the place of each code in the order; -1 stays."""
+    number = np.full(int(order.max(initial=-1)) + 2, -1, np.int32)
+    number[order] = np.arange(len(order))
+    found = np.empty(len(codes), np.int32)
+    for part in chunks(len(codes)):
+        found[part] = number[codes[part]]
+    return found
+
+
+def categories(codes: Rows, coder: Coder, separator: str | None, most: int, name: str) -> Values:
+    """Of cells numbered by a coder, rows in time order; values are numbered by first appearance.
+
+    A separator stands between the values of a cell. More than `most` values: the later ones share a tenth by a hash.
+    """
+    order, _ = by_appearance(codes)
+    names = coder.texts().take(order)
+    table = np.arange(len(names), dtype=np.int32)[:, None]
+    if separator is not None:
+        table, names = _split(names, separator)
+    if len(names) > most:
+        table, names = _limited(table, names, most, name)
+    placed = np.full((int(order.max(initial=-1)) + 2, table.shape[1]), -1, np.int32)
+    placed[order] = table
+    return _values(codes, placed, names)
+
+
+def _values(cell: Rows, table: Rows, names: pa.LargeStringArray | list[str]) -> Values:
+    """A feature has at least one value."""
+    return Values(cell, table, pa.array(names if len(names) else ["unknown"], pa.large_string()))
+
+
+def _plain(cell: Rows, names: list[str]) -> Values:
+    """Cells that are the values themselves."""
+    return _values(cell, np.append(np.arange(len(names), dtype=np.int32), np.int32(-1))[:, None], names)
+
+
+def _split(cells: pa.LargeStringArray, separator: str) -> tuple[Rows, pa.LargeStringArray]:
+    """The distinct values of each cell [K, S], and what they are called."""
+    coder = make_coder()
+    lists = pc.split_pattern(cells, separator)
+    parts = [coder.code(lists.flatten().cast(pa.string())), coder.rest()]
+    code = np.concatenate(parts).astype(np.int64)
+    names = coder.texts()
+    owner = np.repeat(np.arange(len(cells)), np.diff(lists.offsets.to_numpy()))
+    _, first = np.unique(np.where(code < 0, -1, owner * len(names) + code), return_index=True)
+    kept = np.sort(first[code[first] >= 0])
+    owner, code = owner[kept], code[kept]
+    count = np.bincount(owner, minlength=len(cells))
+    table = np.full((len(cells), max(1, count.max(initial=1))), -1, np.int32)
+    table[owner, np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)] = code
+    return table, names
+
+
+def _limited(table: Rows, names: pa.LargeStringArray, most: int, name: str) -> tuple[Rows, list[str]]:
+    """At most so many values: the first ones keep their numbers, all others share what is left."""
+    shared = max(1, most // 10)
+    number = np.arange(len(names))
+    number[most - shared :] = most - shared + hashed(number[most - shared :], name, shared)
+    others = [f"others, {part} of {shared}" for part in range(1, shared + 1)]
+    return np.append(number, -1).astype(np.int32)[table], names[: most - shared].to_pylist() + others
+
+
+def buckets(numbers: Doubles, past: Doubles, count: int) -> Values:
+    """Numbers [n] by the quantiles of those of the past; not-a-number is unknown.
+
+    A bucket holds its lower end, not its upper one. Each distinct number has its own where there are few enough.
+    """
+    known = np.sort(past[:: -(-len(past) // SAMPLE) or 1])
+    known = known[np.isfinite(known)]
+    edges = np.unique(known)[1:]
+    if len(edges) >= count:
+        edges = np.unique(known[np.arange(1, count) * len(known) // count])
+        edges = edges[edges > known[0]]
+    cell = np.empty(len(numbers), np.int32)
+    for part in chunks(len(numbers)):
+        cell[part] = np.searchsorted(edges, numbers[part], side="right")
+        cell[part][np.isnan(numbers[part])] = -1
+    ends = [f"{edge:.12g}" for edge in edges.tolist()]
+    between = [f"{low} to {high}" for low, high in zip(ends, ends[1:], strict=False)]
+    names = [f"below {ends[0]}", *between, f"{ends[-1]} or more"] if ends else ["any number"]
+    return _plain(cell, names)
+
+
+def positions(places: Rows) -> Values:
+    """Places on a page, which a log counts from 0 or from 1."""
+    first = int(places.min() > 0)
+    names = [str(place) for place in range(first, int(places.max()) + 1)]
+    return _plain(places - np.int32(first), names)

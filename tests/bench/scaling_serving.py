@@ -43,7 +43,7 @@ def publish(setting: Setting, folder: Path) -> dict[str, object]:
     assert isinstance(world, SyntheticWorld)
     config = replace(config, fleets=1)
     engines = Engines(world.schema, parse_arms(config.arms), config)
-    engagements = Engagements(EVENTS, np.empty((world.users, 0), np.int32))
+    engagements = Engagements(EVENTS)
     engagements.add(next(world.batches(EVENTS)))
     announced = about(engines, config, world, {"generation": 1, "events": 0, "published": 0.0, "quality": {}})
     with meter.part("publish"):

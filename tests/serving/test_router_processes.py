@@ -53,7 +53,7 @@ def publish(store: Store, world: SyntheticWorld, engines: Engines, generation: i
         assert isinstance(engine, Duplicates)
         engine.weights.table.normal_(0, 0.5)
         engine.weights.table[:, 0] = 0
-    engagements = Engagements(5_000, np.empty((world.users, 0), np.int32))
+    engagements = Engagements(5_000)
     engagements.add(next(world.batches(8_000 + 2_000 * generation)))
     said = {"generation": generation, "events": 1_000 * generation, "published": 1.0, "quality": {}}
     made = parts(engines, CONFIG, world, engagements, store.run, generation)

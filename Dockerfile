@@ -5,11 +5,12 @@ ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 FROM ${PYTHON_IMAGE} AS base
 # one thread per operation: the processes share the cores
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin flicker
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin flicker \
+    && install --directory --owner=flicker /cache /state
 WORKDIR /app
 COPY constraints.txt .
 
-# the native kernels: only this stage holds a compiler
+# the native library: only this stage holds a compiler
 FROM base AS native
 # the compiler of this Debian, as the image's tag names it
 # hadolint ignore=DL3008
@@ -32,7 +33,9 @@ ARG PIP_ARGS=""
 RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} torch
 
 FROM learning AS trainer
-RUN install --directory --owner=flicker /state
+ARG PIP_ARGS=""
+# hadolint ignore=SC2086
+RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} fsspec pyarrow
 COPY simulator simulator
 COPY --from=native /app/simulator/native/lib simulator/native/lib
 COPY trainer trainer
@@ -58,11 +61,12 @@ ENTRYPOINT ["python", "-m", "serving", "router"]
 FROM lean AS asking
 ARG PIP_ARGS=""
 # hadolint ignore=SC2086
-RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} locust
+RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} fsspec locust pyarrow
 
 FROM asking AS load
 COPY protos protos
 COPY simulator simulator
+COPY --from=native /app/simulator/native/lib simulator/native/lib
 COPY load load
 USER 10001
 ENTRYPOINT ["python", "-m", "locust", "-f", "load/locustfile.py"]

@@ -59,7 +59,7 @@ class RunFlags:
     """Go on with the interrupted run in --out; the numbers are those of a run without the interruption."""
     keep_predictions: bool = False
     """Leave what every model said of the final queries and the held-out events in OUT/predictions, for
-    `flicker compare`; needs pyarrow."""
+    `flicker compare`."""
     compare: Annotated[Comparison, Flat] = field(default_factory=Comparison)
     synthetic: Annotated[SyntheticConfig, Flat] = field(default_factory=SyntheticConfig)
     replay: Annotated[Replay, Flat] = field(default_factory=Replay)

@@ -19,7 +19,6 @@ from simulator.models.engines import say_remarks
 from simulator.models.specs import parse_arms
 from simulator.outcome import measure
 from simulator.predictions.keep import keep_predictions
-from simulator.predictions.read import arrow
 from simulator.report import write_report
 from simulator.report.finding import headline, truths
 from simulator.report.pool import pooled
@@ -38,8 +37,6 @@ def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> N
     """
     if flags.resume and flags.out is None:
         raise FlickerError("resume: needs --out DIR, the folder of the interrupted run")
-    if flags.keep_predictions:
-        arrow("--keep-predictions")  # told before hours of learning
     path, console = flags.out or Path("results") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{flags.preset}", open_console()
     if config.worlds == 1:
         _run(flags, config, command, Folder(path), flags.resume, console)

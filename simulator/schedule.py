@@ -18,7 +18,7 @@ from simulator.types import Batch, World
 HELD_OUT_SHARE, HELD_OUT_MOST = 10, 50_000
 EVENTS_LEAST = 200
 """Events of a log, negatives included: fewer teach nothing."""
-WINDOWS_LEAST, LIVE_GENERATIONS = 8, 12
+WINDOWS_LEAST, LIVE_GENERATIONS = 8, 16
 """Shuffle windows that a run should have, at most as many as generations; generations of the live system over a log."""
 BATCHES, WINDOWS = (64, 8), (4, 1)
 """Down to where a batch and a window are halved: first each to one limit, then to the other."""

@@ -22,7 +22,7 @@ from tests.bench.plain import PlainLearner, plain_copies
 from tests.bench.targets import NATIVE, TARGETS
 
 ROOT = Path(__file__).parents[1]
-KINDS = ("worlds", "learning", "ranking", "compare", "memory")
+KINDS = ("worlds", "learning", "ranking", "compare", "ingest", "memory")
 """All but those that start processes."""
 LACKING = {"full sizes"} | ({NATIVE} if no_native() else set())
 ABSENT = {name for kind in TARGETS.values() for name, goal in kind.items() if goal.needs in LACKING}

@@ -94,13 +94,13 @@ def test_only_what_learns_or_ranks_gets_torch() -> None:
         assert ("learning" in line) == learns, line
 
 
-def test_kernels_are_built_in_a_stage_that_alone_holds_a_compiler() -> None:
+def test_the_native_library_is_built_in_a_stage_that_alone_holds_a_compiler() -> None:
     _, *parts = re.split(r"^FROM \S+ AS (\S+)$", DOCKERFILE.replace("\\\n", ""), flags=re.MULTILINE)
     commands = dict(zip(parts[0::2], parts[1::2], strict=True))
     assert [name for name, text in commands.items() if "apt-get" in text] == ["native"]
     copy = f"COPY --from=native /app/{NATIVE}/lib {NATIVE}/lib"
     takers = {name: text for name, text in commands.items() if copy in text.splitlines()}
-    assert list(takers) == ["trainer", "replica"]
+    assert list(takers) == ["trainer", "replica", "load"]
     assert all(text.index("COPY simulator ") < text.index(copy) for text in takers.values())
 
 
@@ -200,6 +200,19 @@ def test_feedback_outlives_its_router() -> None:
     assert re.search(r"AS router\nRUN install --directory --owner=flicker /spool\n", DOCKERFILE), "it may write there"
 
 
+def test_who_reads_logs_can_and_keeps_them_where_the_other_finds_them() -> None:
+    environments = {name: service.get("environment", {}) for name, service in services().items()}
+    readers = [name for name, environment in environments.items() if environment.get("FLICKER_CACHE") == "/cache"]
+    assert readers == ["trainer", "trainer-gpu", "load"]
+    for name in readers:
+        assert {"type": "volume", "source": "cache", "target": "/cache"} in services()[name]["volumes"]
+    assert "cache" in yaml.safe_load(COMPOSE)["volumes"]
+    _, *parts = re.split(r"^FROM \S+ AS (\S+)$", DOCKERFILE.replace("\\\n", ""), flags=re.MULTILINE)
+    able = {stage: text for stage, text in zip(parts[0::2], parts[1::2], strict=True) if "pyarrow" in text}
+    assert list(able) == ["trainer", "asking"]
+    assert re.search(r"install --directory --owner=flicker /cache", DOCKERFILE), "they may write there"
+
+
 def trained(**settings: str) -> ExperimentConfig:
     """What the trainer makes of its command line."""
     command = shlex.split(services(**settings)["trainer"]["command"])
@@ -208,7 +221,7 @@ def trained(**settings: str) -> ExperimentConfig:
 
 def test_trainer_and_load_live_in_the_same_world() -> None:
     config = trained()
-    assert config.arms == ("relu", "smelu:beta=2")
+    assert config.arms == tuple(SETTINGS["FLICKER_ARMS"].split())
     assert isinstance(config.world, SyntheticConfig)
     assert read_settings(told("load")).world_config() == config.world
 

@@ -27,6 +27,7 @@ from simulator.models.factories import ALLOWED
 from simulator.process import ENDING, free_ports
 from simulator.report import write_report
 from simulator.result import read_result, to_json
+from simulator.schedule import LIVE_GENERATIONS
 from simulator.world.open import open_world
 from tests.small_runs import small_log
 
@@ -67,7 +68,7 @@ def test_up_fits_what_the_trainer_is_told_to_a_small_log(tmp_path: Path, capsys:
     )
     assert size == head == batch * window and told[told.index("--for") + 1] == "60.0"
     events = open_world(flags.config().world, 0).events
-    assert events // size >= 12
+    assert events // size >= LIVE_GENERATIONS
     assert f"Adapted to a log of {events:,} events: batch 512 -> {batch}" in capsys.readouterr().out
     assert fitted_flags(flags) == flags
 

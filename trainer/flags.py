@@ -46,7 +46,7 @@ class TrainerFlags(LiveFlags, Wiring):
     """Folder in which the trainer saves where it is (default: FLICKER_STATE)."""
     generation_events: int | None = None
     """Events per generation, a whole number of shuffle windows (--batch x --window events). By default two of them, or
-    as few as give a log 12 generations; one with less than two generations of what is asked for has so many, too."""
+    as few as give a log 16 generations; one with less than two generations of what is asked for has so many, too."""
     rate: float | None = None
     """Events of the world per second, more than 0; where the log is full, the world waits. By default 2,000, and so few
     that a real log takes five minutes."""

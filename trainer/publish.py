@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import safetensors.numpy
@@ -29,20 +29,30 @@ from simulator.config import ExperimentConfig
 from simulator.models.engines import Engines
 from simulator.store.arrays import label
 from simulator.types import Batch, Integers, Ints, Rows, World
-from simulator.world.replay import ReplayWorld
+from simulator.world.features import Encoder
 from simulator.world.retrieval import retrieve
-from simulator.world.stream import SyntheticWorld
 
 CATALOG = "catalog"
-Served = SyntheticWorld | ReplayWorld
 STRANGERS = -1
 """Segment of those whom the world has not: nobody in it has clicked, so it gets what is popular with all."""
+NO_HISTORY: Rows = np.empty((0, 0), np.int32)
+
+
+class Catalog(Protocol):
+    """What a world knows of users and items."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """Their table rows."""
+
+    def present(self, time: float) -> Ints:
+        """See World."""
 
 
 class Engagements:
     """The trailing engagements of the log, from which candidates are retrieved, and each user's history."""
 
-    def __init__(self, most: int, history: Rows) -> None:
+    def __init__(self, most: int, history: Rows = NO_HISTORY) -> None:
         """Keeps the last `most` of all, and in `history` [U, H] those of each user, latest first, -1 where none is."""
         self._most, self.history = most, history
         self.user: Ints = np.empty(0, np.int64)
@@ -94,7 +104,7 @@ def duplicate_part(number: int) -> str:
 
 
 def parts(
-    engines: Engines, config: ExperimentConfig, world: Served, recent: Engagements, run: str, generation: int
+    engines: Engines, config: ExperimentConfig, world: Catalog, recent: Engagements, run: str, generation: int
 ) -> dict[str, bytes]:
     """The parts of a generation: its only fleet's weights, and candidates (all present items, if fewer than asked)."""
     assert config.fleets == 1
@@ -106,7 +116,7 @@ def parts(
     return found
 
 
-def catalog(world: Served, recent: Engagements, count: int) -> dict[str, np.ndarray]:
+def catalog(world: Catalog, recent: Engagements, count: int) -> dict[str, np.ndarray]:
     """What a replica knows of users, their histories included, and items, and what it ranks for a user's segment."""
     encoder = world.encoder
     segments = np.append(encoder.segments, STRANGERS)

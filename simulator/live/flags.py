@@ -41,7 +41,7 @@ class UpFlags(LiveFlags):
     who then sees the swaps of a refresh alone; what two users would see differ is counted as ever. least_loaded:
     whoever has the least to do."""
     refresh_events: int | None = None
-    """Events per generation, a whole number of shuffle windows: by default two, or as few as give a log 12
+    """Events per generation, a whole number of shuffle windows: by default two, or as few as give a log 16
     generations."""
     port: int = 0
     """Port of the router on this machine, 0 for a free one, which is shown; further routers take those behind it."""

@@ -2,7 +2,7 @@
 
 Ids become 64-bit numbers: whole numbers stay as they are, text that writes one (`"7"`) is that number, other text is
 hashed. Two ids of n meet by accident with a chance of n^2 / 4e19. Everything else is checked here, and what cannot be
-used is named by file, row and column. Torch-free; the one place besides world/parquet.py that needs pyarrow.
+used is named by file, row and column. Torch-free.
 
 Shapes: n rows.
 """
@@ -95,15 +95,13 @@ class Source:
         return "model", 0, self.argument, 0
 
 
-def arrow(why: str = "reading predictions") -> ModuleType:
-    """pyarrow with what is used of it."""
-    try:
-        import pyarrow
-        import pyarrow.compute
-        import pyarrow.csv
-        import pyarrow.parquet
-    except ImportError:
-        raise DataError(f"{why} needs pyarrow: pip install 'flicker-recsys[parquet]'") from None
+def arrow() -> ModuleType:
+    """pyarrow with what is used of it; imported late, since it takes a moment."""
+    import pyarrow
+    import pyarrow.compute
+    import pyarrow.csv
+    import pyarrow.parquet
+
     return pyarrow  # type: ignore[no-any-return]
 
 

@@ -11,8 +11,7 @@ Nothing but NumPy is needed to read it.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -52,12 +51,12 @@ class Texts(Sequence[str]):
         if isinstance(place, slice):
             return [self[number] for number in range(len(self))[place]]
         number = range(len(self))[place]
-        return str(self._data[self._offsets[number] : self._offsets[number + 1]], "utf-8")
+        return str(self._data[self._offsets[number] : self._offsets[number + 1]], "utf-8", "replace")
 
     def __iter__(self) -> Iterator[str]:
         for first in range(0, len(self), CHUNK):
             for start, stop in pairwise(self._offsets[first : first + CHUNK + 1].tolist()):
-                yield str(self._data[start:stop], "utf-8")
+                yield str(self._data[start:stop], "utf-8", "replace")
 
 
 class Writer:
@@ -69,18 +68,17 @@ class Writer:
 
     def array(self, name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """One column, contiguous; returns it as it lies in its file."""
-        with (self.folder / f"{name}.npy").open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-            file.write(array.data)  # not by np.save, which does not tell that a disk is full
-        return _array(self.folder, name)
+        return self.parts(name, len(array), [array])
 
-    def rows(self, name: str, rows: int, slots: int) -> Rows:
-        """An array [n, S] to be filled."""
-        path = self.folder / f"{name}.npy"
-        array = np.lib.format.open_memmap(path, "w+", np.int32, (rows, slots))
-        with path.open("r+b") as file:  # a full disk is an error now, and no signal later
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        return array
+    def parts(self, name: str, rows: int, parts: Iterable[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+        """The same in parts, at least one, that follow each other."""
+        with (self.folder / f"{name}.npy").open("wb") as file:
+            for part in parts:
+                if not file.tell():
+                    header = np.lib.format.header_data_from_array_1_0(part)
+                    np.lib.format.write_array_header_1_0(file, {**header, "shape": (rows, *part.shape[1:])})
+                file.write(part.data)  # not by np.save, which does not tell that a disk is full
+        return _array(self.folder, name)
 
     def texts(self, name: str, texts: pa.LargeStringArray) -> None:
         """Texts without nulls."""

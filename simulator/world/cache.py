@@ -97,13 +97,13 @@ def evict(folder: Path, limit: int, keep: str) -> None:
     """Remove what killed processes left, and the logs that were used longest ago until the others are within limit."""
     found = []
     for path in filter(Path.is_dir, folder.iterdir()):
-        with suppress(FileNotFoundError):  # others evict, too
+        with suppress(OSError):  # others evict, too
             size = sum(file.stat().st_size for file in path.rglob("*"))
             found.append((path.name[0] != ".", path.stat().st_mtime_ns, size, path))
     total = sum(size for _, _, size, _ in found)
     for is_log, _, size, path in sorted(found):
         key = path.name if is_log else path.name.split(".")[1]
         if key != keep and (total > limit or not is_log):
-            with suppress(BlockingIOError, FileNotFoundError), locked(folder, key, wait=False):
+            with suppress(OSError), locked(folder, key, wait=False):
                 shutil.rmtree(path)
                 total -= size

@@ -27,7 +27,16 @@ from simulator.world.coder import Coder, make_coder
 from simulator.world.mapping import EntityTable, FeatureColumn, Mapping
 from simulator.world.rows import Column
 from simulator.world.source import Damage, Source
-from simulator.world.values import Values, buckets, by_appearance, categories, chunks, positions, renumbered
+from simulator.world.values import (
+    Values,
+    buckets,
+    by_appearance,
+    categories,
+    chunks,
+    positions,
+    renumbered,
+    side_by_side,
+)
 
 PAST = 0.1
 """Share of the rows, the earliest, that buckets of numbers are fitted on."""
@@ -226,14 +235,10 @@ class Coding:
 
     def _write_context(self, count: int) -> None:
         """All slots side by side."""
-        slots = sum(values.slots for _, values in self._context)
-        context = self._writer.rows("context", count, slots)
-        first = 0
         for name, values in self._context:
             self._writer.feature("context", name, values.slots, values.names)
-            for part in chunks(count):
-                context[part, first : first + values.slots] = values.table[values.cell[part]]
-            first += values.slots
+        every = [values for _, values in self._context]
+        self._writer.parts("context", count, (side_by_side(every, part) for part in chunks(count)))
 
     def _entities(
         self, side: str, seen: Seen, said: list[Said], beside: EntityTable | None, source: Source | None
@@ -241,7 +246,7 @@ class Coding:
         """Write the ids, titles and features of users or items; items of the table alone come last."""
         group, codes, write = f"{side}s", seen.codes, self._writer
         if beside and source:
-            columns = {"id": rows.ids(beside.id, side, seen.coder)}
+            columns = {"id": rows.ids(beside.id, f"the id of one {side}", seen.coder)}
             if beside.title:
                 columns["title"] = rows.titles(beside.title, make_coder(self._native))
             features = self._features(beside.features)
@@ -256,12 +261,10 @@ class Coding:
         if beside and beside.title:
             write.texts(f"{group}.titles", titles_of(columns["title"], row, ids))
         known = int(np.searchsorted(seen.first, self._past))
-        parts = [np.empty((len(codes), 0), np.int32)]
-        for part in said:
-            values = part.values(known)
+        every = [part.values(known) for part in said]
+        for part, values in zip(said, every, strict=True):
             write.feature(group, part.feature.column, values.slots, values.names)
-            parts.append(values.table[values.cell])
-        write.array(f"{group}.values", np.concatenate(parts, axis=1))
+        write.array(f"{group}.values", side_by_side(every, slice(len(codes))))
 
 
 def joined(codes: Ints, ids: Rows, all_of_them: bool) -> tuple[Ints, Ints]:

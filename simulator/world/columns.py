@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from simulator.errors import DataError
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet  # noqa: F401  (a part of `pa` for all who take it from here)
 
-try:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.csv
-    import pyarrow.parquet  # noqa: F401
-except ImportError:
-    raise DataError("reading a log needs pyarrow: pip install 'flicker-recsys[parquet]'") from None
+from simulator.errors import DataError
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 WHOLE = 2.0**53

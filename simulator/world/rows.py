@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from simulator.types import Ints
+from simulator.types import Doubles, Ints
 from simulator.world.coder import Coder
 from simulator.world.columns import as_number, as_seconds, as_text, flat, is_list
 from simulator.world.mapping import shown
@@ -42,8 +42,8 @@ LIST = "\x1f"
 
 Cells = Any
 """Texts [n], pyarrow's, or numbers [n], NumPy's."""
-Convert = Callable[[pa.RecordBatch], tuple[Cells, NDArray[np.bool_]]]
-"""From a batch to the cells of a column, and which of them are as they should be."""
+Sound = NDArray[np.bool_]
+"""[n] which cells are as they should be."""
 Anything = TypeVar("Anything")
 
 
@@ -51,17 +51,22 @@ class Column:
     """One column while it is read: in the order of the files, then taken in another."""
 
     def __init__(
-        self, name: str, wanted: str, convert: Convert, kind: type[np.generic], coder: Coder | None = None
+        self,
+        name: str,
+        wanted: str,
+        kind: type[np.generic],
+        cells: Callable[[pa.RecordBatch], Cells],
+        sound: Callable[[Cells], Sound],
+        coder: Coder | None = None,
     ) -> None:
         """`wanted`: what a good cell is, for messages; a coder makes numbers of texts."""
-        self.name, self.wanted, self.convert, self.kind, self.coder = name, wanted, convert, kind, coder
+        self.name, self.wanted, self.kind, self.coder = name, wanted, kind, coder
+        self.cells, self.sound = cells, sound
         self.separator: str | None = None
         """Between the values of a cell; None where it holds one."""
-        self.path = Path()
-        """Where it is spooled."""
 
     def open(self, path: Path, stack: ExitStack) -> None:
-        """Before the first cells."""
+        """Before the first cells; the file is where they are spooled."""
         self.path = path
         self._file = stack.enter_context(path.open("wb"))
 
@@ -100,109 +105,98 @@ def read(source: Source, columns: Sequence[Column], wanted: Sequence[str], damag
 
 def sound(place: Place, batch: pa.RecordBatch, columns: Sequence[Column], damage: Damage) -> list[Cells]:
     """The cells of each column, without the rows in which one is damaged: those are reported."""
-    found = [column.convert(batch) for column in columns]
-    good = np.logical_and.reduce([right for _, right in found])
+    found = [column.cells(batch) for column in columns]
+    right = [column.sound(cells) for column, cells in zip(columns, found, strict=True)]
+    good = np.logical_and.reduce(right)
     if good.all():
-        return [cells for cells, _ in found]
+        return found
     row = int(np.argmin(good))
 
     def first() -> str:
-        column = next(column for column, (_, right) in zip(columns, found, strict=True) if not right[row])
+        column = next(column for column, good in zip(columns, right, strict=True) if not good[row])
         cell = batch.column(column.name)[row].as_py()
         return f"{place.of(row)}: {column.name} = {shown(cell)} is not {column.wanted}"
 
     damage.report(int(len(good) - good.sum()), first)
-    return [cells[good] if isinstance(cells, np.ndarray) else cells.filter(pa.array(good)) for cells, _ in found]
+    return [cells[good] if isinstance(cells, np.ndarray) else cells.filter(pa.array(good)) for cells in found]
 
 
 def ids(name: str, wanted: str, coder: Coder) -> Column:
     """Users, items, pages."""
-
-    def convert(batch: pa.RecordBatch) -> tuple[Cells, NDArray[np.bool_]]:
-        texts, size = texts_of(flat(batch, name))
-        return texts, (size > 0) & (size <= LONGEST)
-
-    return Column(name, f"{wanted} of 1 to {LONGEST:,} bytes", convert, np.int32, coder)
+    sound = within(1, LONGEST + 1)
+    wanted = f"{wanted} of 1 to {LONGEST:,} bytes"
+    return Column(name, wanted, np.int32, lambda b: text_of(flat(b, name)), lambda texts: sound(sizes(texts)), coder)
 
 
 def titles(name: str, coder: Coder) -> Column:
     """Texts that may be anything."""
-    return Column(name, "a text", lambda batch: _any(texts_of(flat(batch, name))[0]), np.int32, coder)
+    return Column(name, "a text", np.int32, lambda b: text_of(flat(b, name)), anything, coder)
 
 
 def times(name: str, unit: str) -> Column:
     """Unix seconds."""
-
-    def convert(batch: pa.RecordBatch) -> tuple[Cells, NDArray[np.bool_]]:
-        seconds = doubles(as_seconds(flat(batch, name), unit))
-        return seconds, (seconds >= 0) & (seconds < LATEST)
-
     hint = " (milliseconds? set time_unit in the mapping file)" if unit == "seconds" else ""
     form = unit if unit == "iso8601" or "%" in unit else f"unix {unit}"
-    return Column(name, f"a time in {form} from 1970 on{hint}", convert, np.float64)
+    wanted = f"a time in {form} from 1970 on{hint}"
+    return Column(name, wanted, np.float64, lambda b: doubles(as_seconds(flat(b, name), unit)), within(0, LATEST))
 
 
 def labels(label: Label) -> Column:
     """1 or 0."""
-
-    def convert(batch: pa.RecordBatch) -> tuple[Cells, NDArray[np.bool_]]:
-        cells = label.of(batch).fill_null(2).to_numpy()
-        return cells, cells < 2
-
-    return Column(label.columns[0], "0 or 1", convert, np.uint8)
-
-
-def weights(name: str) -> Column:
-    """0 or more."""
-
-    def convert(batch: pa.RecordBatch) -> tuple[Cells, NDArray[np.bool_]]:
-        cells = doubles(as_number(flat(batch, name)))
-        return cells, (cells >= 0) & (cells <= np.finfo(np.float32).max)
-
-    return Column(name, "a weight, 0 or more", convert, np.float32)
-
-
-def places(name: str) -> Column:
-    """Positions on a page, as the log counts them."""
-
-    def convert(batch: pa.RecordBatch) -> tuple[Cells, NDArray[np.bool_]]:
-        cells = doubles(as_number(flat(batch, name)))
-        whole = np.where((cells >= 0) & (cells <= LAST_PLACE), np.floor(cells), -1)
-        return whole.astype(np.int32), whole == cells
-
-    return Column(name, f"a position, a whole number from 0 to {LAST_PLACE:,}", convert, np.int32)
+    return Column(label.columns[0], "0 or 1", np.uint8, lambda b: label.of(b).fill_null(2).to_numpy(), within(0, 2))
 
 
 def numbers(name: str) -> Column:
     """Finite ones; whatever else there is is unknown."""
-    return Column(name, "a number", lambda batch: _any(doubles(as_number(flat(batch, name)))), np.float64)
+    return Column(name, "a number", np.float64, number_of(name), anything)
+
+
+def weights(name: str) -> Column:
+    """0 or more."""
+    return Column(name, "a weight, 0 or more", np.float32, number_of(name), within(0, 3e38))
+
+
+def places(name: str) -> Column:
+    """Positions on a page, as the log counts them."""
+    wanted = f"a position, a whole number from 0 to {LAST_PLACE:,}"
+    return Column(name, wanted, np.int32, number_of(name), within(0, LAST_PLACE + 1, whole=True))
 
 
 def categories(feature: FeatureColumn, coder: Coder) -> Column:
     """Cells that hold a value, or several: a list, or a text with separators."""
 
-    def convert(batch: pa.RecordBatch) -> tuple[Cells, NDArray[np.bool_]]:
+    def texts(batch: pa.RecordBatch) -> pa.StringArray:
         cells = batch.column(feature.column)
-        if is_list(cells.type):
-            column.separator = LIST
-            lists = as_text(cells)
-            filled = pa.ListArray.from_arrays(lists.offsets, lists.values.fill_null(""), mask=lists.is_null())
-            cells = pc.binary_join(filled, LIST)
-        texts, size = texts_of(cells)
-        if column.separator is None:
-            return texts, size <= LONGEST
-        column.wanted = f"at most {MOST_VALUES} values"
-        return texts, counts(pc.count_substring(texts, column.separator)) < MOST_VALUES
+        if not is_list(cells.type):
+            return text_of(cells)
+        column.separator, lists = LIST, as_text(cells)
+        filled = pa.ListArray.from_arrays(lists.offsets, lists.values.fill_null(""), mask=lists.is_null())
+        return pc.binary_join(filled, LIST)
 
-    column = Column(feature.column, f"a value of at most {LONGEST:,} bytes", convert, np.int32, coder)
+    def sound(texts: pa.StringArray) -> Sound:
+        if column.separator is None:
+            return sizes(texts) <= LONGEST
+        column.wanted = f"at most {MOST_VALUES} values"
+        return counts(pc.count_substring(texts, column.separator)) < MOST_VALUES
+
+    column = Column(feature.column, f"a value of at most {LONGEST:,} bytes", np.int32, texts, sound, coder)
     column.separator = feature.separator
     return column
 
 
-def texts_of(column: pa.Array) -> tuple[pa.StringArray, NDArray[np.int32]]:
-    """[n] a column as text, and the bytes of each cell, 0 where there is none."""
-    texts = column if pa.types.is_string(column.type) else as_text(column)
-    return texts, counts(pc.binary_length(texts))
+def number_of(name: str) -> Callable[[pa.RecordBatch], Doubles]:
+    """What takes a column of a batch as numbers."""
+    return lambda batch: doubles(as_number(flat(batch, name)))
+
+
+def text_of(column: pa.Array) -> pa.StringArray:
+    """[n] a column as text."""
+    return column if pa.types.is_string(column.type) else as_text(column)
+
+
+def sizes(texts: pa.StringArray) -> NDArray[np.int32]:
+    """[n] bytes, 0 where there is no text."""
+    return counts(pc.binary_length(texts))
 
 
 def counts(column: pa.Array) -> NDArray[np.int32]:
@@ -210,13 +204,19 @@ def counts(column: pa.Array) -> NDArray[np.int32]:
     return column.fill_null(0).to_numpy()  # type: ignore[no-any-return]
 
 
-def doubles(column: pa.Array) -> NDArray[np.float64]:
+def doubles(column: pa.Array) -> Doubles:
     """[n] numbers, null is not-a-number."""
     return column.fill_null(np.nan).to_numpy()  # type: ignore[no-any-return]
 
 
-def _any(cells: Cells) -> tuple[Cells, NDArray[np.bool_]]:
-    return cells, np.ones(len(cells), np.bool_)
+def within(low: float, end: float, whole: bool = False) -> Callable[[Cells], Sound]:
+    """Whether numbers lie from `low` to below the end, and are whole ones where they have to be."""
+    return lambda cells: (cells >= low) & (cells < end) & (not whole or cells == np.floor(cells))
+
+
+def anything(cells: Cells) -> Sound:
+    """Every cell is fine."""
+    return np.ones(len(cells), np.bool_)
 
 
 def ahead(things: Iterator[Anything]) -> Iterator[Anything]:

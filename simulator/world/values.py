@@ -5,7 +5,7 @@ Shapes: n rows, or users, or items; K distinct cells, S slots.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,12 @@ def chunks(rows: int) -> Iterator[slice]:
     """All rows, some at a time."""
     for first in range(0, rows, CHUNK):
         yield slice(first, min(first + CHUNK, rows))
+
+
+def side_by_side(features: Sequence[Values], rows: slice) -> Rows:
+    """[m, all slots] the values of some rows."""
+    empty = np.empty((rows.stop - (rows.start or 0), 0), np.int32)
+    return np.concatenate([empty, *(values.table[values.cell[rows]] for values in features)], axis=1)
 
 
 def by_appearance(codes: Rows) -> tuple[Ints, Ints]:

@@ -38,6 +38,7 @@ MEASURED = {
     "queries": ("query_path.measure:measure",),
     "overload": ("overload:measure",),
     "compare": ("predictions:measure",),
+    "ingest": ("ingest:measure",),
     "memory": ("query_path.memory:measure",),
 }
 """What --only chooses from -> `module:function`s that measure it, imported when they are asked."""
@@ -70,6 +71,7 @@ def arguments() -> tuple[Path | None, Size, list[str]]:
     parser.add_argument("--only", nargs="+", choices=MEASURED, default=list(MEASURED), help="measure these alone")
     parser.add_argument("--overload-seconds", type=float, metavar="S", help="each load is offered so long (full: 60)")
     parser.add_argument("--compare-rows", type=int, metavar="N", help="rows of each log that is compared (1,000,000)")
+    parser.add_argument("--ingest-rows", type=int, metavar="N", help="rows of the logs that are read (10,000,000)")
     given = parser.parse_args()
     if given.out and (given.out.is_dir() or not given.out.absolute().parent.is_dir()):
         parser.error(f"--out = {given.out}: give a file in a folder that exists")
@@ -82,6 +84,10 @@ def arguments() -> tuple[Path | None, Size, list[str]]:
         if given.compare_rows < 100:
             parser.error(f"--compare-rows = {given.compare_rows}: at least 100")
         size = replace(size, compare_rows=given.compare_rows)
+    if given.ingest_rows is not None:
+        if given.ingest_rows < 1_000:
+            parser.error(f"--ingest-rows = {given.ingest_rows}: at least 1,000")
+        size = replace(size, ingest_rows=given.ingest_rows)
     return given.out, size, given.only
 
 

@@ -47,7 +47,7 @@ def publish(setting: Setting, folder: Path) -> dict[str, object]:
     engagements.add(next(world.batches(EVENTS)))
     announced = about(engines, config, world, {"generation": 1, "events": 0, "published": 0.0, "quality": {}})
     with meter.part("publish"):
-        made = parts(engines, config, world.encoder, engagements.trail(), "default", 1)
+        made = parts(engines, config, world, engagements, "default", 1)
         write_manifest("default", 1, made, announced)
     for name in (CATALOG, duplicate_part(0)):
         (folder / Path(name).name).write_bytes(made[name])

@@ -44,6 +44,8 @@ class Size:
     """How long each load is offered, three times; 60 is the full form (--overload-seconds)."""
     compare_rows: int = 1_000_000
     """Of each of two logs of predictions; 25 million is what the targets are for (--compare-rows)."""
+    ingest_rows: int = 10_000_000
+    """Of the logs that are read once; what the targets are for."""
     stack_seconds: float = 15.0
     """How long the live system runs before its memory is read; 0: it is not started."""
 
@@ -72,6 +74,7 @@ QUICK = Size(
     snapshots=2,
     overload_seconds=0.5,
     compare_rows=2_000,
+    ingest_rows=2_000,
     stack_seconds=0.0,
 )
 """For the tests: a second or two. Its figures say nothing."""

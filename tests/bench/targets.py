@@ -67,6 +67,15 @@ TARGETS: dict[str, dict[str, Target]] = {
         "comparing two logs / reading them, shuffled": at_most(13),
         "peak memory of comparing, shuffled": at_most(1.5),
     },
+    "ingest": {
+        "ingesting CSV / reading it": at_most(3.5, needs=NATIVE),
+        "ingesting Parquet / reading it": at_most(6, needs=NATIVE),
+        "ingesting CSV without the native coder / reading it": at_most(6),
+        "ingesting Parquet without the native coder / reading it": at_most(12),
+        "peak anonymous memory of ingesting CSV": at_most(0.75),
+        "peak anonymous memory of ingesting Parquet": at_most(0.75),
+        "reading a log back": Target(25_000_000),
+    },
     "memory": {"the live system, 2 arms x 3 duplicates": at_most(2.0, needs="full sizes")},
     "peers": {
         "CPU per query, ray_serve / routed": Target(8, needs="Ray Serve"),

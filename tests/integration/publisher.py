@@ -41,8 +41,6 @@ class Publisher:
         self.world, self._batches = world, world.batches(EVENTS, 0)
         self.engines = Engines(world.schema, parse_arms(ARMS), CONFIG)
         self._engagements = Engagements(10_000)
-        while self._engagements.trail().items < ITEMS:
-            self._engagements.add(next(self._batches))
 
     def publish(self) -> int:
         """The next generation: other weights for every duplicate, partly other candidates."""
@@ -55,7 +53,7 @@ class Publisher:
             table[:, 0] = 0  # padding
         self._engagements.add(next(self._batches))
         whose = self.store.run, self.generation
-        made = parts(self.engines, CONFIG, self.world.encoder, self._engagements.trail(), *whose)
+        made = parts(self.engines, CONFIG, self.world, self._engagements, *whose)
         cut = {"generation": self.generation, "events": self.generation * EVENTS, "published": time.time()}
         self.store.publish(self.generation, made, about(self.engines, CONFIG, self.world, cut | {"quality": {}}))
         return self.generation

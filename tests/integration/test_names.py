@@ -11,21 +11,45 @@ import pytest
 
 from protos.recommender_pb2 import RecommendRequest
 from simulator.config import ReplayConfig
-from simulator.experiment import open_world
+from simulator.randomness import generator
+from simulator.world.open import open_world
 from tests.integration.conftest import StoreProcess
 from tests.integration.system import Asked, System, until
-from tests.small_runs import small_log
 
 SMALL = (
-    "--hidden 16 8 --dim 4 --batch 32 --window 4 --candidates 20 --duplicates 2 --rate 5000 --generation-events 2048"
+    "--hidden 16 8 --dim 4 --batch 32 --window 4 --candidates 20 --duplicates 2 --head-start 1000 --rate 0.1"
 ).split()
-"""One generation, and no second: two answers of one duplicate are the same."""
+"""One generation at once, and no second for long: two answers of one duplicate are the same."""
+DEVICES = ("phone", "desktop")
+
+
+MAPPING = """
+log = "clicks.csv"
+user = "visitor"
+item = "sku"
+time = "at"
+[features]
+context = ["device"]
+[items]
+file = "items.csv"
+id = "sku"
+title = "name"
+"""
 
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the MovieLens family."""
-    return small_log(tmp_path_factory.mktemp("names") / "log")
+    """As a team has it: ids are texts, and a table says what items are called."""
+    folder, draws = tmp_path_factory.mktemp("names"), generator(5, "test log")
+    users, items, devices = (draws.integers(0, most, 700).tolist() for most in (50, 40, 2))
+    rows = [
+        f"u-{97 * u:03x},sku-{i},{60 * n},{DEVICES[d]}"
+        for n, (u, i, d) in enumerate(zip(users, items, devices, strict=True))
+    ]
+    (folder / "clicks.csv").write_text("\n".join(["visitor,sku,at,device", *rows]) + "\n")
+    (folder / "items.csv").write_text("sku,name\n" + "".join(f"sku-{i},Film {i}\n" for i in range(39)))
+    (folder / "clicks.toml").write_text(MAPPING)
+    return folder / "clicks.toml"
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +77,14 @@ def query(asked: Asked, *arguments: str) -> str:
 
 def test_a_user_of_the_log_gets_titles(asked: Asked, log: Path) -> None:
     names = open_world(ReplayConfig(log), seed=0).names
-    number = next(number for number, id in enumerate(names.users) if id != str(number))
-    said = query(asked, "--user", names.users[number], "--all", "--arm", "relu")
+    said = query(asked, "--user", names.users[7], "--context", "desktop", "--all", "--arm", "relu")
     assert "nothing is known" not in said and "RBO distance" in said
+    desktop = list(names.context["device"]).index("desktop")
     for duplicate in (0, 1):
-        answer = asked.stub.Recommend(RecommendRequest(user=number, arm="relu", duplicate=duplicate), timeout=5)
-        for place in answer.slate:
-            assert f"{place.score:+.3f}  {names.title(place.item)}" in said and "Film" in names.title(place.item)
+        question = RecommendRequest(user=7, context=[desktop], arm="relu", duplicate=duplicate)
+        for place in asked.stub.Recommend(question, timeout=5).slate:
+            assert f"{place.score:+.3f}  {names.title(place.item)}" in said
+            assert names.title(place.item) in (names.item(place.item).replace("sku-", "Film "), "sku-39")
 
 
 def test_a_user_whom_the_log_has_not_is_answered_with_a_remark(asked: Asked) -> None:

@@ -238,7 +238,8 @@ def kept(config: ExperimentConfig, folder: Path) -> list[Arm]:
 
 
 OF_THE_RUN_ALONE = {
-    "clicks_per_slate", "personalisation", "progressive_log_loss", "regret", "useful_swaps", "useless_swaps",
+    "clicks_per_slate", "gap_closed", "personalisation", "progressive_log_loss", "regret", "useful_swaps",
+    "useless_swaps",
 }  # fmt: skip
 
 

@@ -49,12 +49,12 @@ def engagements() -> publish.Engagements:
     return recent
 
 
-TRAIL = engagements().trail()
+RECENT = engagements()
 
 
 def parts_of(stack: Engines, generation: int, run: str = "default") -> dict[str, bytes]:
     """The parts of a generation."""
-    return publish.parts(stack, CONFIG, WORLD.encoder, TRAIL, run, generation)
+    return publish.parts(stack, CONFIG, WORLD, RECENT, run, generation)
 
 
 def about_of(stack: Engines, generation: int) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def publish_generation(registry: Registry, generation: int, stack: Engines | Non
 
 def retrieved(user: int) -> Ints:
     """The candidates of the user's segment."""
-    tables = publish.catalog(WORLD.encoder, TRAIL, CANDIDATES)
+    tables = publish.catalog(WORLD, RECENT, CANDIDATES)
     found: Ints = tables["candidates"][tables["segment"][user]]
     return found
 

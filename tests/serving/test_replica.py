@@ -21,7 +21,7 @@ from simulator.models.engines import Engines
 from tests.serving.generations import (
     ARMS,
     CONTEXT,
-    TRAIL,
+    RECENT,
     WORLD,
     plain_scores,
     publish_generation,
@@ -137,7 +137,7 @@ def test_a_user_whom_the_world_has_not_is_answered_without_anything_about_him(
     rows[:, : WORLD.encoder.user_rows.shape[1]] = 0
     assert list(answers[0].scored.items) == items.tolist()
     np.testing.assert_allclose(answers[0].scored.scores, stacks[1].score_events(rows)[0], rtol=0, atol=2e-5)
-    clicks = Counter(TRAIL.item.tolist())
+    clicks = Counter(RECENT.item[np.isin(RECENT.item, WORLD.present(RECENT.time))].tolist())
     popular = sorted(clicks, key=lambda item: (-clicks[item], item))[:40]
     assert retrieved(50).tolist()[: len(popular)] == popular
     assert not asking.ask(RecommendRequest(user=49, arm=ARMS[0])).unknown_user

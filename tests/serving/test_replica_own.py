@@ -22,7 +22,7 @@ from simulator.models.factories import ALLOWED
 from simulator.models.ranker import Rankers
 from simulator.models.specs import parse_arms
 from simulator.store.arrays import label
-from tests.serving.generations import CONFIG, TRAIL, WORLD, plain_scores, publish_generation
+from tests.serving.generations import CONFIG, RECENT, WORLD, plain_scores, publish_generation
 from tests.serving.replica_under_test import Asking, best_first, running, wait_for, wait_for_generation
 from tests.store.memory_store import MemoryStore
 from trainer import publish
@@ -48,7 +48,7 @@ def parts_and_about(engines: Engines, generation: int) -> tuple[dict[str, bytes]
     cut = {"generation": generation, "events": 100, "published": 1_000.0 + generation, "quality": {}}
     arms = tuple(engine.arm.label for engine in engines.engines)
     config = replace(CONFIG, arms=arms)
-    parts = publish.parts(engines, config, WORLD.encoder, TRAIL, RUN, generation)
+    parts = publish.parts(engines, config, WORLD, RECENT, RUN, generation)
     return parts, publish.about(engines, config, WORLD, cut)
 
 

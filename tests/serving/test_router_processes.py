@@ -56,7 +56,7 @@ def publish(store: Store, world: SyntheticWorld, engines: Engines, generation: i
     engagements = Engagements(5_000)
     engagements.add(next(world.batches(8_000 + 2_000 * generation)))
     said = {"generation": generation, "events": 1_000 * generation, "published": 1.0, "quality": {}}
-    made = parts(engines, CONFIG, world.encoder, engagements.trail(), store.run, generation)
+    made = parts(engines, CONFIG, world, engagements, store.run, generation)
     store.publish(generation, made, about(engines, CONFIG, world, said))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from simulator.config import ReplayConfig, SyntheticConfig
-from simulator.experiment import open_world
 from simulator.types import Names
+from simulator.world.open import open_world
 from tests.small_runs import small_log
 
 ROWS = [("u-7", "sku 3", "phone"), ("u-2", "sku 1", "desktop"), ("u-7", "sku 1", "phone"), ("ü", "sku 3", "tablet")]

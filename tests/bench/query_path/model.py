@@ -82,7 +82,11 @@ class Model:
     @cached_property
     def catalog(self) -> dict[str, np.ndarray]:
         """What is published beside the weights."""
-        return publish.catalog(self.encoder, self._engagements().trail(), self.sizes.candidates)
+        return publish.catalog(self, self._engagements(), self.sizes.candidates)
+
+    def present(self, time: float) -> Ints:
+        """All items."""
+        return np.arange(self.sizes.items)
 
     def candidates(self, user: int) -> Ints:
         """[N] the items that are ranked for a user."""
@@ -105,7 +109,7 @@ class Model:
 
     def parts(self, run: str, generation: int) -> dict[str, bytes]:
         """A generation's parts, as the trainer cuts them."""
-        return publish.parts(self.engines, self.config, self.encoder, self._engagements().trail(), run, generation)
+        return publish.parts(self.engines, self.config, self, self._engagements(), run, generation)
 
     def about(self, generation: int) -> dict[str, Any]:
         """What is announced with it."""

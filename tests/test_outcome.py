@@ -186,7 +186,8 @@ def test_the_example_is_the_middle_one_of_the_queries_that_differ(tmp_path: Path
     found, after = to_json(measure(experiment, final))["example"], final.after
     changed = []
     for place, query in enumerate(final.queries):
-        scored = [dict(zip(after.items[place].tolist(), after.scores[m, place].tolist(), strict=True)) for m in (0, 1)]
+        (part,) = after.parts
+        scored = [dict(zip(query.candidates.tolist(), part.scores[m, place].tolist(), strict=True)) for m in (0, 1)]
         slates = [sorted(scores, key=lambda item: (-scores[item], item))[:5] for scores in scored]  # noqa: B023
         share = sum(one != two for one, two in zip(*slates, strict=True))
         if share:

@@ -22,7 +22,7 @@ from serving.codec import Refusal
 from serving.replica.generation import Generation, Refused, Shelf
 from simulator.models.ranker import Rankers
 from simulator.store.protocol import Member, StoreAway
-from tests.serving.generations import about_of, parts_of, publish_generation, stack_of
+from tests.serving.generations import WORLD, about_of, parts_of, publish_generation, stack_of
 from tests.serving.replica_under_test import Asking, Loading, put_gate, running, wait_for, wait_for_generation
 from tests.store.memory_store import MemoryStore
 
@@ -128,11 +128,11 @@ DAMAGES: dict[str, tuple[str, Callable[[Parts, About], tuple[Parts, About]]]] = 
     "segments short": ("shape", lambda p, a: (with_catalog(p, segment=lambda t: t[:-1]), a)),
     "row out of table": ("values", lambda p, a: (with_catalog(p, item_rows=filled(10**6)), a)),
     "segment unknown": ("values", lambda p, a: (with_catalog(p, segment=filled(99)), a)),
-    "item unknown": ("values", lambda p, a: (with_catalog(p, candidates=lambda t: t + 1), a)),
+    "item unknown": ("values", lambda p, a: (with_catalog(p, candidates=lambda t: t + WORLD.items), a)),
     "item twice": ("values", lambda p, a: (with_catalog(p, candidates=filled(3)), a)),
-    "negative item": ("values", lambda p, a: (with_catalog(p, candidates=lambda t: t - 1), a)),
+    "negative item": ("values", lambda p, a: (with_catalog(p, candidates=lambda t: t - WORLD.items), a)),
     "no candidates": ("shape", lambda p, a: (with_catalog(p, candidates=lambda t: t[:, :0]), a)),
-    "other world": ("shape", lambda p, a: (with_catalog(p, user_rows=lambda t: t[:9], segment=lambda t: t[:9]), a)),
+    "other world": ("shape", lambda p, a: (with_catalog(p, user_rows=lambda t: t[:9], segment=lambda t: t[:10]), a)),
 }
 
 

@@ -56,9 +56,10 @@ check: $(ready) ## lint, formatting and types
 protos: $(ready) ## regenerate the gRPC stubs (ARGS=--check: only say whether they are what the proto says)
 	@$(run-python) -m protos.generate $(ARGS)
 
-fuzz: $(ready) $(kernels) ## mutations of 10,000 generations and 1,000,000 requests (ARGS="--mutations 300 --seed 7")
+fuzz: $(ready) $(kernels) ## mutations of 10,000 generations, 1,000,000 requests and 2,000 logs (ARGS="--mutations 300 --seed 7")
 	@$(run-python) -m tests.fuzz.generations $(ARGS)
 	@$(run-python) -m tests.fuzz.requests $(ARGS)
+	@$(run-python) -m tests.fuzz.logs $(ARGS)
 
 bench: $(ready) $(kernels) ## measure speed, print medians and ratios
 	@$(run-python) tests/bench/run.py $(ARGS)

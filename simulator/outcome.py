@@ -231,6 +231,11 @@ def _notes(experiment: Experiment, resamples: Resamples, queries: list[Query], w
         f"slates of {config.k}. 95 % intervals over {resamples.covers}; those of AUC and calibration "
         "do not cover users."
     ]
+    if isinstance(experiment.world, ReplayWorld) and experiment.world.has_weights:
+        notes.append(
+            "Events of this log have weights, by which the arms learn; measures and baselines count every event alike. "
+            "Where weights go with the label, predicted probabilities are off by as much."
+        )
     if "coverage" in world:
         shares = ", ".join(f"{share:.0%} among {int(size):,}" for size, share in world["coverage"].items())
         notes.append(f"Retrieval by popularity: of the queries, {shares} candidates have an answer; others rank none.")

@@ -55,11 +55,9 @@ def test_one_step_of_the_logistic_regression_is_adagrad_by_hand() -> None:
     gradient = np.array([-0.5, -1.0, 0.5, 0.0, -1.0])  # of the bias, then of rows 1 to 4: sums of 0.5 - label
     weights = -RATE * gradient / np.sqrt(gradient**2 + ACCUMULATOR)
     np.testing.assert_allclose(found.state()["weights"], weights)
-    twice = Baselines(schema, 2, batch=3, recent=100)
-    twice.learn(replace(batch, weight=np.array([2, 0, 1], np.float32)))
-    gradient = np.array([-1.5, -1.5, 0.0, -1.0, -1.5])
-    np.testing.assert_allclose(twice.state()["weights"], -RATE * gradient / np.sqrt(gradient**2 + ACCUMULATOR))
-    assert twice.state()["counts"][:2].tolist() == [[2, 1], [2, 1]]
+    weighted = Baselines(schema, 2, batch=3, recent=10)
+    weighted.learn(replace(batch, weight=np.array([2, 0, 1], np.float32)))
+    assert all(np.array_equal(value, weighted.state()[name]) for name, value in found.state().items())
     again = found.score(features, batch.item)[BASELINES.index("logistic")]
     np.testing.assert_allclose(
         again, weights[0] + [weights[[1, 3, 4]].sum(), weights[[2, 3]].sum(), weights[[1, 4]].sum()]

@@ -17,7 +17,7 @@ import pytest
 from simulator.check.findings import doubts
 from simulator.check.guess import guessed
 from simulator.config import ReplayConfig
-from simulator.world.families import read_mapping
+from simulator.world.families import is_known, read_mapping
 from simulator.world.ingest import open_log
 from tests.terminal import Said, Terminal, assert_refused
 
@@ -139,6 +139,7 @@ def test_names_and_values_decide_what_a_column_is(tmp_path: Path, flicker: Termi
         ("timestamp,visitorid,event,itemid,transactionid", "1433221332117,257597,view,355908,", "visitorid itemid"),
         ("user_id,parent_asin,rating,timestamp,helpful_vote", "A1,B00,5.0,1588687728923,0", "user_id parent_asin"),
         ("userId,movieId,rating,timestamp", "1,296,5.0,1147880044", "userId movieId"),
+        (",user_id,item_id,user,time,orderid", "0,7,8,x,1700000000,12", "user_id item_id"),
         ("session_id,ts,item_nbr", "11,2014-04-07T10:51:09.277Z,214536502", "session_id item_nbr"),
         ("CLIENT_ID,PRODUCT_CODE,DATE,QTY", "c7,p9,2024-01-31,3", "CLIENT_ID PRODUCT_CODE"),
     ],
@@ -149,9 +150,10 @@ def test_headers_of_public_logs_are_understood(tmp_path: Path, header: str, row:
         ending = dict(zip(roles.split(), (number, number % 2), strict=True))
         cells = zip(header.split(","), row.split(","), strict=True)
         rows.append(",".join(f"{cell}{ending.get(name, '')}" for name, cell in cells))
-    (tmp_path / "log.csv").write_text("\n".join(rows) + "\n")
-    text, _ = guessed(str(tmp_path / "log.csv"))
+    (tmp_path / "ratings.csv").write_text("\n".join(rows) + "\n")  # which is not always MovieLens
+    text, _ = guessed(str(tmp_path / "ratings.csv"))
     settings = tomllib.loads(text)
+    assert is_known(tmp_path / "ratings.csv") == ("userId" in header) and "user" not in str(settings["features"])
     assert [settings["user"], settings["item"]] == roles.split() and "label" not in settings
 
 

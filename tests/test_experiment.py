@@ -232,7 +232,7 @@ def test_a_log_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     log = small_log(tmp_path / "log")
     (log / "ratings.dat").unlink()
     (log / "ratings.dat").symlink_to("/proc/self/mem")
-    with pytest.raises(DataError, match=f"{log}: Input/output error: give a log that can be read"):
+    with pytest.raises(DataError, match=f"{log}/ratings.dat: "):
         open_world(ReplayConfig(log), seed=0)
 
 
@@ -287,14 +287,15 @@ def test_a_log_with_pages_positions_histories_and_weights_runs_to_its_end(tmp_pa
     assert len(sizes) > 2 and max(sizes) < SMALL.candidates
     result = to_json(measure(found, final))
     assert "pages that users saw, of 2 to 5 items" in result["notes"][0] and "coverage" not in result["world"]
+    assert "have weights" in result["notes"][1]
     for arm in result["arms"].values():
         assert 0 < arm["swaps"]["pair"]["mean"] < 1 and arm["recall"]["mean"] > 0
     losses = [arm["log_loss"]["mean"] for arm in result["arms"].values()]
     assert losses != [arm["log_loss"]["mean"] for arm in outcome(unweighted)["arms"].values()]
-    keep_predictions(
-        tmp_path, ["a", "b"], found.shape, final.queries, {3: final.after}, final.held_out, 0, final.logits
-    )
+    asked = final.queries, {3: final.after}, final.held_out, final.logits
+    keep_predictions(tmp_path, found.world, ["a", "b"], found.shape, *asked)
     kept = pyarrow.parquet.read_table(tmp_path / "arm1-fleet0-duplicate2-generation3.parquet")
-    asked = kept.filter(pyarrow.compute.equal(kept["role"], "query"))
-    assert asked["doc_id"].to_pylist() == [int(item) for query in final.queries for item in query.candidates]
-    assert np.array_equal(asked["score"].to_numpy(), final.after.flat(5))
+    rows_kept = kept.filter(pyarrow.compute.equal(kept["role"], "query"))
+    items = [log.items.ids[item] for query in final.queries for item in query.candidates]
+    assert [str(item) for item in rows_kept["doc_id"].to_pylist()] == items
+    assert np.array_equal(rows_kept["score"].to_numpy(), final.after.flat(5))

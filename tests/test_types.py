@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.randomness import generator
-from simulator.types import order, slate
+from simulator.types import Batch, order, slate
+from tests.store.batches import batch, same
 
 CANDIDATES = st.lists(
     st.tuples(st.sampled_from([-1.0, -0.0, 0.0, 0.5, 2.0]), st.integers(0, 10**9)), min_size=1, unique_by=lambda c: c[1]
@@ -48,3 +51,12 @@ def test_an_order_of_many_models_and_queries_is_that_of_each(equal: str) -> None
 def test_what_diverged_comes_last() -> None:
     scores = np.array([np.nan, 1, np.nan, 2], np.float32)
     assert order(scores, np.array([4, 3, 2, 1])).tolist() == [3, 1, 2, 0]
+
+
+def test_events_without_a_weight_weigh_1_beside_those_that_have_one() -> None:
+    weight = np.array([0.5, 2, 0], np.float32)
+    plain, heavy = batch(0, 2), replace(batch(2, 3), weight=weight)
+    both = Batch.concatenate([plain, heavy, plain])
+    assert both.weight is not None and both.weight.tolist() == [1, 1, 0.5, 2, 0, 1, 1]
+    assert same(both[2:5], heavy) and both.weight.dtype == np.float32
+    assert Batch.concatenate([plain, plain]).weight is None and plain[:1].weight is None

@@ -14,6 +14,8 @@ from torch import Tensor
 from simulator.store.protocol import Entry, EventLog, entry_order
 from simulator.types import Batch
 
+NAMES = [column.name for column in fields(Batch)]
+
 
 class Reader:
     """One trainer's place in the log."""
@@ -56,6 +58,6 @@ class Reader:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""
-        kept = {name.removeprefix("reader."): column.numpy() for name, column in state.items()}
-        if "user" in kept:
-            self._ahead = [Batch(*(kept.get(column.name) for column in fields(Batch)))]  # type: ignore[arg-type]
+        kept = {name: state[f"reader.{name}"].numpy() for name in NAMES if f"reader.{name}" in state}
+        if kept:
+            self._ahead = [Batch(**kept)]

@@ -21,7 +21,7 @@ import numpy as np
 from simulator.errors import DataError
 from simulator.types import Ints, Side
 from simulator.world.columns import as_number, as_seconds, as_text, is_list, pa, pc
-from simulator.world.mapping import SIDES, UNITS, Table
+from simulator.world.mapping import SIDES, TAKEN, UNITS, Table
 from simulator.world.source import Damage, Source, open_source
 
 SAMPLE = 50_000
@@ -114,11 +114,22 @@ class Column:
         count: int = pc.sum(true).as_py() or 0
         return count / max(1, len(self.text) - int(self.text.null_count))
 
+    @property
+    def words(self) -> set[str]:
+        """Of its name: `visitorId_2` is visitor and id."""
+        return set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower()))
+
+    @property
+    def numbers_rows(self) -> bool:
+        """Whether it counts one by one."""
+        return (
+            self.is_number and len(self.cells) > 1 and bool((np.diff(as_number(self.cells).to_numpy(False)) == 1).all())
+        )
+
     def rank(self, role: str) -> int | None:
         """How surely its name says a role, 0 most; None where it does not."""
         known = NAMES[role].split()
-        words = set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower()))
-        words = {word if word in known else word.removesuffix("id") for word in words} - BESIDE - {""}  # userid
+        words = {word if word in known else word.removesuffix("id") for word in self.words} - BESIDE - {""}  # userid
         return min(map(known.index, words)) if words and words <= set(known) else None
 
 
@@ -219,9 +230,13 @@ def _features(
             out.append((column, "it may say what the user did, and give the label away"))
         elif column.unit is not None:
             out.append((column, "it is another time"))
+        elif column.numbers_rows:
+            out.append((column, "it numbers the rows"))
+        elif column.name in TAKEN:
+            out.append((column, "a feature must not have that name; rename the column"))
         elif column.values < 2:
             out.append((column, "it has one value" if column.values else "it is empty"))
-        elif column.is_number and column.values > FEW:
+        elif column.is_number and column.values > FEW and "id" not in column.words:
             features[_side(column, roles)].append(f'{{ column = {quoted(column.name)}, kind = "number" }}')
         elif column.separator:
             mark = quoted(column.separator)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -79,7 +80,7 @@ def _guess(console: Console, flags: CheckFlags) -> None:
         raise SettingError("--write", flags.write, "name a file *.toml that is not there yet")
     body, notes = guessed(flags.log)
     where = flags.log if "://" in flags.log else str(Path(flags.log).resolve())
-    console.print(f"{flags.log} has no mapping file. Guessed from its first rows:\n", soft_wrap=True)
+    console.print(f"{flags.log} has no mapping file. Guessed from its first rows:\n", markup=False, soft_wrap=True)
     console.print(f"{_log_line(flags.log)}{body}", markup=False, soft_wrap=True, style="bold")
     for note in notes:
         console.print(f"  {note}", style="dim", markup=False, soft_wrap=True)
@@ -93,7 +94,7 @@ def _guess(console: Console, flags: CheckFlags) -> None:
     with writing("--write", flags.write):
         near = where if "://" in where else os.path.relpath(where, flags.write.resolve().parent)
         flags.write.write_text(_log_line(near) + body, encoding="utf-8")
-    console.print(f"\nWritten: {flags.write}. Correct it, then: flicker run --data {flags.write}", soft_wrap=True)
+    console.print(f"\nWritten: {flags.write}. Correct it, then: flicker run --data {flags.write}", markup=False)
 
 
 def _log_line(log: str) -> str:
@@ -106,12 +107,11 @@ def _show(console: Console, path: Path, bad_rows: Literal["stop", "skip"]) -> No
     log = open_log(ReplayConfig(path, bad_rows=bad_rows))
     source = open_source(mapping.log, Damage(bad_rows))
     files, size = len(source.parts), sum(part.size for part in source.parts)
-    console.print(
-        f"\n[bold]{mapping.log.path}[/bold]  {files:,} file{'s' * (files > 1)}, {size / 1e6:,.1f} MB", soft_wrap=True
-    )
+    head = f"{files:,} file{'s' * (files > 1)}, {size / 1e6:,.1f} MB"
+    console.print(f"\n[bold]{escape(mapping.log.path)}[/bold]  {head}", soft_wrap=True)
     facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
     for name, value in _facts(log, mapping, source):
-        facts.add_row(name, value)
+        facts.add_row(name, escape(value))
     console.print(facts)
     if log.context_features or log.users.features or log.items.features:
         console.print(_field_table(log, mapping))
@@ -148,10 +148,8 @@ def _facts(log: ClickLog, mapping: Mapping, source: Source) -> Iterator[tuple[st
         pages = int(log.slate.max()) + 1
         yield "pages", f"{pages:,}   {rows / pages:,.1f} rows each"
     if log.weight is not None:
-        yield (
-            "weight",
-            f"{float(log.weight.min()):g} to {float(log.weight.max()):g}, mean {float(log.weight.mean()):.3g}",
-        )
+        low, high, mean = (float(of(log.weight)) for of in (np.min, np.max, np.mean))
+        yield "weight", f"{low:g} to {high:g}, mean {mean:.3g}"
     cold = " and ".join(f"{100 * side.new:.1f} % have a new {side.word}" for side in (users, items))
     yield "cold starts", f"of the rows in the last tenth {cold}"
 

@@ -1,7 +1,8 @@
 """What a model must beat to be worth advice: the base rate, the popularity of items, of all time and recent, and a
 logistic regression.
 
-They learn the events that the models learn, in the order of the log, without noise. numpy alone.
+They learn the events that the models learn, in the order of the log, without noise and, as all measures do, without
+weights. numpy alone.
 
 Shapes: n events, S slots, Q queries, N candidates, B = 4 baselines in the order of BASELINES.
 """
@@ -43,12 +44,11 @@ class Baselines:
         """Learn from events in their order; each mini-batch is scored before it is learned."""
         for start in range(0, len(chunk), self._batch):
             part = chunk[start : start + self._batch]
-            self._step(part)
+            self._step(part.features, part.label)
             self._step_line(self._prominence(part.item), part.label)
             self._remember(part.item[part.label == 1])
-        weight = 1.0 if chunk.weight is None else chunk.weight
-        np.add.at(self._counts[0], chunk.item, chunk.label * weight)
-        np.add.at(self._counts[1], chunk.item, weight)
+        np.add.at(self._counts[0], chunk.item, chunk.label)
+        np.add.at(self._counts[1], chunk.item, 1.0)
 
     def score(self, features: Rows, item: Ints) -> Floats:
         """Log-odds [B, n] of events with table rows [n, S] and item numbers [n]; nothing is learned."""
@@ -105,11 +105,9 @@ class Baselines:
         """[n] sums of the weights; padding adds the bias once."""
         return np.asarray(np.where(features > 0, self._weights[features], 0).sum(axis=1) + self._weights[0])
 
-    def _step(self, events: Batch) -> None:
+    def _step(self, features: Rows, label: Floats) -> None:
         """Adagrad on the summed gradient of one mini-batch."""
-        features = events.features
-        error = _sigmoid(self._logistic(features)) - events.label
-        error *= 1.0 if events.weight is None else events.weight
+        error = _sigmoid(self._logistic(features)) - label
         touched = np.append(features.ravel(), 0)
         np.add.at(self._gradient, features, error[:, None])
         self._gradient[0] = error.sum()

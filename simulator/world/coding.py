@@ -9,7 +9,8 @@ items, m any of them, S slots.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -144,11 +145,13 @@ class Coding:
         columns, features = self._columns(), self._features(mapping.features)
         rows.read(sources[0], [*columns.values(), *features], mapping.columns, self._damage, self._spool)
         order = self._sort(columns["time"], limit)
-        seen = {side: self._seen(side, columns[side], order) for side in ("user", "item")}
+        with ThreadPoolExecutor(2) as pool:
+            seen = dict(pool.map(lambda side: (side, self._seen(side, columns[side], order)), ("user", "item")))
+            found = pool.map(lambda f, column: self._found(f, column, order, seen), mapping.features, features)
+            said = self._said(found)
         self._events(columns, order, seen["user"])
-        said = self._said(features, order, seen)
         if mapping.position:
-            self._add_context(mapping.position, positions(columns["position"].take(order)))
+            self._context.append((mapping.position, positions(columns["position"].take(order))))
         for side, table in (("user", mapping.users), ("item", mapping.items)):
             self._entities(side, seen[side], said[side], table, next(beside) if table else None)
         self._write_context(len(seen["user"].number))
@@ -212,26 +215,27 @@ class Coding:
         if self._mapping.history:
             write("previous", previous_engagements(users.number, label, len(users.codes)))
 
-    def _said(self, columns: Sequence[Column], order: Ints | slice, seen: dict[str, Seen]) -> dict[str, list[Said]]:
-        """What the rows say of users and items; what they say of themselves, or of an item that changes, is context."""
-        said: dict[str, list[Said]] = {"user": [], "item": []}
-        taken = rows.ahead(column.take(order) for column in columns)
-        for feature, column, numbers in zip(self._mapping.features, columns, taken, strict=True):
-            every = Said(feature, column, numbers)
-            side = feature.side
-            if side == "item" and changes(every.numbers, seen["item"].number, seen["item"].first):
-                self._notes.append(f"{feature.column} changes between the rows of an item: it is taken as context")
-                side = "context"
-            if side == "context":
-                self._add_context(feature.column, every.values(self._past))
-            else:
-                said[side].append(every.of(seen[side].first))
-        return said
+    def _found(
+        self, feature: FeatureColumn, column: Column, order: Ints | slice, seen: dict[str, Seen]
+    ) -> Said | Values:
+        """What the rows say of users or items, or, of context and of an item that changes, their values."""
+        every, of = Said(feature, column, column.take(order)), seen.get(feature.side)
+        if of is None or (feature.side == "item" and changes(every.numbers, of.number, of.first)):
+            values = every.values(self._past)
+            return replace(values, cell=Writer(self._spool).array(column.path.stem, values.cell))  # waits in a file
+        return every.of(of.first)
 
-    def _add_context(self, name: str, values: Values) -> None:
-        """One more context feature; its rows wait in a file."""
-        cell = Writer(self._spool).array(f"context.{len(self._context)}", values.cell)
-        self._context.append((name, replace(values, cell=cell)))
+    def _said(self, found: Iterable[Said | Values]) -> dict[str, list[Said]]:
+        """What is said of users and items; the rest joins the context."""
+        said: dict[str, list[Said]] = {"user": [], "item": []}
+        for feature, part in zip(self._mapping.features, found, strict=True):
+            if isinstance(part, Said):
+                said[feature.side].append(part)
+                continue
+            self._context.append((feature.column, part))
+            if feature.side == "item":
+                self._notes.append(f"{feature.column} changes between the rows of an item: it is taken as context")
+        return said
 
     def _write_context(self, count: int) -> None:
         """All slots side by side."""

@@ -59,8 +59,16 @@ def is_known(path: Path) -> bool:
 def _family(path: Path) -> Callable[[Path, Path], Mapping] | None:
     if path.suffix == ".inter" or (path.is_dir() and any(path.glob("*.inter"))):
         return _recbole
-    names = [path.name] if path.is_file() else [name for name in FAMILIES if (path / name).is_file()]
-    return next((FAMILIES[name] for name in names if name in FAMILIES), None)
+    files = [path] if path.is_file() else [path / name for name in FAMILIES if (path / name).is_file()]
+    return next((FAMILIES[file.name] for file in files if file.name in FAMILIES and _is_its_own(file)), None)
+
+
+def _is_its_own(file: Path) -> bool:
+    """Others call a file ratings.csv, too."""
+    if file.name != "ratings.csv":
+        return True
+    with file.open("rb") as opened:
+        return opened.readline(100).removeprefix(b"\xef\xbb\xbf").startswith(b"userId,movieId,")
 
 
 def _movielens(path: Path, folder: Path) -> Mapping:

@@ -135,6 +135,8 @@ OPTIONAL = ("time_unit", "label", "weight", "slate", "position", "history", "sor
 KEYS = (*REQUIRED, *OPTIONAL, "features", "items", "users")
 TABLE_KEYS = ("file", "id", "title", "features", "delimiter", "columns")
 FEATURE_KEYS = ("column", "kind", "buckets", "separator", "vocabulary")
+TAKEN = {"user": "the user itself", "item": "the item itself", "history": "the user's history"}
+"""Fields that no feature may be called as."""
 RANGES = {"history": (0, 64), "buckets": (2, 1_000), "vocabulary": (1, 10_000_000)}
 SECTIONS = ("features", "items", "users")
 
@@ -226,7 +228,7 @@ def _distinct(mapping: Mapping) -> None:
     _once(mapping.path, own)
     for table in tables:
         _once(mapping.path, table.columns)
-    taken = {"user": "the user itself", "item": "the item itself", "history": "the user's history"}
+    taken = dict(TAKEN)
     for column in [*features, *filter(None, [mapping.position]), *(f.column for t in tables for f in t.features)]:
         if column in taken:
             raise _fault(mapping.path, column, f"feature {column!r} has the name of {taken[column]}; rename the column")

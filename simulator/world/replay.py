@@ -51,7 +51,8 @@ class ReplayWorld:
         self.users, self.items = len(log.users), len(log.items)
         context = {feature.name: feature.names for feature in log.context_features}
         self.names = Names(log.users.ids, log.items.ids, log.items.titles or (), context)
-        self.has_pages = log.slate is not None
+        # of a page without labels, such as a basket, nothing is known that was passed over
+        self.has_pages, self.has_weights = log.labelled and log.slate is not None, log.weight is not None
         self._per_row = 1 if log.labelled else 1 + config.negatives
         self.events = len(log) * self._per_row
         """Sampled negatives included."""

@@ -212,7 +212,7 @@ class Source:
                 if line == 1 and not self._table.columns:
                     end = text.find(b"\n") + 1 or len(text)
                     place = replace(place, first_line=2, text=text[end:])
-                line += int(np.count_nonzero(np.frombuffer(block, np.uint8) == 10))  # several times as fast as count
+                line += count_of(b"\n", block)
                 for at, batch in self._taken_apart(place, names, wanted):
                     yield at, batch
                     row = at.row + len(batch)
@@ -341,22 +341,22 @@ def _blocks(file: Any, path: str, quotes: bool) -> Iterator[bytes]:
     """A file of text in blocks that end at the end of a row."""
     rest = b""
     while data := file.read(BLOCK):
-        data = rest + data
-        end = _row_end(data, quotes)
+        end = _row_end(rest, data, quotes)
         if end:
-            yield data[:end]
-        rest = data[end:]
+            yield b"".join((rest, memoryview(data)[:end]))
+        rest = data[end:] if end else rest + data
         if len(rest) > LONGEST:
             raise DataError(f"{path}: a line of more than {LONGEST >> 20} MB; is it CSV?")
     if rest:
         yield rest
 
 
-def _row_end(data: bytes, quotes: bool) -> int:
-    """Behind the last line end that is inside no quotes, else behind the last one."""
+def _row_end(rest: bytes, data: bytes, quotes: bool) -> int:
+    """In the data behind a rest: after the last line end that is inside no quotes, else after the last one."""
     last = end = data.rfind(b"\n") + 1
-    for _ in range(100 if quotes and b'"' in data else 0):
-        if end and data.count(b'"', 0, end) % 2 == 0:
+    before = count_of(b'"', rest)
+    for _ in range(100 if quotes else 0):
+        if end and (before + count_of(b'"', data, end)) % 2 == 0:
             return end
         end = data.rfind(b"\n", 0, max(0, data.rfind(b'"', 0, end))) + 1
     return last
@@ -371,6 +371,11 @@ def _utf8_texts(batch: pa.RecordBatch) -> pa.RecordBatch:
         batch = pa.record_batch(columns, batch.schema.names)
         batch.validate(full=True)
     return batch
+
+
+def count_of(byte: bytes, data: bytes, end: int | None = None) -> int:
+    """How often a byte is among the first ones; in a tenth of the time of bytes.count."""
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8)[:end] == byte[0]))
 
 
 def _utf8(block: bytes) -> bytes:

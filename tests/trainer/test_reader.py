@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +14,7 @@ from tests.store.batches import batch, numbers, same
 from tests.store.memory_store import MemoryStore
 from trainer.reader import Reader
 
-ALL = batch(0, 120)
+ALL = replace(batch(0, 120), weight=np.arange(120, dtype=np.float32))
 
 
 def all_good(entry: Entry, events: int) -> Batch:

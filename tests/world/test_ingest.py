@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from simulator.config import ReplayConfig
 from simulator.errors import DataError
 from simulator.world import coding, values
+from simulator.world import rows as rows_module
 from simulator.world.clicklog import ClickLog
 from simulator.world.coding import time_order
 from simulator.world.ingest import open_log
@@ -219,3 +221,16 @@ def test_few_distinct_numbers_have_a_bucket_each() -> None:
 def test_rows_are_sorted_by_time_and_equal_times_stay(times: list[float], limit: int) -> None:
     found = np.arange(len(times))[time_order(np.array(times), limit)]
     assert found.tolist() == sorted(range(len(times)), key=times.__getitem__)[:limit]
+
+
+def test_a_terminal_is_told_how_far_a_long_log_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    path = written(tmp_path, rows_of(300))
+    for large, told in ((1, True), (10**9, False)):
+        monkeypatch.setattr(rows_module, "LARGE", large)
+        monkeypatch.setattr("sys.stderr", screen := Screen())
+        opened(path, limit=100 + large % 7)
+        assert ("reading log.csv: 300 rows" in screen.getvalue()) == told

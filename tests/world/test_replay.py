@@ -244,6 +244,14 @@ def test_queries_are_the_pages_that_users_saw() -> None:
     assert max(map(len, found)) == H
 
 
+def test_a_basket_is_no_page_to_rank_but_no_history_of_its_own_items_either() -> None:
+    rows = [replace(row, time=number) for number, row in enumerate(pages())]
+    world = world_of(log_of(rows, False, history=H, slate=np.array([row.page for row in rows], np.int32)))
+    assert not world.has_pages and {len(query.candidates) for query in world.queries(9, 3, 0, "test")} == {3}
+    found = values(world, whole(world).features, "history")[::4]
+    assert found == [history_of(rows, number, H, False) for number in range(len(rows))]
+
+
 def test_items_of_a_history_have_rows_of_their_own_and_share_them_as_asked() -> None:
     log = log_of(ROWS, False, history=H)
     schema = world_of(log, hash_rows=13).schema

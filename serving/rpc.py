@@ -78,6 +78,8 @@ class Limits:
     """Of one request; gRPC's core refuses a larger one, which is counted as `broken`."""
     deadline_seconds: float = FOREVER
     """For an answer where the caller allows more or says nothing."""
+    target_seconds: float = TARGET
+    """What answers should take, see ControlledDelay; FOREVER: only `calls` bounds those in flight."""
     bytes: int = 32 << 20
     """Requests between their arrival and their answer, together."""
     half_open: int = 256
@@ -171,13 +173,20 @@ class Reply(Protocol):
     deadline: float
     """The caller's, on the monotonic clock."""
 
-    def end(self, answer: bytes, refusal: Refusal | None) -> None:
-        """With the answer's bytes or a refusal, once; without effect where the caller has gone."""
+    @property
+    def metadata(self) -> Metadata:
+        """What the caller sent beside the request."""
+
+    def end(self, answer: bytes, refusal: Refusal | None, headers: Metadata = (), trailers: Metadata = ()) -> None:
+        """With the answer's bytes or a refusal, and metadata before and after it, once; without effect where the caller
+        has gone."""
 
     def when_gone(self, callback: Callable[[], None]) -> None:
         """Call back when the caller has gone before its answer."""
 
 
+Metadata = Sequence[tuple[str, str | bytes]]
+"""Names and values beside a message."""
 Begin = Callable[[bytes, Reply], None]
 """Takes a request's bytes and sees to it that the reply comes; must not wait; raises Refusal."""
 Answers = Callable[[bytes, float], bytes]
@@ -190,15 +199,16 @@ class ControlledDelay:
 
     A burst, or a moment in which the machine did something else, is absorbed: among the answers of the next INTERVAL
     some are quick again. Where none is, the queue stands: it makes all wait and nothing faster. Then as many may be in
-    flight as are answered within TARGET (Little's law), until none was refused for an INTERVAL. Where even a lone call
-    takes long, the target is three times that.
+    flight as are answered within the target (Little's law), until none was refused for an INTERVAL. Where even a lone
+    call takes long, the target is three times that.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, target: float = TARGET) -> None:
         self.now = self._most = most
         """Calls that may be in flight now."""
         self.pressed = False
         """Whether a call was refused since the last look."""
+        self._target = target
         self._lone, self._since, self._count, self._quickest = FOREVER, 0.0, 0, FOREVER
 
     def answered(self, took: float, now: float) -> None:
@@ -208,7 +218,7 @@ class ControlledDelay:
         if now - self._since < INTERVAL:
             return
         self._lone = min(self._quickest, 1.001 * self._lone)  # what is slower for good is believed in the end
-        target, stands = max(TARGET, 3 * self._lone), self.now < self._most
+        target, stands = max(self._target, 3 * self._lone), self.now < self._most
         if (stands and self.pressed) or self._quickest > target:
             rate = self._count / (now - self._since)
             self.now = min(self._most, max(LEAST, round(target * rate)))
@@ -223,7 +233,7 @@ class Door:
     def __init__(self, limits: Limits, metrics: GrpcMetrics) -> None:
         self.limits, self.metrics = limits, metrics
         self.in_flight = self._bytes = self._unread_bytes = 0
-        self._delay, self._lock = ControlledDelay(limits.calls), threading.Lock()
+        self._delay, self._lock = ControlledDelay(limits.calls, limits.target_seconds), threading.Lock()
         self._half_open: OrderedDict[_Direct, float] = OrderedDict()  # -> since when; only of the server's thread
         self._unread: OrderedDict[_Direct, tuple[float, int]] = OrderedDict()  # -> since when, bytes
         metrics.in_flight.set_function(lambda: self.in_flight)
@@ -443,7 +453,12 @@ class _Direct:
         except Exception as problem:
             self.end(b"", as_refusal(problem, self.handler.who))
 
-    def end(self, answer: bytes, refusal: Refusal | None) -> None:
+    @property
+    def metadata(self) -> Metadata:
+        """See Reply."""
+        return self._event.invocation_metadata  # type: ignore[no-any-return]
+
+    def end(self, answer: bytes, refusal: Refusal | None, headers: Metadata = (), trailers: Metadata = ()) -> None:
         """See Reply."""
         now = time.monotonic()
         with self._lock:
@@ -457,7 +472,8 @@ class _Direct:
             self._over, self._due = True, self._due + 1
             message = () if refusal else (cygrpc.SendMessageOperation(answer, 0),)
             try:
-                self._event.call.start_server_batch((*_status(refusal), *message), self._sent)
+                status = _status(refusal, headers or None, trailers or None)
+                self._event.call.start_server_batch((*status, *message), self._sent)
             except Exception:  # who sends has other calls to end
                 self._due -= 1
                 log.exception("an answer was not sent")
@@ -488,18 +504,34 @@ class _Direct:
             callback()
 
 
-def _status(refusal: Refusal | None) -> tuple[Any, Any]:
+def _status(
+    refusal: Refusal | None, headers: Metadata | None = None, trailers: Metadata | None = None
+) -> tuple[Any, Any]:
     """The operations that end a call."""
     code = _CODES[refusal.code if refusal else grpc.StatusCode.OK]
     details = refusal.message.encode() if refusal else b""
-    return cygrpc.SendInitialMetadataOperation(None, 0), cygrpc.SendStatusFromServerOperation(None, code, details, 0)
+    status = cygrpc.SendStatusFromServerOperation(trailers, code, details, 0)
+    return cygrpc.SendInitialMetadataOperation(headers, 0), status
+
+
+_NO_STREAMS: dict[str, Any] = {}
 
 
 class GrpcServer:
     """Listens, with health and reflection beside its service, and says whether it is healthy: at first it is not."""
 
-    def __init__(self, service: str, methods: dict[str, Handler], door: Door, address: tuple[str, int]) -> None:
-        """Raises SettingError where host and port cannot be had."""
+    def __init__(
+        self,
+        service: str,
+        methods: dict[str, Handler],
+        door: Door,
+        address: tuple[str, int],
+        streams: dict[str, Any] = _NO_STREAMS,
+    ) -> None:
+        """`streams`: methods of the service that are no unary ones, as grpcio serves them: by threads of their own.
+
+        Raises SettingError where host and port cannot be had.
+        """
         for name, handler in methods.items():
             handler.started, handler.handled = door.metrics.method(service, name)
         self._service, self._retired = service, False
@@ -512,7 +544,7 @@ class GrpcServer:
             health_pb2.HealthCheckResponse.SerializeToString,
         )
         watched = grpc.method_handlers_generic_handler(health.SERVICE_NAME, {"Watch": watch})
-        self._server.add_generic_rpc_handlers((watched,))
+        self._server.add_generic_rpc_handlers((watched, grpc.method_handlers_generic_handler(service, streams)))
         pool.handlers |= {f"/{service}/{name}".encode(): handler for name, handler in methods.items()}
         pool.handlers[f"/{health.SERVICE_NAME}/Check".encode()] = Handler(self._check, "server")
         names = (service, health.SERVICE_NAME, reflection.SERVICE_NAME)

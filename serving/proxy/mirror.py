@@ -29,7 +29,7 @@ from serving.proxy.flags import ShadowFlags
 from serving.proxy.kept import PART_SECONDS, Kept
 from serving.proxy.tensors import UnusableError, ids_of, is_sequence, items_of, numbers_of, scores_of
 from serving.router.metrics import ShadowMetrics
-from simulator.measures.registry import MEASURES, Answers, compare
+from simulator.measures.registry import MEASURES, Answers, compare, measured
 from simulator.measures.swaps import positions
 from simulator.predictions.read import log_odds
 from simulator.types import Doubles, Ints, order
@@ -59,10 +59,12 @@ class Asked:
     """[B, N]"""
     scores: Doubles
     """[B, N] the first server's."""
+    again: bytes
+    """The request as the second server gets it."""
     most: int
     """Bytes of the second answer."""
-    second: Any
-    """The call."""
+    call: Any = None
+    """To the second server."""
 
 
 class Mirror:
@@ -73,8 +75,9 @@ class Mirror:
         self._flags, self._infer, self._recorder, self._kept = flags, infer, recorder, kept
         self._below = round(flags.sample * RANGE)
         renamed = ModelInferRequest(model_name=flags.second_model, model_version=flags.second_version)
+        self._measured = measured(flags.scores_are != "scores")
+        self._counted = [name in self._measured for name in MEASURES]
         self._renamed = renamed.SerializeToString()  # appended: of a field that comes twice, the last counts
-        self._room = threading.Semaphore(flags.second_in_flight)
         self._backlog: Backlog[Sample] = Backlog(recorder, self._work)
         self._held, self._lock = 0, threading.Lock()
         self._told: set[str] = set()
@@ -113,8 +116,10 @@ class Mirror:
             self._held -= size
 
     def _work(self, samples: list[Sample]) -> None:
-        asked = [found for sample in samples if (found := self._ask(*sample))]
+        asked = [found for sample in samples if (found := self._read(*sample))]
         compared: dict[tuple[str, int], list[tuple[Asked, Doubles]]] = defaultdict(list)
+        for start in range(0, len(asked), size := self._flags.second_in_flight):
+            self._ask(asked[start : start + size])
         for one in asked:
             scores = self._second(one)
             if scores is not None:
@@ -124,8 +129,8 @@ class Mirror:
         if self._kept:
             self._kept.end_part(after=PART_SECONDS)
 
-    def _ask(self, raw: bytes, answer: bytes) -> Asked | None:
-        """Ask the second server, unless the request must not be asked twice or has no scores to be compared."""
+    def _read(self, raw: bytes, answer: bytes) -> Asked | None:
+        """What the second server is to be asked, unless the request must not be asked twice or cannot be compared."""
         self._let_go(len(raw) + len(answer))
         flags, request = self._flags, ModelInferRequest()
         try:
@@ -137,20 +142,31 @@ class Mirror:
             scores = scores_of(parsed(ModelInferResponse, answer), flags.scores, flags.scores_are)
             items = items_of(request, flags.items, scores.shape)
             ids = ids_of(request, flags.query_id_from, len(scores))
-            most = LARGER * len(answer) + AND
             numbers = numbers_of(items)
         except UnusableError as problem:
             self._fail("first", problem)
             return None
-        self._room.acquire()  # every call that has it ends by its deadline
-        call = self._infer.future(raw + self._renamed, timeout=flags.second_deadline)
-        call.add_done_callback(lambda _: self._room.release())
-        return Asked(flags.arm or request.model_name, ids, items, numbers, scores, most, call)
+        arm, most = flags.arm or request.model_name, LARGER * len(answer) + AND
+        return Asked(arm, ids, items, numbers, scores, raw + self._renamed, most)
+
+    def _ask(self, together: Sequence[Asked]) -> None:
+        """Ask the second server, and wait for the last answer alone: each thread that wakes costs as much as a call."""
+        done, last = list[Any](), threading.Event()
+
+        def ended(call: Any) -> None:
+            done.append(call)
+            if len(done) == len(together):
+                last.set()
+
+        for one in together:
+            one.call = self._infer.future(one.again, timeout=self._flags.second_deadline)
+            one.call.add_done_callback(ended)
+        last.wait()
 
     def _second(self, asked: Asked) -> Doubles | None:
         """The second server's scores [B, N], once they are there; None where it gave none of this shape."""
         try:
-            answer = asked.second.result()
+            answer = asked.call.result()
             if len(answer) > asked.most:
                 raise UnusableError("too_large", f"{len(answer):,} bytes: at most {asked.most:,} are read")
             scores = scores_of(parsed(ModelInferResponse, answer), self._flags.scores, self._flags.scores_are)
@@ -181,9 +197,7 @@ class Mirror:
         for start in range(0, len(numbers), size):
             part = slice(start, start + size)
             first, second = (ranked(scores[part], numbers[part], flags) for scores in sides)
-            sums += compare(first, second).sum(axis=-1)
-        if flags.scores_are == "scores":  # no probabilities, no prediction difference
-            sums[[not measure.swap for measure in MEASURES.values()]] = 0
+            sums[self._counted] += compare(first, second, self._measured).sum(axis=-1)
         self._recorder.record(arm, flags.cause, sums)
         if kept:
             for one, scores in group:

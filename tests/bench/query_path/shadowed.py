@@ -1,0 +1,86 @@
+"""`flicker shadow`: what the proxy costs per query, in echoes, and what it adds to a user's wait.
+
+The servers in front of and behind it answer at once; their CPU does not count, the proxy's does.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from figures import Figure, ratio, single
+from interleave import progress_bar
+from sizes import Size
+
+from query_path.client import LoadClient, Slices
+from query_path.contender import Served
+from query_path.inference import INFER, answer
+from query_path.loads import BUSY, LOADS, LONGER, as_passes, cost, put_off
+
+
+class Inference(Served):
+    """Asked by the Open Inference Protocol."""
+
+    method, connect = INFER, "query_path.inference:connect"
+
+
+def measure(size: Size) -> list[Figure]:
+    """All figures of the proxy."""
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+
+        def started(name: str, *arguments: str) -> Inference:
+            made = Inference(name, Path(folder), *arguments)
+            stack.callback(made.stop)
+            made.start()
+            return made
+
+        first, second = (started(f"server {version}", "query_path.inference", version) for version in "12")
+        echo = started("echo", "query_path.echo", str(len(answer(1))), INFER)
+        proxy = "serving", "shadow", "--first", first.address, "--second", second.address, "--items", "items"
+        plain, sampled = (started(f"sample {share}", *proxy, "--sample", share) for share in ("0", "0.1"))
+        client = stack.enter_context(LoadClient(size.sized))
+        found = {each.name: Slices() for each in (echo, plain, sampled)}
+        waits = {each.name: Slices() for each in (first, plain, sampled)}
+        rounds = size.slices
+        with progress_bar("shadow", rounds * 6) as advance:
+            for each in (first, echo, plain, sampled):
+                client.slice(each, size.slice_seconds, **LOADS[BUSY])
+            for _ in range(rounds):
+                for each in (echo, plain, sampled):
+                    client.measure(found[each.name], each, LONGER * size.slice_seconds, put_off, **LOADS[BUSY])
+                    advance()
+                for each in (first, plain, sampled):
+                    client.measure(waits[each.name], each, size.slice_seconds, **LOADS["100 queries/s"])
+                    advance()
+    return figures_of(found, waits)
+
+
+def figures_of(found: dict[str, Slices], waits: dict[str, Slices]) -> list[Figure]:
+    """From slices under load, and from those of a few queries at a time."""
+    passes = as_passes(found)
+    added = [
+        single(f"p50 added by the proxy, {name}, 100 queries/s", "ms", differences(waits["server 1"], each), "wall")
+        for name, each in waits.items()
+        if name != "server 1"
+    ]
+    note = "a sampled query is asked again, read and compared: 200 items"
+    return [
+        ratio(f"CPU per query, shadow / echo, {BUSY}", passes, "sample 0", "echo"),
+        replace(ratio("CPU per query, shadow, sample 10 % / none", passes, "sample 0.1", "sample 0"), note=note),
+        *(cost(f"CPU per query, shadow, {name}, {BUSY}", each) for name, each in found.items()),
+        *added,
+    ]
+
+
+def differences(direct: Slices, proxied: Slices) -> list[float]:
+    """Milliseconds between medians of slices made one after the other."""
+    count = len(direct.cpu)
+
+    def medians(slices: Slices) -> list[float]:
+        size = len(slices.latencies) // count
+        return [median(slices.latencies[n * size : (n + 1) * size]) for n in range(count)]
+
+    return [after - before for before, after in zip(medians(direct), medians(proxied), strict=True)]

@@ -54,7 +54,7 @@ LATE = "no answer within the deadline: allow more time, or ask less"
 REASONS = ("in_flight", "delay", "bytes", "busy", "half_open", "broken", "unread")
 WATCHERS = 16
 """Health's Watch and reflection, which take a thread each: at most so many, the oldest makes room."""
-TARGET, INTERVAL, LEAST = 0.05, 0.1, 32
+TARGET, INTERVAL, LEAST = 0.025, 0.1, 32
 """Of ControlledDelay: seconds for an answer, seconds between two looks, calls that may always be in flight."""
 
 
@@ -92,7 +92,7 @@ class Limits:
     streams: int = 256
     """Calls on one connection; a gRPC client keeps the others back. More than the reports of feedback that may wait for
     the store: a call that is asked beside them would be refused."""
-    pending: int = 128
+    pending: int = 48
     """Calls that the core keeps until the server's thread asks for them, one at a time; it refuses some beyond, and all
     beyond twice as many."""
     connections: int = 4_096

@@ -33,7 +33,7 @@ from simulator.store.server import start_server
 
 LOADS = (0.8, 1.2, 2.0, 3.0)
 """Offered, in multiples of the capacity."""
-CALM, IN_FLIGHT, ECHOED = LOADS[0], 128, 32
+CALM, IN_FLIGHT, ECHOED = LOADS[0], 48, 32
 ROUNDS = 3
 STEP = 0.1
 """Seconds over which latency is looked at while it recovers."""

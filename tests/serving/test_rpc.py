@@ -266,13 +266,13 @@ def answers(
 
 def test_a_standing_queue_is_cut_to_what_is_answered_in_time() -> None:
     delay = ControlledDelay(256)
-    now = answers(delay, 1.0, 1_000, 0.01, 0.0)
+    now = answers(delay, 1.0, 2_000, 0.005, 0.0)
     assert delay.now == 256
-    now = answers(delay, 3 * INTERVAL, 1_000, 0.15, now)
-    assert delay.now == pytest.approx(1_000 * TARGET, rel=0.1)
-    now = answers(delay, 3 * INTERVAL, 1_000, 0.02, now, pressed=True)
+    now = answers(delay, 3 * INTERVAL, 2_000, 0.15, now)
+    assert delay.now == pytest.approx(2_000 * TARGET, rel=0.1)
+    now = answers(delay, 3 * INTERVAL, 2_000, 0.02, now, pressed=True)
     assert delay.now < 256  # quick only because others were refused
-    now = answers(delay, 3 * INTERVAL, 1_000, 0.02, now)
+    now = answers(delay, 3 * INTERVAL, 2_000, 0.02, now)
     assert delay.now == 256
 
 

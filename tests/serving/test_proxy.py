@@ -73,7 +73,7 @@ class Asked:
 @contextmanager
 def proxied(first: ModelServer, second: ModelServer | None = None, **settings: Any) -> Iterator[Asked]:
     """A proxy that asks twice for everything, until the end."""
-    defaults = {"sample": 1.0, "items": "items", "scores_are": "logits", "second_deadline": 1.0}
+    defaults = {"sample": 1.0, "items": "items", "scores_are": "logits", "second_deadline": 10.0}
     flags = ShadowFlags(first=first.address, second=second.address if second else "", **(defaults | settings))
     registry = CollectorRegistry()
     proxy = RunningProxy(flags, registry, threading.Event())
@@ -219,7 +219,7 @@ def test_live_counters_are_what_compare_computes_from_what_was_kept(
     folder = tmp_path / "kept"
     with proxied(first, second, keep=folder, k=5, scores_are=scale) as proxy:
         ask_all(proxy.raw, queries(400) + queries(100, rows=4, items=12) + queries(100, rows=2, items=3))
-        until(lambda: proxy.compared() == 1_000)
+        until(lambda: proxy.compared() == 1_000, 30)
         live = proxy.ratios()
     found = offline(folder, k=5, log_odds=scale == "logits")
     assert found == pytest.approx(live, rel=1e-12, abs=0)

@@ -74,7 +74,9 @@ def limits(flags: ShadowFlags) -> Limits:
         deadline_seconds=flags.deadline,
         target_seconds=FOREVER,
         bytes=4 * most,
+        half_open=flags.in_flight,
         half_open_seconds=60.0,
+        unread=flags.in_flight,
         unread_bytes=4 * most,
         unread_seconds=60.0,
         streams=flags.in_flight,  # a gateway in front may bring all of them by one connection

@@ -22,19 +22,9 @@ import numpy as np
 from protos import inference_pb2 as pb
 from protos.inference_pb2_grpc import GRPCInferenceServiceServicer, add_GRPCInferenceServiceServicer_to_server
 from simulator.types import Floats, Ints
+from tests.serving.ranker import scores
 
 Shape = Callable[[pb.ModelInferRequest, Floats], pb.ModelInferResponse]
-
-
-def model(users: Ints, items: Ints, version: int) -> Floats:
-    """Log-odds [B, N] of items [B, N] for users [B]: a taste, and a tenth as much that each version has of its own."""
-
-    def noise(salt: int) -> Floats:
-        seed = (users[:, None] * 7_919 + items * 104_729 + salt * 1_299_709).astype(np.uint64)
-        seed = (seed * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
-        return np.asarray(seed / 2.0**24 * 4 - 2, np.float32)
-
-    return noise(0) + np.float32(0.1) * noise(version)
 
 
 def request(users: Ints, items: Ints, **more: object) -> pb.ModelInferRequest:
@@ -48,10 +38,10 @@ def request(users: Ints, items: Ints, **more: object) -> pb.ModelInferRequest:
     return pb.ModelInferRequest(model_name="ranker", inputs=inputs, raw_input_contents=raw, **more)
 
 
-def answer(asked: pb.ModelInferRequest, scores: Floats) -> pb.ModelInferResponse:
+def answer(asked: pb.ModelInferRequest, found: Floats) -> pb.ModelInferResponse:
     """With raw contents."""
-    output = pb.ModelInferResponse.InferOutputTensor(name="output_0", datatype="FP32", shape=scores.shape)
-    raw = [scores.astype("<f4").tobytes()]
+    output = pb.ModelInferResponse.InferOutputTensor(name="output_0", datatype="FP32", shape=found.shape)
+    raw = [found.astype("<f4").tobytes()]
     return pb.ModelInferResponse(model_name=asked.model_name, id=asked.id, outputs=[output], raw_output_contents=raw)
 
 
@@ -75,9 +65,8 @@ class ModelServer(GRPCInferenceServiceServicer):
         """The answer to one request."""
         users, items = (np.frombuffer(raw, "<i8").astype(np.int64) for raw in asked.raw_input_contents[:2])
         _, _, version = asked.model_name.partition("@")
-        width = asked.inputs[1].shape[-1]
-        all_items = np.broadcast_to(items.reshape(-1, width), (len(users), width))
-        return self.shape(asked, model(users, all_items, int(version or self.version)))
+        wide = items.reshape(-1, asked.inputs[1].shape[-1])
+        return self.shape(asked, scores(users, wide, int(version or self.version)))
 
     def ModelInfer(self, asked: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:  # noqa: N802
         self.asked.append(asked.SerializeToString(deterministic=True))

@@ -71,10 +71,11 @@ class Asked:
 
 
 @contextmanager
-def proxied(first: ModelServer, second: ModelServer | None = None, **settings: Any) -> Iterator[Asked]:
+def proxied(first: ModelServer | str, second: ModelServer | None = None, **settings: Any) -> Iterator[Asked]:
     """A proxy that asks twice for everything, until the end."""
     defaults = {"sample": 1.0, "items": "items", "scores_are": "logits", "second_deadline": 10.0}
-    flags = ShadowFlags(first=first.address, second=second.address if second else "", **(defaults | settings))
+    address = first if isinstance(first, str) else first.address
+    flags = ShadowFlags(first=address, second=second.address if second else "", **(defaults | settings))
     registry = CollectorRegistry()
     proxy = RunningProxy(flags, registry, threading.Event())
     proxy.start()
@@ -119,15 +120,15 @@ def offline(folder: Path, **names: Any) -> dict[str, float]:
 
 
 def test_answers_are_the_first_servers_byte_for_byte(first: ModelServer, second: ModelServer) -> None:
-    asked = queries(50, rows=2)
-    with grpc.insecure_channel(first.address) as channel, proxied(first, second) as proxy:
+    asked = queries(1_000, rows=2)
+    with grpc.insecure_channel(first.address) as channel, proxied(first, second, sample=0.1) as proxy:
         direct = ask_all(channel.unary_unary(INFER), asked)
         assert ask_all(proxy.raw, asked) == direct
         strange = b"\x0a\x03one\xfa\x07\x03abc" + asked[0][:-1]  # an unknown field, and cut short
         for raw in (b"", strange):
             assert refusal(lambda raw=raw: proxy.raw(raw)) == refusal(lambda raw=raw: channel.unary_unary(INFER)(raw))
-        until(lambda: proxy.compared() == 100)
-    assert second.asked and set(second.asked) <= set(first.asked)
+        until(lambda: proxy.compared() > 100)
+    assert set(second.asked) <= set(first.asked)
 
 
 def test_errors_and_metadata_pass_both_ways(first: ModelServer, second: ModelServer) -> None:

@@ -11,9 +11,10 @@ from prometheus_client import CollectorRegistry
 from serving.process import serve_alone
 from serving.proxy.flags import ShadowFlags
 from serving.proxy.kept import Kept
+from serving.proxy.metrics import ProxyMetrics
 from serving.proxy.mirror import Mirror
 from serving.proxy.proxy import SERVICE, Proxy, open_channel, unary
-from serving.router.metrics import SECONDS, ShadowMetrics
+from serving.router.metrics import SECONDS
 from serving.rpc import FOREVER, Door, GrpcMetrics, GrpcServer, Limits
 from simulator.flags import parse_flags
 
@@ -34,7 +35,7 @@ class RunningProxy:
         kept = Kept(flags.keep, flags.keep_bytes, flags.scores_are == "probabilities") if flags.keep else None
         self._first = open_channel(flags.first, flags.message_bytes)
         self._second = open_channel(flags.second or flags.first, SECOND_BYTES)
-        recorder = ShadowMetrics(registry, flags.window)
+        recorder = ProxyMetrics(registry, flags.window)
         self._mirror = Mirror(flags, unary(self._second, "ModelInfer"), recorder, kept)
         proxy = Proxy(self._first, self._mirror, flags.streams)
         door = Door(limits(flags), GrpcMetrics(registry, SECONDS))

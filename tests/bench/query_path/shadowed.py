@@ -15,9 +15,10 @@ from interleave import progress_bar
 from sizes import Size
 
 from query_path.client import LoadClient, Slices
-from query_path.contender import Served
+from query_path.contender import Served, ready
 from query_path.inference import INFER, answer
 from query_path.loads import BUSY, LOADS, LONGER, as_passes, cost, put_off
+from simulator.live.gauges import scrape
 
 OFTEN = 4
 """Shorter slices of what takes a fraction of a millisecond: other work comes and goes by the second."""
@@ -27,6 +28,13 @@ class Inference(Served):
     """Asked by the Open Inference Protocol."""
 
     method, connect = INFER, "query_path.inference:connect"
+
+    def share(self) -> float:
+        """Of the proxy's answers: comparisons made, by its metrics page."""
+        port = int(ready(self.child)["metrics"].rpartition(":")[2])
+        page = scrape({self.name: port}, seconds=10.0)[self.name]
+        asked = page.total("grpc_server_handled_total", grpc_method="ModelInfer", grpc_code="OK")
+        return page.total("flicker_compared_total", measure="slate") / asked
 
 
 def measure(size: Size) -> list[Figure]:
@@ -57,18 +65,18 @@ def measure(size: Size) -> list[Figure]:
                 for each in OFTEN * (first, plain, sampled):
                     client.measure(waits[each.name], each, size.slice_seconds / OFTEN, in_flight=1)
                     advance()
-    return figures_of(found, waits)
+        return figures_of(found, waits, sampled.share())
 
 
-def figures_of(found: dict[str, Slices], waits: dict[str, Slices]) -> list[Figure]:
-    """From slices under load, and from those of a few queries at a time."""
+def figures_of(found: dict[str, Slices], waits: dict[str, Slices], share: float) -> list[Figure]:
+    """From slices under load, and from those of one query at a time; `share` of the queries was compared."""
     passes = as_passes(found)
     added = [
         single(f"p50 added by the proxy, {name}, one at a time", "ms", differences(waits["server 1"], each), "wall")
         for name, each in waits.items()
         if name != "server 1"
     ]
-    note = "a sampled query is asked again, read and compared: 200 items"
+    note = f"{share:.3f} of the queries were compared: asked again and read, 200 items each"
     return [
         ratio(f"CPU per query, shadow / echo, {BUSY}", passes, "sample 0", "echo"),
         replace(ratio("CPU per query, shadow, sample 10 % / none", passes, "sample 0.1", "sample 0"), note=note),

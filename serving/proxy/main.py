@@ -9,19 +9,18 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from serving.process import serve_alone
+from serving.proxy.channel import SERVICE, open_channel
 from serving.proxy.flags import ShadowFlags
 from serving.proxy.kept import Kept
 from serving.proxy.metrics import ProxyMetrics
 from serving.proxy.mirror import Mirror
-from serving.proxy.proxy import SERVICE, Proxy, open_channel, unary
+from serving.proxy.proxy import Proxy
 from serving.router.metrics import SECONDS
 from serving.rpc import FOREVER, Door, GrpcMetrics, GrpcServer, Limits
 from simulator.flags import parse_flags
 
 GRACE = 5.0
 """Seconds for what is being answered when the proxy ends."""
-SECOND_BYTES = 4 << 20
-"""Of an answer of the second server: what it holds may be anything."""
 WEEKS = 2e6
 """Seconds that a connection may last: none of ours ends a stream."""
 
@@ -34,9 +33,8 @@ class RunningProxy:
         self.name = f"shadow of {flags.first}"
         kept = Kept(flags.keep, flags.keep_bytes, flags.scores_are == "probabilities") if flags.keep else None
         self._first = open_channel(flags.first, flags.message_bytes)
-        self._second = open_channel(flags.second or flags.first, SECOND_BYTES)
         recorder = ProxyMetrics(registry, flags.window)
-        self._mirror = Mirror(flags, unary(self._second, "ModelInfer"), recorder, kept)
+        self._mirror = Mirror(flags, recorder, kept)
         proxy = Proxy(self._first, self._mirror, flags.streams)
         door = Door(limits(flags), GrpcMetrics(registry, SECONDS))
         address = flags.host, flags.port
@@ -63,7 +61,6 @@ class RunningProxy:
         self._first.unsubscribe(self._connected)
         self._mirror.close()
         self._first.close()
-        self._second.close()
 
 
 def limits(flags: ShadowFlags) -> Limits:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from protos.inference_pb2 import ModelInferRequest, ModelInferResponse
 from serving.backlog import Backlog
 from serving.comparison import TOGETHER
+from serving.proxy.channel import open_channel, unary
 from serving.proxy.flags import ShadowFlags
 from serving.proxy.kept import PART_SECONDS, Kept
 from serving.proxy.tensors import UnusableError, ids_of, is_sequence, items_of, numbers_of, scores_of
@@ -42,8 +43,11 @@ RANGE, HASHED = 1 << 32, 1 << 15
 """Of the hash; and how many bytes of each end of a request go into it: scores of a query differ by its features."""
 MOST_HELD = 64 << 20
 """Bytes of samples that wait."""
-LARGER, AND = 4, 1 << 16
-"""The second answer may have so many times the first one's bytes, and so many more."""
+SECOND_BYTES, LARGER, AND = 4 << 20, 4, 1 << 16
+"""Bytes of an answer of the second server at most, whatever it is; it is read where it has no more than so many times
+the first one's, and so many more."""
+PATIENCE = 5.0
+"""Seconds for what is at work when the proxy ends."""
 
 
 @dataclass(eq=False)
@@ -63,16 +67,15 @@ class Asked:
     """The request as the second server gets it."""
     most: int
     """Bytes of the second answer."""
-    call: Any = None
-    """To the second server."""
 
 
 class Mirror:
     """Samples, asks and compares, in one thread of its own; nothing at all where the share is 0."""
 
-    def __init__(self, flags: ShadowFlags, infer: Any, recorder: ShadowMetrics, kept: Kept | None) -> None:
-        """`infer`: ModelInfer of the second server, by a connection that no user's call goes by."""
-        self._flags, self._infer, self._recorder, self._kept = flags, infer, recorder, kept
+    def __init__(self, flags: ShadowFlags, recorder: ShadowMetrics, kept: Kept | None) -> None:
+        self._flags, self._recorder, self._kept = flags, recorder, kept
+        self._second = open_channel(flags.second or flags.first, SECOND_BYTES)
+        self._infer = unary(self._second, "ModelInfer")
         self._below = round(flags.sample * RANGE)
         renamed = ModelInferRequest(model_name=flags.second_model, model_version=flags.second_version)
         self._measured = measured(flags.scores_are != "scores")
@@ -80,6 +83,7 @@ class Mirror:
         self._renamed = renamed.SerializeToString()  # appended: of a field that comes twice, the last counts
         self._backlog: Backlog[Sample] = Backlog(recorder, self._work)
         self._held, self._lock = 0, threading.Lock()
+        self._closed, self._asking = False, threading.Lock()
         self._told: set[str] = set()
 
     def start(self) -> None:
@@ -88,8 +92,11 @@ class Mirror:
             self._backlog.start()
 
     def close(self) -> None:
-        """Stop after what is being compared."""
-        self._backlog.close(2 * self._flags.second_deadline)
+        """Wait for no answer any more, and write what was kept."""
+        with self._asking:
+            self._closed = True
+        self._second.close()
+        self._backlog.close(PATIENCE)
         if self._kept:
             self._kept.end_part()
 
@@ -119,11 +126,11 @@ class Mirror:
         asked = [found for sample in samples if (found := self._read(*sample))]
         compared: dict[tuple[str, int], list[tuple[Asked, Doubles]]] = defaultdict(list)
         for start in range(0, len(asked), size := self._flags.second_in_flight):
-            self._ask(asked[start : start + size])
-        for one in asked:
-            scores = self._second(one)
-            if scores is not None:
-                compared[one.arm, scores.shape[1]].append((one, scores))
+            together = asked[start : start + size]
+            for one, call in zip(together, self._ask(together), strict=False):
+                scores = self._scores(one, call)
+                if scores is not None:
+                    compared[one.arm, scores.shape[1]].append((one, scores))
         for (arm, _), group in compared.items():
             self._compare(arm, group)
         if self._kept:
@@ -132,7 +139,7 @@ class Mirror:
     def _read(self, raw: bytes, answer: bytes) -> Asked | None:
         """What the second server is to be asked, unless the request must not be asked twice or cannot be compared."""
         self._let_go(len(raw) + len(answer))
-        flags, request = self._flags, ModelInferRequest()
+        flags = self._flags
         try:
             request = parsed(ModelInferRequest, raw)
             if flags.only_model not in ("", request.model_name):
@@ -149,24 +156,31 @@ class Mirror:
         arm, most = flags.arm or request.model_name, LARGER * len(answer) + AND
         return Asked(arm, ids, items, numbers, scores, raw + self._renamed, most)
 
-    def _ask(self, together: Sequence[Asked]) -> None:
-        """Ask the second server, and wait for the last answer alone: each thread that wakes costs as much as a call."""
-        done, last = list[Any](), threading.Event()
+    def _ask(self, together: Sequence[Asked]) -> list[Any]:
+        """The second server's calls, all of them ended; none at the end.
 
-        def ended(call: Any) -> None:
-            done.append(call)
-            if len(done) == len(together):
+        Who waits is woken by the last answer alone: to wake a thread costs as much as a call.
+        """
+        ended, last = list[Any](), threading.Event()
+
+        def end(call: Any) -> None:
+            ended.append(call)
+            if len(ended) == len(together):
                 last.set()
 
-        for one in together:
-            one.call = self._infer.future(one.again, timeout=self._flags.second_deadline)
-            one.call.add_done_callback(ended)
+        with self._asking:
+            if self._closed:
+                return []
+            calls = [self._infer.future(one.again, timeout=self._flags.second_deadline) for one in together]
+        for call in calls:
+            call.add_done_callback(end)
         last.wait()
+        return calls
 
-    def _second(self, asked: Asked) -> Doubles | None:
+    def _scores(self, asked: Asked, call: Any) -> Doubles | None:
         """The second server's scores [B, N], once they are there; None where it gave none of this shape."""
         try:
-            answer = asked.call.result()
+            answer = call.result()
             if len(answer) > asked.most:
                 raise UnusableError("too_large", f"{len(answer):,} bytes: at most {asked.most:,} are read")
             scores = scores_of(parsed(ModelInferResponse, answer), self._flags.scores, self._flags.scores_are)

@@ -11,12 +11,11 @@ from typing import Any
 
 import grpc
 
-from protos import inference_pb2
 from serving.codec import Refusal
+from serving.proxy.channel import stream, unary
 from serving.proxy.mirror import Mirror
 from serving.rpc import FOREVER, Handler, Reply
 
-SERVICE = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 READS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata")
 TRITONS = ("ModelConfig", "ModelStatistics", "RepositoryIndex")
 """What its clients ask beside the protocol. What changes a server is asked of the server itself."""
@@ -25,33 +24,6 @@ OURS = ("user-agent", "te", "content-type")
 """Metadata that each connection has of its own, as all that begins with `grpc-`."""
 Told = Callable[[bytes, bytes], None]
 """Gets a request and the answer to it."""
-
-
-def open_channel(address: str, answer_bytes: int) -> grpc.Channel:
-    """A connection to a model server, shared with no other channel; its answers have so many bytes at most.
-
-    The one place that says how servers are reached: certificates and tokens belong here.
-    """
-    options = (
-        ("grpc.max_receive_message_length", answer_bytes),
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 1_000),  # one that is back is asked again within a second
-        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
-        ("grpc.enable_http_proxy", 0),
-    )
-    return grpc.insecure_channel(address, options)
-
-
-def path(name: str) -> str:
-    """Of a method."""
-    return f"/{SERVICE}/{name}"
-
-
-def unary(channel: grpc.Channel, name: str) -> Any:
-    """A method with one request and one answer, as bytes."""
-    return channel.unary_unary(path(name))  # type: ignore[call-arg]  # without serializers it is bytes
 
 
 def passed(metadata: Any) -> tuple[tuple[str, str | bytes], ...]:
@@ -65,7 +37,7 @@ class Proxy:
     def __init__(self, first: grpc.Channel, mirror: Mirror, streams: int) -> None:
         self._first, self._mirror = first, mirror
         self._infer = self._call("ModelInfer")
-        self._stream = first.stream_stream(path("ModelStreamInfer"))  # type: ignore[call-arg]  # without them it is bytes
+        self._stream = stream(first, "ModelStreamInfer")
         self._room = Semaphore(streams)
         self._threads = ThreadPoolExecutor(streams + 4, thread_name_prefix="stream")  # some that refuse
 
@@ -77,11 +49,11 @@ class Proxy:
     def streams(self) -> dict[str, Any]:
         """What answers the others."""
 
-        def stream(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        def serve(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             return self._model_stream_infer(requests, context)
 
-        stream.experimental_thread_pool = self._threads  # type: ignore[attr-defined]  # how grpcio is told
-        return {"ModelStreamInfer": grpc.stream_stream_rpc_method_handler(stream)}
+        serve.experimental_thread_pool = self._threads  # type: ignore[attr-defined]  # how grpcio is told
+        return {"ModelStreamInfer": grpc.stream_stream_rpc_method_handler(serve)}
 
     def _call(self, name: str) -> Any:
         return unary(self._first, name)

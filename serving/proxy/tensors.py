@@ -23,8 +23,10 @@ Scale = Literal["scores", "logits", "probabilities"]
 Values = NDArray[Any]
 SHARED = "shared_memory_region"
 """Parameter of a tensor whose values are not in the message."""
-MOST_ITEMS, MOST_QUERIES = 10_000, 4_096
-"""Items of a query, and queries of a request: comparing pairs of items costs the square of their number."""
+MOST_ITEMS, MOST_SCORES = 10_000, 1 << 20
+"""Items of a query, whose pairs are compared, and scores of a request."""
+MOST_LETTERS = 256
+"""Of what an asker calls a query."""
 MOST_ID = 10**18
 """Item numbers from here on are not told apart from text in files."""
 TYPES = {
@@ -64,8 +66,8 @@ def scores_of(answer: ModelInferResponse, name: str, scale: Scale) -> Doubles:
     if len(shape) == 3 and shape[2] == 1:
         shape.pop()
     queries, items = ([1, *shape] if len(shape) == 1 else shape) if len(shape) in (1, 2) else (0, 0)
-    if not (1 <= queries <= MOST_QUERIES and 1 <= items <= MOST_ITEMS):
-        limits = f"[N], [B, N] or [B, N, 1], N to {MOST_ITEMS:,}, B to {MOST_QUERIES:,}"
+    if not (1 <= queries <= MOST_SCORES // max(items, 1) and 1 <= items <= MOST_ITEMS):
+        limits = f"[N], [B, N] or [B, N, 1], N to {MOST_ITEMS:,}, in all to {MOST_SCORES:,}"
         raise UnusableError("shape", f"output {tensor.name!r} has shape {list(tensor.shape)}: scores are {limits}")
     scores = values.astype(np.float64).reshape(queries, items)
     if not np.isfinite(scores).all():
@@ -95,9 +97,12 @@ def numbers_of(items: Values) -> Ints:
     numbers: Ints
     if items.dtype == object:
         try:
-            numbers = codes(arrow("text as ids of items").array(items.ravel())).reshape(items.shape)
+            pa, text = arrow("text as ids of items"), items.ravel()
         except DataError as problem:
             raise UnusableError("items", str(problem)) from None
+        if nothing := set(pa.csv.ConvertOptions().null_values) & set(text):
+            raise UnusableError("items", f"{nothing.pop()!r} is nobody's id: in files it says that there is none")
+        numbers = codes(pa.array(text)).reshape(items.shape)
     else:
         numbers = items.astype(np.int64)
     ascending = np.sort(numbers, axis=-1)
@@ -114,6 +119,7 @@ def ids_of(request: ModelInferRequest, source: str, count: int) -> list[str]:
         held = request.parameters.get(source.partition(".")[2], InferParameter())
         kind = held.WhichOneof("parameter_choice")
         found = str(getattr(held, kind)) if kind else ""
+    found = found[:MOST_LETTERS]
     return [found] if count == 1 else [f"{found}/{row}" for row in range(count)]
 
 

@@ -103,8 +103,9 @@ class ModelServer(GRPCInferenceServiceServicer):
 
     def stop(self) -> None:
         """As a crash does: connections break."""
+        stopped = self._server.stop(None)
         self.gate.set()
-        self._server.stop(None).wait()
+        stopped.wait()
 
 
 @contextmanager

@@ -40,7 +40,7 @@ Parsed = TypeVar("Parsed", bound=Message)
 Sample = tuple[bytes, bytes]
 """A request and the first server's answer."""
 RANGE, HASHED = 1 << 32, 1 << 15
-"""Of the hash; and how many bytes of each end of a request go into it: scores of a query differ by its features."""
+"""Of the hash; and how many bytes of each end of a request go into it, so that a large one takes no longer."""
 MOST_HELD = 64 << 20
 """Bytes of samples that wait."""
 SECOND_BYTES, LARGER, AND = 4 << 20, 4, 1 << 16
@@ -77,10 +77,9 @@ class Mirror:
         self._second = open_channel(flags.second or flags.first, SECOND_BYTES)
         self._infer = unary(self._second, "ModelInfer")
         self._below = round(flags.sample * RANGE)
-        renamed = ModelInferRequest(model_name=flags.second_model, model_version=flags.second_version)
         self._measured = measured(flags.scores_are != "scores")
         self._counted = [name in self._measured for name in MEASURES]
-        self._renamed = renamed.SerializeToString()  # appended: of a field that comes twice, the last counts
+        self._renamed = renamed(flags.second_model, flags.second_version)
         self._backlog: Backlog[Sample] = Backlog(recorder, self._work)
         self._held, self._lock = 0, threading.Lock()
         self._closed, self._asking = False, threading.Lock()
@@ -216,6 +215,13 @@ class Mirror:
         if kept:
             for one, scores in group:
                 kept.add(one.ids, one.items, (one.scores, scores))
+
+
+def renamed(model: str, version: str) -> bytes:
+    """What is appended to a request, so that it asks for another model or version: of a field that comes twice, the
+    last counts. The version of one model says nothing about another's."""
+    unversioned = b"\x12\x00" if model and not version else b""
+    return ModelInferRequest(model_name=model, model_version=version).SerializeToString() + unversioned
 
 
 def ranked(scores: Any, items: Ints, flags: ShadowFlags) -> Answers:

@@ -252,15 +252,22 @@ def test_the_same_again_differs_by_nothing(first: ModelServer) -> None:
     assert len(first.asked) == 200
 
 
-def test_another_model_of_the_same_server_is_asked_by_its_name_alone(first: ModelServer) -> None:
-    with proxied(first, second_model="ranker@2", second_version="9") as proxy:
-        (one,) = queries(1)
-        proxy.raw(one)
+@pytest.mark.parametrize(
+    ("model", "version", "asked"),
+    [("ranker@2", "9", ("ranker@2", "9")), ("ranker@2", "", ("ranker@2", "")), ("", "9", ("ranker", "9"))],
+)
+def test_another_model_of_the_same_server_is_asked_by_its_name_alone(
+    first: ModelServer, model: str, version: str, asked: tuple[str, str]
+) -> None:
+    one = pb.ModelInferRequest.FromString(queries(1)[0])
+    one.model_version = "4"
+    with proxied(first, second_model=model, second_version=version) as proxy:
+        proxy.raw(one.SerializeToString())
         until(lambda: proxy.compared() == 1)
-        assert proxy.ratios()["pair"] > 0
+        assert (proxy.ratios()["pair"] > 0) == bool(model)
     original, doubled = map(pb.ModelInferRequest.FromString, first.asked)
-    assert original == pb.ModelInferRequest.FromString(one)
-    assert (doubled.model_name, doubled.model_version) == ("ranker@2", "9")
+    assert original == one
+    assert (doubled.model_name, doubled.model_version) == asked
     doubled.model_name, doubled.model_version = original.model_name, original.model_version
     assert doubled == original
 

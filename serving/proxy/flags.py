@@ -44,7 +44,8 @@ class ShadowFlags(Listening):
     second_model: str = from_env("FLICKER_SECOND_MODEL", "")
     """Model that it is asked for (default: FLICKER_SECOND_MODEL, else that of the request)."""
     second_version: str = from_env("FLICKER_SECOND_VERSION", "")
-    """Version of it (default: FLICKER_SECOND_VERSION, else that of the request; of another model the server's choice)."""
+    """Version of it (default: FLICKER_SECOND_VERSION, else that of the request, or the server's choice of another
+    model)."""
     only_model: str = from_env("FLICKER_ONLY_MODEL", "")
     """Ask twice for this model alone (default: FLICKER_ONLY_MODEL, else for all): name it where others keep state."""
     sample: float = from_env("FLICKER_SAMPLE", 0.1)

@@ -95,6 +95,8 @@ class Limits:
     pending: int = 48
     """Calls that the core keeps until the server's thread asks for them, one at a time; it refuses some beyond, and all
     beyond twice as many."""
+    pending_seconds: int = 1
+    """How long it keeps one."""
     connections: int = 4_096
     idle_seconds: float = 300.0
     """How long a connection without calls is kept."""
@@ -110,7 +112,7 @@ def options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", limits.streams),
         ("grpc.server.max_pending_requests", limits.pending),
         ("grpc.server.max_pending_requests_hard_limit", 2 * limits.pending),
-        ("grpc.server_max_unrequested_time_in_server", 1),  # seconds
+        ("grpc.server_max_unrequested_time_in_server", limits.pending_seconds),
         ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.server_handshake_timeout_ms", 10_000),  # connections that say nothing
         ("grpc.max_connection_idle_ms", round(1_000 * limits.idle_seconds)),

@@ -79,6 +79,7 @@ def limits(flags: ShadowFlags) -> Limits:
         unread_seconds=60.0,
         streams=flags.in_flight,  # a gateway in front may bring all of them by one connection
         pending=flags.in_flight,
+        pending_seconds=60,
         age_seconds=WEEKS,
     )
 

@@ -194,7 +194,9 @@ class Mirror:
         return None
 
     def _fail(self, side: str, problem: UnusableError) -> None:
-        """Count it; the log says the first of a kind in full."""
+        """Count it; the log says the first of a kind in full. What the end of the proxy cancels is no failure."""
+        if self._closed:
+            return
         reason = problem.reason if problem.reason.isupper() else f"{side}_{problem.reason}"
         self._recorder.fail(self._flags.cause, reason)
         if reason not in self._told:

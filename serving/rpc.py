@@ -506,6 +506,33 @@ class _Direct:
             callback()
 
 
+def begin_call(channel: grpc.Channel, method: str, request: bytes, seconds: float) -> Any:
+    """Begin to ask, by the path of a method and with this deadline; the answer comes by `end_call`.
+
+    One thread can have many calls under way so, and none else works for them: a future of grpcio is answered by a
+    thread of the channel. 75 us of CPU a call in the place of 135. Raises ValueError where the channel is closed.
+    """
+    operations = (
+        cygrpc.SendInitialMetadataOperation(None, 0),
+        cygrpc.SendMessageOperation(request, 0),
+        cygrpc.SendCloseFromClientOperation(0),
+        cygrpc.ReceiveInitialMetadataOperation(0),
+        cygrpc.ReceiveMessageOperation(0),
+        cygrpc.ReceiveStatusOnClientOperation(0),
+    )
+    core, until = channel._channel, time.time() + seconds  # type: ignore[attr-defined]
+    return core.segregated_call(0, method.encode(), None, until, None, None, ((operations, None),), None)
+
+
+def end_call(call: Any) -> bytes:
+    """Wait for the answer. Raises Refusal with what the server, or gRPC's core, says instead."""
+    *_, message, status = call.next_event().batch_operations
+    code = _common.CYGRPC_STATUS_CODE_TO_STATUS_CODE.get(status.code(), grpc.StatusCode.UNKNOWN)
+    if code is not grpc.StatusCode.OK:
+        raise Refusal(code, status.details())
+    return bytes(message.message())
+
+
 def _status(
     refusal: Refusal | None, headers: Metadata | None = None, trailers: Metadata | None = None
 ) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ import grpc
 from protos import inference_pb2
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+INFER = f"/{SERVICE}/ModelInfer"
 
 
 def open_channel(address: str, answer_bytes: int) -> grpc.Channel:

@@ -17,19 +17,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import grpc
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from protos.inference_pb2 import ModelInferRequest, ModelInferResponse
 from serving.backlog import Backlog
+from serving.codec import Refusal
 from serving.comparison import TOGETHER
-from serving.proxy.channel import open_channel, unary
+from serving.proxy.channel import INFER, open_channel
 from serving.proxy.flags import ShadowFlags
 from serving.proxy.kept import PART_SECONDS, Kept
 from serving.proxy.tensors import UnusableError, ids_of, is_sequence, items_of, numbers_of, scores_of
 from serving.router.metrics import ShadowMetrics
+from serving.rpc import begin_call, end_call
 from simulator.measures.registry import MEASURES, Answers, compare, measured
 from simulator.measures.swaps import positions
 from simulator.predictions.read import log_odds
@@ -75,7 +76,6 @@ class Mirror:
     def __init__(self, flags: ShadowFlags, recorder: ShadowMetrics, kept: Kept | None) -> None:
         self._flags, self._recorder, self._kept = flags, recorder, kept
         self._second = open_channel(flags.second or flags.first, SECOND_BYTES)
-        self._infer = unary(self._second, "ModelInfer")
         self._below = round(flags.sample * RANGE)
         self._measured = measured(flags.scores_are != "scores")
         self._counted = [name in self._measured for name in MEASURES]
@@ -156,37 +156,22 @@ class Mirror:
         return Asked(arm, ids, items, numbers, scores, raw + self._renamed, most)
 
     def _ask(self, together: Sequence[Asked]) -> list[Any]:
-        """The second server's calls, all of them ended; none at the end.
-
-        Who waits is woken by the last answer alone: to wake a thread costs as much as a call.
-        """
-        ended, last = list[Any](), threading.Event()
-
-        def end(call: Any) -> None:
-            ended.append(call)
-            if len(ended) == len(together):
-                last.set()
-
+        """The calls of the second server; none at the end."""
+        seconds = self._flags.second_deadline
         with self._asking:
-            if self._closed:
-                return []
-            calls = [self._infer.future(one.again, timeout=self._flags.second_deadline) for one in together]
-        for call in calls:
-            call.add_done_callback(end)
-        last.wait()
-        return calls
+            return [] if self._closed else [begin_call(self._second, INFER, one.again, seconds) for one in together]
 
     def _scores(self, asked: Asked, call: Any) -> Doubles | None:
         """The second server's scores [B, N], once they are there; None where it gave none of this shape."""
         try:
-            answer = call.result()
+            answer = end_call(call)
             if len(answer) > asked.most:
                 raise UnusableError("too_large", f"{len(answer):,} bytes: at most {asked.most:,} are read")
             scores = scores_of(parsed(ModelInferResponse, answer), self._flags.scores, self._flags.scores_are)
             if scores.shape != asked.scores.shape:
                 raise UnusableError("shape", f"scores {list(scores.shape)}: the first has {list(asked.scores.shape)}")
-        except grpc.RpcError as problem:
-            self._fail("second", UnusableError(problem.code().name, problem.details() or ""))
+        except Refusal as problem:
+            self._fail("second", UnusableError(problem.code.name, problem.message))
         except UnusableError as problem:
             self._fail("second", problem)
         else:

@@ -1,1 +1,1 @@
-"""The wire: recommender.proto and its committed stubs, `from protos import recommender_pb2, recommender_pb2_grpc`."""
+"""The wire: recommender.proto, others' inference.proto, and their stubs: `from protos import recommender_pb2, ...`."""

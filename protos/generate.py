@@ -1,7 +1,7 @@
-"""Writes the stubs of recommender.proto: `python -m protos.generate`, or `make protos`.
+"""Writes the stubs of every proto here: `python -m protos.generate`, or `make protos`.
 
-    python -m protos.generate            write the stubs beside the proto
-    python -m protos.generate --check    write nothing; exit 1 and name the stubs that are not what the proto says
+    python -m protos.generate            write the stubs beside the protos
+    python -m protos.generate --check    write nothing; exit 1 and name the stubs that are not what the protos say
 
 Stubs made by a newer grpcio-tools refuse an older grpcio (checked from 1.63 on) and an older protobuf (from 1.66 on).
 1.62 is the last that checks nothing: its stubs run with grpcio 1.62, protobuf 4.25 and what came since. It cannot live
@@ -25,8 +25,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PROTO = "protos/recommender.proto"
-STUBS = tuple(f"protos/recommender_{part}" for part in ("pb2.py", "pb2.pyi", "pb2_grpc.py", "pb2_grpc.pyi"))
+NAMES = ("recommender", "inference")
+PROTOS = tuple(f"protos/{name}.proto" for name in NAMES)
+PARTS = ("pb2.py", "pb2.pyi", "pb2_grpc.py", "pb2_grpc.pyi")
+STUBS = tuple(f"protos/{name}_{part}" for name in NAMES for part in PARTS)
 
 TOOLS = ("grpcio-tools==1.62.3", "mypy-protobuf==3.6.0", "protobuf==4.25.9", "setuptools==80.9.0")
 """All that the generator runs (grpcio-tools 1.62 asks setuptools for pkg_resources, which 82 dropped)."""
@@ -75,7 +77,7 @@ def generate(tools: Path, out: Path) -> None:
     outputs = ["--python_out=", "--grpc_python_out=", "--mypy_out=quiet:", "--mypy_grpc_out=quiet:"]
     plugins = [f"--plugin={programs / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     protoc = [str(programs / "python"), "-m", "grpc_tools.protoc", f"--proto_path={ROOT}", *plugins]
-    run([*protoc, *(f"{output}{out}" for output in outputs), PROTO], "the stubs")
+    run([*protoc, *(f"{output}{out}" for output in outputs), *PROTOS], "the stubs")
 
 
 def stale(out: Path, root: Path = ROOT) -> list[str]:
@@ -95,7 +97,7 @@ def run(command: list[str], what: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit code: 1 where --check found stale stubs, 2 where nothing could be made."""
-    parser = argparse.ArgumentParser(prog="python -m protos.generate", description="Writes the stubs of the proto.")
+    parser = argparse.ArgumentParser(prog="python -m protos.generate", description="Writes the stubs of the protos.")
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 when the stubs are out of date")
     check: bool = parser.parse_args(arguments).check
     tools = tools_folder()
@@ -104,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
             install(tools)
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder)
-            print(f"Generating stubs of {PROTO}", flush=True)
+            print(f"Generating stubs of {', '.join(PROTOS)}", flush=True)
             generate(tools, out)
             changed = stale(out)
             for stub in () if check else changed:

@@ -1,4 +1,4 @@
-"""`python -m serving replica ...`, and `router`, `query` and `health` in the same way."""
+"""`python -m serving replica ...`, and `router`, `shadow`, `query` and `health` in the same way."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from importlib import import_module
 from simulator.errors import SettingError
 from simulator.process import end_on_sigterm, run
 
-USAGE = """usage: python -m serving replica|router|query|health ...
+USAGE = """usage: python -m serving replica|router|shadow|query|health ...
 
   replica   serves one duplicate of every arm; see python -m serving replica --help
   router    sends queries to random replicas; see python -m serving router --help
+  shadow    stands in front of anybody's model server; the same as `flicker shadow`
   query     asks a running system; the same as `flicker query`
-  health    asks a router or replica whether it can answer; exit code 0 where it can
+  health    asks a router, replica or shadow whether it can answer; exit code 0 where it can
 """
 
 
-WHERE = {"replica": "replica.main", "router": "router.main", "query": "query", "health": "health"}
+WHERE = {
+    "replica": "replica.main", "router": "router.main", "shadow": "proxy.main", "query": "query", "health": "health",
+}  # fmt: skip
 """Imported when it is asked for: a replica brings torch, which a router must not load."""
 
 
@@ -27,8 +30,8 @@ def main(arguments: list[str]) -> None:
     if which in ("-h", "--help"):
         return print(USAGE, end="")
     if which not in WHERE:
-        raise SettingError("process", which, "replica, router, query or health")
-    if which in ("replica", "router"):
+        raise SettingError("process", which, "replica, router, shadow, query or health")
+    if which in ("replica", "router", "shadow"):
         end_on_sigterm()
     import_module(f"serving.{WHERE[which]}").main(rest)
 

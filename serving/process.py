@@ -1,4 +1,4 @@
-"""A router or a replica as a process: flags to a server that is found, until a signal comes."""
+"""A router, a replica or a proxy as a process: flags to a server that answers, until a signal comes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
 from simulator.config import require
-from simulator.flags import Wiring, from_env
+from simulator.flags import Listening, Wiring, from_env
 from simulator.process import Stopped, configure_logging, say_ready, serve_metrics, stop_on_signals
 from simulator.store.protocol import Store
 
@@ -51,11 +52,19 @@ preparations."""
 def serve(kind: str, flags: ServerFlags, make: Make, **bounds: int) -> None:
     """Until a signal comes; `bounds` of the store. Raises FlickerError for what the user can mend."""
     store = flags.open_store(**bounds)
+    try:
+        serve_alone(kind, flags, partial(make, store))
+    finally:
+        store.close()
+
+
+def serve_alone(kind: str, flags: Listening, make: Callable[[CollectorRegistry, threading.Event], Server]) -> None:
+    """The same of what needs no store."""
     configure_logging()
     log = logging.getLogger(kind)
     stop, registry = stop_on_signals(), CollectorRegistry()
     try:
-        server = make(store, registry, stop)
+        server = make(registry, stop)
         port = serve_metrics(registry, flags.metrics_port, flags.host)
         log.info("metrics at http://%s:%d/metrics", flags.host, port)
         gc.freeze()  # what is there by now stays: no need to look through it again and again
@@ -69,5 +78,3 @@ def serve(kind: str, flags: ServerFlags, make: Make, **bounds: int) -> None:
             server.stop()
     except Stopped:
         pass
-    finally:
-        store.close()

@@ -78,6 +78,8 @@ class Limits:
     """Of one request; gRPC's core refuses a larger one, which is counted as `broken`."""
     deadline_seconds: float = FOREVER
     """For an answer where the caller allows more or says nothing."""
+    target_seconds: float = TARGET
+    """What answers should take, see ControlledDelay; FOREVER: only `calls` bounds those in flight."""
     bytes: int = 32 << 20
     """Requests between their arrival and their answer, together."""
     half_open: int = 256
@@ -93,6 +95,8 @@ class Limits:
     pending: int = 48
     """Calls that the core keeps until the server's thread asks for them, one at a time; it refuses some beyond, and all
     beyond twice as many."""
+    pending_seconds: int = 1
+    """How long it keeps one."""
     connections: int = 4_096
     idle_seconds: float = 300.0
     """How long a connection without calls is kept."""
@@ -108,7 +112,7 @@ def options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", limits.streams),
         ("grpc.server.max_pending_requests", limits.pending),
         ("grpc.server.max_pending_requests_hard_limit", 2 * limits.pending),
-        ("grpc.server_max_unrequested_time_in_server", 1),  # seconds
+        ("grpc.server_max_unrequested_time_in_server", limits.pending_seconds),
         ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.server_handshake_timeout_ms", 10_000),  # connections that say nothing
         ("grpc.max_connection_idle_ms", round(1_000 * limits.idle_seconds)),
@@ -171,13 +175,20 @@ class Reply(Protocol):
     deadline: float
     """The caller's, on the monotonic clock."""
 
-    def end(self, answer: bytes, refusal: Refusal | None) -> None:
-        """With the answer's bytes or a refusal, once; without effect where the caller has gone."""
+    @property
+    def metadata(self) -> Metadata:
+        """What the caller sent beside the request."""
+
+    def end(self, answer: bytes, refusal: Refusal | None, headers: Metadata = (), trailers: Metadata = ()) -> None:
+        """With the answer's bytes or a refusal, and metadata before and after it, once; without effect where the caller
+        has gone."""
 
     def when_gone(self, callback: Callable[[], None]) -> None:
         """Call back when the caller has gone before its answer."""
 
 
+Metadata = Sequence[tuple[str, str | bytes]]
+"""Names and values beside a message."""
 Begin = Callable[[bytes, Reply], None]
 """Takes a request's bytes and sees to it that the reply comes; must not wait; raises Refusal."""
 Answers = Callable[[bytes, float], bytes]
@@ -190,15 +201,16 @@ class ControlledDelay:
 
     A burst, or a moment in which the machine did something else, is absorbed: among the answers of the next INTERVAL
     some are quick again. Where none is, the queue stands: it makes all wait and nothing faster. Then as many may be in
-    flight as are answered within TARGET (Little's law), until none was refused for an INTERVAL. Where even a lone call
-    takes long, the target is three times that.
+    flight as are answered within the target (Little's law), until none was refused for an INTERVAL. Where even a lone
+    call takes long, the target is three times that.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, target: float = TARGET) -> None:
         self.now = self._most = most
         """Calls that may be in flight now."""
         self.pressed = False
         """Whether a call was refused since the last look."""
+        self._target = target
         self._lone, self._since, self._count, self._quickest = FOREVER, 0.0, 0, FOREVER
 
     def answered(self, took: float, now: float) -> None:
@@ -208,7 +220,7 @@ class ControlledDelay:
         if now - self._since < INTERVAL:
             return
         self._lone = min(self._quickest, 1.001 * self._lone)  # what is slower for good is believed in the end
-        target, stands = max(TARGET, 3 * self._lone), self.now < self._most
+        target, stands = max(self._target, 3 * self._lone), self.now < self._most
         if (stands and self.pressed) or self._quickest > target:
             rate = self._count / (now - self._since)
             self.now = min(self._most, max(LEAST, round(target * rate)))
@@ -223,7 +235,7 @@ class Door:
     def __init__(self, limits: Limits, metrics: GrpcMetrics) -> None:
         self.limits, self.metrics = limits, metrics
         self.in_flight = self._bytes = self._unread_bytes = 0
-        self._delay, self._lock = ControlledDelay(limits.calls), threading.Lock()
+        self._delay, self._lock = ControlledDelay(limits.calls, limits.target_seconds), threading.Lock()
         self._half_open: OrderedDict[_Direct, float] = OrderedDict()  # -> since when; only of the server's thread
         self._unread: OrderedDict[_Direct, tuple[float, int]] = OrderedDict()  # -> since when, bytes
         metrics.in_flight.set_function(lambda: self.in_flight)
@@ -443,7 +455,12 @@ class _Direct:
         except Exception as problem:
             self.end(b"", as_refusal(problem, self.handler.who))
 
-    def end(self, answer: bytes, refusal: Refusal | None) -> None:
+    @property
+    def metadata(self) -> Metadata:
+        """See Reply."""
+        return self._event.invocation_metadata  # type: ignore[no-any-return]
+
+    def end(self, answer: bytes, refusal: Refusal | None, headers: Metadata = (), trailers: Metadata = ()) -> None:
         """See Reply."""
         now = time.monotonic()
         with self._lock:
@@ -457,7 +474,8 @@ class _Direct:
             self._over, self._due = True, self._due + 1
             message = () if refusal else (cygrpc.SendMessageOperation(answer, 0),)
             try:
-                self._event.call.start_server_batch((*_status(refusal), *message), self._sent)
+                status = _status(refusal, headers or None, trailers or None)
+                self._event.call.start_server_batch((*status, *message), self._sent)
             except Exception:  # who sends has other calls to end
                 self._due -= 1
                 log.exception("an answer was not sent")
@@ -488,18 +506,61 @@ class _Direct:
             callback()
 
 
-def _status(refusal: Refusal | None) -> tuple[Any, Any]:
+def begin_call(channel: grpc.Channel, method: str, request: bytes, seconds: float) -> Any:
+    """Begin to ask, by the path of a method and with this deadline; the answer comes by `end_call`.
+
+    One thread can have many calls under way so, and none else works for them: a future of grpcio is answered by a
+    thread of the channel. 75 us of CPU a call in the place of 135. Raises ValueError where the channel is closed.
+    """
+    operations = (
+        cygrpc.SendInitialMetadataOperation(None, 0),
+        cygrpc.SendMessageOperation(request, 0),
+        cygrpc.SendCloseFromClientOperation(0),
+        cygrpc.ReceiveInitialMetadataOperation(0),
+        cygrpc.ReceiveMessageOperation(0),
+        cygrpc.ReceiveStatusOnClientOperation(0),
+    )
+    core, until = channel._channel, time.time() + seconds  # type: ignore[attr-defined]
+    return core.segregated_call(0, method.encode(), None, until, None, None, ((operations, None),), None)
+
+
+def end_call(call: Any) -> bytes:
+    """Wait for the answer. Raises Refusal with what the server, or gRPC's core, says instead."""
+    *_, message, status = call.next_event().batch_operations
+    code = _common.CYGRPC_STATUS_CODE_TO_STATUS_CODE.get(status.code(), grpc.StatusCode.UNKNOWN)
+    if code is not grpc.StatusCode.OK:
+        raise Refusal(code, status.details())
+    return bytes(message.message())
+
+
+def _status(
+    refusal: Refusal | None, headers: Metadata | None = None, trailers: Metadata | None = None
+) -> tuple[Any, Any]:
     """The operations that end a call."""
     code = _CODES[refusal.code if refusal else grpc.StatusCode.OK]
     details = refusal.message.encode() if refusal else b""
-    return cygrpc.SendInitialMetadataOperation(None, 0), cygrpc.SendStatusFromServerOperation(None, code, details, 0)
+    status = cygrpc.SendStatusFromServerOperation(trailers, code, details, 0)
+    return cygrpc.SendInitialMetadataOperation(headers, 0), status
+
+
+_NO_STREAMS: dict[str, Any] = {}
 
 
 class GrpcServer:
     """Listens, with health and reflection beside its service, and says whether it is healthy: at first it is not."""
 
-    def __init__(self, service: str, methods: dict[str, Handler], door: Door, address: tuple[str, int]) -> None:
-        """Raises SettingError where host and port cannot be had."""
+    def __init__(
+        self,
+        service: str,
+        methods: dict[str, Handler],
+        door: Door,
+        address: tuple[str, int],
+        streams: dict[str, Any] = _NO_STREAMS,
+    ) -> None:
+        """`streams`: methods of the service that are no unary ones, as grpcio serves them: by threads of their own.
+
+        Raises SettingError where host and port cannot be had.
+        """
         for name, handler in methods.items():
             handler.started, handler.handled = door.metrics.method(service, name)
         self._service, self._retired = service, False
@@ -512,7 +573,7 @@ class GrpcServer:
             health_pb2.HealthCheckResponse.SerializeToString,
         )
         watched = grpc.method_handlers_generic_handler(health.SERVICE_NAME, {"Watch": watch})
-        self._server.add_generic_rpc_handlers((watched,))
+        self._server.add_generic_rpc_handlers((watched, grpc.method_handlers_generic_handler(service, streams)))
         pool.handlers |= {f"/{service}/{name}".encode(): handler for name, handler in methods.items()}
         pool.handlers[f"/{health.SERVICE_NAME}/Check".encode()] = Handler(self._check, "server")
         names = (service, health.SERVICE_NAME, reflection.SERVICE_NAME)

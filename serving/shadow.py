@@ -13,12 +13,8 @@ gone) is counted and left out.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import logging
-import queue
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +24,7 @@ import numpy as np
 from grpc import StatusCode
 
 from protos.recommender_pb2 import PackedResponse, RecommendRequest
+from serving.backlog import Backlog
 from serving.codec import Refusal
 from serving.comparison import Answer, compare_pairs
 from serving.router.metrics import ShadowMetrics
@@ -58,15 +55,7 @@ def answered(answer: bytes) -> Waiting:
     return call
 
 
-log = logging.getLogger(__name__)
 
-BACKLOG = 1_024
-"""Sampled queries that wait, about so many at most; more are dropped."""
-AT_ONCE = 256
-"""Sampled queries that are asked and compared together, at most: they share RPCs, what a call of NumPy costs, and the
-turns that threads take."""
-LINGER = 0.5
-"""Seconds for others to join a sampled query: nobody waits for its comparison."""
 PATIENCE = 5.0
 """Seconds for an answer."""
 
@@ -90,20 +79,16 @@ class Shadow:
         """`share` of the queries, 0 to 1, sampled by hash(seed, query id); `file` gets a line for each comparison."""
         self._pool, self._recorder, self._seed, self._file = pool, recorder, seed, file
         self._below = round(share * RANGE)
-        self._queue: queue.SimpleQueue[tuple[bytes, bytes]] = queue.SimpleQueue()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="compare", daemon=True)
+        self._backlog: Backlog[tuple[bytes, bytes]] = Backlog(recorder, self._work)
 
     def start(self) -> None:
         """Begin to compare."""
         if self._below:
-            self._thread.start()
+            self._backlog.start()
 
     def close(self) -> None:
         """Stop after what is being compared."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(2 * PATIENCE)
+        self._backlog.close(2 * PATIENCE)
         if self._file:
             self._file.close()
 
@@ -113,29 +98,10 @@ class Shadow:
 
     def offer(self, query: bytes, answer: bytes) -> None:
         """A query that `samples` chose, and its answer with all scores. Never waits, never fails."""
-        if self._queue.qsize() < BACKLOG:
-            self._queue.put((query, answer))
-        else:
-            self._recorder.drop()
+        self._backlog.put((query, answer))
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self._compare([pair for sample in self._drain() for pair in self._ask(*sample)])
-            except Exception:  # the live view must not end because of one answer
-                log.exception("comparisons failed")
-
-    def _drain(self) -> list[tuple[bytes, bytes]]:
-        """What waits, after a moment for the first and one for others; perhaps nothing."""
-        samples: list[tuple[bytes, bytes]] = []
-        with contextlib.suppress(queue.Empty):
-            samples.append(self._queue.get(timeout=0.2))
-            if self._queue.qsize() < AT_ONCE:
-                self._stop.wait(LINGER)
-            while len(samples) < AT_ONCE:
-                samples.append(self._queue.get_nowait())
-        self._recorder.backlog(self._queue.qsize())
-        return samples
+    def _work(self, samples: list[tuple[bytes, bytes]]) -> None:
+        self._compare([pair for sample in samples for pair in self._ask(*sample)])
 
     def _ask(self, query: bytes, answer: bytes) -> list[Pair]:
         """Ask the other sides of one sampled query; the answers come later."""
@@ -181,10 +147,10 @@ class Shadow:
             try:
                 (one, first), (two, second) = read(pair.first), read(pair.second)
             except Refusal as refusal:
-                self._recorder.fail(pair.cause, refusal.code)
+                self._recorder.fail(pair.cause, refusal.code.name)
                 continue
             if not all(np.isfinite(answer.scores).all() for answer in (first, second)):
-                self._recorder.fail(pair.cause, StatusCode.DATA_LOSS)  # a NaN would stay in a counter for good
+                self._recorder.fail(pair.cause, StatusCode.DATA_LOSS.name)  # a NaN would stay in a counter for good
                 continue
             compared.append((pair, one, two))
             answers.append((first, second))

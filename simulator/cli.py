@@ -37,6 +37,10 @@ How much do a recommender's results change for no reason, and what cures it?
 
   flicker up                                        the live system: trainer, replicas, router, traffic, live gauges
   flicker query --user 7 --all                      ask it: the same query of every duplicate, side by side
+
+  flicker shadow --first HOST:PORT --second HOST:PORT
+                                                    in front of anybody's model servers (Triton, KServe, MLServer, Ray
+                                                    Serve): how much do the answers of a second one differ, live?
 """
 
 
@@ -110,6 +114,11 @@ def query(arguments: list[str]) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "serving", "query", *arguments])
 
 
+def shadow(arguments: list[str]) -> None:
+    """`flicker shadow`, likewise."""
+    os.execv(sys.executable, [sys.executable, "-m", "serving", "shadow", *arguments])
+
+
 def sweep(arguments: list[str]) -> None:
     """`flicker sweep`: a grid of runs."""
     from simulator.sweep.main import parse, run_sweep
@@ -158,7 +167,7 @@ def _conclude(decision: tuple[list[str], int]) -> None:
     sys.exit(code)
 
 
-EVERY = (run, tune, check, sweep, figures, compare, report, recommend, gate, up, query)
+EVERY = (run, tune, check, sweep, figures, compare, report, recommend, gate, up, query, shadow)
 COMMANDS = {command.__name__: command for command in EVERY}
 
 

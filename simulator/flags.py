@@ -120,13 +120,9 @@ def from_env(name: str, default: Setting) -> Setting:
 
 
 @dataclass(frozen=True)
-class Wiring:
-    """Where a live process finds the others, and where it listens itself."""
+class Listening:
+    """Where a live process listens."""
 
-    store: str = from_env("FLICKER_REDIS_URL", "")
-    """The store, such as redis://127.0.0.1:6379/0 (default: the environment's FLICKER_REDIS_URL)."""
-    run: str = from_env("FLICKER_RUN", "flicker")
-    """Name of this run among others in the same store (default: FLICKER_RUN)."""
     host: str = from_env("FLICKER_HOST", "127.0.0.1")
     """Address to listen at; 0.0.0.0 for all (default: FLICKER_HOST)."""
     metrics_port: int = from_env("FLICKER_METRICS_PORT", 0)
@@ -134,6 +130,16 @@ class Wiring:
 
     def __post_init__(self) -> None:
         require(0 <= self.metrics_port < 65_536, "metrics_port", self.metrics_port, "from 0 to 65535")
+
+
+@dataclass(frozen=True)
+class Wiring(Listening):
+    """And where it finds the others."""
+
+    store: str = from_env("FLICKER_REDIS_URL", "")
+    """The store, such as redis://127.0.0.1:6379/0 (default: the environment's FLICKER_REDIS_URL)."""
+    run: str = from_env("FLICKER_RUN", "flicker")
+    """Name of this run among others in the same store (default: FLICKER_RUN)."""
 
     def open_store(self, **bounds: int) -> Store:
         """The store, see simulator/store/open.py. Raises SettingError where none is named."""

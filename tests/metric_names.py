@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from load.metrics import LoadCollector
 from load.tally import Call, Repeat, Tally
+from serving.proxy.metrics import ProxyMetrics
 from serving.replica.metrics import Metrics as ReplicaMetrics
 from serving.router.metrics import RouterMetrics, ShadowMetrics
 from serving.rpc import GrpcMetrics
@@ -51,6 +52,11 @@ def _router(registry: CollectorRegistry) -> None:
     ShadowMetrics(registry, 60.0).record("arm", "cause", np.ones((len(MEASURES), 2)))
 
 
+def _shadow(registry: CollectorRegistry) -> None:
+    GrpcMetrics(registry, (1.0,))
+    ProxyMetrics(registry, 60.0).record("arm", "cause", np.ones((len(MEASURES), 2)))
+
+
 def _load(registry: CollectorRegistry) -> None:
     tally = Tally()
     for code in ("OK", "UNAVAILABLE"):
@@ -65,6 +71,7 @@ JOBS: dict[str, Callable[[CollectorRegistry], Any]] = {
     "trainer": TrainerMetrics,
     "replica": ReplicaMetrics,
     "router": _router,
+    "shadow": _shadow,
     "load": _load,
 }
 """Prometheus' job -> what puts that process's instruments on a registry."""

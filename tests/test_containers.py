@@ -17,8 +17,9 @@ from packaging.requirements import Requirement
 
 from load.settings import read_settings
 from protos import channel
+from serving.proxy.flags import ShadowFlags
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
-from simulator.flags import parse
+from simulator.flags import parse, parse_flags
 from simulator.models.factories import factories_of
 from trainer.flags import TrainerFlags
 
@@ -31,7 +32,7 @@ ORDER = (
 ).split()
 NATIVE = "simulator/native"
 """Part of `simulator`, with a stage of its own."""
-PUBLISHED = {"router", "load", "prometheus", "grafana"}
+PUBLISHED = {"router", "shadow", "load", "prometheus", "grafana"}
 ONE_SHOT = {"checks"}
 MIB = 2**20
 
@@ -245,7 +246,7 @@ def test_each_profile_runs_one_trainer_and_replicas_where_prometheus_looks(profi
         assert service["image"].startswith(f"flicker-{looked_for}:")
     scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
     names = [name for job in scraped for how in job.get("dns_sd_configs", []) for name in how["names"]]
-    assert names == ["trainer", "replica", "router", "load"]
+    assert names == ["trainer", "replica", "router", "shadow", "load"]
     assert found[COMPUTING[profile][1]]["deploy"]["replicas"] == int(SETTINGS["FLICKER_REPLICAS"])
 
 
@@ -293,6 +294,20 @@ def test_without_code_of_your_own_nothing_may_be_imported(name: str) -> None:
     assert (ROOT / mount["source"]).is_dir(), "what is mounted must be there"
 
 
+def test_a_shadow_needs_nothing_of_the_simulator_and_reads_its_flags_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = services(FLICKER_FIRST="triton:8001", FLICKER_SECOND_VERSION="3", FLICKER_ITEMS="items")["shadow"]
+    assert (
+        found["profiles"] == ["shadow"] and "depends_on" not in found and found["image"].startswith("flicker-router:")
+    )
+    for name, value in told("shadow", FLICKER_FIRST="triton:8001", FLICKER_SECOND_VERSION="3").items():
+        monkeypatch.setenv(name, value)
+    flags = parse_flags(ShadowFlags, "flicker shadow", [])
+    assert (flags.first, flags.second, flags.second_version, flags.sample) == ("triton:8001", "", "3", 0.1)
+    assert (flags.host, flags.port, flags.metrics_port) == ("0.0.0.0", 50051, 9100)
+
+
 @pytest.mark.parametrize("log", ["", "clicks.toml"])
 def test_a_log_of_the_host_takes_the_place_of_the_synthetic_world(log: str) -> None:
     settings = {"FLICKER_DATA": "/home/me/logs", "FLICKER_LOG": log}
@@ -326,7 +341,7 @@ def test_linters_are_content() -> None:
     assert run(sys.executable, "-m", "yamllint", "--strict", "-d", rules, "docker-compose.yml", "deploy") == ""
 
 
-@pytest.mark.parametrize("profile", ["cpu", "gpu", "test"])
+@pytest.mark.parametrize("profile", ["cpu", "gpu", "shadow", "test"])
 def test_compose_is_content(profile: str) -> None:
     docker = shutil.which("docker")
     if not docker or subprocess.run([docker, "compose", "version"], capture_output=True).returncode:

@@ -181,8 +181,8 @@ PANELS = [
     # comparisons and feedback, off the users' path
     timeseries(
         "Do the comparisons keep up?",
-        "Sampled queries that wait to be compared, off the user's path. The router drops further ones when its "
-        "backlog is full. Near 0 is good.",
+        "Sampled queries that wait to be compared, off the user's path. The router, or the proxy of `flicker shadow`, "
+        "drops further ones when its backlog is full. Near 0 is good.",
         "short",
         [Query("sum(flicker_shadow_backlog)", "backlog")],
     ),
@@ -190,7 +190,8 @@ PANELS = [
         "Are comparisons lost?",
         "Per second over the last minute: sampled queries dropped because the backlog was full, and comparisons "
         "without an answer of both sides, by cause and gRPC code. 0 is good: ratios stay right, with less behind "
-        "them. FAILED_PRECONDITION: there was no earlier generation yet, or a refresh came before the comparison.",
+        "them. FAILED_PRECONDITION: there was no earlier generation yet, or a refresh came before the comparison. In "
+        "lower case, of `flicker shadow`: what is wrong with an answer.",
         PER_SECOND,
         [
             Query("flicker:shadow_dropped:rate1m", "dropped"),

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from grpc import StatusCode
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -83,7 +82,7 @@ class ShadowMetrics(Collector):
         )
         self._failed = counter(
             "flicker_comparisons_failed",
-            "Comparisons without an answer of both sides, or with scores not finite",
+            "Comparisons without an answer of both sides, or with one that cannot be compared",
             ["cause", "code"],
         )
         self._backlog = gauge("flicker_shadow_backlog", "Sampled queries that wait to be compared")
@@ -102,9 +101,9 @@ class ShadowMetrics(Collector):
             recent = self._recent.setdefault((arm, cause), WindowSums(self._window, sums.size))
             recent.add(self._clock(), sums.ravel())
 
-    def fail(self, cause: str, code: StatusCode) -> None:
-        """A comparison without an answer of both sides."""
-        self._failed.labels(cause, code.name).inc()
+    def fail(self, cause: str, code: str) -> None:
+        """A comparison without an answer of both sides: a status, or, in lower case, what is wrong with an answer."""
+        self._failed.labels(cause, code).inc()
 
     def backlog(self, length: int) -> None:
         """Sampled queries that wait."""

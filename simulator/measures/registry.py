@@ -9,7 +9,7 @@ Shapes: Q queries, N candidates, K slate length.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -179,9 +179,14 @@ MEASURES = _by_name(
 """Name -> measure, in the order in which they are shown. A new one is an entry here."""
 
 
-def compare(first: Answers, second: Answers) -> Doubles:
-    """[measures, 2, Q] numerator and denominator of every measure for each query, in the order of MEASURES."""
-    return np.stack([np.stack(measure.fn(first, second)) for measure in MEASURES.values()])
+def measured(predicted: bool) -> list[str]:
+    """Names of MEASURES that scores have; `predicted`: they are log-odds of predictions."""
+    return [name for name, each in MEASURES.items() if each.swap or predicted]
+
+
+def compare(first: Answers, second: Answers, names: Iterable[str] = MEASURES) -> Doubles:
+    """[measures, 2, Q] numerator and denominator of these measures for each query; of all, in their order."""
+    return np.stack([np.stack(MEASURES[name].fn(first, second)) for name in names])
 
 
 def _where_known(values: Doubles) -> Parts:

@@ -23,7 +23,7 @@ from simulator.errors import DataError, SettingError
 from simulator.measures.differences import pd_of_logits
 from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratios
 from simulator.measures.intervals import Estimate, Resamples, pair_index, sums_by_user
-from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
+from simulator.measures.registry import ACCURACY, DIFFERENCES, QUALITIES, compare, measured
 from simulator.predictions.align import Lists, Matched, Ranked, matched
 from simulator.predictions.parts import BadRowError, Block, NotGroupedError, Part, Reading, blocks, spilled, streamed
 from simulator.predictions.read import Names, Rows, Source, arrow, mix, open_files, open_frame, row_of
@@ -165,7 +165,7 @@ class Tally:
     def __init__(self, arms: Sequence[Design], k: int, optional: Sequence[str], by: Sequence[str]) -> None:
         self.arms, self.k, self.by = arms, k, by
         self.predicted, self.labelled, self.roles = (name in optional for name in ("logit", "label", "event"))
-        self.measures = {name: each for name, each in MEASURES.items() if each.swap or self.predicted}
+        self.measures = measured(self.predicted)
         self.pairings = [(arm, *pairing) for arm in arms for pairing in arm.pairings()]
         self.qualities = {name: each for name, each in QUALITIES.items() if name != "ranking_loss" or self.predicted}
         self.sums = UserSums()
@@ -220,9 +220,9 @@ class Tally:
         """Measures of the queries of one shape."""
         if not len(met.first.slates):
             return
-        values = np.stack([np.stack(each.fn(met.first, met.second)) for each in self.measures.values()])
+        values = compare(met.first, met.second, self.measures)
         if met.rbo is not None:
-            values[list(self.measures).index("rbo"), 0] = met.rbo
+            values[self.measures.index("rbo"), 0] = met.rbo
         counts["queries"] += len(met.first.slates)
         counts["pairs"] += met.first.items.size
         self._add(key, values.reshape(-1, values.shape[-1]), met.own)
@@ -278,7 +278,7 @@ class Tally:
 
     def asked(self, arm: Design) -> int:
         """Queries that two models of an arm answered: the most of any two."""
-        top1 = 2 * list(self.measures).index("top1") + 1
+        top1 = 2 * self.measures.index("top1") + 1
         keys = [key for key in self.sums.keys() if key[:2] == (arm.label, "swaps")]
         return int(max((self.sums.of(key, 2 * len(self.measures))[top1].sum() for key in keys), default=0))
 

@@ -41,6 +41,12 @@ TINY, NEARLY_ONE = 1e-300, 1 - 2.0**-53
 """Probabilities are kept inside, so that their log-odds are finite."""
 
 
+def log_odds(chances: Doubles) -> Doubles:
+    """Of probabilities, 0 to 1."""
+    p = np.clip(chances, TINY, NEARLY_ONE)
+    return np.asarray(np.log(p) - np.log1p(-p))
+
+
 @dataclass(frozen=True)
 class Names:
     """What the columns are called. All but the first three are used where the log has them."""
@@ -355,8 +361,7 @@ class _Cells:
     def chances(self, column: str) -> Doubles:
         p = self.numbers(column)
         self._refuse((p < 0) | (p > 1), column, "is no probability: give values from 0 to 1, or leave the column out")
-        p = np.clip(p, TINY, NEARLY_ONE)
-        return np.asarray(np.log(p) - np.log1p(-p))
+        return log_odds(p)
 
     def labels(self, column: str) -> Doubles:
         values = self.batch.column(column).cast(arrow().float64()).to_numpy(zero_copy_only=False)

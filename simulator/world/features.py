@@ -12,9 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from simulator.errors import DataError
-from simulator.types import Field, Integers, Ints, Rows, Schema
-from simulator.world.clicklog import ClickLog, Entities
-from simulator.world.clicklog import Feature as LoggedFeature
+from simulator.types import Field, Integers, Ints, Rows, Schema, Side
+from simulator.world.clicklog import ClickLog, Entities, Feature
 from simulator.world.identities import Identified, id_field, id_rows
 
 HISTORY = "history"
@@ -106,14 +105,14 @@ def encoder_of(log: ClickLog, hash_rows: int = 0) -> Encoder:
     schema = Schema(tuple(fields))
     known = {each.name: each.names for each in (*log.users.features, *log.items.features, *log.context_features)}
     if not hash_rows:
-        known |= {"user": log.users.ids, "item": log.items.ids}
+        known |= {"user": log.users.ids, "item": log.items.ids, HISTORY: log.items.ids}
     user_rows = np.pad(_rows(schema, "user", log.users), ((0, 0), (0, log.history)))
     of_items = id_rows(schema, HISTORY, len(log.items)) if log.history else None
     return Encoder(schema, user_rows, _rows(schema, "item", log.items), known, of_items)
 
 
-def _field(feature: LoggedFeature, side: Identified | str) -> Field:
-    return Field(feature.name, side, max(1, len(feature.names)), feature.slots)  # type: ignore[arg-type]  # a Side
+def _field(feature: Feature, side: Side) -> Field:
+    return Field(feature.name, side, max(1, len(feature.names)), feature.slots)
 
 
 def _rows(schema: Schema, side: Identified, entities: Entities) -> Rows:

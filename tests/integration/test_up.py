@@ -85,7 +85,8 @@ class Up:
 
     def compared(self) -> bool:
         """Whether the router has compared every arm's duplicates, and what refreshes changed."""
-        ready = json.loads((self.out / "router-0.log").read_text().splitlines()[0])
+        lines = (self.out / "router-0.log").read_text().splitlines()
+        ready = json.loads(next(line for line in lines if line.startswith('{"ready"')))
         page = scrape({"router": int(ready["metrics"].rpartition(":")[2])})["router"]
         counts = [
             page.total("flicker_compared_total", arm=arm, cause=cause, measure="slot")

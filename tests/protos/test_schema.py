@@ -1,4 +1,7 @@
-"""The proto as buf reads it: style, a sentence for everything, a range for numbers, nothing broken, stubs in step."""
+"""The protos as buf reads them: style, a sentence for everything, a range for numbers, nothing broken, stubs in step.
+
+The Open Inference Protocol is not ours to style.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
 
-from protos import recommender_pb2
+from protos import inference_pb2, recommender_pb2
 
 PROTOS = Path(recommender_pb2.__file__).parent
 BUF = shutil.which("buf", path=str(Path(sys.executable).parent)) or shutil.which("buf")
@@ -32,11 +36,11 @@ def buf(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([BUF, *map(str, arguments)], cwd=PROTOS.parent, capture_output=True)
 
 
-def read_proto() -> FileDescriptorProto:
-    """recommender.proto with its comments."""
+def read_proto(name: str = "recommender.proto") -> FileDescriptorProto:
+    """A proto with its comments."""
     built = buf("build", PROTOS, "--as-file-descriptor-set", "-o", "-")
     assert built.returncode == 0, built.stderr.decode()
-    (file,) = FileDescriptorSet.FromString(built.stdout).file
+    (file,) = (file for file in FileDescriptorSet.FromString(built.stdout).file if file.name == name)
     return file
 
 
@@ -82,13 +86,17 @@ def test_every_number_has_a_range() -> None:
     assert [name for name in numbers if not re.search(r"\d|`\w+(\.\w+)?`", told[names[name]])] == []
 
 
-def test_stubs_say_what_the_proto_says() -> None:
-    file = read_proto()
+@pytest.mark.parametrize("stubs", [recommender_pb2, inference_pb2], ids=["recommender", "inference"])
+def test_stubs_say_what_the_proto_says(stubs: Any) -> None:
+    stub = FileDescriptorProto.FromString(stubs.DESCRIPTOR.serialized_pb)
+    file = read_proto(Path(stub.name).name)
     file.ClearField("source_code_info")
-    stub = FileDescriptorProto.FromString(recommender_pb2.DESCRIPTOR.serialized_pb)
     file.name = stub.name  # buf counts from protos/, the stubs from the repository's root
-    for message in file.message_type:
-        for field in [*message.field, *(part for entry in message.nested_type for part in entry.field)]:
+    messages = list(file.message_type)
+    while messages:
+        message = messages.pop()
+        messages += message.nested_type
+        for field in message.field:
             field.ClearField("json_name")  # stubs leave the usual one out
     assert stub == file
 

@@ -133,7 +133,7 @@ def test_a_bad_setting_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["replika"], "process = replika: replica, router, query or health"),
+        (["replika"], "process = replika: replica, router, shadow, query or health"),
         (
             ["replica", "--host", "no.such.host.invalid", "--store", "redis://127.0.0.1:1/0"],
             "host:port = no.such.host.invalid:0: ",

@@ -15,6 +15,7 @@ from pathlib import Path
 from peers.peer import PEERS
 
 NEEDS = {"ray": "ray[serve]==2.60.*", "triton": "nvidia-pytriton==0.7.*", "lit": "litserve==0.2.*"}
+NEEDS |= {"mlserver": "mlserver==1.7.*"}  # asked by tests/serving/test_proxy_real.py alone
 
 
 def install(kind: str) -> None:

@@ -21,8 +21,10 @@ class Slices:
     """CPU seconds of its processes for each answer, one a slice."""
     wall: list[float] = field(default_factory=list)
     """Seconds for each answer: 1 / throughput."""
-    p99: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
     """Milliseconds, one a slice."""
+    p99: list[float] = field(default_factory=list)
+    """The same."""
     latencies: list[float] = field(default_factory=list)
     """Milliseconds, of all answers."""
 
@@ -80,6 +82,7 @@ class LoadClient:
         latencies = sorted(found["latencies"])
         into.cpu.append(cpu / found["answered"])
         into.wall.append(found["seconds"] / found["answered"])
+        into.p50.append(latencies[len(latencies) // 2])
         into.p99.append(latencies[int(0.99 * len(latencies))])
         into.latencies += latencies
         time.sleep(0.05)

@@ -13,9 +13,9 @@ from query_path.contender import RECOMMEND
 THREADS = 64
 
 
-def main(length: int) -> None:
+def main(length: int, path: str = RECOMMEND) -> None:
     """Serve until a signal comes."""
-    service, method = RECOMMEND.strip("/").split("/")
+    service, method = path.strip("/").split("/")
     answer = bytes(length)
     server = grpc.server(ThreadPoolExecutor(THREADS))
     handler = grpc.unary_unary_rpc_method_handler(lambda query, context: answer)
@@ -27,4 +27,4 @@ def main(length: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), *sys.argv[2:])

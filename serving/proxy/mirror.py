@@ -1,0 +1,227 @@
+"""Off the users' path: a sampled share of the requests is asked again of a second server, and both answers compared.
+
+A request is chosen by a hash of its bytes, and not read before the first server's answer to it is there. What the
+second does is counted and hurts nobody: its calls have a connection, a limit and a deadline of their own, its answers
+may be so much larger than the first one's and no more, and nothing of what it says gets to a user.
+
+Shapes: B queries of a request, N items of each; Q queries of several requests with as many items.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+from numpy.typing import NDArray
+
+from protos.inference_pb2 import ModelInferRequest, ModelInferResponse
+from serving.backlog import Backlog
+from serving.codec import Refusal
+from serving.comparison import TOGETHER
+from serving.proxy.channel import INFER, open_channel
+from serving.proxy.flags import ShadowFlags
+from serving.proxy.kept import PART_SECONDS, Kept
+from serving.proxy.tensors import UnusableError, ids_of, is_sequence, items_of, numbers_of, scores_of
+from serving.router.metrics import ShadowMetrics
+from serving.rpc import begin_call, end_call
+from simulator.measures.registry import MEASURES, Answers, compare, measured
+from simulator.measures.swaps import positions
+from simulator.predictions.read import log_odds
+from simulator.types import Doubles, Ints, order
+
+log = logging.getLogger(__name__)
+Parsed = TypeVar("Parsed", bound=Message)
+Sample = tuple[bytes, bytes]
+"""A request and the first server's answer."""
+RANGE, HASHED = 1 << 32, 1 << 15
+"""Of the hash; and how many bytes of each end of a request go into it, so that a large one takes no longer."""
+MOST_HELD = 64 << 20
+"""Bytes of samples that wait."""
+SECOND_BYTES, LARGER, AND = 4 << 20, 4, 1 << 16
+"""Bytes of an answer of the second server at most, whatever it is; it is read where it has no more than so many times
+the first one's, and so many more."""
+PATIENCE = 5.0
+"""Seconds for what is at work when the proxy ends."""
+
+
+@dataclass(eq=False)
+class Asked:
+    """A request on its way to the second server."""
+
+    arm: str
+    ids: list[str]
+    """[B]"""
+    items: NDArray[Any]
+    """[B, N] as they came."""
+    numbers: Ints
+    """[B, N]"""
+    scores: Doubles
+    """[B, N] the first server's."""
+    again: bytes
+    """The request as the second server gets it."""
+    most: int
+    """Bytes of the second answer."""
+
+
+class Mirror:
+    """Samples, asks and compares, in one thread of its own; nothing at all where the share is 0."""
+
+    def __init__(self, flags: ShadowFlags, recorder: ShadowMetrics, kept: Kept | None) -> None:
+        self._flags, self._recorder, self._kept = flags, recorder, kept
+        self._second = open_channel(flags.second or flags.first, SECOND_BYTES)
+        self._below = round(flags.sample * RANGE)
+        self._measured = measured(flags.scores_are != "scores")
+        self._counted = [name in self._measured for name in MEASURES]
+        self._renamed = renamed(flags.second_model, flags.second_version)
+        self._backlog: Backlog[Sample] = Backlog(recorder, self._work)
+        self._held, self._lock = 0, threading.Lock()
+        self._closed, self._asking = False, threading.Lock()
+        self._told: set[str] = set()
+
+    def start(self) -> None:
+        """Begin to compare."""
+        if self._below:
+            self._backlog.start()
+
+    def close(self) -> None:
+        """Wait for no answer any more, and write what was kept."""
+        with self._asking:
+            self._closed = True
+        self._second.close()
+        self._backlog.close(PATIENCE)
+        if self._kept:
+            self._kept.end_part()
+
+    def samples(self, request: bytes) -> bool:
+        """Whether a request is chosen: the same bytes always, or never."""
+        if not self._below:
+            return False
+        ends = request if len(request) <= 2 * HASHED else request[:HASHED] + request[-HASHED:]
+        return zlib.crc32(ends, self._flags.seed) < self._below
+
+    def offer(self, request: bytes, answer: bytes) -> None:
+        """A request that `samples` chose, and the first server's answer. Never waits, never fails."""
+        size = len(request) + len(answer)
+        with self._lock:
+            full = self._held + size > MOST_HELD
+            self._held += 0 if full else size
+        if full:
+            self._recorder.drop()
+        elif not self._backlog.put((request, answer)):
+            self._let_go(size)
+
+    def _let_go(self, size: int) -> None:
+        with self._lock:
+            self._held -= size
+
+    def _work(self, samples: list[Sample]) -> None:
+        asked = [found for sample in samples if (found := self._read(*sample))]
+        compared: dict[tuple[str, int], list[tuple[Asked, Doubles]]] = defaultdict(list)
+        for start in range(0, len(asked), size := self._flags.second_in_flight):
+            together = asked[start : start + size]
+            for one, call in zip(together, self._ask(together), strict=False):
+                scores = self._scores(one, call)
+                if scores is not None:
+                    compared[one.arm, scores.shape[1]].append((one, scores))
+        for (arm, _), group in compared.items():
+            self._compare(arm, group)
+        if self._kept:
+            self._kept.end_part(after=PART_SECONDS)
+
+    def _read(self, raw: bytes, answer: bytes) -> Asked | None:
+        """What the second server is to be asked, unless the request must not be asked twice or cannot be compared."""
+        self._let_go(len(raw) + len(answer))
+        flags = self._flags
+        try:
+            request = parsed(ModelInferRequest, raw)
+            if flags.only_model not in ("", request.model_name):
+                return None
+            if is_sequence(request):
+                raise UnusableError("sequence", "requests of a sequence are not asked twice")
+            scores = scores_of(parsed(ModelInferResponse, answer), flags.scores, flags.scores_are)
+            items = items_of(request, flags.items, scores.shape)
+            ids = ids_of(request, flags.query_id_from, len(scores))
+            numbers = numbers_of(items)
+        except UnusableError as problem:
+            self._fail("first", problem)
+            return None
+        arm, most = flags.arm or request.model_name, LARGER * len(answer) + AND
+        return Asked(arm, ids, items, numbers, scores, raw + self._renamed, most)
+
+    def _ask(self, together: Sequence[Asked]) -> list[Any]:
+        """The calls of the second server; none at the end."""
+        seconds = self._flags.second_deadline
+        with self._asking:
+            return [] if self._closed else [begin_call(self._second, INFER, one.again, seconds) for one in together]
+
+    def _scores(self, asked: Asked, call: Any) -> Doubles | None:
+        """The second server's scores [B, N], once they are there; None where it gave none of this shape."""
+        try:
+            answer = end_call(call)
+            if len(answer) > asked.most:
+                raise UnusableError("too_large", f"{len(answer):,} bytes: at most {asked.most:,} are read")
+            scores = scores_of(parsed(ModelInferResponse, answer), self._flags.scores, self._flags.scores_are)
+            if scores.shape != asked.scores.shape:
+                raise UnusableError("shape", f"scores {list(scores.shape)}: the first has {list(asked.scores.shape)}")
+        except Refusal as problem:
+            self._fail("second", UnusableError(problem.code.name, problem.message))
+        except UnusableError as problem:
+            self._fail("second", problem)
+        else:
+            return scores
+        return None
+
+    def _fail(self, side: str, problem: UnusableError) -> None:
+        """Count it; the log says the first of a kind in full. What the end of the proxy cancels is no failure."""
+        if self._closed:
+            return
+        reason = problem.reason if problem.reason.isupper() else f"{side}_{problem.reason}"
+        self._recorder.fail(self._flags.cause, reason)
+        if reason not in self._told:
+            self._told.add(reason)
+            log.warning("not compared (%s, said once): %.300s", reason, " ".join(str(problem).split()))
+
+    def _compare(self, arm: str, group: Sequence[tuple[Asked, Doubles]]) -> None:
+        """Requests of one model with as many items, and the second server's scores: count what differs, keep them."""
+        flags, kept = self._flags, self._kept
+        numbers = np.concatenate([one.numbers for one, _ in group])  # [Q, N]
+        sides = np.concatenate([one.scores for one, _ in group]), np.concatenate([scores for _, scores in group])
+        sums, size = np.zeros((len(MEASURES), 2)), max(1, TOGETHER // numbers.shape[1])
+        for start in range(0, len(numbers), size):
+            part = slice(start, start + size)
+            first, second = (ranked(scores[part], numbers[part], flags) for scores in sides)
+            sums[self._counted] += compare(first, second, self._measured).sum(axis=-1)
+        self._recorder.record(arm, flags.cause, sums)
+        if kept:
+            for one, scores in group:
+                kept.add(one.ids, one.items, (one.scores, scores))
+
+
+def renamed(model: str, version: str) -> bytes:
+    """What is appended to a request, so that it asks for another model or version: of a field that comes twice, the
+    last counts. The version of one model says nothing about another's."""
+    unversioned = b"\x12\x00" if model and not version else b""
+    return ModelInferRequest(model_name=model, model_version=version).SerializeToString() + unversioned
+
+
+def ranked(scores: Any, items: Ints, flags: ShadowFlags) -> Answers:
+    """One server's answers to queries with scores and items [Q, N]; equal scores by item."""
+    best = order(scores, items)
+    slates = np.take_along_axis(items, best[:, : flags.k], axis=-1)
+    logits: Any = log_odds(scores) if flags.scores_are == "probabilities" else scores
+    return Answers(slates, items, logits, positions(best))
+
+
+def parsed(kind: type[Parsed], raw: bytes) -> Parsed:
+    """A message. Raises UnusableError: `message`."""
+    try:
+        return kind.FromString(raw)
+    except DecodeError:
+        raise UnusableError("message", f"{len(raw)} bytes are no {kind.DESCRIPTOR.name}") from None

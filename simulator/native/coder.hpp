@@ -36,6 +36,13 @@ inline uint64_t hash(const char* text, int64_t bytes) {
     return fold(sum ^ last, ODD);
 }
 
+inline bool same(const char* one, const char* two, int64_t bytes) {
+    if (bytes < 8) return std::memcmp(one, two, bytes) == 0;
+    for (int64_t b = 0; b + 8 < bytes; b += 8)
+        if (load<uint64_t>(one + b) != load<uint64_t>(two + b)) return false;
+    return load<uint64_t>(one + bytes - 8) == load<uint64_t>(two + bytes - 8);
+}
+
 struct Coder {
     struct Slot { uint32_t tag; int32_t code; };  // the hash's upper half; -1: free
 
@@ -67,7 +74,7 @@ struct Coder {
             }
             const int64_t start = offsets[slot.code];
             if (slot.tag == uint32_t(key >> 32) && offsets[slot.code + 1] - start == bytes &&
-                std::memcmp(&texts[start], text, bytes) == 0)
+                same(&texts[start], text, bytes))
                 return slot.code;
         }
     }

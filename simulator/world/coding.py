@@ -222,7 +222,8 @@ class Coding:
         every, of = Said(feature, column, column.take(order)), seen.get(feature.side)
         if of is None or (feature.side == "item" and changes(every.numbers, of.number, of.first)):
             values = every.values(self._past)
-            return replace(values, cell=Writer(self._spool).array(column.path.stem, values.cell))  # waits in a file
+            narrow = values.cell.astype(np.min_scalar_type(-len(values.table)), copy=False)
+            return replace(values, cell=Writer(self._spool).array(column.path.stem, narrow))  # waits in a file
         return every.of(of.first)
 
     def _said(self, found: Iterable[Said | Values]) -> dict[str, list[Said]]:

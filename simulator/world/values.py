@@ -28,7 +28,7 @@ class Values:
     """What the rows have of one feature."""
 
     cell: Rows
-    """[n] which of the distinct cells, -1 is empty."""
+    """[n] which of the distinct cells, -1 is empty; of any type of whole numbers."""
     table: Rows
     """[K + 1, S] the values of each cell, -1 in slots that it leaves free; the last row is that of -1."""
     names: pa.LargeStringArray

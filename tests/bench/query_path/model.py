@@ -39,7 +39,14 @@ class Sizes:
 
 SIZES = {
     "full": Sizes(),
-    "quick": Sizes(users=100, items=80, makers=10, model=ModelConfig(dim=4, hidden=(8, 4), norm="after"), candidates=20, queries=50),
+    "quick": Sizes(
+        users=100,
+        items=80,
+        makers=10,
+        model=ModelConfig(dim=4, hidden=(8, 4), norm="after"),
+        candidates=20,
+        queries=50,
+    ),
 }
 K, DUPLICATES = 10, 3
 EVENTS = 20_000

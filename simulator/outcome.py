@@ -237,8 +237,8 @@ def _notes(experiment: Experiment, resamples: Resamples, queries: list[Query], w
             "Where weights go with the label, predicted probabilities are off by as much."
         )
     if "coverage" in world:
-        shares = ", ".join(f"{share:.0%} among {int(size):,}" for size, share in world["coverage"].items())
-        notes.append(f"Retrieval by popularity: of the queries, {shares} candidates have an answer; others rank none.")
+        shares = ", ".join(f"{100 * share:.0f} % among {int(size):,}" for size, share in world["coverage"].items())
+        notes.append(f"Queries with an answer among the candidates, the most popular items: {shares}.")
     if experiment.counted_from:
         notes.append(
             f"The first {experiment.counted_from:,} events chose the learning rates: progressive log loss, generations "

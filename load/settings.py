@@ -90,7 +90,7 @@ class LoadSettings(Wiring):
     k: int = 10
     """Length of a slate, 1 to 1,000."""
     arms: tuple[str, ...] = ()
-    """Arms asked in turn, separated by spaces, such as `relu smelu:beta=1`; none: the router takes one by the user."""
+    """Arms asked in turn, separated by spaces, such as `relu smelu:beta=0.1`; none: the router takes one by user."""
     timeout: float = 5.0
     """Deadline of a call in seconds, more than 0."""
     data: Path | None = None

@@ -54,7 +54,7 @@ class QueryFlags:
     k: int = 10
     """Length of the slate, 1 to 1,000."""
     arm: str = ""
-    """Which design answers, such as smelu:beta=2; chosen by the user unless given."""
+    """Which design answers, such as smelu:beta=0.1; chosen by the user unless given."""
     times: int = 4
     """How often to ask, each time as a new query that may meet another replica; 1 to 100."""
     all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

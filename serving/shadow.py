@@ -55,7 +55,6 @@ def answered(answer: bytes) -> Waiting:
     return call
 
 
-
 PATIENCE = 5.0
 """Seconds for an answer."""
 

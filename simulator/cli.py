@@ -15,7 +15,7 @@ How much do a recommender's results change for no reason, and what cures it?
   flicker run                                       ReLU against SmeLU on a made-up world: about two minutes
   flicker run --preset smoke                        everything once, in seconds
   flicker check LOG                                 what is in your click log, and a mapping file to start from
-  flicker run --data LOG --arms relu smelu:beta=2   on your own click log: a mapping file for CSV or Parquet, or a
+  flicker run --data LOG --arms relu smelu:beta=0.1 on your own click log: a mapping file for CSV or Parquet, or a
                                                     folder of MovieLens, RecBole or MIND (see docs/data.md)
   flicker run --arms torch:my_pkg.models:make torch:my_pkg.models:make,relu=smelu:beta=1
                                                     your own torch module, and with SmeLU for its ReLUs (see

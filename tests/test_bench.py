@@ -30,7 +30,7 @@ ABSENT = {name for kind in TARGETS.values() for name, goal in kind.items() if go
 
 
 SCHEMA = Schema((Field("user", "user", 9), Field("item", "item", 11)))
-MODEL = ModelConfig(dim=5, hidden=(24, 15), batch=8)
+MODEL = ModelConfig(dim=5, hidden=(24, 15), norm="after", batch=8)
 BARE = """
 import runpy, sys
 sys.modules |= dict.fromkeys(("grpc", "psutil", "pyarrow", "redis", "rich", "safetensors", "scipy", "tyro"))

@@ -301,7 +301,7 @@ def test_rankings_hold_slates_of_item_numbers_and_the_place_of_each_candidate() 
     for m in range(MODELS):
         for q in range(QUERIES):
             best = ranking(AFTER, m, q)
-            assert RANKED.slate(m, q).tolist() == best[:K]
+            assert RANKED.slate(m, q).items.tolist() == best[:K]
             assert [best[place] for place in RANKED.parts[0].positions[m, q]] == ASKED[q].candidates.tolist()
 
 
@@ -319,7 +319,7 @@ def test_queries_of_different_lengths_are_measured_as_each_alone() -> None:
         first, second = (Rankings(scores[:, part, :n], [query], K) for scores in (BEFORE, AFTER))
         for m in (0, MODELS - 1):
             assert np.array_equal(one.compared(m, other, m)[..., part], first.compared(m, second, m))
-            assert other.slate(m, number).tolist() == second.parts[0].slates[m, 0].tolist()
+            assert other.slate(m, number).items.tolist() == second.parts[0].slates[m, 0].tolist()
     assert other.flat(3).tolist() == after[3][short].tolist()
     some = other.part(np.array([1, 4, 6]))
     assert np.array_equal(some.compared(0, some, 1), other.compared(0, other, 1)[..., [1, 4, 6]])

@@ -316,7 +316,7 @@ def test_refreshing_half_as_often_changes_more_each_time() -> None:
 
 def test_cures_that_nobody_measured_are_named_with_the_arm_to_add() -> None:
     said = " ".join(not_measured(a_result(an_arm("relu"))))
-    assert "`smelu:beta=1`" in said and "`relu:norm=none`" in said and "`ensemble:relu:m=3`" in said
+    assert "`smelu:beta=0.25`" in said and "`relu:norm=none`" in said and "`ensemble:relu:m=3`" in said
     every = a_result(an_arm("relu"), an_arm("smelu:beta=1,norm=none"), an_arm("ensemble:relu:m=3"))
     assert not_measured(every) == []
     own = " ".join(not_measured(a_result(replace(an_arm("torch:pkg.models:make"), design={"engine": "torch"}))))

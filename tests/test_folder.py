@@ -44,7 +44,7 @@ def test_a_folder_that_holds_another_run_is_left_as_it_is(resume: bool, tmp_path
     with pytest.raises(ResultError) as error:
         Folder(out).check(other, resume)
     if resume:
-        changed = "model.learning_rate: 0.005 there, 0.1 here, seed: 0 there, 1 here"
+        changed = "model.learning_rate: 0.08 there, 0.1 here, seed: 0 there, 1 here"
         assert str(error.value) == f"out = {out}: cannot resume with other settings ({changed}): use the same ones"
     else:
         hint = "name another folder, delete it, or go on with --resume"

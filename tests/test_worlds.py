@@ -76,7 +76,7 @@ def test_worlds_that_are_in_two_results_are_refused_as_one(flicker: Terminal, tw
 
 def test_a_gate_sees_each_world_and_advice_knows_that_there_are_two_fleets(flicker: Terminal, two: Path) -> None:
     """Their spread counts as that of two folders does."""
-    allowed, arms = ("--max-swap-increase", "0.5"), ("--arm", "smelu:beta=1", "--baseline-arm", "relu")
+    allowed, arms = ("--max-swap-increase", "0.5"), ("--arm", "smelu:beta=0.1", "--baseline-arm", "relu")
     both = flicker("gate", two, "--baseline", two, *allowed, *arms)
     folders = [two / "seed-3", two / "seed-4"]
     assert both == flicker("gate", *folders, "--baseline", *folders, *allowed, *arms) and "increase" in both.out

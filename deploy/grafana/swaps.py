@@ -19,7 +19,7 @@ LEFT = ((0.8, "text"), (1.1, "red"))
 
 INTRO = (
     "**The same recommender, taught the same clicks, and yet other results.** Each *arm* is one design, such as "
-    "`relu` or `smelu:beta=2`, with several *duplicates* that learned the same events; only declared noise, such as "
+    "`relu` or `smelu:beta=0.1`, with several *duplicates* that learned the same events; only declared noise, such as "
     "the order of events, differs. For a sample of live queries a second duplicate is asked too: whatever differs is "
     "a **swap**.\n\n**Look for** an arm far below the first one (grey) in swaps, at a log loss that is no higher. "
     "Vertical lines: a new generation of models was published."

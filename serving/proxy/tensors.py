@@ -29,18 +29,18 @@ MOST_LETTERS = 256
 MOST_ID = 10**18
 """Item numbers from here on are not told apart from text in files."""
 TYPES = {
-    "BOOL": ("?", "bool_contents"),
-    "INT8": ("<i1", "int_contents"),
-    "INT16": ("<i2", "int_contents"),
-    "INT32": ("<i4", "int_contents"),
-    "INT64": ("<i8", "int64_contents"),
-    "UINT8": ("<u1", "uint_contents"),
-    "UINT16": ("<u2", "uint_contents"),
-    "UINT32": ("<u4", "uint_contents"),
-    "UINT64": ("<u8", "uint64_contents"),
-    "FP16": ("<f2", ""),
-    "FP32": ("<f4", "fp32_contents"),
-    "FP64": ("<f8", "fp64_contents"),
+    "BOOL": (np.dtype("?"), "bool_contents"),
+    "INT8": (np.dtype("<i1"), "int_contents"),
+    "INT16": (np.dtype("<i2"), "int_contents"),
+    "INT32": (np.dtype("<i4"), "int_contents"),
+    "INT64": (np.dtype("<i8"), "int64_contents"),
+    "UINT8": (np.dtype("<u1"), "uint_contents"),
+    "UINT16": (np.dtype("<u2"), "uint_contents"),
+    "UINT32": (np.dtype("<u4"), "uint_contents"),
+    "UINT64": (np.dtype("<u8"), "uint64_contents"),
+    "FP16": (np.dtype("<f2"), ""),
+    "FP32": (np.dtype("<f4"), "fp32_contents"),
+    "FP64": (np.dtype("<f8"), "fp64_contents"),
 }
 """Datatype -> how its values stand in raw contents, and the field of typed ones."""
 
@@ -144,7 +144,7 @@ def _values(kind: str, tensors: Sequence[Any], raw: Sequence[bytes], name: str) 
             found = _text(tensor.contents.bytes_contents)
         else:
             dtype, field = TYPES[datatype]
-            found = np.array(getattr(tensor.contents, field), np.dtype(dtype))
+            found = np.array(getattr(tensor.contents, field), dtype)
     except (KeyError, AttributeError, IndexError, ValueError, OverflowError, struct.error):
         raise UnusableError("tensor", f"{kind} {tensor.name!r} cannot be read as {datatype!r:.20}") from None
     if found.size != size:

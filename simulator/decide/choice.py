@@ -120,7 +120,7 @@ def not_measured(result: Result) -> list[str]:
 
     found = []
     if not held("smelu", "gelu", "swish", "softplus") and (own or plain.startswith("relu")):
-        found.append(f"a smooth activation (`{plain + ',relu=smelu:beta=1' if own else 'smelu:beta=1'}`)")
+        found.append(f"a smooth activation (`{plain + ',relu=smelu:beta=1' if own else 'smelu:beta=0.25'}`)")
     if not held("norm=none") and base.design.get("norm") in ("before", "after"):
         found.append(f"dropping the layer norm (`{setting(plain, 'norm=none')}`)")
     if not held("ensemble:") and ",relu=" not in plain:
@@ -175,7 +175,7 @@ def choose(result: Result, situation: Situation, measure: str, margin: float, bu
         elif result.kind == "compare":
             why = "Add files of another design to compare with, named in a column `arm`."
         else:
-            why = f"Add an arm to compare with, such as `--arms {base.spec} smelu:beta=1`."
+            why = f"Add an arm to compare with, such as `--arms {base.spec} smelu:beta=0.25`."
         return Choice("nothing", why)
     ratios = {arm.spec: seen_ratio(arm, base, situation, measure) for arm in fair}
     lower = sorted(

@@ -43,7 +43,7 @@ MIXED = Schema(
 SINGLE = Schema((Field("user", "user", 9), Field("item", "item", 11)))
 """Single-valued fields only: another code path, without pooling."""
 
-MODEL = ModelConfig(dim=5, hidden=(24, 15), batch=8)
+MODEL = ModelConfig(dim=5, hidden=(24, 15), norm="after", learning_rate=0.005, batch=8)
 CURES = (
     "ensemble:relu:m=3",
     "codistill:gelu:m=3",

@@ -71,7 +71,7 @@ def test_an_event_without_any_value_of_a_field_gets_zeros() -> None:
 
 
 def test_the_layout_covers_every_parameter_once_and_aligned() -> None:
-    layout = Layout(MIXED, ModelConfig(dim=3, hidden=(9, 6)))
+    layout = Layout(MIXED, ModelConfig(dim=3, hidden=(9, 6), norm="after"))
     flat = torch.zeros(2, layout.length)
     for values in layout.views(flat).values():
         values += 1

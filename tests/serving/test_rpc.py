@@ -99,6 +99,7 @@ def test_the_installed_grpcio_has_inside_what_the_kit_needs() -> None:
     assert "_handle_call(" in source and "rpc_state, callbacks = event.tag(event)" in source
     operations = "ReceiveMessage", "ReceiveCloseOnServer", "SendInitialMetadata", "SendMessage", "SendStatusFromServer"
     assert all(hasattr(cygrpc, f"{name}Operation") for name in operations)
+    assert hasattr(cygrpc.Channel, "segregated_call") and hasattr(cygrpc.SegregatedCall, "next_event")
     assert "experimental_thread_pool" in inspect.getsource(_server._select_thread_pool_for_behavior)  # of streams
 
 

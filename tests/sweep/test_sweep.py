@@ -70,7 +70,7 @@ def test_a_failure_is_told_and_stops_nothing_and_resume_runs_only_what_is_missin
     assert "learning-rate=1e30: learning_rate = 1e+30: relu diverged" in first.out
     assert "diverged" in (out / "cells" / "learning-rate=1e30.log").read_text()
     rows = list(csv.DictReader((out / "sweep.csv").read_text().splitlines()))
-    assert [(row["axis_learning-rate"], row["arm"]) for row in rows] == [("0.01", "relu"), ("0.01", "smelu:beta=1")]
+    assert [(row["axis_learning-rate"], row["arm"]) for row in rows] == [("0.01", "relu"), ("0.01", "smelu:beta=0.1")]
     kept = out / "cells" / "learning-rate=0.01" / "result.json"
     held = json.loads(kept.read_text())["arms"]["relu"]["pd"]
     assert [float(rows[0][name]) for name in ("pd", "pd_low", "pd_high")] == list(held.values())
@@ -101,7 +101,7 @@ def test_a_folder_s_table_holds_the_cells_of_all_commands_and_a_damaged_result_i
     assert other.code == 0 and f"Left out: {relu}: not JSON" in other.out
     held = list(csv.DictReader((out / "sweep.csv").read_text().splitlines()))
     expected = [("relu smelu:beta=1", "0", "", "relu"), ("relu smelu:beta=1", "0", "", "smelu:beta=1")]
-    expected += [("", "", "2", "relu"), ("", "", "2", "smelu:beta=1")]
+    expected += [("", "", "2", "relu"), ("", "", "2", "smelu:beta=0.1")]
     columns = ("axis_arms", "axis_seed", "axis_window", "arm")
     assert [tuple(row[name] for name in columns) for row in held] == expected
 

@@ -31,7 +31,7 @@ class Sizes:
     items: int = 50_000
     makers: int = 24_000
     """Values of a second item field."""
-    model: ModelConfig = ModelConfig(dim=16, hidden=(256, 128, 64))
+    model: ModelConfig = ModelConfig(dim=16, hidden=(256, 128, 64), norm="after")
     candidates: int = 200
     queries: int = 4_096
     """Distinct ones, asked in turn."""
@@ -39,7 +39,14 @@ class Sizes:
 
 SIZES = {
     "full": Sizes(),
-    "quick": Sizes(users=100, items=80, makers=10, model=ModelConfig(dim=4, hidden=(8, 4)), candidates=20, queries=50),
+    "quick": Sizes(
+        users=100,
+        items=80,
+        makers=10,
+        model=ModelConfig(dim=4, hidden=(8, 4), norm="after"),
+        candidates=20,
+        queries=50,
+    ),
 }
 K, DUPLICATES = 10, 3
 EVENTS = 20_000

@@ -13,7 +13,7 @@ import pyarrow as pa
 from simulator.native.library import NativeMissing, library
 from simulator.types import Rows
 
-MOST_WAITING = 4_000_000
+MOST_WAITING = 2_000_000
 """Texts that wait to be numbered together, at most."""
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 from simulator.config import ExperimentConfig, ModelConfig, SyntheticConfig
 
+MODEL = ModelConfig(hidden=(128, 64, 32), norm="after")
+"""That of all of docs/scaling.md, larger than the default."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -31,7 +34,7 @@ class Setting:
         return ExperimentConfig(
             world=SyntheticConfig(events=self.events, users=self.entities, items=self.entities),
             arms=("relu", *(f"smelu:beta={number / 10:g}" for number in range(1, self.arms))),
-            model=ModelConfig(hash_rows=self.hash_rows),
+            model=replace(MODEL, hash_rows=self.hash_rows),
             duplicates=self.duplicates,
             generations=self.generations,
             candidates=self.candidates,
@@ -51,7 +54,9 @@ class Setting:
             "events": self.events,
             "generations": self.generations,
         }
-        return [*(word for name, value in given.items() for word in (f"--{name}", str(value))), "--arms", *config.arms]
+        model = ["--hidden", *map(str, MODEL.hidden), "--norm", MODEL.norm]
+        words = (word for name, value in given.items() for word in (f"--{name}", str(value)))
+        return [*words, *model, "--arms", *config.arms]
 
 
 @dataclass(frozen=True)

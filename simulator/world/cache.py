@@ -23,6 +23,8 @@ from simulator.world.clicklog import ClickLog
 
 CACHE, LIMIT = "FLICKER_CACHE", "FLICKER_CACHE_LIMIT"
 DEFAULT_LIMIT = "20 GB"
+OURS = re.compile(r"[0-9a-f]{32}|\.[0-9a-f]{32}\.\d+")
+"""Names of logs, and of those in the making; nothing else in the folder is touched, for it may be anybody's."""
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
@@ -96,7 +98,9 @@ def locked(folder: Path, key: str, wait: bool = True) -> Iterator[None]:
 def evict(folder: Path, limit: int, keep: str) -> None:
     """Remove what killed processes left, and the logs that were used longest ago until the others are within limit."""
     found = []
-    for path in filter(Path.is_dir, folder.iterdir()):
+    for path in folder.iterdir():
+        if not OURS.fullmatch(path.name) or not (path.name[0] == "." or (path / archive.META).is_file()):
+            continue
         with suppress(OSError):  # others evict, too
             size = sum(file.stat().st_size for file in path.rglob("*"))
             found.append((path.name[0] != ".", path.stat().st_mtime_ns, size, path))

@@ -20,7 +20,8 @@ WHOLE = 2.0**53
 """Floats below it are whole numbers without loss."""
 PER_SECOND = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 types = pa.types
-__all__ = ["pa", "pc", "types", "as_text", "as_number", "as_seconds", "decoded", "flat", "is_list", "is_text", "plain"]
+__all__ = ["pa", "pc", "types", "as_text", "as_number", "as_seconds", "decoded", "flat", "is_list", "is_text"]
+__all__ += ["joined", "plain"]
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -67,6 +68,12 @@ def as_text(column: pa.Array) -> pa.Array:
     except pa.ArrowInvalid:  # bytes that are no UTF-8
         text = pa.array([None if cell is None else decoded(cell) for cell in column.to_pylist()], pa.string())
     return pc.if_else(pc.equal(text, ""), None, text)
+
+
+def joined(column: pa.Array, mark: str) -> pa.Array:
+    """[n] the values of each list as one text; null is an empty text."""
+    lists = as_text(column)
+    return pc.binary_join(pa.ListArray.from_arrays(lists.offsets, lists.values.fill_null("")), mark)
 
 
 def as_number(column: pa.Array) -> pa.Array:

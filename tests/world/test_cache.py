@@ -143,6 +143,17 @@ def test_the_logs_that_were_used_longest_ago_go_first(
     assert logs(folder) == {names[1], names[0]}
 
 
+def test_what_is_no_log_stays_whatever_the_limit(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = ("papers", ".ssh", ".0.1", "0" * 32, f".{'0' * 32}")
+    for name in others:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "key").write_text("mine")
+    (folder / f".{'1' * 32}.77").mkdir()  # of a process that was killed
+    monkeypatch.setenv(cache.LIMIT, "0")
+    opened(written(tmp_path / "a", rows_of(300)))
+    assert logs(folder) > set(others) and len(logs(folder)) == len(others) + 1
+
+
 @pytest.mark.parametrize(("told", "size"), [("", 20e9), ("1.5 GB", 1.5e9), ("300mb", 3e8), ("7", 7), ("2k", 2e3)])
 def test_a_limit_is_a_size(told: str, size: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cache.LIMIT, told)

@@ -229,6 +229,9 @@ def test_what_looks_wrong_is_said_and_nothing_else(tmp_path: Path) -> None:
             ["100 % of the last tenth are new users"],
         ),
         ({"country": ["ES"] * 2_000}, ["country has one value, ES"]),
+        ({"label": 'weight = "clicked"', "clicked": [0] * 2_000}, ["every weight is 0"]),
+        ({"label": 'slate = "clicked"', "clicked": [0] * 2_000}, ["all rows are one page"]),
+        ({"label": 'slate = "request_id"'}, ["every row is another page"]),
         ({"country": [None] * 2_000}, ["country is empty everywhere"]),
     ]:
         found = doubted(tmp_path, **settings)  # type: ignore[arg-type]

@@ -191,4 +191,5 @@ def _kind(feature: FeatureColumn | None, field: FieldFacts) -> str:
 
 
 def _short(text: str) -> str:
+    text = "".join(sign if sign.isprintable() else " " for sign in text[: LONGEST + 1])
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

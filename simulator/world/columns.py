@@ -57,6 +57,7 @@ def as_text(column: pa.Array) -> pa.Array:
     if types.is_decimal(kind) and kind.scale > 0:
         return as_text(column.cast(pa.float64(), safe=False))
     if types.is_floating(kind):
+        column = column.cast(pa.float32()) if types.is_float16(kind) else column
         whole = pc.and_(pc.equal(column, pc.trunc(column)), pc.less(pc.abs(column), WHOLE))
         number = pc.if_else(whole, column, None).cast(pa.int64())
         text = pc.coalesce(number.cast(pa.string()), column.cast(pa.string()))
@@ -86,7 +87,7 @@ def as_number(column: pa.Array) -> pa.Array:
         column = column.cast(pa.int8())
     elif is_text(kind):
         column = _numbers_in(column)
-    elif types.is_temporal(kind) and not types.is_duration(kind):
+    elif types.is_date(kind) or types.is_timestamp(kind):
         column = as_seconds(column, "seconds")
     column = column.cast(pa.float64(), safe=False)
     return pc.if_else(pc.is_finite(column), column, None)

@@ -184,7 +184,7 @@ class Source:
                     continue
                 kind = schema.field(name).type
                 if (group := _group(kind)) == "structures":
-                    hint = "columns may hold texts, numbers, times and lists of them"
+                    hint = "columns may hold texts, numbers, dates, timestamps and lists of them"
                     raise DataError(f"{part.path}: column {name!r} holds {kind}; {hint}")
                 first = first or ((group, part.path, kind) if group else None)
                 if first and group and group != first[0]:
@@ -326,15 +326,17 @@ def _is_parquet(path: str) -> bool:
 
 def _group(kind: pa.DataType) -> str | None:
     """What columns of different parts must agree in; None fits all."""
-    if types.is_dictionary(kind) or is_list(kind):
+    if types.is_dictionary(kind):
+        return _group(kind.value_type)
+    if is_list(kind):
         of = _group(kind.value_type)
-        return f"lists of {of}" if is_list(kind) and of != "structures" else of
+        return f"lists of {of}" if of in ("text", "numbers", "times") else of and "structures"
     if is_text(kind):
         return "text"
     if types.is_null(kind):
         return None
     number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_boolean(kind)
-    return "numbers" if number else "times" if types.is_temporal(kind) else "structures"
+    return "numbers" if number else "times" if types.is_date(kind) or types.is_timestamp(kind) else "structures"
 
 
 def _blocks(file: Any, path: str, quotes: bool) -> Iterator[bytes]:

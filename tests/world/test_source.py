@@ -6,6 +6,7 @@ import bz2
 import csv
 import gzip
 import io
+from datetime import time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def parquet(path: Path, **columns: Any) -> None:
 
 
 def test_what_cannot_be_read_is_one_line_with_the_file(tmp_path: Path) -> None:
-    parquet(tmp_path / "0.parquet", u=[1], s=[{"a": 1}], m=[[{"a": 1}]])
+    parquet(tmp_path / "0.parquet", u=[1], s=[{"a": 1}], m=[[{"a": 1}]], d=[time(9)], e=[timedelta(9)], n=[[[1]]])
     parquet(tmp_path / "1.parquet", u=["1"])
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1 but nothing else")
     (tmp_path / "empty.csv").write_bytes(b"")
@@ -185,6 +186,9 @@ def test_what_cannot_be_read_is_one_line_with_the_file(tmp_path: Path) -> None:
         ),
         (tmp_path / "0.parquet", "s", "0.parquet: column 's' holds struct<a: int64>; columns may hold"),
         (tmp_path / "0.parquet", "m", "0.parquet: column 'm' holds list<element: struct<a: int64>>; columns may hold"),
+        (tmp_path / "0.parquet", "d", "0.parquet: column 'd' holds time64[us]; columns may hold"),
+        (tmp_path / "0.parquet", "e", "0.parquet: column 'e' holds duration[us]; columns may hold"),
+        (tmp_path / "0.parquet", "n", "0.parquet: column 'n' holds list<element: list<element: int64>>; columns may"),
         (tmp_path / "damaged.parquet", "u", "damaged.parquet: damaged or not Parquet ("),
         (tmp_path / "empty.csv", "u", "empty.csv: no header line; the first line must name the columns"),
         (tmp_path / "wide.csv", "u", "wide.csv: no text in UTF-8"),
@@ -233,3 +237,9 @@ def test_a_long_line_and_a_huge_cell_are_read(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(module, "LONGEST", 1 << 20)
     with pytest.raises(DataError, match=r"a.csv: a line of more than 1 MB; is it CSV\?"):
         read(tmp_path / "a.csv", ["i"])
+
+
+def test_parts_whose_lists_are_all_empty_fit_those_that_hold_something(tmp_path: Path) -> None:
+    parquet(tmp_path / "0.parquet", tags=[["a"]])
+    parquet(tmp_path / "1.parquet", tags=[[], None])
+    assert [row for _, row in read(tmp_path, ["tags"])] == [{"tags": ["a"]}, {"tags": []}, {"tags": None}]

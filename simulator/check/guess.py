@@ -22,7 +22,7 @@ from simulator.errors import DataError
 from simulator.types import Ints, Side
 from simulator.world.columns import as_number, as_seconds, as_text, is_list, is_text, joined, pa, pc, plain
 from simulator.world.mapping import SIDES, TAKEN, UNITS, Table
-from simulator.world.source import Damage, Source, open_source
+from simulator.world.source import Damage, Source
 
 SAMPLE = 50_000
 """Rows that are looked at."""
@@ -158,13 +158,13 @@ def guessed(place: str) -> tuple[str, list[str]]:
 
 def _delimiter(place: str) -> str:
     """The mark that the first header has most of."""
-    header = ",".join(open_source(Table(place), Damage("skip")).columns)
+    header = ",".join(Source(Table(place), Damage("skip")).columns)
     return max(",;\t|", key=header.count)
 
 
 def _sample(table: Table) -> list[Column]:
     """The first rows, column by column."""
-    source = open_source(table, Damage("skip"))
+    source = Source(table, Damage("skip"))
     names = [name for name in source.columns if source.columns.count(name) == 1 and _readable(source, name)]
     batches, rows = [], 0
     for _, batch in source.batches(names):

@@ -91,7 +91,13 @@ def locked(folder: Path, key: str, wait: bool = True) -> Iterator[None]:
     BlockingIOError where somebody has, unless we `wait`. A lock is shared by a 256th of all logs.
     """
     with (folder / f"{key[:2]}.lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise
+            print(f"{CACHE}: another process reads a log into {folder}; waiting for it ...", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -102,13 +102,8 @@ class Place:
         return line, offset
 
 
-def open_source(table: Table, damage: Damage) -> Source:
-    """The rows of a table; DataError where there are none to read."""
-    return Source(table, damage)
-
-
 class Source:
-    """All rows of a log, or of a table beside it: files of one format."""
+    """All rows of a log, or of a table beside it: files of one format. DataError where there are none to read."""
 
     def __init__(self, table: Table, damage: Damage) -> None:
         self._table, self._damage = table, damage

@@ -108,6 +108,7 @@ def test_of_two_processes_one_reads_and_the_other_waits(tmp_path: Path, folder: 
     both = [process(path, 1), process(path, 1)]
     told = [one.communicate(timeout=60) for one in both]
     assert sorted(out for out, _ in told) == ["300\n", "reading\n300\n"], told
+    assert all(("another process" in error) == (out == "300\n") for out, error in told), told
     assert len(logs(folder)) == 1
 
 

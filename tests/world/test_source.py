@@ -22,7 +22,7 @@ from simulator.errors import DataError
 from simulator.world import source as module
 from simulator.world.ingest import open_log
 from simulator.world.mapping import Table
-from simulator.world.source import Damage, Part, open_source
+from simulator.world.source import Damage, Part, Source
 
 Rows = list[tuple[str, dict[str, Any]]]
 """Places and cells."""
@@ -31,7 +31,7 @@ Rows = list[tuple[str, dict[str, Any]]]
 def read(table: Table | Path | str, wanted: list[str], damage: Damage | None = None) -> Rows:
     """Every row with its place; damage stops unless told otherwise."""
     table = table if isinstance(table, Table) else Table(str(table))
-    batches = open_source(table, damage or Damage("stop")).batches(wanted)
+    batches = Source(table, damage or Damage("stop")).batches(wanted)
     return [(place.of(number), row) for place, batch in batches for number, row in enumerate(batch.to_pylist())]
 
 
@@ -106,7 +106,7 @@ def test_a_row_that_cannot_be_taken_apart_is_named_or_counted(tmp_path: Path, ba
 
 def test_damage_stops_behind_the_sound_rows_before_it(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("u,i\n1,2\n\n3,4\n5\n6,7\n")
-    batches = open_source(Table(str(tmp_path / "a.csv")), Damage("stop")).batches(["u"])
+    batches = Source(Table(str(tmp_path / "a.csv")), Damage("stop")).batches(["u"])
     assert next(batches)[1].to_pylist() == [{"u": "1"}, {"u": "3"}]
     with pytest.raises(DataError, match=r"a.csv:5: 1 cells"):
         next(batches)
@@ -124,8 +124,8 @@ def test_parts_are_unified_by_name_and_folders_are_columns(tmp_path: Path) -> No
     expected = [{"k": None, "u": "1", "day": "1"}, {"k": "5", "u": "4", "day": "2"}]
     for path in (tmp_path, tmp_path / "*/*.csv"):
         assert [row for _, row in read(path, ["k", "u", "day"])] == expected
-    assert open_source(Table(str(tmp_path)), Damage("stop")).columns == ("u", "i", "day", "k")
-    part = open_source(Table(str(tmp_path / "day=1/a.csv")), Damage("stop")).parts[0]
+    assert Source(Table(str(tmp_path)), Damage("stop")).columns == ("u", "i", "day", "k")
+    part = Source(Table(str(tmp_path / "day=1/a.csv")), Damage("stop")).parts[0]
     stat = (tmp_path / "day=1/a.csv").stat()
     assert part == Part(str(tmp_path / "day=1/a.csv"), 8, str(stat.st_mtime_ns))
 
@@ -160,9 +160,9 @@ def test_urls_are_read_as_files_are(tmp_path: Path) -> None:
     memory.pipe("/csv/0.csv", b"u\n7\n")
     assert cells(read("memory://log/*.parquet", ["u"]), "u") == ["a", "b"]
     assert cells(read("memory://csv", ["u"]), "u") == ["7"]
-    before = open_source(Table("memory://csv/0.csv"), Damage("stop")).parts
+    before = Source(Table("memory://csv/0.csv"), Damage("stop")).parts
     memory.pipe("/csv/0.csv", b"u\n8\n")
-    assert open_source(Table("memory://csv/0.csv"), Damage("stop")).parts != before  # of the same size
+    assert Source(Table("memory://csv/0.csv"), Damage("stop")).parts != before  # of the same size
 
 
 def parquet(path: Path, **columns: Any) -> None:

@@ -100,9 +100,8 @@ class SyntheticWorld:
     def queries(self, count: int, candidates: int, at: int, purpose: str) -> list[Query]:
         """`count` queries by users drawn by activity, all asked at the time of event `at`, for the first position.
 
-        Candidates are the items present that were clicked most in the user's age group, then most by everyone, then the
-        lowest item numbers, counted over the last RECENT engagements before event `at`. Ids are unique per `at`.
-        SettingError where fewer than `candidates` items are present.
+        Candidates are retrieved for the user's age group from the last RECENT engagements before event `at`. Ids are
+        unique per `at`. SettingError where fewer than `candidates` items are present.
         """
         assert 0 <= at <= self.events and 0 <= count <= QUERIES_PER_EVENT, (at, count)
         uniform = generator(self.seed, f"queries {purpose}", at).random((count, 2))

@@ -17,7 +17,7 @@ from simulator.errors import DataError
 from simulator.world.cache import cached
 from simulator.world.clicklog import ClickLog
 
-VERSION = 1
+VERSION = 2
 """Of what an archive holds: a log that another version read is read again."""
 
 

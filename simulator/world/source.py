@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import fsspec
 import fsspec.implementations.local
@@ -131,7 +132,9 @@ class Source:
             with _damage_named(part.path):
                 for place, batch in (self._parquet if _is_parquet(part.path) else self._text)(part.path, there):
                     columns = dict(zip(there, batch.columns, strict=True)) if there else {}
-                    columns |= {name: pa.repeat(value, len(batch)) for name, value in folders.items()}
+                    columns |= {
+                        name: pa.repeat(pa.scalar(value, pa.string()), len(batch)) for name, value in folders.items()
+                    }
                     if self._derived:
                         unfolded, columns = derived(self._table.form, columns)
                         place = replace(place, unfolded=unfolded)
@@ -152,9 +155,10 @@ class Source:
                 schema = schema.append(pa.field(name, pa.string()))
         return schema
 
-    def _folders(self, path: str) -> dict[str, str]:
-        """Columns that the folders of a part name, as in day=2024-01-01/part-0.parquet."""
-        return dict(re.findall(r"(?<=/)([^/=]+)=([^/]*)(?=/)", path.removeprefix(self._base)))
+    def _folders(self, path: str) -> dict[str, str | None]:
+        """Columns that the folders of a part name (day=2024-01-01/0.parquet), as Hive and Spark write them."""
+        named = re.findall(r"(?<=/)([^/=]+)=([^/]*)(?=/)", path.removeprefix(self._base))
+        return {name: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for name, value in named}
 
     def _names(self, path: str) -> Sequence[str]:
         """The names of the columns of text."""

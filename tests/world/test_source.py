@@ -116,12 +116,15 @@ def test_parts_are_unified_by_name_and_folders_are_columns(tmp_path: Path) -> No
     for name, text in {
         "day=1/a.csv": "u,i\n1,2\n",
         "day=2/b.csv": "i,u,k\n3,4,5\n",
+        "day=a%3Ab/c.csv": "u\n6\n",
+        "day=__HIVE_DEFAULT_PARTITION__/d.csv": "u\n7\n",
         "_SUCCESS": "",
         ".x.csv": "?",
     }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     expected = [{"k": None, "u": "1", "day": "1"}, {"k": "5", "u": "4", "day": "2"}]
+    expected += [{"k": None, "u": "7", "day": None}, {"k": None, "u": "6", "day": "a:b"}]
     for path in (tmp_path, tmp_path / "*/*.csv"):
         assert [row for _, row in read(path, ["k", "u", "day"])] == expected
     assert Source(Table(str(tmp_path)), Damage("stop")).columns == ("u", "i", "day", "k")

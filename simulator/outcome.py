@@ -224,8 +224,8 @@ def _notes(experiment: Experiment, resamples: Resamples, queries: list[Query], w
     config, plan = experiment.config, experiment.plan
     asked = f"queries of {config.candidates:,} candidates"
     if experiment.world.has_pages:
-        sizes = [len(query.candidates) for query in queries]
-        asked = f"pages that users saw, of {min(sizes):,} to {max(sizes):,} items"
+        few, many = (f"{of(len(query.candidates) for query in queries):,}" for of in (min, max))
+        asked = f"pages that users saw, of {few if few == many else f'{few} to {many}'} items"
     notes = [
         f"Final measures: {plan.held_out:,} held-out events and {len(queries):,} {asked}, "
         f"slates of {config.k}. 95 % intervals over {resamples.covers}; those of AUC and calibration "

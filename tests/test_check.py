@@ -229,7 +229,25 @@ def test_what_looks_wrong_is_said_and_nothing_else(tmp_path: Path) -> None:
             ["100 % of the last tenth are new users"],
         ),
         ({"country": ["ES"] * 2_000}, ["country has one value, ES"]),
+        ({"label": 'weight = "clicked"', "clicked": [0] * 2_000}, ["every weight is 0"]),
+        ({"label": 'slate = "clicked"', "clicked": [0] * 2_000}, ["all rows are one page"]),
+        ({"label": 'slate = "request_id"'}, ["every row is another page"]),
         ({"country": [None] * 2_000}, ["country is empty everywhere"]),
     ]:
         found = doubted(tmp_path, **settings)  # type: ignore[arg-type]
         assert [line[: len(word)] for line, word in zip(found, words, strict=True)] == words
+
+
+def test_parts_that_lack_columns_or_have_narrower_types_are_guessed_together(tmp_path: Path) -> None:
+    parts: list[dict[str, pa.Array]] = [
+        {"item": pa.array([1, 2], pa.int8()), "n": pa.array([True, False]), "dev": pa.nulls(2)},
+        {"item": pa.array([3, 2], pa.int64()), "n": pa.array([1.5, 2.0]), "dev": pa.array(["a", "b"])},
+        {"item": pa.array([3, 1], pa.int32()), "tags": pa.array([["x", None], []])},
+    ]
+    for number, part in enumerate(parts):
+        rest = {"user": pa.array(["u1", "u2"]), "time": pa.array([START + number, START + DAY])}
+        rest["user"] = rest["user"].dictionary_encode() if number else rest["user"]
+        pa.parquet.write_table(pa.table(rest | part), tmp_path / f"{number}.parquet")
+    text, notes = guessed(str(tmp_path))
+    assert tomllib.loads(text)["features"] == {"context": ["n", "dev"]}
+    assert "tags is left out: it has one value" in notes

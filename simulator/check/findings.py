@@ -73,6 +73,10 @@ def doubts(log: ClickLog) -> Iterator[str]:
     rate = float(log.label.mean())
     if log.labelled and rate in (0, 1):
         yield f"every label is {rate:.0f}: nothing can be learned; correct `label`, or leave it out"
+    if log.weight is not None and not log.weight.any():
+        yield "every weight is 0: nothing can be learned; correct `weight`, or leave it out"
+    if log.slate is not None and (pages := int(log.slate.max()) + 1) in (1, len(log)):
+        yield f"{'all rows are one page' if pages == 1 else 'every row is another page'}: is `slate` the right column?"
     for side in sides(log):
         if side.seen == 1:
             yield f"one {side.word} in all rows: is `{side.word}` the right column?"

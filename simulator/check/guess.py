@@ -20,9 +20,9 @@ import numpy as np
 
 from simulator.errors import DataError
 from simulator.types import Ints, Side
-from simulator.world.columns import as_number, as_seconds, as_text, is_list, pa, pc
+from simulator.world.columns import as_number, as_seconds, as_text, is_list, is_text, joined, pa, pc, plain
 from simulator.world.mapping import SIDES, TAKEN, UNITS, Table
-from simulator.world.source import Damage, Source, open_source
+from simulator.world.source import Damage, Source
 
 SAMPLE = 50_000
 """Rows that are looked at."""
@@ -59,8 +59,7 @@ class Column:
     @cached_property
     def text(self) -> pa.Array:
         """[n] as text, null where it is empty; a list is one text."""
-        text = as_text(self.cells)
-        return pc.binary_join(text, "|") if self.is_list else text
+        return as_text(joined(self.cells, "|") if self.is_list else self.cells)
 
     @cached_property
     def codes(self) -> Ints:
@@ -159,13 +158,13 @@ def guessed(place: str) -> tuple[str, list[str]]:
 
 def _delimiter(place: str) -> str:
     """The mark that the first header has most of."""
-    header = ",".join(open_source(Table(place), Damage("skip")).columns)
+    header = ",".join(Source(Table(place), Damage("skip")).columns)
     return max(",;\t|", key=header.count)
 
 
 def _sample(table: Table) -> list[Column]:
     """The first rows, column by column."""
-    source = open_source(table, Damage("skip"))
+    source = Source(table, Damage("skip"))
     names = [name for name in source.columns if source.columns.count(name) == 1 and _readable(source, name)]
     batches, rows = [], 0
     for _, batch in source.batches(names):
@@ -178,10 +177,17 @@ def _sample(table: Table) -> list[Column]:
     if not rows:
         raise DataError(f"{table.path}: no rows in it; give a log with at least one row")
     cells = ([batch.column(name) for batch in batches] for name in names)
-    return [
-        Column(name, pa.chunked_array(parts).slice(0, SAMPLE).combine_chunks())
-        for name, parts in zip(names, cells, strict=True)
-    ]
+    return [Column(name, _one_column(parts)[:SAMPLE]) for name, parts in zip(names, cells, strict=True)]
+
+
+def _one_column(parts: Sequence[pa.Array]) -> pa.Array:
+    """A column of several files, of which some may lack it or have it in a narrower type."""
+    parts = [plain(part) for part in parts]
+    if len({part.type for part in parts} - {pa.null()}) > 1:
+        convert = as_text if any(is_text(part.type) or is_list(part.type) for part in parts) else as_number
+        parts = [part if pa.types.is_null(part.type) else convert(part) for part in parts]
+    kind = next((part.type for part in parts if not pa.types.is_null(part.type)), pa.null())
+    return pa.concat_arrays([pa.nulls(len(part), kind) if pa.types.is_null(part.type) else part for part in parts])
 
 
 def _readable(source: Source, name: str) -> bool:

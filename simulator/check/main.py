@@ -28,7 +28,7 @@ from simulator.world.columns import as_number, as_text, pa, pc
 from simulator.world.families import DERIVED, is_known, read_mapping
 from simulator.world.ingest import open_log
 from simulator.world.mapping import FeatureColumn, Mapping
-from simulator.world.source import Damage, Source, open_source
+from simulator.world.source import Damage, Source
 
 EXAMPLES, LONGEST = 3, 24
 """Values of a field that are shown, and characters of each."""
@@ -105,7 +105,7 @@ def _show(console: Console, path: Path, bad_rows: Literal["stop", "skip"]) -> No
     """All that is in the log of a mapping."""
     mapping = read_mapping(path)
     log = open_log(ReplayConfig(path, bad_rows=bad_rows))
-    source = open_source(mapping.log, Damage(bad_rows))
+    source = Source(mapping.log, Damage(bad_rows))
     files, size = len(source.parts), sum(part.size for part in source.parts)
     head = f"{files:,} file{'s' * (files > 1)}, {size / 1e6:,.1f} MB"
     console.print(f"\n[bold]{escape(mapping.log.path)}[/bold]  {head}", soft_wrap=True)
@@ -191,4 +191,5 @@ def _kind(feature: FeatureColumn | None, field: FieldFacts) -> str:
 
 
 def _short(text: str) -> str:
+    text = "".join(sign if sign.isprintable() else " " for sign in text[: LONGEST + 1])
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

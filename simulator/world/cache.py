@@ -23,6 +23,8 @@ from simulator.world.clicklog import ClickLog
 
 CACHE, LIMIT = "FLICKER_CACHE", "FLICKER_CACHE_LIMIT"
 DEFAULT_LIMIT = "20 GB"
+OURS = re.compile(r"[0-9a-f]{32}|\.[0-9a-f]{32}\.\d+")
+"""Names of logs, and of those in the making; nothing else in the folder is touched, for it may be anybody's."""
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
@@ -89,14 +91,22 @@ def locked(folder: Path, key: str, wait: bool = True) -> Iterator[None]:
     BlockingIOError where somebody has, unless we `wait`. A lock is shared by a 256th of all logs.
     """
     with (folder / f"{key[:2]}.lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise
+            print(f"{CACHE}: another process reads a log into {folder}; waiting for it ...", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def evict(folder: Path, limit: int, keep: str) -> None:
     """Remove what killed processes left, and the logs that were used longest ago until the others are within limit."""
     found = []
-    for path in filter(Path.is_dir, folder.iterdir()):
+    for path in folder.iterdir():
+        if not OURS.fullmatch(path.name) or not (path.name[0] == "." or (path / archive.META).is_file()):
+            continue
         with suppress(OSError):  # others evict, too
             size = sum(file.stat().st_size for file in path.rglob("*"))
             found.append((path.name[0] != ".", path.stat().st_mtime_ns, size, path))

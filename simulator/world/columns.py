@@ -20,7 +20,8 @@ WHOLE = 2.0**53
 """Floats below it are whole numbers without loss."""
 PER_SECOND = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 types = pa.types
-__all__ = ["pa", "pc", "types", "as_text", "as_number", "as_seconds", "decoded", "flat", "is_list", "is_text", "plain"]
+__all__ = ["pa", "pc", "types", "as_text", "as_number", "as_seconds", "decoded", "flat", "is_list", "is_text"]
+__all__ += ["joined", "plain"]
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -56,6 +57,7 @@ def as_text(column: pa.Array) -> pa.Array:
     if types.is_decimal(kind) and kind.scale > 0:
         return as_text(column.cast(pa.float64(), safe=False))
     if types.is_floating(kind):
+        column = column.cast(pa.float32()) if types.is_float16(kind) else column
         whole = pc.and_(pc.equal(column, pc.trunc(column)), pc.less(pc.abs(column), WHOLE))
         number = pc.if_else(whole, column, None).cast(pa.int64())
         text = pc.coalesce(number.cast(pa.string()), column.cast(pa.string()))
@@ -69,6 +71,12 @@ def as_text(column: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(text, ""), None, text)
 
 
+def joined(column: pa.Array, mark: str) -> pa.Array:
+    """[n] the values of each list as one text; null is an empty text."""
+    lists = as_text(column)
+    return pc.binary_join(pa.ListArray.from_arrays(lists.offsets, lists.values.fill_null("")), mark)
+
+
 def as_number(column: pa.Array) -> pa.Array:
     """[n] finite doubles; true is 1, also as text. Lists become lists of doubles, no list an empty one."""
     column = plain(column)
@@ -79,7 +87,7 @@ def as_number(column: pa.Array) -> pa.Array:
         column = column.cast(pa.int8())
     elif is_text(kind):
         column = _numbers_in(column)
-    elif types.is_temporal(kind) and not types.is_duration(kind):
+    elif types.is_date(kind) or types.is_timestamp(kind):
         column = as_seconds(column, "seconds")
     column = column.cast(pa.float64(), safe=False)
     return pc.if_else(pc.is_finite(column), column, None)

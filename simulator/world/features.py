@@ -116,14 +116,17 @@ def _field(feature: Feature, side: Side) -> Field:
 
 
 def _rows(schema: Schema, side: Identified, entities: Entities) -> Rows:
-    """[U or I, slots] table rows of all users or items."""
-    columns = [id_rows(schema, side, len(entities)).astype(np.int32)[:, None]]
-    for feature in entities.features:
-        assert feature.values is not None
-        columns.append(rows_of(feature.values, schema.first_row(feature.name)))
-    return np.concatenate(columns, axis=1)
+    known = {each.name: each.values for each in entities.features if each.values is not None}
+    return side_rows(schema, side, len(entities), known)
 
 
-def rows_of(values: Rows, first: int | Rows) -> Rows:
+def side_rows(schema: Schema, side: Identified, count: int, known: Mapping[str, Integers]) -> Rows:
+    """[count, slots] table rows of all users or items; `known`: the values of each feature [count(, slots)]."""
+    columns = [id_rows(schema, side, count).astype(np.int32)]
+    columns += [rows_of(values, schema.first_row(name)) for name, values in known.items()]
+    return np.column_stack(columns)
+
+
+def rows_of(values: Integers, first: int | Rows) -> Rows:
     """Table rows of values [n, slots], -1 is empty; `first`: the first row of their field (or [slots], of several)."""
     return np.where(values < 0, 0, values + first).astype(np.int32)

@@ -17,7 +17,7 @@ from simulator.errors import DataError
 from simulator.world.cache import cached
 from simulator.world.clicklog import ClickLog
 
-VERSION = 1
+VERSION = 2
 """Of what an archive holds: a log that another version read is read again."""
 
 
@@ -28,12 +28,12 @@ def open_log(config: ReplayConfig, native: bool = True) -> ClickLog:
     row where the log or its mapping is wrong, ResultError where the cache cannot be written.
     """
     from simulator.world.families import read_mapping
-    from simulator.world.source import Damage, open_source
+    from simulator.world.source import Damage, Source
 
     mapping, damage = read_mapping(config.path), Damage(config.bad_rows)
     tables = [(mapping.log, mapping.columns)]
     tables += [(beside.table, beside.columns) for beside in (mapping.users, mapping.items) if beside]
-    sources = [open_source(table, damage) for table, _ in tables]
+    sources = [Source(table, damage) for table, _ in tables]
     for (table, wanted), source in zip(tables, sources, strict=True):
         mapping.check_columns(table, wanted, source.columns)
     meaning = VERSION, replace(mapping, path=Path()), config.bad_rows, config.limit, [s.parts for s in sources]
@@ -44,7 +44,7 @@ def open_log(config: ReplayConfig, native: bool = True) -> ClickLog:
 
         Coding(mapping, damage, folder, native).run(sources, config.limit)
         for (table, _), source in zip(tables, sources, strict=True):
-            if open_source(table, damage).parts != source.parts:
+            if Source(table, damage).parts != source.parts:
                 raise DataError(f"{table.path}: changed while it was being read; start again when it stays as it is")
 
     return replace(cached(key, make), name=mapping.name)

@@ -1,10 +1,7 @@
 """What makes a row an engagement: a column of 1 and 0, or an expression such as `event == 'buy' and seconds > 30`.
 
-Expressions are parsed by `ast` and computed by pyarrow, column by column; nothing is ever run. They hold comparisons
-(chained ones too), `in` and `not in` a list, `and`, `or`, `not`, texts, numbers, and names of columns. Beside a number
-a column is read as numbers, beside a text as text; `<` and `>` between two columns compare numbers, `==` texts. A cell
-that is empty, or no number where one is wanted, is null as in SQL: a comparison with it is neither true nor false, and
-a row whose label comes out so is 0.
+Expressions are parsed by `ast` and computed by pyarrow, column by column; nothing is ever run. docs/data.md says what
+they may hold and mean.
 """
 
 from __future__ import annotations

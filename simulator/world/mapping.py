@@ -1,15 +1,4 @@
-"""What the columns of a log mean: a few lines of TOML, see docs/data.md, or what a family's files say of themselves.
-
-    log = "clicks/*.parquet"        # a file, a folder, a glob or a URL, relative to this file
-    user = "visitor"                # the columns
-    item = "sku"
-    time = "at"
-    label = "clicked"               # 1 or 0, or an expression (label.py); without it every row is an engagement
-    [features]
-    context = ["device", { column = "price", kind = "number" }]
-
-What describes a user or an item is static: the first value seen counts. An empty cell is unknown.
-"""
+"""What the columns of a log mean: a few lines of TOML, see docs/data.md, or what a family's files say of themselves."""
 
 from __future__ import annotations
 

@@ -13,14 +13,29 @@ from numpy.typing import NDArray
 
 from simulator.config import SyntheticConfig
 from simulator.randomness import generator
-from simulator.types import Doubles, Field, Floats, Ints, Rows, Schema
-from simulator.world.identities import id_field, id_rows
-from simulator.world.zipf import Zipf
+from simulator.types import Doubles, Field, Floats, Ints, Schema
+from simulator.world.identities import id_field
 
 TASTES = 8
 """Length of a taste vector; every entry has mean 0 and variance 1 over the population."""
 EXPLAINED = 0.5
 """Share of the variance of tastes that observable features explain. A model learns the rest from the id alone."""
+
+
+class Zipf:
+    """Draws numbers 0 .. count - 1, that of rank r (first = 1) with probability proportional to r ** -exponent; which
+    number has which rank is itself random, so that numbers tell nothing."""
+
+    def __init__(self, rng: np.random.Generator, count: int, exponent: float) -> None:
+        weight = rng.permutation(np.arange(1, count + 1, dtype=np.float64) ** -exponent)
+        self.share: Doubles = weight / weight.sum()
+        """[count] probability of each number."""
+        self._cumulative: Doubles = np.cumsum(self.share)
+        self._cumulative[-1] = 1.0  # rounding must not leave a gap at the end
+
+    def draw(self, uniform: Doubles) -> Ints:
+        """[n] numbers from [n] uniform draws in [0, 1), by inversion of the cumulative distribution."""
+        return self._cumulative.searchsorted(uniform, side="right")
 
 
 def normal(rng: np.random.Generator, count: int) -> Floats:
@@ -68,7 +83,6 @@ class Audience:
     def __init__(self, config: SyntheticConfig, seed: int, span: float) -> None:
         """`span` is the length of the run in seconds."""
         rng, count = generator(seed, "users"), config.users
-        self.count = count
         self.age_group: Ints = rng.integers(AGE_GROUPS, size=count)
         self.zone: Ints = rng.integers(ZONES, size=count)
         self.region: Ints = self.zone // ZONES_PER_REGION
@@ -81,32 +95,10 @@ class Audience:
         self._contexts: Floats = _context_tastes(generator(seed, "contexts"))
         self._devices = np.cumsum(DEVICE_SHARES)[:-1]
 
-    @staticmethod
-    def user_fields(count: int, hash_rows: int = 0) -> tuple[Field, ...]:
-        """What a model sees of a user, among `count`."""
-        return (
-            id_field("user", count, hash_rows),
-            Field("age_group", "user", AGE_GROUPS),
-            Field("region", "user", REGIONS),
-        )
-
-    @staticmethod
-    def context_fields() -> tuple[Field, ...]:
-        """What a model sees of the moment."""
-        return (
-            Field("device", "context", DEVICES),
-            Field("hour", "context", HOURS),
-            Field("position", "context", POSITIONS),
-        )
-
-    def rows(self, schema: Schema) -> Rows:
-        """[U, Su] table rows of every user."""
-        columns = [
-            id_rows(schema, "user", self.count),
-            schema.first_row("age_group") + self.age_group,
-            schema.first_row("region") + self.region,
-        ]
-        return np.column_stack(columns).astype(np.int32)
+    @property
+    def shown(self) -> dict[str, Ints]:
+        """What a model sees of users beside who they are: [U] values."""
+        return {"age_group": self.age_group, "region": self.region}
 
     def taste(self, user: Ints, time: Doubles) -> Floats:
         """[n, TASTES] of users [n] at times [n] in seconds."""
@@ -148,7 +140,6 @@ class Catalog:
     def __init__(self, config: SyntheticConfig, seed: int, span: float) -> None:
         """`span` is the length of the run in seconds."""
         rng, count = generator(seed, "items"), config.items
-        self.count = count
         self.category: Ints = rng.integers(CATEGORIES, size=count)
         self.price_band: Ints = rng.integers(PRICE_BANDS, size=count)
         self.tags: Ints = _tags(rng, count)
@@ -167,25 +158,10 @@ class Catalog:
         self.arrival[late] = rng.uniform(0, span, len(late))
         self.departure[early] = rng.uniform(0, span, len(early))
 
-    @staticmethod
-    def fields(count: int, hash_rows: int = 0) -> tuple[Field, ...]:
-        """What a model sees of an item, in a catalogue of `count`."""
-        return (
-            id_field("item", count, hash_rows),
-            Field("category", "item", CATEGORIES),
-            Field("price_band", "item", PRICE_BANDS),
-            Field("tags", "item", TAGS, slots=TAG_SLOTS),
-        )
-
-    def rows(self, schema: Schema) -> Rows:
-        """[I, Si] table rows of every item, empty tag slots 0."""
-        tags = np.where(self.tags >= 0, schema.first_row("tags") + self.tags, 0)
-        single = [
-            id_rows(schema, "item", self.count),
-            schema.first_row("category") + self.category,
-            schema.first_row("price_band") + self.price_band,
-        ]
-        return np.column_stack([*single, tags]).astype(np.int32)
+    @property
+    def shown(self) -> dict[str, Ints]:
+        """What a model sees of items beside which they are: [I] or [I, TAG_SLOTS] values."""
+        return {"category": self.category, "price_band": self.price_band, "tags": self.tags}
 
     def present(self, time: float) -> Ints:
         """Numbers of the items that are there at a time (seconds), ascending."""
@@ -205,6 +181,24 @@ class Catalog:
 
     def _absent(self, item: Ints, time: Doubles) -> NDArray[np.bool_]:
         return (time < self.arrival[item]) | (time >= self.departure[item])
+
+
+def schema_of(users: int, items: int, hash_rows: int) -> Schema:
+    """What a model sees of a user, of an item and of the moment."""
+    return Schema(
+        (
+            id_field("user", users, hash_rows),
+            Field("age_group", "user", AGE_GROUPS),
+            Field("region", "user", REGIONS),
+            id_field("item", items, hash_rows),
+            Field("category", "item", CATEGORIES),
+            Field("price_band", "item", PRICE_BANDS),
+            Field("tags", "item", TAGS, slots=TAG_SLOTS),
+            Field("device", "context", DEVICES),
+            Field("hour", "context", HOURS),
+            Field("position", "context", POSITIONS),
+        )
+    )
 
 
 def _tags(rng: np.random.Generator, count: int) -> Ints:

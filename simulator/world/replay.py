@@ -145,7 +145,8 @@ class ReplayWorld:
         pages = self._pages(first, stop) if self.has_pages else None
         rows = first + np.flatnonzero(self._log.label[first:stop]) if pages is None else np.array([p[0] for p in pages])
         if not len(rows):
-            raise SettingError("queries", count, f"nobody asks behind event {at} of {self.events} of the log")
+            who = "nobody asks" if pages is None else "no page of two items or more begins"
+            raise SettingError("queries", count, f"{who} behind event {at} of {self.events} of the log")
         draws = generator(self._seed, f"queries {purpose}", at)
         chosen = np.sort(draws.choice(len(rows), min(count, len(rows)), replace=False))
         rows = rows[chosen].astype(np.int64)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from simulator.types import Doubles, Ints
 from simulator.world.coder import Coder
-from simulator.world.columns import as_number, as_seconds, as_text, flat, is_list
+from simulator.world.columns import as_number, as_seconds, as_text, flat, is_list, joined
 from simulator.world.mapping import shown
 from simulator.world.source import Damage, Place, Source
 
@@ -169,9 +169,8 @@ def categories(feature: FeatureColumn, coder: Coder) -> Column:
         cells = batch.column(feature.column)
         if not is_list(cells.type):
             return text_of(cells)
-        column.separator, lists = LIST, as_text(cells)
-        filled = pa.ListArray.from_arrays(lists.offsets, lists.values.fill_null(""), mask=lists.is_null())
-        return pc.binary_join(filled, LIST)
+        column.separator = LIST
+        return joined(cells, LIST)
 
     def sound(texts: pa.StringArray) -> Sound:
         if column.separator is None:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import fsspec
 import fsspec.implementations.local
@@ -102,13 +103,8 @@ class Place:
         return line, offset
 
 
-def open_source(table: Table, damage: Damage) -> Source:
-    """The rows of a table; DataError where there are none to read."""
-    return Source(table, damage)
-
-
 class Source:
-    """All rows of a log, or of a table beside it: files of one format."""
+    """All rows of a log, or of a table beside it: files of one format. DataError where there are none to read."""
 
     def __init__(self, table: Table, damage: Damage) -> None:
         self._table, self._damage = table, damage
@@ -136,7 +132,9 @@ class Source:
             with _damage_named(part.path):
                 for place, batch in (self._parquet if _is_parquet(part.path) else self._text)(part.path, there):
                     columns = dict(zip(there, batch.columns, strict=True)) if there else {}
-                    columns |= {name: pa.repeat(value, len(batch)) for name, value in folders.items()}
+                    columns |= {
+                        name: pa.repeat(pa.scalar(value, pa.string()), len(batch)) for name, value in folders.items()
+                    }
                     if self._derived:
                         unfolded, columns = derived(self._table.form, columns)
                         place = replace(place, unfolded=unfolded)
@@ -157,9 +155,10 @@ class Source:
                 schema = schema.append(pa.field(name, pa.string()))
         return schema
 
-    def _folders(self, path: str) -> dict[str, str]:
-        """Columns that the folders of a part name, as in day=2024-01-01/part-0.parquet."""
-        return dict(re.findall(r"(?<=/)([^/=]+)=([^/]*)(?=/)", path.removeprefix(self._base)))
+    def _folders(self, path: str) -> dict[str, str | None]:
+        """Columns that the folders of a part name (day=2024-01-01/0.parquet), as Hive and Spark write them."""
+        named = re.findall(r"(?<=/)([^/=]+)=([^/]*)(?=/)", path.removeprefix(self._base))
+        return {name: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for name, value in named}
 
     def _names(self, path: str) -> Sequence[str]:
         """The names of the columns of text."""
@@ -184,7 +183,7 @@ class Source:
                     continue
                 kind = schema.field(name).type
                 if (group := _group(kind)) == "structures":
-                    hint = "columns may hold texts, numbers, times and lists of them"
+                    hint = "columns may hold texts, numbers, dates, timestamps and lists of them"
                     raise DataError(f"{part.path}: column {name!r} holds {kind}; {hint}")
                 first = first or ((group, part.path, kind) if group else None)
                 if first and group and group != first[0]:
@@ -326,15 +325,17 @@ def _is_parquet(path: str) -> bool:
 
 def _group(kind: pa.DataType) -> str | None:
     """What columns of different parts must agree in; None fits all."""
-    if types.is_dictionary(kind) or is_list(kind):
+    if types.is_dictionary(kind):
+        return _group(kind.value_type)
+    if is_list(kind):
         of = _group(kind.value_type)
-        return f"lists of {of}" if is_list(kind) and of != "structures" else of
+        return f"lists of {of}" if of in ("text", "numbers", "times") else of and "structures"
     if is_text(kind):
         return "text"
     if types.is_null(kind):
         return None
     number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_boolean(kind)
-    return "numbers" if number else "times" if types.is_temporal(kind) else "structures"
+    return "numbers" if number else "times" if types.is_date(kind) or types.is_timestamp(kind) else "structures"
 
 
 def _blocks(file: Any, path: str, quotes: bool) -> Iterator[bytes]:

@@ -13,10 +13,10 @@ import numpy as np
 from simulator.config import SyntheticConfig
 from simulator.errors import SettingError
 from simulator.randomness import generator
-from simulator.types import Batch, Doubles, Floats, Ints, Names, Query, Rows, Schema
+from simulator.types import Batch, Doubles, Floats, Ints, Names, Query, Rows
 from simulator.world.clicks import ClickModel, draw_clicks, examination, logit
-from simulator.world.features import Encoder
-from simulator.world.population import AGE_GROUPS, POSITIONS, Audience, Catalog
+from simulator.world.features import Encoder, side_rows
+from simulator.world.population import AGE_GROUPS, POSITIONS, Audience, Catalog, schema_of
 from simulator.world.retrieval import retrieve
 
 SPAN = 30 * 86_400.0
@@ -53,12 +53,9 @@ class SyntheticWorld:
         self.events, self.users, self.items = config.events, config.users, config.items
         self.audience = Audience(config, seed, SPAN)
         self.catalog = Catalog(config, seed, SPAN)
-        self.schema = Schema(
-            Audience.user_fields(config.users, hash_rows)
-            + Catalog.fields(config.items, hash_rows)
-            + Audience.context_fields()
-        )
-        self.encoder = Encoder(self.schema, self.audience.rows(self.schema), self.catalog.rows(self.schema))
+        self.schema = schema_of(config.users, config.items, hash_rows)
+        user_rows = side_rows(self.schema, "user", config.users, self.audience.shown)
+        self.encoder = Encoder(self.schema, user_rows, side_rows(self.schema, "item", config.items, self.catalog.shown))
         first = [self.schema.first_row(name) for name in ("device", "hour", "position")]
         self._first_context = np.array(first, np.int32)  # [C]
         page = np.cumsum(1 / np.arange(1, POSITIONS + 1))
@@ -100,9 +97,8 @@ class SyntheticWorld:
     def queries(self, count: int, candidates: int, at: int, purpose: str) -> list[Query]:
         """`count` queries by users drawn by activity, all asked at the time of event `at`, for the first position.
 
-        Candidates are the items present that were clicked most in the user's age group, then most by everyone, then the
-        lowest item numbers, counted over the last RECENT engagements before event `at`. Ids are unique per `at`.
-        SettingError where fewer than `candidates` items are present.
+        Candidates are retrieved for the user's age group from the last RECENT engagements before event `at`. Ids are
+        unique per `at`. SettingError where fewer than `candidates` items are present.
         """
         assert 0 <= at <= self.events and 0 <= count <= QUERIES_PER_EVENT, (at, count)
         uniform = generator(self.seed, f"queries {purpose}", at).random((count, 2))

@@ -20,7 +20,7 @@ from simulator.models.native.engine import NativeEngine
 from simulator.models.torch_engine import TorchEngine
 from simulator.randomness import generator
 from simulator.types import Batch, Field, Schema
-from simulator.world.zipf import Zipf
+from simulator.world.population import Zipf
 
 CHUNKS = 8
 """Made in advance; round r learns chunk r modulo this, so that memory is touched as in a run."""

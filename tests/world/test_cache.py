@@ -108,6 +108,7 @@ def test_of_two_processes_one_reads_and_the_other_waits(tmp_path: Path, folder: 
     both = [process(path, 1), process(path, 1)]
     told = [one.communicate(timeout=60) for one in both]
     assert sorted(out for out, _ in told) == ["300\n", "reading\n300\n"], told
+    assert all(("another process" in error) == (out == "300\n") for out, error in told), told
     assert len(logs(folder)) == 1
 
 
@@ -141,6 +142,17 @@ def test_the_logs_that_were_used_longest_ago_go_first(
     with cache.locked(folder, names[1]):  # somebody has it in hand
         opened(paths[0])
     assert logs(folder) == {names[1], names[0]}
+
+
+def test_what_is_no_log_stays_whatever_the_limit(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = ("papers", ".ssh", ".0.1", "0" * 32, f".{'0' * 32}")
+    for name in others:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "key").write_text("mine")
+    (folder / f".{'1' * 32}.77").mkdir()  # of a process that was killed
+    monkeypatch.setenv(cache.LIMIT, "0")
+    opened(written(tmp_path / "a", rows_of(300)))
+    assert logs(folder) > set(others) and len(logs(folder)) == len(others) + 1
 
 
 @pytest.mark.parametrize(("told", "size"), [("", 20e9), ("1.5 GB", 1.5e9), ("300mb", 3e8), ("7", 7), ("2k", 2e3)])

@@ -6,6 +6,7 @@ import decimal
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -37,6 +38,7 @@ WHOLE = decimal.Decimal(7)
         (pa.array([[7, 8]], pa.list_(pa.int8(), 2)), [["7", "8"]], [[7, 8]]),
         (pa.array([date(1970, 1, 2)]), ["1970-01-02"], [86_400]),
         (pa.nulls(2), [None, None], [None, None]),
+        (pa.array(np.array([0.5, 7], np.float16)), ["0.5", "7"], [0.5, 7]),
     ],
 )
 def test_a_column_of_any_type_is_text_and_numbers(column: pa.Array, text: Any, number: Any) -> None:

@@ -21,9 +21,9 @@ from simulator.world.population import (
     TASTES,
     Audience,
     Catalog,
+    Zipf,
 )
 from simulator.world.stream import SPAN
-from simulator.world.zipf import Zipf
 from tests.world.synthetic_checks import CONFIG
 
 

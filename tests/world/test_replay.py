@@ -242,6 +242,8 @@ def test_queries_are_the_pages_that_users_saw() -> None:
     found = values(world, events.features, "history")
     assert found == [history_of(rows, number, H, True) for number in range(len(rows))]
     assert max(map(len, found)) == H
+    with pytest.raises(SettingError, match="no page of two items or more begins behind event 301"):
+        world_of(replace(log, slate=np.arange(len(rows), dtype=np.int32))).queries(9, 3, at, "test")
 
 
 def test_a_basket_is_no_page_to_rank_but_no_history_of_its_own_items_either() -> None:

@@ -6,6 +6,7 @@ import bz2
 import csv
 import gzip
 import io
+from datetime import time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from simulator.errors import DataError
 from simulator.world import source as module
 from simulator.world.ingest import open_log
 from simulator.world.mapping import Table
-from simulator.world.source import Damage, Part, open_source
+from simulator.world.source import Damage, Part, Source
 
 Rows = list[tuple[str, dict[str, Any]]]
 """Places and cells."""
@@ -30,7 +31,7 @@ Rows = list[tuple[str, dict[str, Any]]]
 def read(table: Table | Path | str, wanted: list[str], damage: Damage | None = None) -> Rows:
     """Every row with its place; damage stops unless told otherwise."""
     table = table if isinstance(table, Table) else Table(str(table))
-    batches = open_source(table, damage or Damage("stop")).batches(wanted)
+    batches = Source(table, damage or Damage("stop")).batches(wanted)
     return [(place.of(number), row) for place, batch in batches for number, row in enumerate(batch.to_pylist())]
 
 
@@ -105,7 +106,7 @@ def test_a_row_that_cannot_be_taken_apart_is_named_or_counted(tmp_path: Path, ba
 
 def test_damage_stops_behind_the_sound_rows_before_it(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("u,i\n1,2\n\n3,4\n5\n6,7\n")
-    batches = open_source(Table(str(tmp_path / "a.csv")), Damage("stop")).batches(["u"])
+    batches = Source(Table(str(tmp_path / "a.csv")), Damage("stop")).batches(["u"])
     assert next(batches)[1].to_pylist() == [{"u": "1"}, {"u": "3"}]
     with pytest.raises(DataError, match=r"a.csv:5: 1 cells"):
         next(batches)
@@ -115,16 +116,19 @@ def test_parts_are_unified_by_name_and_folders_are_columns(tmp_path: Path) -> No
     for name, text in {
         "day=1/a.csv": "u,i\n1,2\n",
         "day=2/b.csv": "i,u,k\n3,4,5\n",
+        "day=a%3Ab/c.csv": "u\n6\n",
+        "day=__HIVE_DEFAULT_PARTITION__/d.csv": "u\n7\n",
         "_SUCCESS": "",
         ".x.csv": "?",
     }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     expected = [{"k": None, "u": "1", "day": "1"}, {"k": "5", "u": "4", "day": "2"}]
+    expected += [{"k": None, "u": "7", "day": None}, {"k": None, "u": "6", "day": "a:b"}]
     for path in (tmp_path, tmp_path / "*/*.csv"):
         assert [row for _, row in read(path, ["k", "u", "day"])] == expected
-    assert open_source(Table(str(tmp_path)), Damage("stop")).columns == ("u", "i", "day", "k")
-    part = open_source(Table(str(tmp_path / "day=1/a.csv")), Damage("stop")).parts[0]
+    assert Source(Table(str(tmp_path)), Damage("stop")).columns == ("u", "i", "day", "k")
+    part = Source(Table(str(tmp_path / "day=1/a.csv")), Damage("stop")).parts[0]
     stat = (tmp_path / "day=1/a.csv").stat()
     assert part == Part(str(tmp_path / "day=1/a.csv"), 8, str(stat.st_mtime_ns))
 
@@ -159,9 +163,9 @@ def test_urls_are_read_as_files_are(tmp_path: Path) -> None:
     memory.pipe("/csv/0.csv", b"u\n7\n")
     assert cells(read("memory://log/*.parquet", ["u"]), "u") == ["a", "b"]
     assert cells(read("memory://csv", ["u"]), "u") == ["7"]
-    before = open_source(Table("memory://csv/0.csv"), Damage("stop")).parts
+    before = Source(Table("memory://csv/0.csv"), Damage("stop")).parts
     memory.pipe("/csv/0.csv", b"u\n8\n")
-    assert open_source(Table("memory://csv/0.csv"), Damage("stop")).parts != before  # of the same size
+    assert Source(Table("memory://csv/0.csv"), Damage("stop")).parts != before  # of the same size
 
 
 def parquet(path: Path, **columns: Any) -> None:
@@ -169,7 +173,7 @@ def parquet(path: Path, **columns: Any) -> None:
 
 
 def test_what_cannot_be_read_is_one_line_with_the_file(tmp_path: Path) -> None:
-    parquet(tmp_path / "0.parquet", u=[1], s=[{"a": 1}], m=[[{"a": 1}]])
+    parquet(tmp_path / "0.parquet", u=[1], s=[{"a": 1}], m=[[{"a": 1}]], d=[time(9)], e=[timedelta(9)], n=[[[1]]])
     parquet(tmp_path / "1.parquet", u=["1"])
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1 but nothing else")
     (tmp_path / "empty.csv").write_bytes(b"")
@@ -185,6 +189,9 @@ def test_what_cannot_be_read_is_one_line_with_the_file(tmp_path: Path) -> None:
         ),
         (tmp_path / "0.parquet", "s", "0.parquet: column 's' holds struct<a: int64>; columns may hold"),
         (tmp_path / "0.parquet", "m", "0.parquet: column 'm' holds list<element: struct<a: int64>>; columns may hold"),
+        (tmp_path / "0.parquet", "d", "0.parquet: column 'd' holds time64[us]; columns may hold"),
+        (tmp_path / "0.parquet", "e", "0.parquet: column 'e' holds duration[us]; columns may hold"),
+        (tmp_path / "0.parquet", "n", "0.parquet: column 'n' holds list<element: list<element: int64>>; columns may"),
         (tmp_path / "damaged.parquet", "u", "damaged.parquet: damaged or not Parquet ("),
         (tmp_path / "empty.csv", "u", "empty.csv: no header line; the first line must name the columns"),
         (tmp_path / "wide.csv", "u", "wide.csv: no text in UTF-8"),
@@ -233,3 +240,9 @@ def test_a_long_line_and_a_huge_cell_are_read(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(module, "LONGEST", 1 << 20)
     with pytest.raises(DataError, match=r"a.csv: a line of more than 1 MB; is it CSV\?"):
         read(tmp_path / "a.csv", ["i"])
+
+
+def test_parts_whose_lists_are_all_empty_fit_those_that_hold_something(tmp_path: Path) -> None:
+    parquet(tmp_path / "0.parquet", tags=[["a"]])
+    parquet(tmp_path / "1.parquet", tags=[[], None])
+    assert [row for _, row in read(tmp_path, ["tags"])] == [{"tags": ["a"]}, {"tags": []}, {"tags": None}]

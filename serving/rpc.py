@@ -50,6 +50,7 @@ from simulator.process import instruments
 log = logging.getLogger(__name__)
 FOREVER = 1e9
 """Seconds: as good as no deadline."""
+NOTHING = "the server says OK, and gives no answer"
 LATE = "no answer within the deadline: allow more time, or ask less"
 REASONS = ("in_flight", "delay", "bytes", "busy", "half_open", "broken", "unread")
 WATCHERS = 16
@@ -530,6 +531,8 @@ def end_call(call: Any) -> bytes:
     code = _common.CYGRPC_STATUS_CODE_TO_STATUS_CODE.get(status.code(), grpc.StatusCode.UNKNOWN)
     if code is not grpc.StatusCode.OK:
         raise Refusal(code, status.details())
+    if message.message() is None:
+        raise Refusal(grpc.StatusCode.INTERNAL, NOTHING)
     return bytes(message.message())
 
 

@@ -119,6 +119,13 @@ def from_env(name: str, default: Setting) -> Setting:
     return field(default_factory=lambda: from_environment(name, default))
 
 
+def require_address(setting: str, address: str) -> None:
+    """Raise SettingError unless it is host:port."""
+    _, colon, port = address.rpartition(":")
+    good = colon != "" and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65_536
+    require(good, setting, address, "host:port, a port from 1 to 65535")
+
+
 @dataclass(frozen=True)
 class Listening:
     """Where a live process listens."""

@@ -9,7 +9,7 @@ from typing import Literal, cast, get_args
 
 from serving.proxy.tensors import Scale
 from simulator.config import require
-from simulator.flags import Listening, from_env
+from simulator.flags import Listening, from_env, require_address
 from simulator.process import from_environment
 
 
@@ -94,7 +94,7 @@ class ShadowFlags(Listening):
         super().__post_init__()
         require(self.first != "", "first", "nothing", "name the model server with --first HOST:PORT")
         for name, address in (("first", self.first), ("second", self.second or self.first)):
-            require(address.rpartition(":")[2].isdecimal() and ":" in address, name, address, "host:port")
+            require_address(name, address)
         require(0 <= self.sample <= 1, "sample", self.sample, "from 0 to 1")
         require(0 <= self.seed < 1 << 32, "seed", self.seed, "from 0 to 4294967295")
         named = re.fullmatch(r"request\.id|parameters\..+", self.query_id_from)

@@ -122,6 +122,7 @@ class Mirror:
             self._held -= size
 
     def _work(self, samples: list[Sample]) -> None:
+        self._let_go(sum(len(request) + len(answer) for request, answer in samples))  # whatever becomes of them
         asked = [found for sample in samples if (found := self._read(*sample))]
         compared: dict[tuple[str, int], list[tuple[Asked, Doubles]]] = defaultdict(list)
         for start in range(0, len(asked), size := self._flags.second_in_flight):
@@ -137,7 +138,6 @@ class Mirror:
 
     def _read(self, raw: bytes, answer: bytes) -> Asked | None:
         """What the second server is to be asked, unless the request must not be asked twice or cannot be compared."""
-        self._let_go(len(raw) + len(answer))
         flags = self._flags
         try:
             request = parsed(ModelInferRequest, raw)

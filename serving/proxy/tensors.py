@@ -158,7 +158,7 @@ def _from_raw(raw: bytes, datatype: str, most: int) -> Values:
     """Values [n], texts `most` at most, as they stand in raw contents; a text has its length, 4 bytes, before it."""
     if datatype != "BYTES":
         return np.frombuffer(raw, TYPES[datatype][0])
-    parts, place = [], 0
+    parts, place = list[bytes](), 0
     while place < len(raw):
         if len(parts) == most:
             raise ValueError("more than its shape says")

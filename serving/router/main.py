@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, cast, get_args
+from typing import IO
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -35,7 +35,7 @@ from serving.rpc import Door, GrpcMetrics, GrpcServer, Handler, Limits, Reply, b
 from serving.shadow import Shadow
 from simulator.config import require
 from simulator.errors import SettingError
-from simulator.flags import from_env, parse_flags
+from simulator.flags import choice_from_env, from_env, parse_flags
 from simulator.process import from_environment
 from simulator.store.protocol import Store
 from simulator.types import PolicyName
@@ -48,13 +48,6 @@ COMPARES = 2, 8
 """Threads for comparisons, and such calls at work or waiting: each takes as long as many queries."""
 REQUEST_BYTES = 128 << 10
 """Twice what a query with 10,000 candidates takes."""
-
-
-def named_policy() -> PolicyName:
-    """FLICKER_POLICY. Raises SettingError where there is none of that name."""
-    name, names = from_environment("FLICKER_POLICY", "random"), get_args(PolicyName)
-    require(name in names, "FLICKER_POLICY", name, f"one of {', '.join(names)}")
-    return cast(PolicyName, name)
 
 
 def wanted_replicas() -> int | None:
@@ -76,7 +69,7 @@ class RouterFlags(ServerFlags):
 
     name: str = from_env("FLICKER_NAME", "")
     """Name of this router, no other's (default: FLICKER_NAME, else host and process number)."""
-    policy: PolicyName = field(default_factory=named_policy)
+    policy: PolicyName = choice_from_env("FLICKER_POLICY", "random", PolicyName)
     """Who answers a query. random: by hash(seed, query id). round_robin: in turn. sticky: the same replica for a user.
     least_loaded: who has the fewest queries in flight (default: FLICKER_POLICY)."""
     seed: int = from_env("FLICKER_SEED", 0)
@@ -148,7 +141,7 @@ class Methods:
         """Recommender.Feedback; does not wait. Raises Refusal."""
         published = self._router.published()
         request = parse(FeedbackRequest, raw)
-        user = published.user(request.user_id) if request.user_id else request.user
+        user = published.user(request)
         report = report_of(request, user, published)
         learned = published.learns_feedback and user < published.ranges.users
         events, clicked = len(report.events), int(report.events.label.sum())

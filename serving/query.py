@@ -24,7 +24,7 @@ from protos.recommender_pb2 import (
     RecommendResponse,
 )
 from protos.recommender_pb2_grpc import RecommenderStub
-from serving.codec import SHOWN
+from serving.codec import MOST_ITEMS, SHOWN
 from simulator.config import require
 from simulator.errors import FlickerError
 from simulator.flags import from_env, parse_flags, require_address
@@ -93,9 +93,11 @@ def ask(flags: QueryFlags) -> tuple[list[RecommendResponse], CompareResponse, di
                 answers = list(compared.answers)
             else:
                 answers = [stub.Recommend(flags.request(context), timeout=flags.timeout) for _ in range(flags.times)]
-            items = sorted({place.item for answer in answers for place in answer.slate})
-            described = stub.Describe(DescribeRequest(items=items), timeout=flags.timeout).items
-            return answers, compared, {item: each.title for item, each in zip(items, described, strict=True)}
+            items, titles = sorted({place.item for answer in answers for place in answer.slate}), dict[int, str]()
+            for part in (items[start : start + MOST_ITEMS] for start in range(0, len(items), MOST_ITEMS)):
+                described = stub.Describe(DescribeRequest(items=part), timeout=flags.timeout).items
+                titles |= {item: each.title for item, each in zip(part, described, strict=True)}
+            return answers, compared, titles
         except grpc.RpcError as problem:
             code = problem.code().name
             details = problem.details()

@@ -473,6 +473,14 @@ def test_a_full_folder_ends_the_keeping_and_nothing_else(
             pass
 
 
+def test_a_part_that_cannot_be_written_on_both_sides_is_on_none(tmp_path: Path) -> None:
+    folder, scores = kept.Kept(tmp_path, 1 << 20, False), np.ones((1, 2))
+    folder.add(["q"], np.array([[1, 2]]), (scores, scores))
+    (tmp_path / "second").rmdir()
+    folder.end_part()
+    assert not list(tmp_path.glob("*/*"))
+
+
 def test_a_killed_proxy_leaves_files_that_can_be_compared_and_the_next_one_adds_to_them(
     first: ModelServer, second: ModelServer, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ class Proxy:
             metadata = passed(context.invocation_metadata())
             call = self._stream(requests, timeout=min(context.time_remaining(), FOREVER), metadata=metadata)
             context.add_callback(call.cancel)
+            context.send_initial_metadata(passed(call.initial_metadata()))  # waits for the first server's
             yield from call
             context.set_trailing_metadata(passed(call.trailing_metadata()))
         except grpc.RpcError as problem:

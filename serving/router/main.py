@@ -57,11 +57,6 @@ def wanted_replicas() -> int | None:
     return from_environment("FLICKER_REPLICAS", 0) if os.environ.get("FLICKER_REPLICAS") else None
 
 
-def named_spool() -> Path | None:
-    """FLICKER_SPOOL, None where it is not set."""
-    return Path(name) if (name := from_environment("FLICKER_SPOOL", "")) else None
-
-
 @dataclass(frozen=True)
 class RouterFlags(ServerFlags):
     """Send each query to a random replica, and show live how much it matters to which.
@@ -89,7 +84,9 @@ class RouterFlags(ServerFlags):
     """Queries that wait for an answer at most, 1 to 4,096; more are refused at once with RESOURCE_EXHAUSTED."""
     deadline: float = 5.0
     """Seconds for an answer where the caller allows more or says nothing, more than 0."""
-    spool: Path | None = field(default_factory=named_spool)
+    spool: Path | None = field(
+        default_factory=lambda: Path(name) if (name := from_environment("FLICKER_SPOOL", "")) else None
+    )
     """Folder in which feedback waits for a store that is away: it is acknowledged when it is on this disk. Several
     routers may share it, and one that is started again goes on with what it finds. Without one, when the store has it;
     while that is away feedback is refused (default: FLICKER_SPOOL)."""

@@ -216,7 +216,9 @@ def test_streams_pass_and_are_never_asked_twice(first: ModelServer, second: Mode
     asked = [pb.ModelInferRequest.FromString(raw) for raw in queries(20)]
     with proxied(first, second, streams=2) as proxy, grpc.insecure_channel(first.address) as channel:
         direct = GRPCInferenceServiceStub(channel)
-        found = list(proxy.stub.ModelStreamInfer(iter(asked)))
+        call = proxy.stub.ModelStreamInfer(iter(asked))
+        found = list(call)
+        assert ("served-by", "1") in call.initial_metadata()
         assert found == list(direct.ModelStreamInfer(iter(asked))) and len(found) == 20
         broken = [asked[0], pb.ModelInferRequest()]
         told = refusal(lambda: list(proxy.stub.ModelStreamInfer(iter(broken))))

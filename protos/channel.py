@@ -13,7 +13,7 @@ import grpc
 
 ATTEMPTS = 3
 """Times that a call is made at most: at once, then twice more where it ended UNAVAILABLE."""
-REPEATABLE = ("Recommend", "Compare", "ListReplicas", "Feedback")
+REPEATABLE = ("Recommend", "Compare", "Describe", "ListReplicas", "Feedback")
 """Calls that may be made again whatever became of the first attempt: the store knows a report of clicks, by its client
 and query id, that a router which died had passed on."""
 SERVICE_CONFIG = {

@@ -37,4 +37,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(f"serving {' '.join(sys.argv[1:2])}".strip(), main)
+    which = sys.argv[1:2]
+    run(" ".join(["flicker" if which in (["shadow"], ["query"]) else "serving", *which]), main)

@@ -1,4 +1,4 @@
-"""What is done off the users' path: samples wait for a thread of their own, so many at most, and no user for them."""
+"""What is done off the users' path: samples wait for a thread of their own, and no user for them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
 from serving.router.metrics import ShadowMetrics
 
 log = logging.getLogger(__name__)
-Sample = TypeVar("Sample")
-
-BACKLOG = 1_024
-"""Samples that wait, about so many at most; more are dropped."""
+Sample = tuple[bytes, bytes]
+"""A request and the answer to it."""
+BACKLOG, HELD = 1_024, 64 << 20
+"""Samples that wait, and their bytes, at most; what is more is dropped."""
 AT_ONCE = 256
 """Samples that are asked and compared together, at most: they share RPCs, what a call of NumPy costs, and the turns
 that threads take."""
@@ -23,13 +22,14 @@ LINGER = 0.5
 """Seconds for others to join a sample: nobody waits for its comparison."""
 
 
-class Backlog(Generic[Sample]):
+class Backlog:
     """Samples, and the thread that works on them."""
 
     def __init__(self, recorder: ShadowMetrics, work: Callable[[list[Sample]], None]) -> None:
         """`work` gets some samples, several times a second, perhaps none; what it raises is logged."""
         self._recorder, self._work = recorder, work
         self._queue: queue.SimpleQueue[Sample] = queue.SimpleQueue()
+        self._held, self._lock = 0, threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="compare", daemon=True)
 
@@ -37,13 +37,16 @@ class Backlog(Generic[Sample]):
         """Begin to work."""
         self._thread.start()
 
-    def put(self, sample: Sample) -> bool:
-        """Whether there was room; a sample without is counted. Never waits, never fails."""
-        if self._queue.qsize() >= BACKLOG:
+    def offer(self, request: bytes, answer: bytes) -> None:
+        """A sample; one for which there is no room is counted. Never waits, never fails."""
+        size = len(request) + len(answer)
+        with self._lock:
+            full = self._queue.qsize() >= BACKLOG or self._held + size > HELD
+            self._held += 0 if full else size
+        if full:
             self._recorder.drop()
-            return False
-        self._queue.put(sample)
-        return True
+        else:
+            self._queue.put((request, answer))
 
     def close(self, seconds: float) -> None:
         """Stop after what is at work, which takes so long at most."""
@@ -67,5 +70,7 @@ class Backlog(Generic[Sample]):
                 self._stop.wait(LINGER)
             while len(samples) < AT_ONCE:
                 samples.append(self._queue.get_nowait())
+        with self._lock:
+            self._held -= sum(len(request) + len(answer) for request, answer in samples)
         self._recorder.backlog(self._queue.qsize())
         return samples

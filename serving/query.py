@@ -24,9 +24,10 @@ from protos.recommender_pb2 import (
     RecommendResponse,
 )
 from protos.recommender_pb2_grpc import RecommenderStub
+from serving.codec import MOST_ITEMS, SHOWN
 from simulator.config import require
 from simulator.errors import FlickerError
-from simulator.flags import from_env, parse_flags
+from simulator.flags import from_env, parse_flags, require_address
 from simulator.measures.registry import MEASURES
 from simulator.terminal import open_console
 
@@ -62,15 +63,15 @@ class QueryFlags:
     refresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Ask every duplicate at its last two generations instead."""
     timeout: float = 5.0
-    """Seconds to wait for an answer, more than 0."""
+    """Seconds to wait for an answer, more than 0, at most 3,600."""
 
     def __post_init__(self) -> None:
-        ports = [address.rpartition(":")[2] for address in self.address.split(",")]
-        require(all(map(str.isdecimal, ports)), "address", self.address, "host:port, several with commas between")
+        for address in self.address.split(","):
+            require_address("address", address)
         require(self.user != "", "user", self.user, "an id or a number")
         require(1 <= self.times <= 100, "times", self.times, "from 1 to 100")
         require(1 <= self.k <= 1_000, "k", self.k, "from 1 to 1,000")
-        require(self.timeout > 0, "timeout", self.timeout, "more than 0 seconds")
+        require(0 < self.timeout <= 3_600, "timeout", self.timeout, "more than 0 seconds, at most 3,600")
 
     def request(self, context: Sequence[int]) -> RecommendRequest:
         """The query, with a number of its own."""
@@ -92,9 +93,11 @@ def ask(flags: QueryFlags) -> tuple[list[RecommendResponse], CompareResponse, di
                 answers = list(compared.answers)
             else:
                 answers = [stub.Recommend(flags.request(context), timeout=flags.timeout) for _ in range(flags.times)]
-            items = sorted({place.item for answer in answers for place in answer.slate})
-            described = stub.Describe(DescribeRequest(items=items), timeout=flags.timeout).items
-            return answers, compared, {item: each.title for item, each in zip(items, described, strict=True)}
+            items, titles = sorted({place.item for answer in answers for place in answer.slate}), dict[int, str]()
+            for part in (items[start : start + MOST_ITEMS] for start in range(0, len(items), MOST_ITEMS)):
+                described = stub.Describe(DescribeRequest(items=part), timeout=flags.timeout).items
+                titles |= {item: each.title for item, each in zip(part, described, strict=True)}
+            return answers, compared, titles
         except grpc.RpcError as problem:
             code = problem.code().name
             details = problem.details()
@@ -149,7 +152,7 @@ def main(arguments: list[str]) -> None:
     if not answers:
         raise FlickerError(f"{flags.address}: nobody answered: no replica serves yet; try again in a few seconds")
     if any(answer.unknown_user for answer in answers):
-        remark = f"user = {flags.user}: not in this world, so answered as one of whom nothing is known"
+        remark = f"user = {flags.user[:SHOWN]}: not in this world, so answered as one of whom nothing is known"
         console.print(remark, markup=False, soft_wrap=True)
     console.print(side_by_side(answers, titles, console.width))
     console.print(*differences(compared))

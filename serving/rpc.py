@@ -1,4 +1,4 @@
-"""The gRPC server of router and replica: calls that hold no thread, and the door by which they come in.
+"""The gRPC server of router, replica and shadow: calls that hold no thread, and the door by which they come in.
 
 **No threads.** Most of what a call costs a thread-pool server is threads waking one another, for the request and for
 the answer. Here the server's own thread reads the request and runs the handler, which must not wait, and the thread
@@ -20,8 +20,9 @@ So nobody keeps others out by what he does not send or read: the oldest makes ro
 itself, see `options`: what it refuses ends CANCELLED at the client and is not counted here.
 
 grpcio has no public way to do this. `_handle_call` stands where a server of grpcio looks at a call that begins, and
-takes over those of its `Handler`s. All that it needs of grpcio's inside is in this file: pyproject.toml names the
-versions that have it, and a test looks at the one that is installed.
+takes over those of its `Handler`s. A client has the same need where one thread has many calls under way: `begin_call`
+and `end_call`. All that is needed of grpcio's inside is in this file: pyproject.toml names the versions that have it,
+and a test looks at the one that is installed.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ import socket
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import grpc
@@ -50,7 +52,7 @@ from simulator.process import instruments
 log = logging.getLogger(__name__)
 FOREVER = 1e9
 """Seconds: as good as no deadline."""
-LATE = "no answer within the deadline: allow more time, or ask less"
+NOTHING = "the server says OK, and gives no answer"
 REASONS = ("in_flight", "delay", "bytes", "busy", "half_open", "broken", "unread")
 WATCHERS = 16
 """Health's Watch and reflection, which take a thread each: at most so many, the oldest makes room."""
@@ -60,7 +62,7 @@ TARGET, INTERVAL, LEAST = 0.025, 0.1, 32
 
 def late() -> Refusal:
     """For a query whose deadline has passed."""
-    return Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, LATE)
+    return Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer within the deadline: allow more time, or ask less")
 
 
 def too_much(message: str) -> Refusal:
@@ -530,6 +532,8 @@ def end_call(call: Any) -> bytes:
     code = _common.CYGRPC_STATUS_CODE_TO_STATUS_CODE.get(status.code(), grpc.StatusCode.UNKNOWN)
     if code is not grpc.StatusCode.OK:
         raise Refusal(code, status.details())
+    if message.message() is None:
+        raise Refusal(grpc.StatusCode.INTERNAL, NOTHING)
     return bytes(message.message())
 
 
@@ -543,9 +547,6 @@ def _status(
     return cygrpc.SendInitialMetadataOperation(headers, 0), status
 
 
-_NO_STREAMS: dict[str, Any] = {}
-
-
 class GrpcServer:
     """Listens, with health and reflection beside its service, and says whether it is healthy: at first it is not."""
 
@@ -555,7 +556,7 @@ class GrpcServer:
         methods: dict[str, Handler],
         door: Door,
         address: tuple[str, int],
-        streams: dict[str, Any] = _NO_STREAMS,
+        streams: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """`streams`: methods of the service that are no unary ones, as grpcio serves them: by threads of their own.
 
@@ -573,7 +574,7 @@ class GrpcServer:
             health_pb2.HealthCheckResponse.SerializeToString,
         )
         watched = grpc.method_handlers_generic_handler(health.SERVICE_NAME, {"Watch": watch})
-        self._server.add_generic_rpc_handlers((watched, grpc.method_handlers_generic_handler(service, streams)))
+        self._server.add_generic_rpc_handlers((watched, grpc.method_handlers_generic_handler(service, dict(streams))))
         pool.handlers |= {f"/{service}/{name}".encode(): handler for name, handler in methods.items()}
         pool.handlers[f"/{health.SERVICE_NAME}/Check".encode()] = Handler(self._check, "server")
         names = (service, health.SERVICE_NAME, reflection.SERVICE_NAME)

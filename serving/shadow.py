@@ -24,7 +24,7 @@ import numpy as np
 from grpc import StatusCode
 
 from protos.recommender_pb2 import PackedResponse, RecommendRequest
-from serving.backlog import Backlog
+from serving.backlog import Backlog, Sample
 from serving.codec import Refusal
 from serving.comparison import Answer, compare_pairs
 from serving.router.metrics import ShadowMetrics
@@ -78,7 +78,9 @@ class Shadow:
         """`share` of the queries, 0 to 1, sampled by hash(seed, query id); `file` gets a line for each comparison."""
         self._pool, self._recorder, self._seed, self._file = pool, recorder, seed, file
         self._below = round(share * RANGE)
-        self._backlog: Backlog[tuple[bytes, bytes]] = Backlog(recorder, self._work)
+        self._backlog = Backlog(recorder, self._work)
+        self.offer = self._backlog.offer
+        """Takes a query that `samples` chose, and its answer with all scores."""
 
     def start(self) -> None:
         """Begin to compare."""
@@ -95,11 +97,7 @@ class Shadow:
         """Whether this query is to be compared: then it is asked with all scores."""
         return self._below > 0 and stable_hash(self._seed, "sample", query_id) < self._below
 
-    def offer(self, query: bytes, answer: bytes) -> None:
-        """A query that `samples` chose, and its answer with all scores. Never waits, never fails."""
-        self._backlog.put((query, answer))
-
-    def _work(self, samples: list[tuple[bytes, bytes]]) -> None:
+    def _work(self, samples: list[Sample]) -> None:
         self._compare([pair for sample in samples for pair in self._ask(*sample)])
 
     def _ask(self, query: bytes, answer: bytes) -> list[Pair]:

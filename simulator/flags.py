@@ -11,7 +11,7 @@ import io
 import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
 
 import tyro
 
@@ -117,6 +117,24 @@ class LiveFlags(RunFlags):
 def from_env(name: str, default: Setting) -> Setting:
     """A field whose default is what an environment variable says, see `from_environment`."""
     return field(default_factory=lambda: from_environment(name, default))
+
+
+def choice_from_env(name: str, default: str, choices: Any) -> Any:
+    """The same of a Literal, whose name must be one of its own."""
+
+    def named() -> str:
+        found = from_environment(name, default)
+        require(found in get_args(choices), name, found, f"one of {', '.join(get_args(choices))}")
+        return found
+
+    return field(default_factory=named)
+
+
+def require_address(setting: str, address: str) -> None:
+    """Raise SettingError unless it is host:port."""
+    _, colon, port = address.rpartition(":")
+    good = colon != "" and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65_536
+    require(good, setting, address, "host:port, a port from 1 to 65535")
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal
 
 from serving.proxy.tensors import Scale
 from simulator.config import require
-from simulator.flags import Listening, from_env
-from simulator.process import from_environment
-
-
-def named_scale() -> Scale:
-    """FLICKER_SCORES_ARE. Raises SettingError where it is none."""
-    name, names = from_environment("FLICKER_SCORES_ARE", "scores"), get_args(Scale)
-    require(name in names, "FLICKER_SCORES_ARE", name, f"one of {', '.join(names)}")
-    return cast(Scale, name)
+from simulator.flags import Listening, choice_from_env, from_env, require_address
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,7 @@ class ShadowFlags(Listening):
     scores: str = from_env("FLICKER_SCORES", "")
     """Output with the scores, of shape [N] for one query, [B, N] or [B, N, 1] for B; higher is better (default:
     FLICKER_SCORES, else the only output)."""
-    scores_are: Scale = field(default_factory=named_scale)
+    scores_are: Scale = choice_from_env("FLICKER_SCORES_ARE", "scores", Scale)
     """What they are: logits (log-odds) and probabilities have a prediction difference too (default: FLICKER_SCORES_ARE,
     else scores)."""
     items: str = from_env("FLICKER_ITEMS", "")
@@ -94,7 +86,7 @@ class ShadowFlags(Listening):
         super().__post_init__()
         require(self.first != "", "first", "nothing", "name the model server with --first HOST:PORT")
         for name, address in (("first", self.first), ("second", self.second or self.first)):
-            require(address.rpartition(":")[2].isdecimal() and ":" in address, name, address, "host:port")
+            require_address(name, address)
         require(0 <= self.sample <= 1, "sample", self.sample, "from 0 to 1")
         require(0 <= self.seed < 1 << 32, "seed", self.seed, "from 0 to 4294967295")
         named = re.fullmatch(r"request\.id|parameters\..+", self.query_id_from)

@@ -7,6 +7,7 @@ what is there. Nothing but text is written: pyarrow is needed to read, not here.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import time
@@ -64,12 +65,15 @@ class Kept:
         if not self._since or time.monotonic() - self._since < after:
             return
         head = ("q_id", "doc_id", "score", *(["probability"] if self._probabilities else []), "request")
+        files = [self._folder / side / f"{self._rows[0][0][0]}.csv" for side in SIDES]
         try:
-            for side, rows in zip(SIDES, self._rows, strict=True):
+            for file, rows in zip(files, self._rows, strict=True):
                 content = as_csv([head, *rows]).encode()
-                write_atomically(self._folder / side / f"{rows[0][0]}.csv", content)
+                write_atomically(file, content)
                 self._bytes += len(content)
         except OSError as problem:
+            with contextlib.suppress(OSError):
+                files[0].unlink(missing_ok=True)  # one side alone is no comparison
             log.error("keep = %s: %s: nothing is kept from now on", self._folder, problem.strerror or problem)
             self._most = -1
         else:

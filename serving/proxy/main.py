@@ -58,9 +58,8 @@ class RunningProxy:
         """Take nothing new, answer what was taken, write what was kept."""
         self._server.retire()
         self._server.stop(GRACE)
-        self._first.unsubscribe(self._connected)
+        self._first.unsubscribe(self._connected)  # and not closed: grpcio's thread that watches it would trip over that
         self._mirror.close()
-        self._first.close()
 
 
 def limits(flags: ShadowFlags) -> Limits:

@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from protos.inference_pb2 import ModelInferRequest, ModelInferResponse
-from serving.backlog import Backlog
+from serving.backlog import Backlog, Sample
 from serving.codec import Refusal
 from serving.comparison import TOGETHER
 from serving.proxy.channel import INFER, open_channel
@@ -38,12 +38,8 @@ from simulator.types import Doubles, Ints, order
 
 log = logging.getLogger(__name__)
 Parsed = TypeVar("Parsed", bound=Message)
-Sample = tuple[bytes, bytes]
-"""A request and the first server's answer."""
 RANGE, HASHED = 1 << 32, 1 << 15
 """Of the hash; and how many bytes of each end of a request go into it, so that a large one takes no longer."""
-MOST_HELD = 64 << 20
-"""Bytes of samples that wait."""
 SECOND_BYTES, LARGER, AND = 4 << 20, 4, 1 << 16
 """Bytes of an answer of the second server at most, whatever it is; it is read where it has no more than so many times
 the first one's, and so many more."""
@@ -80,8 +76,9 @@ class Mirror:
         self._measured = measured(flags.scores_are != "scores")
         self._counted = [name in self._measured for name in MEASURES]
         self._renamed = renamed(flags.second_model, flags.second_version)
-        self._backlog: Backlog[Sample] = Backlog(recorder, self._work)
-        self._held, self._lock = 0, threading.Lock()
+        self._backlog = Backlog(recorder, self._work)
+        self.offer = self._backlog.offer
+        """Takes a request that `samples` chose, and the first server's answer."""
         self._closed, self._asking = False, threading.Lock()
         self._told: set[str] = set()
 
@@ -106,21 +103,6 @@ class Mirror:
         ends = request if len(request) <= 2 * HASHED else request[:HASHED] + request[-HASHED:]
         return zlib.crc32(ends, self._flags.seed) < self._below
 
-    def offer(self, request: bytes, answer: bytes) -> None:
-        """A request that `samples` chose, and the first server's answer. Never waits, never fails."""
-        size = len(request) + len(answer)
-        with self._lock:
-            full = self._held + size > MOST_HELD
-            self._held += 0 if full else size
-        if full:
-            self._recorder.drop()
-        elif not self._backlog.put((request, answer)):
-            self._let_go(size)
-
-    def _let_go(self, size: int) -> None:
-        with self._lock:
-            self._held -= size
-
     def _work(self, samples: list[Sample]) -> None:
         asked = [found for sample in samples if (found := self._read(*sample))]
         compared: dict[tuple[str, int], list[tuple[Asked, Doubles]]] = defaultdict(list)
@@ -137,7 +119,6 @@ class Mirror:
 
     def _read(self, raw: bytes, answer: bytes) -> Asked | None:
         """What the second server is to be asked, unless the request must not be asked twice or cannot be compared."""
-        self._let_go(len(raw) + len(answer))
         flags = self._flags
         try:
             request = parsed(ModelInferRequest, raw)

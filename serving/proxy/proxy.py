@@ -14,21 +14,26 @@ import grpc
 from serving.codec import Refusal
 from serving.proxy.channel import stream, unary
 from serving.proxy.mirror import Mirror
-from serving.rpc import FOREVER, Handler, Reply
+from serving.rpc import FOREVER, NOTHING, Handler, Reply
 
 READS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata")
 TRITONS = ("ModelConfig", "ModelStatistics", "RepositoryIndex")
 """What its clients ask beside the protocol. What changes a server is asked of the server itself."""
 WHO = "proxy"
-OURS = ("user-agent", "te", "content-type")
-"""Metadata that each connection has of its own, as all that begins with `grpc-`."""
+OURS = ("user-agent", "te", "content-type", "grpc-server-stats-bin")
+"""Metadata that each connection has of its own, as all text that begins with `grpc-`. What is binary there is the
+servers' own: details of an error."""
 Told = Callable[[bytes, bytes], None]
 """Gets a request and the answer to it."""
 
 
 def passed(metadata: Any) -> tuple[tuple[str, str | bytes], ...]:
     """Metadata that goes on."""
-    return tuple((name, value) for name, value in metadata or () if name not in OURS and not name.startswith("grpc-"))
+    return tuple(
+        (name, value)
+        for name, value in metadata or ()
+        if name not in OURS and (name.endswith("-bin") or not name.startswith("grpc-"))
+    )
 
 
 class Proxy:
@@ -72,6 +77,8 @@ class Proxy:
         if code is not grpc.StatusCode.OK:
             return reply.end(b"", Refusal(code, done.details() or ""), headers, trailers)
         answer = done.result()
+        if answer is None:
+            return reply.end(b"", Refusal(grpc.StatusCode.INTERNAL, NOTHING), headers, trailers)
         reply.end(answer, None, headers, trailers)
         if told:
             told(raw, answer)
@@ -84,6 +91,7 @@ class Proxy:
             metadata = passed(context.invocation_metadata())
             call = self._stream(requests, timeout=min(context.time_remaining(), FOREVER), metadata=metadata)
             context.add_callback(call.cancel)
+            context.send_initial_metadata(passed(call.initial_metadata()))  # waits for the first server's
             yield from call
             context.set_trailing_metadata(passed(call.trailing_metadata()))
         except grpc.RpcError as problem:

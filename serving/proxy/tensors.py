@@ -136,10 +136,12 @@ def _values(kind: str, tensors: Sequence[Any], raw: Sequence[bytes], name: str) 
         raise UnusableError("tensor", f"{kind}s: {said}: {hint}")
     tensor = tensors[names.index(name) if name else 0]
     size, datatype = math.prod(tensor.shape), tensor.datatype
+    if size > MOST_SCORES:  # what nobody compares takes no time from those who ask
+        raise UnusableError("tensor", f"{kind} {tensor.name!r} has {size:,} values: at most {MOST_SCORES:,} are read")
     try:
         if raw and SHARED not in tensor.parameters:
             inside = [each.name for each in tensors if SHARED not in each.parameters]
-            found = _from_raw(raw[inside.index(tensor.name)], datatype)
+            found = _from_raw(raw[inside.index(tensor.name)], datatype, size)
         elif datatype == "BYTES":
             found = _text(tensor.contents.bytes_contents)
         else:
@@ -152,12 +154,14 @@ def _values(kind: str, tensors: Sequence[Any], raw: Sequence[bytes], name: str) 
     return tensor, found
 
 
-def _from_raw(raw: bytes, datatype: str) -> Values:
-    """Values [n] as they stand in raw contents; of text each has its length, 4 bytes, before it."""
+def _from_raw(raw: bytes, datatype: str, most: int) -> Values:
+    """Values [n], texts `most` at most, as they stand in raw contents; a text has its length, 4 bytes, before it."""
     if datatype != "BYTES":
         return np.frombuffer(raw, TYPES[datatype][0])
-    parts, place = [], 0
+    parts, place = list[bytes](), 0
     while place < len(raw):
+        if len(parts) == most:
+            raise ValueError("more than its shape says")
         (length,) = struct.unpack_from("<I", raw, place)
         place += 4 + length
         parts.append(raw[place - length : place])

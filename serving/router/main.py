@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, cast, get_args
+from typing import IO
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -35,7 +35,7 @@ from serving.rpc import Door, GrpcMetrics, GrpcServer, Handler, Limits, Reply, b
 from serving.shadow import Shadow
 from simulator.config import require
 from simulator.errors import SettingError
-from simulator.flags import from_env, parse_flags
+from simulator.flags import choice_from_env, from_env, parse_flags
 from simulator.process import from_environment
 from simulator.store.protocol import Store
 from simulator.types import PolicyName
@@ -46,25 +46,15 @@ SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name
 WHO = "router"
 COMPARES = 2, 8
 """Threads for comparisons, and such calls at work or waiting: each takes as long as many queries."""
+DESCRIBES = 1, 64
+"""The same for descriptions: 10,000 items and users take 50 ms, in which no query would be looked at."""
 REQUEST_BYTES = 128 << 10
 """Twice what a query with 10,000 candidates takes."""
-
-
-def named_policy() -> PolicyName:
-    """FLICKER_POLICY. Raises SettingError where there is none of that name."""
-    name, names = from_environment("FLICKER_POLICY", "random"), get_args(PolicyName)
-    require(name in names, "FLICKER_POLICY", name, f"one of {', '.join(names)}")
-    return cast(PolicyName, name)
 
 
 def wanted_replicas() -> int | None:
     """FLICKER_REPLICAS, None where it is not set. Raises SettingError where it is no number."""
     return from_environment("FLICKER_REPLICAS", 0) if os.environ.get("FLICKER_REPLICAS") else None
-
-
-def named_spool() -> Path | None:
-    """FLICKER_SPOOL, None where it is not set."""
-    return Path(name) if (name := from_environment("FLICKER_SPOOL", "")) else None
 
 
 @dataclass(frozen=True)
@@ -76,7 +66,7 @@ class RouterFlags(ServerFlags):
 
     name: str = from_env("FLICKER_NAME", "")
     """Name of this router, no other's (default: FLICKER_NAME, else host and process number)."""
-    policy: PolicyName = field(default_factory=named_policy)
+    policy: PolicyName = choice_from_env("FLICKER_POLICY", "random", PolicyName)
     """Who answers a query. random: by hash(seed, query id). round_robin: in turn. sticky: the same replica for a user.
     least_loaded: who has the fewest queries in flight (default: FLICKER_POLICY)."""
     seed: int = from_env("FLICKER_SEED", 0)
@@ -94,7 +84,9 @@ class RouterFlags(ServerFlags):
     """Queries that wait for an answer at most, 1 to 4,096; more are refused at once with RESOURCE_EXHAUSTED."""
     deadline: float = 5.0
     """Seconds for an answer where the caller allows more or says nothing, more than 0."""
-    spool: Path | None = field(default_factory=named_spool)
+    spool: Path | None = field(
+        default_factory=lambda: Path(name) if (name := from_environment("FLICKER_SPOOL", "")) else None
+    )
     """Folder in which feedback waits for a store that is away: it is acknowledged when it is on this disk. Several
     routers may share it, and one that is started again goes on with what it finds. Without one, when the store has it;
     while that is away feedback is refused (default: FLICKER_SPOOL)."""
@@ -128,7 +120,7 @@ class Methods:
             "Recommend": Handler(self.recommend, WHO, sheds=True, refused=self.refused),
             "Compare": by_threads(door, self.compare, *COMPARES, WHO, sheds=True),
             "Feedback": Handler(self.feedback, WHO),
-            "Describe": Handler(self.describe, WHO),
+            "Describe": by_threads(door, self.describe, *DESCRIBES, WHO),
             "ListReplicas": Handler(self.list_replicas, WHO),
         }
 
@@ -148,7 +140,7 @@ class Methods:
         """Recommender.Feedback; does not wait. Raises Refusal."""
         published = self._router.published()
         request = parse(FeedbackRequest, raw)
-        user = published.user(request.user_id) if request.user_id else request.user
+        user = published.user(request)
         report = report_of(request, user, published)
         learned = published.learns_feedback and user < published.ranges.users
         events, clicked = len(report.events), int(report.events.label.sum())
@@ -166,10 +158,9 @@ class Methods:
         else:
             told(None)
 
-    def describe(self, raw: bytes, reply: Reply) -> None:
-        """Recommender.Describe; does not wait. Raises Refusal."""
-        described = self._router.published().describe(parse(DescribeRequest, raw))
-        reply.end(described.SerializeToString(), None)
+    def describe(self, raw: bytes, deadline: float) -> bytes:
+        """Recommender.Describe. Raises Refusal."""
+        return self._router.published().describe(parse(DescribeRequest, raw)).SerializeToString()
 
     def list_replicas(self, raw: bytes, reply: Reply) -> None:
         """Recommender.ListReplicas; does not wait."""

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 
 from grpc import StatusCode
 
-from protos.recommender_pb2 import DescribeRequest, DescribeResponse, Description
+from protos.recommender_pb2 import (
+    DescribeRequest,
+    DescribeResponse,
+    Description,
+    FeedbackRequest,
+    RecommendRequest,
+)
 from serving.codec import MOST_CANDIDATES, SHOWN, Ranges, Refusal, bad, schema_of
 from serving.router.metrics import RouterMetrics
 from serving.router.pool import Pool
@@ -67,9 +73,11 @@ class Published:
             names = unpack(store.shared(digest)) if digest else Names()
         return Published(generation, ranges, encoder, about["world"] == "synthetic", digest, names)
 
-    def user(self, id: str) -> int:
+    def user(self, asked: RecommendRequest | FeedbackRequest) -> int:
         """The number of a user by the log's own id, or by a number; at least NOBODY, always the same, where it is
         neither."""
+        if not (id := asked.user_id):
+            return asked.user
         found = number_of(self.names.users, id)
         return NOBODY | zlib.crc32(id.encode()) if found is None else found
 

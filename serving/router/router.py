@@ -71,9 +71,8 @@ class Router:
         """As `route`, for a query that was parsed already."""
         published = self.published()
         ranges = published.ranges
-        query_id, user, arm, id = request.query_id, request.user, request.arm, request.user_id
-        if id:
-            user = published.user(id)
+        query_id, user, arm = request.query_id, published.user(request), request.arm
+        if request.user_id:
             raw += with_user(user)
         if user >= ranges.users:
             self.metrics.unknown_users.inc()

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from protos.channel import ATTEMPTS, router_channel, target
-from protos.recommender_pb2 import FeedbackRequest, FeedbackResponse, RecommendRequest, RecommendResponse
+from protos.channel import ATTEMPTS, REPEATABLE, router_channel, target
+from protos.recommender_pb2 import DESCRIPTOR, FeedbackRequest, FeedbackResponse, RecommendRequest, RecommendResponse
 from protos.recommender_pb2_grpc import RecommenderServicer, RecommenderStub, add_RecommenderServicer_to_server
 
 
@@ -99,3 +99,7 @@ def test_queries_and_reports_are_tried_a_few_times(routers: list[Router], stub: 
 )
 def test_how_grpc_names_them(addresses: str, name: str) -> None:
     assert target(addresses) == name
+
+
+def test_every_call_of_a_router_may_be_made_again() -> None:
+    assert set(REPEATABLE) == set(DESCRIPTOR.services_by_name["Recommender"].methods_by_name)

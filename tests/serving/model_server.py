@@ -81,6 +81,7 @@ class ModelServer(GRPCInferenceServiceServicer):
     def ModelStreamInfer(  # noqa: N802
         self, asked: Iterator[pb.ModelInferRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.ModelStreamInferResponse]:
+        context.send_initial_metadata((("served-by", str(self.version)),))
         for each in asked:
             if not each.inputs:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, "inputs = none")

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,11 +73,11 @@ class Asked:
 
 
 @contextmanager
-def proxied(first: ModelServer | str, second: ModelServer | None = None, **settings: Any) -> Iterator[Asked]:
+def proxied(first: ModelServer | str, second: ModelServer | str = "", **settings: Any) -> Iterator[Asked]:
     """A proxy that asks twice for everything, until the end."""
     defaults = {"sample": 1.0, "items": "items", "scores_are": "logits", "second_deadline": 10.0}
-    address = first if isinstance(first, str) else first.address
-    flags = ShadowFlags(first=address, second=second.address if second else "", **(defaults | settings))
+    one, two = (each if isinstance(each, str) else each.address for each in (first, second))
+    flags = ShadowFlags(first=one, second=two, **(defaults | settings))
     registry = CollectorRegistry()
     proxy = RunningProxy(flags, registry, threading.Event())
     proxy.start()
@@ -147,6 +148,49 @@ def test_errors_and_metadata_pass_both_ways(first: ModelServer, second: ModelSer
         assert "authorization" not in dict(second.metadata)  # what is for one server is not told to the other
 
 
+def wordless(asked: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+    """OK, and no answer: no server of ModelInfer may."""
+    return iter(list(asked)[1:])
+
+
+def detailed(asked: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+    """An error with details, as google.rpc.Status."""
+    context.set_trailing_metadata((("grpc-status-details-bin", b"\x08\x05"),))
+    context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
+
+
+@contextmanager
+def streaming(behaviour: Callable[..., Iterator[bytes]]) -> Iterator[str]:
+    """The address of a server of which ModelInfer is a stream, whatever the protocol says."""
+    server = grpc.server(ThreadPoolExecutor(4))
+    service, method = INFER[1:].split("/")
+    handlers = {method: grpc.stream_stream_rpc_method_handler(behaviour)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+def test_details_of_an_error_pass() -> None:
+    with streaming(detailed) as first, proxied(first) as proxy, pytest.raises(grpc.RpcError) as error:
+        proxy.raw(b"", timeout=5)
+    assert ("grpc-status-details-bin", b"\x08\x05") in error.value.trailing_metadata()
+
+
+def test_ok_without_an_answer_is_an_error_at_once(first: ModelServer) -> None:
+    said = grpc.StatusCode.INTERNAL, "the server says OK, and gives no answer"
+    asked = queries(3)
+    with streaming(wordless) as other:
+        with proxied(other) as proxy:
+            assert refusal(lambda: proxy.raw(asked[0], timeout=5)) == said
+        with proxied(first, other) as proxy:
+            ask_all(proxy.raw, asked)
+            until(lambda: proxy.failed("INTERNAL") == 3)
+
+
 def test_health_metadata_and_readiness_pass(first: ModelServer) -> None:
     with proxied(first) as proxy, grpc.insecure_channel(first.address) as channel:
         direct = GRPCInferenceServiceStub(channel)
@@ -172,7 +216,9 @@ def test_streams_pass_and_are_never_asked_twice(first: ModelServer, second: Mode
     asked = [pb.ModelInferRequest.FromString(raw) for raw in queries(20)]
     with proxied(first, second, streams=2) as proxy, grpc.insecure_channel(first.address) as channel:
         direct = GRPCInferenceServiceStub(channel)
-        found = list(proxy.stub.ModelStreamInfer(iter(asked)))
+        call = proxy.stub.ModelStreamInfer(iter(asked))
+        found = list(call)
+        assert ("served-by", "1") in call.initial_metadata()
         assert found == list(direct.ModelStreamInfer(iter(asked))) and len(found) == 20
         broken = [asked[0], pb.ModelInferRequest()]
         told = refusal(lambda: list(proxy.stub.ModelStreamInfer(iter(broken))))
@@ -429,6 +475,14 @@ def test_a_full_folder_ends_the_keeping_and_nothing_else(
             pass
 
 
+def test_a_part_that_cannot_be_written_on_both_sides_is_on_none(tmp_path: Path) -> None:
+    folder, scores = kept.Kept(tmp_path, 1 << 20, False), np.ones((1, 2))
+    folder.add(["q"], np.array([[1, 2]]), (scores, scores))
+    (tmp_path / "second").rmdir()
+    folder.end_part()
+    assert not list(tmp_path.glob("*/*"))
+
+
 def test_a_killed_proxy_leaves_files_that_can_be_compared_and_the_next_one_adds_to_them(
     first: ModelServer, second: ModelServer, tmp_path: Path
 ) -> None:
@@ -446,7 +500,10 @@ def test_a_killed_proxy_leaves_files_that_can_be_compared_and_the_next_one_adds_
 
 
 def test_a_process_says_where_it_is_and_ends_in_order(first: ModelServer) -> None:
-    command = [sys.executable, "-m", "simulator", "shadow", "--first", first.address]
+    command = [sys.executable, "-m", "simulator", "shadow", "--first"]
+    bad = subprocess.run([*command, "nowhere"], cwd=ROOT, capture_output=True, text=True)
+    assert bad.returncode == 2 and bad.stderr.startswith("flicker shadow: first = nowhere: ")
+    command.append(first.address)
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout is not None
     said = eval(child.stdout.readline())
@@ -464,6 +521,7 @@ def test_a_process_says_where_it_is_and_ends_in_order(first: ModelServer) -> Non
         ([], "first = nothing: name the model server with --first HOST:PORT"),
         (["--first", "triton"], "first = triton: host:port"),
         (["--first", "a:1", "--second", "b:x"], "second = b:x: host:port"),
+        (["--first", "a:65536"], "first = a:65536: host:port, a port from 1 to 65535"),
         (["--first", "a:1", "--sample", "2"], "sample = 2.0: from 0 to 1"),
         (["--first", "a:1", "--query-id-from", "request"], "query_id_from = request: request.id, or parameters.NAME"),
         (["--first", "a:1", "--k", "0"], "k = 0: at least 1 item"),

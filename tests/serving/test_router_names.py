@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from functools import partialmethod
 
 import grpc
 import pytest
 
-from protos.recommender_pb2 import CompareRequest, DescribeRequest, RecommendRequest
+from protos.recommender_pb2 import CompareRequest, DescribeRequest, DescribeResponse, RecommendRequest
+from serving import query
+from serving.router.published import Published
 from simulator.store.names import pack
 from simulator.types import Names
 from tests.serving.fake_replica import ITEMS, USERS, FakeReplica, publish
 from tests.serving.router_under_test import Asked, healthy, refusal, running, until
 from tests.store.memory_store import MemoryStore
 
+Describe = Callable[[Published, DescribeRequest], DescribeResponse]
 IDS = [f"u-{number * 7919 % 1000:03d}" for number in range(USERS - 1)] + ["3"]
 """The last user is called as another is numbered."""
 TITLES = ["", *(f"Film {number}" for number in range(1, ITEMS))]
@@ -89,6 +94,31 @@ def test_numbers_are_described_and_context_is_understood(asked: Asked) -> None:
 )
 def test_what_is_out_of_range_is_told(asked: Asked, request_: DescribeRequest, message: str) -> None:
     assert refusal(lambda: asked.stub.Describe(request_)) == (grpc.StatusCode.INVALID_ARGUMENT, message)
+
+
+def test_a_long_description_keeps_no_query_waiting(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(Published, "describe", lambda *_: DescribeResponse() if gate.wait(20) else None)
+    described = asked.stub.Describe.future(DescribeRequest(), timeout=20)
+    try:
+        assert asked.stub.Recommend(RecommendRequest(user=1), timeout=3).slate
+    finally:
+        gate.set()
+    assert described.result() == DescribeResponse()
+
+
+def test_titles_are_asked_for_in_parts(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "MOST_ITEMS", 7)
+    monkeypatch.setattr(Published, "describe", partialmethod(bounded, Published.describe))
+    answers, _, titles = query.ask(query.QueryFlags(asked.address, user=IDS[0], k=20, times=2))
+    assert {place.item for answer in answers for place in answer.slate} == titles.keys() and len(titles) >= 20
+    assert all(title == (TITLES[item] or "sku-0") for item, title in titles.items())
+
+
+def bounded(published: Published, describe: Describe, request: DescribeRequest) -> DescribeResponse:
+    """As a router that takes no more than seven."""
+    assert len(request.items) <= 7
+    return describe(published, request)
 
 
 def test_on_a_made_up_world_numbers_are_the_names() -> None:

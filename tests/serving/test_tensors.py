@@ -12,6 +12,7 @@ from protos import inference_pb2 as pb
 from serving.proxy.mirror import parsed
 from serving.proxy.tensors import (
     MOST_ITEMS,
+    MOST_SCORES,
     TYPES,
     UnusableError,
     ids_of,
@@ -107,3 +108,13 @@ def test_damaged_messages_are_unusable_or_read_and_nothing_else() -> None:
             assert found.shape == scores.shape and np.isfinite(scores).all()
             outcomes.add("compared")
     assert outcomes >= {"compared", "message", "tensor", "items"}
+
+
+@pytest.mark.parametrize("said", [1, MOST_SCORES, 4 * MOST_SCORES])
+def test_a_million_empty_texts_are_not_read(said: int) -> None:
+    asked = pb.ModelInferRequest()
+    asked.inputs.add(name="skus", datatype="BYTES", shape=[said])
+    asked.raw_input_contents.append(bytes(16 * MOST_SCORES))
+    with pytest.raises(UnusableError) as error:
+        items_of(asked, "skus", (1, said))
+    assert error.value.reason == "tensor"

@@ -31,7 +31,7 @@ from prometheus_client import CollectorRegistry
 from load.grpc_user import Failed, GrpcUser
 from load.metrics import LoadCollector
 from load.people import Asking
-from load.session import CATCH_UP, USERS_MESSAGE, Session
+from load.session import CATCH_UP, STOPPING_MESSAGE, USERS_MESSAGE, Session
 from load.settings import read_settings
 from load.tally import Call, Repeat, add_report, compare
 from protos.recommender_pb2 import FeedbackRequest, RecommendRequest, RecommendResponse, ShownItem
@@ -156,6 +156,7 @@ def attach(environment: Environment, **_: Any) -> None:
     listen(environment, session)
     if isinstance(runner, WorkerRunner):
         runner.register_message(USERS_MESSAGE, lambda msg, **_: session.hear_users(int(msg.data["count"])))
+        runner.register_message(STOPPING_MESSAGE, lambda msg, **_: session.stopping())
 
 
 def listen(environment: Environment, session: Session) -> None:
@@ -171,6 +172,7 @@ def listen(environment: Environment, session: Session) -> None:
     add(on.spawning_complete, lambda **_: session.tell_users())
     add(on.test_stopping, lambda **_: session.stopping())
     add(on.test_stop, lambda **_: session.stopped())
+    add(on.quitting, lambda **_: session.tell_stopping())
     add(on.report_to_master, lambda client_id, data: data.update(flicker=session.outbox.take()))
     if isinstance(environment.runner, MasterRunner):
         add(on.worker_report, lambda client_id, data: add_report(session.tally, data["flicker"]))

@@ -33,6 +33,10 @@ FEEDER = "world"
 """Whose mark in the store says which event of the world is due."""
 USERS_MESSAGE = "flicker_users"
 """By which the master tells its workers how many users offer the configured rate."""
+STOPPING_MESSAGE = "flicker_stopping"
+"""By which the master tells its workers that the test is about to end."""
+LAST_CALLS = 1.0
+"""Seconds that calls in flight have then: Locust's master waits half a second for the last reports, no longer."""
 CATCH_UP = 1.0
 """Seconds of its own queries that a user makes up for when answers were slow; what is older it never asks."""
 
@@ -91,6 +95,12 @@ class Session:
         if not self._stopping.is_set():
             self._tick()
             self._stopping.set()
+
+    def tell_stopping(self) -> None:
+        """The master's, before all end: no new queries, so that the workers' last reports find it listening."""
+        if isinstance(self._runner, MasterRunner):
+            self._runner.send_message(STOPPING_MESSAGE)
+            gevent.sleep(LAST_CALLS)
 
     def stopped(self) -> None:
         """All users have stopped: wait for what is still in flight, and write the summary."""

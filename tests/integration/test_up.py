@@ -203,9 +203,9 @@ def assert_summary(summary: dict[str, Any]) -> None:
             assert_swaps(arm[cause], f"{label}.{cause}")
         for name in ("log_loss", "auc"):
             assert_interval(arm[name], f"{label}.{name}", 0, 2)
-        assert summary["serving"]["comparisons"][label] > 20 and 0 <= arm["user_visible_swap_ratio"]["mean"] <= 1
+        assert summary["serving"]["comparisons"][label] > 10 and 0 <= arm["user_visible_swap_ratio"]["mean"] <= 1
     serving = summary["serving"]
-    assert serving["failures"] == 0 and serving["requests"] > 80 and serving["refreshes"] >= 2
+    assert serving["failures"] == 0 and serving["requests"] > 40 and serving["refreshes"] >= 2
     assert 0 < serving["p50"] <= serving["p99"] < 5 and 0 < serving["first_answer"] < PATIENCE
     assert 0 < serving["achieved"] <= 1.5 * serving["offered"]
 

@@ -154,13 +154,19 @@ def test_a_signal_ends_every_run_and_resume_gives_the_same_numbers(
     assert results(out / "cells") == results(folder)
 
 
+HEARING = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("simulator", run_name="__main__", alter_sys=True)
+"""
+"""`python -m simulator` that hears Ctrl-C, which is ignored where tests run in the background; it sees to that itself,
+for a fork beside threads of gRPC may abort."""
+
+
 def stop_within(cell: Cell, sign: signal.Signals, out: Path, *arguments: str) -> None:
     """Start a sweep and send it a signal while it runs the cell: nothing goes on."""
-    command = [sys.executable, "-m", "simulator", "sweep", *TINY, *arguments, "--jobs", "1", "--out", str(out)]
-    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  # ignored where tests run in the background
-    sweep = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
-    )
+    command = [sys.executable, "-c", HEARING, "sweep", *TINY, *arguments, "--jobs", "1", "--out", str(out)]
+    sweep = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 120
         while not (out / "cells" / cell.name / "config.json").exists():

@@ -1,6 +1,6 @@
 """Builds the C++ of this folder into libraries, one for each kind of processor: `python build.py [--out DIR]`.
 
-All of a machine's builds give the same bits (lanes.hpp), and library.py takes the best that the processor can run. On
+All of a machine's builds give the same bits (lanes.hpp), and loader.py takes the best that the processor can run. On
 x86-64 there are three, by the levels of its psABI; elsewhere one. Each holds the digest of what it was built from.
 Needs the standard library and a C++ compiler alone: `make setup`, hatch_build.py and the Dockerfile call it.
 """

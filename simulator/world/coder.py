@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from simulator.native.library import NativeMissing, library
+from simulator.native.loader import NativeMissing, library
 from simulator.types import Rows
 
 MOST_WAITING = 2_000_000

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from simulator.models.native import kernels
-from simulator.native import build, library
-from simulator.native.library import NativeMissing
+from simulator.native import build, loader
+from simulator.native.loader import NativeMissing
 from tests.models.conftest import MIXED, MODEL, make_events
 from tests.models.reference import FORMULAS
 from tests.models.test_native_learning import Both, scorer
@@ -40,7 +40,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "answer.hpp").write_text("#define ANSWER 3")
     monkeypatch.setattr(build, "FOLDER", folder)
     monkeypatch.setattr(build.digest, "__defaults__", (folder,))
-    monkeypatch.setattr(library, "SIGNATURES", {})
+    monkeypatch.setattr(loader, "SIGNATURES", {})
     monkeypatch.delenv("CXX", raising=False)
     return folder
 
@@ -58,7 +58,7 @@ def test_built_once_and_again_when_a_source_changes(sources: Path, capsys: pytes
     assert build.main(["--out", str(out)]) == 0 and files[0].stat().st_mtime_ns == before
     (sources / "answer.hpp").write_text("#define ANSWER 4")
     assert not build.is_current(out)
-    assert build.main(["--out", str(out)]) == 0 and library.load(files[0]).cpu_level() == 4
+    assert build.main(["--out", str(out)]) == 0 and loader.load(files[0]).cpu_level() == 4
 
 
 @needs_compiler
@@ -66,12 +66,12 @@ def test_the_best_build_that_the_processor_can_run(sources: Path, monkeypatch: p
     monkeypatch.setattr(build, "X86_64", {"v2": ("-DX=2",), "v3": ("-DX=3",), "v4": ("-DX=4",)})
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     build.build(sources / "lib")
-    assert [file.name for file in library.runnable(sources / "lib")] == ["v2.so", "v3.so"]
+    assert [file.name for file in loader.runnable(sources / "lib")] == ["v2.so", "v3.so"]
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with pytest.raises(NativeMissing, match="^no library: run make setup where a C\\+\\+ compiler is$"):
-        library.runnable(sources / "lib")
+        loader.runnable(sources / "lib")
     build.build(sources / "lib")
-    assert [file.name for file in library.runnable(sources / "lib")] == ["portable.so"]
+    assert [file.name for file in loader.runnable(sources / "lib")] == ["portable.so"]
 
 
 @needs_compiler
@@ -79,17 +79,17 @@ def test_a_library_of_other_sources_is_refused_and_trusted_where_there_are_none(
     build.build(sources / "lib")
     (sources / "answer.hpp").write_text("#define ANSWER 2")
     with pytest.raises(NativeMissing, match="^stale or damaged, not built from these sources: run make setup$"):
-        library.runnable(sources / "lib")
+        loader.runnable(sources / "lib")
     for file in sources.glob("*.?pp"):
         file.unlink()
-    assert [file.stem for file in library.runnable(sources / "lib")] == list(build.variants())[:2]
+    assert [file.stem for file in loader.runnable(sources / "lib")] == list(build.variants())[:2]
 
 
 def test_what_is_no_library_is_one_line(sources: Path) -> None:
     file = sources / "x.so"
     file.write_bytes(b"flicker sources " + build.digest().encode())
     with pytest.raises(NativeMissing, match="^no library that can be loaded: .*") as error:
-        library.load(file)
+        loader.load(file)
     assert "\n" not in str(error.value)
 
 
@@ -138,13 +138,13 @@ def norm(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.mark.parametrize("spec", list(FORMULAS))
 def test_all_builds_give_the_same_bits(spec: str, norm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
-        files = library.runnable()
+        files = loader.runnable()
     except NativeMissing as problem:
         pytest.skip(str(problem))
     if len(files) == 1:
         pytest.skip("this processor runs one of the builds only")
     config = replace(MODEL, dim=17, hidden=(40, 33, 16), batch=16, norm=norm)
-    results = [everything(spec, config, library.load(file), monkeypatch) for file in files]
+    results = [everything(spec, config, loader.load(file), monkeypatch) for file in files]
     for other in results[1:]:
         for one, two in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(one.view(np.int32), two.view(np.int32))

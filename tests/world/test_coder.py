@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.native import library
-from simulator.native.library import NativeMissing
+from simulator.native import loader
+from simulator.native.loader import NativeMissing
 from simulator.world import coder as module
 from simulator.world.coder import Coder, NativeCoder, PlainCoder, make_coder
 
@@ -22,7 +22,7 @@ TEXT = st.none() | st.text(st.sampled_from("ab\0üñ😀"), max_size=40)
 def kind(request: pytest.FixtureRequest) -> Any:
     if request.param is NativeCoder:
         try:
-            library.library()
+            loader.library()
         except NativeMissing as problem:
             pytest.skip(str(problem))
     return request.param

@@ -25,7 +25,7 @@ from simulator.config import ModelConfig
 from simulator.models.activations import Activation
 from simulator.models.click_model import Layout
 from simulator.models.duplicates import Weights
-from simulator.native.library import NativeMissing, library
+from simulator.native.loader import NativeMissing, library
 from simulator.types import Floats, Ints, Rows, Schema
 
 PYTORCH = "libtorch_cpu.so", "libtorch_cpu.dylib"

@@ -94,7 +94,7 @@ class Limits:
     streams: int = 256
     """Calls on one connection; a gRPC client keeps the others back. More than the reports of feedback that may wait for
     the store: a call that is asked beside them would be refused."""
-    pending: int = 48
+    pending: int = 128
     """Calls that the core keeps until the server's thread asks for them, one at a time; it refuses some beyond, and all
     beyond twice as many."""
     pending_seconds: int = 1

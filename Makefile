@@ -82,7 +82,7 @@ $(ready): pyproject.toml constraints.txt
 		echo "Flicker needs Python 3.11 to 3.14: install one, or name it with PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON); the first time this takes a few minutes"
 	@$(PYTHON) -m venv $(VENV)
-	@$(run-python) -m pip install --constraint constraints.txt $(PIP_ARGS) --editable '.[live,dev]'
+	@$(run-python) -m pip install --constraint constraints.txt $(PIP_ARGS) --editable '.[live,page,dev]'
 	@touch $@
 
 # without a C++ compiler a line says so, and all works without them

@@ -175,6 +175,9 @@ class ExperimentConfig:
     """Queries of the final measurement, at least 2."""
     queries_per_generation: int = 50
     """Queries asked at each generation, at least 2."""
+    resamples: int = 1_000
+    """Draws of the bootstrap behind each 95 % interval, 20 or more; those of each generation are at most 200. Fewer are
+    faster and make rougher intervals, for runs whose spread over seeds is what counts."""
     by: tuple[str, ...] = ()
     """Columns of the log by whose values results are shown too, such as `country`."""
     seed: int = 0
@@ -194,11 +197,17 @@ class ExperimentConfig:
         require(1 <= self.k <= self.candidates, "k", self.k, f"from 1 to the number of candidates ({self.candidates})")
         require(self.queries >= 2, "queries", self.queries, "at least 2")
         require(self.queries_per_generation >= 2, "queries_per_generation", self.queries_per_generation, "at least 2")
+        require(self.resamples >= 20, "resamples", self.resamples, "at least 20")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         require(self.worlds >= 1, "worlds", self.worlds, "at least 1")
         one = self.worlds == 1 or isinstance(self.world, SyntheticConfig)
         require(one, "worlds", self.worlds, "1 with a log, which is one world; for other models on it, --vary seed")
         require(self.device in ("cpu", "cuda"), "device", self.device, "cpu or cuda")
+
+    @property
+    def few_resamples(self) -> int:
+        """Draws of the bootstrap where there are many intervals: of each generation, bucket and slice."""
+        return min(200, self.resamples)
 
     @property
     def chunk_events(self) -> int:

@@ -203,8 +203,8 @@ class Experiment:
         """Write down how much results differ at this generation, and what the refresh changed."""
         ahead = self._peek()
         logits = self.engines.score_events(ahead.features)
-        now = Comparison(self.shape, asked, ahead.user, repetitions=200, seed=self.config.seed)
-        past = Comparison(self.shape, queries, ahead.user, repetitions=200, seed=self.config.seed)
+        now = Comparison(self.shape, asked, ahead.user, repetitions=self.config.few_resamples, seed=self.config.seed)
+        past = Comparison(self.shape, queries, ahead.user, repetitions=self.config.few_resamples, seed=self.config.seed)
         arms: dict[str, Any] = {}
         for number, arm in enumerate(self.arms):
             found = {"pd": now.differences(number, logits)["pd"]} | under("swaps", now.duplicate_swaps(number, ranked))

@@ -60,6 +60,8 @@ class RunFlags:
     keep_predictions: bool = False
     """Leave what every model said of the final queries and the held-out events in OUT/predictions, for
     `flicker compare`."""
+    page: bool = True
+    """Draw report.html; `flicker report DIR` draws it later."""
     compare: Annotated[Comparison, Flat] = field(default_factory=Comparison)
     synthetic: Annotated[SyntheticConfig, Flat] = field(default_factory=SyntheticConfig)
     replay: Annotated[Replay, Flat] = field(default_factory=Replay)
@@ -106,6 +108,7 @@ class LiveFlags(RunFlags):
 
     resume: Annotated[bool, Hidden, tyro.conf.Fixed] = False
     keep_predictions: Annotated[bool, Hidden, tyro.conf.Fixed] = False
+    page: Annotated[bool, Hidden, tyro.conf.Fixed] = True
     compare: Annotated[Learning, Flat] = field(default_factory=Learning)
 
     @classmethod

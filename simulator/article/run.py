@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -66,7 +66,7 @@ class RunFlags:
         return found
 
 
-def _groups(size: str) -> grid.Iterator[grid.Group]:
+def _groups(size: str) -> Iterator[grid.Group]:
     return grid.quick() if size == "quick" else grid.full()
 
 

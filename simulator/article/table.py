@@ -21,11 +21,11 @@ from simulator.files import write_atomically
 from simulator.measures.intervals import Interval, exact, student_quantile
 from simulator.result import Arm, Result
 
-LATE = {
-    **{name: name for name in ("pd", "pd_ranking", "log_loss", "ranking_loss", "auc", "ndcg", "recall", "personalisation")},
-    **{f"{short}{name}": f"{cause}.{name}" for name in ("pair", "slot")
-       for short, cause in (("", "swaps"), ("refresh_", "refresh_swaps"), ("both_", "both_swaps"))},
-}  # fmt: skip
+_CAUSES = {"": "swaps", "refresh_": "refresh_swaps", "both_": "both_swaps"}
+_PLAIN = ("pd", "pd_ranking", "log_loss", "ranking_loss", "auc", "ndcg", "recall", "personalisation")
+LATE = {name: name for name in _PLAIN} | {
+    f"{short}{name}": f"{cause}.{name}" for name in ("pair", "slot") for short, cause in _CAUSES.items()
+}
 """Short name -> measure of the final measurement: held-out events, and queries after all is learned."""
 EARLY = {"early_loss": (0.1, 0.3, "progressive_log_loss"), "part_loss": (0.1, 0.5, "progressive_log_loss"),
          "part_pd": (0.1, 0.5, "pd"), "part_pair": (0.1, 0.5, "swaps.pair")}  # fmt: skip

@@ -30,8 +30,8 @@ FLOORS: list[set[str]] = [
     {"comparison", "schedule", "tuning", "flags", "result", "words"},
     {"experiment", "decide", "predictions"},
     {"folder", "outcome", "terminal", "report"},
-    {"run", "tune", "check", "compare", "live", "sweep", "figures"},
-    {"cli"},
+    {"run", "tune", "check", "compare", "live", "sweep"},
+    {"cli", "article"},
 ]
 MOST_FLOORS = 8
 TORCH_FREE = {"world", "measures", "store", "predictions"} | FLOORS[0] | FLOORS[1]

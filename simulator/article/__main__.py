@@ -27,6 +27,11 @@ def main() -> int:
             from simulator.article.run import RunFlags, run_grid
 
             return run_grid(parse_flags(RunFlags, "flicker article run", arguments))
+        if command == "write":
+            from simulator.article.pages import WriteFlags, write
+
+            print(*write(parse_flags(WriteFlags, "flicker article write", arguments)), sep="\n")
+            return 0
         raise FlickerError(f"command = {command}: run or write; see flicker article --help")
     except FlickerError as problem:
         print(f"flicker: {' '.join(str(problem).splitlines())}", file=sys.stderr)

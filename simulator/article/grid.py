@@ -72,7 +72,7 @@ def activations() -> list[str]:
 
 
 def norms() -> list[str]:
-    """ReLU and SmeLU under each norm; and the limit of a large beta, which the norm after keeps apart from its offset."""
+    """ReLU and SmeLU under each norm; and the limit of a large beta, where the norm takes its offset away."""
     each = (under_norm(norm, BETAS["other"], RATES[norm]) for norm in ("before", "after", "weight"))
     return [*chain.from_iterable(each), *at_rates(["smelu:beta=100,norm=after", "linear:norm=after"], NORMED[1:])]
 

@@ -1,0 +1,292 @@
+"""What the pages draw, all worlds in each figure: the title says what is compared, the caption how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from simulator.article import claims
+from simulator.article.claims import NORMS, choice, design, designs, family, own_rate, relu, sources
+from simulator.article.frontier import envelope, matched, points
+from simulator.article.table import Values, World, mean, ratio
+from simulator.measures.intervals import Interval, exact
+from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots
+from simulator.words import label, number, plural
+
+Units = dict[int, Values]
+
+
+def _units(worlds: Sequence[World], group: str) -> str:
+    """`5 units of 2 duplicates`, as a group was run."""
+    found = {len(units) for world in worlds for units in world.groups.get(group, {}).values()}
+    return f"{' or '.join(map(str, sorted(found)))} units of 2 duplicates" if found else "no units"
+
+
+def _plane(world: World, group: Mapping[str, Sequence[str]], source: Mapping[str, str], name: str) -> Panel | None:
+    """PD against log loss, both as ratios to ReLU without a norm at its own rate; each family by its envelope, its
+    other settings as points alone. `source`: which group of cells a family is of."""
+    base, lines = relu(world), []
+    for look, (words, held) in enumerate(group.items()):
+        own = family(world, source[words], *held)
+        relative = {
+            spec: {unit: {"x": 100 * (one["log_loss"] / base[unit]["log_loss"] - 1), "pd": one["pd"] / base[unit]["pd"]}
+                   for unit, one in units.items() if unit in base and one.get("pd") and base[unit].get("pd")}
+            for spec, units in own.items()
+        }  # fmt: skip
+        edge = envelope(points(relative, "pd", sorted(base), across="x"))
+        shown = [(mean(relative[spec], "x"), ratio(own[spec], base, "pd"), spec) for *_, spec in edge]
+        drawn = [Point(x, y, key=spec) for x, y, spec in shown if x is not None and y is not None and x.mean < 3]
+        lines += [Line(words, drawn, look, strength=0.35)] if drawn else []
+    if len(lines) < 2:
+        return None
+    axes = Axis("log loss above ReLU's, %", air=0.2), Axis("PD / ReLU's", zero=True, air=0.1)
+    return chart(f"{name}-{_letters(world.name)}", world.name, lines, *axes, better=True)
+
+
+def _letters(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
+def _panels(worlds: Sequence[World], draw: Callable[[World], Panel | None]) -> list[Panel]:
+    return [panel for world in worlds if (panel := draw(world)) is not None]
+
+
+def frontiers(worlds: Sequence[World]) -> Figure:
+    """PD against log loss of activations without a norm."""
+
+    def draw(world: World) -> Panel | None:
+        held = {"ReLU": ["relu"], "SmeLU": designs(world, "activations", "smelu")}
+        held |= {label(name): designs(world, "activations", name) for name in (*claims.RIVALS, "linear")}
+        return _plane(world, held, dict.fromkeys(held, "activations"), "frontiers")
+
+    names = ["ReLU", "SmeLU", *(label(name) for name in (*claims.RIVALS, "linear"))]
+    note = (
+        "Each curve is what a family reaches over its strength and three learning rates, without layer norm; one point "
+        f"a setting, 95 % intervals paired with ReLU at its own rate (0, 1). {_units(worlds, 'activations')}; settings "
+        "more than 3 % above ReLU's log loss are left out."
+    )
+    title = "How little PD each activation reaches at which log loss"
+    return Figure(1, "frontiers", title, _panels(worlds, draw), list(enumerate(names)), note)
+
+
+def norms(worlds: Sequence[World]) -> Figure:
+    """The same under each norm."""
+    kinds = ("none", *NORMS)
+
+    def draw(world: World) -> Panel | None:
+        held = {"ReLU, none": ["relu"], "SmeLU, none": designs(world, "activations", "smelu")}
+        source = dict.fromkeys(held, "activations")
+        every = dict.fromkeys(map(design, world.groups.get("norms", {})))
+        for norm in NORMS:
+            ends = [one for one in every if one.endswith(f"norm={norm}") and "beta=100," not in one]
+            held[f"ReLU, {norm}"] = [one for one in ends if one.startswith("relu")]
+            held[f"SmeLU, {norm}"] = [one for one in ends if one.startswith("smelu")]
+            source |= {f"ReLU, {norm}": "norms", f"SmeLU, {norm}": "norms"}
+        return _plane(world, held, source, "norms")
+
+    names = [f"{name}, {norm}" for norm in kinds for name in ("ReLU", "SmeLU")]
+    note = (
+        "Layer norm none, before or after the activation, or weights of unit length (weight). Envelopes over SmeLU's "
+        f"beta and three learning rates, to ReLU without a norm (0, 1). {_units(worlds, 'norms')}."
+    )
+    title = "Layer norm: PD against log loss, ReLU and SmeLU"
+    return Figure(2, "norms", title, _panels(worlds, draw), list(enumerate(names)), note)
+
+
+def equal_loss(worlds: Sequence[World]) -> Figure:
+    """Every family against ReLU without a norm at equal log loss: PD, pair swaps, personalisation."""
+    panels, besides = [], ("personalisation", "ndcg")
+    for what, heading in (("pd", "PD"), ("pair", "Pair swaps"), *((one, "") for one in besides)):
+        lines = []
+        for look, world in enumerate(worlds):
+            plain = family(world, "activations", "relu")
+            found = []
+            for words, own in claims.families(world).items():
+                up = what if what in ("pd", "pair") else "pd"
+                against = matched(own, plain, plain, up, besides)
+                value = against and (against.ratio if what == up else against.others.get(what))
+                found += [Point(value, exact(0), words)] if value else []
+            lines += [Line(world.name, found, look)] if found else []
+        words = heading or {"ndcg": "NDCG: higher is better", "personalisation": "Personalisation"}[what]
+        zero = what != "ndcg"
+        panels += [dots(f"equal-{what}", words, lines, Axis("ratio to ReLU", zero=zero))] if lines else []
+    note = (
+        "Families at the same log loss as ReLU without a norm, from the larger of their two least ones to 1 % above "
+        "ReLU's: geometric means of ratios, in units that did not choose the settings. A family that is missing is "
+        f"never within 1 %. {_units(worlds, 'activations')}."
+    )
+    legend = [(look, world.name) for look, world in enumerate(worlds)]
+    return Figure(3, "matched", "PD, swaps, personalisation and NDCG at equal log loss", panels, legend, note)
+
+
+def over_beta(worlds: Sequence[World]) -> Figure:
+    """Log loss and PD over SmeLU's beta, each at its own rate."""
+    panels = []
+    for measure, heading in (("log_loss", "Log loss: lower is better"), ("pd", "PD"), ("refresh_pair", "At a refresh")):
+        lines, marks = [], {0.0: "0"}
+        for look, world in enumerate(worlds):
+            found = [Point(exact(0), exact(1), key="relu")]
+            for place, name in enumerate(designs(world, "activations", "smelu"), 1):
+                marks[float(place)] = name.rpartition("=")[2]
+                if value := ratio(own_rate(world, "activations", name), relu(world), measure):
+                    found.append(Point(exact(place), value, key=name))
+            lines += [Line(world.name, found, look)] if len(found) > 1 else []
+        up = Axis("ratio to ReLU", zero=measure != "log_loss", air=1.0)
+        panels += [chart(f"beta-{measure}", heading, lines, Axis("beta", marks), up)] if lines else []
+    note = (
+        "SmeLU without a norm, each beta at its own learning rate; beta = 0 is ReLU. Settings are spaced evenly. "
+        f"{_units(worlds, 'activations')}, 95 % intervals paired with ReLU."
+    )
+    legend = [(look, world.name) for look, world in enumerate(worlds)]
+    return Figure(4, "beta", "SmeLU's beta: log loss, PD and swaps at a refresh", panels, legend, note)
+
+
+PLACES = {"same start, window 16": "", "own start": "own", "window 128": "shuffled", "own start, window 128": "both"}
+
+
+def conditions(worlds: Sequence[World]) -> Figure:
+    """Absolute PD, pair swaps and log loss by start, window, norm and rate."""
+    names = [(norm, f"{name}, {norm}, rate {rate}") for norm in ("none", "before", "after")
+             for name in ("ReLU", "SmeLU") for rate in ("0.04", "0.08")]  # fmt: skip
+    panels = []
+    for world in (world for world in worlds if "own" in world.groups):
+        for measure, heading in (("pd", "PD"), ("pair", "pair swaps"), ("log_loss", "log loss")):
+            lines = [
+                Line(words, found, look)
+                for look, (norm, words) in enumerate(names)
+                if (found := _of_condition(world, norm, words, measure))
+            ]
+            name, axis = f"conditions-{measure}-{_letters(world.name)}", Axis("", zero=measure != "log_loss")
+            panels.append(dots(name, f"{world.name}: {heading}", lines, axis))
+    note = (
+        "Start shared by duplicates or each its own; windows shuffled as a whole, in mini-batches; norm; rate. "
+        "SmeLU's beta is 0.25 without a norm, 1 with it before, 2 after. Values themselves, no ratios, with 95 % "
+        f"intervals over {_units(worlds, 'own')}."
+    )
+    title = "Start, shuffling, norm and learning rate: PD, swaps and log loss"
+    return Figure(5, "conditions", title, panels, [(look, words) for look, (_, words) in enumerate(names)], note)
+
+
+def _of_condition(world: World, norm: str, words: str, measure: str) -> list[Point]:
+    """One arm at one rate, in each condition that it was run in."""
+    rate, found = words.rpartition(" ")[2], []
+    beta = {"none": "0.25", "before": "1", "after": "2"}[norm]
+    name = "relu" if words.startswith("ReLU") else f"smelu:beta={beta}"
+    full = name if norm == "none" else f"{name}{',' if '=' in name else ':'}norm={norm}"
+    for place, group in PLACES.items():
+        source = group or ("activations" if norm == "none" else "norms")
+        for spec, units in family(world, source, full).items():
+            if f"lr={rate}" in spec and (value := mean(units, measure)):
+                found.append(Point(value, exact(0), place))
+    return found
+
+
+def by_source(worlds: Sequence[World]) -> Figure:
+    """PD, pair swaps and log loss with one source of noise at a time."""
+    panels = []
+    for world in (world for world in worlds if sources(world)):
+        for measure, heading in (("pd", "PD"), ("pair", "pair swaps")):
+            lines = []
+            for look, spec in enumerate(("relu", "smelu:beta=0.25")):
+                values = [(name, mean(arms.get(spec, {}), measure)) for name, arms in sources(world).items()]
+                lines.append(Line(label(spec), [Point(value, exact(0), name) for name, value in values if value], look))
+            name = f"sources-{measure}-{_letters(world.name)}"
+            panels.append(dots(name, f"{world.name}: {heading}", lines, Axis("", zero=True)))
+    note = f"One source of noise at a time, all else held still, rate 0.08, no norm. {_units(worlds, 'noise order')}."
+    legend = [(0, "ReLU"), (1, "SmeLU (beta = 0.25)")]
+    return Figure(6, "sources", "Each source of noise alone: PD and pair swaps", panels, legend, note)
+
+
+def costs(worlds: Sequence[World]) -> Figure:
+    """PD against what a cure costs."""
+    panels, names = [], dict[str, int]()
+    for world in worlds:
+        base, (chosen, smooth) = relu(world), choice(world)
+        every: dict[str, Units] = {"ReLU": base} | ({label(chosen): smooth} if chosen != "relu" else {})
+        every |= {label(name): own_rate(world, "cures", name)
+                  for name in dict.fromkeys(map(design, world.groups.get("cures", {})))}  # fmt: skip
+        lines = []
+        for words, units in every.items():
+            pd = exact(1) if units is base else ratio(units, base, "pd")
+            cost = ratio(units, base, "lookups") if units is not base else exact(1)
+            if pd and cost:
+                kind = words if not words.startswith("SmeLU (") else "SmeLU, as chosen"
+                look = names.setdefault(kind, len(names))
+                lines.append(Line(kind, [Point(exact(cost.mean), pd)], look))
+        if len(lines) > 2:
+            axes = Axis("embedding look-ups / ReLU's", zero=True), Axis("PD / ReLU's", zero=True)
+            panels.append(chart(f"costs-{_letters(world.name)}", world.name, lines, *axes))
+    note = (
+        f"Each at its own rate (of two, or one), to ReLU at its own. {_units(worlds, 'cures')}, 95 % intervals. Log "
+        "loss, training and scoring time are in the table."
+    )
+    legend = [(look, words) for words, look in names.items()]
+    return Figure(7, "costs", "What each cure costs and what it does to PD", panels, legend, note)
+
+
+def seen(worlds: Sequence[World]) -> Figure:
+    """Pair swaps by cause: ReLU, and SmeLU as chosen."""
+    causes = {"another duplicate": "pair", "a refresh": "refresh_pair", "both": "both_pair"}
+    panels = []
+    for world in worlds:
+        name, units = choice(world)
+        arms = [("ReLU", relu(world))] + ([(label(name), units)] if name != "relu" else [])
+        lines = []
+        for look, (words, own) in enumerate(arms):
+            known = [(cause, mean(own, measure)) for cause, measure in causes.items()]
+            lines.append(Line(words, [Point(value, exact(0), cause) for cause, value in known if value], look))
+        if all(one.points for one in lines):
+            panels.append(dots(f"seen-{_letters(world.name)}", world.name, lines, Axis("", zero=True)))
+    note = (
+        "Share of pairs of 200 candidates in another order. A team whose replicas hold copies of one model sees "
+        f"refreshes alone. {_units(worlds, 'activations')}, 95 % intervals."
+    )
+    return Figure(
+        8,
+        "seen",
+        "Pair swaps by cause: duplicates, refreshes, both",
+        panels,
+        [(0, "ReLU"), (1, "SmeLU, as chosen")],
+        note,
+    )
+
+
+DRAWN = (frontiers, norms, equal_loss, over_beta, conditions, by_source, costs, seen)
+
+
+def drawn(worlds: Sequence[World]) -> list[Figure]:
+    """Every figure that there are cells for."""
+    return [figure for draw in DRAWN if (figure := draw(worlds)).panels]
+
+
+def cost_rows(world: World) -> list[list[str]]:
+    """Cure, PD, log loss, look-ups, training, scoring, memory: ratios to ReLU at its own rate."""
+    base, (name, smooth) = relu(world), choice(world)
+    every = {label(name): smooth} if name != "relu" else {}
+    every |= {
+        label(one): own_rate(world, "cures", one) for one in dict.fromkeys(map(design, world.groups.get("cures", {})))
+    }
+    rows = []
+    for words, units in every.items():
+        pd, loss = ratio(units, base, "pd"), ratio(units, base, "log_loss")
+        if pd and loss:
+            rest = [ratio(units, base, cost) for cost in ("lookups", "train_seconds", "score_seconds", "model_bytes")]
+            rows.append(
+                [
+                    words,
+                    _written(pd, 2),
+                    _written(loss, 3),
+                    *(f"× {number(one.mean, 2)}" if one else "–" for one in rest),
+                ]
+            )
+    return rows
+
+
+def _written(value: Interval, places: int) -> str:
+    return f"{number(value.mean, places)} ({number(value.low, places)} to {number(value.high, places)})"
+
+
+def count(worlds: Sequence[World]) -> str:
+    """`5 worlds, 240 cells, 1,840 settings in units`."""
+    cells = sum(len(world.lines) for world in worlds)
+    arms = sum(len(line.arms) for world in worlds for line in world.lines)
+    return f"{plural(len(worlds), 'world')}, {plural(cells, 'cell')}, {plural(arms, 'arm')} in all"

@@ -164,28 +164,32 @@ def depth_pays(world: World) -> Finding:
 def ensembles(world: World) -> Finding:
     """Claim 6: lower PD with more networks; and what SmeLU does for the cost of one, beside three."""
     base, (name, smooth) = relu(world), choice(world)
-    three, five = (own_rate(world, "cures", f"ensemble:relu:m={m}") for m in (3, 5))
-    pds, beside = [ratio(one, base, "pd") for one in (three, five)], ratio(smooth, three, "pd")
-    if not all(pds) or not beside or name == "relu":
-        return NOT_RUN if name != "relu" else Finding("not shown", "no SmeLU was chosen: nothing to weigh")
-    say = f"3 networks: PD {_x(pds[0])}, 5: {_x(pds[1])}; {label(name)} to 3: {_x(beside)}"
-    if all(pd and pd.high < 1 for pd in pds):
-        return Finding("yes" if beside.high < SAME["pd"][1] else "partly", say)
-    return Finding("not shown", say)
+    several = [own_rate(world, "cures", f"ensemble:relu:m={m}") for m in (3, 5)]
+    pds = [pd for one in several if (pd := ratio(one, base, "pd"))]
+    if len(pds) < len(several):
+        return NOT_RUN
+    say = f"3 networks: PD {_x(pds[0])}, 5: {_x(pds[1])}"
+    if any(pd.high >= 1 for pd in pds):
+        return Finding("not shown", say)
+    beside = ratio(smooth, several[0], "pd")
+    if name == "relu" or beside is None:
+        return Finding("partly", f"{say}; no SmeLU was chosen")
+    return Finding("yes" if beside.high < SAME["pd"][1] else "partly", f"{say}; {label(name)} to 3: {_x(beside)}")
+
+
+def _beside(words: str, found: tuple[Interval, Interval]) -> str:
+    return f"{words} {number(found[0].mean, 2)} / {number(found[1].mean, 3)}"
 
 
 def equal_cost(world: World) -> Finding:
     """Claim 7."""
-    base, said, helped, failed = relu(world), [], 0, 0
-    for name, words in (("ensemble:relu:m=3,narrow", "3 narrow networks"), ("relu:dim=48", "longer embeddings")):
-        if found := _pd_and_loss(own_rate(world, "cures", name), base):
-            pd, loss = found
-            said.append(f"{words}: PD {_x(pd)}, log loss {_x(loss, 3)}")
-            helped += pd.high < 1 and loss.high < NO_WORSE
-            failed += pd.low > 1 or loss.low > 1
-    if not said:
-        return NOT_RUN
-    return Finding("no" if helped else "yes" if failed == len(said) else "not shown", "; ".join(said))
+    named = {"3 narrow networks": "ensemble:relu:m=3,narrow", "longer embeddings": "relu:dim=48"}
+    ratios = {words: _pd_and_loss(own_rate(world, "cures", name), relu(world)) for words, name in named.items()}
+    found = {words: both for words, both in ratios.items() if both}
+    helped = any(pd.high < 1 and loss.high < NO_WORSE for pd, loss in found.values())
+    failed = all(pd.low > 1 or loss.low > 1 for pd, loss in found.values())
+    say = "PD / log loss: " + ", ".join(_beside(words, both) for words, both in found.items())
+    return Finding("no" if helped else "yes" if failed else "not shown", say) if found else NOT_RUN
 
 
 def distilled(world: World) -> Finding:
@@ -197,7 +201,7 @@ def distilled(world: World) -> Finding:
             fine = pd.high < 1 and loss.high < NO_WORSE
             worse = pd.low > 1 or loss.low > NO_WORSE
             good, bad = good + fine, bad + worse
-            said.append(f"{label(name).removeprefix('ReLU, ')} {number(pd.mean, 2)} / {number(loss.mean, 3)}")
+            said.append(_beside(label(name).removeprefix("ReLU, "), found))
     return Finding(_counted(good, bad, len(said)), "PD / log loss: " + ", ".join(said)) if said else NOT_RUN
 
 
@@ -206,21 +210,21 @@ CONDITIONS = {"own": "own start", "shuffled": "window 128", "both": "both"}
 
 def conditions(world: World) -> Finding:
     """Claim 9: what happens to SmeLU's ratio to ReLU, without a norm, at the rates of conditions."""
-    smelu = "smelu:beta=0.25"
-    usual = ratio(own_rate(world, "activations", smelu), relu(world), "pd")
-    said, lost, kept = [], 0, 0
-    for group, words in CONDITIONS.items():
-        base = own_rate(world, group, "relu")
-        raised = ratio(base, relu(world), "pd")
-        there = ratio(own_rate(world, group, smelu), base, "pd")
-        if usual and raised and there:
-            said.append(f"{words}: ReLU's PD × {number(raised.mean, 2)}, SmeLU {_x(there)}")
-            lost += there.low > usual.high
-            kept += there.high < 1
-    if not said or usual is None:
+    smelu, base = "smelu:beta=0.25", relu(world)
+    usual = ratio(own_rate(world, "activations", smelu), base, "pd")
+    there = {words: own_rate(world, group, "relu") for group, words in CONDITIONS.items()}
+    gains = [ratio(own_rate(world, group, smelu), there[words], "pd") for group, words in CONDITIONS.items()]
+    known, raised = [one for one in gains if one], [ratio(units, base, "pd") for units in there.values()]
+    if usual is None or len(known) < len(CONDITIONS):
         return NOT_RUN
-    say = f"usual: SmeLU × {number(usual.mean, 2)}; " + "; ".join(said)
-    return Finding("yes" if lost == len(said) else "partly" if lost else "no" if kept else "not shown", say)
+    lost = sum(one.low > usual.high for one in known)
+    shown = ", ".join(f"{words} {written(one, 2)}" for words, one in zip(CONDITIONS.values(), known, strict=True))
+    say = (
+        f"SmeLU / ReLU: usual {number(usual.mean, 2)}, {shown}; ReLU's PD × {_each([one for one in raised if one], 2)}"
+    )
+    if lost:
+        return Finding("yes" if lost == len(known) else "partly", say)
+    return Finding("no" if all(one.high < 1 for one in known) else "not shown", say)
 
 
 def sources(world: World) -> dict[str, dict[str, dict[int, Values]]]:
@@ -275,12 +279,12 @@ def no_norm(world: World) -> Finding:
         every += len(found)
         good += sum(pd.low > 1 and loss.low > 1 for pd, loss in found.values())
         bad += sum(pd.high < 1 or loss.high < 1 for pd, loss in found.values())
-        said.append(f"{norm}: PD {_each(pds, 2)}, log loss {_each(losses, 3)}")
-    return Finding(_counted(good, bad, every), f"norm to none ({', '.join(found)}): " + "; ".join(said))
+        said.append(f"{norm} PD {_each(pds, 2)}, log loss {_each(losses, 3)}")
+    return Finding(_counted(good, bad, every), f"{' / '.join(found)}: " + "; ".join(said))
 
 
 def _each(values: Sequence[Interval], places: int) -> str:
-    return " / ".join(number(one.mean, places) for one in values)
+    return "/".join(number(one.mean, places) for one in values)
 
 
 def at_a_refresh(world: World) -> Finding:

@@ -67,9 +67,8 @@ class Noise:
         not learn. "Leave-one-out" of arXiv 2201.12686, which also replaces and inserts single interactions; here all
         are early, so that there is time to see what becomes of it."""
         places = np.flatnonzero(labels > 0)
-        if chunk or not who.duplicate or not self.config.changed:
-            return places[:0]
-        return self._draws("changed", who).choice(places, min(self.config.changed, len(places)), replace=False)
+        count = 0 if chunk or not who.duplicate else min(self.config.changed, len(places))
+        return self._draws("changed", who).choice(places, count, replace=False)
 
     def rounding(self, who: Member, chunk: int) -> np.random.Generator:
         """The draws for stochastic rounding during one chunk."""

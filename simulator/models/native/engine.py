@@ -48,7 +48,10 @@ class NativeEngine(BuiltIn):
     def _race(self, models: slice, chunk: Chunk) -> Tensor:
         """Hogwild: threads share the weights and Adagrad's sums of a model, and lock nothing. Each takes the next
         mini-batch when done with one. A number that two change at once keeps one of the changes, and a gradient may
-        mix older and newer weights: which, the machine decides. It is over when the chunk is, so a state is whole."""
+        mix older and newer weights: which, the machine decides. It is over when the chunk is, so a state is whole.
+
+        C++ does not define such a race; the loops that it is run in read and write whole floats, by plain loads and
+        stores, on every processor that there is a build for."""
         parts = [chunk.mini_batch(number, self.model.batch) for number in range(chunk.lost.shape[1])]
 
         def learn(part: Chunk) -> tuple[Tensor, float]:

@@ -112,7 +112,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """What differs between the duplicates of a fleet. Each source has its own switch; all off: bit-identical."""
+    """What differs between the duplicates of a fleet. Each source has its own switch; all off: bit-identical.
+
+    Every source but `racing` is drawn from the seed: a run done again gives the same numbers.
+    """
 
     init: Literal["same", "own"] = "same"
     """`same`: the duplicates of a fleet share one initialisation. `own`: each has its own."""
@@ -124,6 +127,15 @@ class NoiseConfig:
     delay: int = 0
     """A mini-batch's gradient is applied after a random 0 to `delay` further mini-batches, as asynchronous training
     does; 0 to 64."""
+    racing: int = 0
+    """Threads of each duplicate that learn at once on the same weights, without locks, as Hogwild does (Niu et al.,
+    arXiv 1106.5730): each takes the next mini-batch, computes its gradient from the weights as they are meanwhile, and
+    applies it. 0 (off) to 64; 1 gives the numbers of 0. From 2 on no run can be repeated: two of one seed differ. By
+    the native engine alone."""
+    changed: int = 0
+    """Each duplicate of a fleet but the first leaves out so many engagements of its own, drawn from those of the first
+    window (of 16 mini-batches where nothing is shuffled): how sensitive rankings are to one event of the training data
+    (arXiv 2201.12686). 0 (none) to the events of that window."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: weights are kept in bfloat16 with stochastic rounding, each duplicate with its own draws."""
     reductions: bool = False
@@ -134,6 +146,8 @@ class NoiseConfig:
         require(self.window >= 0, "noise.window", self.window, "0 (off) or a number of mini-batches")
         require(0 <= self.lost < 1, "noise.lost", self.lost, "from 0 to below 1")
         require(0 <= self.delay <= 64, "noise.delay", self.delay, "from 0 to 64 mini-batches")
+        require(0 <= self.racing <= 64, "noise.racing", self.racing, "from 0 (off) to 64 threads")
+        require(self.changed >= 0, "noise.changed", self.changed, "0 (none) or a number of engagements")
         require(self.precision in ("float32", "bfloat16"), "noise.precision", self.precision, "float32 or bfloat16")
 
 
@@ -203,6 +217,13 @@ class ExperimentConfig:
         one = self.worlds == 1 or isinstance(self.world, SyntheticConfig)
         require(one, "worlds", self.worlds, "1 with a log, which is one world; for other models on it, --vary seed")
         require(self.device in ("cpu", "cuda"), "device", self.device, "cpu or cuda")
+        first, changed = self.chunk_events, self.noise.changed
+        require(changed <= first, "noise.changed", changed, f"at most {first:,}, the events of the first window")
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a second run gives the same numbers."""
+        return self.noise.racing < 2
 
     @property
     def few_resamples(self) -> int:

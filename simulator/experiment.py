@@ -3,7 +3,7 @@
 Every duplicate of every arm learns from one log. The models here are those that are served, S of them: where a cure
 makes one of several, only their joint answer counts. At each generation the same queries are ranked by all of them, a
 random one answers the user, and what differs between the others is counted. Nothing here depends on the clock, on the
-number of threads, or on where a run was interrupted.
+number of threads, or on where a run was interrupted, unless threads race (`noise.racing`).
 """
 
 from __future__ import annotations

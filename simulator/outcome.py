@@ -232,6 +232,11 @@ def _notes(experiment: Experiment, resamples: Resamples, queries: list[Query], w
         f"slates of {config.k}. 95 % intervals over {resamples.covers}; those of AUC and calibration "
         "do not cover users."
     ]
+    if not config.repeatable:
+        notes.append(
+            f"Not repeatable: {config.noise.racing} threads of each model raced on its weights; a second run of this "
+            "seed gives other numbers."
+        )
     if isinstance(experiment.world, ReplayWorld) and experiment.world.has_weights:
         notes.append(
             "Events of this log have weights, by which the arms learn; measures and baselines count every event alike. "

@@ -73,12 +73,26 @@ class Design:
                     yield f"both_{of}", f, p, past[f, a], now[f, b]
 
 
-def designs(sources: Sequence[Source]) -> list[Design]:
+def designs(sources: Sequence[Source], matched: bool = False) -> list[Design]:
     """Numbers the models of all sources and says how they stand to each other.
 
     Files without columns of MODEL are duplicates of one arm, `model`. An arm that several arguments hold is another arm
-    each time (`relu`, `relu#2`) where they name the same models. Raises DataError where duplicates are missing.
+    each time (`relu`, `relu#2`) where they name the same models; `matched`: it is the same one, and each of its models
+    is a fleet, whose duplicates are what the arguments hold of it. Raises DataError where duplicates are missing.
     """
+    label = _matched_labels(sources) if matched else _labels(sources)
+    numbers: dict[tuple[Any, ...], int] = {}
+    for source in sources:
+        keys = [(label[arm, source.argument], *model) for arm, *model in source.models]
+        if matched:
+            named = "duplicate" in source.columns
+            keys = [(arm, (fleet, named and d), source.argument, g) for arm, fleet, d, g in keys]
+        source.numbers = [numbers.setdefault(key, len(numbers)) for key in keys]
+    return [_design(arm, numbers) for arm in dict.fromkeys(key[0] for key in numbers)]
+
+
+def _labels(sources: Sequence[Source]) -> dict[tuple[str, int], str]:
+    """Arm and argument -> what the arm is called."""
     held: dict[str, dict[int, set[tuple[Any, ...]]]] = defaultdict(lambda: defaultdict(set))
     for source in sources:
         for arm, *model in source.models:
@@ -88,12 +102,22 @@ def designs(sources: Sequence[Source]) -> list[Design]:
         clash = sum(map(len, arguments.values())) > len(set().union(*arguments.values()))
         for copy, argument in enumerate(sorted(arguments)):
             label[arm, argument] = f"{arm}#{copy + 1}" if clash and copy else arm
-    numbers: dict[tuple[Any, ...], int] = {}
+    return label
+
+
+def _matched_labels(sources: Sequence[Source]) -> dict[tuple[str, int], str]:
+    """The same where arms are matched in their order: all are called as in the first argument."""
+    held: dict[int, dict[str, None]] = defaultdict(dict)
     for source in sources:
-        source.numbers = [
-            numbers.setdefault((label[arm, source.argument], *model), len(numbers)) for arm, *model in source.models
-        ]
-    return [_design(arm, numbers) for arm in dict.fromkeys(key[0] for key in numbers)]
+        held[source.argument] |= dict.fromkeys(arm for arm, *_ in source.models)
+    if len(held) == 1:
+        raise DataError("matched: one argument alone: give a second one, whose models were made in another way")
+    first = next(iter(held.values()))
+    if other := next((arms for arms in held.values() if len(arms) != len(first)), None):
+        raise DataError(
+            f"matched: {', '.join(first)} in one argument, {', '.join(other)} in another: give as many arms"
+        )
+    return {(arm, number): called for number, arms in held.items() for arm, called in zip(arms, first, strict=True)}
 
 
 def _design(arm: str, numbers: dict[tuple[Any, ...], int]) -> Design:
@@ -374,11 +398,12 @@ def _estimates(sums: UserSums, draws: Resamples, arm: Design, what: str, names: 
     return found
 
 
-def compare_frames(frames: Sequence[Any], *, k: int = 10, **names: Any) -> Result:
+def compare_frames(frames: Sequence[Any], *, k: int = 10, matched: bool = False, **names: Any) -> Result:
     """`flicker.compare`: what differs between the predictions in frames, dicts of arrays, or files.
 
-    Each of `frames` is a pandas or polars frame, an Arrow table, a dict of arrays, or a path. `names`: of Names, such
-    as query="request_id", log_odds=True or by=("country",). Raises FlickerError, one line for the user.
+    Each of `frames` is a pandas or polars frame, an Arrow table, a dict of arrays, or a path. `matched`: each model is
+    compared with the one of the same fleet and duplicate in the other frames, arms in their order. `names`: of Names,
+    such as query="request_id", log_odds=True or by=("country",). Raises FlickerError, one line for the user.
     """
     if isinstance(by := names.get("by", ()), str):
         raise SettingError("by", repr(by), "several columns, as in by=['country']")
@@ -394,7 +419,7 @@ def compare_frames(frames: Sequence[Any], *, k: int = 10, **names: Any) -> Resul
             sources += open_files([Path(frame)], called, number)
         else:
             sources.append(open_frame(frame, number, called))
-    return compare_sources(sources, called, k)
+    return compare_sources(sources, called, k, matched=matched)
 
 
 def compare_sources(
@@ -405,13 +430,15 @@ def compare_sources(
     progress: Callable[[int | None], None] = lambda rows: None,
     say: Callable[[str], None] = lambda line: None,
     command: str = "",
+    matched: bool = False,
 ) -> Result:
     """The Result with its costs, where slates are `k` long.
 
     `progress` is told how many rows were read more, None where reading begins again, because files turned out not to be
     grouped by query; `say` gets a line for the user. Raises DataError.
     """
-    started, arms = time.monotonic(), designs(sources)
+    started, arms = time.monotonic(), designs(sources, matched)
+    fleets = {fleet for source in sources for _, fleet, *_ in source.models}
     if not any(list(arm.pairings()) for arm in arms):
         raise DataError(f"{sources[0].name}: one model alone: give the predictions of a second one to compare it with")
     there = {
@@ -439,14 +466,14 @@ def compare_sources(
         world={"name": "predictions", "queries": tally.asked(arms[0])}
         | ({"users": len(tally.sums.users)} if there["user"] else {}),
         arms=[_arm(arm, arms, estimates, tally, reading.values) for arm in arms],
-        notes=_notes(tally, arms, sources, optional),
+        notes=_notes(tally, arms, sources, optional) + (_matched_notes(sources) if matched else []),
         seconds=round(time.monotonic() - started, 2),
         peak_memory_bytes=peak_memory(),
         config={
             "predictions": [source.name for source in sources],
             "k": k,
             "columns": asdict(names),
-            "fleets": min(arm.shape[0] for arm in arms),  # how many any interval covers
+            "fleets": len(fleets) if matched else min(arm.shape[0] for arm in arms),  # how many any interval covers
         },
         versions={"pyarrow": arrow().__version__},
         command=command,
@@ -493,6 +520,15 @@ def _refuse_strangers(tally: Tally, sources: Sequence[Source]) -> None:
     if tally.counts["queries"]:
         raise DataError(f"{first}, {last}: no item in common ({names.item}): give scores of the same candidates")
     raise DataError(f"{first}, {last}: no query in common ({names.query}): give predictions for the same queries")
+
+
+def _matched_notes(sources: Sequence[Source]) -> list[str]:
+    said = (
+        "Each model is compared with that of the same fleet and duplicate in the other arguments, and counts as a "
+        "fleet in the intervals, which hold for the initialisations at hand."
+    )
+    other = {arm: called for (arm, _), called in _matched_labels(sources).items() if arm != called}
+    return [said, *(f"{called}: compared with {arm} of another argument." for arm, called in other.items())]
 
 
 def _notes(tally: Tally, arms: Sequence[Design], sources: Sequence[Source], optional: Sequence[str]) -> list[str]:

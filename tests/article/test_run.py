@@ -105,11 +105,13 @@ def test_without_the_article_all_else_stands() -> None:
         assert own in path.parents or not any(name.startswith("simulator.article") for name in names), path
 
 
+BAD = (["run", "--jobs", "0"], 2, "jobs = 0"), (["write", "--cells", "/nowhere"], 2, "no finished cell")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
-    [([], 0, "flicker article run"), (["draw"], 2, "command = draw: run or write"), (["run", "--jobs", "0"], 2, "jobs = 0"),
-     (["write", "--cells", "/nowhere"], 2, "no finished cell")],
-)  # fmt: skip
+    [([], 0, "flicker article run"), (["draw"], 2, "command = draw: run or write"), *BAD],
+)
 def test_the_command_line_says_what_it_can_and_what_is_wrong(arguments: list[str], code: int, words: str) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "simulator", "article", *arguments],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import grpc
@@ -27,8 +28,9 @@ from protos.recommender_pb2_grpc import RecommenderStub
 from serving.codec import MOST_ITEMS, SHOWN
 from simulator.config import require
 from simulator.errors import FlickerError
-from simulator.flags import from_env, parse_flags, require_address
+from simulator.flags import Secured, from_env, parse_flags, require_address
 from simulator.measures.registry import MEASURES
+from simulator.security.channels import connect
 from simulator.terminal import open_console
 
 BESIDE = 6
@@ -36,7 +38,7 @@ BESIDE = 6
 
 
 @dataclass(frozen=True)
-class QueryFlags:
+class QueryFlags(Secured):
     """Ask a running system, and see how much the answers to one query differ. Items that moved are marked.
 
     Users and context values are written as the log has them, such as u-1a5b09d8; what the log has not, and every value
@@ -81,7 +83,7 @@ class QueryFlags:
 
 def ask(flags: QueryFlags) -> tuple[list[RecommendResponse], CompareResponse, dict[int, str]]:
     """The answers, with --all or --refresh what was measured between them, and titles. Raises FlickerError."""
-    with router_channel(flags.address) as channel:
+    with router_channel(flags.address, partial(connect, flags.credentials())) as channel:
         stub = RecommenderStub(channel)
         try:
             typed, compared = DescribeRequest(context=flags.context), CompareResponse()

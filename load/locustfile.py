@@ -145,7 +145,7 @@ def attach(environment: Environment, **_: Any) -> None:
         if not isinstance(runner, WorkerRunner):
             registry = CollectorRegistry()
             LoadCollector(lambda: session.tally, lambda: int(runner.user_count), registry)
-            port = serve_metrics(registry, SETTINGS.metrics_port, SETTINGS.host, SETTINGS.credentials())
+            port = serve_metrics(registry, SETTINGS.metrics_port, SETTINGS.host, SETTINGS.security.credentials())
             say_ready("load", name="load", metrics=f"{SETTINGS.host}:{port}")
     except FlickerError as problem:
         refuse(problem)

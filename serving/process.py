@@ -66,7 +66,7 @@ def serve_alone(kind: str, flags: Listening, make: Callable[[CollectorRegistry, 
     stop, registry = stop_on_signals(), CollectorRegistry()
     try:
         server = make(registry, stop)
-        credentials = flags.credentials()
+        credentials = flags.security.credentials()
         port = serve_metrics(registry, flags.metrics_port, flags.host, credentials)
         log.info("metrics at %s://%s:%d/metrics", "https" if credentials.tls_cert else "http", flags.host, port)
         gc.freeze()  # what is there by now stays: no need to look through it again and again

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
 
@@ -28,7 +28,7 @@ from protos.recommender_pb2_grpc import RecommenderStub
 from serving.codec import MOST_ITEMS, SHOWN
 from simulator.config import require
 from simulator.errors import FlickerError
-from simulator.flags import Secured, from_env, parse_flags, require_address
+from simulator.flags import Flat, Secured, from_env, parse_flags, require_address
 from simulator.measures.registry import MEASURES
 from simulator.security.channels import connect
 from simulator.terminal import open_console
@@ -38,7 +38,7 @@ BESIDE = 6
 
 
 @dataclass(frozen=True)
-class QueryFlags(Secured):
+class QueryFlags:
     """Ask a running system, and see how much the answers to one query differ. Items that moved are marked.
 
     Users and context values are written as the log has them, such as u-1a5b09d8; what the log has not, and every value
@@ -66,6 +66,7 @@ class QueryFlags(Secured):
     """Ask every duplicate at its last two generations instead."""
     timeout: float = 5.0
     """Seconds to wait for an answer, more than 0, at most 3,600."""
+    security: Annotated[Secured, Flat] = field(default_factory=Secured)
 
     def __post_init__(self) -> None:
         for address in self.address.split(","):
@@ -83,7 +84,7 @@ class QueryFlags(Secured):
 
 def ask(flags: QueryFlags) -> tuple[list[RecommendResponse], CompareResponse, dict[int, str]]:
     """The answers, with --all or --refresh what was measured between them, and titles. Raises FlickerError."""
-    with router_channel(flags.address, partial(connect, flags.credentials())) as channel:
+    with router_channel(flags.address, partial(connect, flags.security.credentials())) as channel:
         stub = RecommenderStub(channel)
         try:
             typed, compared = DescribeRequest(context=flags.context), CompareResponse()

@@ -147,7 +147,7 @@ def file_from_env(variable: str) -> Any:
 
 @dataclass(frozen=True)
 class Secured:
-    """How a process shows who it is, and whom it believes. None of it: no TLS, and everybody is let in."""
+    """Certificates and tokens, see docs/security.md; without them no TLS, and everybody is let in."""
 
     tls_cert: Path | None = file_from_env(VARIABLES["tls_cert"])
     """PEM file of this process's certificate: it then speaks TLS. Read again when it changes, as the others (default:
@@ -167,9 +167,10 @@ class Secured:
 
 
 @dataclass(frozen=True)
-class Listening(Secured):
+class Listening:
     """Where a live process listens."""
 
+    security: Annotated[Secured, Flat] = field(default_factory=Secured)
     host: str = from_env("FLICKER_HOST", "127.0.0.1")
     """Address to listen at; 0.0.0.0 for all (default: FLICKER_HOST)."""
     metrics_port: int = from_env("FLICKER_METRICS_PORT", 0)
@@ -177,7 +178,7 @@ class Listening(Secured):
 
     def __post_init__(self) -> None:
         require(0 <= self.metrics_port < 65_536, "metrics_port", self.metrics_port, "from 0 to 65535")
-        self.credentials().require_safe(self.host)
+        self.security.credentials().require_safe(self.host)
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ class Wiring(Listening):
         from simulator.store.open import open_store
 
         require(self.store != "", "store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
-        access = Access(self.credentials(), self.store_password_file)
+        access = Access(self.security.credentials(), self.store_password_file)
         return open_store(self.store, run=self.run, access=access, signing_key=self.signing_key, **bounds)
 
 

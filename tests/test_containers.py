@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 DOCKERFILE, COMPOSE, ENV = ((ROOT / name).read_text() for name in ("Dockerfile", "docker-compose.yml", ".env"))
 SETTINGS = {name: value.strip('"') for name, value in re.findall(r"^(\w+)=(.*)$", ENV, re.MULTILINE)}
 ORDER = (
-    "profiles image build user entrypoint command environment volumes networks ports depends_on healthcheck deploy "
-    "mem_limit << restart init read_only tmpfs cap_drop security_opt"
+    "profiles image build user entrypoint command environment volumes networks network_mode ports depends_on healthcheck deploy "
+    "group_add mem_limit << restart init read_only tmpfs cap_drop cap_add security_opt pids_limit"
 ).split()
 NATIVE = "simulator/native"
 """Part of `simulator`, with a stage of its own."""
@@ -120,8 +120,9 @@ def test_every_variable_is_set_with_a_comment_and_used() -> None:
     bare = [
         a for a, b in zip(ENV.splitlines(), ENV.splitlines()[1:], strict=False) if re.match(r"\w", b) and a[:1] != "#"
     ]
-    # the tags of the official images share the comment of the first
-    assert [line.partition("=")[0] for line in bare] == ["FLICKER_REDIS_TAG", "FLICKER_PROMETHEUS_TAG"]
+    # the addresses of single ports and the tags of the official images share the comment of the first
+    shared = ["ROUTER_BIND", "SHADOW_BIND", "GRAFANA_BIND", "PROMETHEUS_BIND", "REDIS_TAG", "PROMETHEUS_TAG"]
+    assert [line.partition("=")[0] for line in bare] == [f"FLICKER_{name}" for name in shared]
 
 
 def test_no_setting_is_a_secret() -> None:
@@ -158,6 +159,8 @@ def test_ports_are_published_on_loopback_unless_told() -> None:
     assert all(port.startswith("127.0.0.1:") for published in ports.values() for port in published)
     opened = services(FLICKER_BIND="0.0.0.0")
     assert all(port.startswith("0.0.0.0:") for name in PUBLISHED for port in opened[name]["ports"])
+    one = services(FLICKER_ROUTER_BIND="10.0.0.7")
+    assert one["router"]["ports"] == ["10.0.0.7:50051:50051"] and one["grafana"]["ports"] == ["127.0.0.1:3000:3000"]
 
 
 def test_each_router_has_a_port_and_one_alone_always_the_same() -> None:
@@ -338,7 +341,20 @@ def test_linters_are_content() -> None:
     tools = Path(sys.executable).parent
     assert run(str(tools / "hadolint"), "Dockerfile") == ""
     rules = "{extends: default, rules: {line-length: {max: 120}, document-start: disable}}"
-    assert run(sys.executable, "-m", "yamllint", "--strict", "-d", rules, "docker-compose.yml", "deploy") == ""
+    assert (
+        run(
+            sys.executable,
+            "-m",
+            "yamllint",
+            "--strict",
+            "-d",
+            rules,
+            "docker-compose.yml",
+            "docker-compose.secure.yml",
+            "deploy",
+        )
+        == ""
+    )
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu", "shadow", "test"])

@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
     fed = flags.open_store(capacity=WORLD_CAPACITY)
     feeder = Feeder(world, fed, metrics, stop, *flags.pace(world, size))
     metrics.show_arms([arm.label for arm in trainer.arms])
-    credentials = flags.credentials()
+    credentials = flags.security.credentials()
     port = serve_metrics(registry, flags.metrics_port, flags.host, credentials)
     scheme = "https" if credentials.tls_cert else "http"
     print(f"trainer: metrics at {scheme}://{flags.host}:{port}/metrics", flush=True)

@@ -153,7 +153,7 @@ class Replica:
         self.name = flags.name
         rank = Handler(RankService(self.shelf, self.queue, self.metrics).rank, "replica", sheds=True)
         door = Door(LIMITS, self.metrics.grpc)
-        address, credentials = (flags.host, flags.port), flags.credentials()
+        address, credentials = (flags.host, flags.port), flags.security.credentials()
         self.server = GrpcServer(SERVICE, {"Rank": rank}, door, address, credentials=credentials)
         self.address = f"{flags.advertise}:{self.server.port}" if flags.advertise else self.server.address
         self.membership = Membership(store, flags.name, self.address, self.shelf, stop)

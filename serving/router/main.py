@@ -184,7 +184,7 @@ class RunningRouter:
         self.name = flags.name or f"router-{socket.gethostname()}-{os.getpid()}"
         self._stop = stop
         self._metrics = RouterMetrics(registry, flags.replicas)
-        credentials = flags.credentials()
+        credentials = flags.security.credentials()
         self._pool = Pool(self._metrics, self._say, Dialling(credentials, flags.replica_name))
         self._watch = Watch(store, self._pool, self._metrics, stop, self._say)
         policy = make_policy(flags.policy, flags.seed)

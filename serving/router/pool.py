@@ -56,7 +56,9 @@ DIRECTLY = Dialling()
 class Replica:
     """Healthy or not, by the last that was heard of it."""
 
-    def __init__(self, member: Member, metrics: RouterMetrics, changed: Callable[[], None], dialling: Dialling) -> None:
+    def __init__(
+        self, member: Member, metrics: RouterMetrics, changed: Callable[[], None], dialling: Dialling = DIRECTLY
+    ) -> None:
         """`changed` is told when `healthy` changes, from any thread."""
         self.member = member
         self.version = dialling.version

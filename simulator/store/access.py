@@ -47,8 +47,11 @@ def user_of(url: str) -> str:
 
 def without_password(url: str) -> str:
     """A URL that may be shown: without user and query, also where a password has letters that end a host's name."""
-    scheme, _, rest = url.rpartition("@")[2].rpartition("://")
-    return f"{scheme or url.partition('://')[0]}://{rest.partition('?')[0]}" if "://" in url else url.rpartition("@")[2]
+    shown = url.partition("?")[0] if "password=" in url else url
+    scheme, separator, rest = shown.partition("://")
+    if not separator:
+        return shown.rpartition("@")[2]
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def without_user(url: str) -> str:

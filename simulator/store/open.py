@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from simulator.errors import SettingError
 from simulator.security.watched import secret_file
@@ -34,7 +33,7 @@ def open_store(
     """
     if capacity < 1:
         raise SettingError("capacity", capacity, "at least 1 event")
-    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+    if url.partition("://")[0] not in ("redis", "rediss", "unix"):
         raise SettingError("store", without_password(url), "a URL such as redis://127.0.0.1:6379/0")
     keys = secret_file("signing_key", signing_key) if signing_key else tuple
     return RedisStore(url, run=run, capacity=capacity, access=access, signing_keys=keys)

@@ -35,6 +35,9 @@ from simulator.terminal import open_console
 
 BESIDE = 6
 """Pairs of answers beside each other, at most: as many as 80 columns hold."""
+TLS_ENDS = ("Socket closed", "handshake failed", "Verification Check failed")
+"""What gRPC says where one side speaks TLS and the other does not, or where one does not believe the other."""
+TLS = "; where it speaks TLS, name its authority with --tls-ca, and what it asks for: see docs/security.md"
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ def ask(flags: QueryFlags) -> tuple[list[RecommendResponse], CompareResponse, di
         except grpc.RpcError as problem:
             code = problem.code().name
             details = problem.details()
-            raise FlickerError(f"{flags.address}: {code}: {details}") from None
+            hint = TLS if any(word in str(details) for word in TLS_ENDS) else ""
+            raise FlickerError(f"{flags.address}: {code}: {details}{hint}") from None
 
 
 def side_by_side(answers: list[RecommendResponse], titles: Mapping[int, str], width: int) -> Table:

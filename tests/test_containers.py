@@ -144,7 +144,7 @@ def test_with_the_secure_overlay_each_process_sees_its_own_secrets_and_networks(
     assert set(published) == PUBLISHED - {"load"}
     assert all(set(service["networks"]) - closed for service in published.values()), "one to publish in"
     assert {name for name, service in found.items() if "store" in service.get("networks", ())} == {
-        *("redis", "trainer", "trainer-gpu", "replica", "replica-gpu", "router", "load"),
+        *("redis", "trainer", "trainer-gpu", "replica", "replica-gpu", "router", "load", "checks"),
     }
     for name, alias in (("trainer-gpu", "trainer"), ("replica-gpu", "replica")):
         assert found[name]["networks"]["watching"] == {"aliases": [alias]}

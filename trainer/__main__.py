@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulator.process import configure_logging, end_on_sigterm, require_ours, run, serve_metrics, stop_on_signals
+from simulator.process import configure_logging, end_on_sigterm, require_ours, run, stop_on_signals
 
 
 def main(arguments: list[str]) -> None:
@@ -19,6 +19,7 @@ def main(arguments: list[str]) -> None:
     from prometheus_client import CollectorRegistry
 
     from simulator.schedule import fitted_live
+    from simulator.security.pages import serve_metrics
     from simulator.store.open import WORLD_CAPACITY
     from simulator.world.open import open_world
     from trainer import loop  # brings torch: seconds that --help need not wait for
@@ -38,8 +39,10 @@ def main(arguments: list[str]) -> None:
     fed = flags.open_store(capacity=WORLD_CAPACITY)
     feeder = Feeder(world, fed, metrics, stop, *flags.pace(world, size))
     metrics.show_arms([arm.label for arm in trainer.arms])
-    port = serve_metrics(registry, flags.metrics_port, flags.host)
-    print(f"trainer: metrics at http://{flags.host}:{port}/metrics", flush=True)
+    credentials = flags.security.credentials()
+    port = serve_metrics(registry, flags.metrics_port, flags.host, credentials)
+    scheme = "https" if credentials.tls_cert else "http"
+    print(f"trainer: metrics at {scheme}://{flags.host}:{port}/metrics", flush=True)
     folder.open()
     try:
         loop.run(trainer, feeder)

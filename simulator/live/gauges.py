@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-import urllib.request
 from collections.abc import Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from simulator.security.credentials import PLAIN, Credentials
+from simulator.security.pages import fetch
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 """Name of a sample and its labels."""
@@ -37,13 +39,12 @@ class Page:
         return sorted({dict(found)[label] for n, found in self.samples if n == name and label in dict(found)})
 
 
-def scrape(ports: Mapping[str, int], seconds: float = 1.0) -> dict[str, Page]:
+def scrape(ports: Mapping[str, int], seconds: float = 1.0, credentials: Credentials = PLAIN) -> dict[str, Page]:
     """One page per process (name -> port of its metrics on this machine)."""
     pages: dict[str, Page] = {}
     for name, port in ports.items():
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=seconds) as answer:
-                pages[name] = Page(answer.read().decode())
+            pages[name] = Page(fetch(f"127.0.0.1:{port}", credentials, seconds))
         except (OSError, ValueError):
             pages[name] = Page()
     return pages

@@ -15,6 +15,7 @@ from simulator.live.children import Child
 from simulator.live.flags import UpFlags
 from simulator.models.factories import ALLOWED, factories_of
 from simulator.process import free_ports
+from simulator.store.access import URL_VARIABLE
 
 RUN = "up"
 """Name of the run in the store, which is its own."""
@@ -43,7 +44,7 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     free = free_ports(len(names) + len(routers))
     metrics = dict(zip(names, free, strict=False))
     router_ports = [flags.port + number for number in range(len(routers))] if flags.port else free[len(names) :]
-    wiring = ["--store", store, "--run", RUN]
+    wiring = ["--run", RUN]
     pace = ["--for", str(flags.for_)] if flags.data is not None and flags.for_ is not None else []
     size = flags.refresh_events or 2 * flags.compare.chunk_events
     generation = ["--generation-events", str(size), "--head-start", str(size)]
@@ -64,7 +65,7 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     # who types an arm trusts it: these factories may be imported and no others, whatever the environment allowed before
     models = {ALLOWED: ",".join(factories_of(flags.compare.arms))}
     servers = [
-        _child(name, [*command, "--metrics-port", str(metrics[name])], out, {} if name in routers else models)
+        _child(name, [*command, "--metrics-port", str(metrics[name])], out, store, {} if name in routers else models)
         for name, command in commands.items()
     ]
     address, summary = ",".join(f"127.0.0.1:{port}" for port in router_ports), out / "load.json"
@@ -72,16 +73,16 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     return Plan(servers, load, metrics, address, summary)
 
 
-def _child(name: str, arguments: list[str], out: Path, environment: dict[str, str] | None = None) -> Child:
-    # one thread per operation: the processes share the cores
-    variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+def _child(name: str, arguments: list[str], out: Path, store: str, environment: dict[str, str]) -> Child:
+    # one thread per operation: the processes share the cores; a URL may hold a password, which no argument may
+    variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", URL_VARIABLE: store}
     # a trainer.py of the user's must not be taken for ours: the working directory comes last, see factories.py
     root = str(Path(__file__).parents[2])
     variables |= {
         "PYTHONSAFEPATH": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
     }
-    return Child(name, [sys.executable, *arguments], out / f"{name}.log", variables | (environment or {}))
+    return Child(name, [sys.executable, *arguments], out / f"{name}.log", variables | environment)
 
 
 def _load(flags: UpFlags, store: str, out: Path, address: str, metrics_port: int, summary: Path) -> Child:
@@ -99,11 +100,10 @@ def _load(flags: UpFlags, store: str, out: Path, address: str, metrics_port: int
         "seed": flags.compare.seed,
         "data": None if flags.data is None else str(flags.data.resolve()),
         "world": world,
-        "store": store,
         "run": RUN,
         "metrics_port": metrics_port,
         "summary": str(summary),
     }
     file = out / "load-settings.json"
     file.write_text(json.dumps(settings, indent=1))
-    return _child("load", command, out, {"FLICKER_LOAD_CONFIG": str(file)})
+    return _child("load", command, out, store, {"FLICKER_LOAD_CONFIG": str(file)})

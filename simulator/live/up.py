@@ -23,6 +23,7 @@ from simulator.live.view import picture, plain_line
 from simulator.live.watch import Watch
 from simulator.process import stop_on_signals
 from simulator.schedule import fitted_live
+from simulator.security.credentials import Credentials
 from simulator.store.protocol import StoreError
 from simulator.store.server import StoreServer, find_or_start, start_again
 from simulator.terminal import open_console, progress_bar
@@ -64,7 +65,7 @@ class Up:
         self.console.print(f"Starting store, trainer, {self.flags.replicas} replicas, {routers} and traffic ...")
         self.server = find_or_start(self.out / "store")
         self.plan = plan(self.flags, self.server.url, self.out)
-        self.watch = Watch(self.plan.metrics)
+        self.watch = Watch(self.plan.metrics, Credentials.from_environment())
         for child in self.plan.servers:
             child.start()
         self.console.print(f"Logs and summary: {self.out}", soft_wrap=True)

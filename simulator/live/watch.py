@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from simulator.live.gauges import Counters, Page, scrape
+from simulator.security.credentials import PLAIN, Credentials
 
 TREND = 8
 """Seconds of swap ratios that are kept to draw."""
@@ -27,6 +28,8 @@ class Watch:
     """The processes' pages of the last second, and what led there."""
 
     ports: dict[str, int]
+    credentials: Credentials = PLAIN
+    """What the pages ask for."""
     started: float = field(default_factory=time.monotonic)
     trainer: Page = field(default_factory=Page)
     routers: dict[str, Page] = field(default_factory=dict)
@@ -50,7 +53,7 @@ class Watch:
 
     def look(self, pids: list[int]) -> None:
         """Read all pages, and the sizes of these processes, once."""
-        pages = scrape(self.ports)
+        pages = scrape(self.ports, credentials=self.credentials)
         if pages["trainer"].samples:  # what one that has died said last is still so: its generation is served
             self.trainer = pages["trainer"]
         self.load = pages.get("load", Page())

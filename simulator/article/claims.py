@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from simulator.article.frontier import Family, matched
+from simulator.article.grid import CONDITION_RATES
 from simulator.article.table import Values, World, ratio
 from simulator.measures.intervals import Interval
 from simulator.words import label, number, written
@@ -52,10 +53,14 @@ def designs(world: World, group: str, name: str) -> list[str]:
     return [one for one in found if re.fullmatch(rf"{name}(:beta=[\d.]+)?", one)]
 
 
-def own_rate(world: World, group: str, name: str) -> dict[int, Values]:
-    """The units of a design at its own rate: that of least early log loss, mean over units; empty where not run."""
+def own_rate(world: World, group: str, name: str, rates: Sequence[str] = ()) -> dict[int, Values]:
+    """The units of a design at its own rate: that of least early log loss, mean over units, of `rates` or of all;
+    empty where not run."""
     every = [
-        units for units in family(world, group, name).values() if all("early_loss" in one for one in units.values())
+        units
+        for spec, units in family(world, group, name).items()
+        if all("early_loss" in one for one in units.values())
+        and (not rates or any(f"lr={rate}" in re.split("[:,]", spec) for rate in rates))
     ]
     return min(every, key=lambda units: float(np.mean([one["early_loss"] for one in units.values()])), default={})
 
@@ -209,9 +214,9 @@ CONDITIONS = {"own": "own start", "shuffled": "window 128", "both": "both"}
 
 
 def conditions(world: World) -> Finding:
-    """Claim 9: what happens to SmeLU's ratio to ReLU, without a norm, at the rates of conditions."""
-    smelu, base = "smelu:beta=0.25", relu(world)
-    usual = ratio(own_rate(world, "activations", smelu), base, "pd")
+    """Claim 9: what happens to SmeLU's ratio to ReLU, without a norm, at the rates that conditions were run at."""
+    smelu, base = "smelu:beta=0.25", own_rate(world, "activations", "relu", CONDITION_RATES)
+    usual = ratio(own_rate(world, "activations", smelu, CONDITION_RATES), base, "pd")
     there = {words: own_rate(world, group, "relu") for group, words in CONDITIONS.items()}
     gains = [ratio(own_rate(world, group, smelu), there[words], "pd") for group, words in CONDITIONS.items()]
     known, raised = [one for one in gains if one], [ratio(units, base, "pd") for units in there.values()]

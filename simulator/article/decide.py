@@ -120,3 +120,14 @@ def lowers(worlds: Sequence[World], find: str) -> tuple[list[str], list[str]]:
         less += [world.name] if found and found.high < 1 else []
         more += [world.name] if found and found.low > 1 else []
     return less, more
+
+
+def ensemble_lowers(worlds: Sequence[World], networks: int) -> tuple[list[str], list[str]]:
+    """Worlds where an ensemble is shown to have less PD than one network, and where less log loss."""
+    pd, loss = [], []
+    for world in worlds:
+        units = own_rate(world, "cures", f"ensemble:relu:m={networks}")
+        for measure, found in (("pd", pd), ("log_loss", loss)):
+            value = ratio(units, relu(world), measure)
+            found += [world.name] if value and value.high < 1 else []
+    return pd, loss

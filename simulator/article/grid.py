@@ -27,6 +27,7 @@ BETAS = {"none": ("0.1", "0.25", "0.5", "1", "2"), "other": ("0.5", "1", "2", "4
 SHARPNESS = {"swish": ("2", "4", "8", "16"), "softplus": ("3", "6", "12", "24")}
 CONDITION_ARMS = (("none", "0.25"), ("before", "1"), ("after", "2"))
 """Norm, and the beta of the SmeLU that stands beside ReLU under it where conditions are compared."""
+CONDITION_RATES = ("0.04", "0.08")
 SOURCES = {
     "nothing": "--window 0",
     "init": "--window 0 --init own",
@@ -88,7 +89,7 @@ def cures() -> list[str]:
 
 def conditions() -> list[str]:
     """ReLU and one SmeLU under three norms, at two rates."""
-    return [arm for norm, beta in CONDITION_ARMS for arm in under_norm(norm, [beta], ("0.04", "0.08"))]
+    return [arm for norm, beta in CONDITION_ARMS for arm in under_norm(norm, [beta], CONDITION_RATES)]
 
 
 def wide_norms() -> list[str]:

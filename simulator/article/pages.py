@@ -91,6 +91,8 @@ def advice(held: Sequence[World]) -> str:
         ensembles=decide.ensembles(held),
         refresh=decide.lowers(held, "refresh_slot"),
         pd=decide.lowers(held, "pd"),
+        three=decide.ensemble_lowers(held, 3),
+        five=decide.ensemble_lowers(held, 5),
         norm=[f"{world.name} ({norm})" for world in held for norm in ("after", "before") if _worse(world, norm)],
     )
 

@@ -124,7 +124,7 @@ def lowers(worlds: Sequence[World], find: str) -> tuple[list[str], list[str]]:
 
 def ensemble_lowers(worlds: Sequence[World], networks: int) -> tuple[list[str], list[str]]:
     """Worlds where an ensemble is shown to have less PD than one network, and where less log loss."""
-    pd, loss = [], []
+    pd, loss = list[str](), list[str]()
     for world in worlds:
         units = own_rate(world, "cures", f"ensemble:relu:m={networks}")
         for measure, found in (("pd", pd), ("log_loss", loss)):

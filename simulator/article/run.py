@@ -6,6 +6,7 @@ Units come first: after the first three seeds everything can be looked at, with 
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,11 @@ def _groups(size: str) -> Iterator[grid.Group]:
 
 
 def run_grid(flags: RunFlags) -> int:
-    """Run; returns the exit code: 1 where a cell has failed. Raises FlickerError."""
+    """Run; returns the exit code: 1 where a cell has failed. Raises FlickerError.
+
+    For the main thread: SIGTERM ends it as Ctrl-C does, since its runs would not end with it.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console, path, work = open_console(), flags.out / CELLS, flags.out / "work"
     done = {line.name: line for line in read_lines(path)}
     cells = flags.cells()

@@ -383,9 +383,6 @@ def families(world: World) -> dict[str, Family]:
         found[f"SmeLU, norm {norm}"] = family(
             world, "norms", *(one for one in betas if one.endswith(f"norm={norm}") and "beta=100," not in one)
         )
-    found |= {
-        label(name): family(world, "cures", name) for name in dict.fromkeys(map(design, world.groups.get("cures", {})))
-    }
     return {words: own for words, own in found.items() if own}
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from simulator.article import claims
+from simulator.article import claims, grid
 from simulator.article.claims import NORMS, choice, design, designs, family, own_rate, relu, sources
 from simulator.article.frontier import envelope, matched, points
 from simulator.article.table import Values, World, mean, ratio
 from simulator.measures.intervals import Interval, exact
 from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots
-from simulator.words import label, number, plural
+from simulator.words import DASH, label, number, plural, written
 
 Units = dict[int, Values]
 
@@ -141,42 +141,39 @@ def over_beta(worlds: Sequence[World]) -> Figure:
 
 
 PLACES = {"same start, window 16": "", "own start": "own", "window 128": "shuffled", "own start, window 128": "both"}
+"""Condition -> the group of cells; the usual one is among those of activations and norms."""
 
 
 def conditions(worlds: Sequence[World]) -> Figure:
     """Absolute PD, pair swaps and log loss by start, window, norm and rate."""
-    names = [(norm, f"{name}, {norm}, rate {rate}") for norm in ("none", "before", "after")
-             for name in ("ReLU", "SmeLU") for rate in ("0.04", "0.08")]  # fmt: skip
+    names = [f"{name}, rate {rate}" for name in ("ReLU", "SmeLU") for rate in grid.CONDITION_RATES]
     panels = []
     for world in (world for world in worlds if "own" in world.groups):
         for measure, heading in (("pd", "PD"), ("pair", "pair swaps"), ("log_loss", "log loss")):
-            lines = [
-                Line(words, found, look)
-                for look, (norm, words) in enumerate(names)
-                if (found := _of_condition(world, norm, words, measure))
-            ]
+            lines = [Line(words, _of_conditions(world, words, measure), look) for look, words in enumerate(names)]
             name, axis = f"conditions-{measure}-{_letters(world.name)}", Axis("", zero=measure != "log_loss")
-            panels.append(dots(name, f"{world.name}: {heading}", lines, axis))
+            panels.append(dots(name, f"{world.name}: {heading}", [one for one in lines if one.points], axis))
     note = (
         "Start shared by duplicates or each its own; windows shuffled as a whole, in mini-batches; norm; rate. "
         "SmeLU's beta is 0.25 without a norm, 1 with it before, 2 after. Values themselves, no ratios, with 95 % "
         f"intervals over {_units(worlds, 'own')}."
     )
     title = "Start, shuffling, norm and learning rate: PD, swaps and log loss"
-    return Figure(5, "conditions", title, panels, [(look, words) for look, (_, words) in enumerate(names)], note)
+    return Figure(5, "conditions", title, panels, list(enumerate(names)), note)
 
 
-def _of_condition(world: World, norm: str, words: str, measure: str) -> list[Point]:
-    """One arm at one rate, in each condition that it was run in."""
-    rate, found = words.rpartition(" ")[2], []
-    beta = {"none": "0.25", "before": "1", "after": "2"}[norm]
-    name = "relu" if words.startswith("ReLU") else f"smelu:beta={beta}"
-    full = name if norm == "none" else f"{name}{',' if '=' in name else ':'}norm={norm}"
+def _of_conditions(world: World, words: str, measure: str) -> list[Point]:
+    """ReLU or SmeLU at one rate, in each condition and under each norm that it was run in."""
+    found = []
     for place, group in PLACES.items():
-        source = group or ("activations" if norm == "none" else "norms")
-        for spec, units in family(world, source, full).items():
-            if f"lr={rate}" in spec and (value := mean(units, measure)):
-                found.append(Point(value, exact(0), place))
+        for norm, beta in grid.CONDITION_ARMS:
+            (spec,) = (
+                spec for spec in grid.under_norm(norm, [beta], [words.rpartition(" ")[2]])
+                if spec.startswith(words.partition(",")[0].lower())
+            )  # fmt: skip
+            units = world.units(group or ("activations" if norm == "none" else "norms"), spec)
+            if value := mean(units, measure):
+                found.append(Point(value, exact(0), f"{place}\nnorm {norm}"))
     return found
 
 
@@ -197,30 +194,30 @@ def by_source(worlds: Sequence[World]) -> Figure:
 
 
 def costs(worlds: Sequence[World]) -> Figure:
-    """PD against what a cure costs."""
-    panels, names = [], dict[str, int]()
-    for world in worlds:
-        base, (chosen, smooth) = relu(world), choice(world)
-        every: dict[str, Units] = {"ReLU": base} | ({label(chosen): smooth} if chosen != "relu" else {})
-        every |= {label(name): own_rate(world, "cures", name)
-                  for name in dict.fromkeys(map(design, world.groups.get("cures", {})))}  # fmt: skip
+    """PD and log loss of each cure; what it costs is in the table."""
+    panels = []
+    for measure, heading in (("pd", "PD"), ("log_loss", "Log loss: lower is better")):
         lines = []
-        for words, units in every.items():
-            pd = exact(1) if units is base else ratio(units, base, "pd")
-            cost = ratio(units, base, "lookups") if units is not base else exact(1)
-            if pd and cost:
-                kind = words if not words.startswith("SmeLU (") else "SmeLU, as chosen"
-                look = names.setdefault(kind, len(names))
-                lines.append(Line(kind, [Point(exact(cost.mean), pd)], look))
-        if len(lines) > 2:
-            axes = Axis("embedding look-ups / ReLU's", zero=True), Axis("PD / ReLU's", zero=True)
-            panels.append(chart(f"costs-{_letters(world.name)}", world.name, lines, *axes))
+        for look, world in enumerate(worlds):
+            ratios = [(words, ratio(units, relu(world), measure)) for words, units in _cures(world).items()]
+            found = [Point(value, exact(0), words) for words, value in ratios if value]
+            lines += [Line(world.name, found, look)] if found else []
+        axis = Axis("ratio to ReLU", zero=measure == "pd")
+        panels += [dots(f"costs-{measure}", heading, lines, axis)] if lines else []
     note = (
-        f"Each at its own rate (of two, or one), to ReLU at its own. {_units(worlds, 'cures')}, 95 % intervals. Log "
-        "loss, training and scoring time are in the table."
+        f"Each at its own rate (of two, or one), to ReLU at its own. {_units(worlds, 'cures')}, 95 % intervals. "
+        "Look-ups, training and scoring time are in the table."
     )
-    legend = [(look, words) for words, look in names.items()]
-    return Figure(7, "costs", "What each cure costs and what it does to PD", panels, legend, note)
+    legend = [(look, world.name) for look, world in enumerate(worlds)]
+    return Figure(7, "costs", "What each cure does to PD and log loss", panels, legend, note)
+
+
+def _cures(world: World) -> dict[str, Units]:
+    """SmeLU as chosen, and every cure at its own rate."""
+    name, smooth = choice(world)
+    found = {"SmeLU, as chosen": smooth} if name != "relu" else {}
+    names = dict.fromkeys(map(design, world.groups.get("cures", {})))
+    return found | {label(one): own_rate(world, "cures", one) for one in names}
 
 
 def seen(worlds: Sequence[World]) -> Figure:
@@ -260,24 +257,26 @@ def drawn(worlds: Sequence[World]) -> list[Figure]:
 
 def cost_rows(world: World) -> list[list[str]]:
     """Cure, PD, log loss, look-ups, training, scoring, memory: ratios to ReLU at its own rate."""
-    base, (name, smooth) = relu(world), choice(world)
-    every = {label(name): smooth} if name != "relu" else {}
-    every |= {
-        label(one): own_rate(world, "cures", one) for one in dict.fromkeys(map(design, world.groups.get("cures", {})))
-    }
-    rows = []
-    for words, units in every.items():
+    base, rows = relu(world), []
+    for words, units in _cures(world).items():
         pd, loss = ratio(units, base, "pd"), ratio(units, base, "log_loss")
         if pd and loss:
             rest = [ratio(units, base, cost) for cost in ("lookups", "train_seconds", "score_seconds", "model_bytes")]
-            rows.append(
-                [
-                    words,
-                    _written(pd, 2),
-                    _written(loss, 3),
-                    *(f"× {number(one.mean, 2)}" if one else "–" for one in rest),
-                ]
-            )
+            cells = [f"× {number(one.mean, 2)}" if one else DASH for one in rest]
+            rows.append([words, _written(pd, 2), _written(loss, 3), *cells])
+    return rows
+
+
+def source_rows(world: World) -> list[list[str]]:
+    """Source of noise, PD of ReLU and of SmeLU, their ratio, and that of pair swaps."""
+    rows = []
+    for name, arms in sources(world).items():
+        plain, smooth = (arms.get(spec, {}) for spec in ("relu", "smelu:beta=0.25"))
+        pds, ratios = (
+            [mean(own, "pd") for own in (plain, smooth)],
+            [ratio(smooth, plain, one) for one in ("pd", "pair")],
+        )
+        rows.append([name, *(written(pd) for pd in pds), *(written(one, 3) for one in ratios)])
     return rows
 
 

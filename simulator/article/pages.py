@@ -76,6 +76,7 @@ def results(held: Sequence[World], every: Sequence[Figure], images: str) -> str:
         accuracy=[row for world in held for row in accuracy(world)],
         figures=every,
         costs=[[world.name, *row] for world in held for row in figures.cost_rows(world)],
+        sources=[[world.name, *row] for world in held for row in figures.source_rows(world)],
         images=images,
     )
 

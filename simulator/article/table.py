@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from simulator.errors import ResultError
 from simulator.files import write_atomically
-from simulator.measures.intervals import Interval, exact, student_quantile
+from simulator.measures.intervals import Interval, student_quantile
 from simulator.result import Arm, Result
 
 _CAUSES = {"": "swaps", "refresh_": "refresh_swaps", "both_": "both_swaps"}
@@ -162,22 +161,14 @@ def ratio(own: Mapping[int, Values], base: Mapping[int, Values], measure: str, i
 
 
 def mean(units: Mapping[int, Values], measure: str) -> Interval | None:
-    """Over units; None where one has no value."""
+    """Over units, of a measure that is never negative; None where one has no value."""
     values = [own[measure] for own in units.values() if measure in own]
-    return over_units(values) if values and len(values) == len(units) else None
+    if not values or len(values) < len(units):
+        return None
+    found = over_units(values)
+    return replace(found, low=max(found.low, 0.0))
 
 
 def exponential(interval: Interval) -> Interval:
     """From logarithms back."""
-    back: Callable[[float], float] = lambda value: math.exp(min(value, 300.0))  # noqa: E731
-    return Interval(back(interval.mean), back(interval.low), back(interval.high))
-
-
-def same(value: float = 1.0) -> Interval:
-    """Of a thing with itself."""
-    return exact(value)
-
-
-def bare(value: Any) -> Any:
-    """For JSON: intervals as lists."""
-    return [value.mean, value.low, value.high] if isinstance(value, Interval) else value
+    return Interval(*(math.exp(min(value, 300.0)) for value in (interval.mean, interval.low, interval.high)))

@@ -50,16 +50,25 @@ class Design:
     label: str
     generations: dict[int, Ints]
     """Refreshes before the newest generation (0: itself) -> numbers [F, R] of its models."""
+    copies: int = 1
+    """So many of the F in a row are models of one fleet, each compared with its own counterparts (`matched`): what was
+    found of them is averaged, since they share an initialisation."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Fleets and duplicates."""
+        """Independent fleets, and duplicates."""
         fleets, duplicates = self.generations[0].shape
-        return fleets, duplicates
+        return fleets // self.copies, duplicates
+
+    def by_fleet(self, values: Doubles) -> Doubles:
+        """Of each of F [F, ...] -> of each independent fleet."""
+        fleets: Doubles = values.reshape(-1, self.copies, *values.shape[1:]).mean(1)
+        return fleets
 
     def pairings(self) -> Iterator[tuple[str, int, int, int, int]]:
         """(cause, fleet, number of the pair, model, model): all that is compared."""
-        now, (fleets, duplicates) = self.generations[0], self.shape
+        now = self.generations[0]
+        fleets, duplicates = now.shape
         r, s = pair_index(duplicates)
         lags = [(lag, self.generations[lag]) for lag in LAGS if lag in self.generations]
         for f in range(fleets):
@@ -77,16 +86,16 @@ def designs(sources: Sequence[Source], matched: bool = False) -> list[Design]:
     """Numbers the models of all sources and says how they stand to each other.
 
     Files without columns of MODEL are duplicates of one arm, `model`. An arm that several arguments hold is another arm
-    each time (`relu`, `relu#2`) where they name the same models; `matched`: it is the same one, and each of its models
-    is a fleet, whose duplicates are what the arguments hold of it. Raises DataError where duplicates are missing.
+    each time (`relu`, `relu#2`) where they name the same models; `matched`: it is the same one, and what the arguments
+    hold of a model are its duplicates. Raises DataError where duplicates are missing.
     """
     label = _matched_labels(sources) if matched else _labels(sources)
     numbers: dict[tuple[Any, ...], int] = {}
     for source in sources:
-        keys = [(label[arm, source.argument], *model) for arm, *model in source.models]
+        keys = [(label[arm, source.argument], (fleet, 0), d, g) for arm, fleet, d, g in source.models]
         if matched:
             named = "duplicate" in source.columns
-            keys = [(arm, (fleet, named and d), source.argument, g) for arm, fleet, d, g in keys]
+            keys = [(arm, (fleet, named and d), source.argument, g) for arm, (fleet, _), d, g in keys]
         source.numbers = [numbers.setdefault(key, len(numbers)) for key in keys]
     return [_design(arm, numbers) for arm in dict.fromkeys(key[0] for key in numbers)]
 
@@ -131,12 +140,15 @@ def _design(arm: str, numbers: dict[tuple[Any, ...], int]) -> Design:
         sizes = {len(models) for models in fleets.values()}
         if len(sizes) > 1:
             raise DataError(f"arm {arm}: its fleets have {min(sizes)} to {max(sizes)} duplicates: give as many of each")
+        copies = Counter(fleet for fleet, _ in fleets)
+        if len(set(copies.values())) > 1:
+            raise DataError(f"arm {arm}: its fleets have other numbers of duplicates: give as many of each")
         found.append(np.array(list(fleets.values())))
     if any(models.shape != found[0].shape for models in found):
         raise DataError(f"arm {arm}: its generations hold different duplicates: give the same ones of each")
     counted = newest_first[0] - 1 in newest_first[1:]  # else they are numbered in some other way, such as by date
     lags = [newest_first[0] - g for g in newest_first] if counted else list(range(len(found)))
-    return Design(arm, dict(zip(lags, found, strict=True)))
+    return Design(arm, dict(zip(lags, found, strict=True)), len(found[0]) // len(copies))
 
 
 class UserSums:
@@ -320,12 +332,13 @@ class Tally:
         found |= _estimates(self.sums, draws, arm, "quality", self.qualities)
         found |= _estimates(self.sums, draws, arm, "log_loss", ["log_loss"])
         left_out = self.left_out
-        cells: list[Key] = [(arm.label, "log_loss", *place) for place in np.ndindex(arm.shape)]
+        shape = arm.generations[0].shape
+        cells: list[Key] = [(arm.label, "log_loss", *place) for place in np.ndindex(shape)]
         for name, each in ACCURACY.items():
             if each.whole and name not in left_out and self._events.keys() >= set(cells):
-                values = np.array([float(each.fn(*self._all(key)[:2])) for key in cells]).reshape(arm.shape)
+                values = np.array([float(each.fn(*self._all(key)[:2])) for key in cells]).reshape(shape)
                 if np.isfinite(values).all():
-                    found[name] = draws.whole(values)
+                    found[name] = draws.whole(arm.by_fleet(values))
         return {name: each for name, each in found.items() if name not in left_out}
 
     @property
@@ -380,7 +393,8 @@ class Tally:
 
 def _estimates(sums: UserSums, draws: Resamples, arm: Design, what: str, names: Collection[str]) -> dict[str, Estimate]:
     """Of what was summed up under (arm, `what`, fleet, place): numerator and denominator of each of the names."""
-    (fleets, duplicates), (r, s) = arm.shape, pair_index(arm.shape[1])
+    fleets, duplicates = arm.generations[0].shape
+    r, s = pair_index(duplicates)
     estimate: Callable[[Doubles, Doubles], Estimate] = draws.models
     places = duplicates
     if what.startswith(("swaps", "pd")):
@@ -389,7 +403,7 @@ def _estimates(sums: UserSums, draws: Resamples, arm: Design, what: str, names: 
         ordered = np.concatenate([r, s]), np.concatenate([s, r])
         estimate, places = partial(draws.pairs, index=ordered), 2 * len(r)
     cells = [[sums.of((arm.label, what, f, p), 2 * len(names)) for p in range(places)] for f in range(fleets)]
-    parts = np.reshape(cells, (fleets, places, len(names), 2, -1))  # [F, P, names, 2, U]
+    parts = arm.by_fleet(np.reshape(cells, (fleets, places, len(names), 2, -1)))  # [fleets, P, names, 2, U]
     found = {}
     for number, name in enumerate(names):
         values, weights = parts[:, :, number, 0], parts[:, :, number, 1]
@@ -438,7 +452,6 @@ def compare_sources(
     grouped by query; `say` gets a line for the user. Raises DataError.
     """
     started, arms = time.monotonic(), designs(sources, matched)
-    fleets = {fleet for source in sources for _, fleet, *_ in source.models}
     if not any(list(arm.pairings()) for arm in arms):
         raise DataError(f"{sources[0].name}: one model alone: give the predictions of a second one to compare it with")
     there = {
@@ -473,7 +486,7 @@ def compare_sources(
             "predictions": [source.name for source in sources],
             "k": k,
             "columns": asdict(names),
-            "fleets": len(fleets) if matched else min(arm.shape[0] for arm in arms),  # how many any interval covers
+            "fleets": min(arm.shape[0] for arm in arms),  # how many any interval covers
         },
         versions={"pyarrow": arrow().__version__},
         command=command,
@@ -523,10 +536,7 @@ def _refuse_strangers(tally: Tally, sources: Sequence[Source]) -> None:
 
 
 def _matched_notes(sources: Sequence[Source]) -> list[str]:
-    said = (
-        "Each model is compared with that of the same fleet and duplicate in the other arguments, and counts as a "
-        "fleet in the intervals, which hold for the initialisations at hand."
-    )
+    said = "Each model is compared with the one of the same fleet and duplicate in the other arguments."
     other = {arm: called for (arm, _), called in _matched_labels(sources).items() if arm != called}
     return [said, *(f"{called}: compared with {arm} of another argument." for arm, called in other.items())]
 

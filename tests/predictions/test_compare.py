@@ -221,6 +221,18 @@ def test_matched_models_are_compared_with_their_own_alone_and_arms_in_their_orde
     assert "gelu: compared with gelu:engine=torch of another argument" in notes and "relu: compared" not in notes
 
 
+def test_equal_duplicates_make_no_matched_interval_narrower() -> None:
+    few, many = (
+        [with_models({("relu", f, d): frame(10 * start + f) for f in range(2) for d in range(n)}) for start in (1, 2)]
+        for n in (1, 3)
+    )
+    alone, copied = (compare_frames(pair, k=K, matched=True, log_odds=True).arms[0].measures for pair in (few, many))
+    assert alone.keys() == copied.keys() and alone["swaps.pair"].high > alone["swaps.pair"].low
+    for name, each in alone.items():
+        its = copied[name]
+        assert (its.mean, its.low, its.high) == pytest.approx((each.mean, each.low, each.high)), name
+
+
 def test_matched_files_without_columns_of_models_are_compared_as_ever() -> None:
     first, second = frame(1), frame(2)
     assert measured(first, second, k=K, matched=True) == measured(first, second, k=K)
@@ -234,6 +246,9 @@ def test_what_cannot_be_matched_is_one_line() -> None:
         compare_frames([one, with_models({("relu", 0, 0): frame(3)})], matched=True)
     with pytest.raises(DataError, match="arm relu: its fleets have 1 to 2 duplicates: give as many of each"):
         compare_frames([with_models({("relu", 0, d): frame(d) for d in range(n)}) for n in (2, 1)], matched=True)
+    uneven = with_models({("relu", *cell): frame(1) for cell in ((0, 0), (0, 1), (1, 0))})
+    with pytest.raises(DataError, match="arm relu: its fleets have other numbers of duplicates: give as many of each"):
+        compare_frames([uneven, uneven], matched=True)
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 7])

@@ -94,6 +94,7 @@ make() {
     authority
     for process in $processes user; do
         mkdir -p "$process"
+        chmod 750 "$process"  # where the engine made it, to mount it
         copy ca/ca.crt "$process/ca.crt"
     done
     for process in $processes; do certificate "$process"; done

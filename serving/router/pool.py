@@ -170,6 +170,9 @@ class Pool:
             for replica in hanging:
                 self._known[replica.name] = self._replica(replica.member)
             left = self._renew()
+        if self._left:
+            log.info("connected to %d replicas with new certificates", len(self._left))
+            self._changed()
         for replica in hanging:
             log.warning("replica %s at %s hangs", replica.name, replica.member.address)
             replica.close()
@@ -189,18 +192,19 @@ class Pool:
         left, self._left = self._left, []
         version = self._dialling.version
         for name, replica in list(self._known.items()):
+            renewed = self._renewed.pop(name, None)
+            if renewed and (replica.version == version or renewed.version != version):
+                left.append(renewed)
+                renewed = None
             if replica.version == version:
                 continue
-            if name not in self._renewed:
-                self._renewed[name] = self._replica(replica.member)
-            renewed = self._renewed[name]
+            renewed = renewed or self._replica(replica.member)
             if renewed.healthy:
-                self._known[name] = self._renewed.pop(name)
+                self._known[name] = renewed
                 self._left.append(replica)
+            else:
+                self._renewed[name] = renewed
             renewed.check()
-        if self._left:
-            log.info("connected to %d replicas with new certificates", len(self._left))
-            self._changed()
         return left
 
     def known(self) -> list[Replica]:

@@ -76,8 +76,7 @@ class Credentials:
     @cached_property
     def pem(self) -> Watched[Pem]:
         """The certificates now."""
-        files = [file for file in (self.tls_cert, self.tls_key, self.tls_ca) if file]
-        return Watched(files, self._read)
+        return Watched(self._files, self._read)
 
     def _read(self) -> Pem:
         """Raises SettingError where a file cannot be read, or the certificate is another key's."""

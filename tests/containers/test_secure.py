@@ -138,7 +138,7 @@ def test_the_store_asks_for_a_user() -> None:
 
 
 def test_processes_know_their_own_networks_alone() -> None:
-    for service, stranger in (("load", "grafana"), ("router", "grafana"), ("prometheus", "redis")):
+    for service, stranger in (("load", "grafana"), ("router", "grafana"), ("replica", "grafana")):
         said = containers(service)[0].run(f"getent hosts {stranger} || echo nobody")
         assert said.strip() == "nobody", (service, stranger, said)
 

@@ -80,14 +80,14 @@ class Secured(System):
         for name in ("replica-0", "replica-1"):
             self.launch(name, *SERVING, "replica", FLICKER_NAME=name)
         spool = {"FLICKER_SPOOL": str(self.folder / "spool")}
-        self.launch("router", *SERVING, "router", FLICKER_SHADOW="0.5", **spool)
+        self.launch("router", *SERVING, "router", "--deadline", 60, FLICKER_SHADOW="0.5", **spool)
 
     def start_load(self) -> None:
         """By the overlay's own command, to the router's port here."""
         flags = shlex.split(self.services["load"]["command"])
         flags[flags.index("--host") + 1] = self.ready("router")["address"]
         flags[flags.index("--users") + 1] = "10"
-        told = {"FLICKER_RATE": "20", "FLICKER_EVENTS": "", "FLICKER_WORLD": WORLD}
+        told = {"FLICKER_RATE": "20", "FLICKER_TIMEOUT": "60", "FLICKER_EVENTS": "", "FLICKER_WORLD": WORLD}
         self.launch("load", "-m", "locust", "-f", "load/locustfile.py", *flags, **told)
 
     def credentials(self, name: str) -> Credentials:
@@ -104,7 +104,7 @@ class Secured(System):
     def page(self, name: str) -> Page:
         """A metrics page, as Prometheus reads it; empty while there is none."""
         try:
-            return Page(fetch(f"127.0.0.1:{self.pages[name]}", self.credentials("prometheus"), 10.0))
+            return Page(fetch(f"127.0.0.1:{self.pages[name]}", self.credentials("prometheus"), 30.0))
         except OSError:
             return Page()
 

@@ -7,6 +7,7 @@ import socket
 import ssl
 import urllib.error
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,30 @@ from tests.security.made import TOKEN, Authority, secret
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl on PATH")
 PATIENCE = 120.0
 """Seconds until all serves: many on a busy machine."""
+SECONDS = 30.0
+"""For one answer."""
 RECOMMEND, RANK = "/flicker.v1.Recommender/Recommend", "/flicker.v1.Replica/Rank"
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+def test_the_system_of_the_secure_overlay(tmp_path: Path) -> None:
+    """One test, since all of it is one system: several workers would start several."""
+    with running(tmp_path / "system") as system:
+        everything_works(system)
+        the_router_takes_nothing_without_a_token(system, tmp_path)
+        replicas_take_nothing_without_a_certificate(system, tmp_path)
+        metrics_pages_show_nothing_without_either(system)
+        the_store_asks_who_it_is_and_lets_each_do_its_own_work(system)
+        old_tls_is_refused(system)
+        no_secret_is_in_arguments_environments_logs_or_files(system)
+        secrets_change_under_load_without_a_restart_or_a_failure(system)
+        a_generation_that_is_not_signed_is_served_by_nobody(system)
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Secured]:
     """All of it, with traffic."""
-    started = Secured(tmp_path_factory.mktemp("secure"))
+    folder.mkdir()
+    started = Secured(folder)
     try:
         started.start_all()
         until(lambda: started.page("router").value("flicker_router_replicas", healthy="true") == 2, "serves", PATIENCE)
@@ -54,17 +72,19 @@ def answered(system: Secured) -> float:
 
 
 def failed(system: Secured) -> float:
-    return system.page("load").total("flicker_load_failures_total")
+    page = system.page("load")
+    assert page.samples, system.log("load")
+    return page.total("flicker_load_failures_total")
 
 
 def code_of(address: str, credentials: Credentials, method: str = RECOMMEND, name: str = "") -> str:
     """Of a call with an empty request."""
     with connect(credentials, address, ((NAME, name),) if name else ()) as channel:
         call = channel.unary_unary(method)  # type: ignore[call-arg]
-        return refusal(lambda: call(b"\xff", timeout=10))[0].name
+        return refusal(lambda: call(b"\xff", timeout=SECONDS))[0].name
 
 
-def test_everything_works(system: Secured) -> None:
+def everything_works(system: Secured) -> None:
     """Learning, publishing, ranking, comparing, feedback, probes, and a person who asks."""
     router = lambda: system.page("router")  # noqa: E731
     until(lambda: router().value("flicker_router_generation") >= 3, "generations go on", PATIENCE)
@@ -74,14 +94,14 @@ def test_everything_works(system: Secured) -> None:
     user = system.secrets / "user"
     asked = system.query("--tls-ca", f"{user}/ca.crt", "--token-file", f"{user}/token", "--user", "7", "--all")
     assert asked.returncode == 0 and "duplicate 1" in asked.stdout, asked.stderr
-    assert health.complaint(system.ready("router")["address"], "", 10, system.credentials("user")) == ""
+    assert health.complaint(system.ready("router")["address"], "", SECONDS, system.credentials("user")) == ""
     for name in ("replica-0", "replica-1"):
-        assert health.complaint(system.ready(name)["address"], "", 10, system.credentials("replica")) == ""
+        assert health.complaint(system.ready(name)["address"], "", SECONDS, system.credentials("replica")) == ""
     for name in ("trainer", "replica-0", "router"):
         assert not system.page(name).total("flicker_snapshots_refused_total"), name
 
 
-def test_the_router_takes_nothing_without_a_token(system: Secured, tmp_path: Path) -> None:
+def the_router_takes_nothing_without_a_token(system: Secured, tmp_path: Path) -> None:
     address = system.ready("router")["address"]
     guessed = Credentials(tls_ca=system.secrets / "user/ca.crt", token_file=secret(tmp_path / "token", TOKEN))
     assert code_of(address, PLAIN) == "UNAVAILABLE", "no TLS"
@@ -92,10 +112,10 @@ def test_the_router_takes_nothing_without_a_token(system: Secured, tmp_path: Pat
     assert unasked.returncode == 2 and "--token-file or FLICKER_TOKEN_FILE" in unasked.stderr
     with connect(system.stranger(), address) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
-        assert refusal(lambda: check(health_pb2.HealthCheckRequest(), timeout=10))[0].name == "UNAUTHENTICATED"
+        assert refusal(lambda: check(health_pb2.HealthCheckRequest(), timeout=SECONDS))[0].name == "UNAUTHENTICATED"
 
 
-def test_replicas_take_nothing_without_a_certificate(system: Secured, tmp_path: Path) -> None:
+def replicas_take_nothing_without_a_certificate(system: Secured, tmp_path: Path) -> None:
     address, other = system.ready("replica-0")["address"], Authority(tmp_path)
     forged = Credentials(**other.issue("router", "router"), tls_ca=system.secrets / "user/ca.crt")
     for stranger in (PLAIN, system.stranger(), system.credentials("user"), forged):
@@ -103,17 +123,17 @@ def test_replicas_take_nothing_without_a_certificate(system: Secured, tmp_path: 
     assert code_of(address, system.credentials("router"), RANK, "replica") == "INVALID_ARGUMENT", "it was read"
 
 
-def test_metrics_pages_show_nothing_without_either(system: Secured) -> None:
+def metrics_pages_show_nothing_without_either(system: Secured) -> None:
     for name, port in system.pages.items():
         address = f"127.0.0.1:{port}"
         with pytest.raises(urllib.error.HTTPError, match="401"):
-            fetch(address, system.stranger())
+            fetch(address, system.stranger(), SECONDS)
         with pytest.raises(OSError):
-            fetch(address, PLAIN)
+            fetch(address, PLAIN, SECONDS)
         assert system.page(name).samples
 
 
-def test_the_store_asks_who_it_is_and_lets_each_do_its_own_work(system: Secured) -> None:
+def the_store_asks_who_it_is_and_lets_each_do_its_own_work(system: Secured) -> None:
     with pytest.raises(redis.RedisError), redis.Redis(port=system.store_port) as clear:
         clear.ping()
     with pytest.raises(StoreError, match="refuses the user or password"):
@@ -137,7 +157,7 @@ def test_the_store_asks_who_it_is_and_lets_each_do_its_own_work(system: Secured)
         store.close()
 
 
-def test_no_secret_is_in_arguments_environments_logs_or_files(system: Secured) -> None:
+def no_secret_is_in_arguments_environments_logs_or_files(system: Secured) -> None:
     secrets, shown = system.all_secrets(), system.shown()
     assert len(secrets) > 20 and len(shown) >= 2 * len(system.children)
     found = [(where, what) for where, text in shown.items() for what, value in secrets.items() if value in text]
@@ -145,7 +165,7 @@ def test_no_secret_is_in_arguments_environments_logs_or_files(system: Secured) -
     assert b"FLICKER_TOKEN_FILE=" in shown["environ of router"], "it was looked at"
 
 
-def test_secrets_change_under_load_without_a_restart_or_a_failure(system: Secured) -> None:
+def secrets_change_under_load_without_a_restart_or_a_failure(system: Secured) -> None:
     router = system.ready("router")["address"]
     ports = [router, system.ready("replica-0")["address"], f"127.0.0.1:{system.pages['trainer']}"]
     before = [served_until(system.stranger(), port) for port in ports]
@@ -162,14 +182,14 @@ def test_secrets_change_under_load_without_a_restart_or_a_failure(system: Secure
     until(lambda: "with new certificates" in system.log("router"), "the router connects anew", PATIENCE)
     with connect(system.credentials("user"), router) as channel:
         ask = channel.unary_unary(RECOMMEND)  # type: ignore[call-arg]
-        assert ask(RecommendRequest(user=1).SerializeToString(), timeout=10)
+        assert ask(RecommendRequest(user=1).SerializeToString(), timeout=SECONDS)
     more = answered(system) + 40
     until(lambda: answered(system) >= more, "users are answered on", PATIENCE)
     assert failed(system) == 0
     assert system.page("router").value("flicker_router_replicas", healthy="true") == 2
 
 
-def test_old_tls_is_refused(system: Secured) -> None:
+def old_tls_is_refused(system: Secured) -> None:
     context = ssl.create_default_context(cafile=str(system.secrets / "user/ca.crt"))
     with pytest.warns(DeprecationWarning):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -179,8 +199,8 @@ def test_old_tls_is_refused(system: Secured) -> None:
             context.wrap_socket(connection, server_hostname=host)
 
 
-def test_a_generation_that_is_not_signed_is_served_by_nobody(system: Secured) -> None:
-    """Last: the trainer ends, and somebody who has its password, and not the key, takes its place."""
+def a_generation_that_is_not_signed_is_served_by_nobody(system: Secured) -> None:
+    """The trainer ends, and somebody who has its password, and not the key, takes its place."""
     system.children["trainer"].stop(30.0)
     key = read_secrets("key", system.secrets / "trainer/signing.key")
     store, reader = system.open_store("trainer"), system.open_store("trainer", lambda: key)

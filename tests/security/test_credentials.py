@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from simulator.errors import SettingError
 from simulator.security import watched
@@ -63,6 +64,16 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path, authority: Authorit
         with pytest.raises(SettingError, match=named) as caught:
             Credentials(**given)
         assert "\n" not in str(caught.value)
+
+
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(authority: Authority) -> None:
+    own = authority.issue("own")
+    key = serialization.load_pem_private_key(own["tls_key"].read_bytes(), None)
+    locked = serialization.BestAvailableEncryption(b"s3cret")
+    form = serialization.PrivateFormat.PKCS8
+    own["tls_key"].write_bytes(key.private_bytes(serialization.Encoding.PEM, form, locked))
+    with pytest.raises(SettingError, match=r"tls_cert = .*without a password \(it has a password\)"):
+        Credentials(**own, tls_ca=authority.ca)
 
 
 def test_a_token_goes_nowhere_unencrypted(tmp_path: Path, authority: Authority) -> None:

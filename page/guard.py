@@ -21,9 +21,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from simulator.config import require
+from simulator.live.controls import TOKEN
 
-TOKEN = "FLICKER_PAGE_TOKEN"
-"""The variable that holds the token: a command line would show it to everybody on this machine."""
 OPEN = "/healthz"
 """Answers everybody: whether the process is well is no secret."""
 GOOD = re.compile(r"[A-Za-z0-9_-]{16,}")

@@ -14,10 +14,11 @@ from nicegui import ui
 from starlette.responses import PlainTextResponse
 
 from page import site
-from page.guard import OPEN, TOKEN, Guard, is_loopback, require_guarded
+from page.guard import OPEN, Guard, is_loopback, require_guarded
 from simulator.config import require
 from simulator.errors import SettingError
 from simulator.flags import parse_flags, require_address
+from simulator.live.controls import TOKEN
 
 BIND, NAMES = "FLICKER_BIND", "FLICKER_PAGE_NAMES"
 """Environment: the address at which a container's port can be reached; by which names, beside localhost and addresses,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -39,14 +40,16 @@ class Page:
 
 def scrape(ports: Mapping[str, int], seconds: float = 1.0) -> dict[str, Page]:
     """One page per process (name -> port of its metrics on this machine)."""
-    pages: dict[str, Page] = {}
-    for name, port in ports.items():
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=seconds) as answer:
-                pages[name] = Page(answer.read().decode())
-        except (OSError, ValueError):
-            pages[name] = Page()
-    return pages
+    return {name: fetch(f"http://127.0.0.1:{port}/metrics", seconds) for name, port in ports.items()}
+
+
+def fetch(url: str, seconds: float = 1.0) -> Page:
+    """The metrics page at an address."""
+    try:
+        with urllib.request.urlopen(url, timeout=seconds) as answer:
+            return Page(answer.read().decode())
+    except (OSError, ValueError, HTTPException):
+        return Page()
 
 
 class Counters:

@@ -14,13 +14,15 @@ from nicegui import ui
 from starlette.responses import PlainTextResponse
 
 from page import site
-from page.guard import LOOPBACK, OPEN, Guard
+from page.guard import OPEN, Guard, is_loopback, require_guarded
 from simulator.config import require
 from simulator.errors import SettingError
 from simulator.flags import parse_flags, require_address
+from simulator.live.controls import TOKEN
 
-TOKEN, BIND = "FLICKER_PAGE_TOKEN", "FLICKER_BIND"
-"""Environment: what the page asks for; the address at which a container's port can be reached."""
+BIND, NAMES = "FLICKER_BIND", "FLICKER_PAGE_NAMES"
+"""Environment: the address at which a container's port can be reached; by which names, beside localhost and addresses,
+browsers may call it, separated by spaces."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,13 @@ def main(arguments: list[str]) -> None:
     """Serve. Raises FlickerError for settings that cannot be."""
     flags = parse_flags(PageFlags, "page", arguments)
     token = os.environ.get(TOKEN, "")
-    if not token and (os.environ.get(BIND) or flags.host) not in LOOPBACK:
-        raise SettingError("host", flags.host, f"other machines reach it: set {TOKEN} to a secret of your own")
+    reached_at = os.environ.get(BIND) or flags.host
+    require_guarded(token, reached_at, flags.controls is not None)
     listening = listen(flags.host, flags.port)
     host, port = flags.host, listening.getsockname()[1]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/{f'?token={token}' if token else ''}"
-    names = None if token and flags.host not in LOOPBACK else LOOPBACK
     config = uvicorn.Config(
-        Guard(application(flags), token, names),
+        Guard(application(flags), token, is_loopback(reached_at), os.environ.get(NAMES, "").split()),
         log_level="warning",
         access_log=False,
         server_header=False,

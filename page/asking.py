@@ -48,9 +48,8 @@ class Query:
 
     def request(self, **pinned: Any) -> RecommendRequest:
         """As it travels, with a number of its own."""
-        number = secrets.randbits(63) | 1
-        fixed = {"query_id": number, "user_id": self.user, "context": self.context, "k": self.k, "arm": self.arm}
-        return RecommendRequest(**fixed | pinned)
+        fixed: dict[str, Any] = {"query_id": secrets.randbits(63) | 1, "user_id": self.user, "context": self.context}
+        return RecommendRequest(**fixed | {"k": self.k, "arm": self.arm} | pinned)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def axis(name: str, **more: Any) -> dict[str, Any]:
 
 def rows(dots: Sequence[Dot], across: str) -> dict[str, Any]:
     """Dots below each other on one scale from 0, a row each, with intervals."""
-    names = [dot.words for dot in dots]
+    names, wrapped = [dot.words for dot in dots], {**TEXT, "width": 170, "overflow": "truncate"}
     series = [
         {
             "type": "scatter",
@@ -89,7 +89,7 @@ def rows(dots: Sequence[Dot], across: str) -> dict[str, Any]:
         "grid": {"left": 8, "right": 24, "top": 8, "bottom": 40, "containLabel": True},
         "tooltip": {**TOOLTIP, "trigger": "item"},
         "xAxis": axis(across, min=0, nameGap=28),
-        "yAxis": axis("", type="category", data=names, inverse=True, axisLabel={**TEXT, "width": 150, "overflow": "break"}),
+        "yAxis": axis("", type="category", data=names, inverse=True, axisLabel=wrapped),
         "series": series,
     }
 
@@ -175,7 +175,14 @@ def _bar(intervals: Sequence[tuple[Interval, bool, float]], arm: int) -> dict[st
             pair = [short(value.low), short(value.high)]
             ends.append([{"coord": [end, place] if is_across else [place, end]} for end in pair])
     style = {"color": colour(arm), "width": 2, "type": "solid"}
-    return {"symbol": "none", "silent": True, "animation": False, "label": {"show": False}, "lineStyle": style, "data": ends}
+    return {
+        "symbol": "none",
+        "silent": True,
+        "animation": False,
+        "label": {"show": False},
+        "lineStyle": style,
+        "data": ends,
+    }
 
 
 def short(value: float) -> float:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from nicegui import ui
 
 from page.charts import Dot, Line, over_time, rows
-from page.parts import Chart, Choice, Html, table, value
+from page.parts import Chart, Choice, Html, legend, table, value
 from page.source import AGAIN, SEEN, STEP, Source
 from simulator.live.watch import CAUSES
 from simulator.measures.registry import MEASURES
@@ -44,9 +44,10 @@ class Now:
         self._tiles = Html()
         measure = {name: each.words for name, each in MEASURES.items()}
         self._measure = Choice("Measure", measure, lambda _: self.show(afresh=True), FIRST)
+        self._legend = Html()
         with ui.element("div").classes("charts"):
-            self._causes = Chart("Why results change", "")
-            self._trend = Chart("Over the last half hour", "")
+            self._causes = Chart("", "")
+            self._trend = Chart("", "")
         self._arms = Html()
         with ui.element("div").classes("charts"):
             self._asked = Chart("Traffic", "Queries that were answered, per second, over the last half hour.", "12rem")
@@ -63,6 +64,7 @@ class Now:
         self._tiles.show(tiles(source))
         if not source.moments:
             return
+        self._legend.show(legend([label(arm) for arm in source.arms()]))
         self._show_causes()
         self._arms.show(arms_table(source))
         self._replicas.show(replicas_table(source))
@@ -210,7 +212,8 @@ def pages_table(source: Source) -> Markup:
     """Where every process tells its metrics."""
     if not source.processes:
         return Markup("")
-    lines = [[one.kind or "unknown", one.url, "answers" if one.answers else "away"] for one in source.processes]
+    known = sorted(source.processes, key=lambda one: (one.kind, one.url))
+    lines = [[one.kind or "unknown", one.url, "answers" if one.answers else "away"] for one in known]
     return Markup("<h3>Metrics pages</h3>{}").format(table(["process", "address", "state"], lines))
 
 

@@ -113,7 +113,8 @@ class Playground:
             world = await run.io_bound(self._router.world, str(event.args)[:80])
         except FlickerError as problem:
             return self._complain(str(problem))
-        self._list(world.found)
+        if world is not None:  # None: the page is closing
+            self._list(world.found)
 
     async def _choose(self, _: str) -> None:
         self._choose_fields()

@@ -1,25 +1,98 @@
-"""The page: a heading, four tabs, and what each of them shows."""
+"""The page: a heading that says what is running, the tabs, and the one source that feeds all who have it open."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nicegui import ui
+from markupsafe import Markup
+from nicegui import app, ui
+
+from page.asking import Router
+from page.now import Now
+from page.parts import Html
+from page.playground import Playground
+from page.source import Source
+from simulator.report.templates import style
+from simulator.words import duration
 
 if TYPE_CHECKING:
     from page.main import PageFlags
 
+Show = Callable[[], Awaitable[None] | None]
+"""Brings a tab up to date."""
+TICK = 0.5
+"""Seconds between two looks of a viewer at whether there is something new."""
+
 
 def build(flags: PageFlags) -> None:
     """Declare the page; each browser that opens it gets its own."""
-    names = ("Now", "Playground", "What if", "Runs") if flags.router else ("Runs",)
+    router = Router(flags.router) if flags.router else None
+    source = Source(router, flags.metrics)
+    sheet = style("roles", "kit") + Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    if flags.router or flags.metrics:
+        app.on_startup(source.start)
+        app.on_shutdown(source.stop)
 
     @ui.page("/")
     def home() -> None:
-        with ui.tabs() as tabs:
-            for name in names:
+        ui.add_css(sheet)
+        viewer = ui.context.client
+        viewer.on_connect(lambda: source.come(viewer.id))
+        viewer.on_disconnect(lambda: source.leave(viewer.id))
+        Home(flags, source)
+
+
+class Home:
+    """The page of one viewer."""
+
+    def __init__(self, flags: PageFlags, source: Source) -> None:
+        self._flags, self._source = flags, source
+        self._looks = -1
+        makers = self._makers()
+        with ui.element("header"):
+            ui.html("<h1>Flicker</h1>", sanitize=False)
+            self._status = Html("status")
+        with ui.tabs().props("align=left no-caps") as self._tabs:
+            for name in makers:
                 ui.tab(name)
-        with ui.tab_panels(tabs, value=names[0]):
-            for name in names:
+        self._shown: dict[str, Show] = {}
+        with (
+            ui.element("main"),
+            ui.tab_panels(self._tabs, value=next(iter(makers)), on_change=self._tick).props("keep-alive"),
+        ):
+            for name, make in makers.items():
                 with ui.tab_panel(name):
-                    ui.label(name)
+                    self._shown[name] = make()
+        ui.timer(TICK, self._tick)
+
+    def _makers(self) -> dict[str, Callable[[], Show]]:
+        """Name of each tab -> what makes it, and returns what shows the newest in it."""
+        made: dict[str, Callable[[], Show]] = {}
+        if self._flags.router or self._flags.metrics:
+            made["Now"] = lambda: Now(self._source).show
+        if self._source.router is not None:
+            made["Playground"] = partial(self._playground, self._source.router)
+        return made
+
+    def _playground(self, router: Router) -> Show:
+        return Playground(self._source, router).show
+
+    async def _tick(self) -> None:
+        """Show what is new, in the tab that is open."""
+        self._status.show(self._running())
+        if (shown := self._shown[self._tabs.value]()) is not None:
+            await shown
+
+    def _running(self) -> Markup:
+        source = self._source
+        if source.looks == 0:
+            return Markup("<p>Looking ...</p>")
+        silent = time.time() - source.heard
+        if silent > 3:
+            age = f" for {duration(round(silent))}" if source.heard else ""
+            return Markup('<p class="away" role="alert">Nobody answers{}: what is shown is old.</p>').format(age)
+        return Markup("<p>running, router {}</p>").format(self._flags.router or "not asked")

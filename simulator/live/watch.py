@@ -52,6 +52,8 @@ class Watch:
     def look(self, pids: list[int]) -> None:
         """Read all pages, and the sizes of these processes, once."""
         self.take(scrape(self.ports))
+        if self.seconds() >= BLOCK * len(self.blocks):
+            self.blocks.append(self.recent[-1][1])
         self.memory = sum(map(resident, pids))
         self.peak_memory = max(self.peak_memory, self.memory)
 
@@ -72,8 +74,6 @@ class Watch:
                     self._seen("gauge")
         if self.router.total("flicker_router_queries_total", code="OK"):
             self._seen("answer")
-        if self.seconds() >= BLOCK * len(self.blocks):
-            self.blocks.append(self.recent[-1][1])
 
     def see(self, routers: dict[str, Page]) -> None:
         """The routers' pages of this moment, by name."""

@@ -67,7 +67,8 @@ def main(arguments: list[str]) -> None:
     require_guarded(token, reached_at, flags.controls is not None)
     listening = listen(flags.host, flags.port)
     host, port = flags.host, listening.getsockname()[1]
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/{f'?token={token}' if token else ''}"
+    # not the token itself: this line ends in a log
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/{f'?token= and the {TOKEN}' if token else ''}"
     config = uvicorn.Config(
         Guard(application(flags), token, is_loopback(reached_at), os.environ.get(NAMES, "").split()),
         log_level="warning",

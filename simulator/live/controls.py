@@ -55,7 +55,7 @@ class Controls(socketserver.ThreadingUnixStreamServer):
         except OSError as problem:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise SettingError("TMPDIR", self._folder.parent, f"no socket can be had there: {problem}") from None
-        threading.Thread(target=self.serve_forever, name="controls", daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.1,), name="controls", daemon=True).start()
 
     def close(self) -> None:
         """Take no more orders, and leave nothing behind."""
@@ -108,5 +108,5 @@ def number_of(order: Order, name: str, low: float, high: float, unit: str) -> fl
     """A number of an order, from low to high. Raises SettingError."""
     value = order.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:  # nor NaN
-        raise SettingError(name, str(value)[:40], f"from {low:,g} to {high:,g} {unit}")
+        raise SettingError(name, str(value)[:40], f"from {low:,.9g} to {high:,.9g} {unit}")
     return float(value)

@@ -100,9 +100,7 @@ class Operator:
             if page.value("flicker_world_ended") == 1:
                 raise FlickerError("the log has ended: only what users click is still learned")
             trainer.process.send_signal(signal.SIGUSR1)
-        return done(
-            "the next generation's events are fed at once: it is cut, and served, as soon as it is learned"
-        )
+        return done("the next generation's events are fed at once: it is cut, and served, as soon as it is learned")
 
     def _experiment(self, order: Order) -> dict[str, Any]:
         events = EVENTS if order.get("events") is None else order["events"]

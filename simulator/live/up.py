@@ -26,7 +26,7 @@ from simulator.live.plan import Plan, page_of, plan
 from simulator.live.summary import write_summary
 from simulator.live.view import picture, plain_line
 from simulator.live.watch import Watch
-from simulator.process import free_ports, stop_on_signals
+from simulator.process import free_ports, require_free, stop_on_signals
 from simulator.schedule import fitted_live
 from simulator.store.protocol import StoreError
 from simulator.store.server import StoreServer, find_or_start, start_again
@@ -65,8 +65,9 @@ class Up:
         self._store_deaths: list[float] = []
 
     def startup(self) -> None:
-        """Claim the folder, then start the store and everything that uses it."""
+        """Claim the folder, then start the store and everything that uses it, and say where all of it is."""
         require_empty(self.out)
+        require_free("page_port", self.flags.page_port)
         self.out.mkdir(parents=True, exist_ok=True)
         self.server = find_or_start(self.out / "store")
         self.plan = plan(self.flags, self.server.url, self.out)

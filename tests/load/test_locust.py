@@ -301,7 +301,9 @@ def test_a_rate_that_is_written_while_it_runs_is_offered(tmp_path: Path) -> None
         page_when(running, offered, 8)
         file.write_text(json.dumps(settings | {"rate": 45}))
         raised = page_when(running, offered, 43)
-        assert raised["flicker_load_users"] == 22 and raised[offered] < 46, "users in proportion, the rate to the letter"
+        assert raised["flicker_load_users"] == 22 and raised[offered] < 46, (
+            "users in proportion, the rate to the letter"
+        )
         page_when(running, "flicker_load_achieved_rate", 35)  # not only offered
         file.write_text("{")
         wait_for_log(tmp_path, "FLICKER_LOAD_CONFIG = ")

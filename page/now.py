@@ -86,6 +86,7 @@ class Now:
         told = "; ".join(words for cause, words in ABOUT.items() if cause != AGAIN or measure.name in SEEN)
         about = f"{measure.about} Over the last minute, with 95 % intervals. {told[0].upper()}{told[1:]}."
         self._causes.name(f"Why results change: {measure.words}", about)
+        self._causes.visible(bool(dots))
         self._causes.show(rows(dots, f"{measure.words} ({measure.unit})"), len(dots))
 
     def _show_trends(self) -> None:
@@ -100,12 +101,15 @@ class Now:
         self._trend.name(
             f"{measure.words} over time", f"{about}Upright lines are refreshes, with the generation's number."
         )
+        self._trend.visible(bool(lines))
         self._trend.show(over_time(lines, f"{measure.words} ({measure.unit})", marks))
         moments = [*source.moments]
         for before, after in zip(moments, moments[1:], strict=False):
             summed.append((after.at, (after.answered - before.answered) / (after.at - before.at)))
+        self._asked.visible(len(summed) > 1)
         self._asked.show(over_time([Line("answered", 1, summed)], "queries/s"))
         waited = [(one.at, 1e3 * one.p99) for one in moments if not math.isnan(one.p99)]
+        self._waited.visible(len(waited) > 1)
         self._waited.show(over_time([Line("p99", 2, waited)], "ms"))
 
 
@@ -155,9 +159,12 @@ def _worries(source: Source) -> Iterator[str]:
             yield f"The {process.kind} with the metrics page {process.url} does not answer."
     down = [replica.name for replica in source.replicas if not replica.healthy]
     missing = max(_expected(source) - len(source.replicas), 0)
-    if down or missing:
+    if source.world is None and source.router is not None and not source.problem:
+        yield "Nothing is published yet: the trainer has not cut its first generation."
+    elif down or missing:
         names = f": {', '.join(down)}" if down else ""
-        yield f"{plural(len(down) + missing, 'replica')} missing or unhealthy{names}. The others answer meanwhile."
+        others = "The others answer meanwhile." if len(down) < len(source.replicas) else "Nobody answers queries."
+        yield f"{plural(len(down) + missing, 'replica')} missing or unhealthy{names}. {others}"
     served = [replica.generation for replica in source.replicas if replica.healthy and replica.HasField("generation")]
     if served and max(served) - min(served) > 1:
         yield f"Replicas are {max(served) - min(served)} generations apart: two of them can no longer be compared."

@@ -27,7 +27,7 @@ from simulator.errors import ResultError
 from simulator.experiment import Experiment, State
 from simulator.files import flicker_version, require_empty, write_atomically, writing
 from simulator.models.snapshot import read_snapshot, write_snapshot
-from simulator.result import Result, differing, write_result
+from simulator.result import Result, differences, write_result
 from simulator.tuning import Tuned
 
 CHECKPOINT_SHARE = 0.05
@@ -95,8 +95,7 @@ class Folder:
             held = json.loads((self.path / "config.json").read_bytes())["config"]
         except (OSError, ValueError, KeyError, TypeError):
             raise ResultError(f"out = {self.path}: no run to resume there: leave --resume away") from None
-        if apart := differing(held, resolved):
-            different = ", ".join(f"{name}: {there} there, {here} here" for name, (there, here) in apart.items())
+        if different := differences(held, resolved):
             raise ResultError(f"out = {self.path}: cannot resume with other settings ({different}): use the same ones")
         if (self.path / "result.json").exists():
             raise ResultError(f"out = {self.path}: this run is complete: flicker report {self.path}")

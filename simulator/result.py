@@ -294,6 +294,11 @@ def differing(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, Any]
     return found
 
 
+def differences(held: Any, wanted: Any) -> str:
+    """The same in a line; empty where they agree."""
+    return ", ".join(f"{name}: {there} there, {here} here" for name, (there, here) in differing(held, wanted).items())
+
+
 def load_json(path: Path, missing: str, damaged: str) -> dict[str, Any]:
     """The JSON object in a file. Raises ResultError with the way out where it is `missing` or `damaged`."""
     try:

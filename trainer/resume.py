@@ -22,7 +22,7 @@ from torch import Tensor
 
 from simulator.errors import ResultError
 from simulator.files import flush, writing
-from simulator.folder import differences
+from simulator.result import differences
 from simulator.models.snapshot import read_snapshot, write_snapshot
 from trainer.progressive import Quality
 

@@ -296,7 +296,8 @@ def differing(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, Any]
 
 def differences(held: Any, wanted: Any) -> str:
     """The same in a line; empty where they agree."""
-    return ", ".join(f"{name}: {there} there, {here} here" for name, (there, here) in differing(held, wanted).items())
+    apart = differing(held, wanted)
+    return ", ".join(f"{name}: {there} there, {here} here" for name, (there, here) in apart.items())
 
 
 def load_json(path: Path, missing: str, damaged: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The page's charts, as options of ECharts. Colours are roles of the style sheet, so that dark and light need no redraw.
+"""The page's charts, as options of ECharts. Colours are roles of the style sheet: dark and light need no redraw.
 
 Drawn as SVG, without animation: who looks for hours wants the numbers, not the movement.
 """
@@ -14,7 +14,7 @@ from simulator.report.looks import hue, look
 
 SYMBOLS = ("circle", "rect", "triangle")
 DASHES = ("solid", "dashed", "dotted")
-TEXT = {"color": "var(--ink)", "fontFamily": "inherit", "fontSize": 12}
+TEXT = {"color": "var(--ink)", "fontSize": 12, "lineHeight": 15}
 SOFT = {**TEXT, "color": "var(--soft)"}
 TOOLTIP = {
     "backgroundColor": "var(--paper)",
@@ -71,7 +71,7 @@ def axis(name: str, **more: Any) -> dict[str, Any]:
 
 def rows(dots: Sequence[Dot], across: str) -> dict[str, Any]:
     """Dots below each other on one scale from 0, a row each, with intervals."""
-    names, wrapped = [dot.words for dot in dots], {**TEXT, "width": 170, "overflow": "truncate"}
+    names, wrapped = [dot.words for dot in dots], {**TEXT, "width": 150, "overflow": "truncate"}
     series = [
         {
             "type": "scatter",
@@ -133,7 +133,7 @@ def over_gap(lines: Sequence[Line], across: str, up: str, now: float) -> dict[st
     options = over_time(lines, up, [(now / 1000, "")])
     for line, series in zip(lines, options["series"], strict=True):
         series["data"] = [[short(x), short(y)] for x, y in line.points]
-    options["grid"] |= {"bottom": 40}
+    options["grid"] |= {"bottom": 40, "right": 40}
     options["xAxis"] = axis(across, type="log", nameGap=28)
     return options
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from nicegui import ui
 
 from page.charts import Dot, Line, over_time, rows
-from page.parts import Chart, Choice, Html, table, value
+from page.parts import Chart, Choice, Html, legend, table, value
 from page.source import AGAIN, SEEN, STEP, Source
 from simulator.live.watch import CAUSES
 from simulator.measures.registry import MEASURES
@@ -44,9 +44,10 @@ class Now:
         self._tiles = Html()
         measure = {name: each.words for name, each in MEASURES.items()}
         self._measure = Choice("Measure", measure, lambda _: self.show(afresh=True), FIRST)
+        self._legend = Html()
         with ui.element("div").classes("charts"):
-            self._causes = Chart("Why results change", "")
-            self._trend = Chart("Over the last half hour", "")
+            self._causes = Chart("", "")
+            self._trend = Chart("", "")
         self._arms = Html()
         with ui.element("div").classes("charts"):
             self._asked = Chart("Traffic", "Queries that were answered, per second, over the last half hour.", "12rem")
@@ -63,6 +64,7 @@ class Now:
         self._tiles.show(tiles(source))
         if not source.moments:
             return
+        self._legend.show(legend([label(arm) for arm in source.arms()]))
         self._show_causes()
         self._arms.show(arms_table(source))
         self._replicas.show(replicas_table(source))
@@ -84,6 +86,7 @@ class Now:
         told = "; ".join(words for cause, words in ABOUT.items() if cause != AGAIN or measure.name in SEEN)
         about = f"{measure.about} Over the last minute, with 95 % intervals. {told[0].upper()}{told[1:]}."
         self._causes.name(f"Why results change: {measure.words}", about)
+        self._causes.visible(bool(dots))
         self._causes.show(rows(dots, f"{measure.words} ({measure.unit})"), len(dots))
 
     def _show_trends(self) -> None:
@@ -98,12 +101,15 @@ class Now:
         self._trend.name(
             f"{measure.words} over time", f"{about}Upright lines are refreshes, with the generation's number."
         )
+        self._trend.visible(bool(lines))
         self._trend.show(over_time(lines, f"{measure.words} ({measure.unit})", marks))
         moments = [*source.moments]
         for before, after in zip(moments, moments[1:], strict=False):
             summed.append((after.at, (after.answered - before.answered) / (after.at - before.at)))
+        self._asked.visible(len(summed) > 1)
         self._asked.show(over_time([Line("answered", 1, summed)], "queries/s"))
         waited = [(one.at, 1e3 * one.p99) for one in moments if not math.isnan(one.p99)]
+        self._waited.visible(len(waited) > 1)
         self._waited.show(over_time([Line("p99", 2, waited)], "ms"))
 
 
@@ -153,9 +159,12 @@ def _worries(source: Source) -> Iterator[str]:
             yield f"The {process.kind} with the metrics page {process.url} does not answer."
     down = [replica.name for replica in source.replicas if not replica.healthy]
     missing = max(_expected(source) - len(source.replicas), 0)
-    if down or missing:
+    if source.world is None and source.router is not None and not source.problem:
+        yield "Nothing is published yet: the trainer has not cut its first generation."
+    elif down or missing:
         names = f": {', '.join(down)}" if down else ""
-        yield f"{plural(len(down) + missing, 'replica')} missing or unhealthy{names}. The others answer meanwhile."
+        others = "The others answer meanwhile." if len(down) < len(source.replicas) else "Nobody answers queries."
+        yield f"{plural(len(down) + missing, 'replica')} missing or unhealthy{names}. {others}"
     served = [replica.generation for replica in source.replicas if replica.healthy and replica.HasField("generation")]
     if served and max(served) - min(served) > 1:
         yield f"Replicas are {max(served) - min(served)} generations apart: two of them can no longer be compared."
@@ -210,7 +219,8 @@ def pages_table(source: Source) -> Markup:
     """Where every process tells its metrics."""
     if not source.processes:
         return Markup("")
-    lines = [[one.kind or "unknown", one.url, "answers" if one.answers else "away"] for one in source.processes]
+    known = sorted(source.processes, key=lambda one: (one.kind, one.url))
+    lines = [[one.kind or "unknown", one.url, "answers" if one.answers else "away"] for one in known]
     return Markup("<h3>Metrics pages</h3>{}").format(table(["process", "address", "state"], lines))
 
 

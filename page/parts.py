@@ -13,6 +13,7 @@ from nicegui.elements.mixins.text_element import TextElement
 from nicegui.events import GenericEventArguments
 
 from simulator.measures.intervals import Interval
+from simulator.report.looks import hue
 from simulator.report.templates import environment
 from simulator.words import interval
 
@@ -36,6 +37,15 @@ def value(held: Interval | None, places: int | None = None) -> Markup:
     return Markup("<b>{}</b> <small>{}</small>").format(mean, bounds) if bounds else Markup("<b>{}</b>").format(mean)
 
 
+def legend(words: Sequence[str]) -> Markup:
+    """Colours of arms, and which arm has which, in their order."""
+    if len(words) < 2:
+        return Markup("")
+    entry = Markup('<li><span class="swatch" style="background:var(--arm-{})"></span> {}</li>')
+    entries = Markup("").join(entry.format(hue(place), each) for place, each in enumerate(words))
+    return Markup("<ul class=legend>{}</ul>").format(entries)
+
+
 class Html:
     """A place for text that changes; `show` sends nothing where it is as it was."""
 
@@ -56,7 +66,7 @@ class Chart:
     """A chart below its title, with a sentence that explains it."""
 
     def __init__(self, title: str, about: str, height: str = "18rem") -> None:
-        with ui.element("figure").classes("chart"):
+        with ui.element("figure").classes("chart") as self._whole:
             with ui.element("figcaption"):
                 self._title, self._about = Html(), Html("note")
             self._chart = ui.echart({"series": []}, renderer="svg").style(f"height:{height};width:100%")
@@ -70,6 +80,10 @@ class Chart:
         self._about.show(Markup("<p>{}</p>").format(about))
         if self._chart.props.get("aria-label") != title:
             self._chart.props["aria-label"] = title
+
+    def visible(self, is_visible: bool) -> None:
+        """Whether there is anything to show."""
+        self._whole.set_visibility(is_visible)
 
     def show(self, options: dict[str, Any], rows: int = 0) -> None:
         """Draw it anew where something has changed; `rows`: as many rem high as that many rows need."""

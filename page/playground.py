@@ -43,7 +43,7 @@ class Playground:
         """That was the newest when the slates were asked for."""
         self._asked: list[Slate] = []
         self._busy = False
-        with ui.element("div").classes("fields"):
+        with ui.element("div").classes("fields") as self._fields:
             self._user = Field("User", "", self._ask, list="users", autocomplete="off", spellcheck="false")
             self._user.element.on("input", self._search, js_handler="e => emit(e.target.value)", throttle=0.2)
             self._found = ui.element("datalist").props("id=users")
@@ -55,7 +55,7 @@ class Playground:
             self._first = Choice("Duplicate", {}, self._ask)
             self._second = Choice("Other duplicate", {}, self._ask)
             self._other = Choice("Other arm", {}, self._ask)
-        with ui.element("div").classes("fields"):
+        with ui.element("div").classes("fields") as self._buttons:
             button("Ask both", self._ask, "Ask these two models the same again")
             button("Ask again", self._ask_again, "As a user would: whom the router takes answers")
         self._problem = Html(role="alert")
@@ -66,6 +66,8 @@ class Playground:
     async def show(self) -> None:
         """Offer what there is to ask; ask anew when a generation is served that was not when the slates were made."""
         world = self._source.world
+        for part in (self._fields, self._buttons):
+            part.set_visibility(self._world is not None)
         if world is None:
             return self._complain(self._source.problem or "Nothing is published yet: wait a moment.")
         if world != self._world:
@@ -113,7 +115,8 @@ class Playground:
             world = await run.io_bound(self._router.world, str(event.args)[:80])
         except FlickerError as problem:
             return self._complain(str(problem))
-        self._list(world.found)
+        if world is not None:  # None: the page is closing
+            self._list(world.found)
 
     async def _choose(self, _: str) -> None:
         self._choose_fields()

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
-from nicegui import app, ui
+from nicegui import app, run, ui
 
 from page.asking import Router
+from page.controls import Controls
 from page.now import Now
 from page.parts import Html
 from page.playground import Playground
+from page.results import Group, Results
+from page.runs import Runs
 from page.source import Source
+from page.what_if import WhatIf
 from simulator.report.templates import style
 from simulator.words import duration
 
@@ -31,7 +35,7 @@ TICK = 0.5
 def build(flags: PageFlags) -> None:
     """Declare the page; each browser that opens it gets its own."""
     router = Router(flags.router) if flags.router else None
-    source = Source(router, flags.metrics)
+    source, results = Source(router, flags.metrics), Results(flags.runs)
     sheet = style("roles", "kit") + Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     if flags.router or flags.metrics:
         app.on_startup(source.start)
@@ -43,15 +47,16 @@ def build(flags: PageFlags) -> None:
         viewer = ui.context.client
         viewer.on_connect(lambda: source.come(viewer.id))
         viewer.on_disconnect(lambda: source.leave(viewer.id))
-        Home(flags, source)
+        Home(flags, source, results)
 
 
 class Home:
     """The page of one viewer."""
 
-    def __init__(self, flags: PageFlags, source: Source) -> None:
-        self._flags, self._source = flags, source
-        self._looks = -1
+    def __init__(self, flags: PageFlags, source: Source, results: Results) -> None:
+        self._flags, self._source, self._results = flags, source, results
+        self._groups: list[Group] | None = None
+        """Finished results, once they are read."""
         makers = self._makers()
         with ui.element("header"):
             ui.html("<h1>Flicker</h1>", sanitize=False)
@@ -73,10 +78,34 @@ class Home:
         """Name of each tab -> what makes it, and returns what shows the newest in it."""
         made: dict[str, Callable[[], Show]] = {}
         if self._flags.router or self._flags.metrics:
-            made["Now"] = lambda: Now(self._source).show
+            made["Now"] = self._now
         if self._source.router is not None:
             made["Playground"] = partial(self._playground, self._source.router)
+        made["What if"] = self._what_if
+        if self._flags.runs:
+            made["Runs"] = lambda: Runs(self._results).show
         return made
+
+    def _now(self) -> Show:
+        tab, controls = Now(self._source), Controls(self._flags.controls) if self._flags.controls else None
+
+        async def show() -> None:
+            tab.show()
+            if controls is not None:
+                await controls.show()
+
+        return show
+
+    def _what_if(self) -> Show:
+        tab = WhatIf(self._source)
+
+        async def show() -> None:
+            if self._groups is None:
+                self._groups = await run.io_bound(self._results.groups, True) or []
+                tab.offer(self._groups)
+            tab.show()
+
+        return show
 
     def _playground(self, router: Router) -> Show:
         return Playground(self._source, router).show

@@ -93,6 +93,7 @@ class Source:
         self.replicas: list[ReplicaState] = []
         """As the router last said."""
         self.world: World | None = None
+        """What may be asked; None while nothing is published, or the router does not answer."""
         self.refreshes: deque[tuple[float, int]] = deque()
         """Unix time at which a generation was first seen to be published, and its number."""
         self.processes: list[Process] = []
@@ -257,7 +258,7 @@ class Source:
         generation = self.watch.trainer.value("flicker_generation")
         if math.isnan(generation):
             generation = self.watch.lowest("flicker_router_generation")
-        if generation >= 0 and (not self.refreshes or generation != self.refreshes[-1][1]):
+        if generation > 0 and (not self.refreshes or generation != self.refreshes[-1][1]):
             self.refreshes.append((now, int(generation)))
         while self.refreshes and self.refreshes[0][0] < now - REMEMBERED and len(self.refreshes) > 1:
             self.refreshes.popleft()
@@ -279,13 +280,16 @@ class Source:
             return
         try:
             self.replicas = self.router.replicas()
-            if self.problem or self.world is None or self.looks % AFRESH == 0:
-                self.world = self.router.world("")
             self.problem = ""
         except FlickerError as problem:
-            self.problem = str(problem)
+            self.problem, self.world = str(problem), None
             return
-        if self._viewers and self.world.users > 1:
+        if self.world is None or self.looks % AFRESH == 0:
+            with suppress(FlickerError):  # nothing is published yet
+                self.world = self.router.world("")
+        if self.world is None:
+            return
+        if self._viewers and self.world.users > 1 and self.world.arms:
             arm = self.world.arms[self.looks % len(self.world.arms)]
             sums = self._strangers.setdefault(arm, deque(maxlen=STRANGERS))
             with suppress(FlickerError):  # no replica serves just now

@@ -284,6 +284,22 @@ def worlds_of(folder: Path) -> list[Path]:
     return sorted(found.parent for found in folder.glob("seed-*/result.json")) or [folder]
 
 
+def differing(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted names of the settings in which two configs differ, with both values; None where one has no such setting."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return {} if one == other else {name: (one, other)}
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in dict.fromkeys([*one, *other]):
+        found |= differing(one.get(key), other.get(key), _at(name, str(key)))
+    return found
+
+
+def differences(held: Any, wanted: Any) -> str:
+    """The same in a line; empty where they agree."""
+    apart = differing(held, wanted)
+    return ", ".join(f"{name}: {there} there, {here} here" for name, (there, here) in apart.items())
+
+
 def load_json(path: Path, missing: str, damaged: str) -> dict[str, Any]:
     """The JSON object in a file. Raises ResultError with the way out where it is `missing` or `damaged`."""
     try:

@@ -48,6 +48,7 @@ class Playground:
         with ui.element("div").classes("fields") as self._fields:
             self._user = Field("User", "", self._ask, list="users", autocomplete="off", spellcheck="false")
             self._user.element.on("input", self._search, js_handler="e => emit(e.target.value)", throttle=0.2)
+            self._user.element.on("focus", js_handler="e => e.target.select()")  # who comes here types another one
             self._found = ui.element("datalist").props("id=users")
             self._context_fields = ui.element("div").classes("fields").style("margin:0")
             self._context: list[Choice] = []

@@ -101,6 +101,7 @@ def application(flags: PageFlags) -> FastAPI:
         dark=None,
         language="en-US",
         binding_refresh_interval=None,
+        message_history_length=30,  # of each viewer; whoever was away for longer loads the page again
         tailwind=False,
         show_welcome_message=False,
     )

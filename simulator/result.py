@@ -285,7 +285,7 @@ def worlds_of(folder: Path) -> list[Path]:
 
 
 def differing(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted names of the settings in which two configs differ, with both values; None where one has no such setting."""
+    """Dotted names of the settings in which two configs differ, with both values; None where one has none."""
     if not (isinstance(one, dict) and isinstance(other, dict)):
         return {} if one == other else {name: (one, other)}
     found: dict[str, tuple[Any, Any]] = {}

@@ -166,6 +166,8 @@ def test_a_killed_replica_is_seen_and_seen_to_be_back(live: Live, tab: Open) -> 
 
 def test_buttons_do_what_they_say(live: Live, tab: Open) -> None:
     one = tab(live.address)
+    offered = one.page.locator("dl", has_text="queries answered")
+    expect(offered).to_contain_text("of 20.0/s offered", timeout=3_000 * PATIENCE)  # a while after all users ask
     before = live.up.wait_for("replica-0").pid
     one.page.get_by_role("button", name="Kill replica-0").click()
     expect(one.page.get_by_text("replica-0 was killed")).to_be_visible()
@@ -174,7 +176,7 @@ def test_buttons_do_what_they_say(live: Live, tab: Open) -> None:
     rate.fill("30")
     rate.press("Enter")
     expect(one.page.get_by_text("users offer 30 queries per second")).to_be_visible()
-    expect(one.page.locator("dl", has_text="queries answered")).to_contain_text("of 30.0/s offered")
+    expect(offered).to_contain_text("of 30.0/s offered")
     one.page.get_by_role("button", name="Refresh now").click()
     expect(one.page.get_by_text("the next generation's events are fed at once")).to_be_visible()
     assert one.errors == []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 from markupsafe import Markup
 from nicegui import ui
 
 from page.charts import Dot, Line, over_time, rows
 from page.parts import Chart, Choice, Html, legend, table, value
-from page.source import AGAIN, SEEN, STEP, Source
+from page.source import AGAIN, SEEN, STEP, Moment, Source
 from simulator.live.watch import CAUSES
 from simulator.measures.registry import MEASURES
 from simulator.words import DASH, count, duration, label, number, percent, plural, summed_up, word
@@ -46,14 +47,12 @@ class Now:
         self._measure = Choice("Measure", measure, lambda _: self.show(afresh=True), FIRST)
         self._legend = Html()
         with ui.element("div").classes("charts"):
-            self._causes = Chart("", "")
-            self._trend = Chart("", "")
+            self._causes = Chart()
+            self._trend = Chart()
         self._arms = Html()
         with ui.element("div").classes("charts"):
-            self._asked = Chart("Traffic", "Queries that were answered, per second, over the last half hour.", "12rem")
-            self._waited = Chart(
-                "Waiting", "Of a hundred queries 99 were answered within this time, as users saw it.", "12rem"
-            )
+            self._asked = Chart("12rem")
+            self._waited = Chart("12rem")
         self._replicas = Html()
         self._pages = Html()
 
@@ -85,32 +84,32 @@ class Now:
                     dots.append(Dot(f"{CALLED[cause]}\n{label(arm)}", place, held))
         told = "; ".join(words for cause, words in ABOUT.items() if cause != AGAIN or measure.name in SEEN)
         about = f"{measure.about} Over the last minute, with 95 % intervals. {told[0].upper()}{told[1:]}."
-        self._causes.name(f"Why results change: {measure.words}", about)
-        self._causes.visible(bool(dots))
-        self._causes.show(rows(dots, f"{measure.words} ({measure.unit})"), len(dots))
+        shown = rows(dots, f"{measure.words} ({measure.unit})")
+        self._causes.show(f"Why results change: {measure.words}", about, shown, len(dots))
 
     def _show_trends(self) -> None:
         source, measure = self._source, MEASURES[self._measure.value]
-        lines, summed = [], []
+        lines = []
         for place, arm in enumerate(source.arms()):
             for dash, cause in enumerate((*CAUSES, AGAIN)):
                 if points := source.trend(arm, cause, measure.name):
                     lines.append(Line(f"{label(arm)}, {CALLED[cause]}", place, points, dash))
         marks = [(at, str(generation)) for at, generation in [*source.refreshes][1:]]
         about = "Each point looks back a minute. Solid: another duplicate; dashed: a refresh; fine dots: asking again. "
-        self._trend.name(
-            f"{measure.words} over time", f"{about}Upright lines are refreshes, with the generation's number."
-        )
-        self._trend.visible(bool(lines))
-        self._trend.show(over_time(lines, f"{measure.words} ({measure.unit})", marks))
-        moments = [*source.moments]
-        for before, after in zip(moments, moments[1:], strict=False):
-            summed.append((after.at, (after.answered - before.answered) / (after.at - before.at)))
-        self._asked.visible(len(summed) > 1)
-        self._asked.show(over_time([Line("answered", 1, summed)], "queries/s"))
+        about += "Upright lines are refreshes, with the generation's number."
+        shown = over_time(lines, f"{measure.words} ({measure.unit})", marks)
+        self._trend.show(f"{measure.words} over time", about, shown)
+        self._show_traffic([*source.moments])
+
+    def _show_traffic(self, moments: list[Moment]) -> None:
+        steps = list(pairwise(moments))
+        asked = [(after.at, (after.answered - before.answered) / (after.at - before.at)) for before, after in steps]
         waited = [(one.at, 1e3 * one.p99) for one in moments if not math.isnan(one.p99)]
-        self._waited.visible(len(waited) > 1)
-        self._waited.show(over_time([Line("p99", 2, waited)], "ms"))
+        shown = [over_time([Line(name, arm, points)] if len(points) > 1 else [], unit)
+                 for name, arm, points, unit in (("answered", 1, asked, "queries/s"), ("p99", 2, waited, "ms"))]  # fmt: skip
+        self._asked.show("Traffic", "Queries that were answered, per second, over the last half hour.", shown[0])
+        about = "Of a hundred queries 99 were answered within this time, as users saw it."
+        self._waited.show("Waiting", about, shown[1])
 
 
 def result_name(cause: str, measure: str) -> str:

@@ -63,34 +63,27 @@ class Html:
 
 
 class Chart:
-    """A chart below its title, with a sentence that explains it."""
+    """A chart below its title, with a sentence that explains it; not there while it has nothing to show."""
 
-    def __init__(self, title: str, about: str, height: str = "18rem") -> None:
+    def __init__(self, height: str = "18rem") -> None:
         with ui.element("figure").classes("chart") as self._whole:
             with ui.element("figcaption"):
                 self._title, self._about = Html(), Html("note")
             self._chart = ui.echart({"series": []}, renderer="svg").style(f"height:{height};width:100%")
             self._chart.props("role=img")
         self._shown: dict[str, Any] = {}
-        self.name(title, about)
+        self._whole.set_visibility(False)
 
-    def name(self, title: str, about: str) -> None:
-        """Title and sentence."""
+    def show(self, title: str, about: str, options: dict[str, Any], rows: int = 0) -> None:
+        """Draw it anew where something has changed; `rows`: as many rem high as that many rows need."""
+        self._whole.set_visibility(bool(options["series"]))
         self._title.show(Markup("<h3>{}</h3>").format(title))
         self._about.show(Markup("<p>{}</p>").format(about))
-        if self._chart.props.get("aria-label") != title:
-            self._chart.props["aria-label"] = title
-
-    def visible(self, is_visible: bool) -> None:
-        """Whether there is anything to show."""
-        self._whole.set_visibility(is_visible)
-
-    def show(self, options: dict[str, Any], rows: int = 0) -> None:
-        """Draw it anew where something has changed; `rows`: as many rem high as that many rows need."""
         if options != self._shown:
             self._shown = options
             self._chart.options.clear()
             self._chart.options.update(options)
+            self._chart.props["aria-label"] = title
             if rows:
                 self._chart.style(f"height:{4 + 2.6 * rows}rem")
             self._chart.update()
@@ -107,6 +100,7 @@ class Choice:
         with ui.element("label").classes("field") as self._whole:
             ui.label(label)
             self._select = ui.element("select")
+            self._select.props["aria-label"] = label
             self._select.on("change", self._chosen, js_handler="e => emit(e.target.value)")
         self.offer(options)
 
@@ -145,17 +139,18 @@ class Field:
         with ui.element("label").classes("field"):
             ui.label(label)
             self.element = ui.element("input")
-        self.element.props.update({"value": content, **props})
+        # not `value`: that would be put back at every change of the page, also while somebody types
+        self.element.props.update({"defaultValue": content, "aria-label": label, **props})
         if limits:
             self.element.props.update({"type": "number", "min": limits[0], "max": limits[1], "step": 1})
         self.element.on("change", self._typed, js_handler="e => emit(e.target.value)")
 
     def set(self, content: str) -> None:
-        """Instead of what stands there."""
-        self.value = self.element.props["value"] = content
+        """Instead of what stands there, as long as nobody has typed anything."""
+        self.value = self.element.props["defaultValue"] = content
 
     def _typed(self, event: GenericEventArguments) -> Any:
-        self.value = self.element.props["value"] = str(event.args)
+        self.value = str(event.args)
         return self._change(self.value)
 
 

@@ -38,7 +38,9 @@ class Playground:
     def __init__(self, source: Source, router: Router) -> None:
         self._source, self._router = source, router
         self._world: World | None = None
-        self._shown: Two | None = None
+        self._shown: dict[object, Two] = {}
+        """What was asked last, and the answers."""
+        self._wanted = False
         self._generation = -1
         """That was the newest when the slates were asked for."""
         self._asked: list[Slate] = []
@@ -133,21 +135,24 @@ class Playground:
         return Query(self._user.value.strip(), context, min(max(k, 1), MOST), self._arm.value)
 
     async def _ask(self, _: str = "") -> None:
-        """Both models, and show their answers."""
-        if self._busy or self._world is None:
-            return
-        duplicates = int(self._first.value), int(self._second.value)
+        """Both models, and show their answers. What is chosen meanwhile is asked for as soon as they are there."""
+        self._wanted = True
+        while self._wanted and not self._busy and self._world is not None:
+            self._wanted = False
+            await self._ask_both(self._query(), (int(self._first.value), int(self._second.value)))
+
+    async def _ask_both(self, query: Query, duplicates: tuple[int, int]) -> None:
         kind: Beside = self._beside.value  # type: ignore[assignment]  # of its options
         if kind == "duplicates" and duplicates[0] == duplicates[1]:
             return self._complain("Duplicate and other duplicate are the same: choose two.")
         if kind == "arms" and self._arm.value == self._other.value:
             return self._complain("Arm and other arm are the same: choose two.")
-        generation = self._newest()
-        two = await self._try(lambda: self._router.two(self._query(), kind, duplicates, self._other.value))
+        asked = query, kind, duplicates, self._other.value
+        self._generation = self._newest()
+        two = await self._try(lambda: self._router.two(*asked))
         if two is not None:
-            self._generation = generation
-            self._two.show(drawn(two, self._shown))
-            self._shown = two
+            self._two.show(drawn(two, self._shown.get(asked)))
+            self._shown = {asked: two}
 
     async def _ask_again(self) -> None:
         """As a user, and show this answer beside the one before."""

@@ -46,8 +46,8 @@ class Runs:
             self._across = Choice("Quality", {}, lambda _: self._draw())
             self._column = Choice("Slices by", {}, lambda _: self._draw())
         with ui.element("div").classes("charts"):
-            self._plane = Chart("", "")
-            self._slices = Chart("", "")
+            self._plane = Chart()
+            self._slices = Chart()
         self._measures = Html()
 
     async def show(self) -> None:
@@ -100,11 +100,10 @@ class Runs:
             if x is not None and y is not None:
                 chosen = {one.name: 1, other.name: 2}.get(setting.name)
                 dots.append(Dot(setting.words, chosen or 0, x, y, chosen is not None))
-        words = f"{word(up).words} against {word(across).words}"
+        title = f"{word(up).words} against {word(across).words}"
         about = f"{word(up).about} {word(across).about} Blue: the one setting, orange: the other, with 95 % intervals; "
         about += "grey: all others of the group. Lower is steadier."
-        self._plane.name(words, about)
-        self._plane.show(plane(dots, _axis(across), _axis(up)))
+        self._plane.show(title, about, plane(dots, _axis(across), _axis(up)))
 
     def _draw_slices(self, one: Setting, other: Setting) -> None:
         column, measure = self._column.value, self._up.value
@@ -118,12 +117,9 @@ class Runs:
                 if part is not None and measure in part.measures:
                     words = f"{slice_value}\n{percent(part.share)} of queries"
                     dots.append(Dot(words, look, part.measures[measure]))
-        self._slices.visible(bool(dots))
-        self._slices.name(
-            f"{word(measure).words} by {column}",
-            "Blue: the one setting, orange: the other, on the queries of each value of the column.",
-        )
-        self._slices.show(rows(dots, _axis(measure)), len(dots))
+        about = "Blue: the one setting, orange: the other, on the queries of each value of the column."
+        title = f"{word(measure).words} by {column}"
+        self._slices.show(title, about, rows(dots, _axis(measure)), len(dots))
 
 
 def measures_table(one: Setting, other: Setting) -> Markup:

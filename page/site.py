@@ -65,10 +65,8 @@ class Home:
             for name in makers:
                 ui.tab(name)
         self._shown: dict[str, Show] = {}
-        with (
-            ui.element("main"),
-            ui.tab_panels(self._tabs, value=next(iter(makers)), on_change=self._tick).props("keep-alive"),
-        ):
+        first = next(iter(makers))
+        with ui.tab_panels(self._tabs, value=first, animated=False, on_change=self._tick).props("keep-alive"):
             for name, make in makers.items():
                 with ui.tab_panel(name):
                     self._shown[name] = make()

@@ -47,8 +47,8 @@ class WhatIf:
         self._said = Html(role="status")
         self._legend = Html()
         with ui.element("div").classes("charts"):
-            self._seen = Chart("", "")
-            self._curve = Chart("", "")
+            self._seen = Chart()
+            self._curve = Chart()
         self._table = Html()
         self._drawn = -1
         """Look of the source that was drawn last."""
@@ -113,8 +113,8 @@ class WhatIf:
             lines.append([words, value(seen.total), *parts])
             notes |= dict.fromkeys(f"{note[0].upper()}{note[1:]}." for note in seen.notes)
         about = f"{measure.about} Expected between two answers to one user, from what was measured by cause."
-        self._seen.name(f"What a user sees change: {measure.words}", about)
-        self._seen.show(rows(dots, f"{measure.words} ({measure.unit})"), len(dots))
+        shown = rows(dots, f"{measure.words} ({measure.unit})")
+        self._seen.show(f"What a user sees change: {measure.words}", about, shown, len(dots))
         heads = ["", f"{measure.words} in all", "by another model", "by a refresh", "by both"]
         said = Markup("").join(Markup("<p class=note>{}</p>").format(note) for note in notes)
         self._table.show(Markup("<h3>By cause</h3>") + table(heads, lines) + said)
@@ -130,6 +130,5 @@ class WhatIf:
             ]
             lines += [Line(words, place, found)] if found else []
         about = "The same over the time until the user asks again; the upright line is the time above."
-        self._curve.name("The longer a user waits", about)
         across, up = "asks again after (s)", f"{measure.words} ({measure.unit})"
-        self._curve.show(over_gap(lines, across, up, situation.times[2]))
+        self._curve.show("The longer a user waits", about, over_gap(lines, across, up, situation.times[2]))

@@ -33,7 +33,8 @@ class PageFlags:
     """
 
     router: str = ""
-    """host:port of the router, of several with commas between. Without one the page shows finished results alone."""
+    """host:port of the router, of several with commas between. Without one nobody can be asked: with --metrics the page
+    shows what is measured, as of flicker shadow, with --runs finished results."""
     metrics: tuple[str, ...] = ()
     """Metrics pages of trainer, routers and load, such as http://127.0.0.1:9100/metrics; which is whose is seen by what
     is on it. A name of several addresses stands for all of them."""
@@ -55,7 +56,8 @@ class PageFlags:
             )
         for path in self.runs:
             require(path.exists(), "runs", path, "nothing there: name a folder of results")
-        require(self.router != "" or self.runs != (), "router", "none", "name one, or results with --runs")
+        anything = bool(self.router or self.metrics or self.runs)
+        require(anything, "router", "none", "name one, or --metrics, or results with --runs")
         require(0 <= self.port < 65_536, "port", self.port, "from 0 to 65535")
 
 

@@ -12,7 +12,7 @@ from nicegui import ui
 
 from page.charts import Dot, Line, over_time, rows
 from page.parts import Chart, Choice, Html, legend, table, value
-from page.source import AGAIN, SEEN, STEP, Moment, Source
+from page.source import AGAIN, RESULT_NAMES, SEEN, STEP, Moment, Source
 from simulator.live.watch import CAUSES
 from simulator.measures.registry import MEASURES
 from simulator.words import DASH, count, duration, label, number, percent, plural, summed_up, word
@@ -79,7 +79,7 @@ class Now:
         dots = []
         for cause in (*CAUSES, *([AGAIN] if measure.name in SEEN else [])):
             for arm, place in places.items():
-                held = source.measured(arm).measures.get(result_name(cause, measure.name))
+                held = source.measured(arm).measures.get(RESULT_NAMES[cause, measure.name])
                 if held is not None:
                     dots.append(Dot(f"{CALLED[cause]}\n{label(arm)}", place, held))
         told = "; ".join(words for cause, words in ABOUT.items() if cause != AGAIN or measure.name in SEEN)
@@ -105,20 +105,12 @@ class Now:
         steps = list(pairwise(moments))
         asked = [(after.at, (after.answered - before.answered) / (after.at - before.at)) for before, after in steps]
         waited = [(one.at, 1e3 * one.p99) for one in moments if not math.isnan(one.p99)]
-        shown = [over_time([Line(name, arm, points)] if len(points) > 1 else [], unit)
-                 for name, arm, points, unit in (("answered", 1, asked, "queries/s"), ("p99", 2, waited, "ms"))]  # fmt: skip
-        self._asked.show("Traffic", "Queries that were answered, per second, over the last half hour.", shown[0])
+        lines = [Line("answered", 1, asked)] if len(asked) > 1 else []
+        about = "Queries that were answered, per second, over the last half hour."
+        self._asked.show("Traffic", about, over_time(lines, "queries/s"))
         about = "Of a hundred queries 99 were answered within this time, as users saw it."
-        self._waited.show("Waiting", about, shown[1])
-
-
-def result_name(cause: str, measure: str) -> str:
-    """What a result calls a measure of a cause."""
-    return (
-        {"slot": "user_visible_slot_ratio", "slate": "user_visible_swap_ratio"}[measure]
-        if cause == AGAIN
-        else f"{CAUSES[cause]}.{measure}"
-    )
+        lines = [Line("p99", 2, waited)] if len(waited) > 1 else []
+        self._waited.show("Waiting", about, over_time(lines, "ms"))
 
 
 def tiles(source: Source) -> Markup:

@@ -42,6 +42,9 @@ AGAIN = "again"
 """Cause of what users see who ask again, whatever it is; beside the causes of live comparisons."""
 SEEN = {"slot": ("changed_slots", "slots"), "slate": ("changed", "repeats")}
 """Measure -> the load's counters whose quotient it is."""
+RESULT_NAMES = {(cause, name): f"{called}.{name}" for cause, called in CAUSES.items() for name in MEASURES}
+RESULT_NAMES |= {(AGAIN, "slot"): "user_visible_slot_ratio", (AGAIN, "slate"): "user_visible_swap_ratio"}
+"""(cause, measure) -> what results call it."""
 STRANGERS = 60
 """Pairs of users per arm that personalisation is measured on, the newest."""
 AFRESH = 30
@@ -70,6 +73,10 @@ class Moment:
     """Upper end of a bucket, in seconds -> queries that took no longer, so far."""
     p99: float
     """Seconds, as users saw it; NaN where the load does not say."""
+
+
+NOTHING = Moment(0.0, {}, 0.0, 0.0, {}, math.nan)
+"""Before the first look."""
 
 
 @dataclass(frozen=True)
@@ -154,10 +161,8 @@ class Source:
         return known[arm]
 
     def _measures(self, arm: str) -> Iterator[tuple[str, Interval]]:
-        names = {(cause, name): f"{called}.{name}" for cause, called in CAUSES.items() for name in MEASURES}
-        names |= {(AGAIN, "slot"): "user_visible_slot_ratio", (AGAIN, "slate"): "user_visible_swap_ratio"}
-        first, *others = self.window()
-        for (cause, measure), name in names.items():
+        first, *others = self.window() or [NOTHING]
+        for (cause, measure), name in RESULT_NAMES.items():
             key = arm, cause, measure
             begin = first.sums.get(key, (0.0, 0.0))
             sums = [one.sums.get(key, (0.0, 0.0)) for one in others]

@@ -17,7 +17,7 @@ from protos.recommender_pb2_grpc import RecommenderStub
 from tests.integration.system import until
 from tests.integration.test_up import ENDS, Up, running
 from tests.integration.test_up_page import address_of, status
-from tests.page.conftest import DESK, PATIENCE, PHONE, Open
+from tests.page.conftest import PATIENCE, Open
 from tests.small_runs import small_log
 
 TARGETS = {"chart": 60.0, "seen": 5.0}
@@ -139,18 +139,6 @@ def test_the_playground_shows_the_routers_own_answers_and_what_moved(live: Live,
     assert one.errors == []
 
 
-def test_asking_again_is_answered_by_whom_the_router_takes(live: Live, tab: Open) -> None:
-    one = tab(live.address)
-    one.page.get_by_role("tab", name="Playground").click()
-    one.page.locator(".twice").first.wait_for()
-    for number in (1, 2, 3):
-        one.page.get_by_role("button", name="Ask again").click()
-        rows = one.page.locator("table", has_text="answered by").locator("tbody tr")
-        expect(rows).to_have_count(number)
-    assert all("generation" in text for text in rows.all_inner_texts())
-    assert one.errors == []
-
-
 def test_a_killed_replica_is_seen_and_seen_to_be_back(live: Live, tab: Open) -> None:
     one = tab(live.address)
     worries, healthy = one.page.locator(".worries"), one.page.locator("dl", has_text="replicas healthy")
@@ -208,18 +196,3 @@ def serving(live: Live) -> bool:
         except grpc.RpcError:
             return False
     return True
-
-
-@pytest.mark.parametrize(("size", "dark"), [(DESK, False), (DESK, True), (PHONE, False)])
-def test_axe_finds_nothing_serious_in_any_tab(live: Live, tab: Open, size: tuple[int, int], dark: bool) -> None:
-    one = tab(live.address, size, dark)
-    one.page.locator("figure.chart svg path[fill*='--arm-']").first.wait_for(state="attached")
-    tabs = one.page.get_by_role("tab").all()
-    assert [each.inner_text() for each in tabs][:2] == ["Now", "Playground"] and len(tabs) == 4
-    for each in tabs:
-        each.click()
-        one.page.wait_for_timeout(1_000)  # it is drawn
-        assert one.complaints() == [], each.inner_text()
-        width = one.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert width <= 1, f"{each.inner_text()}: wider than the window by {width} pixels"
-    assert one.errors == []

@@ -9,12 +9,13 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or ""
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE = 40.0
 """Seconds to wait for what a page is to show, on a busy machine."""
+expect.set_options(timeout=1_000 * PATIENCE)
 PHONE, DESK = (390, 844), (1280, 900)
 """Width and height in pixels."""
 

@@ -69,8 +69,8 @@ def main(arguments: list[str]) -> None:
     require_guarded(token, reached_at, flags.controls is not None)
     listening = listen(flags.host, flags.port)
     host, port = flags.host, listening.getsockname()[1]
-    # not the token itself: this line ends in a log
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/{f'?token= and the {TOKEN}' if token else ''}"
+    note = f"  (add ?token= and what {TOKEN} is)" if token else ""  # not the token itself: this line ends in a log
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/{note}"
     config = uvicorn.Config(
         Guard(application(flags), token, is_loopback(reached_at), os.environ.get(NAMES, "").split()),
         log_level="warning",

@@ -55,6 +55,7 @@ def _measure(page: psutil.Process, address: str, chromium: str, seconds: float) 
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         for _ in range(VIEWERS):
             viewer = browser.new_context().new_page()
+            viewer.set_default_timeout(1_000 * PATIENCE)
             viewer.goto(address)
             viewer.get_by_role("img", name="Why results change").wait_for()
         several = _shares(page, seconds)

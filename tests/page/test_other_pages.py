@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import http.server
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser
 
 from simulator.live.controls import TOKEN
-from tests.integration.system import until
 from tests.page.conftest import CHROMIUM, FLAGS, Open
+from tests.page.live import Served
 
-ROOT = Path(__file__).parents[2]
 SECRET = "a-token-of-a-test-1234"
 REBOUND = "rebound.example"
 """A name that the browser is made to resolve to this machine."""
@@ -47,7 +44,7 @@ TRIES = """async ([page, socket]) => {
 
 
 @dataclass
-class Served:
+class Guarded:
     """A page that asks for its token."""
 
     port: int
@@ -67,24 +64,12 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     """The real page, of results alone."""
-    folder = tmp_path_factory.mktemp("served")
-    log = folder / "page.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "page", "--runs", str(folder)],
-            cwd=ROOT,
-            env=os.environ | {TOKEN: SECRET},
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        until(lambda: "Page: http://" in log.read_text(), "it listens")
-        yield Served(int(log.read_text().partition("Page: http://127.0.0.1:")[2].partition("/")[0]))
-    finally:
-        process.terminate()
-        assert process.wait(10) == 0, log.read_text()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(TOKEN, SECRET)
+        with Served("--runs", tmp_path_factory.mktemp("runs")) as served:
+            yield Guarded(urlsplit(served.url).port or 0)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -104,33 +89,33 @@ def other(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def test_its_own_page_may_do_all_of_it(served: Served, tab: Open) -> None:
+def test_its_own_page_may_do_all_of_it(guarded: Guarded, tab: Open) -> None:
     """So that the refusals below are refusals."""
-    one = tab(served.printed)
-    found = one.page.evaluate(TRIES, served.tries(served.host))
+    one = tab(guarded.printed)
+    found = one.page.evaluate(TRIES, guarded.tries(guarded.host))
     assert found["got"][0] == 200 and "Flicker" in found["got"][1] and found["sent"][0] == 405
     assert found["opened"] == "opened" and not found["inside"], "no page may show it in a frame, not even its own"
 
 
-def test_a_page_of_another_origin_gets_nothing(served: Served, tab: Open, other: str) -> None:
-    one = tab(served.printed)
-    assert [cookie["name"] for cookie in one.context.cookies()] == [f"flicker_page_{served.port}"]
+def test_a_page_of_another_origin_gets_nothing(guarded: Guarded, tab: Open, other: str) -> None:
+    one = tab(guarded.printed)
+    assert [cookie["name"] for cookie in one.context.cookies()] == [f"flicker_page_{guarded.port}"]
     one.page.goto(other)
-    found = one.page.evaluate(TRIES, served.tries(served.host))
+    found = one.page.evaluate(TRIES, guarded.tries(guarded.host))
     assert found["got"] == found["sent"] == ["refused", ""] and found["opened"] == "refused" and not found["inside"]
 
 
-def test_a_name_that_is_bent_to_this_machine_gets_nothing(served: Served, browser: Browser) -> None:
+def test_a_name_that_is_bent_to_this_machine_gets_nothing(guarded: Guarded, browser: Browser) -> None:
     rules = f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1"
     bent = browser.browser_type.launch(executable_path=CHROMIUM, args=[*FLAGS, rules])
     try:
         page = bent.new_page()
-        host = f"{REBOUND}:{served.port}"
+        host = f"{REBOUND}:{guarded.port}"
         for address in (f"http://{host}/", f"http://{host}/?token={SECRET}"):
             answer = page.goto(address)
             assert answer is not None and answer.status == 403
             assert page.inner_text("body").startswith(f"host = {host}: not a name of this page")
-        found = page.evaluate(TRIES, served.tries(host))
+        found = page.evaluate(TRIES, guarded.tries(host))
         assert found["got"][0] == found["sent"][0] == 403 and found["opened"] == "refused"
         assert page.context.cookies() == []
     finally:

@@ -71,6 +71,16 @@ COPY load load
 USER 10001
 ENTRYPOINT ["python", "-m", "locust", "-f", "load/locustfile.py"]
 
+FROM lean AS page
+ARG PIP_ARGS=""
+# hadolint ignore=SC2086
+RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} nicegui
+COPY protos protos
+COPY simulator simulator
+COPY page page
+USER 10001
+ENTRYPOINT ["python", "-m", "page"]
+
 # the tests of the running containers, tests/containers
 FROM lean AS checks
 ARG PIP_ARGS=""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gevent  # type: ignore[import-untyped]
@@ -20,8 +22,9 @@ from locust.runners import MasterRunner, Runner, WorkerRunner
 
 from load.grpc_user import wait_until_served
 from load.people import POOL, Asking, People
-from load.settings import LoadSettings, due, work
+from load.settings import LoadSettings, due, read_settings, work, written
 from load.tally import Outbox, Tally
+from simulator.errors import SettingError
 from simulator.files import write_atomically
 from simulator.randomness import generator
 from simulator.store.protocol import Store, StoreError
@@ -56,7 +59,7 @@ class Session:
         self.tally, self.outbox = Tally(), Outbox()
         self._store: Store | None = settings.open_store() if settings.store else None
         self._people: People | None = None
-        self._started, self._counted = 0.0, 0.0
+        self._started, self._counted, self._written = 0.0, 0.0, written(os.environ)
         self._stopping, self._refilled, self._refilling = Event(), Event(), False
         self._aside = Group()
         self._stopping.set()
@@ -167,6 +170,23 @@ class Session:
     def _pulse(self, stopping: Event) -> None:
         while not stopping.wait(1.0):
             self._tick()
+            if self._asks:
+                self._look_at_settings()
+
+    def _look_at_settings(self) -> None:
+        """Offer the rate of the settings' file where that was written anew, by as many more or fewer users."""
+        now = written(os.environ)
+        if now == self._written:
+            return
+        self._written = now
+        try:
+            rate = read_settings(os.environ).rate
+        except SettingError as problem:
+            return log.warning("%s", problem)
+        users = max(1, round(self._everyone * rate / self.settings.rate))
+        log.info("%g queries per second instead of %g, by %d users", rate, self.settings.rate, users)
+        self.settings, self._users = replace(self.settings, rate=rate), users
+        self._runner.start(users, spawn_rate=users)
 
     # who asks
 

@@ -2,7 +2,8 @@
 
 A field `rate` is the variable FLICKER_RATE and the key "rate" of the file. The file may also say more of the world than
 the variables above: `"world": {"users": 500, "items": 300}`, the fields of SyntheticConfig or, with `data`, of
-ReplayConfig; FLICKER_WORLD holds the same object, as JSON.
+ReplayConfig; FLICKER_WORLD holds the same object, as JSON. A file that is written anew while the load runs in one
+process changes its rate, within a second, and nothing else.
 
 **Shapes** say how the offered rate goes over time: a shape's *work* is what was offered by a time, in seconds at the
 full rate, so that `rate * work` is a number of queries. Work never goes down, and its slope is the rate's factor.
@@ -129,6 +130,14 @@ class LoadSettings(Wiring):
         for name, value in values.items():
             require(name in known, f"world.{name}", value, f"one of {', '.join(known)}")
         return kind(**values)
+
+
+def written(environment: Mapping[str, str]) -> int:
+    """When the file that FLICKER_LOAD_CONFIG names was written, in nanoseconds; 0 where there is none."""
+    try:
+        return Path(environment["FLICKER_LOAD_CONFIG"]).stat().st_mtime_ns
+    except (KeyError, OSError):
+        return 0
 
 
 def read_settings(environment: Mapping[str, str]) -> LoadSettings:

@@ -566,6 +566,9 @@ class DescribeRequest(google.protobuf.message.Message):
     ITEMS_FIELD_NUMBER: builtins.int
     USERS_FIELD_NUMBER: builtins.int
     CONTEXT_FIELD_NUMBER: builtins.int
+    FIND_FIELD_NUMBER: builtins.int
+    find: builtins.str
+    """How a user's id begins; empty for any. Present: the answer brings `world`."""
     @property
     def items(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Item numbers, 0 to the number of items - 1."""
@@ -586,8 +589,11 @@ class DescribeRequest(google.protobuf.message.Message):
         items: collections.abc.Iterable[builtins.int] | None = ...,
         users: collections.abc.Iterable[builtins.int] | None = ...,
         context: collections.abc.Iterable[builtins.str] | None = ...,
+        find: builtins.str | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["context", b"context", "items", b"items", "users", b"users"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_find", b"_find", "find", b"find"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_find", b"_find", "context", b"context", "find", b"find", "items", b"items", "users", b"users"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_find", b"_find"]) -> typing.Literal["find"] | None: ...
 
 global___DescribeRequest = DescribeRequest
 
@@ -600,6 +606,7 @@ class DescribeResponse(google.protobuf.message.Message):
     ITEMS_FIELD_NUMBER: builtins.int
     USERS_FIELD_NUMBER: builtins.int
     CONTEXT_FIELD_NUMBER: builtins.int
+    WORLD_FIELD_NUMBER: builtins.int
     @property
     def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Description]:
         """What the items are called."""
@@ -612,16 +619,94 @@ class DescribeResponse(google.protobuf.message.Message):
     def context(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """What `RecommendRequest.context` takes."""
 
+    @property
+    def world(self) -> global___World:
+        """What may be asked; absent unless the request has `find`."""
+
     def __init__(
         self,
         *,
         items: collections.abc.Iterable[global___Description] | None = ...,
         users: collections.abc.Iterable[builtins.str] | None = ...,
         context: collections.abc.Iterable[builtins.int] | None = ...,
+        world: global___World | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["context", b"context", "items", b"items", "users", b"users"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["world", b"world"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["context", b"context", "items", b"items", "users", b"users", "world", b"world"]) -> None: ...
 
 global___DescribeResponse = DescribeResponse
+
+@typing.final
+class World(google.protobuf.message.Message):
+    """What may be asked of the newest generation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    USERS_FIELD_NUMBER: builtins.int
+    ITEMS_FIELD_NUMBER: builtins.int
+    DUPLICATES_FIELD_NUMBER: builtins.int
+    ARMS_FIELD_NUMBER: builtins.int
+    CONTEXT_FIELD_NUMBER: builtins.int
+    FOUND_FIELD_NUMBER: builtins.int
+    users: builtins.int
+    """Number of users, 0 or more."""
+    items: builtins.int
+    """Number of items, 0 or more."""
+    duplicates: builtins.int
+    """Number of duplicates of each arm, 1 or more."""
+    @property
+    def arms(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The recommender designs, as in `RecommendRequest.arm`, in the order of `flicker up --arms`."""
+
+    @property
+    def context(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ContextField]:
+        """The context's fields, in the order of the world's schema."""
+
+    @property
+    def found(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Ids of users that begin so, as the log writes them, by rising bytes; numbers on a made-up world; at most 20."""
+
+    def __init__(
+        self,
+        *,
+        users: builtins.int = ...,
+        items: builtins.int = ...,
+        duplicates: builtins.int = ...,
+        arms: collections.abc.Iterable[builtins.str] | None = ...,
+        context: collections.abc.Iterable[global___ContextField] | None = ...,
+        found: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arms", b"arms", "context", b"context", "duplicates", b"duplicates", "found", b"found", "items", b"items", "users", b"users"]) -> None: ...
+
+global___World = World
+
+@typing.final
+class ContextField(google.protobuf.message.Message):
+    """What a field of the context may be."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VOCABULARY_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the field."""
+    vocabulary: builtins.int
+    """Number of values, 1 or more."""
+    @property
+    def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """How the log writes them, by number; at most 100, and none on a made-up world."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        vocabulary: builtins.int = ...,
+        values: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "values", b"values", "vocabulary", b"vocabulary"]) -> None: ...
+
+global___ContextField = ContextField
 
 @typing.final
 class Description(google.protobuf.message.Message):

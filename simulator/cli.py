@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ How much do a recommender's results change for no reason, and what cures it?
 
   flicker up                                        the live system: trainer, replicas, router, traffic, live gauges
   flicker query --user 7 --all                      ask it: the same query of every duplicate, side by side
+  flicker show DIR                                  finished results and sweeps in a browser: two settings side by side
 
   flicker shadow --first HOST:PORT --second HOST:PORT
                                                     in front of anybody's model servers (Triton, KServe, MLServer, Ray
@@ -119,6 +121,12 @@ def shadow(arguments: list[str]) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "serving", "shadow", *arguments])
 
 
+def show(arguments: list[str]) -> None:
+    """`flicker show RESULT ...`: the page of finished results alone, likewise."""
+    folders = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))
+    os.execv(sys.executable, [sys.executable, "-m", "page", *arguments[len(folders) :], "--runs", *folders])
+
+
 def sweep(arguments: list[str]) -> None:
     """`flicker sweep`: a grid of runs."""
     from simulator.sweep.main import parse, run_sweep
@@ -164,7 +172,7 @@ def _conclude(decision: tuple[list[str], int]) -> None:
     sys.exit(code)
 
 
-EVERY = (run, tune, check, sweep, article, compare, report, recommend, gate, up, query, shadow)
+EVERY = (run, tune, check, sweep, article, compare, report, recommend, gate, up, query, shadow, show)
 COMMANDS = {command.__name__: command for command in EVERY}
 
 

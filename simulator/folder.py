@@ -28,7 +28,7 @@ from simulator.errors import ResultError
 from simulator.experiment import Experiment, State
 from simulator.files import flicker_version, require_empty, write_atomically, writing
 from simulator.models.snapshot import read_snapshot, write_snapshot
-from simulator.result import Result, write_result
+from simulator.result import Result, differences, write_result
 from simulator.tuning import Tuned
 
 CHECKPOINT_SHARE = 0.05
@@ -157,12 +157,3 @@ def machine() -> dict[str, Any]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
-
-
-def differences(held: Any, wanted: Any, name: str = "") -> str:
-    """Names of the settings that differ, with both values."""
-    if isinstance(held, dict) and isinstance(wanted, dict):
-        keys = [*held, *(key for key in wanted if key not in held)]
-        found = [differences(held.get(k), wanted.get(k), f"{name}.{k}" if name else str(k)) for k in keys]
-        return ", ".join(filter(None, found))
-    return "" if held == wanted else f"{name}: {held} there, {wanted} here"

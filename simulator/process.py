@@ -161,6 +161,15 @@ def free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
+def require_free(setting: str, port: int) -> None:
+    """Raise SettingError where a port of the loopback address cannot be had; 0 stands for any that can."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as problem:
+        reason = os.strerror(problem.errno) if problem.errno else problem
+        raise SettingError(setting, port, f"{reason}: name a free port, or 0 for any") from None
+
+
 def instruments(registry: CollectorRegistry) -> tuple[partial[Counter], partial[Gauge], partial[Histogram]]:
     """What makes counters, gauges and histograms of a registry."""
     from prometheus_client import Counter, Gauge, Histogram

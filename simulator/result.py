@@ -22,6 +22,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
+from html import escape
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -204,6 +205,36 @@ class Result:
     example: Example | None = None
     """None where no slate differs, and of other kinds than `run`."""
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the arms, how often results differ, and accuracy beside it."""
+        shown = {name: words for name, words in IN_NOTEBOOKS.items() if any(name in arm.measures for arm in self.arms)}
+        head = "".join(f"<th>{words}</th>" for words in ("arm", *shown.values()))
+        rows = "".join(
+            f"<tr><td>{escape(arm.spec)}</td>"
+            + "".join(f"<td>{_in_notebooks(arm.measures.get(name))}</td>" for name in shown)
+            + "</tr>"
+            for arm in self.arms
+        )
+        caption = f"flicker {self.kind}, {escape(str(self.world.get('name', '')))}; 95 % intervals"
+        return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+IN_NOTEBOOKS = {
+    "pd": "prediction difference, 0 to 2",
+    "swaps.pair": "pair swaps, share",
+    "refresh_swaps.pair": "at a refresh, share",
+    "log_loss": "log loss, nats",
+}
+"""Measure -> its column in a notebook's table."""
+
+
+def _in_notebooks(value: Interval | None) -> str:
+    """Four significant digits: the log losses of two arms differ in the third or fourth."""
+    if value is None:
+        return "–"
+    bounds = f" ({value.low:.4g} to {value.high:.4g})" if value.low < value.high else ""
+    return f"{value.mean:.4g}{bounds}"
+
 
 REQUIRED: dict[Kind, tuple[str, ...]] = {"run": ("pd", "swaps.pair", "log_loss"), "live": (), "compare": ()}
 """What an arm must have: a run never shows instability without accuracy beside it."""
@@ -251,6 +282,22 @@ def read_result(folder: str | Path) -> Result:
 def worlds_of(folder: Path) -> list[Path]:
     """The folders of the single worlds where several were run in (`--worlds`), else the folder itself."""
     return sorted(found.parent for found in folder.glob("seed-*/result.json")) or [folder]
+
+
+def differing(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted names of the settings in which two configs differ, with both values; None where one has none."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return {} if one == other else {name: (one, other)}
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in dict.fromkeys([*one, *other]):
+        found |= differing(one.get(key), other.get(key), _at(name, str(key)))
+    return found
+
+
+def differences(held: Any, wanted: Any) -> str:
+    """The same in a line; empty where they agree."""
+    apart = differing(held, wanted)
+    return ", ".join(f"{name}: {there} there, {here} here" for name, (there, here) in apart.items())
 
 
 def load_json(path: Path, missing: str, damaged: str) -> dict[str, Any]:

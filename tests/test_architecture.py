@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trainer": {"simulator"},
     "serving": {"simulator", "protos"},
     "load": {"simulator", "protos"},
+    "page": {"simulator", "protos"},
     "flicker": {"simulator"},
     "examples": {"simulator"},
     "tests": set(),

@@ -17,10 +17,14 @@ import yaml
 from packaging.requirements import Requirement
 
 from load.settings import read_settings
+from page.guard import require_guarded
+from page.main import PageFlags
 from protos import channel
 from serving.proxy.flags import ShadowFlags
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
+from simulator.errors import SettingError
 from simulator.flags import parse, parse_flags
+from simulator.live.controls import TOKEN
 from simulator.models.factories import factories_of
 from tests.composed import COMPOSE, ENV, ROOT, SECURE, SETTINGS, make_secrets, read, secure_services, services
 from trainer.flags import TrainerFlags
@@ -34,7 +38,7 @@ NATIVE = "simulator/native"
 """Part of `simulator`, with a stage of its own."""
 PROMETHEUS = ROOT / "deploy/prometheus"
 SCRIPT = (ROOT / "deploy/secure/secrets.sh").read_text()
-PUBLISHED = {"router", "shadow", "load", "prometheus", "grafana"}
+PUBLISHED = {"router", "shadow", "load", "page", "prometheus", "grafana"}
 ONE_SHOT = {"checks"}
 MIB = 2**20
 
@@ -70,7 +74,14 @@ def test_only_what_learns_or_ranks_gets_torch() -> None:
     parents = dict(zip(parts[1::3], parts[0::3], strict=True))
     commands = dict(zip(parts[1::3], parts[2::3], strict=True))
     assert [name for name, text in commands.items() if re.search(r"pip install .* torch\b", text)] == ["learning"]
-    for target, learns in {"trainer": True, "replica": True, "router": False, "load": False, "checks": False}.items():
+    for target, learns in {
+        "trainer": True,
+        "replica": True,
+        "router": False,
+        "load": False,
+        "page": False,
+        "checks": False,
+    }.items():
         line = [target]
         while line[-1] in parents:
             line.append(parents[line[-1]])
@@ -113,7 +124,7 @@ SECRET = re.compile("PASSWORD|SECRETS|TOKEN|_KEY|_CERT|_CA$")
 def test_no_setting_is_a_secret() -> None:
     """Nor is one where there are secrets: files are named, which lie in the service's own folder."""
     told = [*SETTINGS.items(), *(pair for service in services().values() for pair in environment(service))]
-    assert {name: value for name, value in told if SECRET.search(name) and value} == {}
+    assert {name: value for name, value in told if SECRET.search(name) and value} == {TOKEN: f"${{{TOKEN}}}"}
     named = {n: v for service in secure_services().values() for n, v in environment(service) if SECRET.search(n) and v}
     assert len(named) >= 9
     assert all(value.startswith("/secrets/") for value in named.values()), named
@@ -262,7 +273,7 @@ def test_memory_limits_are_within_4_gib_or_12_with_a_gpu(profile: str, most: int
         for name, service in services().items()
         if name not in ONE_SHOT and profile in service.get("profiles", [profile])
     ]
-    assert len(limits) == 7
+    assert len(limits) == 8
     assert sum(limits) <= most * MIB
 
 
@@ -398,6 +409,29 @@ def test_a_log_of_the_host_takes_the_place_of_the_synthetic_world(log: str) -> N
     assert [(mount["source"], mount["target"], mount["read_only"]) for mount in mounts] == [
         ("/home/me/logs", "/log", True)
     ] * 2
+
+
+def page_flags(monkeypatch: pytest.MonkeyPatch, **settings: str) -> PageFlags:
+    """The page's, as its container starts it. Raises SettingError where it does not."""
+    for name, value in told("page", **settings).items():
+        monkeypatch.setenv(name, value)
+    flags = parse_flags(PageFlags, "page", shlex.split(services(**settings)["page"]["command"]))
+    require_guarded(os.environ[TOKEN], os.environ["FLICKER_BIND"], flags.controls is not None)
+    return flags
+
+
+def test_the_page_looks_at_every_process_and_has_no_controls(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = page_flags(monkeypatch)
+    assert flags.controls is None and flags.router == "dns:///router:50051" and flags.host == "0.0.0.0"
+    assert flags.metrics == tuple(f"http://{name}:9100/metrics" for name in ("trainer", "replica", "router", "load"))
+    assert services()["page"]["ports"] == [f"127.0.0.1:8080:{flags.port}"]
+    assert f":{flags.port}/healthz" in services()["page"]["healthcheck"]["test"][3]
+
+
+def test_a_page_that_others_reach_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingError, match=f"{TOKEN} = nothing: others can reach the page at 0.0.0.0"):
+        page_flags(monkeypatch, FLICKER_BIND="0.0.0.0")
+    page_flags(monkeypatch, FLICKER_BIND="0.0.0.0", FLICKER_PAGE_TOKEN="a-token-of-a-test-1234")
 
 
 def told(service: str, **settings: str) -> dict[str, str]:

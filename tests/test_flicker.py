@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from torch import nn
 
 import flicker
 from flicker import metrics
+from simulator.measures.intervals import Interval, exact
 from simulator.measures.registry import MEASURES
 from simulator.models import activations, modules
 from simulator.predictions.compare import compare_frames
-from simulator.result import read_result
+from simulator.result import Arm, Result, read_result
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"grpc", "matplotlib", "pyarrow", "redis", "tyro", "rich", "safetensors", "prometheus_client", "ray", "locust"}
@@ -100,3 +102,42 @@ def test_the_example_of_the_readme_runs() -> None:
 def test_names_of_predictions_do_without_torch(use: str) -> None:
     found = loaded_after(f"import flicker\nflicker.{use}")
     assert {name for name in found if name.split(".")[0] in ("torch", "matplotlib", "pyarrow")} == set()
+
+
+class Cells(HTMLParser):
+    """The texts of a table's cells, row by row, and its caption."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.caption, self.tags = "", list[str]()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1] == "caption":
+            self.caption += data
+        else:
+            self.rows[-1][-1] += data
+
+
+def test_a_notebook_shows_a_result_as_a_table() -> None:
+    spec = "torch:my_pkg:make,name=<b>bold</b>"
+    first = Arm(
+        "relu", {"pd": Interval(0.2, 0.15, 0.25), "swaps.pair": exact(0.1), "log_loss": Interval(0.5, 0.4, 0.6)}
+    )
+    second = Arm(spec, {"pd": Interval(0.123456, 0.1, 0.2), "log_loss": exact(0.43214)})
+    shown = Cells(Result("run", {"name": "a & b"}, [first, second])._repr_html_())
+    assert shown.caption == "flicker run, a & b; 95 % intervals"
+    assert shown.rows == [
+        ["arm", "prediction difference, 0 to 2", "pair swaps, share", "log loss, nats"],
+        ["relu", "0.2 (0.15 to 0.25)", "0.1", "0.5 (0.4 to 0.6)"],
+        [spec, "0.1235 (0.1 to 0.2)", "–", "0.4321"],
+    ]
+    assert "b" not in shown.tags, "what a user wrote is text"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -9,9 +10,11 @@ import re
 import signal
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from simulator.errors import FlickerError
 from simulator.flags import parse
@@ -21,7 +24,7 @@ from simulator.live.gauges import Counters, Page
 from simulator.live.plan import Plan, plan
 from simulator.live.summary import write_summary
 from simulator.live.up import fitted_flags, run_up
-from simulator.live.view import plain_line, sparkline
+from simulator.live.view import picture, plain_line, sparkline
 from simulator.live.watch import Watch
 from simulator.models.factories import ALLOWED
 from simulator.process import ENDING, free_ports
@@ -290,8 +293,18 @@ def test_nothing_compared_is_said(tmp_path: Path) -> None:
     assert "No comparisons yet" in write_report(tmp_path).read_text()
 
 
-def test_sparklines_start_at_zero() -> None:
-    assert sparkline([0, 1, 2]) == "▁▅█" and sparkline([0, 0]) == "▁▁" and sparkline([float("nan")]) == ""
+def test_sparklines_go_from_zero_to_what_is_largest() -> None:
+    assert sparkline([0, 1, 2], 2) == "▁▅█" and sparkline([0, 0], 0) == "▁▁" and sparkline([1, 2], 8) == "▂▃"
+
+
+def test_all_arms_lately_are_drawn_on_one_scale() -> None:
+    watch = Watch({})
+    watch.trainer = Page("".join(f'flicker_progressive_log_loss{{arm="{arm}"}} 0.5\n' for arm in ("gelu", "relu")))
+    watch.trend = {("relu", "duplicate"): deque([0.139, 0.1]), ("gelu", "duplicate"): deque([0.043])}
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(picture(watch, "127.0.0.1:1", None))
+    (line,) = (line.split() for line in console.export_text().splitlines() if "lately" in line)
+    assert line[-2:] == ["▃", "█▆"], "0.043 of 0.139 is three bars of eight, and not as many as of 0.043"
 
 
 class Broken(Child):

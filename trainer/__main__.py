@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from simulator.process import configure_logging, end_on_sigterm, require_ours, run, stop_on_signals
 
 
@@ -38,6 +40,9 @@ def main(arguments: list[str]) -> None:
     trainer = loop.Trainer(config, world, store, folder, metrics, stop, size)
     fed = flags.open_store(capacity=WORLD_CAPACITY)
     feeder = Feeder(world, fed, metrics, stop, *flags.pace(world, size))
+    feeder.feed_at_once(flags.head(size))
+    # SIGUSR1: the events of a generation at once, so that the next one is cut as soon as they are learned
+    signal.signal(signal.SIGUSR1, lambda number, frame: feeder.feed_at_once(trainer.generation_events))
     metrics.show_arms([arm.label for arm in trainer.arms])
     credentials = flags.security.credentials()
     port = serve_metrics(registry, flags.metrics_port, flags.host, credentials)

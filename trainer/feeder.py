@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from queue import SimpleQueue
 
 from simulator.errors import FlickerError
 from simulator.process import Stopped, retry
@@ -46,18 +47,6 @@ def as_logged(speed: float) -> Pace:
     return seconds
 
 
-def head_start(events: int, pace: Pace) -> Pace:
-    """The first so many events at once, the others at their pace: the first generation need not wait for them."""
-    left = events
-
-    def seconds(batch: Batch) -> float:
-        nonlocal left
-        at_once, left = left > 0, left - len(batch)
-        return 0.0 if at_once else pace(batch)
-
-    return seconds
-
-
 class Feeder:
     """A thread that feeds one world into one log."""
 
@@ -68,12 +57,20 @@ class Feeder:
         self._world, self._store, self._metrics, self._stop = world, store, metrics, stop
         self._pace, self._entry = pace, entry
         self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
+        self._wishes: SimpleQueue[int] = SimpleQueue()
         self.problem: BaseException | None = None
         """Why it ended before the world did; it has raised the flag then."""
 
     def start(self) -> None:
         """Go on from the last mark."""
         self._thread.start()
+
+    def feed_at_once(self, events: int) -> None:
+        """The next so many events, a whole entry at least, come without waiting; the others keep their pace.
+
+        From the next entry on. A signal handler may call it, too.
+        """
+        self._wishes.put(events)
 
     def join(self, seconds: float) -> None:
         """Wait until the thread has ended, `seconds` at most."""
@@ -93,9 +90,13 @@ class Feeder:
         position = self._position()
         if position:
             log.info("the world goes on from event %s of %s", f"{position:,}", f"{self._world.events:,}")
-        due = time.monotonic()
+        due, hurried = time.monotonic(), 0
         for batch in self._world.batches(self._entry, position):
-            due = max(due + self._pace(batch), time.monotonic() - CATCH_UP)
+            while not self._wishes.empty():
+                hurried += self._wishes.get()
+            seconds = self._pace(batch)
+            due = max(due + (0.0 if hurried > 0 else seconds), time.monotonic() - CATCH_UP)
+            hurried = max(0, hurried - len(batch))
             self._wait_until(due)
             position += len(batch)
             self._append(batch, str(position))

@@ -13,7 +13,7 @@ from simulator.errors import FlickerError
 from simulator.flags import Flat, Hidden, Learning, LiveFlags, Wiring
 from simulator.process import from_environment
 from simulator.types import World
-from trainer.feeder import Pace, as_logged, head_start, steady
+from trainer.feeder import Pace, as_logged, steady
 
 RATE = 2_000.0
 """Events per second that are fed where no flag says otherwise."""
@@ -68,11 +68,15 @@ class TrainerFlags(LiveFlags, Wiring):
         if len(given) > 1:
             raise FlickerError("--rate, --for and --speed: each sets the world's pace: give one of them")
 
+    def head(self, size: int) -> int:
+        """Events that are fed at once at the start, where a generation is `size`."""
+        return min(self.head_start, size)
+
     def pace(self, world: World, size: int) -> tuple[Pace, int]:
         """How fast the world comes, and how many of its events go into one entry of the log; a generation is `size`."""
-        head = min(self.head_start, size)
         if self.speed is not None:
-            return head_start(head, as_logged(self.speed)), AS_LOGGED_ENTRY
+            return as_logged(self.speed), AS_LOGGED_ENTRY
         slowest = RATE if world.has_truth else min(RATE, world.events / LOG_SECONDS)
-        rate = self.rate or (max(1, world.events - head) / self.for_ if self.for_ is not None else slowest)
-        return head_start(head, steady(rate)), max(1, min(ENTRY_MOST, round(rate * STEADY_ENTRY)))
+        paced = max(1, world.events - self.head(size))
+        rate = self.rate or (paced / self.for_ if self.for_ is not None else slowest)
+        return steady(rate), max(1, min(ENTRY_MOST, round(rate * STEADY_ENTRY)))

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from simulator.errors import ResultError
 from simulator.files import flush, writing
-from simulator.folder import differences
 from simulator.models.snapshot import read_snapshot, write_snapshot
+from simulator.result import differences
 from trainer.progressive import Quality
 
 SAVING = ".saving"

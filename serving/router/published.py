@@ -15,18 +15,20 @@ from dataclasses import dataclass
 from grpc import StatusCode
 
 from protos.recommender_pb2 import (
+    ContextField,
     DescribeRequest,
     DescribeResponse,
     Description,
     FeedbackRequest,
     RecommendRequest,
+    World,
 )
 from serving.codec import MOST_CANDIDATES, SHOWN, Ranges, Refusal, bad, schema_of
 from serving.router.metrics import RouterMetrics
 from serving.router.pool import Pool
 from simulator.process import Stopped
 from simulator.store.arrays import Mislabelled, arrays_of, label
-from simulator.store.names import unpack
+from simulator.store.names import Texts, unpack
 from simulator.store.protocol import KEPT, Registry, Store, StoreAway, StoreError, UnknownGeneration, Unsigned
 from simulator.types import Names
 from simulator.world.features import Encoder
@@ -41,6 +43,8 @@ REASONS: dict[type[Exception], str] = {
     Unsigned: "signature", StoreError: "digest", Mislabelled: "label", Exception: "about"
 }  # fmt: skip
 """Why a generation cannot be used; the first that fits counts."""
+MOST_FOUND, MOST_VALUES = 20, 100
+"""Users that a search brings, and values of a context field that are listed."""
 NOBODY = 1 << 31
 """User numbers from here on are those of ids that the log has not."""
 
@@ -95,7 +99,26 @@ class Published:
                 raise bad(field, max(numbers), f"0 to {limit - 1}")
         items = [Description(id=names.item(item), title=names.title(item)) for item in request.items]
         users = [names.user(user) for user in request.users]
-        return DescribeResponse(items=items, users=users, context=self._context(request.context))
+        world = self._world(request.find) if request.HasField("find") else None
+        return DescribeResponse(items=items, users=users, context=self._context(request.context), world=world)
+
+    def _world(self, start: str) -> World:
+        """What may be asked, and users whose ids begin so."""
+        names, ranges = self.names, self.ranges
+        ids = names.users
+        found = ids.beginning(start, MOST_FOUND) if isinstance(ids, Texts) else beginning(start, ranges.users)
+        context = [
+            ContextField(name=name, vocabulary=vocabulary, values=names.context.get(name, ())[:MOST_VALUES])
+            for name, vocabulary, *_ in ranges.context
+        ]
+        return World(
+            users=ranges.users,
+            items=ranges.items,
+            duplicates=ranges.duplicates,
+            arms=ranges.arms,
+            context=context,
+            found=found,
+        )
 
     def _context(self, values: Sequence[str]) -> list[int]:
         """Numbers of values of the context, one per field or none. Raises Refusal."""
@@ -117,6 +140,17 @@ def number_of(texts: Sequence[str], text: str) -> int | None:
     with contextlib.suppress(ValueError):
         return texts.index(text)
     return int(text) if text.isdecimal() and len(text) <= 10 and int(text) < NOBODY else None
+
+
+def beginning(start: str, count: int) -> list[str]:
+    """The first numbers below `count` whose digits begin so, by rising bytes: 7, 70, 700, 701 ..."""
+    waiting, found = [start] if start else list("9876543210"), list[str]()
+    while waiting and len(found) < MOST_FOUND:
+        text = waiting.pop()
+        if text.isdecimal() and (text == "0" or text[0] != "0") and len(text) <= 10 and int(text) < count:
+            found.append(text)
+            waiting += [text + digit for digit in "9876543210"] if text != "0" else []
+    return found
 
 
 class Watch:

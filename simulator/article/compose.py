@@ -94,7 +94,7 @@ def _text(x: float, y: float, words: str, size: int, weight: str = "400", soft: 
 @cache
 def _palette() -> dict[str, str]:
     """The page's light colours by role."""
-    sheet = style()
+    sheet = style("roles")
     light = sheet[sheet.index(":root") : sheet.index("}")]
     return dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", light))
 

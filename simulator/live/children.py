@@ -31,6 +31,8 @@ class Child:
     may_end: bool = False
     """Whether it may end by itself with exit code 0, as timed traffic does."""
     process: subprocess.Popen[bytes] | None = None
+    struck: bool = False
+    """Whether `kill` ended it: a death that counts for nothing."""
     bad_setting: bool = False
     """Whether it ended because it cannot run with its settings."""
     deaths: list[float] = field(default_factory=list)
@@ -53,6 +55,10 @@ class Child:
         code = None if self.process is None else self.process.poll()
         if code is None or (code == 0 and self.may_end):
             return None
+        if self.struck:
+            self.struck = False
+            self.start()
+            return None
         now = time.monotonic()
         self.deaths = [death for death in self.deaths if now - death < RESTART_SPAN] + [now]
         self.bad_setting = code == BAD_SETTING
@@ -64,6 +70,13 @@ class Child:
     def ended(self) -> bool:
         """Whether it is not running."""
         return self.process is None or self.process.poll() is not None
+
+    def kill(self) -> None:
+        """SIGKILL, where it still runs, to see what follows: `watch` starts it again, however often."""
+        if not self.ended():
+            assert self.process is not None
+            self.struck = True
+            self.process.kill()
 
     def ask_to_stop(self) -> None:
         """SIGTERM, where it still runs."""

@@ -45,6 +45,13 @@ class UpFlags(LiveFlags):
     generations."""
     port: int = 0
     """Port of the router on this machine, 0 for a free one, which is shown; further routers take those behind it."""
+    page_port: int = 0
+    """Port of the live page on this machine, 0 for a free one. Its address is printed first, with the token in it
+    that the page asks for: whoever has it can change the load, kill replicas, start experiments."""
+    no_page: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Serve no page."""
+    load_page: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Serve Locust's own page too, on this machine, without any password; its address is printed."""
 
     def __post_init__(self) -> None:
         require(self.for_ is None or 10 <= self.for_ < float("inf"), "for", self.for_, "at least 10 seconds")
@@ -54,6 +61,9 @@ class UpFlags(LiveFlags):
         require(1 <= self.routers <= 8, "routers", self.routers, "from 1 to 8")
         highest = 65_536 - self.routers
         require(0 <= self.port <= highest, "port", self.port, f"from 0 to {highest}")
+        require(0 <= self.page_port < 65_536, "page_port", self.page_port, "from 0 to 65535")
+        both = self.load_page and self.no_load
+        require(not both, "load_page", "yes", "there is no traffic with --no-load: leave one of the two away")
 
     @classmethod
     def of(cls, preset: str, **fixed: int) -> Self:

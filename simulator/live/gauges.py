@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from http.client import HTTPException
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -41,13 +42,15 @@ class Page:
 
 def scrape(ports: Mapping[str, int], seconds: float = 1.0, credentials: Credentials = PLAIN) -> dict[str, Page]:
     """One page per process (name -> port of its metrics on this machine)."""
-    pages: dict[str, Page] = {}
-    for name, port in ports.items():
-        try:
-            pages[name] = Page(fetch(f"127.0.0.1:{port}", credentials, seconds))
-        except (OSError, ValueError):
-            pages[name] = Page()
-    return pages
+    return {name: read(f"127.0.0.1:{port}", seconds, credentials) for name, port in ports.items()}
+
+
+def read(address: str, seconds: float = 1.0, credentials: Credentials = PLAIN) -> Page:
+    """The metrics page of the process at host:port."""
+    try:
+        return Page(fetch(address, credentials, seconds))
+    except (OSError, ValueError, HTTPException):
+        return Page()
 
 
 class Counters:

@@ -14,6 +14,7 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def _measures(watch: Watch, load: dict[str, Any], arm: str) -> Iterator[tuple[st
     blocks = [*watch.blocks, watch.recent[-1][1]]  # with what was compared since the last whole block
     for cause, name in CAUSES.items():
         for measure in MEASURES.values():
-            if found := _ratio(blocks, (arm, cause), measure):
+            if found := ratio(blocks, (arm, cause), measure):
                 yield f"{name}.{measure.name}", found
     seen = load.get("user_visible_swap_ratio", {}).get(arm, {})
     single = {name: watch.trainer.value(f"flicker_progressive_{name}", arm=arm) for name in ("log_loss", "auc")}
@@ -71,15 +72,20 @@ def _measures(watch: Watch, load: dict[str, Any], arm: str) -> Iterator[tuple[st
             yield name, exact(value)
 
 
-def _ratio(blocks: list[Sums], whose: tuple[str, str], measure: Measure) -> Interval | None:
-    """Sum of numerators / sum of denominators, with a bootstrap over blocks; None where nothing was compared."""
+def ratio(blocks: Sequence[Sums], whose: tuple[str, str], measure: Measure) -> Interval | None:
+    """Of (arm, cause) in the steps between blocks: sum of numerators / sum of denominators, with a bootstrap over them;
+    None where nothing was compared."""
     totals = np.array([block.get((*whose, measure.name), (0.0, 0.0)) for block in blocks])
-    if totals[-1, 1] == 0:
-        return None
     steps = np.diff(totals, axis=0, prepend=0.0)
     steps = steps[steps[:, 1] > 0]
-    estimate = Resamples(1, 1, len(steps)).models(steps[None, None, :, 0], steps[:, 1])
-    return estimate.interval(most=measure.most)
+    if len(steps) == 0:
+        return None
+    return _draws(len(steps)).models(steps[None, None, :, 0], steps[:, 1]).interval(most=measure.most)
+
+
+@lru_cache(maxsize=32)
+def _draws(blocks: int) -> Resamples:
+    return Resamples(1, 1, blocks)
 
 
 def _serving(watch: Watch, load: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import os
+import secrets
 import threading
 import time
 from dataclasses import replace
@@ -15,13 +18,15 @@ from rich.live import Live
 
 from simulator.files import require_empty
 from simulator.live.children import BAD_SETTING, RESTART_SPAN, RESTARTS, Child
+from simulator.live.controls import TOKEN, Controls
 from simulator.live.flags import UpFlags
 from simulator.live.gauges import Page
-from simulator.live.plan import Plan, plan
+from simulator.live.orders import Operator
+from simulator.live.plan import Plan, page_of, plan
 from simulator.live.summary import write_summary
 from simulator.live.view import picture, plain_line
 from simulator.live.watch import Watch
-from simulator.process import stop_on_signals
+from simulator.process import free_ports, require_free, stop_on_signals
 from simulator.schedule import fitted_live
 from simulator.security.credentials import Credentials
 from simulator.store.protocol import StoreError
@@ -52,23 +57,50 @@ class Up:
         self.stop: threading.Event = stop_on_signals()
         self.server: StoreServer | None = None
         self.plan: Plan | None = None
+        self.page: Child | None = None
+        self.controls: Controls | None = None
+        self.operator: Operator | None = None
         self.watch = Watch({})
         self.lost: dict[str, str] = {}
         """Process that is dead for good -> why; the others go on."""
         self._store_deaths: list[float] = []
 
     def startup(self) -> None:
-        """Claim the folder, then start the store and everything that uses it."""
+        """Claim the folder, then start the store and everything that uses it, and say where all of it is."""
         require_empty(self.out)
+        require_free("page_port", self.flags.page_port)
         self.out.mkdir(parents=True, exist_ok=True)
-        routers = "router" if self.flags.routers == 1 else f"{self.flags.routers} routers"
-        self.console.print(f"Starting store, trainer, {self.flags.replicas} replicas, {routers} and traffic ...")
         self.server = find_or_start(self.out / "store")
         self.plan = plan(self.flags, self.server.url, self.out)
         self.watch = Watch(self.plan.metrics, Credentials.from_environment())
+        self._start_page(self.plan)
+        routers = "router" if self.flags.routers == 1 else f"{self.flags.routers} routers"
+        traffic = "" if self.flags.no_load else " and traffic"
+        self.say(f"Starting trainer, {self.flags.replicas} replicas, {routers}{traffic} ...")
         for child in self.plan.servers:
             child.start()
-        self.console.print(f"Logs and summary: {self.out}", soft_wrap=True)
+        if self.plan.load_page:
+            self.say(f"Load: {self.plan.load_page} (Locust's page, without a password)")
+        pages = (f"{name} http://127.0.0.1:{port}/metrics" for name, port in self.plan.metrics.items())
+        self.say(f"Metrics: {', '.join(pages)}")
+        self.say(f"Logs and summary: {self.out}")
+
+    def _start_page(self, made: Plan) -> None:
+        """The live page, and what takes its orders. Its address is the first thing that is said."""
+        if self.flags.no_page:
+            return
+        if missing := [name for name in ("page", "nicegui") if importlib.util.find_spec(name) is None]:
+            return self.say(
+                f"No page: {missing[0]} is not installed: pip install 'flicker-recsys[live,page]'", "yellow"
+            )
+        token = os.environ.get(TOKEN) or secrets.token_urlsafe(24)
+        port = self.flags.page_port or free_ports(1)[0]
+        self.say(f"Page: http://127.0.0.1:{port}/?token={token}", "bold")
+        self.operator = Operator(self.flags, made, self.out)
+        self.controls = Controls(self.operator.orders)
+        runs = [folder for folder in (self.out, Path("results")) if folder.is_dir()]
+        self.page = page_of(made, port, runs, self.controls.path, token, self.out)
+        self.page.start()
 
     def main_loop(self) -> None:
         """Watch, once a second, until time is up or a signal comes. Raises DiedForGood."""
@@ -91,6 +123,10 @@ class Up:
         Replicas end side by side: each takes a second or more, so that routers learn that it goes.
         """
         deadline = time.monotonic() + GRACE
+        if self.controls is not None:
+            self.controls.close()
+        if self.operator is not None:
+            self.operator.stop()
         for _, alike in groupby(reversed(self.running), lambda child: child.name.partition("-")[0]):
             children = list(alike)
             for child in children:
@@ -115,8 +151,9 @@ class Up:
 
     @property
     def running(self) -> list[Child]:
-        """All processes that were started, but for the store."""
-        return [child for child in [*self.plan.servers, *self.plan.load] if child.process] if self.plan else []
+        """All processes that were started, but for the store; the page, which ends last, comes first."""
+        planned = [*self.plan.servers, *self.plan.load] if self.plan else []
+        return [child for child in [self.page, *planned] if child and child.process]
 
     def _pids(self) -> list[int]:
         """Process ids of all that runs, the store included where it is ours."""
@@ -143,9 +180,11 @@ class Up:
             if child.name in self.lost or (reason := child.watch()) is None:
                 continue
             self.lost[child.name] = reason
-            if child.name != "trainer" or not self.watch.lowest("flicker_router_generation") >= 1:
+            served_on = child.name == "trainer" and self.watch.lowest("flicker_router_generation") >= 1
+            if not served_on and (child is not self.page or child.bad_setting):
                 raise DiedForGood(reason, BAD_SETTING if child.bad_setting else 1)
-            self.say(f"flicker: {reason}; what it has published is served on", "bold red")
+            rest = "what it has published is served on" if served_on else "all else goes on without it"
+            self.say(f"flicker: {reason}; {rest}", "bold red")
 
     def _restart_store(self, dead: StoreServer) -> None:
         """The same data at the same port: everybody waits for it meanwhile. Raises DiedForGood."""

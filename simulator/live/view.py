@@ -21,7 +21,8 @@ def picture(watch: Watch, address: str, seconds: float | None) -> Group:
     """Everything worth seeing now; `seconds` is how long the run lasts, None: until Ctrl-C."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("between two duplicates", no_wrap=True)
-    columns = {arm: _column(watch, arm) for arm in watch.arms()}
+    top = largest(watch)
+    columns = {arm: _column(watch, arm, top) for arm in watch.arms()}
     for arm in columns:
         table.add_column(label(arm), justify="right")
     for row in next(iter(columns.values()), ()):
@@ -57,11 +58,20 @@ def plain_line(watch: Watch, address: str, seconds: float | None) -> str:
     return f"{heading_line(watch, address, seconds)}   pair swaps: {', '.join(swaps) or DASH}   {traffic_line(watch)}"
 
 
-def _column(watch: Watch, arm: str) -> dict[str, str]:
-    """What is known of an arm: words -> number."""
+def largest(watch: Watch) -> float:
+    """The largest pair swaps lately of any arm: all are drawn on one scale, or 0.04 would look like 0.14."""
+    return max((ratio for arm in watch.arms() for ratio in _lately(watch, arm)), default=0.0)
+
+
+def _lately(watch: Watch, arm: str) -> Iterable[float]:
+    return watch.trend.get((arm, "duplicate"), ())
+
+
+def _column(watch: Watch, arm: str, top: float) -> dict[str, str]:
+    """What is known of an arm: words -> number, and bars from 0 to `top`."""
     return {
         **{measure.words: _shown(watch.ratio(name, arm, "duplicate")) for name, measure in MEASURES.items()},
-        "pair swaps lately": sparkline(watch.trend.get((arm, "duplicate"), ())),
+        "pair swaps lately": sparkline(_lately(watch, arm), top),
         "pair swaps over a refresh": _shown(watch.ratio("pair", arm, "refresh")),
         "log loss": _shown(watch.trainer.value("flicker_progressive_log_loss", arm=arm), 4),
         "AUC": _shown(watch.trainer.value("flicker_progressive_auc", arm=arm), 4),
@@ -75,11 +85,9 @@ def _share(watch: Watch, part: str, whole: str, arm: str) -> float:
     return over / under if under else math.nan
 
 
-def sparkline(values: Iterable[float]) -> str:
-    """Values as bars from 0 to the largest."""
-    known = [value for value in values if math.isfinite(value)]
-    top = max(known, default=0.0)
-    return "".join(BARS[round(value / top * (len(BARS) - 1))] if top > 0 else BARS[0] for value in known)
+def sparkline(values: Iterable[float], top: float) -> str:
+    """Values, none of them NaN, as bars from 0 to `top`."""
+    return "".join(BARS[round(value / top * (len(BARS) - 1))] if top > 0 else BARS[0] for value in values)
 
 
 def _shown(value: float, places: int | None = None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,7 +54,14 @@ class Watch:
 
     def look(self, pids: list[int]) -> None:
         """Read all pages, and the sizes of these processes, once."""
-        pages = scrape(self.ports, credentials=self.credentials)
+        self.take(scrape(self.ports, credentials=self.credentials))
+        if self.seconds() >= BLOCK * len(self.blocks):
+            self.blocks.append(self.recent[-1][1])
+        self.memory = sum(map(resident, pids))
+        self.peak_memory = max(self.peak_memory, self.memory)
+
+    def take(self, pages: Mapping[str, Page]) -> None:
+        """The pages of this moment: `trainer`, `load`, and those of routers, whose names begin with `router`."""
         if pages["trainer"].samples:  # what one that has died said last is still so: its generation is served
             self.trainer = pages["trainer"]
         self.load = pages.get("load", Page())
@@ -69,10 +77,6 @@ class Watch:
                     self._seen("gauge")
         if self.router.total("flicker_router_queries_total", code="OK"):
             self._seen("answer")
-        if self.seconds() >= BLOCK * len(self.blocks):
-            self.blocks.append(self.recent[-1][1])
-        self.memory = sum(map(resident, pids))
-        self.peak_memory = max(self.peak_memory, self.memory)
 
     def see(self, routers: dict[str, Page]) -> None:
         """The routers' pages of this moment, by name."""

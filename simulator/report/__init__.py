@@ -2,13 +2,15 @@
 
     finding.py    what the numbers say, in sentences: page title, what you see, the claim above each picture
     charts.py     the kit of drawings: points as inline SVG, and as rows of a CSV file
-    templates.py  the kit of pages: templates/kit.html, style.css
+    looks.py      which colour, mark and line an arm has
+    templates.py  the kit of pages: templates/kit.html, and style sheets
     page.py       what is on the page: templates/report.html
     example.py    two slates of one query, side by side
     pool.py       results of several seeds as one
     schema.py     docs/result.schema.json
 
-No torch here: the run samples the activations and writes them into result.json.
+No torch here: the run samples the activations and writes them into result.json. And no matplotlib, which takes 40 MB,
+until something is drawn: the live page shares words, sentences and templates.
 """
 
 from __future__ import annotations
@@ -19,8 +21,6 @@ from pathlib import Path
 
 from simulator.errors import ResultError
 from simulator.files import write_atomically
-from simulator.report.page import page
-from simulator.report.pool import pooled
 from simulator.result import Result, read_result, worlds_of
 
 
@@ -38,6 +38,8 @@ def read_results(folders: Sequence[Path]) -> Result:
 
     Raises FlickerError also where they do not measure the same.
     """
+    from simulator.report.pool import pooled
+
     cells = [cell for folder in folders for cell in sorted(folder.glob("cells/*")) or [folder]]
     finished = [cell for cell in cells if (cell / "result.json").exists() or cell in folders]
     finished = [world for cell in finished for world in worlds_of(cell)]
@@ -51,6 +53,8 @@ def write_pooled(folders: Sequence[Path]) -> Path:
 
 
 def _write(result: Result, folder: Path) -> Path:
+    from simulator.report.page import page
+
     target = folder / "report.html"
     try:
         write_atomically(target, page(result).encode())

@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from simulator.files import as_csv
 from simulator.measures.intervals import Interval, exact
+from simulator.report.looks import hue, look
 from simulator.result import Arm, Curve, Result
 from simulator.types import Doubles
 from simulator.words import label
@@ -30,8 +31,6 @@ from simulator.words import label
 WIDTH = 3.6  # inches; 72 points each
 INK, GRID, PAPER, ARM = "#010203", "#010204", "#010205", "#0102f"
 """Colours that no drawing needs: they stand for var(--ink), var(--grid), var(--paper), var(--arm-N)."""
-HUES = 7
-"""Colour-blind-safe colours after the first arm's grey; further arms repeat them with another mark and line."""
 SHAPES = {
     "o": '<circle r="4"/>',
     "s": '<rect x="-4" y="-4" width="8" height="8"/>',
@@ -67,16 +66,6 @@ SETTINGS: Any = {
     "axes.grid": True,
     "axes.axisbelow": True,
 }
-
-
-def hue(index: int) -> int:
-    """Number of the style sheet's colour for the arm at `index`: 0 is the neutral of the first arm."""
-    return 0 if index == 0 else 1 + (index - 1) % HUES
-
-
-def look(index: int) -> int:
-    """Which mark and line the arm at `index` has: they change once all hues are used."""
-    return 0 if index == 0 else (index - 1) // HUES % len(MARKS)
 
 
 def canvas(height: float) -> tuple[MplFigure, Axes]:

@@ -18,8 +18,8 @@ class Row:
     title: str
     score: str
     """Log-odds."""
-    alone: bool
-    """Whether the other slate has not the item."""
+    kind: str = ""
+    """Class in the style sheet: `alone` where the other slate has not the item."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,22 @@ def twice(example: Example) -> Twice:
         "events under the same conditions.",
         f"Chosen by rule: of {count(example.queries)} queries {count(example.differ)} got different slates of these "
         "two; ordered by how many places differ, this one stands in the middle.",
-        [_rows(slate, other) for slate, other in zip(example.slates, (second, first), strict=True)],
-        [(place, second.index(item)) for place, item in enumerate(first[:PLACES]) if item in second[:PLACES]],
+        *beside(*example.slates),
     )
 
 
+def beside(first: list[Place], second: list[Place]) -> tuple[list[list[Row]], list[tuple[int, int]]]:
+    """Two slates as `Twice` has them, and what joins them."""
+    one, two = ([place.item for place in slate] for slate in (first, second))
+    joined = [(place, two.index(item)) for place, item in enumerate(one[:PLACES]) if item in two[:PLACES]]
+    return [_rows(first, two), _rows(second, one)], joined
+
+
 def _rows(slate: list[Place], other: list[str]) -> list[Row]:
-    return [Row(_short(place.title), _signed(place.score), place.item not in other) for place in slate[:PLACES]]
+    return [
+        Row(_short(place.title), _signed(place.score), "" if place.item in other else "alone")
+        for place in slate[:PLACES]
+    ]
 
 
 def _signed(score: float) -> str:

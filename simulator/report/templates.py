@@ -39,9 +39,10 @@ def environment(folder: Path = FOLDER) -> Environment:
     return made
 
 
-def style() -> str:
-    """The style sheet: colours by role, in light and dark."""
-    return (FOLDER / "style.css").read_text(encoding="utf-8")
+def style(*sheets: str) -> str:
+    """Style sheets, all unless said: `roles` has the colours, in light and dark, `kit` what the macros look like."""
+    names = sheets or ("roles", "kit", "style")
+    return "".join((FOLDER / f"{name}.css").read_text(encoding="utf-8") for name in names)
 
 
 def prose(text: str) -> Markup:

@@ -56,6 +56,16 @@ class Texts(Sequence[str]):
             raise ValueError(f"{value!r}: none of {len(self)} texts")
         return int(order[place])
 
+    def beginning(self, start: str, most: int) -> list[str]:
+        """The first texts that begin so, by rising bytes; of lists that are looked up."""
+        assert self._order is not None
+        raw, found = start.encode(), list[str]()
+        place = bisect_left(self._order, raw, key=self._raw)
+        while place < len(self) and len(found) < most and self._raw(self._order[place]).startswith(raw):
+            found.append(self[self._order[place]])
+            place += 1
+        return found
+
     def _raw(self, number: int) -> bytes:
         return bytes(self._data[self._ends[number - 1] if number else 0 : self._ends[number]])
 

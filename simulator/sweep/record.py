@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from simulator.errors import ResultError
 from simulator.files import require_empty, write_atomically, writing
-from simulator.result import load_json, read_result
+from simulator.result import read_result
 from simulator.sweep.grid import Cell
-
-MEND = "mend it, or name another folder with --out"
+from simulator.sweep.places import place_of, read_record
 
 
 def claim(out: Path, cells: list[Cell], command: str, resume: bool) -> list[Cell]:
@@ -30,7 +28,7 @@ def claim(out: Path, cells: list[Cell], command: str, resume: bool) -> list[Cell
         require_empty(out, "go on with --resume")
     elif not record.exists():
         raise ResultError(f"out = {out}: no sweep to resume there: leave --resume away")
-    before: dict[str, Any] = _read(record) if resume else {"command": command, "cells": {}, "places": {}}
+    before: dict[str, Any] = read_record(record) if resume else {"command": command, "cells": {}, "places": {}}
     held, places = before["cells"], before["places"]
     wanted = {cell.name: list(cell.arguments) for cell in cells}
     for name in held.keys() & wanted.keys():
@@ -42,7 +40,7 @@ def claim(out: Path, cells: list[Cell], command: str, resume: bool) -> list[Cell
     with writing("out", out):
         (out / "cells").mkdir(parents=True, exist_ok=True)
         write_atomically(record, json.dumps(content, indent=1).encode())
-    earlier = [Cell(places.get(name) or _place(name), tuple(held[name])) for name in held if name not in wanted]
+    earlier = [Cell(places.get(name) or place_of(name), tuple(held[name])) for name in held if name not in wanted]
     return [*earlier, *cells]
 
 
@@ -63,31 +61,3 @@ def set_aside(cells: list[Cell], out: Path) -> list[str]:
                 place.rename(aside)
             done.append(f"{problem}: now in {aside}, and run again here")
     return done
-
-
-def _read(record: Path) -> dict[str, Any]:
-    content = load_json(record, MEND, MEND)
-    content.setdefault("places", {})  # older versions wrote none
-    good = {
-        "command": isinstance(content.get("command"), str),
-        "cells": _each(content.get("cells"), _words),
-        "places": _each(content["places"], lambda place: _each(place, lambda value: isinstance(value, str))),
-    }
-    for name in (name for name, is_good in good.items() if not is_good):
-        raise ResultError(f"{record}: {name} = {json.dumps(content.get(name))[:60]}: is damaged: {MEND}")
-    return content
-
-
-def _each(value: Any, good: Callable[[Any], bool]) -> bool:
-    """Whether it is a JSON object whose values are all good."""
-    return isinstance(value, dict) and all(map(good, value.values()))
-
-
-def _words(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str) for word in value)
-
-
-def _place(name: str) -> dict[str, str]:
-    """Where a cell of this name stands in its grid, in the letters that the name has left of it."""
-    parts = (part.partition("=") for part in name.split(","))
-    return {axis: value for axis, _, value in parts}

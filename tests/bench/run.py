@@ -41,6 +41,7 @@ MEASURED = {
     "compare": ("predictions:measure",),
     "ingest": ("ingest:measure",),
     "memory": ("query_path.memory:measure",),
+    "page": ("live_page:measure",),
 }
 """What --only chooses from -> `module:function`s that measure it, imported when they are asked."""
 

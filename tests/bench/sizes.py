@@ -48,6 +48,8 @@ class Size:
     """Of the logs that are read once; what the targets are for."""
     stack_seconds: float = 15.0
     """How long the live system runs before its memory is read; 0: it is not started."""
+    page_seconds: float = 20.0
+    """Each of three spans in which the live page's CPU is read, without viewers and with them; 0: it is not started."""
 
     @property
     def events(self) -> int:
@@ -76,5 +78,6 @@ QUICK = Size(
     compare_rows=2_000,
     ingest_rows=2_000,
     stack_seconds=0.0,
+    page_seconds=0.0,
 )
 """For the tests: a second or two. Its figures say nothing."""

@@ -81,6 +81,11 @@ TARGETS: dict[str, dict[str, Target]] = {
         "reading a log back": Target(25_000_000),
     },
     "memory": {"the live system, 2 arms x 3 duplicates": at_most(2.0, needs="full sizes")},
+    "page": {
+        "the live page, nobody looks": at_most(3, needs="full sizes, chromium"),
+        "the live page, 3 browsers look": at_most(15, needs="full sizes, chromium"),
+        "the live page in memory": at_most(150, needs="full sizes, chromium"),
+    },
     "peers": {
         "CPU per query, ray_serve / routed": Target(8, needs="Ray Serve"),
         "queries/s, routed / ray_serve": Target(5, needs="Ray Serve"),

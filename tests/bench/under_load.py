@@ -44,7 +44,7 @@ class System:
         self.folder = folder / "store"
         self.store = start_server(self.folder)
         events = max(100_000, round(EVENTS_PER_SECOND * (seconds + STARTS)))
-        command = [sys.executable, "-m", "simulator", "up", "--out", str(self.out), *MODEL, "--k", str(K)]
+        command = [sys.executable, "-m", "simulator", "up", "--no-page", "--out", str(self.out), *MODEL, "--k", str(K)]
         command += ["--routers", str(ROUTERS), "--replicas", str(REPLICAS), "--duplicates", str(REPLICAS)]
         command += ["--window", "4", "--refresh-events", str(GENERATION), "--events", str(events), "--seed", str(seed)]
         command += ["--rate", str(rate)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import urllib.error
 import urllib.request
 from collections import Counter
 from typing import Any
@@ -26,6 +27,16 @@ def read(url: str) -> str:
     """A page."""
     with urllib.request.urlopen(url, timeout=10) as answer:
         return str(answer.read().decode())
+
+
+def asked(url: str, host: str) -> tuple[int, str]:
+    """Status and body of an address that is called by another name, as a browser outside of the network does."""
+    request = urllib.request.Request(url, headers={"Host": host})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status), str(answer.read().decode())
+    except urllib.error.HTTPError as refused:
+        return int(refused.code), refused.read().decode()
 
 
 def prometheus(path: str, **query: str) -> Any:

@@ -10,6 +10,7 @@ cd "$(dirname "$0")/../.."
 
 # any free ports, beside a system that runs already; and what the checks rely on, whatever .env says by now
 export FLICKER_ROUTER_PORT=0 FLICKER_GRAFANA_PORT=0 FLICKER_PROMETHEUS_PORT=0 FLICKER_LOCUST_PORT=0
+export FLICKER_PAGE_PORT=0 FLICKER_PAGE_TOKEN= FLICKER_BIND=127.0.0.1
 export FLICKER_RATE=100 FLICKER_REPLICAS=3 FLICKER_ROUTERS=2 FLICKER_DATA=
 # two arms of ours, and the two of a user whose models lie in this folder
 export FLICKER_CODE=$PWD FLICKER_MODELS=examples.two_tower:make

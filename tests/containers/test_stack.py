@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 
-from tests.containers.asking import ARMS, BUILT_IN, answering, answers, metric, prometheus, read, value_of
+from tests.containers.asking import ARMS, BUILT_IN, answering, answers, asked, metric, prometheus, read, value_of
 from tests.containers.engine import Container, ask, containers, get, until
 
 REPLICAS, ROUTERS = (int(os.environ.get(f"FLICKER_{name}", count)) for name, count in (("REPLICAS", 3), ("ROUTERS", 1)))
-SERVICES = {"redis": 1, "replica": REPLICAS, "router": ROUTERS, "load": 1, "prometheus": 1, "grafana": 1}
-OURS = ("trainer", "replica", "router", "load")
+SERVICES = {"redis": 1, "replica": REPLICAS, "router": ROUTERS, "load": 1, "page": 1, "prometheus": 1}
+SERVICES |= {"grafana": 1}
+OURS = ("trainer", "replica", "router", "load", "page")
 BASE_SIZE = 130e6
 """Bytes of python:3.11-slim-bookworm, the image that ours are built on; the rest is told by our own layers."""
-SECRET = re.compile(r"passw|secret|token|credential|private.?key|api.?key", re.IGNORECASE)
+SECRET = re.compile(r"(passw|secret|token|credential|private.?key|api.?key)(?!\w*=$)", re.IGNORECASE)
+"""What is told one; a variable without a value is not."""
 
 
 def test_all_is_healthy_within_a_minute(note: Callable[[str], None]) -> None:
@@ -119,6 +121,37 @@ def test_locusts_page_is_there() -> None:
     assert "Locust" in read("http://load:8089/")
 
 
+PAGE = "http://page:8080"
+
+
+def test_the_live_page_is_there_under_its_own_names_and_has_no_controls() -> None:
+    assert read(f"{PAGE}/healthz").strip() == "ok"
+    status, text = asked(f"{PAGE}/", "localhost:8080")
+    assert status == 200 and "Flicker" in text
+    status, text = asked(f"{PAGE}/", "page:8080")
+    assert status == 403 and text.startswith("host = page:8080")
+    (page,) = containers("page")
+    assert "--controls" not in page.inspect()["Config"]["Cmd"]
+    assert page.inspect()["Config"]["User"] == "10001"
+
+
+def test_a_page_that_others_reach_wants_a_token_and_asks_for_it() -> None:
+    line = refused("page", FLICKER_BIND="0.0.0.0")
+    assert line.startswith("page: FLICKER_PAGE_TOKEN = nothing: others can reach the page at 0.0.0.0")
+    line = refused("page", FLICKER_BIND="0.0.0.0", FLICKER_PAGE_TOKEN="short")
+    assert line.startswith("page: FLICKER_PAGE_TOKEN = 5 characters")
+    told = {"FLICKER_BIND": "0.0.0.0", "FLICKER_PAGE_TOKEN": "a-token-of-a-test-1234"}
+    guarded = containers("page")[0].another("guarded-page", None, told)
+    try:
+        guarded.start()
+        until(lambda: "Page: " in "".join(guarded.logs()), 60, "it does not listen")
+        status, text = asked(f"http://{guarded.address}:8080/", f"{guarded.address}:8080")
+        assert status == 403 and text.startswith("token = ")
+        assert told["FLICKER_PAGE_TOKEN"] not in "".join(guarded.logs())
+    finally:
+        guarded.remove()
+
+
 def image_of(service: str) -> str:
     return str(containers(service)[0].inspect()["Image"])
 
@@ -135,7 +168,7 @@ def test_images_are_small_and_hold_no_secret(service: str, note: Callable[[str],
     size = BASE_SIZE + sum(layer["Size"] for layer in history)
     note(f"image {service}: {size / 1e6:.0f} MB")
     # trainer and replica hold torch, load what reads logs
-    assert size < {"router": 300e6, "load": 500e6}.get(service, 2e9)
+    assert size < {"router": 300e6, "load": 500e6, "page": 500e6}.get(service, 2e9)
     environment = get(f"/images/{image_of(service)}/json")["Config"]["Env"]
     assert [text for text in [*environment, *(layer["CreatedBy"] for layer in history)] if SECRET.search(text)] == []
 

@@ -61,7 +61,7 @@ def valid(draw: random.Random) -> tuple[str, Message]:
     query.user_id = draw.choice(("", "", "", str(user), NAMES.users[user], "nobody"))
     kind = draw.choices(KINDS, (6, 3, 1, 1))[0]
     if kind == "Describe":
-        return kind, DescribeRequest(items=query.candidates, users=[user], context=map(str, context))
+        return kind, DescribeRequest(items=query.candidates, users=[user], context=map(str, context), find=str(user))
     if kind == "Feedback":
         shown = [ShownItem(item=item, clicked=draw.random() < 0.3) for item in draw.sample(range(ITEMS), 5)]
         report = FeedbackRequest(query_id=number, user=user, context=context, shown=shown, client="fuzz")

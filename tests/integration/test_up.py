@@ -31,9 +31,10 @@ from tests.result_schema import assert_documented, assert_interval, assert_swaps
 ROOT = Path(__file__).parents[2]
 ARMS = ("relu", "smelu:beta=1")
 SMALL = (
-    "--hidden 32 16 --dim 8 --batch 128 --window 4 --events 200000 --users 500 --items 400 --candidates 100 "
-    "--duplicates 2 --replicas 2 --rate 20 --shadow 1 --refresh-events 2048"
+    "--hidden 32 16 --dim 8 --batch 128 --window 4 --candidates 100 --duplicates 2 --replicas 2 --rate 20 --shadow 1 "
+    "--refresh-events 2048"
 ).split() + ["--arms", *ARMS]
+MADE_UP = "--events 200000 --users 500 --items 400".split()
 MARK = "FLICKER_TEST_MARK"
 PATIENCE = 40.0
 """Seconds until everyone serves: many on a busy machine."""
@@ -48,7 +49,9 @@ class Up:
         self.out, self._mark, self.port = folder / "out", secrets.token_hex(8), free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._said = folder / "said"
-        command = ["up", "--out", str(self.out), "--port", str(self.port), *SMALL, *arguments]
+        page = [] if "--page-port" in arguments else ["--no-page"]
+        page += [] if "--data" in arguments else MADE_UP
+        command = ["up", "--out", str(self.out), "--port", str(self.port), *page, *SMALL, *arguments]
         environment = {name: value for name, value in os.environ.items() if name != "FLICKER_REDIS_URL"}
         with open(self._said, "wb") as said:
             self.process = subprocess.Popen(

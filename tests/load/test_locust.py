@@ -293,6 +293,32 @@ def test_more_users_on_the_page_raise_the_offered_rate(tmp_path: Path) -> None:
             assert running.process.wait(10) == 0
 
 
+def test_a_rate_that_is_written_while_it_runs_is_offered(tmp_path: Path) -> None:
+    """The gauge looks back 10 seconds; a file that cannot be used changes nothing."""
+    offered, file = "flicker_load_offered_rate", tmp_path / "load.json"
+    with router() as (_, address), load(address, tmp_path, "--headless -u 5", rate=10, repeat=0, k=8) as running:
+        settings = json.loads(file.read_text())
+        page_when(running, offered, 8)
+        file.write_text(json.dumps(settings | {"rate": 45}))
+        raised = page_when(running, offered, 43)
+        assert raised["flicker_load_users"] == 22 and raised[offered] < 46, (
+            "users in proportion, the rate to the letter"
+        )
+        page_when(running, "flicker_load_achieved_rate", 35)  # not only offered
+        file.write_text("{")
+        wait_for_log(tmp_path, "FLICKER_LOAD_CONFIG = ")
+        file.write_text(json.dumps(settings | {"rate": 1}))
+        for _ in range(300):
+            lowered = running.page()
+            if lowered[offered] < 2:
+                break
+            time.sleep(0.1)
+        assert lowered["flicker_load_users"] == 1 and 0.9 < lowered[offered] < 2
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(10) == 0
+        assert not running.summary()["failures"]
+
+
 @pytest.mark.parametrize("headless", ["", "--headless"])
 def test_a_signal_ends_the_wait_for_the_router(tmp_path: Path, headless: str) -> None:
     with load("127.0.0.1:1", tmp_path, headless, as_in_a_container(free_port(), 2)) as running:

@@ -44,7 +44,7 @@ def test_long_slates_and_titles_are_cut_and_hostile_ones_stay_text(tmp_path: Pat
     shown = twice(example("".join(letters), "".join(reversed(letters))))
     assert [len(slate) for slate in shown.slates] == [PLACES] * 2
     assert shown.joined == [(place, PLACES + 4 - place) for place in range(5, PLACES)]
-    assert not any(row.alone for slate in shown.slates for row in slate), "the others are further down"
+    assert not any(row.kind for slate in shown.slates for row in slate), "the others are further down"
     bad = [[Place("1", "<script>x</script>" + "y" * 10_000, 0.0)], [Place("2", "b", 0.0)]]
     text = drawn(tmp_path, example("A", "B", user="<img src=x>", slates=bad))
     assert Page(text).open == [] and not Page(text).tags.keys() & {"script", "img"}

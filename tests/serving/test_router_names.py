@@ -11,7 +11,7 @@ import pytest
 
 from protos.recommender_pb2 import CompareRequest, DescribeRequest, DescribeResponse, RecommendRequest
 from serving import query
-from serving.router.published import Published
+from serving.router.published import Published, beginning
 from simulator.store.names import pack
 from simulator.types import Names
 from tests.serving.fake_replica import ITEMS, USERS, FakeReplica, publish
@@ -78,6 +78,23 @@ def test_numbers_are_described_and_context_is_understood(asked: Asked) -> None:
     ]
     assert list(found.users) == [IDS[5], "3"] and list(found.context) == [1, 4]
     assert list(asked.stub.Describe(DescribeRequest(context=["1", "0"])).context) == [2, 0], "a name wins"
+
+
+@pytest.mark.parametrize("start", ["", *{id[:length] for id in IDS for length in range(1, 4)}, "no such user"])
+def test_users_are_found_by_how_their_ids_begin(asked: Asked, start: str) -> None:
+    world = asked.stub.Describe(DescribeRequest(find=start)).world
+    expected = sorted((id for id in IDS if id.startswith(start)), key=str.encode)
+    assert list(world.found) == expected[:20]
+    assert (world.users, world.items) == (USERS, ITEMS)
+    assert [(field.name, field.vocabulary, field.values[:1]) for field in world.context] == [
+        ("device", 3, ["phone"]),
+        ("position", 5, []),
+    ]
+
+
+@pytest.mark.parametrize(("start", "count"), [("", 7), ("", 500), ("4", 500), ("49", 500), ("0", 500), ("a", 500)])
+def test_numbers_are_found_by_how_they_begin(start: str, count: int) -> None:
+    assert beginning(start, count) == sorted(each for each in map(str, range(count)) if each.startswith(start))[:20]
 
 
 @pytest.mark.parametrize(

@@ -189,8 +189,6 @@ def test_paces() -> None:
 )
 def test_flags_set_the_pace(flags: dict[str, float], seconds: float, entry: int) -> None:
     pace, size = TrainerFlags(**flags).pace(small_world(), 600)  # type: ignore[arg-type]
-    for _ in range(6 if "head_start" in flags else 0):
-        assert pace(batch(0, 100)) == 0
     assert pace(batch(0, 100)) == pytest.approx(seconds)
     assert size == entry
 
@@ -220,3 +218,24 @@ def test_it_keeps_its_pace_and_does_not_make_up_for_long_pauses(
     one.feeder._run()
     # due every half second; 30 s late after the third, of which one second is made up for
     assert waits == [0.5, 0.4, 0.4, 0.0, 0.0, 0.0, 0.2, 0.4]
+
+
+def test_what_is_wished_for_comes_at_once_and_the_rest_at_its_pace(
+    feed: StartFeeding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock of its own; a pace that knows the time of the last event is told of those that were hurried."""
+    now, waits, paced = [100.0], [], []
+    one = Feeding(MemoryStore(EVENTS), pace=lambda events: paced.append(len(events)) or 0.5)
+
+    def wait(seconds: float) -> bool:
+        waits.append(round(seconds, 6))
+        now[0] += seconds
+        if len(waits) == 5:
+            one.feeder.feed_at_once(100)  # while it waits
+        return len(waits) == 9
+
+    monkeypatch.setattr("trainer.feeder.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(one.stop, "wait", wait)
+    one.feeder.feed_at_once(150)  # entries are of 70
+    one.feeder._run()
+    assert waits == [0.0, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.5, 0.5] and len(paced) == 9

@@ -28,7 +28,7 @@ def measure(size: Size) -> list[Figure]:
         return []
     with TemporaryDirectory() as folder:
         out = Path(folder) / "up"
-        command = [sys.executable, "-m", "simulator", "up", "--for", "600", "--out", str(out)]
+        command = [sys.executable, "-m", "simulator", "up", "--no-page", "--for", "600", "--out", str(out)]
         running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             readings, end = list[float](), time.monotonic() + PATIENCE

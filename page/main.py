@@ -1,0 +1,125 @@
+"""From flags to a page that is served until a signal comes."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from nicegui import ui
+from starlette.responses import PlainTextResponse
+
+from page import site
+from page.guard import OPEN, Guard, is_loopback, require_guarded
+from simulator.config import require
+from simulator.errors import SettingError
+from simulator.flags import parse_flags, require_address
+from simulator.live.controls import TOKEN
+
+BIND, NAMES = "FLICKER_BIND", "FLICKER_PAGE_NAMES"
+"""Environment: the address at which a container's port can be reached; by which names, beside localhost and addresses,
+browsers may call it, separated by spaces."""
+
+
+@dataclass(frozen=True)
+class PageFlags:
+    """Show a running system, and finished results, in a browser.
+
+    FLICKER_PAGE_TOKEN of the environment is what the page asks everybody for; without one it serves this machine alone.
+    """
+
+    router: str = ""
+    """host:port of the router, of several with commas between. Without one nobody can be asked: with --metrics the page
+    shows what is measured, as of flicker shadow, with --runs finished results."""
+    metrics: tuple[str, ...] = ()
+    """Metrics pages of trainer, routers and load, such as http://127.0.0.1:9100/metrics; which is whose is seen by what
+    is on it. A name of several addresses stands for all of them."""
+    runs: tuple[Path, ...] = ()
+    """Finished results: folders that flicker run, up, compare or sweep left, or folders of such folders."""
+    host: str = "127.0.0.1"
+    """Address to listen at; one that other machines reach needs a token."""
+    port: int = 0
+    """Port, 0 for any free one; the address is printed."""
+    controls: Path | None = None
+    """Socket at which `flicker up` takes orders; without one the page only shows."""
+
+    def __post_init__(self) -> None:
+        for address in filter(None, self.router.split(",")):
+            require_address("router", address)
+        for url in self.metrics:
+            require(
+                url.startswith(("http://", "https://")), "metrics", url, "an address such as http://HOST:PORT/metrics"
+            )
+        for path in self.runs:
+            require(path.exists(), "runs", path, "nothing there: name a folder of results")
+        anything = bool(self.router or self.metrics or self.runs)
+        require(anything, "router", "none", "name one, or --metrics, or results with --runs")
+        require(0 <= self.port < 65_536, "port", self.port, "from 0 to 65535")
+
+
+def main(arguments: list[str]) -> None:
+    """Serve. Raises FlickerError for settings that cannot be."""
+    flags = parse_flags(PageFlags, "page", arguments)
+    token = os.environ.get(TOKEN, "")
+    reached_at = os.environ.get(BIND) or flags.host
+    require_guarded(token, reached_at, flags.controls is not None)
+    listening = listen(flags.host, flags.port)
+    host, port = flags.host, listening.getsockname()[1]
+    note = f"  (add ?token= and what {TOKEN} is)" if token else ""  # not the token itself: this line ends in a log
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/{note}"
+    config = uvicorn.Config(
+        Guard(application(flags), token, is_loopback(reached_at), os.environ.get(NAMES, "").split()),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    gc.freeze()  # what is there by now stays
+    Server(config, address).run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises SettingError where the port cannot be had."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as problem:
+        raise SettingError("port", port, f"{problem.strerror or problem}: name a free port, or 0 for any") from None
+
+
+def application(flags: PageFlags) -> FastAPI:
+    """The page, and /healthz."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_route(OPEN, lambda request: PlainTextResponse("ok\n"))
+    site.build(flags)
+    ui.run_with(
+        app,
+        title="Flicker",
+        favicon="⚡",
+        dark=None,
+        language="en-US",
+        binding_refresh_interval=None,
+        reconnect_timeout=30.0,  # seconds: a busy browser or a sleeping phone finds its page as it was
+        message_history_length=200,  # of each viewer; whoever was away for longer loads the page again
+        tailwind=False,
+        show_welcome_message=False,
+    )
+    return app
+
+
+class Server(uvicorn.Server):
+    """Says where the page is as soon as it is."""
+
+    def __init__(self, config: uvicorn.Config, address: str) -> None:
+        super().__init__(config)
+        self._address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().startup(sockets)
+        if self.started:
+            print(f"Page: {self._address}", flush=True)

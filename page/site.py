@@ -1,0 +1,124 @@
+"""The page: a heading that says what is running, the tabs, and the one source that feeds all who have it open."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+from nicegui import app, run, ui
+
+from page.asking import Router
+from page.controls import Controls
+from page.now import Now
+from page.parts import Html
+from page.playground import Playground
+from page.results import Group, Results
+from page.runs import Runs
+from page.source import Source
+from page.what_if import WhatIf
+from simulator.report.templates import style
+from simulator.security.credentials import Credentials
+from simulator.words import duration
+
+if TYPE_CHECKING:
+    from page.main import PageFlags
+
+Show = Callable[[], Awaitable[None] | None]
+"""Brings a tab up to date."""
+TICK = 0.5
+"""Seconds between two looks of a viewer at whether there is something new."""
+
+
+def build(flags: PageFlags) -> None:
+    """Declare the page; each browser that opens it gets its own."""
+    credentials = Credentials.from_environment()
+    router = Router(flags.router, credentials) if flags.router else None
+    source, results = Source(router, flags.metrics, credentials), Results(flags.runs)
+    sheet = style("roles", "kit") + Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    if flags.router or flags.metrics:
+        app.on_startup(source.start)
+        app.on_shutdown(source.stop)
+
+    @ui.page("/")
+    def home() -> None:
+        ui.add_css(sheet)
+        viewer = ui.context.client
+        viewer.on_connect(lambda: source.come(viewer.id))
+        viewer.on_disconnect(lambda: source.leave(viewer.id))
+        Home(flags, source, results)
+
+
+class Home:
+    """The page of one viewer."""
+
+    def __init__(self, flags: PageFlags, source: Source, results: Results) -> None:
+        self._flags, self._source, self._results = flags, source, results
+        self._is_live = bool(flags.router or flags.metrics)
+        self._groups: list[Group] | None = None
+        """Finished results, once they are read."""
+        makers = self._makers()
+        with ui.element("header"):
+            ui.html("<h1>Flicker</h1>", sanitize=False)
+            self._status = Html("status")
+        with ui.tabs().props("align=left no-caps") as self._tabs:
+            for name in makers:
+                ui.tab(name)
+        self._shown: dict[str, Show] = {}
+        first = next(iter(makers))
+        with ui.tab_panels(self._tabs, value=first, animated=False, on_change=self._tick).props("keep-alive"):
+            for name, make in makers.items():
+                with ui.tab_panel(name):
+                    self._shown[name] = make()
+        ui.timer(TICK, self._tick)
+
+    def _makers(self) -> dict[str, Callable[[], Show]]:
+        """Name of each tab -> what makes it, and returns what shows the newest in it."""
+        router = self._source.router
+        makers: dict[str, Callable[[], Show]] = {"Now": self._now} if self._is_live else {}
+        if router is not None:
+            makers["Playground"] = lambda: Playground(self._source, router).show
+        finished = {"Runs": lambda: Runs(self._results).show} if self._flags.runs else {}
+        what_if = {"What if": self._what_if}
+        return makers | what_if | finished if self._is_live else finished | what_if
+
+    def _now(self) -> Show:
+        tab, controls = Now(self._source), Controls(self._flags.controls) if self._flags.controls else None
+
+        async def show() -> None:
+            tab.show()
+            if controls is not None:
+                await controls.show()
+
+        return show
+
+    def _what_if(self) -> Show:
+        tab = WhatIf(self._source)
+
+        async def show() -> None:
+            if self._groups is None:
+                self._groups = await run.io_bound(self._results.groups, True) or []
+                tab.offer(self._groups)
+            tab.show()
+
+        return show
+
+    async def _tick(self) -> None:
+        """Show what is new, in the tab that is open."""
+        self._status.show(self._running())
+        if (shown := self._shown[self._tabs.value]()) is not None:
+            await shown
+
+    def _running(self) -> Markup:
+        source = self._source
+        if not self._is_live:
+            return Markup("<p>finished results</p>")
+        if source.looks == 0:
+            return Markup("<p>Looking ...</p>")
+        silent = time.time() - source.heard
+        if silent > 3:
+            age = f" for {duration(round(silent))}" if source.heard else ""
+            return Markup('<p class="away" role="alert">Nobody answers{}: what is shown is old.</p>').format(age)
+        return Markup("<p>running, router {}</p>").format(self._flags.router or "not asked")

@@ -1,0 +1,318 @@
+"""What is known of the running system: one thread looks, and all who have the page open are shown the same.
+
+Swaps, accuracy and traffic come from the processes' metrics pages, replicas and generations from the router. Whatever
+cannot be read is away, and said to be; what was last known stays on the page, with its age.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from urllib.parse import urlsplit
+
+from page.asking import Router
+from protos.recommender_pb2 import ReplicaState, World
+from simulator.errors import FlickerError
+from simulator.live.gauges import Counters, Page, read
+from simulator.live.summary import ratio
+from simulator.live.watch import CAUSES, WINDOW, Sums, Watch
+from simulator.measures.intervals import Interval, exact
+from simulator.measures.registry import MEASURES, PERSONALISATION
+from simulator.result import Arm
+from simulator.security.credentials import PLAIN, Credentials
+
+log = logging.getLogger(__name__)
+
+SOON, SELDOM = 1.0, 5.0
+"""Seconds between two looks while somebody has the page open, and while nobody has."""
+STEP = 5.0
+"""Seconds between two points of what is remembered."""
+REMEMBERED = 30 * 60.0
+"""Seconds that are remembered."""
+AGAIN = "again"
+"""Cause of what users see who ask again, whatever it is; beside the causes of live comparisons."""
+SEEN = {"slot": ("changed_slots", "slots"), "slate": ("changed", "repeats")}
+"""Measure -> the load's counters whose quotient it is."""
+RESULT_NAMES = {(cause, name): f"{called}.{name}" for cause, called in CAUSES.items() for name in MEASURES}
+RESULT_NAMES |= {(AGAIN, "slot"): "user_visible_slot_ratio", (AGAIN, "slate"): "user_visible_swap_ratio"}
+"""(cause, measure) -> what results call it."""
+STRANGERS = 60
+"""Pairs of users per arm that personalisation is measured on, the newest."""
+AFRESH = 30
+"""Looks between two at which the router is asked what there is to ask: it may be another run's."""
+KINDS = {
+    "trainer": "flicker_events_learned_total",
+    "load": "flicker_load_users",
+    "replica": "flicker_batch_size_count",
+    "router": "flicker_shadow_backlog",
+}
+"""Who it is that has a metrics page with this sample: `flicker shadow` compares as a router does."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What is remembered of a moment."""
+
+    at: float
+    """Unix time."""
+    sums: Sums
+    """What the routers have compared, and under the cause AGAIN what users saw, since they were first seen."""
+    answered: float
+    """Queries, so far."""
+    failed: float
+    latency: dict[float, float]
+    """Upper end of a bucket, in seconds -> queries that took no longer, so far."""
+    p99: float
+    """Seconds, as users saw it; NaN where the load does not say."""
+
+
+NOTHING = Moment(0.0, {}, 0.0, 0.0, {}, math.nan)
+"""Before the first look."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A metrics page, and whose it is."""
+
+    url: str
+    kind: str
+    """One of KINDS; empty where it has never answered."""
+    answers: bool
+
+
+class Source:
+    """Everything that the page shows of a running system."""
+
+    def __init__(self, router: Router | None, urls: Sequence[str], credentials: Credentials = PLAIN) -> None:
+        self.router, self._urls, self._credentials = router, urls, credentials
+        self.watch = Watch({})
+        self.moments: deque[Moment] = deque()
+        """STEP apart, as far back as REMEMBERED; the last one is the newest look."""
+        self.replicas: list[ReplicaState] = []
+        """As the router last said."""
+        self.world: World | None = None
+        """What may be asked; None while nothing is published, or the router does not answer."""
+        self.refreshes: deque[tuple[float, int]] = deque()
+        """Unix time at which a generation was first seen to be published, and its number."""
+        self.processes: list[Process] = []
+        self.problem = ""
+        """Why the router does not answer; empty while it does."""
+        self.heard = 0.0
+        """Unix time of the last look at which a router answered; 0: never."""
+        self.looks = 0
+        """Counts up, for whoever shows something."""
+        self._kinds: dict[str, str] = {}
+        self._seen = Counters()
+        """The load's."""
+        self._measured: tuple[int, dict[str, Arm]] = 0, {}
+        """Of which look, and by arm."""
+        self._strangers: dict[str, deque[tuple[float, float]]] = {}
+        self._viewers: set[str] = set()
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._pool = ThreadPoolExecutor(8, "scrape")
+        self._thread = threading.Thread(target=self._loop, name="look", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+        self._wake.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def come(self, viewer: str) -> None:
+        """Somebody has opened the page."""
+        self._viewers.add(viewer)
+        self._wake.set()
+
+    def leave(self, viewer: str) -> None:
+        """Somebody has closed it."""
+        self._viewers.discard(viewer)
+
+    def arms(self) -> list[str]:
+        """In the run's order, as far as it is known: ratios refer to the first."""
+        placed = {
+            dict(labels)["arm"]: place
+            for page in (self.watch.trainer, *self.watch.routers.values())
+            for (name, labels), place in page.samples.items()
+            if name == "flicker_arm_position"
+        }
+        known = {arm for moment in [*self.moments][-1:] for arm, *_ in moment.sums}
+        return sorted(known | placed.keys(), key=lambda arm: (placed.get(arm, math.inf), arm))
+
+    def measured(self, arm: str) -> Arm:
+        """What the last minute says of an arm, as results have it; whatever is not known is left out."""
+        if self._measured[0] != self.looks:
+            self._measured = self.looks, {}
+        known = self._measured[1]
+        if arm not in known:
+            known[arm] = Arm(arm, dict(self._measures(arm)))
+        return known[arm]
+
+    def _measures(self, arm: str) -> Iterator[tuple[str, Interval]]:
+        first, *others = self.window() or [NOTHING]
+        for (cause, measure), name in RESULT_NAMES.items():
+            key = arm, cause, measure
+            begin = first.sums.get(key, (0.0, 0.0))
+            sums = [one.sums.get(key, (0.0, 0.0)) for one in others]
+            blocks = [{key: (part - begin[0], whole - begin[1])} for part, whole in sums]
+            if blocks and (found := ratio(blocks, (arm, cause), MEASURES[measure])):
+                yield name, found
+        for name in ("progressive_log_loss", "progressive_auc", "calibration"):
+            value = self.watch.trainer.value(f"flicker_{name}", arm=arm)
+            if not math.isnan(value):
+                yield name.removeprefix("progressive_"), exact(value)
+        strangers = accumulate(self._strangers.get(arm, ()), lambda one, other: (one[0] + other[0], one[1] + other[1]))
+        blocks = [{(arm, PERSONALISATION, "pair"): sums} for sums in strangers]
+        if blocks and (found := ratio(blocks, (arm, PERSONALISATION), MEASURES["pair"])):
+            yield PERSONALISATION, found
+
+    def window(self) -> list[Moment]:
+        """The moments of the last WINDOW seconds, and the one before them."""
+        moments = [*self.moments]
+        start = next((n for n, one in enumerate(moments) if one.at >= moments[-1].at - WINDOW), 0)
+        return moments[max(0, start - 1) :]
+
+    def trend(self, arm: str, cause: str, measure: str) -> list[tuple[float, float]]:
+        """Unix time and the measure over the WINDOW before it, where something was compared."""
+        moments, key, found, start = [*self.moments], (arm, cause, measure), list[tuple[float, float]](), 0
+        for end, moment in enumerate(moments):
+            while moments[start].at < moment.at - WINDOW - STEP / 2:
+                start += 1
+            now, before = (one.sums.get(key, (0.0, 0.0)) for one in (moment, moments[start]))
+            if end > start and now[1] > before[1]:
+                found.append((moment.at, (now[0] - before[0]) / (now[1] - before[1])))
+        return found
+
+    def rate(self) -> tuple[float, float]:
+        """Queries answered per second of the last minute, and the share that failed; NaN where nobody asked."""
+        window = self.window()
+        if len(window) < 2:
+            return math.nan, math.nan
+        first, last = window[0], window[-1]
+        answered, failed = last.answered - first.answered, last.failed - first.failed
+        share = failed / (answered + failed) if answered + failed else math.nan
+        return answered / (last.at - first.at), share
+
+    def latency(self, share: float) -> float:
+        """A quantile of the time to an answer, in seconds: of the last moments as users saw it where the load says,
+        else of the last minute at the router, to within a bucket; NaN where nobody asked."""
+        value = self.watch.load.value("flicker_load_latency_seconds", quantile=str(share))
+        window = self.window()
+        if not math.isnan(value) or len(window) < 2:
+            return value
+        first, last = window[0].latency, window[-1].latency
+        counts = {end: count - first.get(end, 0.0) for end, count in sorted(last.items())}
+        wanted = share * max(counts.values(), default=0.0)
+        return next((end for end, count in counts.items() if wanted and count >= wanted), math.nan)
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                self._look()
+            except Exception:  # the page goes on; the next look may succeed
+                log.exception("a look at the system failed")
+            self._wake.wait(SOON if self._viewers else SELDOM)
+
+    def _read(self, url: str) -> Page:
+        return read(urlsplit(url).netloc, credentials=self._credentials)
+
+    def _look(self) -> None:
+        """Read all that there is to read, once."""
+        urls = [each for url in self._urls for each in addresses(url, int(time.time() / STEP))]
+        pages = dict(zip(urls, self._pool.map(self._read, urls), strict=True))
+        for url, page in pages.items():
+            kind = next((kind for kind, sample in KINDS.items() if any(sample == name for name, _ in page.samples)), "")
+            self._kinds[url] = kind or self._kinds.get(url, "")
+        self.processes = [Process(url, self._kinds[url], bool(page.samples)) for url, page in pages.items()]
+        whose = {f"router {url}": page for url, page in pages.items() if self._kinds[url] == "router"}
+        whose |= {kind: page for url, page in pages.items() if (kind := self._kinds[url]) in ("trainer", "load")}
+        self.watch.take({"trainer": Page()} | whose)
+        self._seen.add({"load": self.watch.load})
+        self._remember()
+        self._ask_router()
+        answers = not self.problem if self.router else any(page.samples for page in self.watch.routers.values())
+        self.heard = time.time() if answers else self.heard
+        self.looks += 1
+
+    def _remember(self) -> None:
+        router, now = self.watch.router, time.time()
+        answered = router.total("flicker_router_queries_total", code="OK")
+        buckets: dict[float, float] = {}
+        for (name, labels), count in router.samples.items():
+            if name == "flicker_router_query_seconds_bucket":
+                end = float(dict(labels)["le"])
+                buckets[end] = buckets.get(end, 0.0) + count
+        failed = router.total("flicker_router_queries_total") - answered
+        p99 = self.watch.load.value("flicker_load_latency_seconds", quantile="0.99")
+        if len(self.moments) > 1 and self.moments[-1].at - self.moments[-2].at < STEP - 0.5:
+            self.moments.pop()  # the newest look stands for those since the last step
+        sums = self.watch.recent[-1][1] | self._asked_again()
+        self.moments.append(Moment(now, sums, answered, failed, buckets, p99))
+        while self.moments[0].at < now - REMEMBERED:
+            self.moments.popleft()
+        generation = self.watch.trainer.value("flicker_generation")
+        if math.isnan(generation):
+            generation = self.watch.lowest("flicker_router_generation")
+        if generation > 0 and (not self.refreshes or generation != self.refreshes[-1][1]):
+            self.refreshes.append((now, int(generation)))
+        while self.refreshes and self.refreshes[0][0] < now - REMEMBERED and len(self.refreshes) > 1:
+            self.refreshes.popleft()
+
+    def _asked_again(self) -> Sums:
+        """What users saw who asked again, by the load's counters."""
+        load = self._seen.page
+        return {
+            (arm, AGAIN, measure): (
+                load.total(f"flicker_user_{part}_total", arm=arm),
+                load.total(f"flicker_user_{whole}_total", arm=arm),
+            )
+            for arm in load.labels("flicker_user_repeats_total", "arm")
+            for measure, (part, whole) in SEEN.items()
+        }
+
+    def _ask_router(self) -> None:
+        if self.router is None:
+            return
+        try:
+            self.replicas = self.router.replicas()
+            self.problem = ""
+        except FlickerError as problem:
+            self.problem, self.world = str(problem), None
+            return
+        if self.world is None or self.looks % AFRESH == 0:
+            with suppress(FlickerError):  # nothing is published yet
+                self.world = self.router.world("")
+        if self.world is None:
+            return
+        if self._viewers and self.world.users > 1 and self.world.arms:
+            arm = self.world.arms[self.looks % len(self.world.arms)]
+            sums = self._strangers.setdefault(arm, deque(maxlen=STRANGERS))
+            with suppress(FlickerError):  # no replica serves just now
+                sums.append(self.router.strangers(arm, self.world.users))
+
+
+@lru_cache(maxsize=256)
+def addresses(url: str, when: int) -> tuple[str, ...]:
+    """The address itself, or one for each machine that its name stands for; looked up anew at each `when`."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)}
+    except OSError:
+        return (url,)
+    several = sorted(map(str, found)) if len(found) > 1 else [host]
+    return tuple(parts._replace(netloc=f"{name}:{port}" if port else name).geturl() for name in several)

@@ -50,6 +50,7 @@ class Playground:
         with ui.element("div").classes("fields") as self._fields:
             self._user = Field("User", "", self._ask, list="users", autocomplete="off", spellcheck="false")
             self._user.element.on("input", self._search, js_handler="e => emit(e.target.value)", throttle=0.2)
+            self._user.element.on("keydown.enter", self._ask, args=[])
             self._found = ui.element("datalist").props("id=users")
             self._context_fields = ui.element("div").classes("fields").style("margin:0")
             self._context: list[Choice] = []
@@ -115,6 +116,7 @@ class Playground:
 
     async def _search(self, event: GenericEventArguments) -> None:
         """Offer users whose ids begin as what is typed."""
+        self._user.value = str(event.args)
         try:
             world = await run.io_bound(self._router.world, str(event.args)[:80])
         except FlickerError as problem:
@@ -136,7 +138,7 @@ class Playground:
         context = tuple(int(choice.value) for choice in self._context)
         return Query(self._user.value.strip() or self._anybody, context, min(max(k, 1), MOST), self._arm.value)
 
-    async def _ask(self, _: str = "") -> None:
+    async def _ask(self, _: object = None) -> None:
         """Both models, and show their answers. What is chosen meanwhile is asked for as soon as they are there."""
         self._wanted = True
         while self._wanted and not self._busy and self._world is not None:

@@ -42,7 +42,7 @@ class Playground:
         """Who asks while nobody is named."""
         self._shown: dict[object, Two] = {}
         """What was asked last, and the answers."""
-        self._wanted = False
+        self._wanted = self._is_away = False
         self._generation = -1
         """That was the newest when the slates were asked for."""
         self._asked: list[Slate] = []
@@ -74,12 +74,15 @@ class Playground:
         for part in (self._fields, self._buttons):
             part.set_visibility(self._world is not None)
         if world is None:
+            self._is_away = True
             return self._complain(self._source.problem or "Nothing is published yet: wait a moment.")
-        if world != self._world:
+        is_new = world != self._world
+        if is_new:
             self._world = world
             self._offer(world)
-            await self._ask()
-        elif self._newest() > self._generation >= 0:
+        newest = self._newest()
+        if is_new or self._is_away or (newest >= 0 and newest != self._generation):
+            self._is_away = False
             await self._ask()
 
     def _newest(self) -> int:

@@ -5,11 +5,12 @@ Drawn as SVG, without animation: who looks for hours wants the numbers, not the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simulator.measures.intervals import Interval
+from simulator.measures.intervals import Interval, exact
 from simulator.report.looks import hue, look
 
 SYMBOLS = ("circle", "rect", "triangle")
@@ -84,11 +85,12 @@ def rows(dots: Sequence[Dot], across: str) -> dict[str, Any]:
         }
         for place, dot in enumerate(dots)
     ]
+    high = limits([dot.x for dot in dots])[1]
     return {
         "animation": False,
         "grid": {"left": 8, "right": 24, "top": 8, "bottom": 40, "containLabel": True},
         "tooltip": {**TOOLTIP, "trigger": "item"},
-        "xAxis": axis(across, min=0, nameGap=28),
+        "xAxis": axis(across, min=0, max=high, nameGap=28),
         "yAxis": axis("", type="category", data=names, inverse=True, axisLabel=wrapped),
         "series": series,
     }
@@ -157,12 +159,15 @@ def plane(dots: Sequence[Dot], across: str, up: str) -> dict[str, Any]:
         for dot in dots
         if dot.y is not None
     ]
+    shown = [dot for dot in dots if dot.y is not None]
+    left, right = limits([dot.x if dot.chosen else exact(dot.x.mean) for dot in shown])
+    _, top = limits([dot.y if dot.chosen else exact(dot.y.mean) for dot in shown if dot.y is not None])
     return {
         "animation": False,
         "grid": {"left": 32, "right": 24, "top": 16, "bottom": 40, "containLabel": True},
         "tooltip": {**TOOLTIP, "trigger": "item"},
-        "xAxis": axis(across, scale=True, nameGap=28),
-        "yAxis": axis(up, min=0, nameGap=44),
+        "xAxis": axis(across, min=left, max=right, nameGap=28),
+        "yAxis": axis(up, min=0, max=top, nameGap=44),
         "series": series,
     }
 
@@ -183,6 +188,14 @@ def _bar(intervals: Sequence[tuple[Interval, bool, float]], arm: int) -> dict[st
         "lineStyle": style,
         "data": ends,
     }
+
+
+def limits(held: Sequence[Interval]) -> tuple[float, float]:
+    """Round numbers that all intervals lie between: what sticks out of its axis, ECharts does not draw at all."""
+    low = min((value.low if value.known else value.mean for value in held), default=0.0)
+    high = max((value.high if value.known else value.mean for value in held), default=1.0)
+    step = 10 ** math.floor(math.log10((high - low) or abs(high) or 1.0)) / 5
+    return short(math.floor(low / step) * step), short((math.floor(high / step) + 1) * step)
 
 
 def short(value: float) -> float:

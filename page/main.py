@@ -103,6 +103,7 @@ def application(flags: PageFlags) -> FastAPI:
         dark=None,
         language="en-US",
         binding_refresh_interval=None,
+        reconnect_timeout=30.0,  # seconds: a busy browser or a sleeping phone finds its page as it was
         message_history_length=200,  # of each viewer; whoever was away for longer loads the page again
         tailwind=False,
         show_welcome_message=False,

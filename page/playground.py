@@ -38,6 +38,8 @@ class Playground:
     def __init__(self, source: Source, router: Router) -> None:
         self._source, self._router = source, router
         self._world: World | None = None
+        self._anybody = "0"
+        """Who asks while nobody is named."""
         self._shown: dict[object, Two] = {}
         """What was asked last, and the answers."""
         self._wanted = False
@@ -48,7 +50,6 @@ class Playground:
         with ui.element("div").classes("fields") as self._fields:
             self._user = Field("User", "", self._ask, list="users", autocomplete="off", spellcheck="false")
             self._user.element.on("input", self._search, js_handler="e => emit(e.target.value)", throttle=0.2)
-            self._user.element.on("focus", js_handler="e => e.target.select()")  # who comes here types another one
             self._found = ui.element("datalist").props("id=users")
             self._context_fields = ui.element("div").classes("fields").style("margin:0")
             self._context: list[Choice] = []
@@ -76,8 +77,6 @@ class Playground:
         if world != self._world:
             self._world = world
             self._offer(world)
-            if not self._user.value and world.found:
-                self._user.set(world.found[0])
             await self._ask()
         elif self._newest() > self._generation >= 0:
             await self._ask()
@@ -105,6 +104,8 @@ class Playground:
                 for field in world.context
             ]
         self._list(world.found)
+        self._anybody = next(iter(world.found), "0")
+        self._user.element.props["placeholder"] = self._anybody
 
     def _list(self, users: Sequence[str]) -> None:
         self._found.clear()
@@ -133,7 +134,7 @@ class Playground:
     def _query(self) -> Query:
         k = int(self._k.value) if self._k.value.isdecimal() else 0
         context = tuple(int(choice.value) for choice in self._context)
-        return Query(self._user.value.strip(), context, min(max(k, 1), MOST), self._arm.value)
+        return Query(self._user.value.strip() or self._anybody, context, min(max(k, 1), MOST), self._arm.value)
 
     async def _ask(self, _: str = "") -> None:
         """Both models, and show their answers. What is chosen meanwhile is asked for as soon as they are there."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +54,7 @@ class Home:
 
     def __init__(self, flags: PageFlags, source: Source, results: Results) -> None:
         self._flags, self._source, self._results = flags, source, results
+        self._is_live = bool(flags.router or flags.metrics)
         self._groups: list[Group] | None = None
         """Finished results, once they are read."""
         makers = self._makers()
@@ -74,15 +74,13 @@ class Home:
 
     def _makers(self) -> dict[str, Callable[[], Show]]:
         """Name of each tab -> what makes it, and returns what shows the newest in it."""
-        made: dict[str, Callable[[], Show]] = {}
-        if self._flags.router or self._flags.metrics:
-            made["Now"] = self._now
-        if self._source.router is not None:
-            made["Playground"] = partial(self._playground, self._source.router)
-        made["What if"] = self._what_if
-        if self._flags.runs:
-            made["Runs"] = lambda: Runs(self._results).show
-        return made
+        router = self._source.router
+        makers: dict[str, Callable[[], Show]] = {"Now": self._now} if self._is_live else {}
+        if router is not None:
+            makers["Playground"] = lambda: Playground(self._source, router).show
+        finished = {"Runs": lambda: Runs(self._results).show} if self._flags.runs else {}
+        what_if = {"What if": self._what_if}
+        return makers | what_if | finished if self._is_live else finished | what_if
 
     def _now(self) -> Show:
         tab, controls = Now(self._source), Controls(self._flags.controls) if self._flags.controls else None
@@ -105,9 +103,6 @@ class Home:
 
         return show
 
-    def _playground(self, router: Router) -> Show:
-        return Playground(self._source, router).show
-
     async def _tick(self) -> None:
         """Show what is new, in the tab that is open."""
         self._status.show(self._running())
@@ -116,6 +111,8 @@ class Home:
 
     def _running(self) -> Markup:
         source = self._source
+        if not self._is_live:
+            return Markup("<p>finished results</p>")
         if source.looks == 0:
             return Markup("<p>Looking ...</p>")
         silent = time.time() - source.heard

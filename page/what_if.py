@@ -66,6 +66,7 @@ class WhatIf:
         self._groups = {group.words: group for group in groups}
         live = {LIVE: "this system, the last minute"} if self._source.moments else {}
         self._from.offer(live | {name: name for name in self._groups})
+        self._draw()
 
     def _fit(self) -> None:
         """Once: the situation of the running system, as far as it is known."""

@@ -137,9 +137,10 @@ class Playground:
         self._other.visible(self._beside.value == "arms")
 
     def _query(self) -> Query:
-        k = int(self._k.value) if self._k.value.isdecimal() else 0
         context = tuple(int(choice.value) for choice in self._context)
-        return Query(self._user.value.strip() or self._anybody, context, min(max(k, 1), MOST), self._arm.value)
+        return Query(
+            self._user.value.strip() or self._anybody, context, min(max(self._k.number(), 1), MOST), self._arm.value
+        )
 
     async def _ask(self, _: object = None) -> None:
         """Both models, and show their answers. What is chosen meanwhile is asked for as soon as they are there."""

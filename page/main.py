@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import socket
-from dataclasses import dataclass
+import ssl
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,11 +16,12 @@ from nicegui import ui
 from starlette.responses import PlainTextResponse
 
 from page import site
-from page.guard import OPEN, Guard, is_loopback, require_guarded
+from page.guard import OPEN, Guard, is_loopback, require_guarded, tokens_of
 from simulator.config import require
 from simulator.errors import SettingError
-from simulator.flags import parse_flags, require_address
+from simulator.flags import Flat, Secured, file_from_env, parse_flags, require_address
 from simulator.live.controls import TOKEN
+from simulator.security.credentials import Credentials
 
 BIND, NAMES = "FLICKER_BIND", "FLICKER_PAGE_NAMES"
 """Environment: the address at which a container's port can be reached; by which names, beside localhost and addresses,
@@ -29,7 +32,8 @@ browsers may call it, separated by spaces."""
 class PageFlags:
     """Show a running system, and finished results, in a browser.
 
-    FLICKER_PAGE_TOKEN of the environment is what the page asks everybody for; without one it serves this machine alone.
+    FLICKER_PAGE_TOKEN of the environment, or a file, is what the page asks everybody for; without one it serves this
+    machine alone.
     """
 
     router: str = ""
@@ -46,14 +50,18 @@ class PageFlags:
     """Port, 0 for any free one; the address is printed."""
     controls: Path | None = None
     """Socket at which `flicker up` takes orders; without one the page only shows."""
+    page_token_file: Path | None = file_from_env("FLICKER_PAGE_TOKEN_FILE")
+    """File of tokens that open the page, one a line, where FLICKER_PAGE_TOKEN says none; read again when it changes
+    (default: FLICKER_PAGE_TOKEN_FILE). With those of --token-file the router is asked."""
+    security: Annotated[Secured, Flat] = field(default_factory=Secured)
 
     def __post_init__(self) -> None:
         for address in filter(None, self.router.split(",")):
             require_address("router", address)
+        scheme = "https" if self.security.tls_ca else "http"
+        hint = f"an address such as {scheme}://HOST:PORT/metrics: https with --tls-ca or FLICKER_TLS_CA, http without"
         for url in self.metrics:
-            require(
-                url.startswith(("http://", "https://")), "metrics", url, "an address such as http://HOST:PORT/metrics"
-            )
+            require(url.startswith(f"{scheme}://"), "metrics", url, hint)
         for path in self.runs:
             require(path.exists(), "runs", path, "nothing there: name a folder of results")
         anything = bool(self.router or self.metrics or self.runs)
@@ -64,22 +72,40 @@ class PageFlags:
 def main(arguments: list[str]) -> None:
     """Serve. Raises FlickerError for settings that cannot be."""
     flags = parse_flags(PageFlags, "page", arguments)
-    token = os.environ.get(TOKEN, "")
+    credentials, tokens = flags.security.credentials(), tokens_of(os.environ.get(TOKEN, ""), flags.page_token_file)
     reached_at = os.environ.get(BIND) or flags.host
-    require_guarded(token, reached_at, flags.controls is not None)
+    require_guarded(next(iter(tokens()), ""), reached_at, flags.controls is not None)
     listening = listen(flags.host, flags.port)
     host, port = flags.host, listening.getsockname()[1]
-    note = f"  (add ?token= and what {TOKEN} is)" if token else ""  # not the token itself: this line ends in a log
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/{note}"
+    where = f"what {TOKEN} is" if os.environ.get(TOKEN) else f"a line of {flags.page_token_file}"
+    note = f"  (add ?token= and {where})" if tokens() else ""  # not the token itself: this line ends in a log
+    address = f"{credentials.scheme}://{f'[{host}]' if ':' in host else host}:{port}/{note}"
     config = uvicorn.Config(
-        Guard(application(flags), token, is_loopback(reached_at), os.environ.get(NAMES, "").split()),
+        Guard(application(flags), tokens, is_loopback(reached_at), os.environ.get(NAMES, "").split()),
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=1,
+        ssl_certfile=credentials.tls_cert,
+        ssl_keyfile=credentials.tls_key,
     )
+    follow(config, credentials)
     gc.freeze()  # what is there by now stays
     Server(config, address).run(sockets=[listening])
+
+
+def follow(config: uvicorn.Config, credentials: Credentials) -> None:
+    """Have each connection get the certificate that the files hold by then: uvicorn reads them once."""
+    config.load()
+    now = credentials.browser_context
+
+    def renew(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        """Asked with each connection, before anything is shown."""
+        assert now is not None
+        connection.context = now()
+
+    if config.ssl is not None:
+        config.ssl.sni_callback = renew
 
 
 def listen(host: str, port: int) -> socket.socket:

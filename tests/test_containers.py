@@ -114,7 +114,11 @@ def test_every_variable_is_set_with_a_comment_and_used() -> None:
         a for a, b in zip(ENV.splitlines(), ENV.splitlines()[1:], strict=False) if re.match(r"\w", b) and a[:1] != "#"
     ]
     # the addresses of single ports and the tags of the official images share the comment of the first
-    shared = [*(f"{name}_BIND" for name in "ROUTER SHADOW PAGE GRAFANA PROMETHEUS".split()), "REDIS_TAG", "PROMETHEUS_TAG"]
+    shared = [
+        *(f"{name}_BIND" for name in "ROUTER SHADOW PAGE GRAFANA PROMETHEUS".split()),
+        "REDIS_TAG",
+        "PROMETHEUS_TAG",
+    ]
     assert [line.partition("=")[0] for line in bare] == [f"FLICKER_{name}" for name in shared]
 
 

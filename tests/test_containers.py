@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from load.settings import read_settings
-from page.guard import require_guarded
+from page.guard import require_guarded, tokens_of
 from page.main import PageFlags
 from protos import channel
 from serving.proxy.flags import ShadowFlags
@@ -128,8 +129,9 @@ SECRET = re.compile("PASSWORD|SECRETS|TOKEN|_KEY|_CERT|_CA$")
 def test_no_setting_is_a_secret() -> None:
     """Nor is one where there are secrets: files are named, which lie in the service's own folder."""
     told = [*SETTINGS.items(), *(pair for service in services().values() for pair in environment(service))]
-    assert {name: value for name, value in told if SECRET.search(name) and value} == {TOKEN: f"${{{TOKEN}}}"}
-    named = {n: v for service in secure_services().values() for n, v in environment(service) if SECRET.search(n) and v}
+    assert {name: value for name, value in told if SECRET.search(name) and value} == {}
+    secure = secure_services(**{TOKEN: "a-token-of-a-test-1234"}).values()
+    named = {n: v for service in secure for n, v in environment(service) if SECRET.search(n) and v}
     assert len(named) >= 9
     assert all(value.startswith("/secrets/") for value in named.values()), named
 
@@ -436,6 +438,28 @@ def test_a_page_that_others_reach_needs_a_token(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SettingError, match=f"{TOKEN} = nothing: others can reach the page at 0.0.0.0"):
         page_flags(monkeypatch, FLICKER_BIND="0.0.0.0")
     page_flags(monkeypatch, FLICKER_BIND="0.0.0.0", FLICKER_PAGE_TOKEN="a-token-of-a-test-1234")
+
+
+def test_with_the_secure_overlay_the_page_looks_at_the_same_by_tls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_secrets(tmp_path)
+    settings = {"FLICKER_BIND": "0.0.0.0", "FLICKER_NAMES": "ranks.lan", "FLICKER_PAGE_NAMES": "flicker.lan"}
+    service = secure_services(**settings)["page"]
+    for name, value in environment(service):
+        monkeypatch.setenv(name, value.replace("/secrets/", f"{tmp_path}/page/"))
+    flags = parse_flags(PageFlags, "page", shlex.split(service["command"]))
+    assert flags == replace(
+        page_flags(monkeypatch), metrics=flags.metrics, security=flags.security, page_token_file=flags.page_token_file
+    )
+    assert [url.replace("https", "http") for url in flags.metrics] == [*page_flags(monkeypatch).metrics]
+    opens = tokens_of("", flags.page_token_file)()
+    assert opens == [(tmp_path / "user/page.token").read_text().strip()]
+    assert os.environ["FLICKER_PAGE_NAMES"].split() == ["flicker.lan", "ranks.lan"], "those of its certificate too"
+    assert flags.security.credentials().shown("router:50051")[0][1].split()[1] in (
+        (tmp_path / "router/tokens").read_text().split()
+    )
+    assert f"https://127.0.0.1:{flags.port}/healthz" in service["healthcheck"]["test"][3]
 
 
 def told(service: str, **settings: str) -> dict[str, str]:

@@ -14,6 +14,9 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from simulator.decide.situation import Situation, what_a_user_sees
+from simulator.result import read_result
+from simulator.words import number
 from tests.page.conftest import CHROMIUM, FLAGS, Open
 from tests.page.live import ROOT, Live, Served, until
 from tests.page.test_results import result
@@ -52,6 +55,20 @@ def test_flicker_show_shows_results_alone_and_ends_in_time(tmp_path: Path, tab: 
         table = page.locator("table", has_text="other / one")
         until(lambda: "0.500" in table.inner_text(), "the paired ratio of pair swaps")
         assert page.get_by_role("tab").all_inner_texts() == ["Runs", "What if"]
+        page.get_by_role("tab", name="What if").click()
+        page.get_by_label("Measure", exact=True).select_option("pair")
+        models = page.get_by_label("Independent models")
+        models.select_text()
+        models.press_sequentially("3")
+        models.press("Enter")
+        (relu, _) = read_result(folder).arms
+        seen = what_a_user_sees(relu, Situation(models=3), "pair")
+        assert seen is not None
+        table = page.locator("table", has_text="by another model")
+        until(lambda: number(seen.total.mean) in table.inner_text(), "what the decision module says")
+        page.get_by_label("A refresh every").fill("never")
+        page.get_by_label("A refresh every").blur()
+        page.get_by_text("refresh-every = never: a number and s, m, h or d").wait_for()
         process.terminate()
         began = time.monotonic()
         process.wait(20)

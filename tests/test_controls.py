@@ -22,6 +22,8 @@ from simulator.live.flags import UpFlags
 from simulator.live.orders import Operator
 from simulator.live.plan import Plan, plan
 from simulator.process import free_ports
+from simulator.result import read_result
+from tests.integration.system import until
 
 
 class Client:
@@ -239,14 +241,22 @@ def test_an_experiment_that_cannot_be(tmp_path: Path, order: dict[str, object], 
 
 
 def test_an_experiment_is_a_run_of_its_own_and_one_at_a_time(tmp_path: Path) -> None:
-    one = operator(tmp_path, "--hidden", "16", "8", "--dim", "4", "--batch", "64", "--window", "4")
+    """It outlives the thread that its order came in, as each does with its client."""
+    one = operator(tmp_path, "--preset", "smoke", "--hidden", "16", "8", "--dim", "4", "--batch", "64", "--window", "4")
+    out, answers = tmp_path / "experiment-1", list[dict[str, Any]]()
     try:
-        assert str(tmp_path / "experiment-1") in obey(one, "experiment", events=6_000, arms=["relu", "gelu"])["say"]
+        ordering = threading.Thread(
+            target=lambda: answers.append(obey(one, "experiment", events=6_000, arms=["relu", "gelu"]))
+        )
+        ordering.start()
+        ordering.join(60)
+        assert answers[0]["ok"] and str(out) in answers[0]["say"]
         with pytest.raises(SettingError, match="experiment = experiment-1: still runs"):
             obey(one, "experiment")
         assert obey(one, "state")["experiments"] == [{"name": "experiment-1", "running": True}]
+        until(lambda: not obey(one, "state")["experiments"][0]["running"], "it has come to its end", 300)
     finally:
         one.stop()
-    config = json.loads((tmp_path / "experiment-1" / "config.json").read_text())["config"]
-    assert config["world"]["events"] == 6_000 and config["arms"] == ["relu", "gelu"] and config["duplicates"] == 3
-    assert obey(one, "state")["experiments"] == [{"name": "experiment-1", "running": False}]
+    found = read_result(out)
+    assert found.config["world"]["events"] == 6_000 and [arm.spec for arm in found.arms] == ["relu", "gelu"]
+    assert found.config["duplicates"] == 3, "as of `flicker up`"

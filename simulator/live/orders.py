@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ class Operator:
         """Queries per second that the load was last told to offer."""
         self.experiments: list[Child] = []
         self._lock = threading.Lock()
+        # a child ends with the thread that starts it (process.launched), and those of orders end with their client
+        self._starter = ThreadPoolExecutor(1, "experiments")
 
     @property
     def orders(self) -> Orders:
@@ -51,6 +54,7 @@ class Operator:
         """End what it has started."""
         for one in self.experiments:
             one.stop(STOP_SECONDS)
+        self._starter.shutdown()
 
     def _state(self, order: Order) -> dict[str, Any]:
         return {
@@ -127,5 +131,5 @@ class Operator:
         command += ["--events" if self.flags.data is None else "--limit", str(events)]  # of two the last counts
         one = child(name, command, self.out)
         self.experiments.append(one)
-        one.start()
+        self._starter.submit(one.start).result()
         return one

@@ -6,21 +6,23 @@
 #   NAME/        ca.crt tls.crt tls.key   of every process
 #                store.password       of those who use the store: trainer, replica, router, load
 #                signing.key          of those who publish or serve generations: trainer, replica, router
-#                tokens, token        router and shadow take calls with these; load sends this
+#                tokens, token        router and shadow take calls with these; load and page send theirs
+#                page.token           what the live page asks browsers for
 #   redis/       users.acl            users of the store with digests of their passwords, and what each may do
 #   grafana/     admin.password       of the user `admin`
 #   user/        ca.crt, token        for you: flicker query --tls-ca ... --token-file ...
+#                page.token           and https://localhost:8080/?token=...
 #
 # secrets.sh FOLDER makes what is missing, and anew what ends within RENEW_DAYS; what is there stays. --keep: stays and
 # looks again once a day. It needs openssl. FLICKER_NAMES: further names and addresses of this machine, for the
-# certificates of router, shadow and grafana. As root it gives the files to the group OWNERS (10001, as in our images),
+# certificates of router, shadow, page and grafana. As root it gives the files to the group OWNERS (10001, as in our images),
 # and user/ to whoever owns FOLDER.
 set -eu
 umask 027
 
 folder=${1:?which folder?}
 days=365 renew_days=${RENEW_DAYS:-30}
-processes="trainer replica router shadow load redis prometheus grafana"
+processes="trainer replica router shadow load page redis prometheus grafana"
 owners=${OWNERS:-10001}
 
 say() { echo "secrets: $*"; }
@@ -36,7 +38,7 @@ authority() {
 
 names() {  # of a process's certificate: its service's, and this machine's for its own probe
     found="DNS:$1,DNS:localhost,IP:127.0.0.1"
-    case $1 in router | shadow | grafana)
+    case $1 in router | shadow | page | grafana)
         for name in ${FLICKER_NAMES:-}; do
             case $name in *[!0-9.]*) found="$found,DNS:$name" ;; *) found="$found,IP:$name" ;; esac
         done ;;
@@ -102,10 +104,12 @@ make() {
     secret trainer/signing.key
     for process in replica router; do copy trainer/signing.key "$process/signing.key"; done
     secret user/token
-    secret load/token
+    for process in load page; do secret "$process/token"; done
     for process in router shadow; do
-        [ -s "$process/tokens" ] || cat user/token load/token > "$process/tokens"
+        [ -s "$process/tokens" ] || cat user/token load/token page/token > "$process/tokens"
     done
+    secret page/page.token
+    copy page/page.token user/page.token
     secret redis/probe.password
     users > redis/new.acl
     copy redis/new.acl redis/users.acl

@@ -1,6 +1,7 @@
 # `make up` and `make test` are all there is to it: each sets up .venv first when it is missing or out of date.
 #
-#   ARGS="..."       flags for up, run, test, slow, endure, soak, bench:  make run ARGS="--preset smoke --out results/smoke"
+#   ARGS="..."       flags for up, run, test, test-containers, slow, endure, soak, bench:
+#                    make run ARGS="--preset smoke --out results/smoke"
 #   PYTHON=...       the interpreter that .venv is made from; by default the first of 3.11 to 3.14 on PATH
 #   PIP_ARGS="..."   more flags for pip: on Linux, `--extra-index-url URL` of an index of CPU-only torch wheels spares
 #                    the CUDA libraries (gigabytes) that torch brings otherwise
@@ -44,8 +45,8 @@ endure: $(ready) $(kernels) ## kill every process of a system under load, 25 tim
 soak: $(ready) $(kernels) ## run a system under load for 30 minutes; nothing may grow or fail (ARGS="--minutes 5")
 	@$(run-python) -m tests.bench.soak $(ARGS)
 
-test-containers: ## run the containers and test them (needs Docker, or COMPOSE_RUNNER; see tests/containers/run.sh)
-	@tests/containers/run.sh
+test-containers: ## run the containers and test them (needs Docker, or COMPOSE_RUNNER; ARGS=--secure: with TLS and tokens)
+	@tests/containers/run.sh $(ARGS)
 
 check: $(ready) ## lint, formatting and types
 	$(run-python) -m ruff check

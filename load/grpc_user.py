@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import grpc
@@ -21,6 +22,8 @@ from locust.env import Environment
 from protos import recommender_pb2_grpc
 from protos.channel import router_channel
 from simulator.process import retry
+from simulator.security.channels import connect
+from simulator.security.credentials import Credentials
 
 log = logging.getLogger("load")
 LOOK = 2.0
@@ -57,10 +60,15 @@ class TellLocust(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  #
         return call
 
 
+def dial(address: str) -> grpc.Channel:
+    """A channel to the routers, with the certificates and the token that the environment names."""
+    return router_channel(address, partial(connect, Credentials.from_environment()))
+
+
 def open_channel(environment: Environment, address: str) -> grpc.Channel:
     """A channel whose calls are told to Locust: once each, however often gRPC had to try. See `target`."""
     grpc_gevent.init_gevent()
-    return grpc.intercept_channel(router_channel(address), TellLocust(environment))
+    return grpc.intercept_channel(dial(address), TellLocust(environment))
 
 
 class NotServing(Exception):
@@ -80,7 +88,7 @@ def wait_until_served(environment: Environment) -> None:
 
     def look() -> None:
         address = target(environment.host)
-        with router_channel(address) as channel:
+        with dial(address) as channel:
             try:
                 request = health_pb2.HealthCheckRequest()
                 status = health_pb2_grpc.HealthStub(channel).Check(request, timeout=LOOK).status

@@ -36,7 +36,8 @@ from load.settings import read_settings
 from load.tally import Call, Repeat, add_report, compare
 from protos.recommender_pb2 import FeedbackRequest, RecommendRequest, RecommendResponse, ShownItem
 from simulator.errors import FlickerError
-from simulator.process import end_on_sigterm, say_ready, serve_metrics
+from simulator.process import end_on_sigterm, say_ready
+from simulator.security.pages import serve_metrics
 from simulator.world.open import open_world
 
 ADD: Callable[[EventHook, Callable[..., None]], object] = EventHook.add_listener
@@ -144,7 +145,7 @@ def attach(environment: Environment, **_: Any) -> None:
         if not isinstance(runner, WorkerRunner):
             registry = CollectorRegistry()
             LoadCollector(lambda: session.tally, lambda: int(runner.user_count), registry)
-            port = serve_metrics(registry, SETTINGS.metrics_port, SETTINGS.host)
+            port = serve_metrics(registry, SETTINGS.metrics_port, SETTINGS.host, SETTINGS.security.credentials())
             say_ready("load", name="load", metrics=f"{SETTINGS.host}:{port}")
     except FlickerError as problem:
         refuse(problem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import grpc
@@ -27,6 +28,8 @@ from protos.recommender_pb2_grpc import RecommenderStub
 from simulator.errors import FlickerError
 from simulator.measures.registry import MEASURES, Answers, compare
 from simulator.result import Place
+from simulator.security.channels import connect
+from simulator.security.credentials import PLAIN, Credentials
 
 TIMEOUT, SHORT = 3.0, 1.0
 """Seconds to wait for an answer that somebody asked for, and for what is asked every second."""
@@ -73,9 +76,9 @@ class Two:
 class Router:
     """A router, or several that are asked in turn."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, credentials: Credentials = PLAIN) -> None:
         self.address = address
-        self._channel = router_channel(address)
+        self._channel = router_channel(address, partial(connect, credentials))
         self._stub = RecommenderStub(self._channel)
 
     def close(self) -> None:

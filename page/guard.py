@@ -115,7 +115,8 @@ class Guard:
         rest = urlencode([(name, value) for name, value in query if name != "token"])
         path = "/" + quote(scope["path"].lstrip("/"))  # //host would be another host
         answer = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
-        answer.set_cookie(_cookie(headers), self._token, httponly=True, samesite="lax", path="/")
+        safe = scope["scheme"] == "https"
+        answer.set_cookie(_cookie(headers), self._token, httponly=True, secure=safe, samesite="lax", path="/")
         await answer(scope, receive, _with_headers(send))
 
 

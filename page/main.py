@@ -19,10 +19,12 @@ from simulator.config import require
 from simulator.errors import SettingError
 from simulator.flags import parse_flags, require_address
 from simulator.live.controls import TOKEN
+from simulator.security.credentials import Credentials
+from simulator.security.watched import secret_file
 
-BIND, NAMES = "FLICKER_BIND", "FLICKER_PAGE_NAMES"
+BIND, NAMES, TOKEN_FILE = "FLICKER_BIND", "FLICKER_NAMES", "FLICKER_PAGE_TOKEN_FILE"
 """Environment: the address at which a container's port can be reached; by which names, beside localhost and addresses,
-browsers may call it, separated by spaces."""
+browsers may call it, separated by spaces; a file whose first line is the token, where TOKEN does not hold it."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,24 @@ def main(arguments: list[str]) -> None:
     """Serve. Raises FlickerError for settings that cannot be."""
     flags = parse_flags(PageFlags, "page", arguments)
     token = os.environ.get(TOKEN, "")
+    if file := os.environ.get(TOKEN_FILE):
+        token = token or secret_file(TOKEN_FILE, Path(file))()[0].decode()
+    credentials = Credentials.from_environment()
     reached_at = os.environ.get(BIND) or flags.host
     require_guarded(token, reached_at, flags.controls is not None)
     listening = listen(flags.host, flags.port)
     host, port = flags.host, listening.getsockname()[1]
     note = f"  (add ?token= and what {TOKEN} is)" if token else ""  # not the token itself: this line ends in a log
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/{note}"
+    scheme = "https" if credentials.tls_cert else "http"
+    address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{note}"
     config = uvicorn.Config(
         Guard(application(flags), token, is_loopback(reached_at), os.environ.get(NAMES, "").split()),
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=1,
+        ssl_certfile=credentials.tls_cert,
+        ssl_keyfile=credentials.tls_key,
     )
     gc.freeze()  # what is there by now stays
     Server(config, address).run(sockets=[listening])

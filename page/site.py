@@ -20,6 +20,7 @@ from page.runs import Runs
 from page.source import Source
 from page.what_if import WhatIf
 from simulator.report.templates import style
+from simulator.security.credentials import Credentials
 
 if TYPE_CHECKING:
     from page.main import PageFlags
@@ -32,8 +33,9 @@ TICK = 0.5
 
 def build(flags: PageFlags) -> None:
     """Declare the page; each browser that opens it gets its own."""
-    router = Router(flags.router) if flags.router else None
-    source, results = Source(router, flags.metrics), Results(flags.runs)
+    credentials = Credentials.from_environment()
+    router = Router(flags.router, credentials) if flags.router else None
+    source, results = Source(router, flags.metrics, credentials), Results(flags.runs)
     sheet = style("roles", "kit") + Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     if flags.router or flags.metrics:
         app.on_startup(source.start)

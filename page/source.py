@@ -23,12 +23,13 @@ from urllib.parse import urlsplit
 from page.asking import Router
 from protos.recommender_pb2 import ReplicaState, World
 from simulator.errors import FlickerError
-from simulator.live.gauges import Counters, Page, fetch
+from simulator.live.gauges import Counters, Page, read
 from simulator.live.summary import ratio
 from simulator.live.watch import CAUSES, WINDOW, Sums, Watch
 from simulator.measures.intervals import Interval, exact
 from simulator.measures.registry import MEASURES, PERSONALISATION
 from simulator.result import Arm
+from simulator.security.credentials import PLAIN, Credentials
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +93,8 @@ class Process:
 class Source:
     """Everything that the page shows of a running system."""
 
-    def __init__(self, router: Router | None, urls: Sequence[str]) -> None:
-        self.router, self._urls = router, urls
+    def __init__(self, router: Router | None, urls: Sequence[str], credentials: Credentials = PLAIN) -> None:
+        self.router, self._urls, self._credentials = router, urls, credentials
         self.watch = Watch({})
         self.moments: deque[Moment] = deque()
         """STEP apart, as far back as REMEMBERED; the last one is the newest look."""
@@ -226,10 +227,13 @@ class Source:
                 log.exception("a look at the system failed")
             self._wake.wait(SOON if self._viewers else SELDOM)
 
+    def _read(self, url: str) -> Page:
+        return read(urlsplit(url).netloc, credentials=self._credentials)
+
     def _look(self) -> None:
         """Read all that there is to read, once."""
         urls = [each for url in self._urls for each in addresses(url, int(time.time() / STEP))]
-        pages = dict(zip(urls, self._pool.map(fetch, urls), strict=True))
+        pages = dict(zip(urls, self._pool.map(self._read, urls), strict=True))
         for url, page in pages.items():
             kind = next((kind for kind, sample in KINDS.items() if any(sample == name for name, _ in page.samples)), "")
             self._kinds[url] = kind or self._kinds.get(url, "")

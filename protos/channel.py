@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import grpc
 
@@ -41,9 +43,18 @@ OPTIONS = (
 )
 
 
-def router_channel(addresses: str) -> grpc.Channel:
-    """A channel to every router of `addresses`: host:port, several of them with commas between, or dns:///name:port."""
-    return grpc.insecure_channel(target(addresses), OPTIONS)
+Connect = Callable[[str, Sequence[tuple[str, Any]]], grpc.Channel]
+"""Makes a channel of target and options."""
+
+
+def router_channel(addresses: str, connect: Connect = grpc.insecure_channel) -> grpc.Channel:
+    """A channel to every router of `addresses`: host:port, several of them with commas between, or dns:///name:port.
+
+    `connect` may bring certificates; of several routers all must show the name of the first, as one service's do.
+    """
+    first, *others = addresses.split(",")
+    name = (("grpc.ssl_target_name_override", first.strip().rpartition(":")[0]),) if others else ()
+    return connect(target(addresses), OPTIONS + name)
 
 
 def target(addresses: str) -> str:

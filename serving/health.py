@@ -8,19 +8,23 @@ else of weight.
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from simulator.process import Parser
+from simulator.security.channels import connect
+from simulator.security.credentials import PLAIN, VARIABLES, Credentials
 
 
-def complaint(address: str, service: str, timeout: float) -> str:
-    """Why the server at host:port is not SERVING, in one line; empty where it is."""
+def complaint(address: str, service: str, timeout: float, credentials: Credentials = PLAIN) -> str:
+    """Why the server at host:port is not SERVING, in one line; empty where it is. Raises SettingError."""
     # a probe asks its neighbour, and never by the way of a proxy that the environment names
-    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+    with connect(credentials, address, [("grpc.enable_http_proxy", 0)]) as channel:
         try:
             status = HealthStub(channel).Check(HealthCheckRequest(service=service), timeout=timeout).status
         except grpc.RpcError as problem:
@@ -36,11 +40,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("address", metavar="ADDRESS", help="host:port")
     parser.add_argument("--service", default="", metavar="NAME", help="such as flicker.v1.Recommender (default: all)")
     parser.add_argument("--timeout", type=float, default=2.0, metavar="SECONDS", help="more than 0 (default: 2)")
+    for name, variable in VARIABLES.items():
+        words = f"as of the server that it probes (default: {variable}; docs/security.md)"
+        parser.add_argument(f"--{name.replace('_', '-')}", default=os.environ.get(variable), metavar="FILE", help=words)
     flags = parser.parse_args(arguments)
     if not 0 < flags.timeout < float("inf"):
         parser.error(f"timeout = {flags.timeout}: more than 0 seconds")
     if not flags.address.rpartition(":")[2].isdecimal():
         parser.error(f"address = {flags.address}: host:port")
-    if problem := complaint(flags.address, flags.service, flags.timeout):
+    credentials = Credentials(**{name: Path(file) if (file := getattr(flags, name)) else None for name in VARIABLES})
+    if problem := complaint(flags.address, flags.service, flags.timeout, credentials):
         print(f"{flags.address}: {problem}", file=sys.stderr)
         sys.exit(1)

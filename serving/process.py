@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from simulator.config import require
 from simulator.flags import Listening, Wiring, from_env
-from simulator.process import Stopped, configure_logging, say_ready, serve_metrics, stop_on_signals
+from simulator.process import Stopped, configure_logging, say_ready, stop_on_signals
+from simulator.security.pages import serve_metrics
 from simulator.store.protocol import Store
 
 
@@ -65,8 +66,9 @@ def serve_alone(kind: str, flags: Listening, make: Callable[[CollectorRegistry, 
     stop, registry = stop_on_signals(), CollectorRegistry()
     try:
         server = make(registry, stop)
-        port = serve_metrics(registry, flags.metrics_port, flags.host)
-        log.info("metrics at http://%s:%d/metrics", flags.host, port)
+        credentials = flags.security.credentials()
+        port = serve_metrics(registry, flags.metrics_port, flags.host, credentials)
+        log.info("metrics at %s://%s:%d/metrics", "https" if credentials.tls_cert else "http", flags.host, port)
         gc.freeze()  # what is there by now stays: no need to look through it again and again
         try:
             server.start()

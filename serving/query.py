@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
 import grpc
@@ -27,12 +28,16 @@ from protos.recommender_pb2_grpc import RecommenderStub
 from serving.codec import MOST_ITEMS, SHOWN
 from simulator.config import require
 from simulator.errors import FlickerError
-from simulator.flags import from_env, parse_flags, require_address
+from simulator.flags import Flat, Secured, from_env, parse_flags, require_address
 from simulator.measures.registry import MEASURES
+from simulator.security.channels import connect
 from simulator.terminal import open_console
 
 BESIDE = 6
 """Pairs of answers beside each other, at most: as many as 80 columns hold."""
+TLS_ENDS = ("Socket closed", "handshake failed", "Verification Check failed")
+"""What gRPC says where one side speaks TLS and the other does not, or where one does not believe the other."""
+TLS = "; where it speaks TLS, name its authority with --tls-ca, and what it asks for: see docs/security.md"
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class QueryFlags:
     """Ask every duplicate at its last two generations instead."""
     timeout: float = 5.0
     """Seconds to wait for an answer, more than 0, at most 3,600."""
+    security: Annotated[Secured, Flat] = field(default_factory=Secured)
 
     def __post_init__(self) -> None:
         for address in self.address.split(","):
@@ -81,7 +87,7 @@ class QueryFlags:
 
 def ask(flags: QueryFlags) -> tuple[list[RecommendResponse], CompareResponse, dict[int, str]]:
     """The answers, with --all or --refresh what was measured between them, and titles. Raises FlickerError."""
-    with router_channel(flags.address) as channel:
+    with router_channel(flags.address, partial(connect, flags.security.credentials())) as channel:
         stub = RecommenderStub(channel)
         try:
             typed, compared = DescribeRequest(context=flags.context), CompareResponse()
@@ -101,7 +107,8 @@ def ask(flags: QueryFlags) -> tuple[list[RecommendResponse], CompareResponse, di
         except grpc.RpcError as problem:
             code = problem.code().name
             details = problem.details()
-            raise FlickerError(f"{flags.address}: {code}: {details}") from None
+            hint = TLS if any(word in str(details) for word in TLS_ENDS) else ""
+            raise FlickerError(f"{flags.address}: {code}: {details}{hint}") from None
 
 
 def side_by_side(answers: list[RecommendResponse], titles: Mapping[int, str], width: int) -> Table:

@@ -16,6 +16,11 @@ is refused at once, before its request is read, with RESOURCE_EXHAUSTED, and cou
                 gRPC's core, which sees to both, does not say which it was
     unread      an answered call whose answer is not taken, too old or the oldest of too many
 
+Before the door, where a server has tokens (simulator/security), stands who may call at all: a call without one is
+refused before its request is read, whatever it asks for, with UNAUTHENTICATED, and counted as
+
+    no_token
+
 So nobody keeps others out by what he does not send or read: the oldest makes room. gRPC's core bounds the rest by
 itself, see `options`: what it refuses ends CANCELLED at the client and is not counted here.
 
@@ -48,12 +53,14 @@ from prometheus_client import CollectorRegistry
 from serving.codec import Refusal, parse
 from simulator.errors import SettingError
 from simulator.process import instruments
+from simulator.security.channels import listen
+from simulator.security.credentials import HEADER, PLAIN, WANTED, Credentials
 
 log = logging.getLogger(__name__)
 FOREVER = 1e9
 """Seconds: as good as no deadline."""
 NOTHING = "the server says OK, and gives no answer"
-REASONS = ("in_flight", "delay", "bytes", "busy", "half_open", "broken", "unread")
+REASONS = ("in_flight", "delay", "bytes", "busy", "half_open", "broken", "unread", "no_token")
 WATCHERS = 16
 """Health's Watch and reflection, which take a thread each: at most so many, the oldest makes room."""
 TARGET, INTERVAL, LEAST = 0.025, 0.1, 32
@@ -333,6 +340,14 @@ def _nothing(*_: object) -> None:
     pass
 
 
+def _no_method(raw: bytes, reply: Reply) -> None:
+    raise AssertionError("its calls are refused before")
+
+
+_OTHERS = Handler(_no_method, "server")
+"""For calls of methods that are not ours to answer, but to refuse."""
+
+
 def by_threads(door: Door, answers: Answers, threads: int, most: int, who: str, sheds: bool = False) -> Handler:
     """For a method that waits: a few threads, and a bounded queue in front of them.
 
@@ -362,9 +377,11 @@ def by_threads(door: Door, answers: Answers, threads: int, most: int, who: str, 
 class WatchPool(ThreadPoolExecutor):
     """The thread pool of a server of ours: for the few calls that are not of a Handler. It knows the others, too."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, credentials: Credentials) -> None:
         super().__init__(WATCHERS, thread_name_prefix="watch")
         self.door = door
+        self.admits = credentials.admits if credentials.tokens else None
+        """Whether what a caller sent under HEADER lets it in; None: everybody is let in."""
         self.handlers: dict[bytes, Handler] = {}
         """Path of a method -> what answers it."""
         self._calls: OrderedDict[Any, Any] = OrderedDict()  # state of a call -> the call
@@ -384,11 +401,18 @@ _theirs = _server._handle_call
 
 def _handle_call(event: Any, method: Any, interceptors: Any, pool: Any, exceeded: bool) -> tuple[Any, Any]:
     """A call begins, says the server's thread. Returns its state and what will be done when it no longer counts."""
-    handler = pool.handlers.get(event.call_details.method) if event.success and isinstance(pool, WatchPool) else None
-    if handler is None:
+    if not event.success or not isinstance(pool, WatchPool):
         return _theirs(event, method, interceptors, pool, exceeded)
-    call = _Direct(event, handler, pool.door)
-    call.start()
+    handler = pool.handlers.get(event.call_details.method)
+    if pool.admits and not pool.admits(dict(event.invocation_metadata).get(HEADER)):
+        pool.door.metrics.refused["no_token"].inc()
+        call = _Direct(event, handler or _OTHERS, pool.door)
+        call.refuse(_NO_TOKEN)
+    elif handler is None:
+        return _theirs(event, method, interceptors, pool, exceeded)
+    else:
+        call = _Direct(event, handler, pool.door)
+        call.start()
     return call, None
 
 
@@ -396,6 +420,7 @@ _server._handle_call = _handle_call  # type: ignore[assignment]  # the stubs kno
 _CODES: dict[grpc.StatusCode, Any] = _common.STATUS_CODE_TO_CYGRPC_STATUS_CODE
 _NOT_YET: tuple[None, tuple[()]] = (None, ())
 _ONE = Refusal(grpc.StatusCode.UNIMPLEMENTED, "exactly one request message is needed")
+_NO_TOKEN = Refusal(grpc.StatusCode.UNAUTHENTICATED, f"{WANTED} (metadata {HEADER}: Bearer TOKEN)")
 
 
 class _Direct:
@@ -415,16 +440,21 @@ class _Direct:
 
     def start(self) -> None:
         """Ask for the request and for the call's end, unless it is refused."""
-        self.handler.started()
-        call, close = self._event.call, cygrpc.ReceiveCloseOnServerOperation(0)
         if refusal := self._door.comes(self, self.since):
-            self._ended = self._over = True
             self.handler.refused()
-            self.handler.handled(refusal.code, 0.0)
-            call.start_server_batch((close, *_status(refusal)), lambda event: (self, ()))
-        else:
-            call.start_server_batch((close,), self._closed)
-            call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), self._received)
+            return self.refuse(refusal)
+        self.handler.started()
+        call = self._event.call
+        call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
+        call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), self._received)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Instead of `start`: end it without its request."""
+        self._ended = self._over = True
+        self.handler.started()
+        self.handler.handled(refusal.code, 0.0)
+        operations = cygrpc.ReceiveCloseOnServerOperation(0), *_status(refusal)
+        self._event.call.start_server_batch(operations, lambda event: (self, ()))
 
     def _closed(self, event: Any) -> Any:
         with self._lock:
@@ -557,6 +587,7 @@ class GrpcServer:
         door: Door,
         address: tuple[str, int],
         streams: Mapping[str, Any] = MappingProxyType({}),
+        credentials: Credentials = PLAIN,
     ) -> None:
         """`streams`: methods of the service that are no unary ones, as grpcio serves them: by threads of their own.
 
@@ -565,7 +596,7 @@ class GrpcServer:
         for name, handler in methods.items():
             handler.started, handler.handled = door.metrics.method(service, name)
         self._service, self._retired = service, False
-        pool = WatchPool(door)
+        pool = WatchPool(door, credentials)
         self._server = grpc.server(pool, options=options(door.limits))
         self._health, self._status = health.HealthServicer(), dict[str, int]()
         watch = grpc.unary_stream_rpc_method_handler(
@@ -581,7 +612,7 @@ class GrpcServer:
         reflection.enable_server_reflection(names, self._server)
         self.serving(False)
         check_free(*address)
-        self.port = self._server.add_insecure_port(f"{address[0]}:{address[1]}")
+        self.port = listen(self._server, f"{address[0]}:{address[1]}", credentials)
         self.address = f"{address[0]}:{self.port}"
 
     def _check(self, raw: bytes, reply: Reply) -> None:

@@ -26,7 +26,7 @@ How much do a recommender's results change for no reason, and what cures it?
                                                     log loss of a grid of settings on events 10 to 30 % of the log
   flicker sweep --vary arms relu gelu --vary seed 0 1 2
                                                     a grid of runs; see flicker sweep --help
-  flicker figures DIR                               every figure of the article from a finished sweep
+  flicker article run --data LOG                    the article's claims on your log too; then flicker article write
   flicker report DIR                                draw its page again; of several seeds, or a sweep of them, one page
   flicker recommend DIR --models 1 --refresh-every 1h
                                                     what a user sees who asks again, what lowers it and at which price
@@ -134,12 +134,9 @@ def sweep(arguments: list[str]) -> None:
     sys.exit(run_sweep(parse(arguments), " ".join(["flicker sweep", *arguments])))
 
 
-def figures(arguments: list[str]) -> None:
-    """`flicker figures DIR ...`: draw finished sweeps, decide the article's claims."""
-    from simulator.figures.main import FigureFlags, run_figures
-    from simulator.flags import parse_flags
-
-    print(*run_figures(parse_flags(FigureFlags, "flicker figures", arguments), arguments), sep="\n")
+def article(arguments: list[str]) -> None:
+    """`flicker article`: a program of its own, which stands on results alone and may be left out."""
+    os.execv(sys.executable, [sys.executable, "-m", "simulator.article", *arguments])
 
 
 def compare(arguments: list[str]) -> None:
@@ -175,7 +172,7 @@ def _conclude(decision: tuple[list[str], int]) -> None:
     sys.exit(code)
 
 
-EVERY = (run, tune, check, sweep, figures, compare, report, recommend, gate, up, query, shadow, show)
+EVERY = (run, tune, check, sweep, article, compare, report, recommend, gate, up, query, shadow, show)
 COMMANDS = {command.__name__: command for command in EVERY}
 
 

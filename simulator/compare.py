@@ -48,6 +48,9 @@ class CompareFlags(Names):
     flicker compare runs/a runs/b
         Two runs of `flicker run --keep-predictions`, paired exactly: the same queries, users and events.
 
+    flicker compare runs/native runs/torch --matched
+        How much does the same model differ when another engine, machine, version or way of training made it?
+
     Files are Parquet, CSV with a header line, TREC runs, or folders of them: a folder is one model, unless columns say
     otherwise. They may be larger than memory; sorted by query they are read once, in any other order they go through
     temporary files. Without the columns arm, fleet, duplicate and generation the files are duplicates of one arm.
@@ -59,6 +62,9 @@ class CompareFlags(Names):
     """Folder for result.json and report.html (default: only the table)."""
     k: int = 10
     """Length of the slates that are compared: the first k items of each list; from 1."""
+    matched: bool = False
+    """Compare each model with the one of the same fleet and duplicate in the other arguments, and with no other of its
+    own run; arms are matched in their order, whatever they are called."""
     temp: Path | None = None
     """Folder for temporary files (default: that of the system)."""
 
@@ -90,7 +96,7 @@ def run_compare(flags: CompareFlags, command: str) -> None:
         def say(line: str) -> None:
             console.print(line, style="yellow", soft_wrap=True)
 
-        result = compare_sources(sources, flags.names, flags.k, flags.temp, progress, say, command)
+        result = compare_sources(sources, flags.names, flags.k, flags.temp, progress, say, command, flags.matched)
         bar.update(task, total=bar.tasks[task].completed)
     console.print(*tables(result, console.width), sep="\n")
     for note in result.notes:

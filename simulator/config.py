@@ -112,7 +112,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """What differs between the duplicates of a fleet. Each source has its own switch; all off: bit-identical."""
+    """What differs between the duplicates of a fleet. Each source has its own switch; all off: bit-identical.
+
+    Every source but `racing` is drawn from the seed: a run done again gives the same numbers.
+    """
 
     init: Literal["same", "own"] = "same"
     """`same`: the duplicates of a fleet share one initialisation. `own`: each has its own."""
@@ -124,6 +127,15 @@ class NoiseConfig:
     delay: int = 0
     """A mini-batch's gradient is applied after a random 0 to `delay` further mini-batches, as asynchronous training
     does; 0 to 64."""
+    racing: int = 0
+    """Threads of each duplicate that learn at once on the same weights, without locks, as Hogwild does (Niu et al.,
+    arXiv 1106.5730): each takes the next mini-batch, computes its gradient from the weights as they are meanwhile, and
+    applies it. 0 (off) to 64; 1 gives the numbers of 0. From 2 on no run can be repeated: two of one seed differ. By
+    the native engine alone."""
+    changed: int = 0
+    """Each duplicate of a fleet but the first leaves out so many engagements of its own, drawn from those of the first
+    window (of 16 mini-batches where nothing is shuffled): how sensitive rankings are to one event of the training data
+    (arXiv 2201.12686). 0 (none) to the events of that window."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: weights are kept in bfloat16 with stochastic rounding, each duplicate with its own draws."""
     reductions: bool = False
@@ -134,6 +146,8 @@ class NoiseConfig:
         require(self.window >= 0, "noise.window", self.window, "0 (off) or a number of mini-batches")
         require(0 <= self.lost < 1, "noise.lost", self.lost, "from 0 to below 1")
         require(0 <= self.delay <= 64, "noise.delay", self.delay, "from 0 to 64 mini-batches")
+        require(0 <= self.racing <= 64, "noise.racing", self.racing, "from 0 (off) to 64 threads")
+        require(self.changed >= 0, "noise.changed", self.changed, "0 (none) or a number of engagements")
         require(self.precision in ("float32", "bfloat16"), "noise.precision", self.precision, "float32 or bfloat16")
 
 
@@ -175,6 +189,9 @@ class ExperimentConfig:
     """Queries of the final measurement, at least 2."""
     queries_per_generation: int = 50
     """Queries asked at each generation, at least 2."""
+    resamples: int = 1_000
+    """Draws of the bootstrap behind each 95 % interval, 20 or more; those of each generation are at most 200. Fewer are
+    faster and make rougher intervals, for runs whose spread over seeds is what counts."""
     by: tuple[str, ...] = ()
     """Columns of the log by whose values results are shown too, such as `country`."""
     seed: int = 0
@@ -194,11 +211,24 @@ class ExperimentConfig:
         require(1 <= self.k <= self.candidates, "k", self.k, f"from 1 to the number of candidates ({self.candidates})")
         require(self.queries >= 2, "queries", self.queries, "at least 2")
         require(self.queries_per_generation >= 2, "queries_per_generation", self.queries_per_generation, "at least 2")
+        require(self.resamples >= 20, "resamples", self.resamples, "at least 20")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         require(self.worlds >= 1, "worlds", self.worlds, "at least 1")
         one = self.worlds == 1 or isinstance(self.world, SyntheticConfig)
         require(one, "worlds", self.worlds, "1 with a log, which is one world; for other models on it, --vary seed")
         require(self.device in ("cpu", "cuda"), "device", self.device, "cpu or cuda")
+        first, changed = self.chunk_events, self.noise.changed
+        require(changed <= first, "noise.changed", changed, f"at most {first:,}, the events of the first window")
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a second run gives the same numbers."""
+        return self.noise.racing < 2
+
+    @property
+    def few_resamples(self) -> int:
+        """Draws of the bootstrap where there are many intervals: of each generation, bucket and slice."""
+        return min(200, self.resamples)
 
     @property
     def chunk_events(self) -> int:

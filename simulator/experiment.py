@@ -3,7 +3,7 @@
 Every duplicate of every arm learns from one log. The models here are those that are served, S of them: where a cure
 makes one of several, only their joint answer counts. At each generation the same queries are ranked by all of them, a
 random one answers the user, and what differs between the others is counted. Nothing here depends on the clock, on the
-number of threads, or on where a run was interrupted.
+number of threads, or on where a run was interrupted, unless threads race (`noise.racing`).
 """
 
 from __future__ import annotations
@@ -203,8 +203,8 @@ class Experiment:
         """Write down how much results differ at this generation, and what the refresh changed."""
         ahead = self._peek()
         logits = self.engines.score_events(ahead.features)
-        now = Comparison(self.shape, asked, ahead.user, repetitions=200, seed=self.config.seed)
-        past = Comparison(self.shape, queries, ahead.user, repetitions=200, seed=self.config.seed)
+        now = Comparison(self.shape, asked, ahead.user, repetitions=self.config.few_resamples, seed=self.config.seed)
+        past = Comparison(self.shape, queries, ahead.user, repetitions=self.config.few_resamples, seed=self.config.seed)
         arms: dict[str, Any] = {}
         for number, arm in enumerate(self.arms):
             found = {"pd": now.differences(number, logits)["pd"]} | under("swaps", now.duplicate_swaps(number, ranked))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig, re
 from simulator.errors import FlickerError, SettingError
 from simulator.presets import PRESETS
 from simulator.process import Setting, from_environment
+from simulator.security.credentials import VARIABLES, Credentials, file_from_environment
+from simulator.store.access import URL_VARIABLE, Access, has_password, without_password
 
 if TYPE_CHECKING:
     from simulator.store.protocol import Store
@@ -60,6 +63,8 @@ class RunFlags:
     keep_predictions: bool = False
     """Leave what every model said of the final queries and the held-out events in OUT/predictions, for
     `flicker compare`."""
+    page: bool = True
+    """Draw report.html; `flicker report DIR` draws it later."""
     compare: Annotated[Comparison, Flat] = field(default_factory=Comparison)
     synthetic: Annotated[SyntheticConfig, Flat] = field(default_factory=SyntheticConfig)
     replay: Annotated[Replay, Flat] = field(default_factory=Replay)
@@ -106,6 +111,7 @@ class LiveFlags(RunFlags):
 
     resume: Annotated[bool, Hidden, tyro.conf.Fixed] = False
     keep_predictions: Annotated[bool, Hidden, tyro.conf.Fixed] = False
+    page: Annotated[bool, Hidden, tyro.conf.Fixed] = True
     compare: Annotated[Learning, Flat] = field(default_factory=Learning)
 
     @classmethod
@@ -137,10 +143,37 @@ def require_address(setting: str, address: str) -> None:
     require(good, setting, address, "host:port, a port from 1 to 65535")
 
 
+def file_from_env(variable: str) -> Any:
+    """A field whose default is the file that an environment variable names, or none."""
+    return field(default_factory=lambda: file_from_environment(variable))
+
+
+@dataclass(frozen=True)
+class Secured:
+    """Certificates and tokens, see docs/security.md; without them no TLS, and everybody is let in."""
+
+    tls_cert: Path | None = file_from_env(VARIABLES["tls_cert"])
+    """PEM file of this process's certificate: it then speaks TLS. Read again when it changes, as the others (default:
+    FLICKER_TLS_CERT; docs/security.md)."""
+    tls_key: Path | None = file_from_env(VARIABLES["tls_key"])
+    """PEM file of its private key (default: FLICKER_TLS_KEY)."""
+    tls_ca: Path | None = file_from_env(VARIABLES["tls_ca"])
+    """PEM file of the authorities whose certificates others must show: those that it calls, by TLS then, and, unless
+    it asks for tokens, those that call it (default: FLICKER_TLS_CA)."""
+    token_file: Path | None = file_from_env(VARIABLES["token_file"])
+    """File of tokens, one a line: a server takes calls with one of them alone, a client sends the first (default:
+    FLICKER_TOKEN_FILE)."""
+
+    def credentials(self) -> Credentials:
+        """What is in the files. Raises SettingError where one cannot be used."""
+        return Credentials(self.tls_cert, self.tls_key, self.tls_ca, self.token_file)
+
+
 @dataclass(frozen=True)
 class Listening:
     """Where a live process listens."""
 
+    security: Annotated[Secured, Flat] = field(default_factory=Secured)
     host: str = from_env("FLICKER_HOST", "127.0.0.1")
     """Address to listen at; 0.0.0.0 for all (default: FLICKER_HOST)."""
     metrics_port: int = from_env("FLICKER_METRICS_PORT", 0)
@@ -148,6 +181,7 @@ class Listening:
 
     def __post_init__(self) -> None:
         require(0 <= self.metrics_port < 65_536, "metrics_port", self.metrics_port, "from 0 to 65535")
+        self.security.credentials().require_safe(self.host)
 
 
 @dataclass(frozen=True)
@@ -158,13 +192,26 @@ class Wiring(Listening):
     """The store, such as redis://127.0.0.1:6379/0 (default: the environment's FLICKER_REDIS_URL)."""
     run: str = from_env("FLICKER_RUN", "flicker")
     """Name of this run among others in the same store (default: FLICKER_RUN)."""
+    store_password_file: Path | None = file_from_env("FLICKER_REDIS_PASSWORD_FILE")
+    """File of the store's password, whose user the URL names, as in rediss://trainer@HOST:6379/0 (default:
+    FLICKER_REDIS_PASSWORD_FILE)."""
+    signing_key: Path | None = file_from_env("FLICKER_SIGNING_KEY")
+    """File of keys, one a line: generations are signed with the first, and none is served that none of them has signed
+    (default: FLICKER_SIGNING_KEY; without one nothing is signed or checked)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if has_password(self.store) and self.store != os.environ.get(URL_VARIABLE):
+            hint = f"others can read its password: put it into --store-password-file, or the URL into {URL_VARIABLE}"
+            raise SettingError("store", without_password(self.store), hint)
 
     def open_store(self, **bounds: int) -> Store:
-        """The store, see simulator/store/open.py. Raises SettingError where none is named."""
+        """The store, see simulator/store/open.py. Raises SettingError where none is named, or a file cannot be used."""
         from simulator.store.open import open_store
 
         require(self.store != "", "store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
-        return open_store(self.store, run=self.run, **bounds)
+        access = Access(self.security.credentials(), self.store_password_file)
+        return open_store(self.store, run=self.run, access=access, signing_key=self.signing_key, **bounds)
 
 
 AnyFlags = TypeVar("AnyFlags", bound=RunFlags)

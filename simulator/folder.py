@@ -1,6 +1,7 @@
 """A result folder: config.json first, checkpoints while the run goes on, result.json and report.html at the end.
 
-OUT/config.json      {"config": ..., "arms": engine and settings of each, "tuned": learning rates that were found,
+OUT/config.json      {"config": ..., "repeatable": whether a second run gives the same numbers,
+                     "arms": engine and settings of each, "tuned": learning rates that were found,
                      "versions": ..., "machine": ..., "command": ...}
 OUT/checkpoint/G/    snapshot of everything after generation G; only the newest is kept, none after the end
 OUT/result.json      see simulator/result.py
@@ -66,6 +67,7 @@ class Folder:
         self.check(config, resume=False)
         about = {
             "config": as_json(config),
+            "repeatable": config.repeatable,
             "arms": designs or {},
             "tuned": {spec: found.as_dict() for spec, found in (tuned or {}).items()},
             "versions": versions(),

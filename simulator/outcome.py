@@ -28,9 +28,9 @@ def measure(experiment: Experiment, final: Final) -> Result:
     """What a run found, all but `seconds` and `peak_memory_bytes` decided by its config (which Folder keeps)."""
     config, state = experiment.config, experiment.state
     users = final.held_out.user
-    comparison = Comparison(experiment.shape, final.queries, users, repetitions=1_000, seed=config.seed)
+    comparison = Comparison(experiment.shape, final.queries, users, repetitions=config.resamples, seed=config.seed)
     estimates = [_estimates(experiment, final, comparison, number) for number in range(len(experiment.arms))]
-    where = Comparison(experiment.shape, final.queries, users, repetitions=200, seed=config.seed)
+    where = Comparison(experiment.shape, final.queries, users, repetitions=config.few_resamples, seed=config.seed)
     score = mean_score(where, 0, final.logits)  # the first arm's, so that all arms have the same events in a bucket
     popularity = learned_counts(experiment.world, experiment.plan.learned)[final.held_out.item].astype(np.float64)
     values = {"pd_by_score": score, "pd_by_popularity": popularity}
@@ -132,7 +132,8 @@ def _by_column(experiment: Experiment, final: Final, column: str) -> list[list[S
     found: list[list[Slice]] = [[] for _ in experiment.arms]
     for part in slices(experiment.world, column, final.queries, final.held_out.features):
         queries, events = [final.queries[place] for place in part.asked], final.held_out[part.shown]
-        comparison = Comparison(experiment.shape, queries, events.user, repetitions=200, seed=experiment.config.seed)
+        few, seed = experiment.config.few_resamples, experiment.config.seed
+        comparison = Comparison(experiment.shape, queries, events.user, repetitions=few, seed=seed)
         for number, own in enumerate(found):
             estimates: Estimates = {}
             if len(part.asked):
@@ -231,6 +232,11 @@ def _notes(experiment: Experiment, resamples: Resamples, queries: list[Query], w
         f"slates of {config.k}. 95 % intervals over {resamples.covers}; those of AUC and calibration "
         "do not cover users."
     ]
+    if not config.repeatable:
+        notes.append(
+            f"Not repeatable: {config.noise.racing} threads of each model raced on its weights; a second run of this "
+            "seed gives other numbers."
+        )
     if isinstance(experiment.world, ReplayWorld) and experiment.world.has_weights:
         notes.append(
             "Events of this log have weights, by which the arms learn; measures and baselines count every event alike. "

@@ -1,4 +1,4 @@
-"""What every live process shares: logging, a stop flag, a metrics port, retries, children, and how it ends.
+"""What every live process shares: logging, a stop flag, retries, children, and how it ends.
 
 A process runs in three verbs (startup, main loop, shutdown); SIGTERM, SIGINT and SIGHUP (its terminal is gone) raise a
 flag that its loops look at.
@@ -180,23 +180,6 @@ def instruments(registry: CollectorRegistry) -> tuple[partial[Counter], partial[
 def say_ready(process: str, **about: str) -> None:
     """A line of JSON on standard output, for whoever started this process."""
     print(json.dumps({"ready": process, **about}), flush=True)
-
-
-def serve_metrics(registry: CollectorRegistry, port: int, host: str = "127.0.0.1") -> int:
-    """Serve a registry's metrics over HTTP from a thread of its own; port 0 takes a free one. Returns the port.
-
-    Beside them the page shows this process's own memory, CPU seconds and start time (`process_...`, on Linux). Raises
-    SettingError where the port cannot be had.
-    """
-    from prometheus_client import ProcessCollector, start_http_server  # half of what importing this module would cost
-
-    if registry.get_sample_value("process_start_time_seconds") is None:  # else it was served before
-        ProcessCollector(registry=registry)
-    try:
-        server, _ = start_http_server(port, addr=host, registry=registry)
-    except (OSError, OverflowError) as problem:
-        raise SettingError("metrics_port", port, f"{problem}: name a free port, or 0 for any") from None
-    return int(server.server_port)
 
 
 def from_environment(name: str, default: Setting) -> Setting:

@@ -42,7 +42,7 @@ def run_experiment(flags: RunFlags, config: ExperimentConfig, command: str) -> N
         _run(flags, config, command, Folder(path), flags.resume, console)
     else:
         _run_worlds(flags, config, command, Folder(path), console)
-    _show(path, console)
+    _show(path, console, flags.page)
 
 
 def _run_worlds(flags: RunFlags, config: ExperimentConfig, command: str, whole: Folder, console: Console) -> None:
@@ -139,11 +139,12 @@ def _keep(experiment: Experiment, final: Final, path: Path) -> None:
     keep_predictions(path, experiment.world, labels, experiment.shape, *asked)
 
 
-def _show(path: Path, console: Console) -> None:
+def _show(path: Path, console: Console, page: bool) -> None:
     """Draw the page; print the table, what to keep in mind, and the finding."""
-    page, result = write_report(path), read_result(path)
+    result = read_result(path)
     console.print(*tables(result, console.width), sep="\n")
     for note in truths(result) + result.notes:
         console.print(note, style="dim")
     console.print(f"{headline(result)}.", style="bold")
-    console.print(f"Pictures and all measures: {page}", soft_wrap=True)
+    shown = f"Pictures and all measures: {write_report(path)}" if page else f"All measures: {path / 'result.json'}"
+    console.print(shown, soft_wrap=True)

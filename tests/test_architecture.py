@@ -26,13 +26,13 @@ MAY_IMPORT: dict[str, set[str]] = {
 # A module or package of the simulator may import itself and the floors above it in this list, never its neighbours.
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"randomness", "types", "config", "process", "files", "pace", "native"},
+    {"randomness", "types", "config", "process", "security", "files", "pace", "native"},
     {"world", "models", "measures", "presets", "store"},
     {"comparison", "schedule", "tuning", "flags", "result", "words"},
     {"experiment", "decide", "predictions"},
     {"folder", "outcome", "terminal", "report"},
-    {"run", "tune", "check", "compare", "live", "sweep", "figures"},
-    {"cli"},
+    {"run", "tune", "check", "compare", "live", "sweep"},
+    {"cli", "article"},
 ]
 MOST_FLOORS = 8
 TORCH_FREE = {"world", "measures", "store", "predictions"} | FLOORS[0] | FLOORS[1]

@@ -129,7 +129,7 @@ def test_damaged_rows_can_be_skipped_and_are_counted(flicker: Terminal, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("walk", ("command = walk", "run, tune, check, sweep, figures, compare, report")),
+        ("walk", ("command = walk", "run, tune, check, sweep, article, compare, report")),
         ("--version-of-yours", ("command = --version-of-yours", "flicker --help")),
         ("report", ("report", "flicker report DIR")),
         ("report a b", ("a/result.json", "no such file")),

@@ -26,40 +26,21 @@ from simulator.errors import SettingError
 from simulator.flags import parse, parse_flags
 from simulator.live.controls import TOKEN
 from simulator.models.factories import factories_of
+from tests.composed import COMPOSE, ENV, ROOT, SECURE, SETTINGS, make_secrets, read, secure_services, services
 from trainer.flags import TrainerFlags
 
-ROOT = Path(__file__).parents[1]
-DOCKERFILE, COMPOSE, ENV = ((ROOT / name).read_text() for name in ("Dockerfile", "docker-compose.yml", ".env"))
-SETTINGS = {name: value.strip('"') for name, value in re.findall(r"^(\w+)=(.*)$", ENV, re.MULTILINE)}
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
 ORDER = (
-    "profiles image build user entrypoint command environment volumes networks ports depends_on healthcheck deploy "
-    "mem_limit << restart init read_only tmpfs cap_drop security_opt"
+    "profiles image build user entrypoint command environment volumes networks network_mode ports depends_on "
+    "healthcheck deploy group_add mem_limit << restart init read_only tmpfs cap_drop cap_add security_opt pids_limit"
 ).split()
 NATIVE = "simulator/native"
 """Part of `simulator`, with a stage of its own."""
+PROMETHEUS = ROOT / "deploy/prometheus"
+SCRIPT = (ROOT / "deploy/secure/secrets.sh").read_text()
 PUBLISHED = {"router", "shadow", "load", "page", "prometheus", "grafana"}
 ONE_SHOT = {"checks"}
 MIB = 2**20
-
-
-def interpolated(text: str, **others: str) -> str:
-    """A text as Compose reads it with .env: ${A}, ${A:-otherwise} and ${A:+if set}, the inner ones first."""
-    values = SETTINGS | others
-
-    def value(match: re.Match[str]) -> str:
-        name, sign, word = match.groups(default="")
-        found = values.get(name, "")
-        return word * bool(found) if sign == ":+" else found or word
-
-    while (done := re.sub(r"\$\{(\w+)(?:(:[-+])([^${}]*))?\}", value, text)) != text:
-        text = done
-    return text
-
-
-def services(**settings: str) -> dict[str, dict[str, Any]]:
-    """The services as Compose reads them."""
-    found: dict[str, dict[str, Any]] = yaml.safe_load(interpolated(COMPOSE, **settings))["services"]
-    return found
 
 
 def misplaced(text: str) -> list[str]:
@@ -127,21 +108,122 @@ def test_what_is_copied_may_enter_and_nothing_else() -> None:
 
 
 def test_every_variable_is_set_with_a_comment_and_used() -> None:
-    used = set(re.findall(r"\$\{(\w+)", COMPOSE))
+    used = set(re.findall(r"\$\{(\w+)", COMPOSE + SECURE))
     assert used | {"COMPOSE_PROFILES"} == set(SETTINGS)
     bare = [
         a for a, b in zip(ENV.splitlines(), ENV.splitlines()[1:], strict=False) if re.match(r"\w", b) and a[:1] != "#"
     ]
-    # the tags of the official images share the comment of the first
-    assert [line.partition("=")[0] for line in bare] == ["FLICKER_REDIS_TAG", "FLICKER_PROMETHEUS_TAG"]
+    # the addresses of single ports and the tags of the official images share the comment of the first
+    shared = [
+        "ROUTER_BIND",
+        "SHADOW_BIND",
+        "PAGE_BIND",
+        "GRAFANA_BIND",
+        "PROMETHEUS_BIND",
+        "REDIS_TAG",
+        "PROMETHEUS_TAG",
+    ]
+    assert [line.partition("=")[0] for line in bare] == [f"FLICKER_{name}" for name in shared]
 
 
-def test_no_secret_stands_in_a_file() -> None:
-    told = [*SETTINGS, *(name for service in services().values() for name in service.get("environment", {}))]
-    assert {name for name in told if re.search("PASSWORD|SECRET|TOKEN|_KEY", name)} == {TOKEN}
-    assert (
-        SETTINGS[TOKEN] == "" and yaml.safe_load(COMPOSE)["services"]["page"]["environment"][TOKEN] == f"${{{TOKEN}}}"
+SECRET = re.compile("PASSWORD|SECRETS|TOKEN|_KEY|_CERT|_CA$")
+
+
+def test_no_setting_is_a_secret() -> None:
+    """Nor is one where there are secrets: files are named, which lie in the service's own folder."""
+    told = [*SETTINGS.items(), *(pair for service in services().values() for pair in environment(service))]
+    assert {name: value for name, value in told if SECRET.search(name) and value} == {}
+    named = {n: v for service in secure_services().values() for n, v in environment(service) if SECRET.search(n) and v}
+    assert len(named) >= 9
+    assert all(value.startswith("/secrets/") for value in named.values()), named
+
+
+def environment(service: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a service is told."""
+    return [(name, "" if value is None else str(value)) for name, value in service.get("environment", {}).items()]
+
+
+def test_with_the_secure_overlay_each_process_sees_its_own_secrets_and_networks() -> None:
+    found = secure_services(FLICKER_SECRETS="/home/me/secrets")
+    assert found.keys() - services().keys() == {"secrets"}
+    made = set(re.search(r'^processes="(.*)"$', SCRIPT, re.MULTILINE)[1].split())  # type: ignore[index]
+    for name, service in found.items():
+        mounts = [mount for mount in service.get("volumes", []) if "/home/me/secrets" in str(mount)]
+        if name == "secrets":
+            assert mounts == ["/home/me/secrets:/made"] and service["network_mode"] == "none"
+        elif name != "checks":
+            owner = name.removesuffix("-gpu")
+            assert mounts == [f"/home/me/secrets/{owner}:/secrets:ro"] and owner in made
+            assert service["depends_on"]["secrets"] == {"condition": "service_healthy"}
+            assert set(service["networks"]) <= {"store", "users", "watching", "pages"}
+            assert service["pids_limit"]
+    networks = read(SECURE)["networks"]
+    closed = {name for name, how in networks.items() if how and how["internal"]}
+    published = {name: service for name, service in found.items() if service.get("ports")}
+    assert set(published) == PUBLISHED - {"load"}
+    assert all(set(service["networks"]) - closed for service in published.values()), "one to publish in"
+    assert {name for name, service in found.items() if "store" in service.get("networks", ())} == {
+        *("redis", "trainer", "trainer-gpu", "replica", "replica-gpu", "router", "load", "checks"),
+    }
+    for name, alias in (("trainer-gpu", "trainer"), ("replica-gpu", "replica")):
+        assert found[name]["networks"]["watching"] == {"aliases": [alias]}
+
+
+def test_with_the_secure_overlay_prometheus_scrapes_the_same_by_tls() -> None:
+    plain, secure = (
+        {job.pop("job_name"): job for job in yaml.safe_load((PROMETHEUS / name).read_text())["scrape_configs"]}
+        for name in ("prometheus.yml", "secure/prometheus.yml")
     )
+    for name, job in secure.items():
+        assert job.pop("scheme") == "https"
+        expected = {"ca_file": "/secrets/ca.crt", "cert_file": "/secrets/tls.crt", "key_file": "/secrets/tls.key"}
+        assert job.pop("tls_config") == expected | {"server_name": "localhost" if name == "prometheus" else name}
+    assert secure == plain
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on PATH")
+def test_prometheus_understands_its_secure_files(tmp_path: Path) -> None:
+    make_secrets(tmp_path)
+    for name, check in (("secure/prometheus.yml", "config"), ("secure/web.yml", "web-config")):
+        file = tmp_path / Path(name).name
+        text = (PROMETHEUS / name).read_text().replace("/secrets/", f"{tmp_path}/prometheus/")
+        file.write_text(text.replace("../", f"{PROMETHEUS}/"))
+        subprocess.run(["promtool", "check", check, str(file)], check=True, capture_output=True)
+
+
+def test_secrets_are_made_once_for_their_readers_alone(tmp_path: Path) -> None:
+    make_secrets(tmp_path)
+    files = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    assert all(file.stat().st_mode & 0o007 == 0 for file in files), "nobody else"
+    assert all(file.parent.name == "ca" for file in files if file.name == "ca.key")
+    secrets = [data for file, data in files.items() if file.suffix in (".password", ".key") or file.name == "token"]
+    shared = (tmp_path / "trainer/signing.key").read_bytes()
+    assert len([data for data in secrets if data != shared]) == len({*secrets} - {shared}), "each its own"
+    acl = (tmp_path / "redis/users.acl").read_text()
+    assert not any(data.decode().strip() in acl for data in secrets)
+    make_secrets(tmp_path)
+    assert {file: file.read_bytes() for file in files} == files
+    (tmp_path / "load/store.password").unlink()
+    make_secrets(tmp_path, RENEW_DAYS="366")
+    changed = {str(file.relative_to(tmp_path)) for file, data in files.items() if file.read_bytes() != data}
+    assert changed - {f"{name}/tls.{kind}" for name in os.listdir(tmp_path) for kind in ("crt", "key")} == {
+        "load/store.password", "redis/users.acl",
+    }  # fmt: skip
+    chain = ["-CAfile", f"{tmp_path}/ca/ca.crt", f"{tmp_path}/router/tls.crt"]
+    subprocess.run(["openssl", "verify", "-x509_strict", *chain], check=True, capture_output=True)
+
+
+def test_certificates_that_are_the_users_are_not_replaced(tmp_path: Path) -> None:
+    make_secrets(tmp_path)
+    (tmp_path / "ca/ca.key").unlink()
+    own = (tmp_path / "router/tls.crt").read_bytes()
+    make_secrets(tmp_path, RENEW_DAYS="366")
+    assert (tmp_path / "router/tls.crt").read_bytes() == own
+    (tmp_path / "router/tls.crt").unlink()
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        make_secrets(tmp_path)
+    assert caught.value.returncode == 2
+    assert "router/tls.crt is missing" in caught.value.stderr and "add it" in caught.value.stderr
 
 
 def test_the_keys_of_all_services_stand_in_one_order() -> None:
@@ -173,6 +255,8 @@ def test_ports_are_published_on_loopback_unless_told() -> None:
     assert all(port.startswith("127.0.0.1:") for published in ports.values() for port in published)
     opened = services(FLICKER_BIND="0.0.0.0")
     assert all(port.startswith("0.0.0.0:") for name in PUBLISHED for port in opened[name]["ports"])
+    one = services(FLICKER_ROUTER_BIND="10.0.0.7")
+    assert one["router"]["ports"] == ["10.0.0.7:50051:50051"] and one["grafana"]["ports"] == ["127.0.0.1:3000:3000"]
 
 
 def test_each_router_has_a_port_and_one_alone_always_the_same() -> None:
@@ -212,7 +296,7 @@ def test_a_full_store_refuses_before_its_container_runs_out_of_memory() -> None:
 
 def test_feedback_outlives_its_router() -> None:
     assert services()["router"]["volumes"] == [f"router:{told('router')['FLICKER_SPOOL']}"]
-    assert "router" in yaml.safe_load(COMPOSE)["volumes"]
+    assert "router" in read(COMPOSE)["volumes"]
     assert re.search(r"AS router\nRUN install --directory --owner=flicker /spool\n", DOCKERFILE), "it may write there"
 
 
@@ -222,7 +306,7 @@ def test_who_reads_logs_can_and_keeps_them_where_the_other_finds_them() -> None:
     assert readers == ["trainer", "trainer-gpu", "load"]
     for name in readers:
         assert {"type": "volume", "source": "cache", "target": "/cache"} in services()[name]["volumes"]
-    assert "cache" in yaml.safe_load(COMPOSE)["volumes"]
+    assert "cache" in read(COMPOSE)["volumes"]
     _, *parts = re.split(r"^FROM \S+ AS (\S+)$", DOCKERFILE.replace("\\\n", ""), flags=re.MULTILINE)
     able = {stage: text for stage, text in zip(parts[0::2], parts[1::2], strict=True) if "pyarrow" in text}
     assert list(able) == ["trainer", "asking"]
@@ -376,7 +460,20 @@ def test_linters_are_content() -> None:
     tools = Path(sys.executable).parent
     assert run(str(tools / "hadolint"), "Dockerfile") == ""
     rules = "{extends: default, rules: {line-length: {max: 120}, document-start: disable}}"
-    assert run(sys.executable, "-m", "yamllint", "--strict", "-d", rules, "docker-compose.yml", "deploy") == ""
+    assert (
+        run(
+            sys.executable,
+            "-m",
+            "yamllint",
+            "--strict",
+            "-d",
+            rules,
+            "docker-compose.yml",
+            "docker-compose.secure.yml",
+            "deploy",
+        )
+        == ""
+    )
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu", "shadow", "test"])

@@ -19,8 +19,8 @@ def test_config_json_holds_settings_versions_machine_and_command(tmp_path: Path)
     config = small_replay(tmp_path / "log")
     Folder(tmp_path / "out").start(config, "flicker run --something")
     held = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert held.keys() == {"config", "arms", "tuned", "versions", "machine", "command"}
-    assert held["command"] == "flicker run --something"
+    assert held.keys() == {"config", "repeatable", "arms", "tuned", "versions", "machine", "command"}
+    assert held["repeatable"] is True and held["command"] == "flicker run --something"
     assert {"python", "flicker", "torch", "numpy", "safetensors"} <= held["versions"].keys()
     assert {"platform", "cores", "torch_threads"} <= held["machine"].keys()
     settings = held["config"]

@@ -7,16 +7,13 @@ import subprocess
 import sys
 import threading
 import types
-import urllib.request
 from pathlib import Path
 
-import psutil
 import pytest
-from prometheus_client import CollectorRegistry, Counter
 
 from simulator import process
 from simulator.errors import FlickerError, SettingError
-from simulator.process import ENDING, Stopped, repeat, require_ours, retry, run, serve_metrics, stop_on_signals
+from simulator.process import ENDING, Stopped, repeat, require_ours, retry, run, stop_on_signals
 
 
 class Pauses(threading.Event):
@@ -129,29 +126,6 @@ def test_a_signal_in_the_middle_of_waiting_for_the_flag_ends_the_wait() -> None:
         assert process.wait(20) == 0
     finally:
         process.kill()
-
-
-def test_the_metrics_page_is_served_on_a_free_port_and_a_taken_one_is_named() -> None:
-    registry = CollectorRegistry()
-    Counter("flicker_tests", "Made here.", registry=registry).inc(3)
-    port = serve_metrics(registry, 0)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
-        assert "flicker_tests_total 3.0" in page.read().decode().splitlines()
-    with pytest.raises(SettingError, match=rf"metrics_port = {port}: .*name a free port, or 0 for any"):
-        serve_metrics(registry, port)
-
-
-def test_the_page_shows_the_process_once_however_often_it_is_served() -> None:
-    registry = CollectorRegistry()
-    serve_metrics(registry, 0)
-    with urllib.request.urlopen(f"http://127.0.0.1:{serve_metrics(registry, 0)}/metrics") as page:
-        lines = page.read().decode().splitlines()
-    found = {line.split()[0]: float(line.split()[1]) for line in lines if line.startswith("process_")}
-    assert len(found) == sum(line.startswith("process_") for line in lines), "each once"
-    own = psutil.Process()
-    assert found["process_start_time_seconds"] == pytest.approx(own.create_time(), abs=2)
-    assert found["process_resident_memory_bytes"] == pytest.approx(own.memory_info().rss, rel=0.2)
-    assert 0 < found["process_cpu_seconds_total"] <= sum(own.cpu_times()[:2])
 
 
 def test_whole_numbers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

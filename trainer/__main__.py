@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from simulator.process import configure_logging, end_on_sigterm, require_ours, run, serve_metrics, stop_on_signals
+from simulator.process import configure_logging, end_on_sigterm, require_ours, run, stop_on_signals
 
 
 def main(arguments: list[str]) -> None:
@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> None:
     from prometheus_client import CollectorRegistry
 
     from simulator.schedule import fitted_live
+    from simulator.security.pages import serve_metrics
     from simulator.store.open import WORLD_CAPACITY
     from simulator.world.open import open_world
     from trainer import loop  # brings torch: seconds that --help need not wait for
@@ -43,8 +44,10 @@ def main(arguments: list[str]) -> None:
     # SIGUSR1: the events of a generation at once, so that the next one is cut as soon as they are learned
     signal.signal(signal.SIGUSR1, lambda number, frame: feeder.feed_at_once(trainer.generation_events))
     metrics.show_arms([arm.label for arm in trainer.arms])
-    port = serve_metrics(registry, flags.metrics_port, flags.host)
-    print(f"trainer: metrics at http://{flags.host}:{port}/metrics", flush=True)
+    credentials = flags.security.credentials()
+    port = serve_metrics(registry, flags.metrics_port, flags.host, credentials)
+    scheme = "https" if credentials.tls_cert else "http"
+    print(f"trainer: metrics at {scheme}://{flags.host}:{port}/metrics", flush=True)
     folder.open()
     try:
         loop.run(trainer, feeder)

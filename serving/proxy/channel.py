@@ -1,4 +1,4 @@
-"""How model servers are reached, and what their methods are called. Certificates and tokens belong here."""
+"""How model servers are reached, and what their methods are called."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from typing import Any
 import grpc
 
 from protos import inference_pb2
+from simulator.security.channels import NAME, open_bare
+from simulator.security.credentials import PLAIN, Credentials
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 INFER = f"/{SERVICE}/ModelInfer"
 
 
-def open_channel(address: str, answer_bytes: int) -> grpc.Channel:
-    """A connection to a model server, shared with no other channel; its answers have so many bytes at most."""
+def open_channel(address: str, answer_bytes: int, credentials: Credentials = PLAIN, name: str = "") -> grpc.Channel:
+    """A connection to a model server, shared with no other channel; its answers have so many bytes at most.
+
+    By TLS where there are authorities, whose certificate bears `name`, or the address where that is empty. No token of
+    ours is sent: those that users send pass.
+    """
     options = (
         ("grpc.max_receive_message_length", answer_bytes),
         ("grpc.use_local_subchannel_pool", 1),
@@ -22,8 +28,9 @@ def open_channel(address: str, answer_bytes: int) -> grpc.Channel:
         ("grpc.max_reconnect_backoff_ms", 1_000),  # one that is back is asked again within a second
         ("grpc.dns_min_time_between_resolutions_ms", 1_000),
         ("grpc.enable_http_proxy", 0),
+        *(((NAME, name),) if name else ()),
     )
-    return grpc.insecure_channel(address, options)
+    return open_bare(credentials, address, options)
 
 
 def unary(channel: grpc.Channel, name: str) -> Any:

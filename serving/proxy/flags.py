@@ -9,7 +9,9 @@ from typing import Literal
 
 from serving.proxy.tensors import Scale
 from simulator.config import require
-from simulator.flags import Listening, choice_from_env, from_env, require_address
+from simulator.flags import Listening, Secured, choice_from_env, file_from_env, from_env, require_address
+from simulator.security.channels import require_name
+from simulator.security.credentials import Credentials
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,12 @@ class ShadowFlags(Listening):
     """Calls of the second server at once, 1 to 1,024; what waits for them is bounded too, and dropped beyond."""
     second_deadline: float = 5.0
     """Seconds for its answer, more than 0."""
+    server_name: str = from_env("FLICKER_SERVER_NAME", "")
+    """Name that both servers' certificates bear (default: FLICKER_SERVER_NAME, else the address by which each is
+    called)."""
+    servers_ca: Path | None = file_from_env("FLICKER_SERVERS_CA")
+    """PEM file of the authorities whose certificates both servers show: they are called by TLS then, and shown this
+    proxy's own certificate (default: FLICKER_SERVERS_CA)."""
     port: int = from_env("FLICKER_PORT", 0)
     """Port for gRPC, 0 for any free one, which is printed (default: FLICKER_PORT)."""
     window: float = 60.0
@@ -87,6 +95,7 @@ class ShadowFlags(Listening):
         require(self.first != "", "first", "nothing", "name the model server with --first HOST:PORT")
         for name, address in (("first", self.first), ("second", self.second or self.first)):
             require_address(name, address)
+        require_name("server_name", self.server_name)
         require(0 <= self.sample <= 1, "sample", self.sample, "from 0 to 1")
         require(0 <= self.seed < 1 << 32, "seed", self.seed, "from 0 to 4294967295")
         named = re.fullmatch(r"request\.id|parameters\..+", self.query_id_from)
@@ -103,3 +112,8 @@ class ShadowFlags(Listening):
         require(
             1_024 <= self.message_bytes <= 1 << 30, "message_bytes", self.message_bytes, "from 1,024 bytes to 1 GiB"
         )
+
+    def towards_servers(self) -> Credentials:
+        """How the model servers are called: the tokens that users send are for them, ours are for users."""
+        own = self.security if self.servers_ca else Secured(None, None, None, None)
+        return Credentials(own.tls_cert, own.tls_key, self.servers_ca)

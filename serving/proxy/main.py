@@ -32,13 +32,14 @@ class RunningProxy:
         """Raises ResultError for a folder that cannot be written, SettingError for a port that cannot be had."""
         self.name = f"shadow of {flags.first}"
         kept = Kept(flags.keep, flags.keep_bytes, flags.scores_are == "probabilities") if flags.keep else None
-        self._first = open_channel(flags.first, flags.message_bytes)
+        credentials = flags.security.credentials()
+        self._first = open_channel(flags.first, flags.message_bytes, flags.towards_servers(), flags.server_name)
         recorder = ProxyMetrics(registry, flags.window)
         self._mirror = Mirror(flags, recorder, kept)
-        proxy = Proxy(self._first, self._mirror, flags.streams)
+        proxy = Proxy(self._first, self._mirror, flags.streams, credentials.tokens is not None)
         door = Door(limits(flags), GrpcMetrics(registry, SECONDS))
         address = flags.host, flags.port
-        self._server = GrpcServer(SERVICE, proxy.handlers(), door, address, proxy.streams())
+        self._server = GrpcServer(SERVICE, proxy.handlers(), door, address, proxy.streams(), credentials)
         self.address = self._server.address
 
     def start(self) -> None:

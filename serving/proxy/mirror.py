@@ -71,7 +71,9 @@ class Mirror:
 
     def __init__(self, flags: ShadowFlags, recorder: ShadowMetrics, kept: Kept | None) -> None:
         self._flags, self._recorder, self._kept = flags, recorder, kept
-        self._second = open_channel(flags.second or flags.first, SECOND_BYTES)
+        self._second = open_channel(
+            flags.second or flags.first, SECOND_BYTES, flags.towards_servers(), flags.server_name
+        )
         self._below = round(flags.sample * RANGE)
         self._measured = measured(flags.scores_are != "scores")
         self._counted = [name in self._measured for name in MEASURES]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Semaphore
@@ -15,6 +15,7 @@ from serving.codec import Refusal
 from serving.proxy.channel import stream, unary
 from serving.proxy.mirror import Mirror
 from serving.rpc import FOREVER, NOTHING, Handler, Reply
+from simulator.security.credentials import HEADER
 
 READS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata")
 TRITONS = ("ModelConfig", "ModelStatistics", "RepositoryIndex")
@@ -27,20 +28,22 @@ Told = Callable[[bytes, bytes], None]
 """Gets a request and the answer to it."""
 
 
-def passed(metadata: Any) -> tuple[tuple[str, str | bytes], ...]:
+def passed(metadata: Any, withheld: Collection[str] = OURS) -> tuple[tuple[str, str | bytes], ...]:
     """Metadata that goes on."""
     return tuple(
         (name, value)
         for name, value in metadata or ()
-        if name not in OURS and (name.endswith("-bin") or not name.startswith("grpc-"))
+        if name not in withheld and (name.endswith("-bin") or not name.startswith("grpc-"))
     )
 
 
 class Proxy:
     """Answers as the first server does."""
 
-    def __init__(self, first: grpc.Channel, mirror: Mirror, streams: int) -> None:
+    def __init__(self, first: grpc.Channel, mirror: Mirror, streams: int, takes_tokens: bool) -> None:
+        """`takes_tokens`: those that users send are for this proxy, and not for the server."""
         self._first, self._mirror = first, mirror
+        self._withheld = (*OURS, HEADER) if takes_tokens else OURS
         self._infer = self._call("ModelInfer")
         self._stream = stream(first, "ModelStreamInfer")
         self._room = Semaphore(streams)
@@ -68,7 +71,9 @@ class Proxy:
 
     def _pass(self, call: Any, told: Told | None, raw: bytes, reply: Reply) -> None:
         """Ask, and answer when the answer is there; does not wait."""
-        pending = call.future(raw, timeout=reply.deadline - time.monotonic(), metadata=passed(reply.metadata))
+        pending = call.future(
+            raw, timeout=reply.deadline - time.monotonic(), metadata=passed(reply.metadata, self._withheld)
+        )
         reply.when_gone(pending.cancel)
         pending.add_done_callback(partial(self._end, told, raw, reply))
 
@@ -88,7 +93,7 @@ class Proxy:
         if not self._room.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "as many streams as may be are open: ask again later")
         try:
-            metadata = passed(context.invocation_metadata())
+            metadata = passed(context.invocation_metadata(), self._withheld)
             call = self._stream(requests, timeout=min(context.time_remaining(), FOREVER), metadata=metadata)
             context.add_callback(call.cancel)
             context.send_initial_metadata(passed(call.initial_metadata()))  # waits for the first server's

@@ -32,9 +32,9 @@ SAMPLE = 16
 
 
 class Refused(Exception):
-    """A published generation that cannot be served; `reason` is `digest`, `format`, `label` (a part of another run,
-    generation or duplicate), `shape`, `values`, `about`, or `module`: one of the user's that may not be imported here,
-    or is another than the one that was taught."""
+    """A published generation that cannot be served; `reason` is `digest`, `signature`, `format`, `label` (a part of
+    another run, generation or duplicate), `shape`, `values`, `about`, or `module`: one of the user's that may not be
+    imported here, or is another than the one that was taught."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

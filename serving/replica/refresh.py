@@ -14,7 +14,7 @@ from serving.replica.membership import Membership
 from serving.replica.metrics import Metrics
 from simulator.models.ranker import Rankers
 from simulator.process import repeat
-from simulator.store.protocol import KEPT, Registry, StoreAway, StoreError, UnknownGeneration
+from simulator.store.protocol import KEPT, Registry, StoreAway, StoreError, UnknownGeneration, Unsigned
 
 log = logging.getLogger(__name__)
 WAIT = 0.5
@@ -111,7 +111,7 @@ class Refresher:
         except UnknownGeneration:
             return None
         except StoreError as problem:
-            raise Refused("digest", str(problem)) from None
+            raise Refused("signature" if isinstance(problem, Unsigned) else "digest", str(problem)) from None
         whose = self._registry.run, number, duplicate
         generation = Generation.of(*whose, self._name, about, weights, catalog, self._make_rankers)
         if current := self._shelf.current:

@@ -153,7 +153,8 @@ class Replica:
         self.name = flags.name
         rank = Handler(RankService(self.shelf, self.queue, self.metrics).rank, "replica", sheds=True)
         door = Door(LIMITS, self.metrics.grpc)
-        self.server = GrpcServer(SERVICE, {"Rank": rank}, door, (flags.host, flags.port))
+        address, credentials = (flags.host, flags.port), flags.security.credentials()
+        self.server = GrpcServer(SERVICE, {"Rank": rank}, door, address, credentials=credentials)
         self.address = f"{flags.advertise}:{self.server.port}" if flags.advertise else self.server.address
         self.membership = Membership(store, flags.name, self.address, self.shelf, stop)
         ready = lambda: self.server.serving(True)  # noqa: E731

@@ -27,7 +27,7 @@ from serving.router.compare import compare_all
 from serving.router.feedback import MOST_EVENTS, Feedback, InStore, Keeper, OnDisk, report_of
 from serving.router.metrics import SECONDS, RouterMetrics, ShadowMetrics
 from serving.router.policies import make_policy
-from serving.router.pool import Pool
+from serving.router.pool import Dialling, Pool
 from serving.router.published import Watch
 from serving.router.router import Router
 from serving.router.spool import LEAST, Spool
@@ -37,6 +37,7 @@ from simulator.config import require
 from simulator.errors import SettingError
 from simulator.flags import choice_from_env, from_env, parse_flags
 from simulator.process import from_environment
+from simulator.security.channels import require_name
 from simulator.store.protocol import Store
 from simulator.types import PolicyName
 
@@ -95,6 +96,9 @@ class RouterFlags(ServerFlags):
     may be some megabytes larger."""
     log_capacity: int = 200_000
     """Events in the log that no trainer has learned and saved, at most, before feedback waits; at least 1,000."""
+    replica_name: str = from_env("FLICKER_REPLICA_NAME", "")
+    """Name that every replica's certificate bears, such as replica (default: FLICKER_REPLICA_NAME, else the address by
+    which it is called). By TLS alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,6 +109,7 @@ class RouterFlags(ServerFlags):
         require(1 <= self.in_flight <= 4_096, "in_flight", self.in_flight, "from 1 to 4,096 queries")
         require(0 < self.deadline <= 3_600, "deadline", self.deadline, "more than 0 seconds, at most 3,600")
         require(self.spool_bytes >= LEAST, "spool_bytes", self.spool_bytes, f"at least {LEAST:,} bytes")
+        require_name("replica_name", self.replica_name)
         require(self.log_capacity >= 1_000, "log_capacity", self.log_capacity, "at least 1,000 events")
 
 
@@ -179,7 +184,8 @@ class RunningRouter:
         self.name = flags.name or f"router-{socket.gethostname()}-{os.getpid()}"
         self._stop = stop
         self._metrics = RouterMetrics(registry, flags.replicas)
-        self._pool = Pool(self._metrics, self._say)
+        credentials = flags.security.credentials()
+        self._pool = Pool(self._metrics, self._say, Dialling(credentials, flags.replica_name))
         self._watch = Watch(store, self._pool, self._metrics, stop, self._say)
         policy = make_policy(flags.policy, flags.seed)
         router = Router(flags.seed, policy, self._pool, self._watch.current, self._metrics)
@@ -193,7 +199,7 @@ class RunningRouter:
         limits = Limits(flags.in_flight, REQUEST_BYTES, deadline_seconds=flags.deadline)
         door = Door(limits, GrpcMetrics(registry, SECONDS))
         methods = Methods(router, self._shadow, self._feedback, self._metrics).handlers(door)
-        self._listen = partial(GrpcServer, SERVICE, methods, door, (flags.host, flags.port))
+        self._listen = partial(GrpcServer, SERVICE, methods, door, (flags.host, flags.port), credentials=credentials)
         self._server: GrpcServer | None = None
         self.address = ""
 

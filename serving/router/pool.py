@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -15,6 +16,8 @@ from protos.recommender_pb2_grpc import ReplicaStub
 from serving.codec import Refusal
 from serving.router.metrics import RouterMetrics
 from serving.router.work import Lane
+from simulator.security.channels import NAME, connect
+from simulator.security.credentials import PLAIN, Credentials
 from simulator.store.protocol import Member
 
 CHANNEL = (
@@ -28,12 +31,38 @@ HANGS = 2.0
 """Seconds after which a health check without an answer means that the replica hangs."""
 
 
+@dataclass(frozen=True)
+class Dialling:
+    """How replicas are called."""
+
+    credentials: Credentials = PLAIN
+    name: str = ""
+    """What their certificates bear; the address by which each is called where it is empty."""
+
+    def channel(self, address: str) -> grpc.Channel:
+        """With the certificates of this moment."""
+        return connect(self.credentials, address, CHANNEL + (((NAME, self.name),) if self.name else ()))
+
+    @property
+    def version(self) -> int:
+        """Another one when the certificates have changed."""
+        self.credentials.pem()
+        return self.credentials.pem.version
+
+
+DIRECTLY = Dialling()
+
+
 class Replica:
     """Healthy or not, by the last that was heard of it."""
 
-    def __init__(self, member: Member, metrics: RouterMetrics, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, member: Member, metrics: RouterMetrics, changed: Callable[[], None], dialling: Dialling = DIRECTLY
+    ) -> None:
         """`changed` is told when `healthy` changes, from any thread."""
         self.member = member
+        self.version = dialling.version
+        """Of the certificates that its channel has."""
         self.healthy = False
         self.checked = False
         """Whether it has said by now if it is healthy, or has failed to."""
@@ -41,7 +70,7 @@ class Replica:
         """It answers nothing: let go of the connection, so that what waits for it is asked elsewhere."""
         self._changed = changed
         self._checking = False
-        self._channel = grpc.insecure_channel(member.address, CHANNEL)
+        self._channel = dialling.channel(member.address)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         rank, lost = ReplicaStub(self._channel).Rank, self.leave_pool
         self.users = Lane(member.name, rank, lost, metrics.coalesced.labels("users").observe)
@@ -101,11 +130,13 @@ class Pool:
     forgotten when it neither announces itself nor is healthy.
     """
 
-    def __init__(self, metrics: RouterMetrics, changed: Callable[[], None]) -> None:
+    def __init__(self, metrics: RouterMetrics, changed: Callable[[], None], dialling: Dialling = DIRECTLY) -> None:
         """`changed` is told whenever the healthy replicas are others."""
-        self._metrics, self._told = metrics, changed
+        self._metrics, self._told, self._dialling = metrics, changed, dialling
         self._lock = threading.RLock()
         self._known: dict[str, Replica] = {}
+        self._renewed: dict[str, Replica] = {}  # connected with new certificates, not healthy yet
+        self._left: list[Replica] = []  # replaced by such a one a moment ago
         self.healthy: tuple[Replica, ...] = ()
         """By name; replaced as a whole, never changed."""
 
@@ -120,11 +151,12 @@ class Pool:
                 replaced = addresses.get(replica.member.address, name) != name
                 if moved or replaced or (name not in announced and not replica.healthy):
                     gone.append(self._known.pop(name))
+                    gone += [self._renewed.pop(name)] if name in self._renewed else []
             for name, member in announced.items():
                 if name in self._known:
                     self._known[name].member = member
                 else:
-                    self._known[name] = Replica(member, self._metrics, self._changed)
+                    self._known[name] = self._replica(member)
                     self._known[name].check()
         for replica in gone:
             log.info("replica %s at %s forgotten", replica.name, replica.member.address)
@@ -136,12 +168,44 @@ class Pool:
         with self._lock:
             hanging = [replica for replica in self._known.values() if replica.hangs]
             for replica in hanging:
-                self._known[replica.name] = Replica(replica.member, self._metrics, self._changed)
+                self._known[replica.name] = self._replica(replica.member)
+            left = self._renew()
+        if self._left:
+            log.info("connected to %d replicas with new certificates", len(self._left))
+            self._changed()
         for replica in hanging:
             log.warning("replica %s at %s hangs", replica.name, replica.member.address)
             replica.close()
+        for replica in left:
+            replica.close()
         for replica in self.known():
             replica.check()
+
+    def _replica(self, member: Member) -> Replica:
+        return Replica(member, self._metrics, self._changed, self._dialling)
+
+    def _renew(self) -> list[Replica]:
+        """Where certificates have changed, connect anew beside the old connection, and take that when it is healthy.
+
+        Returns old ones that got their last query at the look before.
+        """
+        left, self._left = self._left, []
+        version = self._dialling.version
+        for name, replica in list(self._known.items()):
+            renewed = self._renewed.pop(name, None)
+            if renewed and (replica.version == version or renewed.version != version):
+                left.append(renewed)
+                renewed = None
+            if replica.version == version:
+                continue
+            renewed = renewed or self._replica(replica.member)
+            if renewed.healthy:
+                self._known[name] = renewed
+                self._left.append(replica)
+            else:
+                self._renewed[name] = renewed
+            renewed.check()
+        return left
 
     def known(self) -> list[Replica]:
         """All of them, by name."""
@@ -205,7 +269,7 @@ class Pool:
     def close(self) -> None:
         """Let go of all connections."""
         with self._lock:
-            known, self._known = self.known(), {}
+            known, self._known = [*self.known(), *self._renewed.values(), *self._left], {}
         for replica in known:
             replica.close()
         self._changed()

@@ -29,7 +29,7 @@ from serving.router.pool import Pool
 from simulator.process import Stopped
 from simulator.store.arrays import Mislabelled, arrays_of, label
 from simulator.store.names import Texts, unpack
-from simulator.store.protocol import KEPT, Registry, Store, StoreAway, StoreError, UnknownGeneration
+from simulator.store.protocol import KEPT, Registry, Store, StoreAway, StoreError, UnknownGeneration, Unsigned
 from simulator.types import Names
 from simulator.world.features import Encoder
 
@@ -39,6 +39,10 @@ EVERY = 0.5
 """Seconds between two looks at the store, and between two questions for a replica's health."""
 SOON = 0.01
 """Seconds between two looks for the end of something that takes a moment."""
+REASONS: dict[type[Exception], str] = {
+    Unsigned: "signature", StoreError: "digest", Mislabelled: "label", Exception: "about"
+}  # fmt: skip
+"""Why a generation cannot be used; the first that fits counts."""
 MOST_FOUND, MOST_VALUES = 20, 100
 """Users that a search brings, and values of a context field that are listed."""
 NOBODY = 1 << 31
@@ -227,8 +231,7 @@ class Watch:
         except (StoreError, KeyError, TypeError, ValueError) as problem:
             log.error("generation %d cannot be used: %s", number, problem)
             if not isinstance(problem, UnknownGeneration):  # that one is gone
-                digest = "digest" if isinstance(problem, StoreError) else "about"
-                self._metrics.refused.labels("label" if isinstance(problem, Mislabelled) else digest).inc()
+                self._metrics.refused.labels(REASONS[next(kind for kind in REASONS if isinstance(problem, kind))]).inc()
             return False
         self._metrics.generation.set(number)
         self._changed()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from simulator.security.credentials import PLAIN, Credentials
+from simulator.security.pages import fetch
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 """Name of a sample and its labels."""
@@ -38,16 +40,15 @@ class Page:
         return sorted({dict(found)[label] for n, found in self.samples if n == name and label in dict(found)})
 
 
-def scrape(ports: Mapping[str, int], seconds: float = 1.0) -> dict[str, Page]:
+def scrape(ports: Mapping[str, int], seconds: float = 1.0, credentials: Credentials = PLAIN) -> dict[str, Page]:
     """One page per process (name -> port of its metrics on this machine)."""
-    return {name: fetch(f"http://127.0.0.1:{port}/metrics", seconds) for name, port in ports.items()}
+    return {name: read(f"127.0.0.1:{port}", seconds, credentials) for name, port in ports.items()}
 
 
-def fetch(url: str, seconds: float = 1.0) -> Page:
-    """The metrics page at an address."""
+def read(address: str, seconds: float = 1.0, credentials: Credentials = PLAIN) -> Page:
+    """The metrics page of the process at host:port."""
     try:
-        with urllib.request.urlopen(url, timeout=seconds) as answer:
-            return Page(answer.read().decode())
+        return Page(fetch(address, credentials, seconds))
     except (OSError, ValueError, HTTPException):
         return Page()
 

@@ -17,6 +17,7 @@ from simulator.live.controls import TOKEN
 from simulator.live.flags import UpFlags
 from simulator.models.factories import ALLOWED, factories_of
 from simulator.process import free_ports
+from simulator.store.access import URL_VARIABLE
 
 RUN = "up"
 """Name of the run in the store, which is its own."""
@@ -51,7 +52,7 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     free = iter(free_ports(len(names) + len(routers) + 1))
     metrics = {name: next(free) for name in names}
     router_ports = {name: flags.port + number if flags.port else next(free) for number, name in enumerate(routers)}
-    wiring = ["--store", store, "--run", RUN]
+    wiring = ["--run", RUN]
     commands = {"trainer": [*_trainer(flags, out), *wiring]} | {
         name: ["-m", "serving", "replica", *wiring, "--name", name, "--device", flags.compare.device]
         for name in replicas
@@ -65,7 +66,7 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     # who types an arm trusts it: these factories may be imported and no others, whatever the environment allowed before
     models = {ALLOWED: ",".join(factories_of(flags.compare.arms))}
     servers = [
-        child(name, [*command, "--metrics-port", str(metrics[name])], out, {} if name in routers else models)
+        _child(name, [*command, "--metrics-port", str(metrics[name])], out, store, {} if name in routers else models)
         for name, command in commands.items()
     ]
     address, summary = ",".join(f"127.0.0.1:{port}" for port in router_ports.values()), out / "load.json"
@@ -73,8 +74,8 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     if flags.no_load:
         return made
     settings, page = out / "load-settings.json", next(free) if flags.load_page else 0
-    settings.write_text(json.dumps(_load_settings(flags, store, made), indent=1))
-    load = [_load(flags, settings, address, page)]
+    settings.write_text(json.dumps(_load_settings(flags, made), indent=1))
+    load = [_load(flags, settings, store, address, page)]
     return replace(made, load=load, load_settings=settings, load_page=f"http://127.0.0.1:{page}/" if page else "")
 
 
@@ -93,6 +94,11 @@ def page_of(made: Plan, port: int, runs: list[Path], controls: Path, token: str,
     return child("page", command, out, {TOKEN: token})
 
 
+def _child(name: str, arguments: list[str], out: Path, store: str, environment: dict[str, str]) -> Child:
+    # a URL may hold a password, which no argument may
+    return child(name, arguments, out, {URL_VARIABLE: store} | environment)
+
+
 def child(name: str, arguments: list[str], out: Path, environment: dict[str, str] | None = None) -> Child:
     """One of our own processes, with its log in `out`."""
     # one thread per operation: the processes share the cores
@@ -106,7 +112,7 @@ def child(name: str, arguments: list[str], out: Path, environment: dict[str, str
     return Child(name, [sys.executable, *arguments], out / f"{name}.log", variables | (environment or {}))
 
 
-def _load(flags: UpFlags, settings: Path, address: str, page: int) -> Child:
+def _load(flags: UpFlags, settings: Path, store: str, address: str, page: int) -> Child:
     """`page`: port of Locust's page, 0 for none."""
     package = importlib.util.find_spec("load")
     if package is None or package.origin is None:
@@ -115,10 +121,10 @@ def _load(flags: UpFlags, settings: Path, address: str, page: int) -> Child:
     command = ["-m", "locust", "-f", str(Path(package.origin).parent / "locustfile.py")]
     command += ["--autostart", "--web-host", "127.0.0.1", "--web-port", str(page)] if page else ["--headless"]
     command += ["--host", address, "-u", users, "-r", users]
-    return child("load", command, settings.parent, {"FLICKER_LOAD_CONFIG": str(settings)})
+    return _child("load", command, settings.parent, store, {"FLICKER_LOAD_CONFIG": str(settings)})
 
 
-def _load_settings(flags: UpFlags, store: str, made: Plan) -> dict[str, Any]:
+def _load_settings(flags: UpFlags, made: Plan) -> dict[str, Any]:
     world = values(flags.synthetic if flags.data is None else flags.replay)
     world.pop("path", None)
     return {
@@ -127,7 +133,6 @@ def _load_settings(flags: UpFlags, store: str, made: Plan) -> dict[str, Any]:
         "seed": flags.compare.seed,
         "data": None if flags.data is None else str(flags.data.resolve()),
         "world": world,
-        "store": store,
         "run": RUN,
         "metrics_port": made.metrics["load"],
         "summary": str(made.load_summary),

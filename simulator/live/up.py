@@ -28,6 +28,7 @@ from simulator.live.view import picture, plain_line
 from simulator.live.watch import Watch
 from simulator.process import free_ports, require_free, stop_on_signals
 from simulator.schedule import fitted_live
+from simulator.security.credentials import Credentials
 from simulator.store.protocol import StoreError
 from simulator.store.server import StoreServer, find_or_start, start_again
 from simulator.terminal import open_console, progress_bar
@@ -71,7 +72,7 @@ class Up:
         self.out.mkdir(parents=True, exist_ok=True)
         self.server = find_or_start(self.out / "store")
         self.plan = plan(self.flags, self.server.url, self.out)
-        self.watch = Watch(self.plan.metrics)
+        self.watch = Watch(self.plan.metrics, Credentials.from_environment())
         self._start_page(self.plan)
         routers = "router" if self.flags.routers == 1 else f"{self.flags.routers} routers"
         traffic = "" if self.flags.no_load else " and traffic"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from simulator.live.gauges import Counters, Page, scrape
+from simulator.security.credentials import PLAIN, Credentials
 
 TREND = 8
 """Seconds of swap ratios that are kept to draw."""
@@ -28,6 +29,8 @@ class Watch:
     """The processes' pages of the last second, and what led there."""
 
     ports: dict[str, int]
+    credentials: Credentials = PLAIN
+    """What the pages ask for."""
     started: float = field(default_factory=time.monotonic)
     trainer: Page = field(default_factory=Page)
     routers: dict[str, Page] = field(default_factory=dict)
@@ -51,7 +54,7 @@ class Watch:
 
     def look(self, pids: list[int]) -> None:
         """Read all pages, and the sizes of these processes, once."""
-        self.take(scrape(self.ports))
+        self.take(scrape(self.ports, credentials=self.credentials))
         if self.seconds() >= BLOCK * len(self.blocks):
             self.blocks.append(self.recent[-1][1])
         self.memory = sum(map(resident, pids))

@@ -282,8 +282,19 @@ class Duplicates(ABC):
             np.stack([self.noise.lost(one, self.chunks, steps) for one in who]),
             np.stack([self.noise.delays(one, self.chunks, steps) for one in who]),
             [self.noise.rounding(one, self.chunks) for one in who] if rounded else [],
-            event_weights=None if weights is None else weights.index_select(0, order.flatten()).view_as(order),
+            event_weights=self._event_weights(who, order, labels, weights),
         )
+
+    def _event_weights(self, who: list[Member], order: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor | None:
+        """[k, n] in the order given, of events with weights [n]: 0 for those that a model leaves out; None: all 1."""
+        found = None if weights is None else weights.index_select(0, order.flatten()).view_as(order)
+        if not self.noise.config.changed:
+            return found
+        left_out = [self.noise.left_out(one, self.chunks, labels.cpu().numpy()) for one in who]
+        found = torch.ones(order.shape, device=self.device) if found is None else found
+        for own, places, without in zip(found, order, left_out, strict=True):
+            own[torch.isin(places, torch.from_numpy(without).to(self.device))] = 0
+        return found
 
     def _learn_coupled(self, models: slice, chunk: Chunk) -> Tensor:
         """In each mini-batch all parts predict, and then learn from each other."""

@@ -85,7 +85,7 @@ class Engines:
         return FreshEngine(engine) if isinstance(arm.cure, Fresh) else engine
 
     def _kind(self, arm: Arm, model: ModelConfig, config: ExperimentConfig) -> type[Duplicates]:
-        if arm.own:
+        if arm.own and not config.noise.racing:
             return OwnEngine
         name, why = choose_engine(arm, model, config.noise, config.device)
         if why:
@@ -173,16 +173,17 @@ def tensors_of(named: dict[str, Tensor], arm: int) -> dict[str, Tensor]:
 def choose_engine(arm: Arm, model: ModelConfig, noise: NoiseConfig, device: str) -> tuple[EngineName, str]:
     """The engine for all duplicates of an arm, and why it is not the native one where that was not asked for.
 
-    Raises SettingError where `engine` is native and cannot be.
+    Raises SettingError where it has to be native and cannot be: `engine` says so, or threads race.
     """
-    if model.engine == "torch":
-        return "torch", ""
-    why = refusal(arm, model, noise, device)
+    why = "engine=torch" if model.engine == "torch" else refusal(arm, model, noise, device)
     if not why:
         return "native", ""
+    if noise.racing:
+        hint = f"threads race in the native engine alone, which cannot teach {arm.label} ({why}): use 0, or other arms"
+        raise SettingError("noise.racing", noise.racing, hint)
     if model.engine == "native":
         raise SettingError(f"{arm.label}: engine", "native", f"{why}: use engine=torch or auto")
-    return "torch", "" if device != "cpu" else why
+    return "torch", "" if model.engine == "torch" or device != "cpu" else why
 
 
 def say_remarks(engines: Engines, say: Callable[[str], object]) -> None:

@@ -1,7 +1,8 @@
 """What differs between duplicates, each source with its own switch and its own draws.
 
 Every draw is derived from (seed, source, copy, fleet, duplicate, chunk or step), never from what came before, so a
-resumed run draws the same, and matched duplicates of two arms see the same noise.
+resumed run draws the same, and matched duplicates of two arms see the same noise. Threads that race (`racing`) draw
+nothing: what they do is up to the machine.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from simulator.config import NoiseConfig
 from simulator.randomness import generator
-from simulator.types import Ints
+from simulator.types import Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,14 @@ class Noise:
         if not self.config.delay:
             return np.zeros(batches, np.int64)
         return self._draws("delay", who, chunk).integers(0, self.config.delay, batches, endpoint=True)
+
+    def left_out(self, who: Member, chunk: int, labels: Floats) -> Ints:
+        """Places of engagements among the labels [n] of a chunk, in the order of the log, that the duplicate alone does
+        not learn. "Leave-one-out" of arXiv 2201.12686, which also replaces and inserts single interactions; here all
+        are early, so that there is time to see what becomes of it."""
+        places = np.flatnonzero(labels > 0)
+        count = 0 if chunk or not who.duplicate else min(self.config.changed, len(places))
+        return self._draws("changed", who).choice(places, count, replace=False)
 
     def rounding(self, who: Member, chunk: int) -> np.random.Generator:
         """The draws for stochastic rounding during one chunk."""

@@ -50,16 +50,25 @@ class Design:
     label: str
     generations: dict[int, Ints]
     """Refreshes before the newest generation (0: itself) -> numbers [F, R] of its models."""
+    copies: int = 1
+    """So many of the F in a row are models of one fleet, each compared with its own counterparts (`matched`): what was
+    found of them is averaged, since they share an initialisation."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Fleets and duplicates."""
+        """Independent fleets, and duplicates."""
         fleets, duplicates = self.generations[0].shape
-        return fleets, duplicates
+        return fleets // self.copies, duplicates
+
+    def by_fleet(self, values: Doubles) -> Doubles:
+        """Of each of F [F, ...] -> of each independent fleet."""
+        fleets: Doubles = values.reshape(-1, self.copies, *values.shape[1:]).mean(1)
+        return fleets
 
     def pairings(self) -> Iterator[tuple[str, int, int, int, int]]:
         """(cause, fleet, number of the pair, model, model): all that is compared."""
-        now, (fleets, duplicates) = self.generations[0], self.shape
+        now = self.generations[0]
+        fleets, duplicates = now.shape
         r, s = pair_index(duplicates)
         lags = [(lag, self.generations[lag]) for lag in LAGS if lag in self.generations]
         for f in range(fleets):
@@ -73,12 +82,26 @@ class Design:
                     yield f"both_{of}", f, p, past[f, a], now[f, b]
 
 
-def designs(sources: Sequence[Source]) -> list[Design]:
+def designs(sources: Sequence[Source], matched: bool = False) -> list[Design]:
     """Numbers the models of all sources and says how they stand to each other.
 
     Files without columns of MODEL are duplicates of one arm, `model`. An arm that several arguments hold is another arm
-    each time (`relu`, `relu#2`) where they name the same models. Raises DataError where duplicates are missing.
+    each time (`relu`, `relu#2`) where they name the same models; `matched`: it is the same one, and what the arguments
+    hold of a model are its duplicates. Raises DataError where duplicates are missing.
     """
+    label = _matched_labels(sources) if matched else _labels(sources)
+    numbers: dict[tuple[Any, ...], int] = {}
+    for source in sources:
+        keys = [(label[arm, source.argument], (fleet, 0), d, g) for arm, fleet, d, g in source.models]
+        if matched:
+            named = "duplicate" in source.columns
+            keys = [(arm, (fleet, named and d), source.argument, g) for arm, (fleet, _), d, g in keys]
+        source.numbers = [numbers.setdefault(key, len(numbers)) for key in keys]
+    return [_design(arm, numbers) for arm in dict.fromkeys(key[0] for key in numbers)]
+
+
+def _labels(sources: Sequence[Source]) -> dict[tuple[str, int], str]:
+    """Arm and argument -> what the arm is called."""
     held: dict[str, dict[int, set[tuple[Any, ...]]]] = defaultdict(lambda: defaultdict(set))
     for source in sources:
         for arm, *model in source.models:
@@ -88,12 +111,22 @@ def designs(sources: Sequence[Source]) -> list[Design]:
         clash = sum(map(len, arguments.values())) > len(set().union(*arguments.values()))
         for copy, argument in enumerate(sorted(arguments)):
             label[arm, argument] = f"{arm}#{copy + 1}" if clash and copy else arm
-    numbers: dict[tuple[Any, ...], int] = {}
+    return label
+
+
+def _matched_labels(sources: Sequence[Source]) -> dict[tuple[str, int], str]:
+    """The same where arms are matched in their order: all are called as in the first argument."""
+    held: dict[int, dict[str, None]] = defaultdict(dict)
     for source in sources:
-        source.numbers = [
-            numbers.setdefault((label[arm, source.argument], *model), len(numbers)) for arm, *model in source.models
-        ]
-    return [_design(arm, numbers) for arm in dict.fromkeys(key[0] for key in numbers)]
+        held[source.argument] |= dict.fromkeys(arm for arm, *_ in source.models)
+    if len(held) == 1:
+        raise DataError("matched: one argument alone: give a second one, whose models were made in another way")
+    first = next(iter(held.values()))
+    if other := next((arms for arms in held.values() if len(arms) != len(first)), None):
+        raise DataError(
+            f"matched: {', '.join(first)} in one argument, {', '.join(other)} in another: give as many arms"
+        )
+    return {(arm, number): called for number, arms in held.items() for arm, called in zip(arms, first, strict=True)}
 
 
 def _design(arm: str, numbers: dict[tuple[Any, ...], int]) -> Design:
@@ -107,12 +140,15 @@ def _design(arm: str, numbers: dict[tuple[Any, ...], int]) -> Design:
         sizes = {len(models) for models in fleets.values()}
         if len(sizes) > 1:
             raise DataError(f"arm {arm}: its fleets have {min(sizes)} to {max(sizes)} duplicates: give as many of each")
+        copies = Counter(fleet for fleet, _ in fleets)
+        if len(set(copies.values())) > 1:
+            raise DataError(f"arm {arm}: its fleets have other numbers of duplicates: give as many of each")
         found.append(np.array(list(fleets.values())))
     if any(models.shape != found[0].shape for models in found):
         raise DataError(f"arm {arm}: its generations hold different duplicates: give the same ones of each")
     counted = newest_first[0] - 1 in newest_first[1:]  # else they are numbered in some other way, such as by date
     lags = [newest_first[0] - g for g in newest_first] if counted else list(range(len(found)))
-    return Design(arm, dict(zip(lags, found, strict=True)))
+    return Design(arm, dict(zip(lags, found, strict=True)), len(found[0]) // len(copies))
 
 
 class UserSums:
@@ -296,12 +332,13 @@ class Tally:
         found |= _estimates(self.sums, draws, arm, "quality", self.qualities)
         found |= _estimates(self.sums, draws, arm, "log_loss", ["log_loss"])
         left_out = self.left_out
-        cells: list[Key] = [(arm.label, "log_loss", *place) for place in np.ndindex(arm.shape)]
+        shape = arm.generations[0].shape
+        cells: list[Key] = [(arm.label, "log_loss", *place) for place in np.ndindex(shape)]
         for name, each in ACCURACY.items():
             if each.whole and name not in left_out and self._events.keys() >= set(cells):
-                values = np.array([float(each.fn(*self._all(key)[:2])) for key in cells]).reshape(arm.shape)
+                values = np.array([float(each.fn(*self._all(key)[:2])) for key in cells]).reshape(shape)
                 if np.isfinite(values).all():
-                    found[name] = draws.whole(values)
+                    found[name] = draws.whole(arm.by_fleet(values))
         return {name: each for name, each in found.items() if name not in left_out}
 
     @property
@@ -356,7 +393,8 @@ class Tally:
 
 def _estimates(sums: UserSums, draws: Resamples, arm: Design, what: str, names: Collection[str]) -> dict[str, Estimate]:
     """Of what was summed up under (arm, `what`, fleet, place): numerator and denominator of each of the names."""
-    (fleets, duplicates), (r, s) = arm.shape, pair_index(arm.shape[1])
+    fleets, duplicates = arm.generations[0].shape
+    r, s = pair_index(duplicates)
     estimate: Callable[[Doubles, Doubles], Estimate] = draws.models
     places = duplicates
     if what.startswith(("swaps", "pd")):
@@ -365,7 +403,7 @@ def _estimates(sums: UserSums, draws: Resamples, arm: Design, what: str, names: 
         ordered = np.concatenate([r, s]), np.concatenate([s, r])
         estimate, places = partial(draws.pairs, index=ordered), 2 * len(r)
     cells = [[sums.of((arm.label, what, f, p), 2 * len(names)) for p in range(places)] for f in range(fleets)]
-    parts = np.reshape(cells, (fleets, places, len(names), 2, -1))  # [F, P, names, 2, U]
+    parts = arm.by_fleet(np.reshape(cells, (fleets, places, len(names), 2, -1)))  # [fleets, P, names, 2, U]
     found = {}
     for number, name in enumerate(names):
         values, weights = parts[:, :, number, 0], parts[:, :, number, 1]
@@ -374,11 +412,12 @@ def _estimates(sums: UserSums, draws: Resamples, arm: Design, what: str, names: 
     return found
 
 
-def compare_frames(frames: Sequence[Any], *, k: int = 10, **names: Any) -> Result:
+def compare_frames(frames: Sequence[Any], *, k: int = 10, matched: bool = False, **names: Any) -> Result:
     """`flicker.compare`: what differs between the predictions in frames, dicts of arrays, or files.
 
-    Each of `frames` is a pandas or polars frame, an Arrow table, a dict of arrays, or a path. `names`: of Names, such
-    as query="request_id", log_odds=True or by=("country",). Raises FlickerError, one line for the user.
+    Each of `frames` is a pandas or polars frame, an Arrow table, a dict of arrays, or a path. `matched`: each model is
+    compared with the one of the same fleet and duplicate in the other frames, arms in their order. `names`: of Names,
+    such as query="request_id", log_odds=True or by=("country",). Raises FlickerError, one line for the user.
     """
     if isinstance(by := names.get("by", ()), str):
         raise SettingError("by", repr(by), "several columns, as in by=['country']")
@@ -394,7 +433,7 @@ def compare_frames(frames: Sequence[Any], *, k: int = 10, **names: Any) -> Resul
             sources += open_files([Path(frame)], called, number)
         else:
             sources.append(open_frame(frame, number, called))
-    return compare_sources(sources, called, k)
+    return compare_sources(sources, called, k, matched=matched)
 
 
 def compare_sources(
@@ -405,13 +444,14 @@ def compare_sources(
     progress: Callable[[int | None], None] = lambda rows: None,
     say: Callable[[str], None] = lambda line: None,
     command: str = "",
+    matched: bool = False,
 ) -> Result:
     """The Result with its costs, where slates are `k` long.
 
     `progress` is told how many rows were read more, None where reading begins again, because files turned out not to be
     grouped by query; `say` gets a line for the user. Raises DataError.
     """
-    started, arms = time.monotonic(), designs(sources)
+    started, arms = time.monotonic(), designs(sources, matched)
     if not any(list(arm.pairings()) for arm in arms):
         raise DataError(f"{sources[0].name}: one model alone: give the predictions of a second one to compare it with")
     there = {
@@ -439,7 +479,7 @@ def compare_sources(
         world={"name": "predictions", "queries": tally.asked(arms[0])}
         | ({"users": len(tally.sums.users)} if there["user"] else {}),
         arms=[_arm(arm, arms, estimates, tally, reading.values) for arm in arms],
-        notes=_notes(tally, arms, sources, optional),
+        notes=_notes(tally, arms, sources, optional) + (_matched_notes(sources) if matched else []),
         seconds=round(time.monotonic() - started, 2),
         peak_memory_bytes=peak_memory(),
         config={
@@ -493,6 +533,12 @@ def _refuse_strangers(tally: Tally, sources: Sequence[Source]) -> None:
     if tally.counts["queries"]:
         raise DataError(f"{first}, {last}: no item in common ({names.item}): give scores of the same candidates")
     raise DataError(f"{first}, {last}: no query in common ({names.query}): give predictions for the same queries")
+
+
+def _matched_notes(sources: Sequence[Source]) -> list[str]:
+    said = "Each model is compared with the one of the same fleet and duplicate in the other arguments."
+    other = {arm: called for (arm, _), called in _matched_labels(sources).items() if arm != called}
+    return [said, *(f"{called}: compared with {arm} of another argument." for arm, called in other.items())]
 
 
 def _notes(tally: Tally, arms: Sequence[Design], sources: Sequence[Source], optional: Sequence[str]) -> list[str]:

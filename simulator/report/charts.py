@@ -307,7 +307,7 @@ def dots(name: str, heading: str, lines: list[Line], across: Axis, note: str = "
         for place, one in enumerate(lines):
             mark, filled = (MARKS[look(one.look)], True) if one.mark is None else DOTS[one.mark]
             for point in one.points:
-                y = rows.index(point.label) + (place - (len(lines) - 1) / 2) * 0.24
+                y = rows.index(point.label) + (place - (len(lines) - 1) / 2) * min(0.24, 0.8 / len(lines))
                 hue = colour(one.look if point.look is None else point.look)
                 axes.hlines(y, point.x.low, point.x.high, color=hue, linewidth=1.3)
                 above: Any = {"markerfacecolor": hue if filled else PAPER, "clip_on": False, "zorder": 3}  # 0: the edge

@@ -74,11 +74,14 @@ def noises(result: Result) -> dict[str, str]:
     noise = result.config.get("noise")
     noise = noise if isinstance(noise, dict) else {}
     window, lost, delay, precision = (noise.get(name) for name in ("window", "lost", "delay", "precision"))
+    racing, changed = (noise.get(name) or 0 for name in ("racing", "changed"))
     told = {
         "init": (noise.get("init") == "own", "each duplicate's own initialisation"),
         "order": (window, f"the order of events within windows of {window} mini-batches"),
         "lost": (lost, f"mini-batches lost with probability {lost}"),
         "delay": (delay, f"updates delayed by up to {delay} mini-batches"),
+        "racing": (racing > 1, f"{racing} threads that race on the weights of each"),
+        "changed": (changed, f"{plural(changed, 'early engagement')} that each but the first leaves out"),
         "rounding": (precision not in (None, "float32"), f"stochastic rounding to {precision}"),
         "sums": (noise.get("reductions"), "the order in which sums are added up"),
     }

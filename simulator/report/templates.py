@@ -10,27 +10,29 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from simulator.words import count, duration, interval, label, number, size, word
+from simulator.words import count, duration, interval, label, number, size, word, written
 
 FOLDER = Path(__file__).with_name("templates")
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, folder: Path = FOLDER, **values: Any) -> str:
     """The text of a page."""
-    return environment().get_template(template).render(values)
+    return environment(folder).get_template(template).render(values)
 
 
 @cache
-def environment() -> Environment:
+def environment(folder: Path = FOLDER) -> Environment:
     """Templates with the words and numbers of words.py at hand."""
     made = Environment(
         autoescape=lambda name: name is not None and name.endswith(".html"),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
-        loader=FileSystemLoader(FOLDER),
+        loader=FileSystemLoader(folder),
     )
-    made.filters |= {each.__name__: each for each in (count, duration, interval, label, number, size, prose, unbroken)}
+    made.filters |= {
+        each.__name__: each for each in (count, duration, interval, label, number, size, written, prose, unbroken)
+    }
     made.filters["word"] = word
     made.filters["own_ids"] = own_ids
     made.globals["style"] = Markup(style())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from simulator.errors import SettingError
+from simulator.store.access import URL_ALONE, Access, refuse_two_passwords, user_of, without_password, without_user
 from simulator.store.protocol import StoreAway, StoreError, StoreRefuses
 
 T = TypeVar("T")
@@ -37,21 +37,22 @@ CODES: dict[type[Exception], str] = {
 class Connection:
     """Asks one server; may be used from any thread (each takes a connection of its own from the pool)."""
 
-    def __init__(self, url: str, run: str, patience: float) -> None:
+    def __init__(self, url: str, run: str, patience: float, access: Access = URL_ALONE) -> None:
         """`patience`: seconds to go on trying before a call raises StoreAway. Raises SettingError for a bad URL."""
+        refuse_two_passwords(url, access)
         try:
             # The client's own retries are off: it would repeat changes too, and multiply the pauses of ask().
             self.client: Any = redis.Redis.from_url(
-                url,
+                url if access.passwords is None else without_user(url),
                 protocol=2,
                 retry=Retry(NoBackoff(), 0),
                 socket_timeout=TIMEOUT,
                 socket_connect_timeout=TIMEOUT,
+                **shown(url, access),
             )
-        except ValueError as error:
-            raise SettingError(
-                "store", without_password(url), f"a URL such as redis://127.0.0.1:6379/0 ({error})"
-            ) from None
+        except ValueError:  # what it says may be a piece of the password
+            hint = "a URL such as redis://127.0.0.1:6379/0, special letters of a password as %XX"
+            raise SettingError("store", without_password(url), hint) from None
         self.name = without_password(url)
         self._prefix = f"flicker:{run}:"
         self._patience = patience
@@ -100,10 +101,29 @@ class Connection:
         self.ask(lambda: self.client.xread({stream: after}, count=1, block=milliseconds))
 
 
-def without_password(url: str) -> str:
-    """A URL that may be shown."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+class _Password(redis.CredentialProvider):
+    """Asked with each connection: a password that has changed is used with the next one."""
+
+    def __init__(self, user: str, passwords: Callable[[], tuple[bytes, ...]]) -> None:
+        self._user, self._passwords = user, passwords
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """Password, or user and password."""
+        password = self._passwords()[0].decode()
+        return (self._user, password) if self._user else (password,)
+
+
+def shown(url: str, access: Access) -> dict[str, Any]:
+    """What the client is told beside the URL. It reads certificates anew with each connection."""
+    told: dict[str, Any] = {}
+    if access.passwords is not None:
+        told["credential_provider"] = _Password(user_of(url), access.passwords)
+    if url.startswith("rediss://"):
+        files = access.credentials
+        told |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+        names = {"ssl_ca_certs": files.tls_ca, "ssl_certfile": files.tls_cert, "ssl_keyfile": files.tls_key}
+        told |= {name: str(file) for name, file in names.items() if file}
+    return told
 
 
 def code_of(error: redis.RedisError) -> str:

@@ -1,20 +1,23 @@
 """What is announced with a generation: the size and digest of each part, and what the publisher says about it.
 
-    {"run", "generation", "parts": {name: {"bytes", "sha256"}}, "about": {...}, "sha256"}
+    {"run", "generation", "parts": {name: {"bytes", "sha256"}}, "about": {...}, "sha256", "hmac"}
 
-The last is of all the others: a damaged `about` must not pass either, nor the manifest of another generation or run.
+The digest is of all the others: a damaged `about` must not pass either, nor the manifest of another generation or run.
+It keeps out chance, not somebody who may write to the store; that takes a key, which the publisher and those who read
+share: `hmac` is the HMAC-SHA256 (RFC 2104) of the same text. As the parts' digests are in it, it vouches for all bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from simulator.pace import throttled
-from simulator.store.protocol import StoreError
+from simulator.store.protocol import StoreError, Unsigned
 
 PIECE = 128 << 10
 """Bytes of a part that are handled at once: a quarter of a millisecond's work."""
@@ -38,17 +41,22 @@ class Manifest:
         return str(self.parts[name]["sha256"])
 
 
-def write_manifest(run: str, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> str:
-    """As JSON, the same text for the same content."""
+def write_manifest(
+    run: str, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any], keys: Sequence[bytes] = ()
+) -> str:
+    """As JSON, the same text for the same content; signed with the first of the keys, where there are any."""
     listed = {name: {"bytes": len(data), "sha256": digest(data)} for name, data in parts.items()}
     entries = {"run": run, "generation": generation, "parts": listed, "about": dict(about)}
-    return json.dumps(entries | {"sha256": _digest(entries)}, sort_keys=True)
+    signed = {"hmac": _signature(entries, keys[0])} if keys else {}
+    return json.dumps(entries | {"sha256": _digest(entries)} | signed, sort_keys=True)
 
 
-def read_manifest(text: str | bytes, run: str, generation: int) -> Manifest:
-    """What was announced. Raises StoreError where it is damaged, or not of this run and generation."""
+def read_manifest(text: str | bytes, run: str, generation: int, keys: Sequence[bytes] = ()) -> Manifest:
+    """What was announced. Raises StoreError where it is damaged, or not of this run and generation; Unsigned where
+    there are keys and none of them has signed it."""
     try:
         entries = json.loads(text)
+        signature = str(entries.pop("hmac", ""))
         whole = entries.pop("sha256") == _digest(entries)
         whose = entries["run"], entries["generation"]
         parts, about = dict(entries["parts"]), dict(entries["about"])
@@ -59,12 +67,28 @@ def read_manifest(text: str | bytes, run: str, generation: int) -> Manifest:
     if whose != (run, generation):
         found = f"of run {whose[0]}, generation {whose[1]}"
         raise StoreError(f"the manifest of generation {generation} of run {run} is {found}: it was written by hand")
+    if keys and not any([_is_signed(entries, key, signature) for key in keys]):
+        how = "signed with another key" if signature else "not signed"
+        raise Unsigned(f"generation {generation} is {how}: give its trainer the same --signing-key")
     return Manifest(generation, parts, about)
 
 
-def _digest(entries: Mapping[str, Any]) -> str:
+def _text(entries: Mapping[str, Any]) -> bytes:
     """Of entries, whatever their order and spacing."""
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+    return json.dumps(entries, sort_keys=True).encode()
+
+
+def _digest(entries: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_text(entries)).hexdigest()
+
+
+def _signature(entries: Mapping[str, Any], key: bytes) -> str:
+    return hmac.new(key, _text(entries), hashlib.sha256).hexdigest()
+
+
+def _is_signed(entries: Mapping[str, Any], key: bytes, signature: str) -> bool:
+    """Takes the same time for all signatures that are wrong."""
+    return hmac.compare_digest(_signature(entries, key).encode(), signature.encode())
 
 
 def pieces(size: int) -> Iterator[slice]:

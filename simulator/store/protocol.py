@@ -73,6 +73,10 @@ class UnknownGeneration(StoreError):
     """It was never published, or newer ones have displaced it."""
 
 
+class Unsigned(StoreError):
+    """A generation that nobody has signed whose key is known here."""
+
+
 class LogFull(StoreError):
     """No room for more events until a trainer has learned and saved some: wait and try again."""
 

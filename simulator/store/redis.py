@@ -39,13 +39,14 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from redis import ResponseError
 
 from simulator.pace import throttled
+from simulator.store.access import URL_ALONE, Access
 from simulator.store.codec import decode_entries, encode
 from simulator.store.connection import Connection
 from simulator.store.manifest import (
@@ -272,9 +273,19 @@ class RedisStore:
     again with growing pauses for `patience` seconds and then raises StoreAway; the next call finds it when it is back.
     """
 
-    def __init__(self, url: str, *, run: str, capacity: int, patience: float = 1.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        run: str,
+        capacity: int,
+        patience: float = 1.0,
+        access: Access = URL_ALONE,
+        signing_keys: Callable[[], Sequence[bytes]] = tuple,
+    ) -> None:
         """Does not connect yet. `capacity` in events. Raises SettingError for a URL that cannot be one."""
-        self.run, self._server = run, (server := Connection(url, run, patience))
+        self.run, self._server = run, (server := Connection(url, run, patience, access))
+        self._keys = signing_keys
         self._capacity = capacity
         names = ("log", "log:counts", "log:marks", "log:keys", "log:keys:before")
         self._log, self._counts, self._marks, *self._remembered = map(server.key, names)
@@ -380,8 +391,9 @@ class RedisStore:
 
     def publish(self, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
         """See Registry."""
-        manifest = write_manifest(self.run, generation, parts, about)
-        announced = read_manifest(manifest, self.run, generation)
+        keys_now = self._keys()
+        manifest = write_manifest(self.run, generation, parts, about, keys_now)
+        announced = read_manifest(manifest, self.run, generation, keys_now)
         if self._is_published(announced):
             return
         keys = {name: self._part_key(generation, name, announced.part(name)) for name in parts}
@@ -474,7 +486,7 @@ class RedisStore:
         found = self._server.ask(lambda: self._server.client.xrange(self._generations, id, id))
         if not found:
             raise unknown_generation(generation, self.newest())
-        return read_manifest(found[0][1].get(b"manifest", b""), self.run, generation)
+        return read_manifest(found[0][1].get(b"manifest", b""), self.run, generation, self._keys())
 
     # leases and members
 

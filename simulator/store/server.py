@@ -20,10 +20,10 @@ from types import TracebackType
 from urllib.parse import urlsplit
 
 from simulator.process import free_ports, last_line, launched, wait_or_kill
+from simulator.store.access import URL_VARIABLE
 from simulator.store.connection import Connection
 from simulator.store.protocol import StoreAway, StoreError
 
-URL_VARIABLE = "FLICKER_REDIS_URL"
 LOG_FILE = "server.log"
 OPTIONS = [
     *("--bind", "127.0.0.1", "--protected-mode", "yes", "--daemonize", "no"),

@@ -29,15 +29,12 @@ from simulator.sweep.table import drawn, rows, write_csv
 from simulator.terminal import open_console, progress_bar
 from simulator.words import duration, plural
 
-PRESETS = {"article": tuple(Path(__file__).with_name(f"article{kind}.toml") for kind in ("", "-quick"))}
-"""Name -> grid file in full, and quick."""
 HELP = """Run a grid of experiments; each cell is a result folder of `flicker run`.
 
   flicker sweep --vary arms relu smelu:beta=1 gelu --vary seed 0 1 2 --data ml-1m --fleets 3
   flicker sweep grid.toml --out results/grid
   flicker sweep grid.toml --out results/grid --resume       only what is missing
   flicker sweep grid.toml --backend ray --address auto      on a Ray cluster
-  flicker sweep --preset article --data ml-1m [--quick]     all that flicker figures draws
 
 Whatever is not listed below is a flag of `flicker run` and the same for every cell. A file says the same in TOML:
 
@@ -47,7 +44,7 @@ Whatever is not listed below is a flag of `flicker run` and the same for every c
   arms = ["relu", "smelu:beta=1", "relu gelu"]     # the last one: two arms in one run
   noise = [{ name = "none", window = 0 }, { name = "own start", window = 0, init = "own" }]
 
-or several small grids, as in simulator/sweep/article.toml.
+or several small grids, each a [[grid]] with name, run and vary.
 
 A cell that fails is reported with its reason and does not stop the rest. Exit code 1 when any has failed."""
 
@@ -80,13 +77,11 @@ def parse(arguments: list[str]) -> SweepFlags:
     parser.add_argument("--resume", action="store_true", help="go on in --out: run what has no result yet")
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at once on this machine (default: one per core)")
     parser.add_argument("--backend", default="local", choices=["local", "ray"], help="where the runs are started")
-    parser.add_argument("--preset", help=f"{' or '.join(PRESETS)}: ready-made grids; others are those of flicker run")
-    parser.add_argument("--quick", action="store_true", help="with --preset article: minutes, and wide intervals")
     parser.add_argument("--address", help="of a Ray cluster, such as auto (default: one on this machine)")
     own, rest = parser.parse_known_args(arguments)
     if own.jobs is not None and own.jobs < 1:
         raise SettingError("jobs", own.jobs, "at least 1")
-    sheets = _sheets(own, rest)
+    sheets = _sheets(rest, any(axis == "data" for axis, *_ in own.vary))
     axes: dict[str, list[object]] = {}
     for axis, *values in own.vary:
         if not values:
@@ -110,17 +105,15 @@ def _joined(axes: Mapping[str, list[Any]], own: dict[str, list[object]]) -> dict
     return {**axes, **{spelled.get(_flag(axis), axis): values for axis, values in own.items()}}
 
 
-def _sheets(own: argparse.Namespace, rest: list[str]) -> list[Sheet]:
-    """The grids of a file or of a preset; takes what names them out of `rest`, and gives back the preset of a run."""
-    replay = any(word.partition("=")[0] == "--data" for word in rest) or any(axis == "data" for axis, *_ in own.vary)
-    if own.preset in PRESETS:
-        return read_grid(PRESETS[own.preset][own.quick], replay)
-    if own.quick:
-        raise SettingError("quick", "set", f"goes with --preset {' or '.join(PRESETS)}; make a grid smaller by flags")
+def _sheets(rest: list[str], replay: bool) -> list[Sheet]:
+    """The grids of a file, whose name is taken out of `rest`; without one a single grid without axes.
+
+    `replay`: a log is named by an axis.
+    """
+    replay = replay or any(word.partition("=")[0] == "--data" for word in rest)
     path = Path(rest.pop(0)) if rest and not rest[0].startswith("-") else None  # first: no value of a flag
     if path and path.suffix != ".toml":
         raise SettingError("file", path, "name a grid file that ends in .toml; see flicker sweep --help")
-    rest[:0] = ["--preset", own.preset] if own.preset else []
     return read_grid(path, replay) if path else [Sheet()]
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-collect_ignore_glob = [] if "FLICKER_CHECKS" in os.environ else ["test_*.py"]
+_secure = os.environ.get("FLICKER_CHECKS") == "secure"
+collect_ignore_glob = (["test_secure.py"] if not _secure else []) if "FLICKER_CHECKS" in os.environ else ["test_*.py"]
 _figures = pytest.StashKey[list[str]]()
 
 

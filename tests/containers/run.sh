@@ -3,6 +3,8 @@
 #
 # It takes a Docker engine with Compose 2.24 or newer. On a machine without one, COMPOSE_RUNNER names a script that is
 # called as `SCRIPT -f FILE -p PROFILE... -t SERVICE` and does the same: build, up --wait, run SERVICE, down -v.
+#
+# --secure: with docker-compose.secure.yml over it, and the checks of that alone.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -14,14 +16,34 @@ export FLICKER_RATE=100 FLICKER_REPLICAS=3 FLICKER_ROUTERS=2 FLICKER_DATA=
 export FLICKER_CODE=$PWD FLICKER_MODELS=examples.two_tower:make
 export FLICKER_ARMS="relu smelu:beta=2 torch:examples.two_tower:make torch:examples.two_tower:make,relu=smelu:beta=1"
 
+secure=${1:-}
+if [ "$secure" = --secure ]; then
+    FLICKER_SECRETS=$(mktemp -d)
+    export FLICKER_SECRETS COMPOSE_PROFILES=cpu
+    # all of it once, and small: what the others have tested needs no more than to be reached
+    export FLICKER_RATE=20 FLICKER_REPLICAS=2 FLICKER_ROUTERS=1 FLICKER_ARMS="relu smelu:beta=2" FLICKER_MODELS=
+    chmod 755 "$FLICKER_SECRETS"
+    forget() { rm -rf "$FLICKER_SECRETS"; }
+    trap forget EXIT
+fi
 if [ -n "${COMPOSE_RUNNER:-}" ]; then
-    exec "$COMPOSE_RUNNER" -f docker-compose.yml -p cpu -p test -t checks
+    file=docker-compose.yml
+    [ -z "$secure" ] || file=tests/containers/secure.yml
+    "$COMPOSE_RUNNER" -f "$file" -p cpu -p test -t checks
+    exit
 fi
 
-compose() { docker compose --project-name flicker-checks --profile cpu "$@"; }
+compose() {
+    docker compose --project-name flicker-checks --profile cpu \
+        --file docker-compose.yml ${secure:+--file docker-compose.secure.yml} "$@"
+}
 end() {
     local code=$?
     [ $code = 0 ] || { compose ps --all; compose logs --no-color --tail 40; }
+    if [ -n "$secure" ]; then  # the container has made it, and owns it
+        compose run --rm --no-TTY --entrypoint sh secrets -c 'rm -rf /made/*' || true
+        forget
+    fi
     compose --profile test down --volumes --timeout 5
     exit $code
 }

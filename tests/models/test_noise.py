@@ -27,6 +27,7 @@ from tests.models.conftest import (
     make_engine,
     make_events,
     teach,
+    weighted,
 )
 
 SOURCES = {
@@ -36,6 +37,7 @@ SOURCES = {
     "delay": replace(NO_NOISE, delay=4),
     "precision": replace(NO_NOISE, precision="bfloat16"),
     "reductions": replace(NO_NOISE, reductions=True),
+    "changed": replace(NO_NOISE, changed=1),
 }
 WHO = Member(fleet=1, duplicate=2)
 every_source = pytest.mark.parametrize(
@@ -100,6 +102,7 @@ def test_no_noise_draws_nothing() -> None:
     noise = Noise(NO_NOISE, 7)
     assert np.array_equal(noise.order(WHO, 3, 20, 8), np.arange(20))
     assert not noise.lost(WHO, 3, 9).any() and not noise.delays(WHO, 3, 9).any()
+    assert not len(noise.left_out(WHO, 0, np.ones(9, np.float32)))
 
 
 def test_lost_and_delays_have_the_declared_odds() -> None:
@@ -108,6 +111,37 @@ def test_lost_and_delays_have_the_declared_odds() -> None:
     assert abs(share - 0.3) < 5 * np.sqrt(0.3 * 0.7 / 40_000)
     counts = np.bincount(noise.delays(WHO, 0, 40_000), minlength=5)
     assert len(counts) == 5 and np.abs(counts / 40_000 - 0.2).max() < 5 * np.sqrt(0.2 * 0.8 / 40_000)
+
+
+@pytest.mark.parametrize("kind", [*BUILT_IN, pytest.param(OWN, id="own")])
+def test_a_changed_duplicate_learns_as_if_it_gave_its_own_engagements_no_weight(kind: Kind) -> None:
+    noise = NoiseConfig(window=0, reductions=True, changed=3)
+    engine, plain = (make_engine(kind, noise=each, duplicates=3) for each in (noise, replace(noise, changed=0)))
+    chunks = weighted(make_chunks(engine, 2))
+    given, expected = (teach(each, chunks) for each in (engine, plain))
+    assert np.array_equal(given[0], expected[0]), "the first leaves out nothing"
+    assert torch.equal(flat(engine.weights)[0], flat(plain.weights)[0])
+    for duplicate in (1, 2):
+        alone = make_engine(kind, noise=replace(noise, changed=0), duplicates=3)
+        left_out = engine.noise.left_out(engine.members[duplicate], 0, chunks[0].label)
+        assert len(set(left_out)) == 3 and chunks[0].label[left_out].all()
+        weight = chunks[0].weight
+        assert weight is not None
+        weight = weight.copy()
+        weight[left_out] = 0
+        teach(alone, [replace(chunks[0], weight=weight), chunks[1]])
+        assert torch.equal(flat(engine.weights)[duplicate], flat(alone.weights)[duplicate])
+        assert not torch.equal(flat(engine.weights)[duplicate], flat(plain.weights)[duplicate])
+
+
+def test_who_leaves_out_what_is_drawn_from_the_engagements_of_the_first_chunk() -> None:
+    noise, labels = Noise(NoiseConfig(changed=4), 7), np.repeat(np.array([0, 1], np.float32), 500)
+    drawn = [noise.left_out(replace(WHO, duplicate=each), 0, labels) for each in range(3)]
+    assert [len(set(places)) for places in drawn] == [0, 4, 4] and set(drawn[1]) != set(drawn[2])
+    assert all(500 <= place < 1_000 for places in drawn for place in places)
+    assert np.array_equal(noise.left_out(replace(WHO, part=3), 0, labels), drawn[2]), "the parts of a cure see the same"
+    assert not len(noise.left_out(WHO, 1, labels)) and not len(noise.left_out(WHO, 0, labels[:500]))
+    assert sorted(noise.left_out(WHO, 0, labels[498:502])) == [2, 3], "all there are"
 
 
 def test_a_delay_of_0_steps_is_exactly_no_delay_and_a_longer_one_waits() -> None:

@@ -117,7 +117,7 @@ class Served:
         self.process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self.process.stdout is not None
         said = self.process.stdout.readline()
-        assert said.startswith("Page: http://"), said + self.process.stdout.read()
+        assert said.startswith("Page: http"), said + self.process.stdout.read()
         self.url = said.removeprefix("Page: ").strip()
 
     def __enter__(self) -> Served:

@@ -16,9 +16,10 @@ import pytest
 from scipy.stats import kendalltau
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
-from simulator.config import ExperimentConfig
+from simulator.config import NO_NOISE, ExperimentConfig
 from simulator.errors import DataError
 from simulator.flags import RunFlags
+from simulator.models.native import kernels
 from simulator.outcome import measure
 from simulator.predictions import compare as comparing
 from simulator.predictions import parts
@@ -195,6 +196,61 @@ def test_an_arm_that_two_arguments_hold_is_two_arms_with_a_paired_ratio() -> Non
     assert second.ratios["pair"].mean == ratio
 
 
+def with_models(models: dict[tuple[str, int, int], Frame]) -> Frame:
+    """One log of models by arm, fleet and duplicate."""
+    rows: dict[str, list[Any]] = {}
+    for (arm, fleet, duplicate), each in models.items():
+        same = {"arm": arm, "fleet": fleet, "duplicate": duplicate}
+        for name, column in (each | {n: [v] * len(each["q_id"]) for n, v in same.items()}).items():
+            rows.setdefault(name, []).extend(column)
+    return rows
+
+
+def test_matched_models_are_compared_with_their_own_alone_and_arms_in_their_order() -> None:
+    cells = [(arm, fleet, duplicate) for arm in ("relu", "gelu") for fleet in range(2) for duplicate in range(2)]
+    old, new = ({cell: frame(10 * start + n) for n, cell in enumerate(cells)} for start in (1, 2))
+    renamed = {(arm + ":engine=torch" * (arm == "gelu"), *cell): each for (arm, *cell), each in new.items()}
+    result = compare_frames([with_models(old), with_models(renamed)], k=K, matched=True)
+    assert [arm.spec for arm in result.arms] == ["relu", "gelu"] and result.config["fleets"] == 2
+    for arm in result.arms:
+        pairs = [(old[cell], new[cell]) for cell in cells if cell[0] == arm.spec]
+        expected = [brute(*pair, K) for pair in pairs]
+        for name in ("swaps.pair", "swaps.slot", "swaps.top1", "swaps.set"):  # of as many pairs in each
+            assert arm.measures[name].mean == pytest.approx(np.mean([each[name] for each in expected])), name
+    notes = " ".join(result.notes)
+    assert "gelu: compared with gelu:engine=torch of another argument" in notes and "relu: compared" not in notes
+
+
+def test_equal_duplicates_make_no_matched_interval_narrower() -> None:
+    few, many = (
+        [with_models({("relu", f, d): frame(10 * start + f) for f in range(2) for d in range(n)}) for start in (1, 2)]
+        for n in (1, 3)
+    )
+    alone, copied = (compare_frames(pair, k=K, matched=True, log_odds=True).arms[0].measures for pair in (few, many))
+    assert alone.keys() == copied.keys() and alone["swaps.pair"].high > alone["swaps.pair"].low
+    for name, each in alone.items():
+        its = copied[name]
+        assert (its.mean, its.low, its.high) == pytest.approx((each.mean, each.low, each.high)), name
+
+
+def test_matched_files_without_columns_of_models_are_compared_as_ever() -> None:
+    first, second = frame(1), frame(2)
+    assert measured(first, second, k=K, matched=True) == measured(first, second, k=K)
+
+
+def test_what_cannot_be_matched_is_one_line() -> None:
+    one = with_models({("relu", 0, 0): frame(1), ("gelu", 0, 0): frame(2)})
+    with pytest.raises(DataError, match="matched: one argument alone: give a second one"):
+        compare_frames([one], matched=True)
+    with pytest.raises(DataError, match="matched: relu, gelu in one argument, relu in another: give as many arms"):
+        compare_frames([one, with_models({("relu", 0, 0): frame(3)})], matched=True)
+    with pytest.raises(DataError, match="arm relu: its fleets have 1 to 2 duplicates: give as many of each"):
+        compare_frames([with_models({("relu", 0, d): frame(d) for d in range(n)}) for n in (2, 1)], matched=True)
+    uneven = with_models({("relu", *cell): frame(1) for cell in ((0, 0), (0, 1), (1, 0))})
+    with pytest.raises(DataError, match="arm relu: its fleets have other numbers of duplicates: give as many of each"):
+        compare_frames([uneven, uneven], matched=True)
+
+
 @pytest.mark.parametrize("partitions", [1, 2, 7])
 @pytest.mark.parametrize("grouped", [True, False])
 def test_order_splitting_and_partitions_change_nothing(
@@ -291,6 +347,18 @@ def test_two_runs_are_paired(tmp_path: Path) -> None:
     assert [arm.spec for arm in result.arms] == ["relu", "relu#2"]
     for name, ratio in result.arms[1].ratios.items():
         assert (ratio.mean, ratio.low, ratio.high) == (1, 1, 1), name
+
+
+@pytest.mark.skipif(bool(kernels.missing()), reason="no kernels here")
+def test_two_engines_differ_by_rounding_alone_where_nothing_else_does(tmp_path: Path) -> None:
+    quiet = small_replay(tmp_path / "log", noise=NO_NOISE, duplicates=2)  # what is shown teaches nothing there
+    for engine in ("native", "torch"):
+        config = replace(quiet, model=replace(quiet.model, engine=engine))
+        for arm in kept(config, tmp_path / engine / "predictions"):
+            assert arm.measures["pd"].mean == 0, "one engine repeats itself"
+    result = compare_frames([tmp_path / "native", tmp_path / "torch"], k=quiet.k, matched=True)
+    for arm in result.arms:
+        assert 0 < arm.measures["pd"].mean < 1e-3, arm.spec
 
 
 def test_a_run_keeps_its_predictions(tmp_path: Path) -> None:

@@ -48,7 +48,9 @@ def answer(asked: pb.ModelInferRequest, found: Floats) -> pb.ModelInferResponse:
 class ModelServer(GRPCInferenceServiceServicer):
     """Serves one version, whatever a request asks for, but the one that its model's name ends with: `ranker@2`."""
 
-    def __init__(self, version: int = 1, port: int = 0, shape: Shape = answer) -> None:
+    def __init__(
+        self, version: int = 1, port: int = 0, shape: Shape = answer, tls: grpc.ServerCredentials | None = None
+    ) -> None:
         self.version, self.shape = version, shape
         self.asked: list[bytes] = []
         """Requests to infer, as they came."""
@@ -58,7 +60,9 @@ class ModelServer(GRPCInferenceServiceServicer):
         self.gate.set()
         self._server = grpc.server(ThreadPoolExecutor(40))
         add_GRPCInferenceServiceServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port(f'127.0.0.1:{port}')}"
+        address = f"127.0.0.1:{port}"
+        port = self._server.add_secure_port(address, tls) if tls else self._server.add_insecure_port(address)
+        self.address = f"127.0.0.1:{port}"
         self._server.start()
 
     def infer(self, asked: pb.ModelInferRequest) -> pb.ModelInferResponse:

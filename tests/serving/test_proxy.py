@@ -28,10 +28,12 @@ from serving.proxy import kept
 from serving.proxy.flags import ShadowFlags
 from serving.proxy.main import RunningProxy
 from simulator.errors import FlickerError, SettingError
-from simulator.flags import parse_flags
+from simulator.flags import Secured, parse_flags
 from simulator.measures.registry import MEASURES
 from simulator.predictions.compare import compare_frames
+from simulator.security.credentials import Credentials
 from simulator.types import Floats
+from tests.security.made import TOKEN, Authority, secret
 from tests.serving.model_server import ModelServer, answer, request, serving
 from tests.serving.processes import ROOT, process
 from tests.serving.router_under_test import refusal, until
@@ -537,3 +539,35 @@ def test_a_port_that_is_taken_is_named(first: ModelServer) -> None:
     with pytest.raises(SettingError, match="host:port = "):
         with proxied(first, port=int(first.address.rpartition(":")[2])):
             pass
+
+
+def test_a_token_for_the_proxy_is_checked_there_and_told_to_nobody(first: ModelServer, tmp_path: Path) -> None:
+    own = Secured(token_file=secret(tmp_path / "token", TOKEN))
+    with proxied(first, security=own) as proxy:
+        (one,) = queries(1)
+        for sent in ((), (("authorization", "Bearer of-somebody-else"),)):
+            with pytest.raises(grpc.RpcError) as error:
+                proxy.raw(one, metadata=sent)
+            assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED and not first.asked
+            with pytest.raises(grpc.RpcError) as error:
+                next(proxy.stub.ModelStreamInfer(iter([pb.ModelInferRequest()]), metadata=sent))
+            assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        proxy.raw(one, metadata=(("authorization", f"Bearer {TOKEN}"), ("other", "passes")))
+        assert ("other", "passes") in first.metadata and "authorization" not in dict(first.metadata)
+
+
+def test_model_servers_are_called_by_tls(tmp_path: Path) -> None:
+    """They are other people's: their authority is not ours, and their name may be another than their address."""
+    theirs = Authority(tmp_path / "theirs")
+    pem = Credentials(**theirs.issue("model", "triton.models"), tls_ca=theirs.ca).pem()
+    server = ModelServer(tls=grpc.ssl_server_credentials([(pem.key, pem.cert)]))
+    (one,) = queries(1)
+    try:
+        with proxied(server, servers_ca=theirs.ca, server_name="triton.models") as proxy:
+            until(lambda: proxy.raw(one, timeout=10), 20)
+            until(lambda: len(server.asked) >= 2, 20)  # for the users, and beside
+        with proxied(server, servers_ca=theirs.ca) as proxy, pytest.raises(grpc.RpcError) as error:
+            proxy.raw(one, timeout=10)
+        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    finally:
+        server.stop()

@@ -30,7 +30,7 @@ from protos.recommender_pb2 import (
     ShownItem,
 )
 from serving.router.metrics import RouterMetrics
-from serving.router.pool import Replica
+from serving.router.pool import Dialling, Pool, Replica
 from serving.router.published import Watch
 from simulator.store.protocol import Member
 from tests.serving.fake_replica import ARMS, FakeReplica, about, catalog, publish
@@ -348,6 +348,47 @@ def test_a_replica_that_was_just_forgotten_may_be_checked_once_more() -> None:
     replica.close()
     replica.check()
     assert not replica.healthy
+
+
+class Changing(Dialling):
+    """Whose certificates change: `version` counts them, and those of `broken` are believed by nobody."""
+
+    version, broken = 0, -1  # type: ignore[assignment]
+
+    def channel(self, address: str) -> grpc.Channel:
+        return super().channel("127.0.0.1:1" if self.version == self.broken else address)
+
+
+def test_new_certificates_take_over_once_they_connect_and_the_old_ones_serve_until_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeReplica("one", 0)
+    try:
+        fake.say(True)
+        seen = list[int]()
+        pool = Pool(RouterMetrics(CollectorRegistry()), lambda: seen.append(len(pool.healthy)), Changing())
+
+        def look() -> list[Replica]:
+            pool.check()
+            return pool.known()
+
+        pool.announce([Member("one", f"127.0.0.1:{fake.port}", 0, 1)])
+        until(lambda: bool(look()[0].healthy))
+        (first,), before = pool.known(), len(seen)
+        monkeypatch.setattr(Changing, "broken", 1)
+        monkeypatch.setattr(Changing, "version", 1)
+        look()
+        until(lambda: look() and pool._renewed["one"].checked)
+        assert pool.known() == [first]
+        monkeypatch.setattr(Changing, "version", 2)
+        until(lambda: look() != [first])
+        (second,) = pool.known()
+        look()
+        assert pool.healthy == (second,) and set(seen[before:]) == {1}, "never without"
+        assert not pool._renewed and not pool._left
+        pool.close()
+    finally:
+        fake.stop()
 
 
 def test_a_router_that_starts_takes_an_older_generation_than_a_damaged_one(caplog: pytest.LogCaptureFixture) -> None:

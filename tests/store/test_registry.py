@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from simulator.errors import SettingError
 from simulator.store.manifest import read_manifest, write_manifest
-from simulator.store.protocol import KEPT, Store, StoreError
+from simulator.store.open import open_store
+from simulator.store.protocol import KEPT, Store, StoreError, Unsigned
+from simulator.store.server import StoreServer
 
 
 def parts(generation: int) -> dict[str, bytes]:
@@ -126,6 +132,74 @@ def test_what_is_no_manifest_is_refused(text: bytes) -> None:
 def test_a_manifest_of_another_run_or_generation_is_refused(run: str, generation: int) -> None:
     with pytest.raises(StoreError, match=f"of run one is of run {run}, generation {generation}"):
         read_manifest(write_manifest(run, generation, parts(7), {}), "one", 7)
+
+
+KEY, OTHER_KEY = b"key-of-this-run-0123", b"key-of-another-4567"
+
+
+def test_a_signature_is_the_hmac_of_what_the_digest_is_of() -> None:
+    """By the formula of RFC 2104, not by the library's function."""
+    text = write_manifest("one", 7, parts(7), {"arms": ["relu"]}, [KEY, OTHER_KEY])
+    entries = json.loads(text)
+    signature, _ = entries.pop("hmac"), entries.pop("sha256")
+    message, key = json.dumps(entries, sort_keys=True).encode(), KEY.ljust(64, b"\0")
+    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key) + message).digest()
+    assert signature == hashlib.sha256(bytes(byte ^ 0x5C for byte in key) + inner).hexdigest()
+    assert read_manifest(text, "one", 7, [OTHER_KEY, KEY]) == read_manifest(text, "one", 7)
+
+
+@pytest.mark.parametrize(
+    ("signed", "known", "how"),
+    [
+        ([], [KEY], "not signed"),
+        ([OTHER_KEY], [KEY], "signed with another key"),
+        ([OTHER_KEY, KEY], [KEY], "signed with another key"),  # the first signs
+    ],
+)
+def test_with_a_key_only_what_it_has_signed_is_read(signed: list[bytes], known: list[bytes], how: str) -> None:
+    text = write_manifest("one", 7, parts(7), {}, signed)
+    with pytest.raises(Unsigned, match=f"generation 7 is {how}: give its trainer the same --signing-key") as caught:
+        read_manifest(text, "one", 7, known)
+    assert KEY.decode() not in str(caught.value)
+
+
+def test_nothing_of_a_signed_manifest_can_be_changed_by_who_has_no_key() -> None:
+    """He can make the digest anew, and copy a signature from another manifest."""
+    text = write_manifest("one", 7, parts(7), {"arms": ["relu"], "duplicates": 2}, [KEY])
+    entries = json.loads(text)
+    for changed in (
+        {"about": {"arms": ["smelu"], "duplicates": 2}},
+        {"about": entries["about"] | {"names": "0" * 64}},
+        {"parts": entries["parts"] | {"more": {"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}}},
+        {"parts": {}},
+        {"more": 1},
+    ):
+        forged = {k: v for k, v in (entries | changed).items() if k not in ("sha256", "hmac")}
+        digest = hashlib.sha256(json.dumps(forged, sort_keys=True).encode()).hexdigest()
+        whole = json.dumps(forged | {"sha256": digest, "hmac": entries["hmac"]})
+        read_manifest(whole, "one", 7)
+        with pytest.raises(Unsigned):
+            read_manifest(whole, "one", 7, [KEY])
+    other = json.loads(write_manifest("one", 8, parts(7), {"arms": ["relu"], "duplicates": 2}, [KEY]))
+    with pytest.raises(Unsigned):
+        read_manifest(json.dumps(entries | {"hmac": other["hmac"]}), "one", 7, [KEY])
+
+
+def test_a_store_with_a_key_signs_and_reads_what_is_signed_alone(server: StoreServer, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_bytes(KEY + b"\n")
+    signing, plain = (open_store(server.url, run="signed", signing_key=file) for file in (keys, None))
+    signing.publish(0, parts(0), {"generation": 0})
+    assert signing.about(0) == plain.about(0) == {"generation": 0}
+    plain.publish(1, parts(1), {"generation": 1})
+    for look in (lambda: signing.about(1), lambda: signing.fetch(1, "catalog")):
+        with pytest.raises(Unsigned):
+            look()
+    assert signing.fetch(0, "catalog") == parts(0)["catalog"]
+    with pytest.raises(SettingError, match="signing_key = .*No such file"):
+        open_store(server.url, run="signed", signing_key=tmp_path / "nothing")
+    signing.close()
+    plain.close()
 
 
 def test_what_generations_share_is_stored_once_and_stays(store: Store) -> None:

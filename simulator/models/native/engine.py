@@ -1,11 +1,14 @@
 """The engine of compiled kernels: the built-in click model on a CPU, a chunk of a model in one call.
 
 It knows the activations of kernels.py, no weight norm, no delayed gradients, no bfloat16: `refusal` says what an arm
-asks that it cannot. Everything else is as in duplicates.py.
+asks that it cannot. Here alone threads may race (`noise.racing`): a call on one mini-batch is what each of them does.
+Everything else is as in duplicates.py.
 """
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -40,6 +43,28 @@ class NativeEngine(BuiltIn):
 
     def _learn(self, models: slice, chunk: Chunk) -> Tensor:
         """See Duplicates."""
+        return self._race(models, chunk) if self.noise.config.racing else self._learn_in_turn(models, chunk)
+
+    def _race(self, models: slice, chunk: Chunk) -> Tensor:
+        """Hogwild: threads share the weights and Adagrad's sums of a model, and lock nothing. Each takes the next
+        mini-batch when done with one. A number that two change at once keeps one of the changes, and a gradient may
+        mix older and newer weights: which, the machine decides. It is over when the chunk is, so a state is whole.
+
+        C++ does not define such a race; the loops that it is run in read and write whole floats, by plain loads and
+        stores, on every processor that there is a build for."""
+        parts = [chunk.mini_batch(number, self.model.batch) for number in range(chunk.lost.shape[1])]
+
+        def learn(part: Chunk) -> tuple[Tensor, float]:
+            start = time.thread_time()
+            return self._learn_in_turn(models, part), time.thread_time() - start
+
+        racing = self.noise.config.racing
+        with ThreadPoolExecutor(racing, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+            logits, seconds = zip(*threads.map(learn, parts), strict=True)
+        self._seconds[models] += sum(seconds)
+        return torch.cat(logits, 1)
+
+    def _learn_in_turn(self, models: slice, chunk: Chunk) -> Tensor:
         lost, learned, event_weights = torch.from_numpy(chunk.lost), [], chunk.event_weights
         for k, model in enumerate(range(models.start, models.stop)):
             weights, squares = self.weights[model], self.squares[model]
@@ -50,12 +75,16 @@ class NativeEngine(BuiltIn):
 
 def refusal(arm: Arm, model: ModelConfig, noise: NoiseConfig, device: str) -> str:
     """Why this engine cannot teach an arm, in a few words; empty where it can."""
+    if arm.own:
+        return "it teaches no modules of your own"
     if device != "cpu":
         return f"it computes on a CPU, not on {device}"
     if model.norm == "weight":
         return "it has no norm = weight"
     if noise.delay or noise.precision != "float32":
         return "it has no delayed gradients" if noise.delay else f"it has no {noise.precision}"
+    if noise.racing and arm.cure.coupled:
+        return "its models learn from one another at each mini-batch, in turn"
     assert arm.activation
     if kernels.kernel_of(arm.activation) is None:
         return f"it has no kernel for {arm.activation.name}"

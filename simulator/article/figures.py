@@ -1,0 +1,291 @@
+"""What the pages draw, all worlds in each figure: the title says what is compared, the caption how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from simulator.article import claims, grid
+from simulator.article.claims import NORMS, choice, design, designs, family, own_rate, relu, sources
+from simulator.article.frontier import envelope, matched, points
+from simulator.article.table import Values, World, mean, ratio
+from simulator.measures.intervals import Interval, exact
+from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots
+from simulator.words import DASH, label, number, plural, written
+
+Units = dict[int, Values]
+
+
+def _units(worlds: Sequence[World], group: str) -> str:
+    """`5 units of 2 duplicates`, as a group was run."""
+    found = {len(units) for world in worlds for units in world.groups.get(group, {}).values()}
+    return f"{' or '.join(map(str, sorted(found)))} units of 2 duplicates" if found else "no units"
+
+
+def _plane(world: World, group: Mapping[str, Sequence[str]], source: Mapping[str, str], name: str) -> Panel | None:
+    """PD against log loss, both as ratios to ReLU without a norm at its own rate; each family by its envelope, its
+    other settings as points alone. `source`: which group of cells a family is of."""
+    base, lines = relu(world), []
+    for look, (words, held) in enumerate(group.items()):
+        own = family(world, source[words], *held)
+        relative = {
+            spec: {unit: {"x": 100 * (one["log_loss"] / base[unit]["log_loss"] - 1), "pd": one["pd"] / base[unit]["pd"]}
+                   for unit, one in units.items() if unit in base and one.get("pd") and base[unit].get("pd")}
+            for spec, units in own.items()
+        }  # fmt: skip
+        edge = envelope(points(relative, "pd", sorted(base), across="x"))
+        shown = [(mean(relative[spec], "x"), ratio(own[spec], base, "pd"), spec) for *_, spec in edge]
+        drawn = [Point(x, y, key=spec) for x, y, spec in shown if x is not None and y is not None and x.mean < 3]
+        lines += [Line(words, drawn, look, strength=0.35)] if drawn else []
+    if len(lines) < 2:
+        return None
+    axes = Axis("log loss above ReLU's, %", air=0.2), Axis("PD / ReLU's", zero=True, air=0.1)
+    return chart(f"{name}-{_letters(world.name)}", world.name, lines, *axes, better=True)
+
+
+def _letters(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
+def _panels(worlds: Sequence[World], draw: Callable[[World], Panel | None]) -> list[Panel]:
+    return [panel for world in worlds if (panel := draw(world)) is not None]
+
+
+def frontiers(worlds: Sequence[World]) -> Figure:
+    """PD against log loss of activations without a norm."""
+
+    def draw(world: World) -> Panel | None:
+        held = {"ReLU": ["relu"], "SmeLU": designs(world, "activations", "smelu")}
+        held |= {label(name): designs(world, "activations", name) for name in (*claims.RIVALS, "linear")}
+        return _plane(world, held, dict.fromkeys(held, "activations"), "frontiers")
+
+    names = ["ReLU", "SmeLU", *(label(name) for name in (*claims.RIVALS, "linear"))]
+    note = (
+        "Each curve is what a family reaches over its strength and three learning rates, without layer norm; one point "
+        f"a setting, 95 % intervals paired with ReLU at its own rate (0, 1). {_units(worlds, 'activations')}; settings "
+        "more than 3 % above ReLU's log loss are left out."
+    )
+    title = "How little PD each activation reaches at which log loss"
+    return Figure(1, "frontiers", title, _panels(worlds, draw), list(enumerate(names)), note)
+
+
+def norms(worlds: Sequence[World]) -> Figure:
+    """The same under each norm."""
+    kinds = ("none", *NORMS)
+
+    def draw(world: World) -> Panel | None:
+        held = {"ReLU, none": ["relu"], "SmeLU, none": designs(world, "activations", "smelu")}
+        source = dict.fromkeys(held, "activations")
+        every = dict.fromkeys(map(design, world.groups.get("norms", {})))
+        for norm in NORMS:
+            ends = [one for one in every if one.endswith(f"norm={norm}") and "beta=100," not in one]
+            held[f"ReLU, {norm}"] = [one for one in ends if one.startswith("relu")]
+            held[f"SmeLU, {norm}"] = [one for one in ends if one.startswith("smelu")]
+            source |= {f"ReLU, {norm}": "norms", f"SmeLU, {norm}": "norms"}
+        return _plane(world, held, source, "norms")
+
+    names = [f"{name}, {norm}" for norm in kinds for name in ("ReLU", "SmeLU")]
+    note = (
+        "Layer norm none, before or after the activation, or weights of unit length (weight). Envelopes over SmeLU's "
+        f"beta and three learning rates, to ReLU without a norm (0, 1). {_units(worlds, 'norms')}."
+    )
+    title = "Layer norm: PD against log loss, ReLU and SmeLU"
+    return Figure(2, "norms", title, _panels(worlds, draw), list(enumerate(names)), note)
+
+
+def equal_loss(worlds: Sequence[World]) -> Figure:
+    """Every family against ReLU without a norm at equal log loss: PD, pair swaps, personalisation."""
+    panels, besides = [], ("personalisation", "ndcg")
+    for what, heading in (("pd", "PD"), ("pair", "Pair swaps"), *((one, "") for one in besides)):
+        lines = []
+        for look, world in enumerate(worlds):
+            plain = family(world, "activations", "relu")
+            found = []
+            for words, own in claims.families(world).items():
+                up = what if what in ("pd", "pair") else "pd"
+                against = matched(own, plain, plain, up, besides)
+                value = against and (against.ratio if what == up else against.others.get(what))
+                found += [Point(value, exact(0), words)] if value else []
+            lines += [Line(world.name, found, look)] if found else []
+        words = heading or {"ndcg": "NDCG: higher is better", "personalisation": "Personalisation"}[what]
+        zero = what != "ndcg"
+        panels += [dots(f"equal-{what}", words, lines, Axis("ratio to ReLU", zero=zero))] if lines else []
+    note = (
+        "Families at the same log loss as ReLU without a norm, from the larger of their two least ones to 1 % above "
+        "ReLU's: geometric means of ratios, in units that did not choose the settings. A family that is missing is "
+        f"never within 1 %. {_units(worlds, 'activations')}."
+    )
+    legend = [(look, world.name) for look, world in enumerate(worlds)]
+    return Figure(3, "matched", "PD, swaps, personalisation and NDCG at equal log loss", panels, legend, note)
+
+
+def over_beta(worlds: Sequence[World]) -> Figure:
+    """Log loss and PD over SmeLU's beta, each at its own rate."""
+    panels = []
+    for measure, heading in (("log_loss", "Log loss: lower is better"), ("pd", "PD"), ("refresh_pair", "At a refresh")):
+        lines, marks = [], {0.0: "0"}
+        for look, world in enumerate(worlds):
+            found = [Point(exact(0), exact(1), key="relu")]
+            for place, name in enumerate(designs(world, "activations", "smelu"), 1):
+                marks[float(place)] = name.rpartition("=")[2]
+                if value := ratio(own_rate(world, "activations", name), relu(world), measure):
+                    found.append(Point(exact(place), value, key=name))
+            lines += [Line(world.name, found, look)] if len(found) > 1 else []
+        up = Axis("ratio to ReLU", zero=measure != "log_loss", air=1.0)
+        panels += [chart(f"beta-{measure}", heading, lines, Axis("beta", marks), up)] if lines else []
+    note = (
+        "SmeLU without a norm, each beta at its own learning rate; beta = 0 is ReLU. Settings are spaced evenly. "
+        f"{_units(worlds, 'activations')}, 95 % intervals paired with ReLU."
+    )
+    legend = [(look, world.name) for look, world in enumerate(worlds)]
+    return Figure(4, "beta", "SmeLU's beta: log loss, PD and swaps at a refresh", panels, legend, note)
+
+
+PLACES = {"same start, window 16": "", "own start": "own", "window 128": "shuffled", "own start, window 128": "both"}
+"""Condition -> the group of cells; the usual one is among those of activations and norms."""
+
+
+def conditions(worlds: Sequence[World]) -> Figure:
+    """Absolute PD, pair swaps and log loss by start, window, norm and rate."""
+    names = [f"{name}, rate {rate}" for name in ("ReLU", "SmeLU") for rate in grid.CONDITION_RATES]
+    panels = []
+    for world in (world for world in worlds if "own" in world.groups):
+        for measure, heading in (("pd", "PD"), ("pair", "pair swaps"), ("log_loss", "log loss")):
+            lines = [Line(words, _of_conditions(world, words, measure), look) for look, words in enumerate(names)]
+            name, axis = f"conditions-{measure}-{_letters(world.name)}", Axis("", zero=measure != "log_loss")
+            panels.append(dots(name, f"{world.name}: {heading}", [one for one in lines if one.points], axis))
+    note = (
+        "Start shared by duplicates or each its own; windows shuffled as a whole, in mini-batches; norm; rate. "
+        "SmeLU's beta is 0.25 without a norm, 1 with it before, 2 after. Values themselves, no ratios, with 95 % "
+        f"intervals over {_units(worlds, 'own')}."
+    )
+    title = "Start, shuffling, norm and learning rate: PD, swaps and log loss"
+    return Figure(5, "conditions", title, panels, list(enumerate(names)), note)
+
+
+def _of_conditions(world: World, words: str, measure: str) -> list[Point]:
+    """ReLU or SmeLU at one rate, in each condition and under each norm that it was run in."""
+    found = []
+    for place, group in PLACES.items():
+        for norm, beta in grid.CONDITION_ARMS:
+            (spec,) = (
+                spec for spec in grid.under_norm(norm, [beta], [words.rpartition(" ")[2]])
+                if spec.startswith(words.partition(",")[0].lower())
+            )  # fmt: skip
+            units = world.units(group or ("activations" if norm == "none" else "norms"), spec)
+            if value := mean(units, measure):
+                found.append(Point(value, exact(0), f"{place}\nnorm {norm}"))
+    return found
+
+
+def by_source(worlds: Sequence[World]) -> Figure:
+    """PD, pair swaps and log loss with one source of noise at a time."""
+    panels = []
+    for world in (world for world in worlds if sources(world)):
+        for measure, heading in (("pd", "PD"), ("pair", "pair swaps")):
+            lines = []
+            for look, spec in enumerate(("relu", "smelu:beta=0.25")):
+                values = [(name, mean(arms.get(spec, {}), measure)) for name, arms in sources(world).items()]
+                lines.append(Line(label(spec), [Point(value, exact(0), name) for name, value in values if value], look))
+            name = f"sources-{measure}-{_letters(world.name)}"
+            panels.append(dots(name, f"{world.name}: {heading}", lines, Axis("", zero=True)))
+    note = f"One source of noise at a time, all else held still, rate 0.08, no norm. {_units(worlds, 'noise order')}."
+    legend = [(0, "ReLU"), (1, "SmeLU (beta = 0.25)")]
+    return Figure(6, "sources", "Each source of noise alone: PD and pair swaps", panels, legend, note)
+
+
+def costs(worlds: Sequence[World]) -> Figure:
+    """PD and log loss of each cure; what it costs is in the table."""
+    panels = []
+    for measure, heading in (("pd", "PD"), ("log_loss", "Log loss: lower is better")):
+        lines = []
+        for look, world in enumerate(worlds):
+            ratios = [(words, ratio(units, relu(world), measure)) for words, units in _cures(world).items()]
+            found = [Point(value, exact(0), words) for words, value in ratios if value]
+            lines += [Line(world.name, found, look)] if found else []
+        axis = Axis("ratio to ReLU", zero=measure == "pd")
+        panels += [dots(f"costs-{measure}", heading, lines, axis)] if lines else []
+    note = (
+        f"Each at its own rate (of two, or one), to ReLU at its own. {_units(worlds, 'cures')}, 95 % intervals. "
+        "Look-ups, training and scoring time are in the table."
+    )
+    legend = [(look, world.name) for look, world in enumerate(worlds)]
+    return Figure(7, "costs", "What each cure does to PD and log loss", panels, legend, note)
+
+
+def _cures(world: World) -> dict[str, Units]:
+    """SmeLU as chosen, and every cure at its own rate."""
+    name, smooth = choice(world)
+    found = {"SmeLU, as chosen": smooth} if name != "relu" else {}
+    names = dict.fromkeys(map(design, world.groups.get("cures", {})))
+    return found | {label(one): own_rate(world, "cures", one) for one in names}
+
+
+def seen(worlds: Sequence[World]) -> Figure:
+    """Pair swaps by cause: ReLU, and SmeLU as chosen."""
+    causes = {"another duplicate": "pair", "a refresh": "refresh_pair", "both": "both_pair"}
+    panels = []
+    for world in worlds:
+        name, units = choice(world)
+        arms = [("ReLU", relu(world))] + ([(label(name), units)] if name != "relu" else [])
+        lines = []
+        for look, (words, own) in enumerate(arms):
+            known = [(cause, mean(own, measure)) for cause, measure in causes.items()]
+            lines.append(Line(words, [Point(value, exact(0), cause) for cause, value in known if value], look))
+        if all(one.points for one in lines):
+            panels.append(dots(f"seen-{_letters(world.name)}", world.name, lines, Axis("", zero=True)))
+    note = (
+        "Share of pairs of 200 candidates in another order. A team whose replicas hold copies of one model sees "
+        f"refreshes alone. {_units(worlds, 'activations')}, 95 % intervals."
+    )
+    return Figure(
+        8,
+        "seen",
+        "Pair swaps by cause: duplicates, refreshes, both",
+        panels,
+        [(0, "ReLU"), (1, "SmeLU, as chosen")],
+        note,
+    )
+
+
+DRAWN = (frontiers, norms, equal_loss, over_beta, conditions, by_source, costs, seen)
+
+
+def drawn(worlds: Sequence[World]) -> list[Figure]:
+    """Every figure that there are cells for."""
+    return [figure for draw in DRAWN if (figure := draw(worlds)).panels]
+
+
+def cost_rows(world: World) -> list[list[str]]:
+    """Cure, PD, log loss, look-ups, training, scoring, memory: ratios to ReLU at its own rate."""
+    base, rows = relu(world), []
+    for words, units in _cures(world).items():
+        pd, loss = ratio(units, base, "pd"), ratio(units, base, "log_loss")
+        if pd and loss:
+            rest = [ratio(units, base, cost) for cost in ("lookups", "train_seconds", "score_seconds", "model_bytes")]
+            cells = [f"× {number(one.mean, 2)}" if one else DASH for one in rest]
+            rows.append([words, _written(pd, 2), _written(loss, 3), *cells])
+    return rows
+
+
+def source_rows(world: World) -> list[list[str]]:
+    """Source of noise, PD of ReLU and of SmeLU, their ratio, and that of pair swaps."""
+    rows = []
+    for name, arms in sources(world).items():
+        plain, smooth = (arms.get(spec, {}) for spec in ("relu", "smelu:beta=0.25"))
+        pds, ratios = (
+            [mean(own, "pd") for own in (plain, smooth)],
+            [ratio(smooth, plain, one) for one in ("pd", "pair")],
+        )
+        rows.append([name, *(written(pd) for pd in pds), *(written(one, 3) for one in ratios)])
+    return rows
+
+
+def _written(value: Interval, places: int) -> str:
+    return f"{number(value.mean, places)} ({number(value.low, places)} to {number(value.high, places)})"
+
+
+def count(worlds: Sequence[World]) -> str:
+    """`5 worlds, 240 cells, 1,840 settings in units`."""
+    cells = sum(len(world.lines) for world in worlds)
+    arms = sum(len(line.arms) for world in worlds for line in world.lines)
+    return f"{plural(len(worlds), 'world')}, {plural(cells, 'cell')}, {plural(arms, 'arm')} in all"

@@ -1,0 +1,149 @@
+"""Which arms, conditions and seeds are run on a world: the core grid, a quick and a full one.
+
+A *condition* is a set of flags of `flicker run` that all arms of a cell share; a *cell* is one run: a condition with
+its arms, at one seed, which is one *unit*: on the made-up world another world, on a log other initialisations, noise
+and negatives. Every arm is run at each of its rates: which rate is its own is found afterwards, from the early part of
+the same runs (docs/protocol.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from simulator.sweep.grid import Cell
+
+SHARED = "--fleets 1 --duplicates 2 --queries 300 --queries-per-generation 20 --resamples 20 --no-page"
+MADE_UP = "--events 240000 --users 1200 --items 500"
+INTERACTIONS = ("0.1", "0.5", "0.9")
+"""Made-up worlds: share of the variance of the log-odds that is user x item."""
+
+PLAIN, NORMED = ("0.04", "0.08", "0.16"), ("0.02", "0.04", "0.08")
+"""Learning rates, without layer norm and with it: what learned best in each of the worlds lies inside (LOG.md)."""
+RATES = {"none": PLAIN, "before": NORMED, "after": NORMED, "weight": PLAIN}
+BETAS = {"none": ("0.1", "0.25", "0.5", "1", "2"), "other": ("0.5", "1", "2", "4")}
+"""SmeLU's half-widths: inputs of activations are smaller without a norm."""
+SHARPNESS = {"swish": ("2", "4", "8", "16"), "softplus": ("3", "6", "12", "24")}
+CONDITION_ARMS = (("none", "0.25"), ("before", "1"), ("after", "2"))
+"""Norm, and the beta of the SmeLU that stands beside ReLU under it where conditions are compared."""
+CONDITION_RATES = ("0.04", "0.08")
+SOURCES = {
+    "nothing": "--window 0",
+    "init": "--window 0 --init own",
+    "order": "--window 16",
+    "lost": "--window 0 --lost 0.02",
+    "delay": "--window 0 --delay 8",
+    "rounding": "--window 0 --precision bfloat16",
+    "sums": "--window 0 --reductions",
+    "racing": "--window 0 --racing 2",
+    "changed": "--window 0 --changed 1",
+}
+"""Sources of noise alone."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Arms that are run together in one condition."""
+
+    name: str
+    flags: str
+    arms: Sequence[str]
+    seeds: int
+
+
+def at_rates(designs: Sequence[str], rates: Sequence[str]) -> list[str]:
+    """Each design at each rate: `smelu:beta=1` -> `smelu:beta=1,lr=0.08`."""
+    return [f"{design}{',' if '=' in design else ':'}lr={rate}" for design in designs for rate in rates]
+
+
+def under_norm(norm: str, betas: Sequence[str], rates: Sequence[str]) -> list[str]:
+    """ReLU and SmeLU under a norm, at each rate."""
+    suffix = "" if norm == "none" else f",norm={norm}"
+    designs = ["relu" + suffix.replace(",", ":", 1), *(f"smelu:beta={beta}{suffix}" for beta in betas)]
+    return at_rates(designs, rates)
+
+
+def activations() -> list[str]:
+    """Every activation from sharp to smooth, without a norm."""
+    rivals = [f"{name}:beta={beta}" for name, betas in SHARPNESS.items() for beta in betas]
+    wide = ["relu:hidden=128x64x32", "smelu:beta=0.1,hidden=128x64x32"]
+    plain = at_rates(["gelu", *rivals, *wide], PLAIN) + at_rates(["linear"], NORMED)
+    return under_norm("none", BETAS["none"], PLAIN) + plain
+
+
+def norms() -> list[str]:
+    """ReLU and SmeLU under each norm; and the limit of a large beta, where the norm takes its offset away."""
+    each = (under_norm(norm, BETAS["other"], RATES[norm]) for norm in ("before", "after", "weight"))
+    return [*chain.from_iterable(each), *at_rates(["smelu:beta=100,norm=after", "linear:norm=after"], NORMED[1:])]
+
+
+def cures() -> list[str]:
+    """Several networks for one answer, distillation, averaging, and one network of as many parameters."""
+    light = [
+        *("ensemble:relu:m=2", "ensemble:relu:m=3", "ensemble:relu:m=3,narrow", "ensemble:smelu:beta=0.25,m=3"),
+        *("codistill:relu:m=2", "anchor:relu", "average:relu", "relu:dim=48"),
+    ]
+    return at_rates(light, PLAIN[1:]) + at_rates(["ensemble:relu:m=5", "antidistill:relu:m=3"], PLAIN[1:2])
+
+
+def conditions() -> list[str]:
+    """ReLU and one SmeLU under three norms, at two rates."""
+    return [arm for norm, beta in CONDITION_ARMS for arm in under_norm(norm, [beta], CONDITION_RATES)]
+
+
+def wide_norms() -> list[str]:
+    """ReLU 256 x 128 x 64 under every norm; deeper networks learn best at lower rates."""
+    rates = {norm: some[:2] for norm, some in RATES.items()}
+    return [f"relu:norm={norm},hidden=256x128x64,lr={rate}" for norm, some in rates.items() for rate in some]
+
+
+def core(everything: bool) -> Iterator[Group]:
+    """The grid that decides the claims; `everything`: also conditions, sources of noise and wide networks."""
+    yield Group("activations", "", activations(), 5)
+    yield Group("norms", "", norms(), 5)
+    yield Group("cures", "", cures(), 5)
+    yield Group("again", "", ["relu", "relu"], 5)
+    if everything:
+        for name, flags in (("own", "--init own"), ("shuffled", "--window 128"), ("both", "--init own --window 128")):
+            yield Group(name, flags, conditions(), 5)
+        yield Group("wide", "--init own", wide_norms(), 10)
+        for source, flags in SOURCES.items():
+            yield Group(f"noise {source}", flags, ["relu", "smelu:beta=0.25"], 3)
+
+
+def quick() -> Iterator[Group]:
+    """Everything once, with wide intervals: minutes."""
+    few = under_norm("none", ("0.25", "1"), PLAIN[:2]) + at_rates(
+        ["gelu", "swish:beta=4", "softplus:beta=6"], PLAIN[1:2]
+    )
+    normed = [arm for norm in ("before", "after") for arm in under_norm(norm, ["1"], ("0.04",))]
+    yield Group("activations", "", [*few, *at_rates(["linear"], ("0.04",))], 2)
+    yield Group("norms", "", normed, 2)
+    yield Group("cures", "", at_rates(["ensemble:relu:m=3", "average:relu"], ("0.08",)), 2)
+    yield Group("again", "", ["relu", "relu"], 2)
+    yield Group("own", "--init own", under_norm("none", ["0.25"], ("0.08",)), 2)
+    for source in ("nothing", "order", "rounding"):
+        yield Group(f"noise {source}", SOURCES[source], ["relu", "smelu:beta=0.25"], 1)
+
+
+def full() -> Iterator[Group]:
+    """A night, or a cluster: the core grid with everything on every world, twice the units, more rivals and cures."""
+    for group in core(everything=True):
+        yield Group(group.name, group.flags, group.arms, 2 * group.seeds)
+    rivals = [f"{name}:beta={beta},norm=before" for name in SHARPNESS for beta in ("1", "2", "4")]
+    yield Group("rivals before", "", at_rates([*rivals, "gelu:norm=before"], NORMED), 10)
+    yield Group("sharp", "--window 4", conditions(), 10)
+    yield Group("afresh", "", at_rates(["fresh:relu:last=10"], PLAIN[1:2]), 5)
+
+
+def cells(world: str, flags: Sequence[str], groups: Iterator[Group]) -> list[Cell]:
+    """The runs of a world: its name, and the flags that make it."""
+    return [
+        Cell(
+            {"world": world, "group": group.name, "seed": str(seed)},
+            (*flags, *SHARED.split(), *group.flags.split(), "--seed", str(seed), "--arms", *group.arms),
+        )
+        for group in groups
+        for seed in range(group.seeds)
+    ]

@@ -1,0 +1,191 @@
+"""A process's certificate, the authorities that it believes, and tokens. Nothing at all unless it is given some.
+
+**Who is let in.** A server with a certificate speaks TLS. It asks callers for a token where it has a file of tokens,
+and else for a certificate that one of its authorities has signed; a metrics page takes either. Tokens are for users,
+certificates for processes.
+
+**Who is called.** A process that is given authorities speaks TLS to all that it calls, believes a server that shows a
+certificate of theirs with the name that it was called by, and shows its own certificate and its first token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import SettingError
+from simulator.security.watched import Watched, read_file, secret_file
+
+VARIABLES = {
+    "tls_cert": "FLICKER_TLS_CERT",
+    "tls_key": "FLICKER_TLS_KEY",
+    "tls_ca": "FLICKER_TLS_CA",
+    "token_file": "FLICKER_TOKEN_FILE",
+}
+"""Setting -> the environment variable that names its file."""
+HEADER, SCHEME = "authorization", "bearer"
+WANTED = "no valid token: name the file that holds one in --token-file or FLICKER_TOKEN_FILE"
+"""What a caller is told, whatever it sent."""
+LOOPBACK = ("127.", "localhost", "::1", "[::1]")
+
+
+@dataclass(frozen=True)
+class Pem:
+    """What the files of certificates hold, as bytes."""
+
+    cert: bytes | None
+    key: bytes | None
+    ca: bytes | None
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Files, each of which may be missing; their content is followed when it changes."""
+
+    tls_cert: Path | None = None
+    """This process's certificate and those between it and its authority, PEM."""
+    tls_key: Path | None = None
+    """Its private key, PEM, without a password."""
+    tls_ca: Path | None = None
+    """Authorities by which others are believed, PEM."""
+    token_file: Path | None = None
+    """Tokens, one a line."""
+
+    def __post_init__(self) -> None:
+        """Raises SettingError where a file cannot be used."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            one, other = ("tls_cert", "tls_key") if self.tls_key is None else ("tls_key", "tls_cert")
+            raise SettingError(one, getattr(self, one), f"a certificate and its key come together: name {other} too")
+        if self.tls_cert and not (self.tls_ca or self.token_file):
+            hint = "anybody could call: name tls_ca, whose certificates callers must show, or token_file"
+            raise SettingError("tls_cert", self.tls_cert, hint)
+        _ = self.pem, self.tokens
+
+    @staticmethod
+    def from_environment() -> Credentials:
+        """Those that the environment names. Raises SettingError."""
+        return Credentials(**{name: file_from_environment(variable) for name, variable in VARIABLES.items()})
+
+    @cached_property
+    def pem(self) -> Watched[Pem]:
+        """The certificates now."""
+        return Watched(self._files, self._read)
+
+    def _read(self) -> Pem:
+        """Raises SettingError where a file cannot be read, or the certificate is another key's."""
+        named = [(name, getattr(self, name)) for name in ("tls_cert", "tls_key", "tls_ca")]
+        found = [read_file(name, file) if file else None for name, file in named]
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        if self.tls_cert and self.tls_key:
+            try:
+                context.load_cert_chain(self.tls_cert, self.tls_key, password=refuse_password)
+            except (ssl.SSLError, ValueError) as problem:
+                hint = f"no certificate in PEM with the key of {self.tls_key}, without a password ({reason(problem)})"
+                raise SettingError("tls_cert", self.tls_cert, hint) from None
+        if self.tls_ca:
+            try:
+                context.load_verify_locations(self.tls_ca)
+            except (ssl.SSLError, ValueError) as problem:
+                raise SettingError("tls_ca", self.tls_ca, f"no certificates in PEM ({reason(problem)})") from None
+        return Pem(*found)
+
+    @cached_property
+    def tokens(self) -> Callable[[], tuple[bytes, ...]] | None:
+        """The tokens now; None where there is no file of them."""
+        return secret_file("token_file", self.token_file) if self.token_file else None
+
+    @property
+    def wants_certificates(self) -> bool:
+        """Whether callers of this process's gRPC server must show a certificate."""
+        return self.tokens is None and self.tls_ca is not None
+
+    def admits(self, authorization: str | bytes | None) -> bool:
+        """Whether what a caller sent under HEADER holds one of the tokens. Takes the same time for all wrong ones."""
+        text = authorization.encode() if isinstance(authorization, str) else authorization or b""
+        scheme, _, token = text.partition(b" ")
+        given, tokens = digest(token.strip()), self.tokens() if self.tokens else ()
+        matches = [hmac.compare_digest(given, digest(known)) for known in tokens]
+        return any(matches) and scheme.lower() == SCHEME.encode()
+
+    def shown(self, address: str) -> tuple[tuple[str, str], ...]:
+        """What is sent beside a call to an address: the first token, where there is one.
+
+        Raises SettingError where it would travel unencrypted.
+        """
+        if self.tokens is None:
+            return ()
+        if self.tls_ca is None and not is_loopback(address):
+            hint = f"a token must not travel unencrypted to {address}: name tls_ca, whose certificate it must show"
+            raise SettingError("token_file", self.token_file, hint)
+        return ((HEADER, f"Bearer {self.tokens()[0].decode()}"),)
+
+    def require_safe(self, host: str) -> None:
+        """Raise SettingError where callers would send tokens unencrypted to a server that listens at this host."""
+        if self.token_file and not self.tls_cert and not is_loopback(host):
+            hint = "tokens would come unencrypted: name tls_cert and tls_key, or listen at 127.0.0.1"
+            raise SettingError("host", host, hint)
+
+    @cached_property
+    def server_context(self) -> Watched[ssl.SSLContext] | None:
+        """TLS of a server that is not gRPC's; it asks for a certificate and takes callers without. None: no TLS."""
+        return Watched(self._files, self._server_context) if self.tls_cert else None
+
+    def _server_context(self) -> ssl.SSLContext:
+        self._read()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        assert self.tls_cert is not None
+        context.load_cert_chain(self.tls_cert, self.tls_key)
+        if self.tls_ca:
+            context.load_verify_locations(self.tls_ca)
+            context.verify_mode = ssl.CERT_OPTIONAL
+        return context
+
+    def client_context(self) -> ssl.SSLContext | None:
+        """TLS of a client that is not gRPC's; None: no TLS."""
+        if self.tls_ca is None:
+            return None
+        context = ssl.create_default_context(cafile=str(self.tls_ca))
+        if self.tls_cert:
+            context.load_cert_chain(self.tls_cert, self.tls_key)
+        return context
+
+    @property
+    def _files(self) -> list[Path]:
+        return [file for file in (self.tls_cert, self.tls_key, self.tls_ca) if file]
+
+
+PLAIN = Credentials()
+"""Of a process that is given none: no TLS, everybody is let in."""
+
+
+def file_from_environment(variable: str) -> Path | None:
+    """The file that an environment variable names; None where it names none."""
+    return Path(name) if (name := os.environ.get(variable)) else None
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a host, host:port or gRPC target is of this machine alone; of several all."""
+    hosts = address.removeprefix("dns:///").removeprefix("ipv4:").split(",")
+    return address.startswith("unix:") or all(host.strip().startswith(LOOPBACK) for host in hosts)
+
+
+def digest(token: bytes) -> bytes:
+    """Of one length, so that a comparison says nothing of a token's."""
+    return hashlib.sha256(token).digest()
+
+
+def refuse_password() -> str:
+    """For a key with a password: OpenSSL would ask for it at the terminal."""
+    raise ValueError("it has a password")
+
+
+def reason(problem: Any) -> str:
+    """What OpenSSL says of a file."""
+    return str(getattr(problem, "reason", None) or problem)

@@ -195,7 +195,8 @@ def limits(held: Sequence[Interval]) -> tuple[float, float]:
     low = min((value.low if value.known else value.mean for value in held), default=0.0)
     high = max((value.high if value.known else value.mean for value in held), default=1.0)
     step = 10 ** math.floor(math.log10((high - low) or abs(high) or 1.0)) / 5
-    return short(math.floor(low / step) * step), short((math.floor(high / step) + 1) * step)
+    start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return short(start * step), short(max(end, start + 1) * step)
 
 
 def short(value: float) -> float:

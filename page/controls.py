@@ -117,6 +117,5 @@ class Controls:
         await self._order({"do": "refresh"})
 
     async def _experiment(self) -> None:
-        events = int(self._events.value) if self._events.value.isdecimal() else 0
         arms = self._arms.value.split()
-        await self._order({"do": "experiment", "events": events} | ({"arms": arms} if arms else {}))
+        await self._order({"do": "experiment", "events": self._events.number()} | ({"arms": arms} if arms else {}))

@@ -49,12 +49,11 @@ class Now:
         with ui.element("div").classes("charts"):
             self._causes = Chart()
             self._trend = Chart()
-        self._arms = Html()
+        self._arms, self._glossary = Html("keep"), Html()
         with ui.element("div").classes("charts"):
             self._asked = Chart("12rem")
             self._waited = Chart("12rem")
-        self._replicas = Html()
-        self._pages = Html()
+        self._replicas, self._pages = Html("keep"), Html("keep")
 
     def show(self, afresh: bool = False) -> None:
         """What is known by now; `afresh`: also what changes only every few seconds."""
@@ -66,6 +65,7 @@ class Now:
         self._legend.show(legend([label(arm) for arm in source.arms()]))
         self._show_causes()
         self._arms.show(arms_table(source))
+        self._glossary.show(glossary(shown_measures(source)))
         self._replicas.show(replicas_table(source))
         self._pages.show(pages_table(source))
         newest = source.moments[-1].at
@@ -143,7 +143,7 @@ def worries(source: Source) -> Markup:
 
 def _worries(source: Source) -> Iterator[str]:
     if source.problem:
-        since = f", since {duration(round(time.time() - source.heard))}" if source.heard else ""
+        since = f", for {ago(source.heard)}" if source.heard else ""
         yield f"The router does not answer{since}: {source.problem}. What is shown of it is what it said last."
     for process in source.processes:
         if process.kind and not process.answers:
@@ -170,21 +170,33 @@ def _worries(source: Source) -> Iterator[str]:
 
 def arms_table(source: Source) -> Markup:
     """Every measure of every arm, accuracy beside swaps."""
-    held = {arm: source.measured(arm).measures for arm in source.arms()}
-    names = summed_up(held.values(), MEASURES)
-    names += [name for name in ("calibration",) if any(name in one for one in held.values())]
+    held, names = {arm: source.measured(arm).measures for arm in source.arms()}, shown_measures(source)
     if not names:
         return Markup("<p>Nothing was compared yet: that takes traffic, and two replicas of one generation.</p>")
     lines = []
     for name in names:
         known = word(name)
-        first = Markup('<span title="{}">{}</span>').format(known.about, known.words)
-        lines.append([first, *(value(one.get(name), known.places) for one in held.values())])
+        lines.append([known.words, *(value(one.get(name), known.places) for one in held.values())])
     caption = (
         "What the last minute says of each arm. Log loss (nats), AUC and calibration are of the last generation's "
         "events, before they were learned; personalisation is asked for while somebody looks."
     )
     return Markup("<h3>Each arm</h3><p class=note>{}</p>{}").format(caption, table(["", *map(label, held)], lines))
+
+
+def shown_measures(source: Source) -> list[str]:
+    """Names of what is known of any arm, swaps and accuracy."""
+    held = [source.measured(arm).measures for arm in source.arms()]
+    return summed_up(held, MEASURES) + ["calibration"] * any("calibration" in one for one in held)
+
+
+def glossary(names: list[str]) -> Markup:
+    """A sentence for each measure."""
+    entry = Markup("<div><dt>{}</dt><dd>{}</dd></div>")
+    entries = Markup("").join(entry.format(word(name).words, word(name).about) for name in names)
+    return (
+        Markup("<details><summary>What these are</summary><dl>{}</dl></details>").format(entries) if names else entries
+    )
 
 
 def replicas_table(source: Source) -> Markup:
@@ -213,6 +225,11 @@ def pages_table(source: Source) -> Markup:
     known = sorted(source.processes, key=lambda one: (one.kind, one.url))
     lines = [[one.kind or "unknown", one.url, "answers" if one.answers else "away"] for one in known]
     return Markup("<h3>Metrics pages</h3>{}").format(table(["process", "address", "state"], lines))
+
+
+def ago(when: float) -> str:
+    """Since a unix time, in steps of five seconds: screen readers say every change."""
+    return duration(5.0 * round((time.time() - when) / 5))
 
 
 def _expected(source: Source) -> int:

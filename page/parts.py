@@ -123,12 +123,14 @@ class Choice:
         self._select.props["value"] = self.value
 
     def _chosen(self, event: GenericEventArguments) -> Any:
+        if event.args not in self._options:  # no browser sends that by itself
+            return None
         self.value = self._select.props["value"] = str(event.args)
         return self._change(self.value)
 
 
 class Field:
-    """Something to type: a number from `low` to `high`, or text where there are no limits."""
+    """Something to type: a whole number within limits, or text where there are none."""
 
     def __init__(
         self, label: str, content: str, change: Change, limits: tuple[int, int] | None = None, **props: str
@@ -144,6 +146,10 @@ class Field:
         if limits:
             self.element.props.update({"type": "number", "min": limits[0], "max": limits[1], "step": 1})
         self.element.on("change", self._typed, js_handler="e => emit(e.target.value)")
+
+    def number(self) -> int:
+        """What was typed, 0 where it is no whole number."""
+        return int(self.value) if self.value.isdecimal() and len(self.value) < 10 else 0
 
     def set(self, content: str) -> None:
         """Instead of what stands there, as long as nobody has typed anything."""

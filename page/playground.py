@@ -42,7 +42,7 @@ class Playground:
         """Who asks while nobody is named."""
         self._shown: dict[object, Two] = {}
         """What was asked last, and the answers."""
-        self._wanted = False
+        self._wanted = self._is_away = False
         self._generation = -1
         """That was the newest when the slates were asked for."""
         self._asked: list[Slate] = []
@@ -50,6 +50,7 @@ class Playground:
         with ui.element("div").classes("fields") as self._fields:
             self._user = Field("User", "", self._ask, list="users", autocomplete="off", spellcheck="false")
             self._user.element.on("input", self._search, js_handler="e => emit(e.target.value)", throttle=0.2)
+            self._user.element.on("keydown.enter", self._ask, args=[])
             self._found = ui.element("datalist").props("id=users")
             self._context_fields = ui.element("div").classes("fields").style("margin:0")
             self._context: list[Choice] = []
@@ -73,12 +74,15 @@ class Playground:
         for part in (self._fields, self._buttons):
             part.set_visibility(self._world is not None)
         if world is None:
+            self._is_away = True
             return self._complain(self._source.problem or "Nothing is published yet: wait a moment.")
-        if world != self._world:
+        is_new = world != self._world
+        if is_new:
             self._world = world
             self._offer(world)
-            await self._ask()
-        elif self._newest() > self._generation >= 0:
+        newest = self._newest()
+        if is_new or self._is_away or (newest >= 0 and newest != self._generation):
+            self._is_away = False
             await self._ask()
 
     def _newest(self) -> int:
@@ -115,6 +119,7 @@ class Playground:
 
     async def _search(self, event: GenericEventArguments) -> None:
         """Offer users whose ids begin as what is typed."""
+        self._user.value = str(event.args)
         try:
             world = await run.io_bound(self._router.world, str(event.args)[:80])
         except FlickerError as problem:
@@ -132,11 +137,12 @@ class Playground:
         self._other.visible(self._beside.value == "arms")
 
     def _query(self) -> Query:
-        k = int(self._k.value) if self._k.value.isdecimal() else 0
         context = tuple(int(choice.value) for choice in self._context)
-        return Query(self._user.value.strip() or self._anybody, context, min(max(k, 1), MOST), self._arm.value)
+        return Query(
+            self._user.value.strip() or self._anybody, context, min(max(self._k.number(), 1), MOST), self._arm.value
+        )
 
-    async def _ask(self, _: str = "") -> None:
+    async def _ask(self, _: object = None) -> None:
         """Both models, and show their answers. What is chosen meanwhile is asked for as soon as they are there."""
         self._wanted = True
         while self._wanted and not self._busy and self._world is not None:

@@ -12,7 +12,7 @@ from nicegui import app, run, ui
 
 from page.asking import Router
 from page.controls import Controls
-from page.now import Now
+from page.now import Now, ago
 from page.parts import Html
 from page.playground import Playground
 from page.results import Group, Results
@@ -21,7 +21,6 @@ from page.source import Source
 from page.what_if import WhatIf
 from simulator.report.templates import style
 from simulator.security.credentials import Credentials
-from simulator.words import duration
 
 if TYPE_CHECKING:
     from page.main import PageFlags
@@ -119,6 +118,6 @@ class Home:
             return Markup("<p>Looking ...</p>")
         silent = time.time() - source.heard
         if silent > 3:
-            age = f" for {duration(round(silent))}" if source.heard else ""
+            age = f" for {ago(source.heard)}" if source.heard else ""
             return Markup('<p class="away" role="alert">Nobody answers{}: what is shown is old.</p>').format(age)
         return Markup("<p>running, router {}</p>").format(self._flags.router or "not asked")

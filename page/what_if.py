@@ -88,10 +88,9 @@ class WhatIf:
 
     def _draw(self, _: str = "") -> None:
         try:
-            models = int(self._models.value) if self._models.value.isdecimal() else 0
             routing: Literal["random", "sticky"] = "sticky" if self._routing.value == "sticky" else "random"
             times = self._every.value, self._rollout.value, self._asks.value
-            situation = Situation(models, routing, *times)
+            situation = Situation(self._models.number(), routing, *times)
         except FlickerError as problem:
             return self._problem.show(Markup("<p class=refused>{}</p>").format(problem))
         self._problem.show(Markup(""))

@@ -48,6 +48,8 @@ class RunFlags:
     """Of a Ray cluster, such as auto (default: one on this machine)."""
     jobs: int | None = None
     """Cells at once on this machine (default: one per core)."""
+    only: tuple[str, ...] = ()
+    """Groups of cells to run, such as activations norms cures; all by default."""
     limit: int = 0
     """Stop after this many cells; 0: after all."""
 
@@ -67,7 +69,10 @@ class RunFlags:
             groups = grid.core(everything=share == "0.5") if self.size == "core" else _groups(self.size)
             events = grid.MADE_UP if self.size != "quick" else grid.MADE_UP.replace("240000", "80000")
             found += grid.cells(f"made-up {share}", (*events.split(), "--interaction", share), groups)
-        return found
+        known = dict.fromkeys(cell.place["group"] for cell in found)
+        for name in self.only:
+            require(name in known, "only", name, f"of {', '.join(known)}")
+        return [cell for cell in found if not self.only or cell.place["group"] in self.only]
 
 
 def _groups(size: str) -> Iterator[grid.Group]:

@@ -34,6 +34,13 @@ def test_every_cell_is_a_run_that_can_start(size: str) -> None:
     assert {cell.place["world"] for cell in cells} == {"log", "made-up 0.1", "made-up 0.5", "made-up 0.9"}
 
 
+def test_a_part_of_the_grid_is_run_by_the_names_of_its_groups() -> None:
+    cells = RunFlags(only=("norms", "noise order")).cells()
+    assert {cell.place["group"] for cell in cells} == {"norms", "noise order"}
+    with pytest.raises(SettingError, match="only = walks: of activations, norms"):
+        RunFlags(only=("walks",)).cells()
+
+
 def test_the_core_grid_keeps_to_its_size() -> None:
     assert sum(len(group.arms) for group in grid.core(everything=True)) <= 200
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 from nicegui import app, run, ui
 
 from page.asking import Router
 from page.controls import Controls
+from page.flags import PageFlags
 from page.now import Now, ago
 from page.parts import Html
 from page.playground import Playground
@@ -21,9 +21,6 @@ from page.source import Source
 from page.what_if import WhatIf
 from simulator.report.templates import style
 from simulator.security.credentials import Credentials
-
-if TYPE_CHECKING:
-    from page.main import PageFlags
 
 Show = Callable[[], Awaitable[None] | None]
 """Brings a tab up to date."""

@@ -52,6 +52,7 @@ class Home:
 
     def __init__(self, flags: PageFlags, source: Source, results: Results) -> None:
         self._flags, self._source, self._results = flags, source, results
+        self._viewer = ui.context.client
         self._is_live = bool(flags.router or flags.metrics)
         self._groups: list[Group] | None = None
         """Finished results, once they are read."""
@@ -102,7 +103,9 @@ class Home:
         return show
 
     async def _tick(self) -> None:
-        """Show what is new, in the tab that is open."""
+        """Show what is new, in the tab that is open; nothing to who is away."""
+        if not self._viewer.has_socket_connection:
+            return
         self._status.show(self._running())
         if (shown := self._shown[self._tabs.value]()) is not None:
             await shown

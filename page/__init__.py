@@ -1,6 +1,6 @@
 """The live page: what `flicker up` shows in a browser, and finished results: `flicker show RESULT ...`.
 
-    main.py        flags, and a server from them; guard.py: who may use it
+    main.py        from flags (flags.py) to a server; guard.py: who may use it
     source.py      what is known of the running system: one thread looks for all viewers
     asking.py      what is asked of the router: who serves, users, two models' slates
     results.py     finished results and sweeps in folders, as settings to compare

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 from nicegui import app, run, ui
 
 from page.asking import Router
 from page.controls import Controls
+from page.flags import PageFlags
 from page.now import Now, ago
 from page.parts import Html
 from page.playground import Playground
@@ -20,9 +20,6 @@ from page.runs import Runs
 from page.source import Source
 from page.what_if import WhatIf
 from simulator.report.templates import style
-
-if TYPE_CHECKING:
-    from page.main import PageFlags
 
 Show = Callable[[], Awaitable[None] | None]
 """Brings a tab up to date."""
@@ -54,6 +51,7 @@ class Home:
 
     def __init__(self, flags: PageFlags, source: Source, results: Results) -> None:
         self._flags, self._source, self._results = flags, source, results
+        self._viewer = ui.context.client
         self._is_live = bool(flags.router or flags.metrics)
         self._groups: list[Group] | None = None
         """Finished results, once they are read."""
@@ -104,7 +102,9 @@ class Home:
         return show
 
     async def _tick(self) -> None:
-        """Show what is new, in the tab that is open."""
+        """Show what is new, in the tab that is open; nothing to who is away."""
+        if not self._viewer.has_socket_connection:
+            return
         self._status.show(self._running())
         if (shown := self._shown[self._tabs.value]()) is not None:
             await shown

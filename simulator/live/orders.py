@@ -123,7 +123,8 @@ class Operator:
             time.sleep(0.05)
         if one.ended() and not (folder / "result.json").exists():
             raise FlickerError(f"{one.name} has ended: {one.last_words().removeprefix('flicker: ')}")
-        return done(f"{one.name} learns {events:,} events; its result will be in {folder}")
+        does = "learns" if (folder / "config.json").exists() else "has not looked at its settings yet; it is to learn"
+        return done(f"{one.name} {does} {events:,} events; its result will be in {folder}")
 
     def _begin(self, name: str, events: int, arms: list[str]) -> Child:
         command = ["-m", "simulator", "run", *self.flags.learning_arguments(), "--out", str(self.out / name)]

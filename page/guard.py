@@ -12,7 +12,8 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,11 +23,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from simulator.config import require
 from simulator.live.controls import TOKEN
+from simulator.security.watched import Watched, read_secrets
 
 OPEN = "/healthz"
 """Answers everybody: whether the process is well is no secret."""
 GOOD = re.compile(r"[A-Za-z0-9_-]{16,}")
 """What a token looks like."""
+LOOKS = "16 letters, digits, - or _, or more"
+Tokens = Callable[[], Sequence[str]]
+"""Those that open the page by now; none where everybody may."""
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::(\d{1,5}))?")
 """A Host: name or address, and perhaps a port."""
 HEADERS = {
@@ -45,6 +50,20 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def tokens_of(given: str, file: Path | None) -> Tokens:
+    """The one that is given, or else those of the file, one a line. Raises SettingError."""
+    if given or file is None:
+        return lambda: (given,) if given else ()
+
+    def read() -> Sequence[str]:
+        found = [token.decode() for token in read_secrets("page_token_file", file)]
+        good = all(GOOD.fullmatch(token) for token in found)
+        require(good, "page_token_file", file, f"holds another token than {LOOKS}")
+        return found
+
+    return Watched([file], read)
+
+
 def require_guarded(token: str, reached_at: str, has_controls: bool) -> None:
     """Raise SettingError for a page without a token that others could reach, or that has controls.
 
@@ -52,20 +71,19 @@ def require_guarded(token: str, reached_at: str, has_controls: bool) -> None:
     """
     shown = f"{len(token)} characters" if token else "nothing"
     alone = is_loopback(reached_at)
-    hint = "16 letters, digits, - or _, or more"
-    require(token != "" or not has_controls, TOKEN, shown, f"a page with controls needs one: {hint}")
-    others = f"others can reach the page at {reached_at}: give it a token of {hint}, or keep it on 127.0.0.1"
+    require(token != "" or not has_controls, TOKEN, shown, f"a page with controls needs one: {LOOKS}")
+    others = f"others can reach the page at {reached_at}: give it a token of {LOOKS}, or keep it on 127.0.0.1"
     require(token != "" or alone, TOKEN, shown, others)
-    require(token == "" or GOOD.fullmatch(token) is not None, TOKEN, shown, hint)
+    require(token == "" or GOOD.fullmatch(token) is not None, TOKEN, shown, LOOKS)
 
 
 class Guard:
     """ASGI middleware around all of the page: requests, files and WebSockets."""
 
-    def __init__(self, app: ASGIApp, token: str = "", local: bool = True, names: Iterable[str] = ()) -> None:
-        """Without a token nobody is asked for one; `local`: reached from this machine alone; `names`: by which
+    def __init__(self, app: ASGIApp, tokens: Tokens = tuple, local: bool = True, names: Iterable[str] = ()) -> None:
+        """Without tokens nobody is asked for one; `local`: reached from this machine alone; `names`: by which
         browsers may call it beside localhost and its addresses."""
-        self._app, self._token, self._local = app, token, local
+        self._app, self._tokens, self._local = app, tokens, local
         self._names = {"localhost", *(name.lower() for name in names)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,7 +94,7 @@ class Guard:
         refusal = "" if scope["path"] == OPEN else self._refusal(headers)
         if refusal:
             return await _refuse(refusal, scope, receive, send)
-        if scope["path"] != OPEN and self._token and not self._has_cookie(scope, headers):
+        if scope["path"] != OPEN and self._tokens() and not self._has_cookie(scope, headers):
             return await self._ask_for_token(headers, scope, receive, send)
         await self._app(scope, receive, _with_headers(send))
 
@@ -104,19 +122,19 @@ class Guard:
         return self._is_token(HTTPConnection(scope).cookies.get(_cookie(headers), ""))
 
     def _is_token(self, text: str) -> bool:
-        return hmac.compare_digest(text.encode(), self._token.encode())
+        return any([hmac.compare_digest(text.encode(), token.encode()) for token in self._tokens()])
 
     async def _ask_for_token(self, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
         """The token of an address becomes a cookie, and leaves the address."""
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        good = any(name == "token" and self._is_token(value) for name, value in query)
-        if scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD") or not good:
+        given = next((value for name, value in query if name == "token" and self._is_token(value)), "")
+        if scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD") or not given:
             return await _refuse("token = missing or wrong: open the address that was printed", scope, receive, send)
         rest = urlencode([(name, value) for name, value in query if name != "token"])
         path = "/" + quote(scope["path"].lstrip("/"))  # //host would be another host
         answer = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
         safe = scope["scheme"] == "https"
-        answer.set_cookie(_cookie(headers), self._token, httponly=True, secure=safe, samesite="lax", path="/")
+        answer.set_cookie(_cookie(headers), given, httponly=True, samesite="lax", path="/", secure=safe)
         await answer(scope, receive, _with_headers(send))
 
 

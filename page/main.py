@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
-from pathlib import Path
+import ssl
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,34 +14,30 @@ from starlette.responses import PlainTextResponse
 
 from page import site
 from page.flags import PageFlags
-from page.guard import OPEN, Guard, is_loopback, require_guarded
+from page.guard import OPEN, Guard, is_loopback, require_guarded, tokens_of
 from simulator.errors import SettingError
 from simulator.flags import parse_flags
 from simulator.live.controls import TOKEN
 from simulator.security.credentials import Credentials
-from simulator.security.watched import secret_file
 
-BIND, NAMES, TOKEN_FILE = "FLICKER_BIND", "FLICKER_NAMES", "FLICKER_PAGE_TOKEN_FILE"
+BIND, NAMES = "FLICKER_BIND", "FLICKER_NAMES"
 """Environment: the address at which a container's port can be reached; by which names, beside localhost and addresses,
-browsers may call it, separated by spaces; a file whose first line is the token, where TOKEN does not hold it."""
+browsers may call it, separated by spaces."""
 
 
 def main(arguments: list[str]) -> None:
     """Serve. Raises FlickerError for settings that cannot be."""
     flags = parse_flags(PageFlags, "page", arguments)
-    token = os.environ.get(TOKEN, "")
-    if file := os.environ.get(TOKEN_FILE):
-        token = token or secret_file(TOKEN_FILE, Path(file))()[0].decode()
-    credentials = Credentials.from_environment()
+    credentials, tokens = flags.security.credentials(), tokens_of(os.environ.get(TOKEN, ""), flags.page_token_file)
     reached_at = os.environ.get(BIND) or flags.host
-    require_guarded(token, reached_at, flags.controls is not None)
+    require_guarded(next(iter(tokens()), ""), reached_at, flags.controls is not None)
     listening = listen(flags.host, flags.port)
     host, port = flags.host, listening.getsockname()[1]
-    note = f"  (add ?token= and what {TOKEN} is)" if token else ""  # not the token itself: this line ends in a log
-    scheme = "https" if credentials.tls_cert else "http"
-    address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{note}"
+    where = f"what {TOKEN} is" if os.environ.get(TOKEN) else f"a line of {flags.page_token_file}"
+    note = f"  (add ?token= and {where})" if tokens() else ""  # not the token itself: this line ends in a log
+    address = f"{credentials.scheme}://{f'[{host}]' if ':' in host else host}:{port}/{note}"
     config = uvicorn.Config(
-        Guard(application(flags), token, is_loopback(reached_at), os.environ.get(NAMES, "").split()),
+        Guard(application(flags), tokens, is_loopback(reached_at), os.environ.get(NAMES, "").split()),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -49,8 +45,23 @@ def main(arguments: list[str]) -> None:
         ssl_certfile=credentials.tls_cert,
         ssl_keyfile=credentials.tls_key,
     )
+    follow(config, credentials)
     gc.freeze()  # what is there by now stays
     Server(config, address).run(sockets=[listening])
+
+
+def follow(config: uvicorn.Config, credentials: Credentials) -> None:
+    """Have each connection get the certificate that the files hold by then: uvicorn reads them once."""
+    config.load()
+    now = credentials.browser_context
+
+    def renew(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        """Asked with each connection, before anything is shown."""
+        assert now is not None
+        connection.context = now()
+
+    if config.ssl is not None:
+        config.ssl.sni_callback = renew
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -20,7 +20,6 @@ from page.runs import Runs
 from page.source import Source
 from page.what_if import WhatIf
 from simulator.report.templates import style
-from simulator.security.credentials import Credentials
 
 Show = Callable[[], Awaitable[None] | None]
 """Brings a tab up to date."""
@@ -30,7 +29,7 @@ TICK = 0.5
 
 def build(flags: PageFlags) -> None:
     """Declare the page; each browser that opens it gets its own."""
-    credentials = Credentials.from_environment()
+    credentials = flags.security.credentials()
     router = Router(flags.router, credentials) if flags.router else None
     source, results = Source(router, flags.metrics, credentials), Results(flags.runs)
     sheet = style("roles", "kit") + Path(__file__).with_name("style.css").read_text(encoding="utf-8")

@@ -227,13 +227,16 @@ class Source:
                 log.exception("a look at the system failed")
             self._wake.wait(SOON if self._viewers else SELDOM)
 
-    def _read(self, url: str) -> Page:
-        return read(urlsplit(url).netloc, credentials=self._credentials)
+    def _read(self, url: str, name: str) -> Page:
+        return read(urlsplit(url).netloc, credentials=self._credentials, name=name)
 
     def _look(self) -> None:
         """Read all that there is to read, once."""
-        urls = [each for url in self._urls for each in addresses(url, int(time.time() / STEP))]
-        pages = dict(zip(urls, self._pool.map(self._read, urls), strict=True))
+        # an address is in no certificate: each process bears the name that all of its kind are found by
+        called = {
+            each: urlsplit(url).hostname or "" for url in self._urls for each in addresses(url, int(time.time() / STEP))
+        }
+        pages = dict(zip(called, self._pool.map(self._read, called, called.values()), strict=True))
         for url, page in pages.items():
             kind = next((kind for kind, sample in KINDS.items() if any(sample == name for name, _ in page.samples)), "")
             self._kinds[url] = kind or self._kinds.get(url, "")

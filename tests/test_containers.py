@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 from load.settings import read_settings
 from page.flags import PageFlags
-from page.guard import require_guarded
+from page.guard import require_guarded, tokens_of
 from protos import channel
 from serving.proxy.flags import ShadowFlags
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig
@@ -115,11 +115,7 @@ def test_every_variable_is_set_with_a_comment_and_used() -> None:
     ]
     # the addresses of single ports and the tags of the official images share the comment of the first
     shared = [
-        "ROUTER_BIND",
-        "SHADOW_BIND",
-        "PAGE_BIND",
-        "GRAFANA_BIND",
-        "PROMETHEUS_BIND",
+        *(f"{name}_BIND" for name in "ROUTER SHADOW PAGE GRAFANA PROMETHEUS".split()),
         "REDIS_TAG",
         "PROMETHEUS_TAG",
     ]
@@ -133,7 +129,8 @@ def test_no_setting_is_a_secret() -> None:
     """Nor is one where there are secrets: files are named, which lie in the service's own folder."""
     told = [*SETTINGS.items(), *(pair for service in services().values() for pair in environment(service))]
     assert {name: value for name, value in told if SECRET.search(name) and value} == {}
-    named = {n: v for service in secure_services().values() for n, v in environment(service) if SECRET.search(n) and v}
+    secure = secure_services(**{TOKEN: "a-token-of-a-test-1234"}).values()
+    named = {n: v for service in secure for n, v in environment(service) if SECRET.search(n) and v}
     assert len(named) >= 9
     assert all(value.startswith("/secrets/") for value in named.values()), named
 
@@ -440,6 +437,27 @@ def test_a_page_that_others_reach_needs_a_token(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SettingError, match=f"{TOKEN} = nothing: others can reach the page at 0.0.0.0"):
         page_flags(monkeypatch, FLICKER_BIND="0.0.0.0")
     page_flags(monkeypatch, FLICKER_BIND="0.0.0.0", FLICKER_PAGE_TOKEN="a-token-of-a-test-1234")
+
+
+def test_with_the_secure_overlay_the_page_looks_at_the_same_by_tls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_secrets(tmp_path)
+    plain = page_flags(monkeypatch)
+    settings = {"FLICKER_BIND": "0.0.0.0", "FLICKER_NAMES": "ranks.lan"}
+    service = secure_services(**settings)["page"]
+    for name, value in environment(service):
+        monkeypatch.setenv(name, value.replace("/secrets/", f"{tmp_path}/page/"))
+    flags = parse_flags(PageFlags, "page", shlex.split(service["command"]))
+    assert (flags.router, flags.host, flags.port) == (plain.router, plain.host, plain.port) and flags.controls is None
+    assert flags.metrics == tuple(url.replace("http:", "https:") for url in plain.metrics)
+    opens = tokens_of("", flags.page_token_file)()
+    assert opens == [(tmp_path / "user/page.token").read_text().strip()]
+    assert os.environ["FLICKER_NAMES"] == "ranks.lan", "as its certificate has it"
+    assert flags.security.credentials().shown("router:50051")[0][1].split()[1] in (
+        (tmp_path / "router/tokens").read_text().split()
+    )
+    assert f"https://127.0.0.1:{flags.port}/healthz" in service["healthcheck"]["test"][3]
 
 
 def told(service: str, **settings: str) -> dict[str, str]:

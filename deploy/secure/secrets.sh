@@ -6,12 +6,12 @@
 #   NAME/        ca.crt tls.crt tls.key   of every process
 #                store.password       of those who use the store: trainer, replica, router, load
 #                signing.key          of those who publish or serve generations: trainer, replica, router
-#                tokens, token        router and shadow take calls with these; load and page send theirs
-#                page.token           what the live page asks browsers for
+#                tokens, token        router and shadow take calls with these; load and page send this
+#   page/        page.token           what the page asks browsers for, as in user/
 #   redis/       users.acl            users of the store with digests of their passwords, and what each may do
 #   grafana/     admin.password       of the user `admin`
 #   user/        ca.crt, token        for you: flicker query --tls-ca ... --token-file ...
-#                page.token           and https://localhost:8080/?token=...
+#                page.token           for you: https://localhost:8080/?token=...
 #
 # secrets.sh FOLDER makes what is missing, and anew what ends within RENEW_DAYS; what is there stays. --keep: stays and
 # looks again once a day. It needs openssl. FLICKER_NAMES: further names and addresses of this machine, for the
@@ -103,13 +103,12 @@ make() {
     for process in trainer replica router load; do secret "$process/store.password"; done
     secret trainer/signing.key
     for process in replica router; do copy trainer/signing.key "$process/signing.key"; done
-    secret user/token
-    for process in load page; do secret "$process/token"; done
+    for process in user load page; do secret "$process/token"; done
+    secret user/page.token
+    copy user/page.token page/page.token
     for process in router shadow; do
         [ -s "$process/tokens" ] || cat user/token load/token page/token > "$process/tokens"
     done
-    secret page/page.token
-    copy page/page.token user/page.token
     secret redis/probe.password
     users > redis/new.acl
     copy redis/new.acl redis/users.acl

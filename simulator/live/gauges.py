@@ -45,10 +45,10 @@ def scrape(ports: Mapping[str, int], seconds: float = 1.0, credentials: Credenti
     return {name: read(f"127.0.0.1:{port}", seconds, credentials) for name, port in ports.items()}
 
 
-def read(address: str, seconds: float = 1.0, credentials: Credentials = PLAIN) -> Page:
-    """The metrics page of the process at host:port."""
+def read(address: str, seconds: float = 1.0, credentials: Credentials = PLAIN, name: str = "") -> Page:
+    """The metrics page of the process at host:port, whose certificate must bear the name, or else the host."""
     try:
-        return Page(fetch(address, credentials, seconds))
+        return Page(fetch(address, credentials, seconds, name))
     except (OSError, ValueError, HTTPException):
         return Page()
 

@@ -65,12 +65,12 @@ class Operator:
         }
 
     def _about(self, one: Child) -> dict[str, Any]:
-        port, metrics = self.plan.routers.get(one.name), self.plan.metrics[one.name]
+        port = self.plan.routers.get(one.name)
         return {
             "name": one.name,
             "pid": one.process.pid if one.process else None,
             "address": f"127.0.0.1:{port}" if port else "",
-            "metrics": f"http://127.0.0.1:{metrics}/metrics",
+            "metrics": self.plan.pages[one.name],
             "alive": not one.ended(),
         }
 

@@ -17,6 +17,7 @@ from simulator.live.controls import TOKEN
 from simulator.live.flags import UpFlags
 from simulator.models.factories import ALLOWED, factories_of
 from simulator.process import free_ports
+from simulator.security.credentials import Credentials
 from simulator.store.access import URL_VARIABLE
 
 RUN = "up"
@@ -42,6 +43,13 @@ class Plan:
     """What the traffic is told, and looks at again when it changes; None without traffic."""
     load_page: str = ""
     """Address of Locust's page, empty where there is none."""
+    scheme: str = "http"
+    """Of metrics pages and the live page."""
+
+    @property
+    def pages(self) -> dict[str, str]:
+        """Address of each process's metrics page."""
+        return {name: f"{self.scheme}://127.0.0.1:{port}/metrics" for name, port in self.metrics.items()}
 
 
 def plan(flags: UpFlags, store: str, out: Path) -> Plan:
@@ -70,7 +78,8 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
         for name, command in commands.items()
     ]
     address, summary = ",".join(f"127.0.0.1:{port}" for port in router_ports.values()), out / "load.json"
-    made = Plan(servers, [], metrics, address, summary, router_ports)
+    scheme = Credentials.from_environment().scheme
+    made = Plan(servers, [], metrics, address, summary, router_ports, scheme=scheme)
     if flags.no_load:
         return made
     settings, page = out / "load-settings.json", next(free) if flags.load_page else 0
@@ -88,9 +97,8 @@ def _trainer(flags: UpFlags, out: Path) -> list[str]:
 
 def page_of(made: Plan, port: int, runs: list[Path], controls: Path, token: str, out: Path) -> Child:
     """The live page of a plan, at this port, with these folders of results and the socket of the controls."""
-    metrics = [f"http://127.0.0.1:{port}/metrics" for port in made.metrics.values()]
     command = ["-m", "page", "--port", str(port), "--router", made.address, "--controls", str(controls)]
-    command += ["--metrics", *metrics, "--runs", *map(str, runs)]
+    command += ["--metrics", *made.pages.values(), "--runs", *map(str, runs)]
     return child("page", command, out, {TOKEN: token})
 
 

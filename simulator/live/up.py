@@ -81,8 +81,7 @@ class Up:
             child.start()
         if self.plan.load_page:
             self.say(f"Load: {self.plan.load_page} (Locust's page, without a password)")
-        pages = (f"{name} http://127.0.0.1:{port}/metrics" for name, port in self.plan.metrics.items())
-        self.say(f"Metrics: {', '.join(pages)}")
+        self.say(f"Metrics: {', '.join(f'{name} {url}' for name, url in self.plan.pages.items())}")
         self.say(f"Logs and summary: {self.out}")
 
     def _start_page(self, made: Plan) -> None:
@@ -95,7 +94,7 @@ class Up:
             )
         token = os.environ.get(TOKEN) or secrets.token_urlsafe(24)
         port = self.flags.page_port or free_ports(1)[0]
-        self.say(f"Page: http://127.0.0.1:{port}/?token={token}", "bold")
+        self.say(f"Page: {made.scheme}://127.0.0.1:{port}/?token={token}", "bold")
         self.operator = Operator(self.flags, made, self.out)
         self.controls = Controls(self.operator.orders)
         runs = [folder for folder in (self.out, Path("results")) if folder.is_dir()]

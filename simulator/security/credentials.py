@@ -132,18 +132,29 @@ class Credentials:
             hint = "tokens would come unencrypted: name tls_cert and tls_key, or listen at 127.0.0.1"
             raise SettingError("host", host, hint)
 
+    @property
+    def scheme(self) -> str:
+        """Of the address of a page that is served with these."""
+        return "https" if self.tls_cert else "http"
+
     @cached_property
     def server_context(self) -> Watched[ssl.SSLContext] | None:
         """TLS of a server that is not gRPC's; it asks for a certificate and takes callers without. None: no TLS."""
-        return Watched(self._files, self._server_context) if self.tls_cert else None
+        return Watched(self._files, lambda: self._server_context(self.tls_ca)) if self.tls_cert else None
 
-    def _server_context(self) -> ssl.SSLContext:
+    @cached_property
+    def browser_context(self) -> Watched[ssl.SSLContext] | None:
+        """The same for browsers: they are asked for none, since they would ask their users. None: no TLS."""
+        return Watched(self._files, lambda: self._server_context(None)) if self.tls_cert else None
+
+    def _server_context(self, callers: Path | None) -> ssl.SSLContext:
+        """`callers`: authorities of those who are asked for a certificate."""
         self._read()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         assert self.tls_cert is not None
         context.load_cert_chain(self.tls_cert, self.tls_key)
-        if self.tls_ca:
-            context.load_verify_locations(self.tls_ca)
+        if callers:
+            context.load_verify_locations(callers)
             context.verify_mode = ssl.CERT_OPTIONAL
         return context
 

@@ -13,6 +13,8 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from functools import partial
+from http.client import HTTPSConnection
 from http.server import ThreadingHTTPServer
 from typing import Any
 
@@ -86,8 +88,33 @@ def serve_metrics(registry: CollectorRegistry, port: int, host: str, credentials
     return int(server.server_port)
 
 
-def fetch(address: str, credentials: Credentials, seconds: float = 3.0) -> str:
-    """The metrics page of the process at host:port.
+class _Named(HTTPSConnection):
+    """To a host whose certificate must bear this name, rather than the host's own."""
+
+    def __init__(self, *args: Any, context: ssl.SSLContext, name: str, **more: Any) -> None:
+        super().__init__(*args, context=context, **more)
+        self._tls, self._name = context, name
+
+    def connect(self) -> None:
+        """Connect, and believe nobody else."""
+        super(HTTPSConnection, self).connect()
+        self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._name)
+
+
+class _ByName(urllib.request.HTTPSHandler):
+    """Opens such connections."""
+
+    def __init__(self, context: ssl.SSLContext | None, name: str) -> None:
+        super().__init__(context=context)
+        self._open = partial(_Named, context=context, name=name) if context else HTTPSConnection
+
+    def https_open(self, request: urllib.request.Request) -> Any:
+        """See urllib."""
+        return self.do_open(self._open, request)
+
+
+def fetch(address: str, credentials: Credentials, seconds: float = 3.0, name: str = "") -> str:
+    """The metrics page of the process at host:port, whose certificate must bear the name, or else the host.
 
     Raises OSError where it does not answer, SettingError where a token would travel unencrypted.
     """
@@ -95,9 +122,14 @@ def fetch(address: str, credentials: Credentials, seconds: float = 3.0) -> str:
     scheme = "http" if context is None else "https"
     request = urllib.request.Request(f"{scheme}://{address}/metrics", headers=dict(credentials.shown(address)))
     # by no proxy that the environment names: it would see the token
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _ByName(context, name or host_of(address)))
     with opener.open(request, timeout=seconds) as answer:
         return str(answer.read().decode())
+
+
+def host_of(address: str) -> str:
+    """The host of host:port."""
+    return address.rpartition(":")[0].strip("[]")
 
 
 def probe(address: str) -> None:

@@ -19,7 +19,7 @@ from tests.containers.engine import Container, containers, get, until
 
 SECRETS = Path("/secrets")
 """All that docker-compose.secure.yml has made, a folder for each process."""
-SERVICES = ("secrets", "redis", "trainer", "replica", "router", "load", "prometheus", "grafana")
+SERVICES = ("secrets", "redis", "trainer", "replica", "router", "load", "page", "prometheus", "grafana")
 PAGES = ("trainer", "replica", "router", "load")
 
 
@@ -36,11 +36,11 @@ def context(folder: str = "") -> ssl.SSLContext:
     return found
 
 
-def status(host: str, port: int, path: str, folder: str = "") -> tuple[int, str]:
+def status(host: str, port: int, path: str, folder: str = "", **headers: str) -> tuple[int, str]:
     """Code and text of a page."""
     connection = http.client.HTTPSConnection(host, port, timeout=20, context=context(folder))
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
     finally:
@@ -133,6 +133,19 @@ def test_pages_ask_for_a_certificate_or_a_password() -> None:
         assert probe.connect_ex(("load", 8089)) != 0, "Locust has no page"
 
 
+def test_the_live_page_asks_for_its_token() -> None:
+    token = secret("user/page.token").decode()
+    assert status("page", 8080, "/healthz") == (200, "ok\n")
+    assert status("page", 8080, "/", Host="localhost:8080")[0] == 403
+    assert status("page", 8080, f"/?token={token}", Host="localhost:8080")[0] == 303
+    cookie = f"flicker_page_8080={token}"
+    assert status("page", 8080, "/", Host="localhost:8080", Cookie=cookie)[0] == 200
+    with pytest.raises((OSError, http.client.HTTPException)):
+        plain = http.client.HTTPConnection("page", 8080, timeout=20)
+        plain.request("GET", "/healthz")
+        plain.getresponse()
+
+
 def test_the_store_asks_for_a_user() -> None:
     with socket.create_connection(("redis", 6379), 20) as plain:
         with context().wrap_socket(plain, server_hostname="redis") as connection:
@@ -141,7 +154,7 @@ def test_the_store_asks_for_a_user() -> None:
 
 
 def test_processes_know_their_own_networks_alone() -> None:
-    for service, stranger in (("load", "grafana"), ("router", "grafana"), ("replica", "grafana")):
+    for service, stranger in (("load", "grafana"), ("router", "grafana"), ("replica", "grafana"), ("page", "redis")):
         said = containers(service)[0].run(f"getent hosts {stranger} || echo nobody")
         assert said.strip() == "nobody", (service, stranger, said)
 

@@ -90,6 +90,22 @@ class Secured(System):
         told = {"FLICKER_RATE": "20", "FLICKER_TIMEOUT": "60", "FLICKER_EVENTS": "", "FLICKER_WORLD": WORLD}
         self.launch("load", "-m", "locust", "-f", "load/locustfile.py", *flags, **told)
 
+    def start_page(self) -> str:
+        """By the overlay's own command, at a port here and to the ports here; returns its address."""
+        command = self.here("page", self.services["page"]["command"])
+        command = command.replace("dns:///router:50051", self.ready("router")["address"])
+        for service in ("trainer", "replica", "router", "load"):
+            ports = [port for name, port in self.pages.items() if name.partition("-")[0] == service]
+            pages = " ".join(f"https://127.0.0.1:{port}/metrics" for port in ports)
+            command = command.replace(f"https://{service}:9100/metrics", pages)
+        flags = shlex.split(command.replace("0.0.0.0", "127.0.0.1"))
+        port = flags[flags.index("--port") + 1] = str(free_ports(1)[0])
+        environment = ONE_THREAD | self.told("page")
+        command_line = [sys.executable, "-m", "page", *flags]
+        self.children["page"] = Child("page", command_line, self.folder / "page.log", environment)
+        self.children["page"].start()
+        return f"127.0.0.1:{port}"
+
     def credentials(self, name: str) -> Credentials:
         """Those of a process's own folder, or of the user's."""
         folder = self.secrets / name
@@ -126,7 +142,7 @@ class Secured(System):
         for file in self.secrets.rglob("*"):
             if file.suffix == ".key" and b"PRIVATE KEY" in file.read_bytes():
                 found |= {f"{file} line {n}": line for n, line in enumerate(file.read_bytes().splitlines()[1:-1])}
-            elif file.suffix in (".password", ".key") or file.name in ("token", "tokens"):
+            elif file.suffix in (".password", ".key") or "token" in file.name:
                 found |= {f"{file} line {n}": line for n, line in enumerate(file.read_bytes().splitlines())}
         return found
 

@@ -7,7 +7,8 @@ import socket
 import ssl
 import urllib.error
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def test_the_system_of_the_secure_overlay(tmp_path: Path) -> None:
         the_router_takes_nothing_without_a_token(system, tmp_path)
         replicas_take_nothing_without_a_certificate(system, tmp_path)
         metrics_pages_show_nothing_without_either(system)
+        the_live_page_opens_for_its_token_by_https_alone(system)
         the_store_asks_who_it_is_and_lets_each_do_its_own_work(system)
         old_tls_is_refused(system)
         no_secret_is_in_arguments_environments_logs_or_files(system)
@@ -133,6 +135,24 @@ def metrics_pages_show_nothing_without_either(system: Secured) -> None:
         assert system.page(name).samples
 
 
+def the_live_page_opens_for_its_token_by_https_alone(system: Secured) -> None:
+    address, context = system.start_page(), system.stranger().client_context()
+    token = (system.secrets / "user/page.token").read_text().strip()
+
+    def status(path: str, kind: type[HTTPConnection] = HTTPSConnection, **how: ssl.SSLContext | None) -> int:
+        with closing(kind(address, timeout=SECONDS, **how)) as connection:
+            try:
+                connection.request("GET", path)
+                return connection.getresponse().status
+            except (OSError, HTTPException):
+                return 0
+
+    until(lambda: status("/healthz", context=context) == 200, "the page listens", PATIENCE)
+    assert status("/healthz", HTTPConnection) == status("/healthz") == 0, "no TLS, or another authority"
+    assert status("/", context=context) == status(f"/?token={token[1:]}", context=context) == 403
+    assert status(f"/?token={token}", context=context) == 303
+
+
 def the_store_asks_who_it_is_and_lets_each_do_its_own_work(system: Secured) -> None:
     with pytest.raises(redis.RedisError), redis.Redis(port=system.store_port) as clear:
         clear.ping()
@@ -171,7 +191,7 @@ def secrets_change_under_load_without_a_restart_or_a_failure(system: Secured) ->
     before = [served_until(system.stranger(), port) for port in ports]
     tokens = system.secrets / "router/tokens"
     secret(system.secrets / "user/token", TOKEN)
-    secret(tokens, TOKEN, (system.secrets / "load/token").read_text().strip())
+    secret(tokens, TOKEN, *((system.secrets / name / "token").read_text().strip() for name in ("load", "page")))
     make_secrets(system.secrets, RENEW_DAYS="366")  # all certificates anew
 
     def renewed() -> bool:

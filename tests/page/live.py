@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from load.metrics import LoadCollector
 from load.tally import Repeat, Tally
 from serving.router.metrics import RouterMetrics, ShadowMetrics
+from simulator.flags import Secured
 from simulator.measures.registry import MEASURES
 from simulator.process import free_ports, wait_or_kill
 from simulator.store.names import pack
@@ -35,7 +37,9 @@ QUALITY = {arm: {"log_loss": 0.4321 + n / 10, "auc": 0.7, "calibration": 1.0} fo
 class Live:
     """The system; the page is a process of its own, see `Served`."""
 
-    def __init__(self) -> None:
+    def __init__(self, security: Secured | None = None) -> None:
+        """`security`: of the router, and the certificate of metrics pages; without it there is no TLS."""
+        self.security = security or Secured()
         self._stack, self._router = ExitStack(), ExitStack()
         self.store = MemoryStore(1_000)
         self.digest = self.store.share(pack(NAMES))
@@ -60,9 +64,14 @@ class Live:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def scheme(self) -> str:
+        """Of metrics pages."""
+        return self.security.credentials().scheme
+
+    @property
     def metrics(self) -> list[str]:
         """Addresses of all metrics pages."""
-        return [f"http://127.0.0.1:{port}/metrics" for port in (*self.ports, self.router_metrics)]
+        return [f"{self.scheme}://127.0.0.1:{port}/metrics" for port in (*self.ports, self.router_metrics)]
 
     def refresh(self) -> None:
         """The next generation, which all replicas serve at once."""
@@ -76,7 +85,7 @@ class Live:
 
     def start_router(self) -> Asked:
         """At the same address as before."""
-        self.asked = self._router.enter_context(running(self.store, port=self.port))
+        self.asked = self._router.enter_context(running(self.store, port=self.port, security=self.security))
         self._serve(self.asked.registry, self._router, self.router_metrics)
         healthy(self.asked, 2)
         return self.asked
@@ -100,9 +109,10 @@ class Live:
         for replica in self.replicas:
             replica.stop()
 
-    @staticmethod
-    def _serve(registry: CollectorRegistry, stack: ExitStack, port: int = 0) -> int:
-        server, thread = start_http_server(port, "127.0.0.1", registry)
+    def _serve(self, registry: CollectorRegistry, stack: ExitStack, port: int = 0) -> int:
+        files = {"certfile": self.security.tls_cert, "keyfile": self.security.tls_key}
+        tls = {name: str(file) for name, file in files.items() if file}
+        server, thread = start_http_server(port, "127.0.0.1", registry, **tls)
         stack.callback(thread.join)
         stack.callback(server.server_close)
         stack.callback(server.shutdown)
@@ -112,13 +122,15 @@ class Live:
 class Served:
     """`python -m page` with these arguments, until the end of the block."""
 
-    def __init__(self, *arguments: str | Path, cwd: Path = ROOT) -> None:
+    def __init__(self, *arguments: str | Path, cwd: Path = ROOT, **environment: str | Path) -> None:
         command = [sys.executable, "-m", "page", *map(str, arguments)]
-        self.process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        told = os.environ | {name: str(value) for name, value in environment.items()}
+        out = subprocess.PIPE
+        self.process = subprocess.Popen(command, cwd=cwd, env=told, stdout=out, stderr=subprocess.STDOUT, text=True)
         assert self.process.stdout is not None
         said = self.process.stdout.readline()
         assert said.startswith("Page: http"), said + self.process.stdout.read()
-        self.url = said.removeprefix("Page: ").strip()
+        self.url = said.split()[1]
 
     def __enter__(self) -> Served:
         return self

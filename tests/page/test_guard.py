@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from page.guard import is_loopback, require_guarded
+from page.guard import is_loopback, require_guarded, tokens_of
 from simulator.errors import SettingError
 from simulator.process import free_ports
 from tests.integration.system import until
+from tests.security.made import secret
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-a-test-1234"
@@ -26,7 +27,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
-from page.guard import Guard
+from page.guard import Guard, tokens_of
 
 async def hello(request):
     return PlainTextResponse("hello")
@@ -36,7 +37,9 @@ async def greet(websocket):
     await websocket.close()
 
 routes = [WebSocketRoute("/ws", greet), Route("/{path:path}", hello, methods=["GET", "POST"])]
-app = Guard(Starlette(routes=routes), **json.loads(sys.argv[2]))
+settings = json.loads(sys.argv[2])
+tokens = tokens_of(settings.pop("token", ""), None)
+app = Guard(Starlette(routes=routes), tokens, **settings)
 uvicorn.run(app, port=int(sys.argv[1]), log_level="warning")
 """
 UPGRADE = {
@@ -215,3 +218,17 @@ def test_what_is_not_guarded_does_not_start(token: str, reached: str, controls: 
 )
 def test_what_is_guarded_does(token: str, reached: str) -> None:
     require_guarded(token, reached, has_controls=bool(token))
+
+
+def test_tokens_of_a_file_are_used_where_none_is_given(tmp_path: Path) -> None:
+    file = secret(tmp_path / "tokens", TOKEN, f"{TOKEN}-old")
+    assert tuple(tokens_of("", file)()) == (TOKEN, f"{TOKEN}-old")
+    assert tuple(tokens_of("another-token-123", file)()) == ("another-token-123",) and not tokens_of("", None)()
+
+
+@pytest.mark.parametrize("bad", ["", "too-short", "no;cookie=may-hold-this"])
+def test_a_file_without_good_tokens_is_named_and_not_told(bad: str, tmp_path: Path) -> None:
+    file = secret(tmp_path / "tokens", *filter(None, [bad]))
+    with pytest.raises(SettingError, match=f"page_token_file = {file}: ") as refused:
+        tokens_of("", file)
+    assert len(str(refused.value).splitlines()) == 1 and (not bad or bad not in str(refused.value))

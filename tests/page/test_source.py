@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 import secrets
+import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter
 
 from page import source as module
 from page.asking import Query, Router
@@ -19,7 +22,9 @@ from page.source import STEP, Moment, Source, addresses
 from simulator.errors import FlickerError
 from simulator.live.watch import WINDOW
 from simulator.process import free_ports
+from simulator.security.pages import serve_metrics
 from tests.page.live import ARMS, IDS, NAMES, TITLES, Live, diff, until
+from tests.security.made import Authority
 from tests.serving.fake_replica import retrieved, scores
 
 KEY = ARMS[0], "duplicate", "pair"
@@ -137,6 +142,23 @@ def test_a_name_of_several_machines_stands_for_all(monkeypatch: pytest.MonkeyPat
     )
     monkeypatch.setattr(module.socket, "getaddrinfo", lambda *_: found[:1])
     assert addresses("http://replica:9100/metrics", 2) == ("http://replica:9100/metrics",)
+
+
+def test_machines_of_one_name_are_asked_under_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Their certificates bear no address; one that shows another name is not read."""
+    authority, hosts = Authority(tmp_path), ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+    port, registry = free_ports(1)[0], CollectorRegistry()
+    Counter("flicker_events_learned", "Made here.", registry=registry)
+    for host, name in zip(hosts, ("trainer", "trainer", "router"), strict=True):
+        serve_metrics(registry, port, host, authority.member(f"{name}-{host}", name))
+    real, several = socket.getaddrinfo, [(0, 0, 0, "", (host, port)) for host in hosts]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **b: several if a[0] == "trainer" else real(*a, **b))
+    source = Source(None, [f"https://trainer:{port}/metrics"], authority.member("page", "page"))
+    source._look()
+    assert [(one.url, one.answers) for one in source.processes] == [
+        (f"https://{host}:{port}/metrics", host != hosts[2]) for host in hosts
+    ]
+    source.stop()
 
 
 def test_strangers_are_compared_on_the_same_candidates(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,17 @@ def test_a_page_lets_in_who_shows_a_certificate_or_a_token(tmp_path: Path) -> No
         assert code(address, forged) in (0, 401), "nobody knows who signed it"
 
 
+def test_a_page_is_believed_by_the_name_that_it_is_asked_under(tmp_path: Path) -> None:
+    """At an address that its certificate does not bear."""
+    authority, stranger = Authority(tmp_path / "ca"), Authority(tmp_path / "other")
+    reader = authority.member("reader")
+    address = f"{HOST}:{serve_metrics(counted(), 0, HOST, authority.member('replica', 'replica'))}"
+    assert "flicker_tests_total 3.0" in fetch(address, reader, name="replica")
+    for believed, name in ((reader, ""), (reader, "router"), (reader, HOST), (stranger.client(), "replica")):
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            fetch(address, believed, name=name)
+
+
 def test_a_page_without_tls_asks_for_the_token(tmp_path: Path) -> None:
     token = secret(tmp_path / "token", TOKEN)
     address = f"{HOST}:{serve_metrics(counted(), 0, HOST, Credentials(token_file=token))}"

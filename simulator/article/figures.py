@@ -8,7 +8,7 @@ from simulator.article import claims, grid
 from simulator.article.claims import NORMS, choice, design, designs, family, own_rate, relu, sources
 from simulator.article.frontier import envelope, matched, points
 from simulator.article.table import Values, World, mean, ratio
-from simulator.measures.intervals import Interval, exact
+from simulator.measures.intervals import exact
 from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots
 from simulator.words import DASH, label, number, plural, written
 
@@ -263,7 +263,7 @@ def cost_rows(world: World) -> list[list[str]]:
         if pd and loss:
             rest = [ratio(units, base, cost) for cost in ("lookups", "train_seconds", "score_seconds", "model_bytes")]
             cells = [f"× {number(one.mean, 2)}" if one else DASH for one in rest]
-            rows.append([words, _written(pd, 2), _written(loss, 3), *cells])
+            rows.append([words, written(pd, 2), written(loss, 3), *cells])
     return rows
 
 
@@ -278,10 +278,6 @@ def source_rows(world: World) -> list[list[str]]:
         )
         rows.append([name, *(written(pd) for pd in pds), *(written(one, 3) for one in ratios)])
     return rows
-
-
-def _written(value: Interval, places: int) -> str:
-    return f"{number(value.mean, places)} ({number(value.low, places)} to {number(value.high, places)})"
 
 
 def count(worlds: Sequence[World]) -> str:

@@ -99,7 +99,7 @@ def test_the_playground_shows_the_routers_own_answers_and_what_moved(live: Live,
 def test_users_are_found_by_how_their_ids_begin(live: Live, served: Served, tab: Open) -> None:
     page = go(tab(served.url), "Playground")
     page.locator(".twice ol").first.wait_for()
-    page.wait_for_timeout(1_000)  # for a moment Quasar gives the focus back to a tab that was clicked: no hand is so fast
+    page.wait_for_timeout(1_000)  # Quasar gives the focus back to a clicked tab: no hand is so fast
     page.get_by_label("User").press_sequentially("u-9")
     wanted = sorted(id for id in IDS if id.startswith("u-9"))[:20]
     found = page.locator("#users option")

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 from matplotlib.ticker import MaxNLocator
@@ -25,7 +24,6 @@ from simulator.files import as_csv
 from simulator.measures.intervals import Interval, exact
 from simulator.report.looks import hue, look
 from simulator.result import Arm, Curve, Result
-from simulator.types import Doubles
 from simulator.words import label
 
 WIDTH = 3.6  # inches; 72 points each
@@ -43,8 +41,6 @@ DOTS = (("o", True), ("D", False), ("s", False))
 COLUMNS = ("panel", "series", "label", "x", "x_low", "x_high", "y", "y_low", "y_high", "z")
 """Of a figure's CSV file; z is the height of a surface."""
 NOTHING = ("", "", "")
-LEVELS = 10
-"""Of a surface."""
 WHERE_ZERO = "This axis does not start at 0."
 MARKS, LINES = ("o", "s", "^"), ("solid", (0, (4, 1.5)), (0, (1.2, 1.2)))
 SETTINGS: Any = {
@@ -137,13 +133,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """Points of one colour and mark, joined; `level`: one height across the whole drawing."""
+    """Points of one colour and mark, joined."""
 
     name: str
     points: list[Point]
     look: int
     """Number of the colour, mark and dash: 0 is the neutral of the reference."""
-    level: bool = False
     band: bool = False
     """Whether intervals of y are a band rather than bars."""
     strength: float = 0.8
@@ -194,16 +189,6 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Table:
-    """Numbers beside a figure, as they are written."""
-
-    heads: list[str]
-    rows: list[list[str]]
-    """Cells, the first of a row its name."""
-    note: str = ""
-
-
-@dataclass(frozen=True)
 class Figure:
     """Panels that show one claim; without panels, `claim` says why there is nothing to draw."""
 
@@ -215,8 +200,6 @@ class Figure:
     """Number of the look, and its words."""
     note: str = ""
     """What the panels show and how to read them."""
-    table: Table | None = None
-    """Stands below the panels on a page; no part of the SVG and CSV files."""
     marks: tuple[str, ...] = ()
     """Words of DOTS, in place of a legend of looks; what they tell is the first."""
 
@@ -240,7 +223,7 @@ def _rows(name: str, lines: list[Line], up: bool = True) -> Iterator[tuple[Any, 
     for one in lines:
         for point in one.points:
             y = _cells(point.y) if up else NOTHING
-            yield (name, one.name, point.key or point.label, *(NOTHING if one.level else _cells(point.x)), *y, "")
+            yield (name, one.name, point.key or point.label, *_cells(point.x), *y, "")
 
 
 def _cells(value: Interval) -> tuple[Any, ...]:
@@ -256,7 +239,7 @@ def chart(
         figure, axes = canvas(2.7)
         for one in lines:
             _draw(axes, one)
-        xs = [point.x for one in lines if not one.level for point in one.points]
+        xs = [point.x for one in lines for point in one.points]
         ys = [point.y for one in lines for point in one.points]
         for axis, own, limit, shown in ((across, axes.xaxis, axes.set_xlim, xs), (up, axes.yaxis, axes.set_ylim, ys)):
             own.set_label_text(axis.title)
@@ -275,11 +258,6 @@ def chart(
 
 def _draw(axes: Axes, one: Line) -> None:
     hue, style = colour(one.look), line(one.look)
-    if one.level:
-        level = one.points[0].y
-        axes.axhline(level.mean, **style)
-        axes.axhspan(level.low, level.high, color=hue, alpha=0.15, linewidth=0)
-        return
     x, y = [p.x.mean for p in one.points], [p.y.mean for p in one.points]
     axes.plot(x, y, **style)
     if one.band:
@@ -369,22 +347,6 @@ def activation_panels(curves: list[tuple[int, str, Curve]], names: tuple[str, st
         ]
         panels.append(chart(name, heading, lines, Axis("input x"), Axis()))
     return panels
-
-
-def contours(name: str, steps: Doubles, values: Doubles, dots: Doubles, titles: tuple[str, str]) -> str:
-    """A surface [G, G] over two directions in `steps` [G], darker where it is higher, and dots [n, 2]; SVG."""
-    low, high = values.min(), np.quantile(values, 0.95)
-    with matplotlib.rc_context(SETTINGS):
-        figure, axes = canvas(2.9)
-        for level in np.linspace(low, high, LEVELS, endpoint=False)[1:]:
-            axes.contourf(steps, steps, values.T, levels=[level, np.inf], colors=[colour(1)], alpha=0.09)
-            axes.contour(steps, steps, values.T, levels=[level], colors=[colour(1)], linewidths=0.5, alpha=0.6)
-        axes.plot(*dots.T, linestyle="", marker="o", markersize=5, color=INK, markeredgecolor=PAPER)
-        for own, title in zip((axes.xaxis, axes.yaxis), titles, strict=True):
-            own.set_label_text(title)
-            own.set_major_locator(ticks(4))
-        axes.grid(False)
-        return svg(figure, name)
 
 
 def _name_rows(axes: Axes, names: list[str]) -> None:

@@ -9,7 +9,6 @@ were asked by the same users, whose part does not shrink: there half-widths are 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -66,18 +65,6 @@ def pooled(found: Sequence[tuple[Path, Result]]) -> Result:
             if all(name in run.baselines for run in results)
         },
     )
-
-
-def by_seed(found: Sequence[tuple[Path, Result]]) -> list[Result]:
-    """Those that differ by their seed alone as one, in the order of the first of each."""
-    groups: dict[str, list[tuple[Path, Result]]] = {}
-    for folder, run in sorted(found, key=lambda each: int(each[1].config.get("seed", 0))):
-        config = {name: value for name, value in run.config.items() if name != "seed"}
-        key = [run.world.get("name"), [arm.spec for arm in run.arms], config]
-        groups.setdefault(json.dumps(key, sort_keys=True), []).append((folder, run))
-    whose = {folder: pooled(group) for group in groups.values() if _distinct(group) for folder, _ in group[:1]}
-    alone = {folder: run for group in groups.values() if not _distinct(group) for folder, run in group}
-    return [(whose | alone)[folder] for folder, _ in found if folder in whose | alone]
 
 
 def _distinct(found: Sequence[tuple[Path, Result]]) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from simulator.article.frontier import Family, matched
 from simulator.article.grid import CONDITION_RATES
-from simulator.article.table import Values, World, ratio
+from simulator.article.table import Units, World, ratio, times
 from simulator.measures.intervals import Interval
 from simulator.words import label, number, written
 
@@ -42,7 +42,7 @@ def design(spec: str) -> str:
     return RATE.sub("", spec)
 
 
-def family(world: World, group: str, *designs: str) -> dict[str, dict[int, Values]]:
+def family(world: World, group: str, *designs: str) -> dict[str, Units]:
     """Every setting of some designs, at all rates."""
     return {spec: units for spec, units in world.groups.get(group, {}).items() if design(spec) in designs}
 
@@ -53,7 +53,7 @@ def designs(world: World, group: str, name: str) -> list[str]:
     return [one for one in found if re.fullmatch(rf"{name}(:beta=[\d.]+)?", one)]
 
 
-def own_rate(world: World, group: str, name: str, rates: Sequence[str] = ()) -> dict[int, Values]:
+def own_rate(world: World, group: str, name: str, rates: Sequence[str] = ()) -> Units:
     """The units of a design at its own rate: that of least early log loss, mean over units, of `rates` or of all;
     empty where not run."""
     every = [
@@ -65,12 +65,12 @@ def own_rate(world: World, group: str, name: str, rates: Sequence[str] = ()) -> 
     return min(every, key=lambda units: float(np.mean([one["early_loss"] for one in units.values()])), default={})
 
 
-def relu(world: World) -> dict[int, Values]:
+def relu(world: World) -> Units:
     """ReLU without a norm, at its own rate: what ratios refer to."""
     return own_rate(world, "activations", "relu")
 
 
-def choice(world: World) -> tuple[str, dict[int, Values]]:
+def choice(world: World) -> tuple[str, Units]:
     """SmeLU's setting as the protocol chooses it on the part before; ReLU where none is as accurate."""
     base, found = relu(world), []
     for name in designs(world, "activations", "smelu"):
@@ -81,11 +81,7 @@ def choice(world: World) -> tuple[str, dict[int, Values]]:
     return min(found, key=lambda one: one[0])[1:] if found else ("relu", base)
 
 
-def _x(value: Interval | None, places: int = 2) -> str:
-    return f"× {written(value, places)}" if value else "not measured"
-
-
-def _pd_and_loss(own: dict[int, Values], base: dict[int, Values]) -> tuple[Interval, Interval] | None:
+def _pd_and_loss(own: Units, base: Units) -> tuple[Interval, Interval] | None:
     pd, loss = ratio(own, base, "pd"), ratio(own, base, "log_loss")
     return (pd, loss) if pd and loss else None
 
@@ -99,7 +95,7 @@ def halved(world: World) -> Finding:
     if name == "relu":
         return Finding("no", f"no SmeLU is within {100 * (AS_GOOD - 1):.1f} % of ReLU's log loss on the part before")
     pd, loss = found
-    say = f"{label(name)}: PD {_x(pd)}, log loss {_x(loss, 3)}"
+    say = f"{label(name)}: PD {times(pd)}, log loss {times(loss, 3)}"
     if pd.high < 0.5 and loss.high < NO_WORSE:
         return Finding("yes", say)
     return Finding("no" if pd.low > 0.5 else "not shown", say)
@@ -114,7 +110,7 @@ def rivals(world: World) -> Finding:
     said, lower, higher = [], 0, 0
     for name in RIVALS:
         found = matched(own, family(world, "activations", *designs(world, "activations", name)), plain)
-        said.append(f"{label(name)} {_x(found.ratio) if found else 'not comparable'}")
+        said.append(f"{label(name)} {times(found.ratio) if found else 'not comparable'}")
         lower += found is not None and found.ratio.high < 1
         higher += found is not None and found.ratio.low > 1
     say = "PD at equal log loss, to " + ", ".join(said)
@@ -136,7 +132,7 @@ def u_shape(world: World) -> Finding:
     if len(found) < 3:
         return NOT_RUN
     (name, least), (last, most) = min(found, key=lambda one: one[1].mean), found[-1]
-    say = f"least at {label(name)}: log loss {_x(least, 3)}; {label(last)} {_x(most, 3)}"
+    say = f"least at {label(name)}: log loss {times(least, 3)}; {label(last)} {times(most, 3)}"
     dips, rises = least.high < 1, most.low > 1
     return Finding("yes" if dips and rises else "no" if rises else "not shown", say)
 
@@ -149,7 +145,7 @@ def limit(world: World) -> Finding:
     if found is None:
         return NOT_RUN
     ratios = dict(zip(("pd", "log_loss"), found, strict=True))
-    say = f"SmeLU (beta = 100) to no activation: PD {_x(found[0])}, log loss {_x(found[1], 4)}"
+    say = f"SmeLU (beta = 100) to no activation: PD {times(found[0])}, log loss {times(found[1], 4)}"
     if all(SAME[name][0] < one.low and one.high < SAME[name][1] for name, one in ratios.items()):
         return Finding("yes", say)
     off = any(one.high < SAME[name][0] or one.low > SAME[name][1] for name, one in ratios.items())
@@ -162,7 +158,7 @@ def depth_pays(world: World) -> Finding:
     if found is None:
         return NOT_RUN
     pd, loss = found
-    say = f"additive: log loss {_x(loss, 3)}, PD {_x(pd)}"
+    say = f"additive: log loss {times(loss, 3)}, PD {times(pd)}"
     return Finding("yes" if loss.low > 1 else "no" if loss.high < 1 else "not shown", say)
 
 
@@ -173,13 +169,13 @@ def ensembles(world: World) -> Finding:
     pds = [pd for one in several if (pd := ratio(one, base, "pd"))]
     if len(pds) < len(several):
         return NOT_RUN
-    say = f"3 networks: PD {_x(pds[0])}, 5: {_x(pds[1])}"
+    say = f"3 networks: PD {times(pds[0])}, 5: {times(pds[1])}"
     if any(pd.high >= 1 for pd in pds):
         return Finding("not shown", say)
     beside = ratio(smooth, several[0], "pd")
     if name == "relu" or beside is None:
         return Finding("partly", f"{say}; no SmeLU was chosen")
-    return Finding("yes" if beside.high < SAME["pd"][1] else "partly", f"{say}; {label(name)} to 3: {_x(beside)}")
+    return Finding("yes" if beside.high < SAME["pd"][1] else "partly", f"{say}; {label(name)} to 3: {times(beside)}")
 
 
 def _beside(words: str, found: tuple[Interval, Interval]) -> str:
@@ -232,7 +228,7 @@ def conditions(world: World) -> Finding:
     return Finding("no" if all(one.high < 1 for one in known) else "not shown", say)
 
 
-def sources(world: World) -> dict[str, dict[str, dict[int, Values]]]:
+def sources(world: World) -> dict[str, dict[str, Units]]:
     """Source of noise -> spec -> units."""
     return {name.removeprefix("noise "): arms for name, arms in world.groups.items() if name.startswith("noise ")}
 
@@ -258,7 +254,7 @@ def asynchronous(world: World) -> Finding:
     for name, words in (("delay", "delayed updates"), ("racing", "racing threads")):
         arms = sources(world).get(name, {})
         if found := ratio(arms.get("smelu:beta=0.25", {}), arms.get("relu", {}), "pd"):
-            said.append(f"{words} {_x(found)}")
+            said.append(f"{words} {times(found)}")
             good, bad = good + (found.high < 1), bad + (found.low > 1)
     return Finding(_counted(good, bad, len(said)), "SmeLU's PD to ReLU's: " + ", ".join(said)) if said else NOT_RUN
 
@@ -298,7 +294,7 @@ def at_a_refresh(world: World) -> Finding:
     found = ratio(units, relu(world), "refresh_pair")
     if found is None or name == "relu":
         return NOT_RUN if found is None else Finding("not shown", "no SmeLU was chosen")
-    say = f"{label(name)}: pair swaps at a refresh {_x(found)}"
+    say = f"{label(name)}: pair swaps at a refresh {times(found)}"
     return Finding("yes" if found.high < 1 else "no" if found.low > 1 else "not shown", say)
 
 
@@ -310,7 +306,7 @@ def again(world: World) -> Finding:
     if len(known) < len(found):
         return NOT_RUN
     off = [name for name, value in known.items() if not value.low <= 1 <= value.high]
-    say = f"PD {_x(known['pd'])}, pair swaps {_x(known['pair'])}, log loss {_x(known['log_loss'], 3)}"
+    say = f"PD {times(known['pd'])}, pair swaps {times(known['pair'])}, log loss {times(known['log_loss'], 3)}"
     return Finding("no" if len(off) > 1 else "partly" if off else "yes", say)
 
 

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from simulator.article.claims import choice, norm_ratios, own_rate, relu
-from simulator.article.table import Values, World, mean, ratio
+from simulator.article.table import Units, World, mean, ratio, roughly, times
 from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.measures.intervals import Interval
 from simulator.result import Arm
 from simulator.words import DASH, label, number, percent, written
 
-Units = dict[int, Values]
 ONE = Situation(models=1, refresh_every="1h", asks_again="10m")
 SEVERAL = replace(ONE, models=3)
 CAUSES = {"swaps.slot": "slot", "refresh_swaps.slot": "refresh_slot", "both_swaps.slot": "both_slot"}
@@ -37,10 +36,6 @@ def _share(value: Interval | None) -> str:
     return percent(value.mean) if value else DASH
 
 
-def _x(value: Interval | None, places: int = 2) -> str:
-    return f"× {written(value, places)}" if value else DASH
-
-
 def one_model(worlds: Sequence[World]) -> Table:
     """One model behind all replicas, refreshed hourly; users come back after ten minutes."""
     heads = ["world", "slots changed, ReLU", "refreshed every 2 h", "SmeLU as chosen", "SmeLU's swaps at a refresh"]
@@ -49,7 +44,7 @@ def one_model(worlds: Sequence[World]) -> Table:
         base, (name, smooth) = relu(world), choice(world)
         half = seen(base, replace(ONE, refresh_every="2h"))
         cells = [_share(seen(base, ONE)), _share(half), f"{_share(seen(smooth, ONE))} ({label(name)})"]
-        rows.append([world.name, *cells, _x(ratio(smooth, base, "refresh_slot"))])
+        rows.append([world.name, *cells, times(ratio(smooth, base, "refresh_slot"))])
     return Table(heads, rows)
 
 
@@ -62,7 +57,7 @@ def several_models(worlds: Sequence[World]) -> Table:
         sticky = seen(base, replace(SEVERAL, routing="sticky"))
         ensemble = seen(own_rate(world, "cures", "ensemble:relu:m=3"), SEVERAL)
         shares = [seen(base, SEVERAL), sticky, seen(smooth, SEVERAL), ensemble]
-        ratios = [_x(ratio(smooth, base, "pd")), _x(ratio(smooth, base, "log_loss"), 3)]
+        ratios = [times(ratio(smooth, base, "pd")), times(ratio(smooth, base, "log_loss"), 3)]
         rows.append([world.name, *map(_share, shares), *(ratios if name != "relu" else [DASH, DASH])])
     return Table(heads, rows)
 
@@ -90,7 +85,7 @@ def layer_norm(worlds: Sequence[World]) -> Table:
             cells = [found.get(place) for place in ("same start", "own start", "wide")]
             if any(cells):
                 both = [one or (None, None) for one in cells]
-                rows.append([world.name, norm, *(text for pd, loss in both for text in (_x(pd), _x(loss, 3)))])
+                rows.append([world.name, norm, *(text for pd, loss in both for text in (times(pd), times(loss, 3)))])
     return Table(heads, rows)
 
 
@@ -106,8 +101,8 @@ def ensembles(worlds: Sequence[World]) -> Table:
         for words, units in every.items():
             if pd := ratio(units, base, "pd"):
                 cost = [ratio(units, base, one) for one in ("lookups", "train_seconds", "score_seconds")]
-                rows.append([world.name, words, _x(pd), _x(ratio(units, base, "log_loss"), 3),
-                             *(f"× {number(one.mean, 1)}" if one else DASH for one in cost)])  # fmt: skip
+                rows.append([world.name, words, times(pd), times(ratio(units, base, "log_loss"), 3),
+                             *(roughly(one, 1) for one in cost)])  # fmt: skip
     return Table(heads, rows)
 
 

@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from simulator.article import claims, grid
 from simulator.article.claims import NORMS, choice, design, designs, family, own_rate, relu, sources
 from simulator.article.frontier import envelope, matched, points
-from simulator.article.table import Values, World, mean, ratio
+from simulator.article.table import Units, World, mean, ratio, roughly
 from simulator.measures.intervals import exact
 from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots
-from simulator.words import DASH, label, number, plural, written
-
-Units = dict[int, Values]
+from simulator.words import label, plural, written
 
 
 def _units(worlds: Sequence[World], group: str) -> str:
@@ -22,8 +20,8 @@ def _units(worlds: Sequence[World], group: str) -> str:
 
 
 def _plane(world: World, group: Mapping[str, Sequence[str]], source: Mapping[str, str], name: str) -> Panel | None:
-    """PD against log loss, both as ratios to ReLU without a norm at its own rate; each family by its envelope, its
-    other settings as points alone. `source`: which group of cells a family is of."""
+    """PD against log loss, both as ratios to ReLU without a norm at its own rate; each family by its envelope.
+    `source`: which group of cells a family is of."""
     base, lines = relu(world), []
     for look, (words, held) in enumerate(group.items()):
         own = family(world, source[words], *held)
@@ -262,7 +260,7 @@ def cost_rows(world: World) -> list[list[str]]:
         pd, loss = ratio(units, base, "pd"), ratio(units, base, "log_loss")
         if pd and loss:
             rest = [ratio(units, base, cost) for cost in ("lookups", "train_seconds", "score_seconds", "model_bytes")]
-            cells = [f"× {number(one.mean, 2)}" if one else DASH for one in rest]
+            cells = [roughly(one) for one in rest]
             rows.append([words, written(pd, 2), written(loss, 3), *cells])
     return rows
 

@@ -19,6 +19,7 @@ from simulator.errors import ResultError
 from simulator.files import write_atomically
 from simulator.measures.intervals import Interval, student_quantile
 from simulator.result import Arm, Result
+from simulator.words import DASH, number, written
 
 _CAUSES = {"": "swaps", "refresh_": "refresh_swaps", "both_": "both_swaps"}
 _PLAIN = ("pd", "pd_ranking", "log_loss", "ranking_loss", "auc", "ndcg", "recall", "personalisation")
@@ -32,6 +33,8 @@ EARLY = {"early_loss": (0.1, 0.3, "progressive_log_loss"), "part_loss": (0.1, 0.
 COSTS = ("train_seconds", "score_seconds", "lookups", "parameters", "model_bytes", "train_bytes")
 
 Values = dict[str, float]
+Units = dict[int, Values]
+"""Unit (seed) -> what an arm gave there."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,12 @@ def read_lines(path: Path) -> list[Line]:
     if not path.exists():
         return []
     found = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for row, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             found.append(Line(**json.loads(text)))
         except (ValueError, TypeError):
             raise ResultError(
-                f"{path}:{number}: no cell of flicker article: delete the line, and run it again"
+                f"{path}:{row}: no cell of flicker article: delete the line, and run it again"
             ) from None
     return found
 
@@ -122,10 +125,10 @@ class World:
     """All cells of one world: group -> spec -> unit (seed) -> values."""
 
     name: str
-    groups: dict[str, dict[str, dict[int, Values]]] = field(default_factory=dict)
+    groups: dict[str, dict[str, Units]] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)
 
-    def units(self, group: str, spec: str) -> dict[int, Values]:
+    def units(self, group: str, spec: str) -> Units:
         """Unit -> what a spec gave there; empty where it was not run."""
         return self.groups.get(group, {}).get(spec, {})
 
@@ -172,3 +175,13 @@ def mean(units: Mapping[int, Values], measure: str) -> Interval | None:
 def exponential(interval: Interval) -> Interval:
     """From logarithms back."""
     return Interval(*(math.exp(min(value, 300.0)) for value in (interval.mean, interval.low, interval.high)))
+
+
+def times(value: Interval | None, places: int = 2) -> str:
+    """A ratio as people read it: `× 0.86 (0.75 to 0.99)`."""
+    return f"× {written(value, places)}" if value else DASH
+
+
+def roughly(value: Interval | None, places: int = 2) -> str:
+    """The same without its interval: `× 2.8`."""
+    return f"× {number(value.mean, places)}" if value else DASH

@@ -266,15 +266,13 @@ def cost_rows(world: World) -> list[list[str]]:
 
 
 def source_rows(world: World) -> list[list[str]]:
-    """Source of noise, PD of ReLU and of SmeLU, their ratio, and that of pair swaps."""
+    """Source of noise, PD of ReLU and of SmeLU, and ratios: PD, pair swaps, log loss, personalisation."""
     rows = []
     for name, arms in sources(world).items():
         plain, smooth = (arms.get(spec, {}) for spec in ("relu", "smelu:beta=0.25"))
-        pds, ratios = (
-            [mean(own, "pd") for own in (plain, smooth)],
-            [ratio(smooth, plain, one) for one in ("pd", "pair")],
-        )
-        rows.append([name, *(written(pd) for pd in pds), *(written(one, 3) for one in ratios)])
+        pds = [written(mean(own, "pd")) for own in (plain, smooth)]
+        places = {"pd": 3, "pair": 3, "log_loss": 4, "personalisation": 2}
+        rows.append([name, *pds, *(written(ratio(smooth, plain, one), digits) for one, digits in places.items())])
     return rows
 
 

@@ -108,9 +108,7 @@ def read_lines(path: Path) -> list[Line]:
         try:
             found.append(Line(**json.loads(text)))
         except (ValueError, TypeError):
-            raise ResultError(
-                f"{path}:{row}: no cell of flicker article: delete the line, and run it again"
-            ) from None
+            raise ResultError(f"{path}:{row}: no cell of flicker article: delete the line, and run it again") from None
     return found
 
 

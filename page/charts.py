@@ -119,13 +119,14 @@ def over_time(lines: Sequence[Line], up: str, marks: Sequence[tuple[float, str]]
             "label": {**SOFT, "fontSize": 10, "formatter": "{b}"},
             "data": [{"xAxis": round(1000 * at), "name": words} for at, words in marks],
         }
+    above = 40 if marks else 24  # pixels: the axis has its name over the words of the marks
     return {
         "animation": False,
-        "grid": {"left": 8, "right": 24, "top": 24, "bottom": 8, "containLabel": True},
+        "grid": {"left": 8, "right": 24, "top": above, "bottom": 8, "containLabel": True},
         "legend": {"show": False},
         "tooltip": {**TOOLTIP, "trigger": "axis"},
         "xAxis": axis("", type="time", splitLine={"show": False}, axisLabel={**SOFT, "hideOverlap": True}),
-        "yAxis": axis(up, min=0, nameLocation="end", nameTextStyle={**TEXT, "align": "left"}, nameGap=10),
+        "yAxis": axis(up, min=0, nameLocation="end", nameTextStyle={**TEXT, "align": "left"}, nameGap=above - 14),
         "series": series,
     }
 

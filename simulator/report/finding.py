@@ -198,7 +198,7 @@ def generations_title(result: Result) -> str:
 
 
 def plane_title(result: Result) -> str:
-    """Title of the PD-against-loss plane: is one arm lowest on both axes, and beyond doubt?"""
+    """Title of the PD-against-loss plane: is one arm lowest on both axes, and do the intervals exclude 1?"""
     if not all({"pd", "log_loss"} <= arm.measures.keys() for arm in result.arms):
         return "Instability against accuracy, where both are known"
     if len(result.arms) == 1:
@@ -215,7 +215,7 @@ def plane_title(result: Result) -> str:
 
 
 def _clearly_lowest(result: Result, arm: Arm, name: str) -> bool:
-    """Whether an arm is below the first one beyond doubt; of the first arm, whether all others are above it."""
+    """Whether an arm is shown to be below the first one; of the first arm, whether all others are above it."""
     base, *others = result.arms
     if arm is base:
         return all(compared(ratio_to(other, base, name)) == "more" for other in others)

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.native import loader
-from simulator.native.loader import NativeMissing
+from simulator.native.loader import NativeMissing, library
 from simulator.world import coder as module
 from simulator.world.coder import Coder, NativeCoder, PlainCoder, make_coder
 
@@ -22,7 +21,7 @@ TEXT = st.none() | st.text(st.sampled_from("ab\0üñ😀"), max_size=40)
 def kind(request: pytest.FixtureRequest) -> Any:
     if request.param is NativeCoder:
         try:
-            loader.library()
+            library()
         except NativeMissing as problem:
             pytest.skip(str(problem))
     return request.param

@@ -195,7 +195,8 @@ def limits(held: Sequence[Interval]) -> tuple[float, float]:
     """Round numbers that all intervals lie between: what sticks out of its axis, ECharts does not draw at all."""
     low = min((value.low if value.known else value.mean for value in held), default=0.0)
     high = max((value.high if value.known else value.mean for value in held), default=1.0)
-    step = 10 ** math.floor(math.log10((high - low) or abs(high) or 1.0)) / 5
+    spread = max((high - low) or abs(high) or 1.0, 1e-12)  # less than that nobody sees, and could not be divided by
+    step = 10 ** math.floor(math.log10(spread)) / 5
     start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return short(start * step), short(max(end, start + 1) * step)
 

@@ -38,10 +38,11 @@ def test_limits_are_round_and_hold_all(held: list[Interval]) -> None:
 
 @pytest.mark.parametrize(
     ("held", "expected"),
-    [([Interval(0.7, 0.5, 1.0)], (0.5, 1.0)), ([exact(0)], (0.0, 0.2)), ([], (0.0, 1.0)), ([exact(0.3)], (0.3, 0.32))],
-)
+    [([Interval(0.7, 0.5, 1.0)], (0.5, 1.0)), ([exact(0)], (0.0, 0.2)), ([], (0.0, 1.0)), ([exact(0.3)], (0.3, 0.32)),
+     ([Interval(0.0, 0.0, 5e-324)], (0.0, 2e-13))],
+)  # fmt: skip
 def test_limits_by_hand(held: list[Interval], expected: tuple[float, float]) -> None:
-    assert limits(held) == pytest.approx(expected)
+    assert limits(held) == pytest.approx(expected, abs=1e-20)
 
 
 @given(DOTS)

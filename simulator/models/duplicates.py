@@ -30,6 +30,8 @@ from simulator.models.noise import Member, Noise
 from simulator.models.specs import Arm
 from simulator.types import Batch, Doubles, Floats, Ints, Query, Rows, Schema
 
+EVERY = slice(None)
+
 
 @dataclass
 class Weights:
@@ -134,17 +136,19 @@ class Duplicates(ABC):
         device: str = "cpu",
         pool: ThreadPoolExecutor | None = None,
         dtype: torch.dtype = torch.float32,
+        here: slice = EVERY,
     ) -> None:
         """Initialise every model; where `noise.init` is `same`, the duplicates of a fleet are equal to the last bit.
 
+        `here`: of the F x R served models only these, each the same as beside all the others.
         `model`: the settings of one model, see `Engine.model`. `pool`: threads with one thread per operation, each at
         work on other models; by default a single one.
         """
         self.schema, self.arm, self.model, self.device = schema, arm, model, torch.device(device)
-        self.noise, self._seed, self._duplicates = Noise(noise, seed), seed, duplicates
-        m = arm.cure.m
-        self.members = [Member(f, r, arm.copy, p) for f in range(fleets) for r in range(duplicates) for p in range(m)]
-        self.served_models = fleets * duplicates
+        self.noise, self._seed = Noise(noise, seed), seed
+        served, m = [(fleet, duplicate) for fleet in range(fleets) for duplicate in range(duplicates)][here], arm.cure.m
+        self.members = [Member(f, r, arm.copy, part) for f, r in served for part in range(m)]
+        self.served_models = len(served)
         self.chunk_events = model.batch * (noise.window or 16)
         self.dtype = dtype
         self.weights = self._allocate()
@@ -314,7 +318,8 @@ class Duplicates(ABC):
     def published(self, duplicate: int) -> dict[str, Tensor]:
         """See Engine: the weights by their names."""
         assert self.arm.cure.m == 1
-        return {name: _on_cpu(tensor) for name, tensor in self.served[duplicate].tensors.items()}
+        number = next(number for number, who in enumerate(self.members) if (who.fleet, who.duplicate) == (0, duplicate))
+        return {name: _on_cpu(tensor) for name, tensor in self.served[number].tensors.items()}
 
     def costs(self, candidates: int) -> Costs:
         """See Engine."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from simulator.config import ExperimentConfig, ModelConfig, NoiseConfig
 from simulator.errors import SettingError
 from simulator.models.cures import Fresh
-from simulator.models.duplicates import Duplicates
+from simulator.models.duplicates import EVERY, Duplicates
 from simulator.models.engine import Costs, Engine, EngineName
 from simulator.models.fresh import FreshEngine
 from simulator.models.native.engine import NativeEngine, refusal
@@ -44,9 +44,10 @@ class Engines:
         fleets: int | None = None,
         duplicates: int | None = None,
         threads: int | None = None,
+        here: slice = EVERY,
     ) -> None:
         """`fleets`, `duplicates`: other numbers than the config's. `threads`: CPU workers, each at work on other models
-        (default: as many as PyTorch would use).
+        (default: as many as PyTorch would use). `here`: of each arm's F x R served models only these; S counts them.
 
         Raises SettingError for a device that is not there, an arm that the engine it names cannot teach, and a cure
         that the model is too small for.
@@ -59,13 +60,15 @@ class Engines:
         self.replaced: dict[str, int] = {}
         """Label of each arm in whose modules another activation stands in the place of ReLUs -> of how many."""
         sizes = fleets or config.fleets, duplicates or config.duplicates
-        self.engines: list[Engine] = [self._open(schema, arm, config, *sizes) for arm in arms]
+        self.engines: list[Engine] = [self._open(schema, arm, config, *sizes, here) for arm in arms]
         # the threads of this one wait for those of the other: no arm waits for another's slowest model
         self._side_by_side = ThreadPoolExecutor(len(arms) if config.device == "cpu" else 1)
         self._candidates = config.candidates
         self.chunk_events = self.engines[0].chunk_events
 
-    def _open(self, schema: Schema, arm: Arm, config: ExperimentConfig, fleets: int, duplicates: int) -> Engine:
+    def _open(
+        self, schema: Schema, arm: Arm, config: ExperimentConfig, fleets: int, duplicates: int, here: slice
+    ) -> Engine:
         if arm.tuned:
             raise SettingError(f"{arm.spec}: lr", "tuned", "give a rate here; `flicker run` and `flicker up` find one")
         model = arm.cure.model(schema, arm.model(config.model))
@@ -79,6 +82,7 @@ class Engines:
             seed=config.seed,
             device=config.device,
             pool=self._pool,
+            here=here,
         )
         if isinstance(engine, OwnEngine) and engine.replaced:
             self.replaced[arm.label] = engine.replaced

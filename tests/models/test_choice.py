@@ -59,6 +59,27 @@ def test_all_arms_learn_side_by_side_as_each_does_alone(tmp_path: Path) -> None:
         assert engines.costs(number) == one.costs(0)
 
 
+@pytest.mark.parametrize("spec", ["relu", "gelu:engine=torch", "codistill:relu", "fresh:relu", "average:relu"])
+def test_a_share_of_the_models_learns_as_it_does_beside_all_the_others(spec: str) -> None:
+    config, arms = replace(RUN, fleets=2, duplicates=3), parse_arms((spec, "relu"))
+    whole = Engines(MIXED, arms, config)
+    shares = [Engines(MIXED, arms, config, here=slice(start, start + 2)) for start in (0, 2, 4)]
+
+    def joined(parts: list[np.ndarray]) -> np.ndarray:
+        """Models of each arm behind one another, as they stand in the whole."""
+        return np.concatenate([part[2 * arm : 2 * arm + 2] for arm in range(2) for part in parts])
+
+    for chunk in make_chunks(whole.engines[0], 3):
+        assert np.array_equal(whole.learn(chunk), joined([share.learn(chunk) for share in shares]))
+        for engines in (whole, *shares):
+            engines.refresh()
+    queries = [make_query(1, 5)]
+    assert np.array_equal(whole.score_queries(queries), joined([share.score_queries(queries) for share in shares]))
+    if spec != "codistill:relu":
+        for name, tensor in whole.published(2).items():
+            assert torch.equal(tensor, shares[1].published(2)[name])
+
+
 @pytest.mark.parametrize(
     ("spec", "noise", "why"),
     [

@@ -28,6 +28,8 @@ DEFAULT_K, MOST_ITEMS = 10, 1_000
 """Length of a slate: unless said, and at most."""
 MOST_CANDIDATES = 10_000
 """Items that one query may bring to be ranked."""
+MOST_QUERIES = 1_024
+"""Queries of one call of Rank."""
 Parsed = TypeVar("Parsed", bound=Message)
 NO_ITEMS: Ints = np.empty(0, np.int64)
 REFUSED = "Generations that this process did not take, by what was wrong with them"

@@ -28,8 +28,7 @@ from serving.backlog import Backlog, Sample
 from serving.codec import Refusal
 from serving.comparison import Answer, compare_pairs
 from serving.router.metrics import ShadowMetrics
-from serving.router.policies import RANGE, stable_hash
-from serving.router.pool import Pool, Replica
+from serving.router.pool import RANGE, Pool, Replica, stable_hash
 from serving.router.work import Waiting
 from simulator.measures.registry import MEASURES
 from simulator.types import Doubles

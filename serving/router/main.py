@@ -26,8 +26,7 @@ from serving.process import ServerFlags, serve
 from serving.router.compare import compare_all
 from serving.router.feedback import MOST_EVENTS, Feedback, InStore, Keeper, OnDisk, report_of
 from serving.router.metrics import SECONDS, RouterMetrics, ShadowMetrics
-from serving.router.policies import make_policy
-from serving.router.pool import Dialling, Pool
+from serving.router.pool import Dialling, Pool, make_policy
 from serving.router.published import Watch
 from serving.router.router import Router
 from serving.router.spool import LEAST, Spool

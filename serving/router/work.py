@@ -18,13 +18,13 @@ from typing import cast
 import grpc
 
 from protos.recommender_pb2 import RankRequest, RankResponse
-from serving.codec import Refusal
+from serving.codec import MOST_QUERIES, Refusal
 from serving.rpc import late
 
 log = logging.getLogger(__name__)
 
-MOST_QUERIES, MOST_BYTES = 1024, 1 << 20
-"""Queries and bytes per RPC, as recommender.proto allows."""
+MOST_BYTES = 1 << 20
+"""Of the queries of one RPC, as recommender.proto allows."""
 MARGIN = 0.25
 """Seconds that an RPC may take longer than its queries: the replica says itself which of them are late."""
 LOST = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})

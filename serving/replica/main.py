@@ -56,9 +56,9 @@ def own_address(store: str) -> str:
     url = urlsplit(store)
     if url.hostname is None:  # unix: all are on this machine
         return "127.0.0.1"
-    found = socket.getaddrinfo(url.hostname, url.port or 6379, socket.AF_INET, socket.SOCK_DGRAM)
+    addresses = socket.getaddrinfo(url.hostname, url.port or 6379, socket.AF_INET, socket.SOCK_DGRAM)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
-        route.connect(found[0][4])  # of a datagram socket: only looks up the route
+        route.connect(addresses[0][4])  # of a datagram socket: only looks up the route
         return str(route.getsockname()[0])
 
 
@@ -72,8 +72,8 @@ def main(arguments: list[str]) -> None:
 
         advertise = flags.advertise
         if not advertise and flags.host == EVERYWHERE:
-            told = lambda problem: log.warning("where the store is cannot be found yet: %s", problem)  # noqa: E731
-            advertise = retry(lambda: own_address(flags.store), OSError, stop, told)
+            warn = lambda problem: log.warning("where the store is cannot be found yet: %s", problem)  # noqa: E731
+            advertise = retry(lambda: own_address(flags.store), OSError, stop, warn)
         return Replica(replace(flags, advertise=advertise), store, registry, stop)
 
     serve("replica", flags, make)

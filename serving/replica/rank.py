@@ -19,16 +19,16 @@ import torch
 from grpc import StatusCode
 
 from protos.recommender_pb2 import Failure, RankRequest, RankResponse, RecommendRequest
-from serving.codec import MOST_QUERIES, UNKNOWN_USER, Refusal, answer, bad, length, parse
+from serving.codec import MAX_QUERIES, UNKNOWN_USER, Refusal, answer, bad, length, parse
 from serving.replica.generation import Generation, Shelf
 from serving.replica.metrics import Metrics
 from serving.rpc import Reply, as_refusal
 from simulator.types import Floats, Ints, order, slate
 
 log = logging.getLogger(__name__)
-MOST_PER_DRAIN = 64
+MAX_PER_DRAIN = 64
 """Users' queries taken from the queue at once; those behind them are not kept waiting by other arms for long."""
-MOST_BESIDE = 20
+MAX_BACKGROUND_PER_DRAIN = 20
 """Queries that no user waits for, taken beside them: so many delay a user by some 2 ms, and still fill whole passes."""
 
 
@@ -81,10 +81,10 @@ class Job:
 
 
 class Queue:
-    """Queries that wait, at most `most` of them: those that users wait for, and the others."""
+    """Queries that wait, at most `limit` of them: those that users wait for, and the others."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.full = most, f"queue = {most} queries: full, try again later"
+    def __init__(self, limit: int) -> None:
+        self.limit, self.full = limit, f"queue = {limit} queries: full, try again later"
         self._users: deque[Job] = deque()
         self._others: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -100,7 +100,7 @@ class Queue:
         room is not for them.
         """
         with self._changed:
-            room = self.most - len(self) - (self.most // 2 if background else 0)
+            room = self.limit - len(self) - (self.limit // 2 if background else 0)
             taken = jobs[: max(0, room)] if not self._closed else []
             for job in jobs[len(taken) :]:
                 job.refusal = Refusal(StatusCode.RESOURCE_EXHAUSTED, self.full)
@@ -114,7 +114,7 @@ class Queue:
         """What is pending, as soon as there is something; empty when the queue is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: len(self) or self._closed)
-            return [*_first(self._users, MOST_PER_DRAIN), *_first(self._others, MOST_BESIDE)]
+            return [*_first(self._users, MAX_PER_DRAIN), *_first(self._others, MAX_BACKGROUND_PER_DRAIN)]
 
     def close(self) -> None:
         """Take no more; what is there will be ranked."""
@@ -123,9 +123,9 @@ class Queue:
             self._changed.notify_all()
 
 
-def _first(jobs: deque[Job], most: int) -> Iterator[Job]:
+def _first(jobs: deque[Job], limit: int) -> Iterator[Job]:
     """The first ones, which are then no longer there."""
-    return (jobs.popleft() for _ in range(min(len(jobs), most)))
+    return (jobs.popleft() for _ in range(min(len(jobs), limit)))
 
 
 class Worker:
@@ -283,8 +283,8 @@ def parse_call(raw: bytes) -> RankRequest:
     """A call from its bytes. Raises Refusal."""
     request = parse(RankRequest, raw)
     queries, timeouts = len(request.queries), len(request.timeouts_ms)
-    if not 1 <= queries <= MOST_QUERIES:
-        raise bad("queries", f"{queries} queries", f"1 to {MOST_QUERIES:,}")
+    if not 1 <= queries <= MAX_QUERIES:
+        raise bad("queries", f"{queries} queries", f"1 to {MAX_QUERIES:,}")
     if timeouts not in (0, queries):
         raise bad("timeouts_ms", f"{timeouts} values", f"as many as queries ({queries}), or none")
     return request

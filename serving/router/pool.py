@@ -136,7 +136,7 @@ class Pool:
 
     def __init__(self, metrics: RouterMetrics, changed: Callable[[], None], dialling: Dialling = DIRECTLY) -> None:
         """`changed` is told whenever the healthy replicas are others."""
-        self._metrics, self._told, self._dialling = metrics, changed, dialling
+        self._metrics, self._on_change, self._dialling = metrics, changed, dialling
         self._lock = threading.RLock()
         self._known: dict[str, Replica] = {}
         self._renewed: dict[str, Replica] = {}  # connected with new certificates, not healthy yet
@@ -226,7 +226,7 @@ class Pool:
                 log.info("replica %s at %s joins the pool", replica.name, replica.member.address)
             for replica in set(before) - set(self.healthy):
                 log.info("replica %s at %s leaves the pool", replica.name, replica.member.address)
-        self._told()
+        self._on_change()
 
     def able(
         self, duplicate: int | None, generation: int | None, without: Collection[Replica] = ()
@@ -308,8 +308,8 @@ def make_policy(name: PolicyName, seed: int) -> Policy:
     def least_loaded(query_id: int, user: int, replicas: Sequence[Replica]) -> int:
         """The fewest queries in flight, which keeps queues even where replicas are not equally fast; equals in turn."""
         load = [replica.in_flight for replica in replicas]
-        least = [n for n, queries in enumerate(load) if queries == min(load)]
-        return least[next(turn) % len(least)]
+        shortest = [n for n, queries in enumerate(load) if queries == min(load)]
+        return shortest[next(turn) % len(shortest)]
 
     policies = {policy.__name__: policy for policy in (random, round_robin, sticky, least_loaded)}
     return policies[name]

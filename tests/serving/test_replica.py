@@ -303,7 +303,7 @@ def test_work_that_its_caller_cancels_is_dropped(own: Asking) -> None:
 
 
 def test_a_user_does_not_wait_for_background_work(own: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rank, "MOST_BESIDE", 1)
+    monkeypatch.setattr(rank, "MAX_BACKGROUND_PER_DRAIN", 1)
     gate, query, ended = put_gate(own.replica), RecommendRequest(arm="relu"), list[str]()
     busy = in_background(own, query)
     assert gate.reached.wait(10)

@@ -10,8 +10,8 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2 import DESCRIPTOR
+from serving.replica.flags import ReplicaFlags
 from serving.replica.generation import Shelf
-from serving.replica.main import ReplicaFlags
 from serving.replica.membership import Membership
 from serving.replica.metrics import Metrics
 from serving.replica.rank import Queue, RankService, Worker

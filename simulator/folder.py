@@ -19,17 +19,30 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from simulator.config import ExperimentConfig
 from simulator.errors import ResultError
-from simulator.experiment import Experiment, State
+from simulator.evaluation import State
 from simulator.files import flicker_version, require_empty, write_atomically, writing
 from simulator.models.snapshot import read_snapshot, write_snapshot
 from simulator.result import Result, differences, write_result
 from simulator.tuning import Tuned
+
+
+class Resumable(Protocol):
+    """An experiment: its state, and all else that it needs to go on from here."""
+
+    state: State
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """See Experiment."""
+
+    def restore(self, tensors: dict[str, torch.Tensor], state: State) -> None:
+        """See Experiment."""
+
 
 CHECKPOINT_SHARE = 0.05
 """Checkpoints take at most about this share of a run's time: the next one waits for it."""
@@ -102,7 +115,7 @@ class Folder:
         if (self.path / "result.json").exists():
             raise ResultError(f"out = {self.path}: this run is complete: flicker report {self.path}")
 
-    def save(self, experiment: Experiment) -> None:
+    def save(self, experiment: Resumable) -> None:
         """Write a checkpoint, unless the last one was so recent that they would cost more than CHECKPOINT_SHARE."""
         start = time.monotonic()
         if start - self._saved_at < self._cost / CHECKPOINT_SHARE:
@@ -116,7 +129,7 @@ class Folder:
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - start
 
-    def restore(self, experiment: Experiment) -> None:
+    def restore(self, experiment: Resumable) -> None:
         """Put an experiment where its newest readable checkpoint stands; leave it at the start where there is none."""
         root = self.path / "checkpoint"
         names = [int(entry.name) for entry in root.iterdir() if entry.name.isdecimal()] if root.is_dir() else []

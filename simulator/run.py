@@ -12,7 +12,8 @@ from rich.console import Console
 
 from simulator.config import ExperimentConfig
 from simulator.errors import DataError, FlickerError, SettingError
-from simulator.experiment import Experiment, Final
+from simulator.evaluation import Final
+from simulator.experiment import Experiment
 from simulator.flags import RunFlags
 from simulator.folder import Folder
 from simulator.models.engines import say_remarks

@@ -184,7 +184,7 @@ def _conclude(decision: tuple[list[str], int]) -> None:
     sys.exit(code)
 
 
-EVERY = (run, merge, tune, check, sweep, article, compare, report, recommend, gate, up, query, shadow, show)
+EVERY = (run, tune, check, sweep, article, compare, report, recommend, gate, up, query, shadow, show, merge)
 COMMANDS = {command.__name__: command for command in EVERY}
 
 

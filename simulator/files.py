@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from uuid import uuid4
 
 from simulator.errors import ResultError, SettingError
 
@@ -54,7 +55,8 @@ def as_csv(rows: Iterable[Iterable[object]]) -> str:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file to be written inside, which then replaces `path`: fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # no process number: in containers they are alike, and several may write into one shared folder
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}")
     yield temporary
     flush(temporary)
     os.replace(temporary, path)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import os
+import platform
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from uuid import uuid4
 
 from simulator.errors import ResultError, SettingError
 
@@ -55,8 +56,8 @@ def as_csv(rows: Iterable[Iterable[object]]) -> str:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file to be written inside, which then replaces `path`: fsync, rename, fsync of the folder."""
-    # no process number: in containers they are alike, and several may write into one shared folder
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}")
+    # a process number alone is that of many containers, which may share the folder
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{threading.get_native_id()}")
     yield temporary
     flush(temporary)
     os.replace(temporary, path)

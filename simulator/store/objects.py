@@ -126,9 +126,7 @@ class ObjectParts:
         if isinstance(problem, FileNotFoundError):
             return StoreError(f"weights = {self.where}: {said}: make the bucket or folder, or name another")
         if isinstance(problem, PermissionError) or any(name in type(problem).__name__ for name in NOT_WHO):
-            hint = (
-                "give the user of its credentials (AWS_ACCESS_KEY_ID ...) leave to read, list, write and delete there"
-            )
+            hint = "its credentials (AWS_ACCESS_KEY_ID ...) must have leave to read, list, write and delete there"
             return StoreError(f"weights = {self.where}: {said}: {hint}")
         if isinstance(problem, (NotADirectoryError, FileExistsError, IsADirectoryError)) or number in FOR_GOOD:
             return StoreError(f"weights = {self.where}: {said}: name another place")
@@ -140,9 +138,7 @@ class ObjectParts:
 def open_url(url: str) -> tuple[Any, str]:
     """fsspec's file system of a URL, and the path in it. Raises SettingError, FlickerError."""
     if has_password(url):
-        hint = (
-            "leave the secret out: its library reads AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a file of its own"
-        )
+        hint = "leave the secret out: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say it, or a file of its library"
         raise SettingError("weights", without_password(url), hint)
     protocol, separator, path = url.partition("://")
     if not separator or not path.strip("/") or "::" in url:

@@ -3,8 +3,8 @@
 Names are `part:GENERATION:NAME:SHA256` and `shared:SHA256`: the digest in its name makes what is there immutable.
 
 In a Redis or Valkey server each is a list of pieces (one value would be at most 512 MB, and grow by copying), under its
-name with `:WRITER` behind it until all pieces are there. Parts are uploaded to run out after UPLOAD seconds and kept for
-good by the script that announces them: what a trainer left behind half-way disappears by itself.
+name with `:WRITER` behind it until all pieces are there. Parts are uploaded to run out after UPLOAD seconds and kept
+for good by the script that announces them: what a trainer left behind half-way disappears by itself.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Parts(Protocol):
         """Keys of the store's server that stay as long as the generation of these parts, and go with it."""
 
     def forget(self, generation: int) -> None:
-        """Remove all parts of older generations that are not keys of the store's server. Raises StoreAway, StoreError."""
+        """Remove all parts of older generations, unless they are such keys. Raises StoreAway, StoreError."""
 
 
 # KEYS = a writer's part. ARGV = number of the piece, piece, UPLOAD. Answers 1, or 0 where those before it ran out.

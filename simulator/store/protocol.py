@@ -19,8 +19,8 @@ user's report, sent anew to another router) has a key, which is remembered for a
 
 **Generations.** Published parts are immutable; a generation is announced only when all its parts are there, and the
 last `KEPT` generations stay. Several trainers (*shards*) may publish a part of the duplicates each: the generation is
-announced, by whoever comes last, when all have. Where the bytes of parts lie is another matter (parts.py). What all of them have in common (the names of users and items) is shared once, known by
-its digest, and stays as long as the run.
+announced, by whoever comes last, when all have. Where the bytes of parts lie is another matter (parts.py). What all of
+them have in common (the names of users and items) is shared once, known by its digest, and stays as long as the run.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class EventLog(Protocol):
         """Make groups known: nothing is forgotten any more that they have not acknowledged. Harmless when repeated.
 
         They start at the first entry that is not forgotten. Raises StoreError where they are to be `alone` and another
-        group reads the log; none has joined then.
+        group of their kind (the name up to its first -) reads the log; none has joined then.
         """
 
     def leave(self, group: str) -> None:

@@ -147,12 +147,13 @@ if #ARGV >= first then
 end
 return {1, new}
 """
-# ARGV = 1 where no other group may be there, else 0; groups. Answers the name of another one, or an empty one.
+# ARGV = 1 where no other group of their kind may be there, else 0; groups. Answers such another one's name, or ''.
 JOIN = """
-local own, there = {}, groups()
-for i = 2, #ARGV do own[ARGV[i]] = true end
+local own, kinds, there = {}, {}, groups()
+local function kind(group) return string.match(group, '^[^-]*') end
+for i = 2, #ARGV do own[ARGV[i]], kinds[kind(ARGV[i])] = true, true end
 for group in pairs(there) do
-  if ARGV[1] == '1' and not own[group] then return group end
+  if ARGV[1] == '1' and kinds[kind(group)] and not own[group] then return group end
 end
 for group in pairs(own) do
   if not there[group] then redis.call('XGROUP', 'CREATE', log, group, id(count('forgotten')), 'MKSTREAM') end
@@ -442,7 +443,7 @@ class RedisStore:
         flat = self._server.ask(lambda: self._hand_in(keys=[self._pending], args=args))
         there = dict(zip(flat[::2], flat[1::2], strict=True))
         found = ((one, there[str(one).encode()].partition(b" ")) for one in shard.all if str(one).encode() in there)
-        return [read_manifest(given, self.run, int(number), keys, one) for one, (number, _, given) in found]
+        return [read_manifest(given, self.run, int(number or -1), keys, one) for one, (number, _, given) in found]
 
     def _announce_whole(self, made: Manifest, text: str) -> None:
         keys = self._parts.keys(part_name(made, name) for name in made.parts)

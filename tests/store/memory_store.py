@@ -100,8 +100,10 @@ class MemoryStore:
     def join(self, *groups: str, alone: bool = False) -> None:
         """See EventLog."""
         with self._changed:
-            if alone and (others := self._groups.keys() - set(groups)):
-                raise refuse_other_groups(groups, min(others))
+            kinds = {group.partition("-")[0] for group in groups}
+            others = [group for group in self._groups if group.partition("-")[0] in kinds and group not in groups]
+            if alone and others:
+                raise refuse_other_groups(groups, others[0])
             for group in groups:
                 self._groups.setdefault(group, self._forgotten)
 

@@ -47,8 +47,8 @@ class TrainerFlags(LiveFlags, Wiring):
     state: Path = field(default_factory=lambda: Path(from_environment("FLICKER_STATE", "state/trainer")))
     """Folder in which the trainer saves where it is (default: FLICKER_STATE)."""
     shard: str = from_env("FLICKER_SHARD", "0/1")
-    """I/N: the one of N trainers, I from 0, that teaches the I-th share of the duplicates. any/N: whichever is free; its
-    state is in --state/shard-I then. Each needs a folder of its own. The first one feeds the world (default:
+    """I/N: the one of N trainers, I from 0, that teaches the I-th share of the duplicates. any/N: whichever is free;
+    its state is in --state/shard-I then. Each needs a folder of its own. The first one feeds the world (default:
     FLICKER_SHARD, or 0/1: all of them; docs/trainers.md)."""
     generation_events: int | None = None
     """Events per generation, a whole number of shuffle windows (--batch x --window events). By default two of them, or

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import quote
 
 from simulator.errors import FlickerError, SettingError
-from simulator.store.access import has_password, without_password
+from simulator.store.access import require_weights, without_password
 from simulator.store.connection import one_line
 from simulator.store.manifest import pieces
 from simulator.store.parts import Found, joined
@@ -137,12 +137,8 @@ class ObjectParts:
 
 def open_url(url: str) -> tuple[Any, str]:
     """fsspec's file system of a URL, and the path in it. Raises SettingError, FlickerError."""
-    if has_password(url):
-        hint = "leave the secret out: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say it, or a file of its library"
-        raise SettingError("weights", without_password(url), hint)
-    protocol, separator, path = url.partition("://")
-    if not separator or not path.strip("/") or "::" in url:
-        raise SettingError("weights", url or "nothing", "a URL such as s3://bucket/prefix or file:///folder")
+    require_weights(url)
+    protocol = url.partition("://")[0]
     # a listing that is remembered would hide what others have put there
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if protocol in ("s3", "s3a"):

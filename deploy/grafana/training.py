@@ -111,8 +111,8 @@ PANELS = [
     # the world before it, the replicas behind it
     timeseries(
         "Do feeder and trainers wait?",
-        "Share of time over the last minute: of the feeder, because the log was full or the store away (100 % means that "
-        "training sets the pace); of each of several trainers, for the others at the end of a generation (the slowest "
+        "Share of time over the last minute: of the feeder, because the log was full or the store away (100 % means "
+        "that training sets the pace); of each of several trainers, for the others at the end of a generation (the slowest "
         "waits for nobody).",
         "percentunit",
         [

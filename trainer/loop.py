@@ -208,7 +208,6 @@ class Trainer:
 
     def _wait_for_others(self, publish: Callable[[], int], missing: int) -> None:
         """Until the generation is announced, by whoever hands in last."""
-        log.info("generation %s waits for %s other trainers", self.state.generation, missing)
         looked = handed_in = time.monotonic()
         while missing:
             self.metrics.shards_missing.set(missing)
@@ -221,6 +220,7 @@ class Trainer:
             if newest >= self.state.generation:
                 missing = 0
             elif now >= handed_in + AGAIN:
+                log.info("generation %s waits for %s of %s trainers", self.state.generation, missing, self.shard.count)
                 missing, handed_in = self._insist(publish), now
         self.metrics.shards_missing.set(0)
 

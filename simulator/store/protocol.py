@@ -314,10 +314,10 @@ def refuse_appending(events: int, waiting: int, capacity: int) -> None:
         )
 
 
-def refuse_other_groups(groups: Sequence[str], other: str) -> StoreError:
-    """For a log that another group reads than those that are to be alone."""
+def refuse_other_groups(group: str, other: str) -> StoreError:
+    """For a log that another group of the same kind reads."""
     hint = "start as many trainers as before, or name another --run"
-    return StoreError(f"{other} reads this log, beside which {', '.join(groups)} cannot: {hint}")
+    return StoreError(f"{other} reads this log, beside which {group} cannot: {hint}")
 
 
 def unknown_group(group: str) -> StoreError:

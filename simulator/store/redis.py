@@ -340,7 +340,7 @@ class RedisStore:
     def join(self, *groups: str, alone: bool = False) -> None:
         """See EventLog."""
         if other := self._server.ask(lambda: self._run(self._join, int(alone), *groups)):
-            raise refuse_other_groups(groups, other.decode())
+            raise refuse_other_groups(groups[0], other.decode())
 
     def leave(self, group: str) -> None:
         """See EventLog."""

@@ -103,7 +103,7 @@ class MemoryStore:
             kinds = {group.partition("-")[0] for group in groups}
             others = [group for group in self._groups if group.partition("-")[0] in kinds and group not in groups]
             if alone and others:
-                raise refuse_other_groups(groups, others[0])
+                raise refuse_other_groups(groups[0], others[0])
             for group in groups:
                 self._groups.setdefault(group, self._forgotten)
 

@@ -16,8 +16,8 @@ import pytest
 
 from simulator.errors import FlickerError, ResultError, SettingError
 from simulator.models.factories import ALLOWED
+from simulator.store.open import open_store
 from simulator.store.protocol import Shard, Store, StoreAway, StoreError
-from simulator.store.redis import RedisStore
 from simulator.store.server import StoreServer
 from tests.store.memory_store import MemoryStore
 from tests.trainer.conftest import Reference
@@ -127,6 +127,10 @@ MOMENTS = {
         ("simulator.store.redis:RedisStore._given", 2),
         ("simulator.store.redis:RedisStore._given", 2),
     ),
+    "one has renamed half of its files, the other has begun to write": (
+        ("fsspec.implementations.local:LocalFileSystem.mv", 3),
+        ("fsspec.implementations.local:LocalFileSystem.open", 3),
+    ),
     "one has not saved, the other has not cut": (
         ("trainer.resume:write_snapshot", 2),
         ("simulator.models.engines:Engines.learn", 3),
@@ -143,6 +147,7 @@ def killed(server: StoreServer, launch: Launch, tmp_path_factory: pytest.TempPat
         for shard, (where, count) in zip(TWO, both, strict=True):
             state = folders[name] / str(shard.number)
             wiring = f"--store {server.url} --run shards-{run} --state {state} --rate 5000 --shard {shard}".split()
+            wiring += ["--weights", f"file://{folders[name]}/weights"] if "files" in name else []
             ends.append((where, count, wiring + ARGUMENTS))
     endings, errors = launch(ROOT / "tests/trainer/dying.py", json.dumps(ends)).communicate(timeout=2 * PATIENCE)
     assert json.loads(endings.splitlines()[-1]) == [-signal.SIGKILL] * len(ends), errors
@@ -152,11 +157,14 @@ def killed(server: StoreServer, launch: Launch, tmp_path_factory: pytest.TempPat
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed(moment: str, server: StoreServer, killed: dict[str, Path], reference: Reference) -> None:
     run = f"shards-{list(MOMENTS).index(moment)}"
-    store = RedisStore(server.url, run=run, capacity=200_000)
+    weights = f"file://{killed[moment]}/weights" if "files" in moment else ""
+    store = open_store(server.url, run=run, weights=weights)
     try:
         assert store.newest() == 1
         finish_all(store, killed[moment], 2, run=run)
         check(store, killed[moment], 2, reference)
+        left = sorted(path.name for path in (killed[moment] / f"weights/{run}/part").glob("*"))
+        assert left == (["3", "4", "5"] if weights else []), "nothing half-written either"
     finally:
         store.close()
 

@@ -242,8 +242,12 @@ class Source:
             self._kinds[url] = kind or self._kinds.get(url, "")
         self.processes = [Process(url, self._kinds[url], bool(page.samples)) for url, page in pages.items()]
         whose = {f"router {url}": page for url, page in pages.items() if self._kinds[url] == "router"}
-        whose |= {kind: page for url, page in pages.items() if (kind := self._kinds[url]) in ("trainer", "load")}
-        self.watch.take({"trainer": Page()} | whose)
+        whose |= {kind: page for url, page in pages.items() if (kind := self._kinds[url]) == "load"}
+        # of several trainers that which feeds the world; of what is published all say the same
+        trainers = [page for url, page in pages.items() if self._kinds[url] == "trainer" and page.samples]
+        fed = "flicker_world_ended", "flicker_feeder_events_total"
+        trainer = max(trainers, key=lambda page: [page.value(name) for name in fed], default=Page())
+        self.watch.take({"trainer": trainer} | whose)
         self._seen.add({"load": self.watch.load})
         self._remember()
         self._ask_router()

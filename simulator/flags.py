@@ -276,6 +276,11 @@ class Wiring(Listening):
     """File of keys, one a line: generations are signed with the first, and none is served that none of them has signed
     (default: FLICKER_SIGNING_KEY; without one nothing is signed or checked)."""
 
+    weights: str = from_env("FLICKER_WEIGHTS", "")
+    """URL under which published weights lie, of a folder that all machines see or an object store: file:///folder,
+    s3://bucket/prefix. The same for trainers, replicas and routers (default: FLICKER_WEIGHTS, or nothing: in the store;
+    docs/trainers.md)."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if has_password(self.store) and self.store != os.environ.get(URL_VARIABLE):
@@ -288,7 +293,8 @@ class Wiring(Listening):
 
         require(self.store != "", "store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
         access = Access(self.security.credentials(), self.store_password_file)
-        return open_store(self.store, run=self.run, access=access, signing_key=self.signing_key, **bounds)
+        keys, weights = self.signing_key, self.weights
+        return open_store(self.store, run=self.run, access=access, signing_key=keys, weights=weights, **bounds)
 
 
 AnyFlags = TypeVar("AnyFlags", bound=RunFlags)

@@ -31,7 +31,7 @@ FLOORS: list[set[str]] = [
     {"comparison", "schedule", "tuning", "flags", "result", "words"},
     {"experiment", "decide", "predictions"},
     {"folder", "outcome", "terminal", "report"},
-    {"run", "tune", "check", "compare", "live", "sweep"},
+    {"run", "tune", "check", "compare", "live", "size", "sweep"},
     {"cli", "article"},
 ]
 MOST_FLOORS = 8

@@ -39,6 +39,8 @@ How much do a recommender's results change for no reason, and what cures it?
   flicker compare A.parquet B.parquet               anybody's predictions: how many results changed? Files of scores
                                                     are all it takes
 
+  flicker size --queries-per-second 1e5 --items 1e8 machines, memory and network of a deployment, what saturates first
+
   flicker up                                        the live system: trainer, replicas, router, traffic, live gauges
   flicker query --user 7 --all                      ask it: the same query of every duplicate, side by side
   flicker show DIR                                  finished results and sweeps in a browser: two settings side by side
@@ -160,6 +162,15 @@ def compare(arguments: list[str]) -> None:
     run_compare(flags, " ".join(["flicker compare", *arguments]))
 
 
+def size(arguments: list[str]) -> None:
+    """`flicker size`: what a deployment takes, by laws that were measured."""
+    from simulator.flags import parse_flags
+    from simulator.size.main import run_size
+    from simulator.size.plan import SizeFlags
+
+    run_size(parse_flags(SizeFlags, "flicker size", arguments))
+
+
 def recommend(arguments: list[str]) -> None:
     """`flicker recommend DIR`: what a user sees on asking again, and what lowers it."""
     from simulator.decide import choice
@@ -184,7 +195,7 @@ def _conclude(decision: tuple[list[str], int]) -> None:
     sys.exit(code)
 
 
-EVERY = (run, tune, check, sweep, article, compare, report, recommend, gate, up, query, shadow, show, merge)
+EVERY = (run, tune, check, sweep, article, compare, report, recommend, gate, size, up, query, shadow, show, merge)
 COMMANDS = {command.__name__: command for command in EVERY}
 
 

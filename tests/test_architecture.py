@@ -31,7 +31,7 @@ FLOORS: list[set[str]] = [
     {"comparison", "schedule", "tuning", "flags", "result", "words"},
     {"evaluation", "decide", "predictions"},
     {"experiment", "folder", "outcome", "parts", "cluster", "terminal", "report"},
-    {"run", "tune", "check", "compare", "live", "sweep"},
+    {"run", "tune", "check", "compare", "live", "size", "sweep"},
     {"cli", "article"},
 ]
 MOST_FLOORS = 8

@@ -19,7 +19,7 @@ MAX_WORDS = 1_600
 """Of README, all of it counted."""
 MAX_TITLE = 15
 LINK = re.compile(r"(?<!`)\[(?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*\]\(([^)\s]+)\)")
-PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)+\.(?:py|md|toml|yml|json|sh|css|proto|jsonl|csv|png)")
+PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)+\.(?:py|md|toml|yml|jsonl?|sh|css|proto|csv|png)\b")
 ELSEWHERE = re.compile(r"^(results|secrets|my_pkg|snapshots|clicks|impressions|ca|grafana|user|DIR|OUT|log|logs)/")
 """Paths of a reader's own, or of what a run leaves."""
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -39,8 +39,7 @@ def test_readme_is_short() -> None:
 
 @every_page
 def test_titles_are_short(page: Path) -> None:
-    titles = headings(page)
-    assert titles and [title for title in titles if len(title.split()) > MAX_TITLE] == []
+    assert [title for title in headings(page) if len(title.split()) > MAX_TITLE] == []
 
 
 @every_page

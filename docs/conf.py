@@ -1,5 +1,8 @@
-"""The site of these pages: `make docs`. Nothing is copied: README and its neighbours become pages as they are read, help
-comes from the real parsers, the API from docstrings, the tutorial from its notebook."""
+"""The site of these pages: `make docs`. Nothing is copied.
+
+README and its neighbours become pages as they are read, help comes from the real parsers, the API from docstrings, the
+tutorial from its notebook.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def _moved(link: re.Match[str]) -> str:
 
 
 def _cell(cell: dict[str, Any]) -> str:
-    """A cell of a notebook as Markdown: its text, or its code and what that printed; pictures as they are kept in it."""
+    """A cell of a notebook as Markdown: its text, or its code and what came of that, pictures too."""
     text = "".join(cell["source"])
     if cell["cell_type"] == "markdown":
         return text
@@ -75,7 +78,8 @@ def _cell(cell: dict[str, Any]) -> str:
     for output in cell["outputs"]:
         shown = output.get("data", {})
         if "image/png" in shown:
-            parts.append(f'<img alt="{_said(shown)}" src="data:image/png;base64,{"".join(shown["image/png"]).strip()}">')
+            picture = "".join(shown["image/png"]).strip()
+            parts.append(f'<img alt="{_said(shown)}" src="data:image/png;base64,{picture}">')
         elif "text/html" in shown:
             parts.append("".join(shown["text/html"]))
         elif printed := "".join(output.get("text") or shown.get("text/plain", "")):

@@ -1,8 +1,9 @@
 """Every block of commands in README and docs, as a reader would type it.
 
-A real shell reads each block in a folder that holds what the pages speak of: a log, files of predictions, finished runs. It
-finds `flicker`, `make` and `python` there, which note what they are called with. What answers in a second is then run; of
-what would take minutes, or not end, the real parser reads the flags. A block that can be neither has a reason before it.
+A real shell reads each block; the `flicker`, `make` and `python` that it finds note what they are called with. What
+answers in a second is then run, in a folder that holds what the pages speak of: a log, files of predictions, finished
+runs. Of what would take minutes, or not end, the real parser reads the flags. A block that can be neither has a reason
+before it.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ PARSED: dict[tuple[str, ...], Callable[[list[str]], Any]] = {
     ("flicker", "query"): lambda words: parse_flags(QueryFlags, "flicker query", words),
     ("flicker", "shadow"): lambda words: parse_flags(ShadowFlags, "flicker shadow", words),
     ("flicker", "show"): of_show,
-    ("flicker", "article", "write"): lambda words: write_article(parse_flags(WriteFlags, "flicker article write", words)),
+    ("flicker", "article", "write"): lambda words: write_article(parse_flags(WriteFlags, "flicker article", words)),
     ("flicker", "article", "run"): lambda words: parse_flags(ArticleFlags, "flicker article run", words),
     ("python", "-m", "trainer"): lambda words: parse(TrainerFlags, "python -m trainer", words),
     ("python", "-m", "serving", "replica"): lambda words: parse_flags(ReplicaFlags, "python -m serving replica", words),

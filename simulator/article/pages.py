@@ -1,4 +1,4 @@
-"""`flicker article write`: docs/results.md, docs/decide.md, README's results, an SVG and a CSV file per figure, settings.
+"""`flicker article write`: docs/results.md, docs/decide.md, README's summary, an SVG and a CSV per figure, settings.
 
 Everything is made from cells.jsonl, so the same file gives the same pages.
 """
@@ -6,7 +6,7 @@ Everything is made from cells.jsonl, so the same file gives the same pages.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import relpath
 from pathlib import Path
@@ -43,9 +43,7 @@ class WriteFlags:
 
 def write(flags: WriteFlags) -> list[Path]:
     """Write everything; returns the pages. Raises ResultError where there are no cells, or nothing can be written."""
-    held = sorted(
-        worlds(read_lines(flags.cells / CELLS)).values(), key=lambda world: (world.name[:4] == "made", world.name)
-    )
+    held = in_order(worlds(read_lines(flags.cells / CELLS)))
     if not held:
         raise ResultError(f"{flags.cells / CELLS}: no finished cell: flicker article run --out {flags.cells}")
     every = figures.drawn(held)
@@ -63,6 +61,11 @@ def write(flags: WriteFlags) -> list[Path]:
         for path, text in texts.items():
             write_atomically(path, text.encode())
     return list(texts)
+
+
+def in_order(held: Mapping[str, World]) -> list[World]:
+    """Logs before made-up worlds."""
+    return sorted(held.values(), key=lambda world: (world.name[:4] == "made", world.name))
 
 
 def results(held: Sequence[World], every: Sequence[Figure], images: str) -> str:
@@ -88,7 +91,7 @@ def results(held: Sequence[World], every: Sequence[Figure], images: str) -> str:
 
 
 def summary(held: Sequence[World]) -> str:
-    """The part of README: what does not hold, what holds, and of each world the gain beside what it must be read with."""
+    """The part of README: what does not hold, what does, of each world the gain beside what it must be read with."""
     decided = known(held)
     return _rendered(
         "summary.md",

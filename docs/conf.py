@@ -43,6 +43,7 @@ html_copy_source = False
 html_theme_options = {
     "description": "How much do a recommender's results change for no reason?",
     "fixed_sidebar": True,
+    "body_max_width": "940px",
     "page_width": "1180px",
     "sidebar_collapse": True,
     "show_powered_by": False,
@@ -74,7 +75,7 @@ def _cell(cell: dict[str, Any]) -> str:
     text = "".join(cell["source"])
     if cell["cell_type"] == "markdown":
         return text
-    parts = [f"```python\n{text}\n```"]
+    parts = [f"```ipython3\n{text}\n```"]
     for output in cell["outputs"]:
         shown = output.get("data", {})
         if "image/png" in shown:

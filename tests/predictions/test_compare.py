@@ -258,7 +258,7 @@ def test_order_splitting_and_partitions_change_nothing(
 ) -> None:
     frames = [uneven(seed, 0.8) | {} for seed in (1, 2)]
     expected = compare_frames(frames, k=K, by=("country",), log_odds=True)
-    monkeypatch.setattr(parts, "PART", 200 // partitions)
+    monkeypatch.setattr(parts, "PART_ROWS", 200 // partitions)
     arguments = []
     for number, columns in enumerate(frames):
         columns = picked(columns, np.argsort(columns["q_id"], kind="stable")) if grouped else columns
@@ -277,7 +277,7 @@ def test_order_splitting_and_partitions_change_nothing(
 def test_many_users_are_counted_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = [frame(seed, queries=200) for seed in (1, 2)]
     exact = measured(*frames, k=K)
-    monkeypatch.setattr(comparing, "MOST_UNITS", 50)
+    monkeypatch.setattr(comparing, "MAX_UNITS", 50)
     frames = [{name: column for name, column in each.items() if name != "user"} for each in frames]
     assert measured(*frames, k=K) == pytest.approx(exact)
 

@@ -18,7 +18,7 @@ from simulator.article import decide, figures
 from simulator.article.claims import Claim, Finding, choice, known, norm_ratios, prediction, relu
 from simulator.article.compose import standalone
 from simulator.article.run import CELLS
-from simulator.article.table import World, read_lines, worlds
+from simulator.article.table import WorldCells, read_lines, worlds
 from simulator.errors import ResultError
 from simulator.files import as_csv, write_atomically, writing
 from simulator.report.charts import Figure
@@ -40,75 +40,78 @@ class WriteFlags:
 
 def write(flags: WriteFlags) -> list[Path]:
     """Write everything; returns the pages. Raises ResultError where there are no cells, or nothing can be written."""
-    held = sorted(
+    all_worlds = sorted(
         worlds(read_lines(flags.cells / CELLS)).values(), key=lambda world: (world.name[:4] == "made", world.name)
     )
-    if not held:
+    if not all_worlds:
         raise ResultError(f"{flags.cells / CELLS}: no finished cell: flicker article run --out {flags.cells}")
-    every = figures.drawn(held)
+    drawn = figures.drawn(all_worlds)
     images = relpath(flags.cells, flags.pages)
-    texts = {flags.pages / "results.md": results(held, every, images), flags.pages / "decide.md": advice(held)}
+    texts = {
+        flags.pages / "results.md": results(all_worlds, drawn, images),
+        flags.pages / "decide.md": advice(all_worlds),
+    }
     with writing("cells", flags.cells):
-        for figure in every:
+        for figure in drawn:
             stem = flags.cells / f"{figure.number}-{figure.name}"
             write_atomically(stem.with_suffix(".svg"), standalone(figure).encode())
             write_atomically(stem.with_suffix(".csv"), figure.csv().encode())
-        write_atomically(flags.cells / "settings.csv", as_csv(settings(held)).encode())
+        write_atomically(flags.cells / "settings.csv", as_csv(settings(all_worlds)).encode())
         for path, text in texts.items():
             write_atomically(path, text.encode())
     return list(texts)
 
 
-def results(held: Sequence[World], every: Sequence[Figure], images: str) -> str:
+def results(all_worlds: Sequence[WorldCells], drawn: Sequence[Figure], images: str) -> str:
     """The page of claims."""
-    decided = known(held)
+    decided = known(all_worlds)
     return _rendered(
         "results.md",
-        count=figures.count(held),
-        worlds=held,
+        count=figures.count(all_worlds),
+        worlds=all_worlds,
         claims=decided,
-        refuted=_summed(decided, "no", held),
-        holding=_summed(decided, "yes", held),
-        numbers={figure.name: figure.number for figure in every} | {name: DASH for name in _missing(decided, every)},
-        anchors={figure.name: _anchor(figure) for figure in every} | {name: "" for name in _missing(decided, every)},
-        logs=[world.name for world in held if not world.name.startswith("made-up")],
-        predictions=[(world.name, prediction(world)) for world in held],
-        accuracy=[row for world in held for row in accuracy(world)],
-        figures=every,
-        costs=[[world.name, *row] for world in held for row in figures.cost_rows(world)],
-        sources=[[world.name, *row] for world in held for row in figures.source_rows(world)],
+        refuted=_summed(decided, "no", all_worlds),
+        holding=_summed(decided, "yes", all_worlds),
+        numbers={figure.name: figure.number for figure in drawn} | {name: DASH for name in _missing(decided, drawn)},
+        anchors={figure.name: _anchor(figure) for figure in drawn} | {name: "" for name in _missing(decided, drawn)},
+        logs=[world.name for world in all_worlds if not world.name.startswith("made-up")],
+        predictions=[(world.name, prediction(world)) for world in all_worlds],
+        accuracy=[row for world in all_worlds for row in accuracy(world)],
+        figures=drawn,
+        costs=[[world.name, *row] for world in all_worlds for row in figures.cost_rows(world)],
+        sources=[[world.name, *row] for world in all_worlds for row in figures.source_rows(world)],
         images=images,
     )
 
 
-def advice(held: Sequence[World]) -> str:
+def advice(all_worlds: Sequence[WorldCells]) -> str:
     """The page for whoever decides."""
     return _rendered(
         "decide.md",
-        one_model=decide.one_model(held),
-        several_models=decide.several_models(held),
-        gate=decide.gate(held),
-        layer_norm=decide.layer_norm(held),
-        ensembles=decide.ensembles(held),
-        refresh=decide.lowers(held, "refresh_slot"),
-        pd=decide.lowers(held, "pd"),
-        three=decide.ensemble_lowers(held, 3),
-        five=decide.ensemble_lowers(held, 5),
-        norm=[f"{world.name} ({norm})" for world in held for norm in ("after", "before") if _worse(world, norm)],
+        one_model=decide.one_model(all_worlds),
+        several_models=decide.several_models(all_worlds),
+        gate=decide.gate(all_worlds),
+        layer_norm=decide.layer_norm(all_worlds),
+        ensembles=decide.ensembles(all_worlds),
+        refresh=decide.lowers(all_worlds, "refresh_slot"),
+        pd=decide.lowers(all_worlds, "pd"),
+        three=decide.ensemble_lowers(all_worlds, 3),
+        five=decide.ensemble_lowers(all_worlds, 5),
+        norm=[f"{world.name} ({norm})" for world in all_worlds for norm in ("after", "before") if _worse(world, norm)],
     )
 
 
-def _worse(world: World, norm: str) -> bool:
-    found = norm_ratios(world, norm).get("same start")
-    return found is not None and found[0].low > 1 and found[1].low > 1
+def _worse(world: WorldCells, norm: str) -> bool:
+    ratios = norm_ratios(world, norm).get("same start")
+    return ratios is not None and ratios[0].low > 1 and ratios[1].low > 1
 
 
 def _rendered(template: str, **values: Any) -> str:
     return re.sub(r"\n{3,}", "\n\n", render(template, TEMPLATES, **values)).rstrip() + "\n"
 
 
-def _missing(decided: Sequence[tuple[Claim, list[Finding]]], every: Sequence[Figure]) -> set[str]:
-    return {claim.figure for claim, _ in decided} - {figure.name for figure in every}
+def _missing(decided: Sequence[tuple[Claim, list[Finding]]], drawn: Sequence[Figure]) -> set[str]:
+    return {claim.figure for claim, _ in decided} - {figure.name for figure in drawn}
 
 
 def _anchor(figure: Figure) -> str:
@@ -117,41 +120,43 @@ def _anchor(figure: Figure) -> str:
     return re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
 
 
-def _summed(decided: Sequence[tuple[Claim, list[Finding]]], verdict: str, held: Sequence[World]) -> str:
+def _summed(decided: Sequence[tuple[Claim, list[Finding]]], verdict: str, all_worlds: Sequence[WorldCells]) -> str:
     """The claims that have this verdict on every world, or on most of those where they were decided."""
-    said = []
+    parts = []
     for number_, (claim, findings) in enumerate(decided, 1):
-        run = [one.verdict for one in findings if one.verdict != "not run"]
+        run = [finding.verdict for finding in findings if finding.verdict != "not run"]
         if run and 2 * run.count(verdict) > len(run):  # type: ignore[arg-type]
-            said.append(f"{claim.words[0].lower()}{claim.words[1:]} ({number_}: {run.count(verdict)} of {len(run)})")  # type: ignore[arg-type]
-    return "; ".join(said) + "." if said else "nothing on most worlds."
+            parts.append(f"{claim.words[0].lower()}{claim.words[1:]} ({number_}: {run.count(verdict)} of {len(run)})")  # type: ignore[arg-type]
+    return "; ".join(parts) + "." if parts else "nothing on most worlds."
 
 
-def accuracy(world: World) -> list[list[str]]:
+def accuracy(world: WorldCells) -> list[list[str]]:
     """ReLU, SmeLU as chosen and the baselines: log loss, NDCG, recall, personalisation."""
     names = ("log_loss", "ndcg", "recall", "personalisation")
     name, smooth = choice(world)
     arms = {"ReLU": list(relu(world).values())} | ({label(name): list(smooth.values())} if name != "relu" else {})
-    held = [line.baselines for line in world.lines if line.group == "activations"]
-    arms |= {one: [line[one] for line in held] for one in (held[0] if held else {})}
-    return [[world.name, words, *(_mean([one[key] for one in every if key in one]) for key in names)]
-            for words, every in arms.items() if every]  # fmt: skip
+    baselines = [line.baselines for line in world.lines if line.group == "activations"]
+    arms |= {unit: [line[unit] for line in baselines] for unit in (baselines[0] if baselines else {})}
+    return [[world.name, words, *(_mean([unit[key] for unit in values if key in unit]) for key in names)]
+            for words, values in arms.items() if values]  # fmt: skip
 
 
 def _mean(values: Sequence[float]) -> str:
     return number(float(np.mean(values)), 4) if values else DASH
 
 
-def settings(held: Sequence[World]) -> list[list[str]]:
+def settings(all_worlds: Sequence[WorldCells]) -> list[list[str]]:
     """World, cells' group, arm, units, and the mean of every value."""
     names = list(
-        dict.fromkeys(name for world in held for line in world.lines for arm in line.arms.values() for name in arm)
+        dict.fromkeys(
+            name for world in all_worlds for line in world.lines for arm in line.arms.values() for name in arm
+        )
     )
     rows = [["world", "group", "arm", "units", *names]]
-    for world in held:
+    for world in all_worlds:
         for group, arms in world.groups.items():
             for spec, units in arms.items():
-                means = [[one[name] for one in units.values() if name in one] for name in names]
+                means = [[values[name] for values in units.values() if name in values] for name in names]
                 rows.append(
                     [world.name, group, spec, str(len(units)), *(f"{np.mean(m):.6g}" if m else "" for m in means)]
                 )

@@ -24,13 +24,13 @@ def listen(server: grpc.Server, address: str, credentials: Credentials) -> int:
     if credentials.tls_cert is None:
         return server.add_insecure_port(address)
 
-    def now() -> grpc.ServerCertificateConfiguration:
+    def current() -> grpc.ServerCertificateConfiguration:
         """Asked with each connection."""
         return configuration(credentials.pem())
 
-    asks = credentials.wants_certificates
-    safe = grpc.dynamic_ssl_server_credentials(now(), now, require_client_authentication=asks)
-    return server.add_secure_port(address, safe)
+    requires_certificates = credentials.wants_certificates
+    tls = grpc.dynamic_ssl_server_credentials(current(), current, require_client_authentication=requires_certificates)
+    return server.add_secure_port(address, tls)
 
 
 def configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:

@@ -27,7 +27,7 @@ from simulator.security.credentials import Credentials
 
 log = logging.getLogger("load")
 HEALTH_TIMEOUT = 2.0
-"""Seconds for the router to say whether it serves."""
+"""Seconds for the router's answer whether it serves."""
 
 
 class Failed(Exception):

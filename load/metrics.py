@@ -44,7 +44,7 @@ def _swaps(tally: Tally) -> Iterable[Metric]:
         CounterMetricFamily("flicker_user_slots", "Slots of the slates of repeated queries", labels=labels),
         CounterMetricFamily("flicker_user_changed_slots", "Of them, those whose item changed", labels=labels),
     ]
-    for (arm, same_generation), repeats in sorted(tally.seen.items()):
+    for (arm, same_generation), repeats in sorted(tally.repeat_counts.items()):
         values = repeats.repeats, repeats.changed, repeats.slots, repeats.changed_slots
         for counter, count in zip(counters, values, strict=True):
             counter.add_metric([arm, "true" if same_generation else "false"], count)

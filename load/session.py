@@ -174,7 +174,7 @@ class Session:
                 self._reload_settings()
 
     def _reload_settings(self) -> None:
-        """Offer the rate of the settings' file where that was written anew, by as many more or fewer users."""
+        """Offer the rate of the settings' file where that has changed, by more or fewer users."""
         modified = modified_at(os.environ)
         if modified == self._modified_at:
             return

@@ -90,7 +90,7 @@ class Tally:
     latencies: Counter[int] = field(default_factory=Counter)
     """Answered queries by bucket of their latency."""
     clicks: int = 0
-    seen: dict[tuple[str, bool], RepeatCounts] = field(default_factory=dict)
+    repeat_counts: dict[tuple[str, bool], RepeatCounts] = field(default_factory=dict)
     """By arm and whether the generation was the same."""
     offered: float = 0.0
     """Queries that were due."""
@@ -111,7 +111,7 @@ class Tally:
 
     def repeat(self, repeat: Repeat) -> None:
         """One more query that was asked twice."""
-        self.seen.setdefault((repeat.arm, repeat.same_generation), RepeatCounts()).add(repeat)
+        self.repeat_counts.setdefault((repeat.arm, repeat.same_generation), RepeatCounts()).add(repeat)
         self._window.setdefault(repeat.arm, deque(maxlen=WINDOW)).append(repeat.changed > 0)
 
     def click(self, clicks: int) -> None:
@@ -119,7 +119,7 @@ class Tally:
         self.clicks += clicks
 
     def tick(self, seconds: float, offered: float) -> None:
-        """So much more time went by, in which so many queries were due; call it about once a second."""
+        """`seconds` more have passed, in which `offered` queries were due; call it about once a second."""
         self.seconds += seconds
         self.offered += offered
         self._recent.append((seconds, offered, self._second))
@@ -147,7 +147,7 @@ class Tally:
         What nothing was counted for is null.
         """
         answered = self.calls["Recommend", "OK"]
-        arms = sorted({arm for arm, _ in self.seen})
+        arms = sorted({arm for arm, _ in self.repeat_counts})
         return {
             "seconds": self.seconds,
             "requests": self._requests("Recommend"),
@@ -165,7 +165,7 @@ class Tally:
         }
 
     def _arm(self, arm: str) -> dict[str, Any]:
-        same, other = (self.seen.get((arm, generation), RepeatCounts()) for generation in (True, False))
+        same, other = (self.repeat_counts.get((arm, generation), RepeatCounts()) for generation in (True, False))
         return _ratios(same + other) | {"same_generation": _ratios(same), "other_generation": _ratios(other)}
 
     def _requests(self, method: str) -> int:
@@ -176,12 +176,12 @@ class Tally:
         return {code: count for (name, code), count in calls if name == method and code != "OK"}
 
 
-def _ratios(seen: RepeatCounts) -> dict[str, Any]:
+def _ratios(repeat_counts: RepeatCounts) -> dict[str, Any]:
     return {
-        "ratio": seen.changed / seen.repeats if seen.repeats else None,
-        "slot_ratio": seen.changed_slots / seen.slots if seen.slots else None,
-        "repeats": seen.repeats,
-        "changed": seen.changed,
+        "ratio": repeat_counts.changed / repeat_counts.repeats if repeat_counts.repeats else None,
+        "slot_ratio": repeat_counts.changed_slots / repeat_counts.slots if repeat_counts.slots else None,
+        "repeats": repeat_counts.repeats,
+        "changed": repeat_counts.changed,
     }
 
 

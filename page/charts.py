@@ -160,9 +160,9 @@ def plane(dots: Sequence[Dot], across: str, up: str) -> dict[str, Any]:
         for dot in dots
         if dot.y is not None
     ]
-    shown = [dot for dot in dots if dot.y is not None]
-    left, right = limits([dot.x if dot.chosen else exact(dot.x.mean) for dot in shown])
-    _, top = limits([dot.y if dot.chosen else exact(dot.y.mean) for dot in shown if dot.y is not None])
+    drawn = [dot for dot in dots if dot.y is not None]
+    left, right = limits([dot.x if dot.chosen else exact(dot.x.mean) for dot in drawn])
+    _, top = limits([dot.y if dot.chosen else exact(dot.y.mean) for dot in drawn if dot.y is not None])
     return {
         "animation": False,
         "grid": {"left": 32, "right": 24, "top": 16, "bottom": 40, "containLabel": True},

@@ -1,4 +1,4 @@
-"""Who may use the page: whoever has its token, from its own pages, under a name that is ours.
+"""Access to the page: with its token, from its own pages, under a name of ours.
 
 Any web page that a user visits can send requests to this machine. A browser says whose page asked (Origin), so that one
 of another origin is refused, also for a WebSocket, which browsers let through to everywhere. A page whose own name is

@@ -195,7 +195,7 @@ class Playground:
 
 
 def field_values(names: Sequence[str], vocabulary: int) -> list[str]:
-    """How the values of a context field are written; their numbers where the log does not say."""
+    """Names of the values of a context field; their numbers where the log has none."""
     return [names[number] if number < len(names) else str(number) for number in range(min(vocabulary, MAX_VALUES))]
 
 

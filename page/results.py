@@ -61,16 +61,16 @@ class Results:
     def groups(self, pool: bool) -> list[SettingGroup]:
         """All groups, in the order of the paths; `pool`: cells that differ by their seed alone are one."""
         self.problems = []
-        collected, seen = list[SettingGroup](), set[Path]()
+        collected, visited = list[SettingGroup](), set[Path]()
         for path in self._paths:
-            for folder in self._folders(path, seen):
+            for folder in self._folders(path, visited):
                 if (folder / "sweep.json").exists():
                     collected.append(SettingGroup(f"sweep {folder}", self._sweep(folder, pool)))
                 elif (result := self._result(folder)) is not None:
                     collected.append(SettingGroup(str(folder), _settings("", result)))
         return [group for group in collected if group.settings]
 
-    def _folders(self, path: Path, seen: set[Path]) -> Iterator[Path]:
+    def _folders(self, path: Path, visited: set[Path]) -> Iterator[Path]:
         """Folders of results and of sweeps at or below a path, each once."""
         start = path.parent if path.name == "result.json" else path
         for root, subfolders, files in os.walk(start):
@@ -80,8 +80,12 @@ class Results:
             )
             if "sweep.json" in files:
                 subfolders[:] = []
-            if {"sweep.json", "result.json"} & set(files) and folder.resolve() not in seen and len(seen) < MAX_RESULTS:
-                seen.add(folder.resolve())
+            if (
+                {"sweep.json", "result.json"} & set(files)
+                and folder.resolve() not in visited
+                and len(visited) < MAX_RESULTS
+            ):
+                visited.add(folder.resolve())
                 yield folder
 
     def _sweep(self, folder: Path, pool: bool) -> list[Setting]:

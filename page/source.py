@@ -99,7 +99,7 @@ class LiveSource:
         self.moments: deque[Moment] = deque()
         """STEP apart, as far back as REMEMBERED; the last one is the newest poll."""
         self.replicas: list[ReplicaState] = []
-        """As the router last said."""
+        """From the router's last answer."""
         self.world: World | None = None
         """The served world; None while nothing is published, or the router does not answer."""
         self.refreshes: deque[tuple[float, int]] = deque()

@@ -1,4 +1,4 @@
-"""The tab What if: what a user who asks again would see change, were the recommender served in another way."""
+"""The tab What if: the expected changes for a user who asks again, by how the recommender is served."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def wait_or_kill(child: subprocess.Popen[Any], seconds: float) -> None:
 
 
 def last_line(text: str) -> str:
-    """The last line of a log that says anything, empty where none does."""
+    """The last non-empty line of a log, empty where there is none."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
@@ -183,7 +183,7 @@ def say_ready(process: str, **about: str) -> None:
 
 
 def from_environment(name: str, default: Setting) -> Setting:
-    """An environment variable, as what its default is; that where it is not set or empty. Raises SettingError."""
+    """An environment variable, of the default's type; the default where it is not set or empty. Raises SettingError."""
     text = os.environ.get(name)
     try:
         return type(default)(text) if text else default
@@ -192,7 +192,7 @@ def from_environment(name: str, default: Setting) -> Setting:
 
 
 def require_ours(package: str) -> None:
-    """Raises FlickerError where another package of that name is found first: `trainer` is a common one."""
+    """Raises FlickerError where another package of that name shadows ours: `trainer` is a common one."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None or Path(spec.origin).parents[1] != Path(__file__).parents[1]:
         origin = spec.origin if spec else "nowhere"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # the trainer's image has no rich, and tunes nothing
 
 GRID = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 MIN_RATE, MAX_RATE = 1e-5, 10.0
-"""The grid is not extended beyond these: a log that asks for such a rate tells nothing."""
+"""Limits of the extended grid: a log that needs a rate beyond them is no basis for a choice."""
 WARM_UP, USED = 0.1, 0.3
 """Shares of the log: before the first nothing counts, up to the second it does."""
 

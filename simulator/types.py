@@ -97,7 +97,7 @@ class Schema:
 
 
 class Columns:
-    """What a dataclass of arrays [n, ...] is beside them, the first of them one value per row: so many rows."""
+    """Methods of a dataclass of arrays [n, ...], the first of which has one value per row."""
 
     def __len__(self) -> int:
         return len(self._columns()[0])

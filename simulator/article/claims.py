@@ -31,7 +31,7 @@ class Finding:
     """The verdict on one claim, and its numbers."""
 
     verdict: Verdict
-    say: str
+    summary: str
 
 
 NOT_RUN = Finding("not run", "its settings were not run on this world")
@@ -97,10 +97,10 @@ def halved(world: WorldCells) -> Finding:
     if name == "relu":
         return Finding("no", f"no SmeLU is within {100 * (AS_GOOD - 1):.1f} % of ReLU's log loss on the part before")
     pd, loss = ratios
-    say = f"{label(name)}: PD {times(pd)}, log loss {times(loss, 3)}"
+    summary = f"{label(name)}: PD {times(pd)}, log loss {times(loss, 3)}"
     if pd.high < 0.5 and loss.high < NO_WORSE:
-        return Finding("yes", say)
-    return Finding("no" if pd.low > 0.5 else "not shown", say)
+        return Finding("yes", summary)
+    return Finding("no" if pd.low > 0.5 else "not shown", summary)
 
 
 def rivals(world: WorldCells) -> Finding:
@@ -115,8 +115,8 @@ def rivals(world: WorldCells) -> Finding:
         parts.append(f"{label(name)} {times(match.ratio) if match else 'not comparable'}")
         lower += match is not None and match.ratio.high < 1
         higher += match is not None and match.ratio.low > 1
-    say = "PD at equal log loss, to " + ", ".join(parts)
-    return Finding(_counted(lower, higher, len(RIVALS)), say)
+    summary = "PD at equal log loss, to " + ", ".join(parts)
+    return Finding(_counted(lower, higher, len(RIVALS)), summary)
 
 
 def _counted(confirmed: int, refuted: int, total: int) -> Verdict:
@@ -134,9 +134,9 @@ def u_shape(world: WorldCells) -> Finding:
     if len(losses) < 3:
         return NOT_RUN
     (name, minimum), (largest_beta, at_largest) = min(losses, key=lambda entry: entry[1].mean), losses[-1]
-    say = f"least at {label(name)}: log loss {times(minimum, 3)}; {label(largest_beta)} {times(at_largest, 3)}"
+    summary = f"least at {label(name)}: log loss {times(minimum, 3)}; {label(largest_beta)} {times(at_largest, 3)}"
     dips, rises = minimum.high < 1, at_largest.low > 1
-    return Finding("yes" if dips and rises else "no" if rises else "not shown", say)
+    return Finding("yes" if dips and rises else "no" if rises else "not shown", summary)
 
 
 def limit(world: WorldCells) -> Finding:
@@ -147,11 +147,11 @@ def limit(world: WorldCells) -> Finding:
     if pd_and_loss is None:
         return NOT_RUN
     ratios = dict(zip(("pd", "log_loss"), pd_and_loss, strict=True))
-    say = f"SmeLU (beta = 100) to no activation: PD {times(pd_and_loss[0])}, log loss {times(pd_and_loss[1], 4)}"
+    summary = f"SmeLU (beta = 100) to no activation: PD {times(pd_and_loss[0])}, log loss {times(pd_and_loss[1], 4)}"
     if all(SAME[name][0] < interval.low and interval.high < SAME[name][1] for name, interval in ratios.items()):
-        return Finding("yes", say)
+        return Finding("yes", summary)
     differs = any(interval.high < SAME[name][0] or interval.low > SAME[name][1] for name, interval in ratios.items())
-    return Finding("no" if differs else "not shown", say)
+    return Finding("no" if differs else "not shown", summary)
 
 
 def depth_pays(world: WorldCells) -> Finding:
@@ -160,8 +160,8 @@ def depth_pays(world: WorldCells) -> Finding:
     if ratios is None:
         return NOT_RUN
     pd, loss = ratios
-    say = f"additive: log loss {times(loss, 3)}, PD {times(pd)}"
-    return Finding("yes" if loss.low > 1 else "no" if loss.high < 1 else "not shown", say)
+    summary = f"additive: log loss {times(loss, 3)}, PD {times(pd)}"
+    return Finding("yes" if loss.low > 1 else "no" if loss.high < 1 else "not shown", summary)
 
 
 def ensembles(world: WorldCells) -> Finding:
@@ -171,14 +171,14 @@ def ensembles(world: WorldCells) -> Finding:
     pds = [pd for of_size in by_size if (pd := ratio(of_size, base, "pd"))]
     if len(pds) < len(by_size):
         return NOT_RUN
-    say = f"3 networks: PD {times(pds[0])}, 5: {times(pds[1])}"
+    summary = f"3 networks: PD {times(pds[0])}, 5: {times(pds[1])}"
     if any(pd.high >= 1 for pd in pds):
-        return Finding("not shown", say)
+        return Finding("not shown", summary)
     to_three = ratio(smooth, by_size[0], "pd")
     if name == "relu" or to_three is None:
-        return Finding("partly", f"{say}; no SmeLU was chosen")
+        return Finding("partly", f"{summary}; no SmeLU was chosen")
     return Finding(
-        "yes" if to_three.high < SAME["pd"][1] else "partly", f"{say}; {label(name)} to 3: {times(to_three)}"
+        "yes" if to_three.high < SAME["pd"][1] else "partly", f"{summary}; {label(name)} to 3: {times(to_three)}"
     )
 
 
@@ -195,8 +195,8 @@ def equal_cost(world: WorldCells) -> Finding:
     known = {words: both for words, both in ratios.items() if both}
     helped = any(pd.high < 1 and loss.high < NO_WORSE for pd, loss in known.values())
     failed = all(pd.low > 1 or loss.low > 1 for pd, loss in known.values())
-    say = "PD / log loss: " + ", ".join(_beside(words, both) for words, both in known.items())
-    return Finding("no" if helped else "yes" if failed else "not shown", say) if known else NOT_RUN
+    summary = "PD / log loss: " + ", ".join(_beside(words, both) for words, both in known.items())
+    return Finding("no" if helped else "yes" if failed else "not shown", summary) if known else NOT_RUN
 
 
 def distilled(world: WorldCells) -> Finding:
@@ -232,10 +232,10 @@ def conditions(world: WorldCells) -> Finding:
         f"{words} {written(interval, 2)}" for words, interval in zip(CONDITIONS.values(), measured, strict=True)
     )
     relu_pd = _each([interval for interval in raised if interval], 2)
-    say = f"SmeLU / ReLU: usual {number(usual.mean, 2)}, {gains_text}; ReLU's PD × {relu_pd}"
+    summary = f"SmeLU / ReLU: usual {number(usual.mean, 2)}, {gains_text}; ReLU's PD × {relu_pd}"
     if lost:
-        return Finding("yes" if lost == len(measured) else "partly", say)
-    return Finding("no" if all(interval.high < 1 for interval in measured) else "not shown", say)
+        return Finding("yes" if lost == len(measured) else "partly", summary)
+    return Finding("no" if all(interval.high < 1 for interval in measured) else "not shown", summary)
 
 
 def sources(world: WorldCells) -> dict[str, dict[str, Units]]:
@@ -253,11 +253,11 @@ def each_source(world: WorldCells) -> Finding:
         return NOT_RUN
     quietest, loudest = (choose(by_source, key=lambda name: float(np.mean(by_source[name]))) for choose in (min, max))
     differ = all(min(values) > 0 for values in by_source.values())
-    say = (
+    summary = (
         f"without noise {'exactly 0' if max(quiet) == 0 else 'NOT 0'}; of {len(by_source)} sources least {quietest} "
         f"{number(float(np.mean(by_source[quietest])))}, most {loudest} {number(float(np.mean(by_source[loudest])))}"
     )
-    return Finding("yes" if differ and max(quiet) == 0 else "no", say)
+    return Finding("yes" if differ and max(quiet) == 0 else "no", summary)
 
 
 def asynchronous(world: WorldCells) -> Finding:
@@ -314,8 +314,8 @@ def at_a_refresh(world: WorldCells) -> Finding:
     swap_ratio = ratio(units, relu(world), "refresh_pair")
     if swap_ratio is None or name == "relu":
         return NOT_RUN if swap_ratio is None else Finding("not shown", "no SmeLU was chosen")
-    say = f"{label(name)}: pair swaps at a refresh {times(swap_ratio)}"
-    return Finding("yes" if swap_ratio.high < 1 else "no" if swap_ratio.low > 1 else "not shown", say)
+    summary = f"{label(name)}: pair swaps at a refresh {times(swap_ratio)}"
+    return Finding("yes" if swap_ratio.high < 1 else "no" if swap_ratio.low > 1 else "not shown", summary)
 
 
 def again(world: WorldCells) -> Finding:
@@ -326,8 +326,8 @@ def again(world: WorldCells) -> Finding:
     if len(known) < len(ratios):
         return NOT_RUN
     excluding_one = [name for name, value in known.items() if not value.low <= 1 <= value.high]
-    say = f"PD {times(known['pd'])}, pair swaps {times(known['pair'])}, log loss {times(known['log_loss'], 3)}"
-    return Finding("no" if len(excluding_one) > 1 else "partly" if excluding_one else "yes", say)
+    summary = f"PD {times(known['pd'])}, pair swaps {times(known['pair'])}, log loss {times(known['log_loss'], 3)}"
+    return Finding("no" if len(excluding_one) > 1 else "partly" if excluding_one else "yes", summary)
 
 
 @dataclass(frozen=True)

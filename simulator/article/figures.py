@@ -92,16 +92,16 @@ def norms(worlds: Sequence[WorldCells]) -> Figure:
 
 def equal_loss(worlds: Sequence[WorldCells]) -> Figure:
     """Every family against ReLU without a norm at equal log loss: PD, pair swaps, personalisation."""
-    panels, others = [], ("personalisation", "ndcg")
-    for measure, heading in (("pd", "PD"), ("pair", "Pair swaps"), *((other, "") for other in others)):
+    panels, other_measures = [], ("personalisation", "ndcg")
+    for measure, heading in (("pd", "PD"), ("pair", "Pair swaps"), *((other, "") for other in other_measures)):
         lines = []
         for look, world in enumerate(worlds):
             relu_family = family(world, "activations", "relu")
             measured = []
             for words, members in claims.families(world).items():
                 matched_by = measure if measure in ("pd", "pair") else "pd"
-                match = matched(members, relu_family, relu_family, matched_by, others)
-                value = match and (match.ratio if measure == matched_by else match.others.get(measure))
+                match = matched(members, relu_family, relu_family, matched_by, other_measures)
+                value = match and (match.ratio if measure == matched_by else match.other_ratios.get(measure))
                 measured += [Point(value, exact(0), words)] if value else []
             lines += [Line(world.name, measured, look)] if measured else []
         words = heading or {"ndcg": "NDCG: higher is better", "personalisation": "Personalisation"}[measure]

@@ -79,25 +79,25 @@ class MatchedRatio:
     """Geometric mean over the common range of the ratio of `up`."""
     settings: dict[str, float]
     """Of the first family: setting -> its share of the comparison."""
-    others: dict[str, Interval]
+    other_ratios: dict[str, Interval]
     """Ratios of other measures at the same settings."""
 
 
 def matched(
-    own: Family, other: Family, relu: Family, up: str = "pd", besides: Sequence[str] = ()
+    first: Family, second: Family, relu: Family, up: str = "pd", besides: Sequence[str] = ()
 ) -> MatchedRatio | None:
-    """`own` to `other` where both are within 1 % of ReLU's least log loss; None where they never both are.
+    """`first` to `second` where both are within 1 % of ReLU's least log loss; None where they never both are.
 
     The envelopes are those of the other units; the ratio is taken in the unit that was left out.
     """
-    units = sorted(set.intersection(*(set(one) for family in (own, other) for one in family.values())))
+    units = sorted(set.intersection(*(set(one) for family in (first, second) for one in family.values())))
     if len(units) < 2:
         return None
     logs: dict[str, list[float]] = {name: [] for name in (up, *besides)}
     settings: dict[str, float] = {}
     for unit in units:
         other_units = [one for one in units if one != unit]
-        edges = [envelope(points(family, up, other_units)) for family in (own, other)]
+        edges = [envelope(points(family, up, other_units)) for family in (first, second)]
         minimum = min((loss for loss, *_ in points(relu, up, other_units)), default=math.nan)
         if not all(edges) or not (low := max(edge[0][0] for edge in edges)) <= (high := MAX_LOSS_RATIO * minimum):
             return None
@@ -109,7 +109,7 @@ def matched(
                 float(
                     np.mean(
                         [
-                            _log(own, mixture, name, unit) - _log(other, other_mixture, name, unit)
+                            _log(first, mixture, name, unit) - _log(second, other_mixture, name, unit)
                             for mixture, other_mixture in mixtures
                         ]
                     )

@@ -85,7 +85,7 @@ def results(all_worlds: Sequence[WorldCells], drawn: Sequence[Figure], images: s
 
 
 def advice(all_worlds: Sequence[WorldCells]) -> str:
-    """The page for whoever decides."""
+    """The page of advice."""
     return _rendered(
         "decide.md",
         one_model=decide.one_model(all_worlds),

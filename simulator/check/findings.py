@@ -27,7 +27,7 @@ class LogSide:
     entities: Entities
 
     @property
-    def seen(self) -> int:
+    def in_log(self) -> int:
         """Number in the log: a table may hold more."""
         return int(self.number.max()) + 1
 
@@ -78,9 +78,9 @@ def doubts(log: ClickLog) -> Iterator[str]:
     if log.slate is not None and (pages := int(log.slate.max()) + 1) in (1, len(log)):
         yield f"{'all rows are one page' if pages == 1 else 'every row is another page'}: is `slate` the right column?"
     for side in sides(log):
-        if side.seen == 1:
+        if side.in_log == 1:
             yield f"one {side.word} in all rows: is `{side.word}` the right column?"
-        elif side.seen > 0.95 * len(log):
+        elif side.in_log > 0.95 * len(log):
             yield f"nearly every row has another {side.word}: is `{side.word}` a number of the row?"
         elif side.new > 0.9:
             yield f"{100 * side.new:.0f} % of the last tenth are new {side.word}s: is `{side.word}` the session's?"

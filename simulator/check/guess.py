@@ -126,7 +126,7 @@ class SampleColumn:
         )
 
     def rank(self, role: str) -> int | None:
-        """How surely its name says a role, 0 most; None where it does not."""
+        """Rank of a role by the column's name, 0 is the surest; None where the name does not fit."""
         role_words = NAMES[role].split()
         words = (
             {word if word in role_words else word.removesuffix("id") for word in self.words} - FILLER_WORDS - {""}
@@ -135,7 +135,7 @@ class SampleColumn:
 
 
 def guessed(place: str) -> tuple[str, list[str]]:
-    """The text of a mapping file for the CSV or Parquet at a place, without its key `log`, and why it says so.
+    """The text of a mapping file for the CSV or Parquet at a place, without its key `log`, and the reasons.
 
     DataError where no column can be the user, the item or the time.
     """

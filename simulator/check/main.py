@@ -133,9 +133,9 @@ def _facts(log: ClickLog, mapping: Mapping, source: Source) -> Iterator[tuple[st
     left_out = f"   {log.skipped_rows:,} damaged ones left out" if log.skipped_rows else ""
     yield "rows", f"{rows:,}{left_out}"
     users, items = sides(log)
-    yield "users", f"{users.seen:,}   {rows / users.seen:,.1f} rows each"
-    more = f", {len(log.items) - items.seen:,} more in the item table" if len(log.items) > items.seen else ""
-    yield "items", f"{items.seen:,}   {rows / items.seen:,.1f} rows each{more}"
+    yield "users", f"{users.in_log:,}   {rows / users.in_log:,.1f} rows each"
+    more = f", {len(log.items) - items.in_log:,} more in the item table" if len(log.items) > items.in_log else ""
+    yield "items", f"{items.in_log:,}   {rows / items.in_log:,.1f} rows each{more}"
     first, last = (datetime.fromtimestamp(float(log.time[row]), UTC) for row in (0, -1))
     zone = "; times without zone are taken as UTC" if _lacks_zone(mapping, source) else ""
     days = (last - first).total_seconds() / DAY

@@ -37,7 +37,7 @@ class Change:
     """Something to change, the share of results that then change, and the price."""
 
     words: str
-    seen: Interval
+    expected: Interval
     price: str
     free: bool
     """Whether it costs neither accuracy nor compute."""
@@ -87,7 +87,7 @@ def changes(result: Result, situation: Situation, measure: str, margin: float) -
             if compared(ratio) == "less":
                 words = f"{label(arm.spec)} instead of {label(base.spec)}"
                 found_changes.append(Change(words, expected.total, price(arm, base, margin), False))
-    return sorted(found_changes, key=lambda change: (not change.free, change.seen.mean))
+    return sorted(found_changes, key=lambda change: (not change.free, change.expected.mean))
 
 
 def _serving(current: Situation) -> list[tuple[str, Situation, int, str]]:
@@ -137,7 +137,7 @@ class Choice:
     """The decision on the arms of a result."""
 
     verdict: Literal["trial", "weigh", "stay", "unclear", "unlearned", "over", "nothing"]
-    why: str
+    reason: str
     arm: Arm | None = None
     """The chosen arm, if there is one."""
 
@@ -270,7 +270,7 @@ def advice(
     """Advice that follows from the numbers, in sentences, for the page."""
     served = situation or Situation()
     choice = choose(result, served, measure, margin)
-    sentences = [*_unknown(result, choice), choice.why]
+    sentences = [*_unknown(result, choice), choice.reason]
     if choice.verdict not in ("nothing", "unlearned") and (
         expected := what_a_user_sees(result.arms[0], served, measure)
     ):
@@ -279,7 +279,7 @@ def advice(
             f"({MEASURES[measure].words}). Assumed: {served}; give yours to `flicker recommend`."
         )
         sentences += [
-            f"To lower it: {change.words}: {percent(change.seen.mean)} changed; price: {change.price}."
+            f"To lower it: {change.words}: {percent(change.expected.mean)} changed; price: {change.price}."
             for change in changes(result, served, measure, margin)[:3]
         ]
     if len(result.arms) > 3 and choice.verdict == "trial":
@@ -321,7 +321,7 @@ def recommend(flags: RecommendFlags, result: Result) -> tuple[list[str], int]:
     """Lines on the result (of all folders together), and the exit code."""
     situation, measure = flags.situation, flags.measure
     choice = choose(result, situation, measure, flags.margin, flags.swap_budget)
-    lines = [*_unknown(result, choice), choice.why, f"Situation: {situation}."]
+    lines = [*_unknown(result, choice), choice.reason, f"Situation: {situation}."]
     lines.append(f"What a user sees on asking again, {MEASURES[measure].words}:")
     notes: list[str] = []
     for arm in result.arms:
@@ -336,7 +336,7 @@ def recommend(flags: RecommendFlags, result: Result) -> tuple[list[str], int]:
     if choice.verdict != "unlearned" and not silent(result):
         found_changes = changes(result, situation, measure, flags.margin)
         lines += ["What lowers it, the cheapest first:"] if found_changes else []
-        lines += [f"  {change.words}: {written(change.seen)}; price: {change.price}" for change in found_changes]
+        lines += [f"  {change.words}: {written(change.expected)}; price: {change.price}" for change in found_changes]
         missing = not_measured(result) if result.kind == "run" else []
         lines += [f"Not measured in this run: {'; '.join(missing)}."] if missing else []
     if result.kind != "run":

@@ -87,7 +87,7 @@ class SwapEstimate:
     """Half the width of the 95 % interval that other users alone would give."""
 
     def half_width(self, fleets: int | None = None) -> float:
-        """Half the width of the 95 % interval over fleets and users, with so many fleets (default: its own)."""
+        """Half the width of the 95 % interval over fleets and users, with a number of fleets (default: its own)."""
         n = fleets or self.fleets
         if self.spread is None or n < 2:
             return math.inf

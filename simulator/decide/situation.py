@@ -117,7 +117,7 @@ def what_a_user_sees(arm: Arm, situation: Situation, measure: str, *, older: int
 
 
 def at_lag(arm: Arm, cause: str, lag: int, measure: str, notes: list[str]) -> Interval | None:
-    """A swap measure so many refreshes later, on a straight line between the lags that were measured."""
+    """A swap measure `lag` refreshes later, interpolated linearly between the measured lags."""
     if lag == 0:
         return arm.measures.get(f"{cause}.{measure}")
     by_lag = {1: arm.measures.get(f"{cause}.{measure}")}

@@ -106,7 +106,7 @@ class Estimate:
 
 
 def _t(units: int) -> float:
-    """Student's 97.5 % quantile for a variance estimated from so many units."""
+    """Student's 97.5 % quantile for a variance estimated from this number of units."""
     return student_quantile(0.975, max(units - 1, 1))
 
 

@@ -54,8 +54,8 @@ class Baselines:
         """Log-odds [B, n] of events with table rows [n, S] and item numbers [n]; nothing is learned."""
         engagements, events = self._counts[:2].sum(axis=1) + (1, 2)
         base = engagements / events
-        clicked, shown = self._counts[:2, item]
-        rate = (clicked + PRIOR * base) / (shown + PRIOR)
+        clicked, events_of_item = self._counts[:2, item]
+        rate = (clicked + PRIOR * base) / (events_of_item + PRIOR)
         constant, popularity = (np.log(p / (1 - p)) for p in (np.full(len(item), base), rate))
         recent = self._line[0, 0] + self._line[0, 1] * self._prominence(item)
         return np.stack([constant, popularity, recent, self._logistic(features)]).astype(np.float32)

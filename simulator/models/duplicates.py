@@ -119,7 +119,7 @@ class Chunk:
 
 
 class Duplicates(ABC):
-    """All models of one arm, as `Engine` asks; what a model is, and how it learns and scores, is added."""
+    """All models of one arm, an `Engine` but for the model: subclasses add how it learns and scores."""
 
     name: EngineName
     identity: Mapping[str, Any] | None = None

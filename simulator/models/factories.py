@@ -33,7 +33,7 @@ Factory = Callable[..., Any]
 
 
 def factory_of(spec: str) -> str | None:
-    """`my_pkg.models:make` of an arm's spec, whatever cure stands before it; None for a design of ours."""
+    """`my_pkg.models:make` of an arm's spec, with or without a cure; None for a built-in design."""
     words = spec.partition(",")[0].split(":")
     if PREFIX not in words[:2]:
         return None
@@ -41,7 +41,7 @@ def factory_of(spec: str) -> str | None:
 
 
 def require_name(name: str) -> None:
-    """Raises SettingError for what names no factory: it is imported, and repeated in logs."""
+    """Raises SettingError for a name of no factory: it would be imported, and repeated in logs."""
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
         hint = f"a module and its factory, as in {PREFIX}:my_pkg.models:make; no path, no .py"
         raise SettingError("arms", f"{PREFIX}:{_shortened(name)}", hint)
@@ -78,7 +78,7 @@ def load_factory(name: str) -> Factory:
     if not callable(factory):
         file = getattr(sys.modules[module], "__file__", None)
         raise SettingError("arms", f"{PREFIX}:{name}", f"{module} ({file}) has no function {attribute}")
-    source_digest(name)  # of what was imported, whatever its file holds later
+    source_digest(name)  # of the imported code, also where its file changes later
     return factory  # type: ignore[no-any-return]
 
 

@@ -83,13 +83,13 @@ class FreshEngine:
         """See Engine; what is remembered included."""
         state = self._engine.state()
         state["fresh.progress"] = torch.tensor([self._generation, self._chunks])
-        for position, kept in enumerate(self._kept):
+        for position, remembered in enumerate(self._kept):
             name = f"fresh.{position}"
-            state[f"{name}.number"] = torch.tensor([kept.generation, kept.number])
-            state[f"{name}.features"] = torch.from_numpy(kept.chunk.features.copy())
-            state[f"{name}.label"] = torch.from_numpy(kept.chunk.label.copy())
-            if kept.chunk.weight is not None:
-                state[f"{name}.weight"] = torch.from_numpy(kept.chunk.weight.copy())
+            state[f"{name}.number"] = torch.tensor([remembered.generation, remembered.number])
+            state[f"{name}.features"] = torch.from_numpy(remembered.chunk.features.copy())
+            state[f"{name}.label"] = torch.from_numpy(remembered.chunk.label.copy())
+            if remembered.chunk.weight is not None:
+                state[f"{name}.weight"] = torch.from_numpy(remembered.chunk.weight.copy())
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:

@@ -97,14 +97,14 @@ def replace_relu(module: nn.Module, replacement: nn.Module) -> nn.Module:
 
 
 def replaced(module: nn.Module, replacement: nn.Module) -> tuple[nn.Module, int]:
-    """As `replace_relu`, but finding none is no error: the module, and how many ReLUs were found.
+    """As `replace_relu`, but without an error where there is none: the module, and the number of ReLUs replaced.
 
-    Found are
+    It replaces
     - each nn.ReLU, which counts once however many places it stands in; they go on sharing one replacement;
     - each call of `relu` or `relu_`, or of functional.relu by another name, in the methods of a module's class;
     - each relu function kept as an attribute, as nn.TransformerEncoderLayer does. Its fast path for inference, which
       has ReLU built in, is switched off.
-    Not found are calls in functions outside these classes, and code without source; `ReLUCalls` tells what is left.
+    It misses calls in functions outside these classes, and code without source; `ReLUCalls` counts what is left.
 
     Names in the state dict stay; a replacement with parameters adds its own, and is one more child where calls were
     diverted. Calls in place still overwrite; an nn.ReLU(inplace=True) is exchanged like any other, with its hooks, and
@@ -136,7 +136,7 @@ def replaced(module: nn.Module, replacement: nn.Module) -> tuple[nn.Module, int]
 
 
 class ReLUCalls(TorchFunctionMode):
-    """Counts the calls of relu by PyTorch functions while it is on: `with ReLUCalls() as found: model(x)`.
+    """Counts the calls of relu by PyTorch functions while it is on: `with ReLUCalls() as relu: model(x)`.
 
     Calls that were diverted do not count, nor does the relu in the formula of SmeLU. It sees its own thread alone, and
     neither what torch.jit or torch.export has compiled nor `torch.ops.aten.relu`.

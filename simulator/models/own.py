@@ -104,10 +104,10 @@ class NewModule:
 class Maker:
     """Makes the modules of one arm, which are alike but for what their factory draws."""
 
-    def __init__(self, schema: Schema, own: CustomModel, device: str | torch.device = "cpu") -> None:
+    def __init__(self, schema: Schema, custom: CustomModel, device: str | torch.device = "cpu") -> None:
         """Imports the factory. Raises SettingError, here as in all else."""
-        self.schema, self.own, self.device = schema, own, torch.device(device)
-        self._factory = load_factory(own.factory)
+        self.schema, self.custom, self.device = schema, custom, torch.device(device)
+        self._factory = load_factory(custom.factory)
         self._parts: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         """Modules with trainable parameters among those that were made."""
         self._compared = False
@@ -123,24 +123,24 @@ class Maker:
         except ValueError:  # a factory in C
             return
         try:
-            signature.bind(self.schema, **self.own.options)
+            signature.bind(self.schema, **self.custom.options)
         except TypeError as problem:
-            signature_text = f"{self.own.factory.partition(':')[2]}{signature}{place_of(self._factory)}"
-            raise SettingError("arms", self.own.spec, f"{problem}; here is {signature_text}") from None
+            signature_text = f"{self.custom.factory.partition(':')[2]}{signature}{place_of(self._factory)}"
+            raise SettingError("arms", self.custom.spec, f"{problem}; here is {signature_text}") from None
 
     def make(self, seed: int) -> NewModule:
         """A module that was tried, with all generators seeded alike for equal seeds."""
-        name = self.own.factory
+        name = self.custom.factory
         with RANDOM, seeded(seed):
             with blame(name, "calling it"):
-                made = self._factory(self.schema, **self.own.options)
+                made = self._factory(self.schema, **self.custom.options)
             module, optimizer = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
             if not isinstance(module, nn.Module) or not isinstance(optimizer, torch.optim.Optimizer | None):
                 hint = f"it gave {_kind(made)}, not an nn.Module or (nn.Module, Optimizer){place_of(self._factory)}"
                 raise SettingError("arms", f"{PREFIX}:{name}", hint)
             self._require_new(module)
             count = 0
-            if self.own.relu:
+            if self.custom.relu:
                 module, count = self._without_relu(module)
             module = module.to(self.device)
             frozen = [part for part in module.modules() if module.training and not part.training]
@@ -152,16 +152,16 @@ class Maker:
         parts = [part for part in module.modules() if any(p.requires_grad for p in part.parameters(recurse=False))]
         if any(part in self._parts for part in parts):
             hint = f"it gave a module with parameters of one that it gave before{place_of(self._factory)}"
-            raise SettingError("arms", f"{PREFIX}:{self.own.factory}", hint)
+            raise SettingError("arms", f"{PREFIX}:{self.custom.factory}", hint)
         self._parts.update(parts)
 
     def _without_relu(self, module: nn.Module) -> tuple[nn.Module, int]:
-        self._activated = _Activated(activation(self.own.relu))
-        with blame(self.own.factory, "replacing its ReLUs"):
+        self._activated = _Activated(activation(self.custom.relu))
+        with blame(self.custom.factory, "replacing its ReLUs"):
             module, count = replaced(module, self._activated)
         if not count:
             hint = f"it has no ReLU that could be replaced{place_of(type(module).forward)}"
-            raise SettingError("arms", self.own.spec, hint)
+            raise SettingError("arms", self.custom.spec, hint)
         return module, count
 
     def _try(self, module: nn.Module) -> None:
@@ -169,20 +169,20 @@ class Maker:
         rows = self.any_rows()
         with ReLUCalls() as relu:
             scores = self.scores(module, rows)
-        if self.own.relu and relu.calls:
+        if self.custom.relu and relu.calls:
             hint = f"{relu.calls} calls of relu are left that are not in the source of its modules: use nn.ReLU there"
-            raise SettingError("arms", self.own.spec, hint)
-        if self.own.relu and not self._activated.asked:
+            raise SettingError("arms", self.custom.spec, hint)
+        if self.custom.relu and not self._activated.asked:
             hint = "it has ReLUs, but forward reaches none of them"
-            raise SettingError("arms", self.own.spec, hint)
+            raise SettingError("arms", self.custom.spec, hint)
         if not torch.isfinite(scores).all():
             hint = f"forward gave {_first(scores)} where all is at its start{place_of(type(module).forward)}"
-            raise SettingError("arms", f"{PREFIX}:{self.own.factory}", hint)
+            raise SettingError("arms", f"{PREFIX}:{self.custom.factory}", hint)
         if not self._compared:
             self._compared, reversed_scores = True, self.scores(module, rows.flip(0)).flip(0)
             if not torch.allclose(reversed_scores, scores, rtol=ROUNDING, atol=ROUNDING):
                 hint = "scores of an event are random, or depend on the others in a call: that alone makes them differ"
-                log.warning("%s:%s: %s", PREFIX, self.own.factory, hint)
+                log.warning("%s:%s: %s", PREFIX, self.custom.factory, hint)
 
     def any_rows(self) -> Tensor:
         """[BLOCK, S] the last values of each field and the first; an event has none, one, two, ... of a multi-valued
@@ -204,17 +204,17 @@ class Maker:
 
     def forward(self, module: nn.Module, rows: Tensor) -> Tensor:
         """Log-odds [B] of table rows [B, S], in float32."""
-        with blame(self.own.factory, "forward"):
+        with blame(self.custom.factory, "forward"):
             logits = module(self.features(rows))
         if not isinstance(logits, Tensor) or logits.shape != rows.shape[:1]:
             shape = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else _kind(logits)
             hint = (
                 f"forward gave {shape} for {len(rows)} events, expected [{len(rows)}]{place_of(type(module).forward)}"
             )
-            raise SettingError("arms", f"{PREFIX}:{self.own.factory}", hint)
+            raise SettingError("arms", f"{PREFIX}:{self.custom.factory}", hint)
         if not logits.is_floating_point():
             hint = f"forward gave {logits.dtype}, expected log-odds, float32{place_of(type(module).forward)}"
-            raise SettingError("arms", f"{PREFIX}:{self.own.factory}", hint)
+            raise SettingError("arms", f"{PREFIX}:{self.custom.factory}", hint)
         return logits.float()
 
     def scores(self, module: nn.Module, rows: Tensor) -> Tensor:
@@ -234,11 +234,11 @@ class Maker:
         shapes = {
             name: [str(t.dtype).removeprefix("torch."), *t.shape] for name, t in tensors_of_module(module).items()
         }
-        source = source_digest(self.own.factory, [type(part) for part in module.modules()])
+        source = source_digest(self.custom.factory, [type(part) for part in module.modules()])
         return {"source": source, "torch": _version(), "states": shapes}
 
     def require_like(self, module: nn.Module, announced: Mapping[str, Any]) -> None:
-        """Raises SettingError where what was announced with a generation is not by this module."""
+        """Raises SettingError where a generation was announced by another module than this."""
         own_identity = self.identity(module)
         words = {"source": "another source", "torch": "another version of PyTorch", "states": "other parameters"}
         for entry, cause in words.items():
@@ -246,7 +246,7 @@ class Maker:
                 difference = {} if entry != "states" else _difference(announced.get(entry), own_identity[entry])
                 detail = difference or f"{str(announced.get(entry))[:12]}, here {str(own_identity[entry])[:12]}"
                 hint = f"taught with {cause} ({detail}): give trainer and replicas the same files and packages"
-                raise SettingError("arms", f"{PREFIX}:{self.own.factory}", hint)
+                raise SettingError("arms", f"{PREFIX}:{self.custom.factory}", hint)
 
 
 def tensors_of_module(module: nn.Module) -> dict[str, Tensor]:

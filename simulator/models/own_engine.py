@@ -122,7 +122,9 @@ class CustomEngine(Duplicates):
             self._require_trained(trained, optimizer if sample.optimizer else None)
             self._apply(model, 0, [])
         if "lr" not in optimizer.param_groups[0]:
-            raise SettingError("arms", self.maker.own.spec, "its optimiser has no learning rate (`lr` of its groups)")
+            raise SettingError(
+                "arms", self.maker.custom.spec, "its optimiser has no learning rate (`lr` of its groups)"
+            )
         self._state_of(0, optimizer)
 
     def _require_trained(self, trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer | None) -> None:
@@ -138,7 +140,7 @@ class CustomEngine(Duplicates):
                 if len(without) == len(trained)
                 else ("its optimiser holds none of its parameters")
             )
-            raise SettingError("arms", self.maker.own.spec, f"nothing of it learns: {reason}")
+            raise SettingError("arms", self.maker.custom.spec, f"nothing of it learns: {reason}")
         for names, reason in (
             (without, "the log-odds do not depend on them"),
             (left_out, "its optimiser leaves them out"),
@@ -204,7 +206,7 @@ class CustomEngine(Duplicates):
             for name, buffer in part.named_buffers(recurse=False):
                 held = tensors.get(f"{path}.{name}" if path else name)
                 if held is not None and held.data_ptr() != buffer.data_ptr():
-                    with blame(self.maker.own.factory, f"its buffer {name}"):
+                    with blame(self.maker.custom.factory, f"its buffer {name}"):
                         setattr(part, name, held.copy_(buffer))
 
     @property
@@ -297,7 +299,7 @@ class CustomEngine(Duplicates):
             parameter.grad = None
         # each event weighs 1 / batch, also in a shorter mini-batch at the end, whose few events would shake the model
         gradient = (torch.sigmoid(detached) - targets) / self.model.batch
-        with blame(self.maker.own.factory, "its gradient"):
+        with blame(self.maker.custom.factory, "its gradient"):
             torch.autograd.backward(logits, gradient if weight is None else gradient * weight)
         model.waiting.append(PendingGradients([parameter.grad for parameter in model.trained], due))
         return detached
@@ -309,7 +311,7 @@ class CustomEngine(Duplicates):
         for gradients in due:
             for parameter, gradient in zip(model.trained, gradients.gradients, strict=True):
                 parameter.grad = gradient
-            with blame(self.maker.own.factory, "a step of its optimiser"):
+            with blame(self.maker.custom.factory, "a step of its optimiser"):
                 model.optimizer.step()
             for parameter in model.trained if rounding else ():
                 parameter.data.copy_(round_to_bfloat16(parameter.data, rounding[0]))
@@ -351,7 +353,7 @@ class CustomEngine(Duplicates):
         shapes = {name: tensor.shape for name, tensor in part_of(state, "weights").tensors.items()}
         expected = {name: tensor.shape for name, tensor in self.weights.tensors.items()}
         if shapes != expected or not torch.equal(state.get("source", torch.empty(0)), self._source()):
-            hint = f"saved with another source of {self.maker.own.factory}: go on with that one, or start anew"
+            hint = f"saved with another source of {self.maker.custom.factory}: go on with that one, or start anew"
             raise ResultError(f"{self.arm.label}: {hint}")
         super().restore(state)
 

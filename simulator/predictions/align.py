@@ -55,7 +55,7 @@ class AlignedAnswers:
 
     first: Answers
     second: Answers
-    own: Rows
+    per_query: Rows
     """[Q] user and values of --by, from the first model."""
     label: Doubles | None
     """[Q, N], of the first model."""
@@ -75,7 +75,7 @@ def matched(first: Lists, second: Lists, k: int, counts: Counter[str]) -> Iterat
             i, j = (np.arange(len(q))[s][equal] for q, s in ((a.block.query, i), (b.block.query, j)))
         left[n][i], right[n][j] = False, False
         label = a.block.columns.get("label")
-        per_query = {name: column[i] for name, column in a.block.own.items()}
+        per_query = {name: column[i] for name, column in a.block.per_query.items()}
         yield AlignedAnswers(a.answers(i), b.answers(j), per_query, None if label is None else label[i])
     unmatched = [np.concatenate([lists[n].block.query[free[n]] for n in lists] or [np.zeros(0, np.int64)])
             for lists, free in ((first, left), (second, right))]  # fmt: skip
@@ -97,22 +97,22 @@ def _both(first: Ints, second: Ints) -> tuple[Any, Any]:
 class _Flat:
     """Some queries [Q] of one model, of any lengths: their items one after the other, and slates with empty places."""
 
-    def __init__(self, lists: Lists, asked: Ints, k: int) -> None:
-        self.asked, self.length = asked, np.zeros(len(asked), np.int64)
-        self.slates = np.zeros((len(asked), k), np.int64)
-        self.groups = np.zeros((len(asked), k), np.int64)  # places of equal scores share a number
+    def __init__(self, lists: Lists, queries: Ints, k: int) -> None:
+        self.queries, self.length = queries, np.zeros(len(queries), np.int64)
+        self.slates = np.zeros((len(queries), k), np.int64)
+        self.groups = np.zeros((len(queries), k), np.int64)  # places of equal scores share a number
         parts: list[Rows] = []
-        self.own: Rows = {}
+        self.per_query: Rows = {}
         for n, ranked in lists.items():
-            places = np.searchsorted(asked, ranked.block.query)
-            present = np.flatnonzero(asked[np.minimum(places, len(asked) - 1)] == ranked.block.query)
+            places = np.searchsorted(queries, ranked.block.query)
+            present = np.flatnonzero(queries[np.minimum(places, len(queries) - 1)] == ranked.block.query)
             places, width = places[present], ranked.k
             self.length[places] = width
             self.slates[places, :width] = ranked.slates[present]
             sorted_scores = -np.sort(-ranked.block.columns["score"][present], axis=-1)[:, :width]
             self.groups[places, 1:width] = (sorted_scores[:, 1:] != sorted_scores[:, :-1]).cumsum(axis=-1)
-            for name, column in ranked.block.own.items():
-                self.own.setdefault(name, np.zeros(len(asked), np.int64))[places] = column[present]
+            for name, column in ranked.block.per_query.items():
+                self.per_query.setdefault(name, np.zeros(len(queries), np.int64))[places] = column[present]
             parts.append(
                 {"at": np.repeat(places, n)} | {c: v[present].ravel() for c, v in ranked.block.columns.items()}
             )
@@ -132,7 +132,7 @@ def _uneven(a: _Flat, b: _Flat, counts: Counter[str]) -> Iterator[AlignedAnswers
     pairs = np.flatnonzero((query[by_item][1:] == query[by_item][:-1]) & (item[by_item][1:] == item[by_item][:-1]))
     i, j = by_item[pairs], by_item[pairs + 1] - len(a.rows["at"])
     counts["lone"] += len(query) - 2 * len(pairs)
-    count = np.bincount(a.rows["at"][i], minlength=len(a.asked))
+    count = np.bincount(a.rows["at"][i], minlength=len(a.queries))
     starts = np.concatenate([[0], count.cumsum()[:-1]])
     shapes = np.stack([a.length, b.length, count], axis=1)
     for length1, length2, n in np.unique(shapes, axis=0).tolist():
@@ -141,7 +141,7 @@ def _uneven(a: _Flat, b: _Flat, counts: Counter[str]) -> Iterator[AlignedAnswers
         width = max(length1, length2)
         answers = [_answers(flat, rows[place], flat.padded(which, width, sign))
                    for flat, rows, sign in ((a, i, 0), (b, j, 1))]  # fmt: skip
-        per_query = {name: column[which] for name, column in a.own.items()}
+        per_query = {name: column[which] for name, column in a.per_query.items()}
         label = a.rows["label"][i[place]] if "label" in a.rows else None
         rbo = None if length1 == length2 else uneven_rbo(a, b, which)
         yield AlignedAnswers(answers[0], answers[1], per_query, label, rbo)

@@ -83,7 +83,7 @@ class ArmModels:
 
 
 def designs(sources: Sequence[PredictionSource], matched: bool = False) -> list[ArmModels]:
-    """Numbers the models of all sources and says how they stand to each other.
+    """Numbers the models of all sources, and arranges them as designs.
 
     Files without columns of MODEL are duplicates of one arm, `model`. An arm that several arguments hold is another arm
     each time (`relu`, `relu#2`) where they name the same models; `matched`: it is the same one, and what the arguments
@@ -265,7 +265,7 @@ class ComparisonSums:
             values[self.measures.index("rbo"), 0] = aligned.rbo
         counts["queries"] += len(aligned.first.slates)
         counts["pairs"] += aligned.first.items.size
-        self._add(key, values.reshape(-1, values.shape[-1]), aligned.own)
+        self._add(key, values.reshape(-1, values.shape[-1]), aligned.per_query)
         if key[1] == "swaps" and self.predicted and not self.roles and aligned.label is not None and aligned.label.size:
             self._differ(key, aligned, aligned.label)
 
@@ -280,7 +280,11 @@ class ComparisonSums:
     def _differ(self, key: Key, aligned: AlignedAnswers, label: Doubles | None) -> None:
         """Prediction difference of events, or of rows with a label [Q, N]."""
         self._predict(
-            (key[0], "pd", *key[2:]), pd_of_logits, (aligned.first.scores, aligned.second.scores), label, aligned.own
+            (key[0], "pd", *key[2:]),
+            pd_of_logits,
+            (aligned.first.scores, aligned.second.scores),
+            label,
+            aligned.per_query,
         )
 
     def _predict(self, key: Key, fn: Any, arrays: tuple[Any, Any], label: Doubles | None, per_query: Rows) -> None:
@@ -296,7 +300,7 @@ class ComparisonSums:
             self._events[key].append((first, second, users))
 
     def _rate(self, arm: str, place: Key, lists: Ranked) -> None:
-        """QUALITIES of the rankings of one model, where a query has labels; what has none is not relevant."""
+        """QUALITIES of the rankings of one model, where a query has labels; an item without one is not relevant."""
         label = lists.block.columns["label"]
         which = np.flatnonzero(~np.isnan(label).all(axis=-1))
         if not len(which):
@@ -305,7 +309,7 @@ class ComparisonSums:
         self.graded |= bool(((relevance != 0) & (relevance != 1)).any())
         self.outside |= bool((relevance > 1).any())
         values = np.stack([np.stack(quality.fn(answers, relevance)) for quality in self.qualities.values()])
-        self.sums.add((arm, "quality", *place), values.reshape(-1, len(which)), lists.block.own["user"][which])
+        self.sums.add((arm, "quality", *place), values.reshape(-1, len(which)), lists.block.per_query["user"][which])
         if not self.roles:
             self._judge(arm, place, lists.block)
 
@@ -316,7 +320,7 @@ class ComparisonSums:
             return
         self.outside |= bool((label > 1).any())
         self.shares |= bool(((label > 0) & (label < 1)).any())
-        self._predict((arm, "log_loss", *place), ACCURACY["log_loss"].fn, (logit, label), label, block.own)
+        self._predict((arm, "log_loss", *place), ACCURACY["log_loss"].fn, (logit, label), label, block.per_query)
 
     def asked(self, arm: ArmModels) -> int:
         """Queries that two models of an arm answered: the most of any two."""
@@ -424,8 +428,8 @@ def compare_frames(frames: Sequence[Any], *, k: int = 10, matched: bool = False,
     """`flicker.compare`: what differs between the predictions in frames, dicts of arrays, or files.
 
     Each of `frames` is a pandas or polars frame, an Arrow table, a dict of arrays, or a path. `matched`: each model is
-    compared with the one of the same fleet and duplicate in the other frames, arms in their order. `names` as of
-    ColumnNames, such as query="request_id", log_odds=True or by=("country",). Raises FlickerError, one line for the user.
+    compared with the one of the same fleet and duplicate in the other frames, arms in their order. `names`: fields of
+    ColumnNames, as in query="request_id", log_odds=True or by=("country",). Raises FlickerError, one line for the user.
     """
     if isinstance(by := names.get("by", ()), str):
         raise SettingError("by", repr(by), "several columns, as in by=['country']")

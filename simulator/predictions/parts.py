@@ -37,7 +37,7 @@ PART_ROWS = 1_000_000
 MAX_PENDING = 4 * PART_ROWS
 """Rows that wait for the same query in another file before files count as not grouped alike."""
 MAX_SEEN = 1 << 24
-"""Queries of a model that are remembered, to tell one that comes twice."""
+"""Queries of a model that are remembered, to detect one that comes twice."""
 FLOATS = ("score", "logit", "label")
 """Columns of Rows that are no whole numbers: of each item, as its id is; the others are the same for a whole query."""
 MAX_PARTITIONS = 512
@@ -71,9 +71,9 @@ class Reading:
     """Columns of Rows beside query, item and score."""
     progress: Callable[[int], None]
     """Called with the number of further rows read."""
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     temporary: Path | None = None
-    """Folder for what does not fit into memory; that of the system where it is None."""
+    """Folder for temporary files; that of the system where it is None."""
     values: dict[str, dict[int, str]] = field(default_factory=dict)
     """Texts of the ids of columns of --by; filled while reading."""
 
@@ -117,7 +117,7 @@ def streamed(reading: Reading) -> Iterator[Part]:
                 raise NotGroupedError
         yield {model: stream.rows for model, stream in streams.items() if stream.rows}  # those of one model alone
         for stream in streams.values():
-            _distinct(np.concatenate([*taken, stream.asked]))  # none came again after it was taken
+            _distinct(np.concatenate([*taken, stream.queries]))  # none came again after it was taken
 
 
 class _Stream:
@@ -132,7 +132,7 @@ class _Stream:
         """Where runs of one query begin, and where the last one ends."""
 
     @property
-    def asked(self) -> Ints:
+    def queries(self) -> Ints:
         """Queries of the rows that wait, one for each run."""
         return self.rows["query"][self.runs[:-1]] if self.rows else np.zeros(0, np.int64)
 
@@ -147,11 +147,11 @@ class _Stream:
 
     def whole(self) -> Ints:
         """Queries that wait with all their rows: the last may go on. Raises NotGroupedError for one in two places."""
-        return _distinct(self.asked[:-1] if self.open else self.asked)
+        return _distinct(self.queries[:-1] if self.open else self.queries)
 
     def take(self, ready: Ints) -> Rows:
         """The rows of these queries, which wait no longer."""
-        is_ready = np.isin(self.asked, ready)
+        is_ready = np.isin(self.queries, ready)
         mask = np.repeat(is_ready, np.diff(self.runs))
         count = int(mask.sum())
         head, tail = (slice(count), slice(count, None)) if mask[:count].all() else (mask, ~mask)  # mostly no copies
@@ -248,7 +248,7 @@ def _require_disk_space(reading: Reading, needed: int) -> None:
     if free < needed:
         hint = "name a larger folder with --temp, or sort the files by query"
         raise DataError(f"temp = {folder}: {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed: {hint}")
-    reading.say(f"The files are not grouped by query: {needed / 1e9:.2f} GB go to {folder} meanwhile")
+    reading.log(f"The files are not grouped by query: {needed / 1e9:.2f} GB go to {folder} meanwhile")
 
 
 def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
@@ -271,7 +271,7 @@ class Block:
     """[Q]"""
     columns: Rows
     """[Q, N] item, score, and the other columns of items in Rows."""
-    own: Rows = field(default_factory=dict)
+    per_query: Rows = field(default_factory=dict)
     """[Q] user (the query itself, where it has none) and values of --by."""
 
 

@@ -26,7 +26,7 @@ Rows = dict[str, NDArray[Any]]
 """Columns [n] of rows: `query`, `item` (ids), `score`, and where the log has them `model` (number), `logit`, `label`
 (NaN: none), `user`, and one per column of --by (ids)."""
 MODEL = ("arm", "fleet", "duplicate", "generation")
-"""Columns that say which model a row is of."""
+"""Columns that name the model of a row."""
 EVENT = np.int64(0x5BD1E9955BD1E995)
 """Tells events from queries of the same id."""
 SUFFIXES = (".parquet", ".pq", ".csv", ".tsv", ".run", ".trec", ".txt")

@@ -42,10 +42,10 @@ def twice(example: Example) -> Twice:
     moved = sum(one != two for one, two in zip(first, second, strict=True))
     context = "; ".join(f"{name} {value}" for name, value in example.context.items())
     one, two = example.duplicates
-    who = _short(example.user) + (f" ({_short(context)})" if context else "")
+    asker = _short(example.user) + (f" ({_short(context)})" if context else "")
     return Twice(
         f"What one user got, twice: {moved} of {plural(len(first), 'place')} differ",
-        f"User {who} asked once. Duplicates {one} and {two} of {label(example.arm)} answered, which learned the same "
+        f"User {asker} asked once. Duplicates {one} and {two} of {label(example.arm)} answered, which learned the same "
         "events under the same conditions.",
         f"Chosen by rule: of {count(example.queries)} queries {count(example.differ)} got different slates of these "
         "two; ordered by how many places differ, this one stands in the middle.",

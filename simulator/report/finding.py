@@ -167,8 +167,8 @@ def swaps_title(result: Result) -> str:
     """Title of the swap pictures: how often asking twice changes what comes first."""
     if silent(result):
         return "Not one slate differs between duplicates"
-    shown = [arm for arm in headline_arms(result) if "swaps.top1" in arm.measures]
-    parts = [f"in {percent(arm.measures['swaps.top1'].mean)} of queries with {label(arm.spec)}" for arm in shown]
+    arms = [arm for arm in headline_arms(result) if "swaps.top1" in arm.measures]
+    parts = [f"in {percent(arm.measures['swaps.top1'].mean)} of queries with {label(arm.spec)}" for arm in arms]
     return "Another duplicate changes the first item " + ", ".join(parts) if parts else "Swaps by measure and cause"
 
 

@@ -41,7 +41,7 @@ def environment(folder: Path = FOLDER) -> Environment:
 
 
 def style(*sheets: str) -> str:
-    """Style sheets, all unless said: `roles` has the colours, in light and dark, `kit` what the macros look like."""
+    """Style sheets, all by default: `roles` has the colours, in light and dark, `kit` the style of the macros."""
     names = sheets or ("roles", "kit", "style")
     return "".join((FOLDER / f"{name}.css").read_text(encoding="utf-8") for name in names)
 

@@ -96,7 +96,7 @@ class _Named(HTTPSConnection):
         self._tls, self._name = context, name
 
     def connect(self) -> None:
-        """Connect, and believe nobody else."""
+        """Connect, and verify that name."""
         super(HTTPSConnection, self).connect()
         self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._name)
 

@@ -74,7 +74,7 @@ def read_file(setting: str, path: Path) -> bytes:
 def read_secrets(setting: str, path: Path, least: int = MIN_CHARACTERS) -> tuple[bytes, ...]:
     """The secrets of a file, one a line, at least one; lines that begin with # are comments.
 
-    Raises SettingError, which never says what is in the file.
+    Raises SettingError, which never repeats the file's content.
     """
     lines = [line.strip() for line in read_file(setting, path).splitlines()]
     secrets = tuple(line for line in lines if line and not line.startswith(b"#"))

@@ -132,12 +132,12 @@ def _entities(folder: Path, group: str, meta: dict[str, Any]) -> Entities:
 
 
 def _features(folder: Path, group: str, meta: dict[str, Any], values: Rows | None) -> tuple[Feature, ...]:
-    found, first = [], 0
+    features, first = [], 0
     for number, (name, slots) in enumerate(meta["features"][group]):
         slots_values = None if values is None else values[:, first : first + slots]
-        found.append(Feature(name, _texts(folder, f"{group}.{number}.names"), slots, slots_values))
+        features.append(Feature(name, _texts(folder, f"{group}.{number}.names"), slots, slots_values))
         first += slots
-    return tuple(found)
+    return tuple(features)
 
 
 def _array(folder: Path, name: str) -> np.ndarray[Any, Any]:

@@ -2,7 +2,7 @@
 
 `FLICKER_CACHE` names the cache (default: flicker in the user's cache folder), `FLICKER_CACHE_LIMIT` how large it may
 grow (default 20 GB): the logs that were not opened for longest go. A log is made beside its place under a lock, then
-renamed: whoever wants it at the same time waits, and what a killed process leaves is never taken for a log.
+renamed: other processes wait for it, and the remnants of a killed process are never taken for a log.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from simulator.world.clicklog import ClickLog
 CACHE, LIMIT = "FLICKER_CACHE", "FLICKER_CACHE_LIMIT"
 DEFAULT_LIMIT = "20 GB"
 LOG_NAMES = re.compile(r"[0-9a-f]{32}|\.[0-9a-f]{32}\.\d+")
-"""Names of logs, and of those in the making; nothing else in the folder is touched, for it may be anybody's."""
+"""Names of logs, and of those in the making; no other files in the folder are touched."""
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
@@ -102,7 +102,7 @@ def locked(folder: Path, key: str, wait: bool = True) -> Iterator[None]:
 
 
 def evict(folder: Path, limit: int, keep: str) -> None:
-    """Remove what killed processes left, and the logs that were used longest ago until the others are within limit."""
+    """Remove remnants of killed processes, and least recently used logs until the others are within the limit (LRU)."""
     logs = []
     for path in folder.iterdir():
         if not LOG_NAMES.fullmatch(path.name) or not (path.name[0] == "." or (path / archive.META).is_file()):

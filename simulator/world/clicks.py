@@ -24,7 +24,7 @@ class TrueClickModel:
     """True log-odds = level + SPREAD x (sqrt((1 - x) / 2) x (of user + of item and context) + sqrt(x) x match).
 
     x is the share `interaction`. `match` is the inner product of the tastes of user and item, each about its mean over
-    impressions: what this user finds in this item, and nothing that is true of either by itself. The other two are
+    impressions: the user x item interaction, with no part of either alone. The other two are
     random tanh networks. All three have variance 1 over impressions, and do not correlate, since items are drawn
     independently of who comes when: so x is the share of the variance of the log-odds that is user x item, which no
     additive model can learn.

@@ -89,7 +89,7 @@ class NativeCoder:
 
 
 class PlainCoder:
-    """By dictionary encoding of what is known with what is new behind it, in groups twice as large as what is known."""
+    """By dictionary encoding of known texts with new ones behind them, in groups twice as large as the known ones."""
 
     def __init__(self) -> None:
         self._known = pa.array([""], pa.large_string())

@@ -108,7 +108,7 @@ class FeatureCells:
         return replace(self, numbers=np.append(self.numbers, empty)[places])
 
     def values(self, known: int) -> Values:
-        """As values; buckets of numbers are fitted on the first so many."""
+        """The cells as values; buckets of numbers are fitted on the first `known` ones."""
         feature, coder = self.feature, self.column.coder
         if coder is None:
             return buckets(self.numbers, self.numbers[:known], feature.buckets)
@@ -232,14 +232,14 @@ class Coding:
             return replace(values, cell=Writer(self._spool).array(column.path.stem, narrow))  # waits in a file
         return cells.of(entities.first)
 
-    def _entity_cells(self, found: Iterable[FeatureCells | Values]) -> dict[str, list[FeatureCells]]:
+    def _entity_cells(self, parts_of_features: Iterable[FeatureCells | Values]) -> dict[str, list[FeatureCells]]:
         """Cells of users and items; the rest joins the context."""
         by_side: dict[str, list[FeatureCells]] = {"user": [], "item": []}
-        for feature, part in zip(self._mapping.features, found, strict=True):
-            if isinstance(part, FeatureCells):
-                by_side[feature.side].append(part)
+        for feature, cells in zip(self._mapping.features, parts_of_features, strict=True):
+            if isinstance(cells, FeatureCells):
+                by_side[feature.side].append(cells)
                 continue
-            self._context.append((feature.column, part))
+            self._context.append((feature.column, cells))
             if feature.side == "item":
                 self._notes.append(f"{feature.column} changes between the rows of an item: it is taken as context")
         return by_side

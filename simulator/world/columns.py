@@ -1,4 +1,4 @@
-"""Columns of whatever type a file gives them, as text, as numbers, as times; what is none becomes null, never an error.
+"""Columns of any type as text, as numbers, as times; cells that are none become null, never an error.
 
 An empty text is null, too. Shapes: n rows of a batch.
 """

@@ -34,7 +34,7 @@ class FeatureColumn:
     buckets: int = 16
     """How many, of numbers; 2 to 1,000."""
     vocabulary: int = 100_000
-    """Values that are told apart, the others share what is left by their hash; 1 to 10,000,000."""
+    """Distinct values, the others share the remaining rows by their hash; 1 to 10,000,000."""
 
 
 @dataclass(frozen=True)
@@ -190,17 +190,17 @@ def _features(path: Path, sides: dict[str, Any]) -> tuple[FeatureColumn, ...]:
     features = []
     for side in SIDES:
         for entry in sides.get(side, []):
-            given = {"column": entry} if isinstance(entry, str) else entry
-            if not isinstance(given, dict) or "column" not in given:
+            settings = {"column": entry} if isinstance(entry, str) else entry
+            if not isinstance(settings, dict) or "column" not in settings:
                 expected = 'expected "column" or {column = "c", kind = "number"}'
                 raise _fault(path, side, f"features of the {side}: {shown(entry)}: {expected}")
-            _known(path, given, FEATURE_KEYS, f"features of the {side}: ")
-            if given.get("kind", "category") not in get_args(Kind):
-                raise _fault(path, "kind", f"kind = {given['kind']!r}: one of {', '.join(get_args(Kind))}")
-            wrong, kind = ("separator", "category") if given.get("kind") == "number" else ("buckets", "number")
-            if wrong in given:
-                raise _fault(path, wrong, f'{wrong} = {given[wrong]!r}: only with kind = "{kind}"')
-            features.append(FeatureColumn(**given, side=side))
+            _known(path, settings, FEATURE_KEYS, f"features of the {side}: ")
+            if settings.get("kind", "category") not in get_args(Kind):
+                raise _fault(path, "kind", f"kind = {settings['kind']!r}: one of {', '.join(get_args(Kind))}")
+            wrong, kind = ("separator", "category") if settings.get("kind") == "number" else ("buckets", "number")
+            if wrong in settings:
+                raise _fault(path, wrong, f'{wrong} = {settings[wrong]!r}: only with kind = "{kind}"')
+            features.append(FeatureColumn(**settings, side=side))
     return tuple(features)
 
 

@@ -24,7 +24,7 @@ EXPLAINED = 0.5
 
 class Zipf:
     """Draws numbers 0 .. count - 1, that of rank r (first = 1) with probability proportional to r ** -exponent; which
-    number has which rank is itself random, so that numbers tell nothing."""
+    number has which rank is itself random, so that numbers carry no information."""
 
     def __init__(self, rng: np.random.Generator, count: int, exponent: float) -> None:
         weight = rng.permutation(np.arange(1, count + 1, dtype=np.float64) ** -exponent)
@@ -67,7 +67,7 @@ DEVICE_SHARES = (0.6, 0.3, 0.1)
 """Phone, desktop, tablet."""
 DEVICES, HOURS = len(DEVICE_SHARES), 24
 POSITIONS = 10
-"""Positions on a page that a model tells apart; whatever stands further down counts as the last of them."""
+"""Positions on a page that a model distinguishes; lower ones count as the last of them."""
 CONTEXT_WEIGHT = 0.5
 """Standard deviation of context tastes, where that of users and items is 1: who asks matters more than when."""
 

@@ -32,7 +32,7 @@ BLOCK = 8_192
 QUERY_WINDOW = 50_000
 """Queries are asked by users of this many events from `at` on: near enough to `at`, and all of a held-out tail."""
 COVERAGE = (200, 500, 1_000)
-"""Numbers of candidates for which a result says how often an answer is among them."""
+"""Numbers of candidates for which a result holds how often an answer is among them."""
 PAGE_ROWS = 10_000
 """Rows behind which a page does not go on."""
 
@@ -235,7 +235,7 @@ class ReplayWorld:
         return np.array(list(dict.fromkeys(item.tolist()))), np.unique(item[engaged])
 
     def present(self, time: float) -> Ints:
-        """See World: all items, for a log does not tell when one came or left."""
+        """See World: all items, for a log does not hold when one came or left."""
         return np.arange(self.items)
 
     def name_of(self, field: str, value: int) -> str:

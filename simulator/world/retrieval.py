@@ -11,7 +11,7 @@ import numpy as np
 from simulator.types import Ints
 
 
-def retrieve(segment: Ints, item: Ints, present: Ints, asked: Ints, count: int) -> Ints:
+def retrieve(segment: Ints, item: Ints, present: Ints, wanted_segments: Ints, count: int) -> Ints:
     """[G, N] for each segment in `asked` [G] the items engaged with most in it, equal ones by engagements of all, then
     by item number; none of them twice. N is `count`, or all that are present where those are fewer.
 
@@ -23,10 +23,10 @@ def retrieve(segment: Ints, item: Ints, present: Ints, asked: Ints, count: int) 
     segment, item = segment[is_present[item]], item[is_present[item]]
     overall = np.bincount(item, minlength=len(is_present))
     engaged = np.flatnonzero(overall)
-    others = present[overall[present] == 0][:count]
-    ranked = np.concatenate([engaged[np.argsort(-overall[engaged], kind="stable")], others])
-    candidates = np.empty((len(asked), min(count, len(present))), np.int64)
-    for place, wanted in enumerate(asked):
+    fill = present[overall[present] == 0][:count]
+    ranked = np.concatenate([engaged[np.argsort(-overall[engaged], kind="stable")], fill])
+    candidates = np.empty((len(wanted_segments), min(count, len(present))), np.int64)
+    for place, wanted in enumerate(wanted_segments):
         of_segment, counts = np.unique(item[segment == wanted], return_counts=True)
         of_segment = of_segment[np.lexsort((of_segment, -overall[of_segment], -counts))][:count]
         candidates[place] = np.concatenate([of_segment, ranked[~np.isin(ranked, of_segment)]])[: candidates.shape[1]]

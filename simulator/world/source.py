@@ -49,7 +49,7 @@ class DamagedRows:
         self._stop = bad_rows == "stop"
 
     def report(self, rows: int, first: Callable[[], str]) -> None:
-        """Counts damaged rows, or raises DataError with what `first` says of the first one: its place and fault."""
+        """Counts damaged rows, or raises DataError with the first one's place and fault, from `first`."""
         if rows and self._stop:
             raise DataError(f"{first()}; correct the row, or leave damaged rows out with --bad-rows skip")
         self.skipped += rows
@@ -243,7 +243,7 @@ class Source:
     def _rows(
         self, raw: bytes, names: Sequence[str], wanted: Sequence[str], threads: bool
     ) -> tuple[pa.Table, list[Any]]:
-        """The sound rows, and pyarrow's description of the others, which tells their numbers without threads alone."""
+        """The sound rows, and pyarrow's description of the others, which has their numbers only without threads."""
         faults: list[Any] = []
 
         def fault(row: Any) -> str:

@@ -67,7 +67,7 @@ class SyntheticWorld:
     def probability(self, user: Ints, item: Ints, context: Rows, time: Doubles) -> Floats:
         """[n] true click probability at an examined position, before position bias.
 
-        `user` [n], `item` [n] numbers, `context` [n, C] table rows (the position among them has no say), `time` [n] s.
+        `user` [n], `item` [n] numbers, `context` [n, C] table rows (the position does not matter), `time` [n] s.
         """
         device, hour, _ = (context - self._first_context).T
         return self._clicks.probability(

@@ -108,8 +108,8 @@ def _split(cells: pa.LargeStringArray, separator: str) -> tuple[Rows, pa.LargeSt
     names = coder.texts()
     owner = np.repeat(np.arange(len(cells)), np.diff(lists.offsets.to_numpy()))
     _, first = np.unique(np.where(code < 0, -1, owner * len(names) + code), return_index=True)
-    kept = np.sort(first[code[first] >= 0])
-    owner, code = owner[kept], code[kept]
+    firsts = np.sort(first[code[first] >= 0])
+    owner, code = owner[firsts], code[firsts]
     count = np.bincount(owner, minlength=len(cells))
     table = np.full((len(cells), max(1, count.max(initial=1))), -1, np.int32)
     table[owner, np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)] = code
@@ -117,7 +117,7 @@ def _split(cells: pa.LargeStringArray, separator: str) -> tuple[Rows, pa.LargeSt
 
 
 def _limited(table: Rows, names: pa.LargeStringArray, maximum: int, name: str) -> tuple[Rows, list[str]]:
-    """At most so many values: the first ones keep their numbers, all others share what is left."""
+    """At most `maximum` values: the first ones keep their numbers, all others share the remaining numbers."""
     shared = max(1, maximum // 10)
     number = np.arange(len(names))
     number[maximum - shared :] = maximum - shared + hashed(number[maximum - shared :], name, shared)

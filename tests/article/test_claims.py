@@ -71,7 +71,7 @@ def test_of_no_effect_nothing_is_shown() -> None:
     ):
         assert decide(world(spread=0.0)).verdict == "not shown", decide
     assert claims.halved(world(spread=0.0)).verdict == "no"
-    assert "not comparable" in claims.rivals(world({"gelu": {"log_loss": 1.02}})).say
+    assert "not comparable" in claims.rivals(world({"gelu": {"log_loss": 1.02}})).summary
 
 
 def test_an_a_a_run_that_differs_is_no_chance() -> None:
@@ -91,7 +91,7 @@ def test_what_was_not_run_is_said_so_and_nothing_breaks() -> None:
 
 def test_a_cell_of_the_page_has_at_most_thirty_words() -> None:
     for claim, (finding,) in known([world(SMELU | QUIET)]):
-        assert len(finding.say.split()) <= 30 and finding.verdict != "not run", claim.words
+        assert len(finding.summary.split()) <= 30 and finding.verdict != "not run", claim.words
         assert len(claim.words.split()) <= 15
 
 

@@ -39,6 +39,8 @@ class Shape:
     arms: int
     fleets: int
     duplicates: int
+    partners: int | None = None
+    """With how many others of its fleet a duplicate is compared; None: with all."""
 
     @property
     def all(self) -> int:
@@ -146,7 +148,7 @@ class Comparison:
         self.shape = shape
         self.asking, self.shown = Users(asked, known), Users(event_users, known)
         self.resamples = Resamples(shape.fleets, shape.duplicates, len(known), repetitions, seed)
-        self.pairs = pair_index(shape.duplicates)
+        self.pairs = pair_index(shape.duplicates, shape.partners, seed)
 
     def without_noise(self, arms: int) -> Comparison:
         """The same of `arms` models, one of each, that nothing would change but other users."""
@@ -157,7 +159,7 @@ class Comparison:
     def duplicate_swaps(self, arm: int, now: Rankings) -> Estimates:
         """Cause `duplicate`: two duplicates of a fleet at one generation."""
         found = self._over_pairs(arm, self.pairs, lambda a, b: now.compared(a, now, b))
-        return _named(found, self.resamples.pairs)
+        return _named(found, self._of_pairs)
 
     def refresh_swaps(self, arm: int, before: Rankings, after: Rankings) -> Estimates:
         """Cause `refresh`: a duplicate against itself some generations later."""
@@ -179,8 +181,7 @@ class Comparison:
 
         found = self._over_pairs(arm, self.pairs, parts, self.shown)
         return {
-            name: self.resamples.pairs(values, self.shown.weights())
-            for name, values in zip(DIFFERENCES, found, strict=True)
+            name: self._of_pairs(values, self.shown.weights()) for name, values in zip(DIFFERENCES, found, strict=True)
         }
 
     def pd_among(self, arm: int, logits: Floats, inside: NDArray[np.bool_]) -> Estimate:
@@ -188,7 +189,7 @@ class Comparison:
         users = Users(self.shown.of[inside], self.shown.known)
         part = logits[:, inside]
         values = self._over_pairs(arm, self.pairs, lambda a, b: pd_of_logits(part[a], part[b])[None], users)
-        return self.resamples.pairs(values[0], users.weights())
+        return self._of_pairs(values[0], users.weights())
 
     def accuracy(self, arm: int, logits: Floats, labels: Floats) -> Estimates:
         """ACCURACY of log-odds [M, n] against labels [n]; what is one number for all events does not cover users."""
@@ -259,6 +260,10 @@ class Comparison:
     def progressive(self, arm: int, losses: Doubles) -> Estimate:
         """Mean log loss [M] of the events scored before they were learned; users are not resampled."""
         return self.resamples.whole(losses[self.shape.models(arm)])
+
+    def _of_pairs(self, sums: Doubles, weights: Doubles) -> Estimate:
+        """From sums [F, P, U] of the pairs that are compared."""
+        return self.resamples.pairs(sums, weights, self.pairs)
 
     def _over_pairs(
         self, arm: int, pairs: tuple[Ints, Ints], measure: Callable[[int, int], Doubles], users: Users | None = None

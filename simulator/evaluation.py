@@ -158,7 +158,7 @@ class Evaluation:
         self.arms = tuple(arm.with_rate((rates or {})[arm.spec]) if arm.tuned else arm for arm in arms)
         self.counted_from = used_events(world) if rates else 0
         """Events of the world before this one chose the learning rates: they count in no result."""
-        self.shape = Shape(len(self.arms), config.fleets, config.duplicates)
+        self.shape = Shape(len(self.arms), config.fleets, config.duplicates, config.partners)
         self.plan = Plan.of(config, world, config.chunk_events)
         self.state = State(clicks={arm.label: [] for arm in self.arms})
 

@@ -176,6 +176,7 @@ class Learning(Comparison):
 
     fleets: Annotated[int, Hidden, tyro.conf.Fixed] = 1
     worlds: Annotated[int, Hidden, tyro.conf.Fixed] = 1
+    partners: Annotated[int, Hidden, tyro.conf.Fixed] = 20
     generations: Annotated[int, Hidden, tyro.conf.Fixed] = 2
     queries: Annotated[int, Hidden, tyro.conf.Fixed] = 500
     queries_per_generation: Annotated[int, Hidden, tyro.conf.Fixed] = 50

@@ -58,11 +58,10 @@ class Folder:
         self._cost = 0.0
         self._claimed = False
 
-    def check(self, config: ExperimentConfig, resume: bool, parts: int | None = None) -> None:
-        """ResultError where a new run would overwrite something, or, to resume, where this very run is not there, in
-        so many parts (None: in one piece)."""
+    def check(self, config: ExperimentConfig, resume: bool) -> None:
+        """ResultError where a new run would overwrite something, or, to resume, where this very run is not there."""
         if resume:
-            self._same_run(as_json(config), parts)
+            self._same_run(as_json(config))
         elif self.path.exists() and not self.path.is_dir():
             raise ResultError(f"out = {self.path}: a file: name another folder, or delete it")
         elif (self.path / "config.json").exists():

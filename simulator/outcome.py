@@ -232,6 +232,11 @@ def _notes(evaluation: Evaluation, resamples: Resamples, final: Final, world: di
         f"slates of {config.k}. 95 % intervals over {resamples.covers}; those of AUC and calibration "
         "do not cover users."
     ]
+    if config.duplicates > config.partners + 1:
+        notes.append(
+            f"Each duplicate was compared with {config.partners} of the {config.duplicates - 1:,} others of its fleet, "
+            "drawn from the seed."
+        )
     if not config.repeatable:
         notes.append(
             f"Not repeatable: {config.noise.racing} threads of each model raced on its weights; a second run of this "

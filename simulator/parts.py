@@ -34,7 +34,7 @@ from simulator.errors import FlickerError, ResultError
 from simulator.evaluation import Asked, Evaluation, Final, Part, Said, State, Taught
 from simulator.files import writing
 from simulator.models.engine import Costs
-from simulator.models.snapshot import read_snapshot, write_snapshot
+from simulator.models.snapshot import read_about, read_snapshot, write_snapshot
 from simulator.types import Ints
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
@@ -82,7 +82,7 @@ class Beside:
         return slates
 
     def finish(self, final: Final, state: State, about: Mapping[str, Any]) -> None:
-        """Leave what the models here said at the end; `about`: what else `joined` should give back of this part."""
+        """Leave what the models here said at the end; `about`: what else `abouts` should give back of this part."""
         rankings = {f"earlier.{lag}": ranked for lag, ranked in final.earlier.items()}
         rankings |= {"after": final.after, "strangers": final.strangers, "baseline_rankings": final.baseline_rankings}
         arrays = {name: ranked.scores for name, ranked in rankings.items()}
@@ -142,15 +142,19 @@ def standing(out: Path, parts: int) -> Standing:
     )
 
 
-def joined(evaluation: Evaluation, out: Path, parts: int) -> tuple[Final, list[dict[str, Any]]]:
-    """Compare what all parts said, generation by generation: `evaluation.state` is then that of the whole run.
-
-    Returns what the final measurement is made from, and what each part told about itself. Raises ResultError where
-    something is missing or damaged.
-    """
+def abouts(out: Path, parts: int) -> list[dict[str, Any]]:
+    """What each part told about itself at its end. Raises ResultError where one is not complete."""
     if missing := standing(out, parts).missing:
         some = ", ".join(map(str, missing))
         raise ResultError(f"out = {out}: part {some} of {parts} is not complete: run it with --part")
+    return [read_about(place_of(out, Part(number, parts)) / "final") for number in range(parts)]
+
+
+def joined(evaluation: Evaluation, out: Path, parts: int) -> Final:
+    """Compare what all parts said, generation by generation: `evaluation.state` is then that of the whole run.
+
+    Returns what the final measurement is made from. Raises ResultError where something is missing or damaged.
+    """
     before: Asked | None = None
     for generation in range(1, evaluation.plan.generations):
         said = _said(evaluation, out, parts, generation, before)
@@ -169,7 +173,7 @@ def _said(evaluation: Evaluation, out: Path, parts: int, generation: int, before
     return Said(*place, asked, again, ahead, found["logits"], found["losses"])
 
 
-def _final(evaluation: Evaluation, out: Path, parts: int) -> tuple[Final, list[dict[str, Any]]]:
+def _final(evaluation: Evaluation, out: Path, parts: int) -> Final:
     found, every = _read(evaluation, out, parts, "final", alike=("baselines", "baseline_rankings"))
     queries, k, state = evaluation.final_queries, evaluation.config.k, evaluation.state
     for name, value in every[0]["state"].items():
@@ -178,7 +182,7 @@ def _final(evaluation: Evaluation, out: Path, parts: int) -> tuple[Final, list[d
     state.losses, state.compute = found["losses"].tolist(), found["compute"].tolist()
     lags = [int(name.split(".")[1]) for name in found if name.startswith("earlier.")]
     taught = every[0]["taught"]
-    final = Final(
+    return Final(
         queries,
         {lag: Rankings(found[f"earlier.{lag}"], queries, k) for lag in sorted(lags, reverse=True)},
         Rankings(found["after"], queries, k),
@@ -191,7 +195,6 @@ def _final(evaluation: Evaluation, out: Path, parts: int) -> tuple[Final, list[d
         Rankings(found["baseline_rankings"], queries, k),
         Taught(**taught | {"costs": [Costs(**costs) for costs in taught["costs"]]}),
     )
-    return final, every
 
 
 def _read(

@@ -25,7 +25,7 @@ from simulator.folder import Folder, as_json, config_of, machine
 from simulator.models.engines import say_remarks
 from simulator.models.specs import parse_arms
 from simulator.outcome import measure
-from simulator.parts import Beside, joined, place_of, standing
+from simulator.parts import Beside, abouts, joined, place_of, standing
 from simulator.predictions.keep import keep_predictions
 from simulator.process import peak_memory
 from simulator.report import write_report
@@ -292,17 +292,18 @@ def merge(flags: MergeFlags) -> None:
 def _merge(config: ExperimentConfig, world: World, folder: Folder, parts: int, console: Console, keep: bool) -> None:
     """Join so many parts, up to result.json. Raises ResultError where one is missing, damaged or of another run."""
     started, evaluation = time.monotonic(), Evaluation(config, world, folder.rates())
-    console.print(f"Joining {plural(parts, 'part')} ...")
-    final, abouts = joined(evaluation, folder.path, parts)
-    for number, about in enumerate(abouts):
+    every = abouts(folder.path, parts)
+    for number, about in enumerate(every):
         if about["config"] != as_json(config):
             place = place_of(folder.path, Part(number, parts))
             raise ResultError(f"{place}: of a run with other settings: delete it, and run part {number}/{parts} again")
-    remarks = [abouts[0]["adapted"]]
-    kinds = {about["machine"].get("gpu", about["machine"]["cpu_capability"]) for about in abouts}
+    console.print(f"Joining {plural(parts, 'part')} ...")
+    final = joined(evaluation, folder.path, parts)
+    remarks = [every[0]["adapted"]]
+    kinds = {about["machine"].get("gpu", about["machine"]["cpu_capability"]) for about in every}
     if len(kinds) > 1:
         remarks.append(f"Parts learned on unlike processors ({', '.join(sorted(kinds))}), which may round differently.")
-    longest, peak = evaluation.state.seconds, max(about["peak"] for about in abouts)
+    longest, peak = evaluation.state.seconds, max(about["peak"] for about in every)
     _conclude(evaluation, final, folder, console, remarks, lambda: longest + time.monotonic() - started, keep, peak)
 
 
@@ -318,9 +319,9 @@ def _run_on_ray(
         folder.check(config, resume=False)
     world, fit, _ = _open(flags, config, console)
     cluster, models = Cluster(spread.address, spread.resources), config.fleets * config.duplicates
-    parts = spread.parts or (folder.about().get("parts") if resume else None) or min(cluster.room, models)
-    if resume:
-        folder.check(fit, resume=True, parts=parts)
+    held = folder.about() if resume and (folder.path / "config.json").exists() else {}
+    parts = spread.parts or held.get("parts") or min(cluster.room, models)
+    folder.begun(fit, parts)  # interrupted before any part was, it goes on, too
     _require_divisible(fit, world, parts)
     hint = f"at most {cluster.room}, for which the cluster has room: those of a made-up world run side by side"
     require(parts <= cluster.room or not world.has_truth, "parts", parts, hint)

@@ -152,4 +152,6 @@ def open_url(url: str) -> tuple[Any, str]:
         raise FlickerError(f"weights = {without_password(url)}: {one_line(problem)}{hint}") from None
     except ValueError as problem:
         raise SettingError("weights", without_password(url), f"{one_line(problem)}: see fsspec's protocols") from None
+    if protocol in ("s3", "s3a"):
+        files.retries = 1  # of its own, beside those of the library below it
     return files, str(root)

@@ -40,6 +40,11 @@ class Shape:
     fleets: int
     duplicates: int
 
+    @property
+    def all(self) -> int:
+        """How many there are."""
+        return self.arms * self.fleets * self.duplicates
+
     def models(self, arm: int) -> Ints:
         """Numbers [F, R] of the models of an arm."""
         size = self.fleets * self.duplicates
@@ -93,7 +98,7 @@ class Rankings:
     def __init__(self, scores: Floats, queries: list[Query], k: int) -> None:
         """scores [M, Q, N] log-odds of the candidates; a query with fewer has the first ones. A slate is no longer than
         its query has candidates."""
-        self._queries, self._scores, self._k = queries, scores, k
+        self._queries, self.scores, self._k = queries, scores, k
         sizes = np.array([len(query.candidates) for query in queries])
         self.parts = []
         for n in np.unique(sizes):
@@ -104,7 +109,7 @@ class Rankings:
 
     def part(self, places: Ints) -> Rankings:
         """Those of some of the queries."""
-        return Rankings(self._scores[:, places], [self._queries[place] for place in places], self._k)
+        return Rankings(self.scores[:, places], [self._queries[place] for place in places], self._k)
 
     def slate(self, model: int, query: int) -> Slate:
         """What a model answers a query with."""
@@ -115,7 +120,7 @@ class Rankings:
     def flat(self, model: int | np.integer[Any]) -> Floats:
         """A model's scores of all candidates, one query after the other."""
         sizes = [len(query.candidates) for query in self._queries]
-        return np.concatenate([row[:size] for row, size in zip(self._scores[model], sizes, strict=True)])
+        return np.concatenate([row[:size] for row, size in zip(self.scores[model], sizes, strict=True)])
 
     def compared(self, model: int, other: Rankings, its: int) -> Doubles:
         """[measures, 2, Q] how a model's answers differ from what model `its` of another stack answers to the same."""

@@ -13,7 +13,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from simulator.config import NO_NOISE, ReplayConfig
 from simulator.errors import SettingError
-from simulator.experiment import Experiment, Final
+from simulator.evaluation import Final
+from simulator.experiment import Experiment
 from simulator.measures.registry import GAP
 from simulator.models.baselines import BASELINES
 from simulator.outcome import measure

@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -258,6 +259,7 @@ def run(trainer: Trainer, feeder: Feeder | NoFeeder) -> None:
     finally:
         trainer.stop.set()
         feeder.join(LAST_SECONDS)
-    trainer.shutdown()
+    with suppress(Stopped):  # the store is away, and does not say whether the shard is still ours: nothing is saved
+        trainer.shutdown()
     if feeder.problem:
         raise feeder.problem

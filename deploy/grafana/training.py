@@ -112,8 +112,8 @@ PANELS = [
     timeseries(
         "Do feeder and trainers wait?",
         "Share of time over the last minute: of the feeder, because the log was full or the store away (100 % means "
-        "that training sets the pace); of each of several trainers, for the others at the end of a generation (the slowest "
-        "waits for nobody).",
+        "that training sets the pace); of each of several trainers, for the others at the end of a generation (the "
+        "slowest waits for nobody).",
         "percentunit",
         [
             Query("sum(rate(flicker_feeder_paused_seconds_total[1m]))", "feeder"),

@@ -148,8 +148,11 @@ def open_url(url: str) -> tuple[Any, str]:
 
         files, root = fsspec.core.url_to_fs(url, **options)
     except ImportError as problem:
-        hint = ": pip install 'flicker-recsys[objects]'" if protocol in ("s3", "s3a") else ""
+        ours = protocol in ("s3", "s3a") or problem.name == "fsspec"
+        hint = ": pip install 'flicker-recsys[objects]'" if ours else ""  # of others its message names the package
         raise FlickerError(f"weights = {without_password(url)}: {one_line(problem)}{hint}") from None
     except ValueError as problem:
         raise SettingError("weights", without_password(url), f"{one_line(problem)}: see fsspec's protocols") from None
+    if protocol in ("s3", "s3a"):
+        files.retries = 1  # of its own, beside those of the library below it
     return files, str(root)

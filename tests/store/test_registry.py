@@ -103,7 +103,8 @@ def joined(abouts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def hand_in(store: Store, generation: int, shard: Shard) -> int:
-    return store.publish(generation, PARTS[shard], ABOUT | {"says": shard.number}, shard, joined)
+    parts = {f"duplicate/{shard.number}": b"%d" % shard.number}
+    return store.publish(generation, parts, ABOUT | {"says": shard.number}, shard, joined)
 
 
 @pytest.mark.parametrize("order", [(FIRST, SECOND, THIRD), (THIRD, FIRST, SECOND)])
@@ -244,6 +245,20 @@ def test_what_a_shard_hands_in_is_signed_and_nobody_can_pass_it_off_as_the_whole
             read_manifest(text, "one", 7, [KEY], other)
     with pytest.raises(Unsigned):
         read_manifest(text, "one", 7, [OTHER_KEY], FIRST)
+
+
+def test_a_shard_with_another_key_is_told_so_and_nothing_is_announced(server: StoreServer, tmp_path: Path) -> None:
+    stores = []
+    for number, key in enumerate((KEY, OTHER_KEY)):
+        (tmp_path / str(number)).write_bytes(key + b"\n")
+        stores.append(open_store(server.url, run="shards' keys", signing_key=tmp_path / str(number)))
+    assert hand_in(stores[0], 0, Shard(0, 2)) == 1
+    with pytest.raises(Unsigned, match="generation 0 is signed with another key: give its trainer the same --signing-"):
+        hand_in(stores[1], 0, Shard(1, 2))
+    assert stores[0].newest() == -1
+    assert hand_in(stores[0], 0, Shard(1, 2)) == 0, "over what the other has left"
+    for store in stores:
+        store.close()
 
 
 def test_a_store_with_a_key_signs_and_reads_what_is_signed_alone(server: StoreServer, tmp_path: Path) -> None:

@@ -167,9 +167,9 @@ class Watched(MemoryStore):
         super().acknowledge(group, upto)
         self.acknowledged.append(upto)
 
-    def publish(self, *arguments: Any) -> None:
+    def publish(self, *arguments: Any) -> int:
         self.ping()
-        super().publish(*arguments)
+        return super().publish(*arguments)
 
     def read(self, group: str, after: str, events: int, wait: float) -> Any:
         self.ping()

@@ -16,6 +16,7 @@ import pytest
 
 from simulator.errors import FlickerError, ResultError, SettingError
 from simulator.models.factories import ALLOWED
+from simulator.process import Stopped
 from simulator.store.open import open_store
 from simulator.store.protocol import Shard, Store, StoreAway, StoreError
 from simulator.store.server import StoreServer
@@ -250,6 +251,38 @@ def test_who_was_frozen_for_too_long_ends_without_saving(tmp_path: Path) -> None
     some.leases[1].check()
     for lease in some.leases:
         lease.release()
+
+
+def test_processes_take_the_free_shards_and_a_spare_the_one_that_is_given_back(
+    server: StoreServer, launch: Launch, reference: Reference, tmp_path: Path
+) -> None:
+    flags = f"--store {server.url} --run any --state {tmp_path} --rate 600 --shard any/2".split() + ARGUMENTS
+    store = open_store(server.url, run="any")
+    trainers = [launch("-m", "trainer", *flags) for _ in range(2)]
+    assert store.wait_newer(0, PATIENCE) >= 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shard-0", "shard-1"]
+    spare = launch("-m", "trainer", *flags)
+    while "all of 2 shards are held" not in spare.stderr.readline():  # type: ignore[union-attr]
+        assert spare.poll() is None
+    trainers[0].terminate()
+    assert trainers[0].wait(PATIENCE) == 0
+    wait_for(lambda: store.newest() == GENERATIONS)
+    for one in (trainers[1], spare):
+        one.terminate()
+        assert one.wait(PATIENCE) == 0
+    assert published(store) == reference.parts and announced(store) == reference.abouts
+    store.close()
+
+
+def test_it_ends_in_order_where_nobody_can_say_whether_the_shard_is_still_its_own(tmp_path: Path) -> None:
+    def check_held() -> None:
+        if one.stop.is_set():
+            raise Stopped
+
+    with running(MemoryStore(10_000), tmp_path, rate=4_000.0, check_held=check_held) as one:
+        one.learn(GENERATION + CHUNK)
+    events = saved(tmp_path)[1]["events"]
+    assert events % GENERATION == 0 and events <= one.trainer.state.events
 
 
 class Away(MemoryStore):

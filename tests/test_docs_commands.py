@@ -43,7 +43,7 @@ from trainer.flags import TrainerFlags
 EVERY = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [block for block in EVERY if block.language in ("sh", "bash", "console", "shell")]
 RUN = [block for block in COMMANDS if not NOT_RUN.fullmatch(block.before)]
-QUICK = {"check": {0}, "compare": {0}, "report": {0}, "recommend": {0, 3}, "gate": {0, 1, 3}}
+QUICK = {"check": {0}, "compare": {0}, "report": {0}, "recommend": {0, 3}, "gate": {0, 1, 3}, "size": {0}}
 """Commands of `flicker` that are run, with the exit codes that the pages tell of."""
 NOTING = """#!{python}
 import json, os, sys

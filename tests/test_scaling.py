@@ -232,10 +232,10 @@ def test_what_was_measured_is_not_measured_again(
         return {"kind": kind, "setting": json.loads(size.key(asdict(setting)))}
 
     monkeypatch.setattr(size, "one", one)
-    file, settings = tmp_path / "points.jsonl", size.FITTED[:2]
-    size.measure(file, settings, [], 1)
-    points = size.measure(file, size.FITTED[:3], settings, 1)
-    assert asked == [*settings, size.FITTED[2], *settings] and len(points) == 5
+    file, first = tmp_path / "points.jsonl", [("fitted", setting) for setting in size.FITTED[:2]]
+    size.measure(file, first, 1)
+    points = size.measure(file, [*first, ("checked", size.FITTED[0]), *first], 1)
+    assert asked == [*size.FITTED[:2], size.FITTED[0], *size.FITTED[:2]] and len(points) == 5
 
 
 @pytest.mark.slow  # five processes and a store, half a minute: `make scaling ARGS=--live` starts it 33 times

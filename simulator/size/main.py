@@ -54,7 +54,6 @@ def parts_table(made: Plan) -> Table:
     drawn = Table(box=SIMPLE_HEAD)
     for name in ("part", "processes", "busy cores", "memory each", "network", "machines"):
         drawn.add_column(name, justify="left" if name == "part" else "right", no_wrap=True)
-    drawn.add_column("grows with")
     for part in made.parts:
         within = part.machines == 0
         drawn.add_row(
@@ -64,18 +63,18 @@ def parts_table(made: Plan) -> Table:
             size(part.memory) if part.memory else "",
             f"{size(part.network)}/s",
             "" if within else digits(part.machines),
-            part.driver,
         )
     return drawn
 
 
 def laws_table(made: Plan) -> Table:
-    """By which law each part is reckoned."""
+    """What each part grows with, and by which law."""
     drawn = Table(box=SIMPLE_HEAD)
     drawn.add_column("part", no_wrap=True)
+    drawn.add_column("grows with")
     drawn.add_column("law")
     for part in made.parts:
-        drawn.add_row(part.name, part.law)
+        drawn.add_row(part.name, part.driver, part.law)
     return drawn
 
 

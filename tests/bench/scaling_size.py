@@ -45,13 +45,13 @@ JUDGED = ("router_query", "replica_query", "replica_refresh", "trainer_generatio
 Point = dict[str, Any]
 
 
-def measure(file: Path, fitted: Sequence[Live], checked: Sequence[Live], at_once: int) -> list[Point]:
-    """All points, those of the file first."""
+def measure(file: Path, jobs: Sequence[tuple[str, Live]], at_once: int) -> list[Point]:
+    """All points, `fitted` or `checked`, those of the file first."""
     file.touch()
     points = [json.loads(line) for line in file.read_text().splitlines()]
     have = Counter((point["kind"], key(point["setting"])) for point in points)
     todo = []
-    for kind, setting in [*(("fitted", s) for s in fitted), *(("checked", s) for s in checked)]:
+    for kind, setting in jobs:
         name = kind, key(asdict(setting))
         have[name] -= 1
         if have[name] < 0:
@@ -134,7 +134,8 @@ def fitted_laws(points: Sequence[Point]) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{about['cpu']}, {about['cores']} cores, {about['instructions']}; Python {about['python']}",
         "load": [min(loads), max(loads)],
-        "points": len(own),
+        "points": len({key(point["setting"]) for point in own}),
+        "repeats": len(own) / len({key(point["setting"]) for point in own}),
         "most": {name: max(getattr(shape, name) for shape in shapes) for name in names},
         "samples": {name: median(point["samples"][name] for point in own) for name in own[0]["samples"]},
         "laws": laws,
@@ -177,6 +178,7 @@ def values(points: Sequence[Point], said: dict[str, Any], laws: Laws) -> dict[st
         "machine": said["machine"],
         "load": f"{said['load'][0]:.1f} to {said['load'][1]:.1f}",
         "points": str(said["points"]),
+        "repeats": f"{said['repeats']:.3g}",
         "laws": "\n".join(law_row(laws.laws[name], said["laws"][name]) for name in FORMS),
         "verdict": f"**{len(missed)} of {len(rows)} forecasts miss by more than {CLOSE:.0%}**"
         + (f": {words}." if missed else "."),
@@ -238,12 +240,13 @@ def first_of(made: Plan) -> str:
     return f"{limit.what} ({share})"
 
 
-def all_checks() -> list[Live]:
-    """Each combination so often."""
-    return [setting for _ in range(CHECKS) for setting in drawn()]
+def all_jobs() -> list[tuple[str, Live]]:
+    """What laws are fitted to before and after what they are checked on: on a shared machine the load changes."""
+    fitted = [("fitted", setting) for setting in FITTED]
+    return [*fitted, *(("checked", setting) for _ in range(CHECKS) for setting in drawn()), *fitted]
 
 
 def main(file: Path, docs: Path, at_once: int) -> None:
     """Measure what is missing, fit, check, write."""
-    for path in write(measure(file, FITTED, all_checks(), at_once), docs):
+    for path in write(measure(file, all_jobs(), at_once), docs):
         print(path)

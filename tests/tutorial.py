@@ -29,8 +29,8 @@ def executed(folder: Path) -> Any:
     return client.nb
 
 
-def main() -> None:
-    """Write it: of a table the HTML alone, no times, no colours of a terminal."""
+def main(out: Path = TUTORIAL) -> None:
+    """Write it, or a copy: of a table the HTML alone, no times, no colours of a terminal."""
     with TemporaryDirectory() as folder:
         made = executed(Path(folder))
     for cell in made.cells:
@@ -40,8 +40,8 @@ def main() -> None:
                 output.text = re.sub(r"\x1b\[[0-9;]*m", "", output.text)
             if "text/html" in output.get("data", {}):
                 output.data.pop("text/plain")
-    nbformat.write(made, TUTORIAL)
+    nbformat.write(made, out)
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(Path, sys.argv[1:]))

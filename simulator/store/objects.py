@@ -1,11 +1,13 @@
 """Parts under a URL that fsspec knows: a folder that all machines see (file:///...), or an object store (s3://...).
 
-    URL/RUN/part/GENERATION/NAME/SHA256     a part; / in its name is written -
-    URL/RUN/shared/SHA256                   what generations have in common
+    URL/RUN/STORE/part/GENERATION/NAME/SHA256     a part; / in its name is written -
+    URL/RUN/STORE/shared/SHA256                   what generations have in common
 
-The store's server holds only what is announced. An object store shows an object as a whole or not at all; elsewhere a
-part is written under another name beside it, `.SHA256.WRITER`, and then renamed. Whoever announces a generation removes
-the older ones that are no longer kept, with all that was left there half-way.
+STORE is drawn by lot and noted in the store's server: a run of the same name in another store, or after this one was
+emptied, has a place of its own, and nobody removes what another announced. The server holds only what is announced. An
+object store shows an object as a whole or not at all; elsewhere a part is written under another name beside it,
+`.SHA256.WRITER`, and then renamed. Whoever announces a generation removes the older ones that are no longer kept, with
+all that was left there half-way.
 
 Where the service is and who we are is told to fsspec and to the service's own library by their variables, such as
 FSSPEC_S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: nothing of it goes through our hands.
@@ -23,7 +25,7 @@ from urllib.parse import quote
 
 from simulator.errors import FlickerError, SettingError
 from simulator.store.access import require_weights, without_password
-from simulator.store.connection import one_line
+from simulator.store.connection import Connection, one_line
 from simulator.store.manifest import pieces
 from simulator.store.parts import Found, joined
 from simulator.store.protocol import StoreAway, StoreError, StoreRefuses
@@ -45,8 +47,9 @@ NOT_WHO = ("Credential", "ProfileNotFound", "ParamValidation")
 class ObjectParts:
     """Under one URL."""
 
-    def __init__(self, url: str, run: str) -> None:
+    def __init__(self, url: str, run: str, server: Connection) -> None:
         """Asks nobody yet. Raises SettingError for a URL that cannot be one, FlickerError for a missing package."""
+        self._server, self._key = server, server.key("weights")
         self.where = without_password(url)
         self._files, root = open_url(url)
         self._root = f"{root.rstrip('/')}/{quote(run, safe='')}"
@@ -56,14 +59,16 @@ class ObjectParts:
 
     def put(self, name: str, data: bytes, *, stay: bool = False) -> None:
         """See Parts: all of it stays until it is forgotten."""
-        path = self._path(name)
+        mine = uuid.uuid4().hex[:12]
+        self._server.ask(lambda: self._server.client.set(self._key, mine, nx=True))
+        path = f"{self._place()}/{path_of(name)}"
         with self._in_our_words():
             if self._size(path) != len(data):
                 self._write(path, data)
 
     def get(self, name: str) -> Found | None:
         """See Parts."""
-        path = self._path(name)
+        path = f"{self._place()}/{path_of(name)}"
         with self._in_our_words():
             try:
                 size = self._size(path)
@@ -77,14 +82,17 @@ class ObjectParts:
 
     def forget(self, generation: int) -> None:
         """See Parts."""
+        place = self._place()
         with self._in_our_words(), contextlib.suppress(FileNotFoundError):  # another trainer does the same
-            for folder in self._files.ls(f"{self._root}/part", detail=False):
+            for folder in self._files.ls(f"{place}/part", detail=False):
                 number = folder.rstrip("/").rpartition("/")[2]
                 if number.isdecimal() and int(number) < generation:
                     self._files.rm(folder, recursive=True)
 
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name.replace('/', '-').replace(':', '/')}"
+    def _place(self) -> str:
+        """Where all of it lies; where nobody has stored anything yet, in a place that is not there."""
+        store = self._server.ask(lambda: self._server.client.get(self._key)) or b"nowhere"
+        return f"{self._root}/{store.decode()}"
 
     def _size(self, path: str) -> int | None:
         try:
@@ -133,6 +141,11 @@ class ObjectParts:
         if number in REFUSES:
             return StoreRefuses(f"the weights at {self.where} are refused for now: {said}")
         return StoreAway(f"the weights at {self.where} are away: {said}")
+
+
+def path_of(name: str) -> str:
+    """`part:7:duplicate/0:SHA` -> `part/7/duplicate-0/SHA`."""
+    return name.replace("/", "-").replace(":", "/")
 
 
 def open_url(url: str) -> tuple[Any, str]:

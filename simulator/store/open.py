@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from simulator.errors import SettingError
 from simulator.security.watched import secret_file
 from simulator.store.access import URL_ALONE, Access, without_password
 from simulator.store.objects import ObjectParts
+from simulator.store.parts import RedisParts
 from simulator.store.protocol import Store
 from simulator.store.redis import RedisStore
 
@@ -39,5 +41,5 @@ def open_store(
     if url.partition("://")[0] not in ("redis", "rediss", "unix"):
         raise SettingError("store", without_password(url), "a URL such as redis://127.0.0.1:6379/0")
     keys = secret_file("signing_key", signing_key) if signing_key else tuple
-    parts = ObjectParts(weights, run) if weights else None
+    parts = partial(ObjectParts, weights, run) if weights else RedisParts
     return RedisStore(url, run=run, capacity=capacity, access=access, signing_keys=keys, parts=parts)

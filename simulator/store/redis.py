@@ -18,7 +18,7 @@ consumer group's last id is what the group acknowledged (XGROUP SETID); the log 
 
     generations     stream: "G+1-0" -> manifest, and the key of every part
     pending         hash: "I/N" -> "GENERATION manifest" of what this shard has handed in
-    part:..., shared:...    the parts themselves, unless they lie elsewhere: see parts.py
+    part:..., shared:...    the parts themselves, see parts.py; where they lie elsewhere, `weights` says in which place
 
 They travel in pieces with rests between them, so that neither end nor the server keeps queries waiting. A blocking read
 of the stream from the last known generation cannot miss an announcement, which a subscription to a channel could while
@@ -296,9 +296,9 @@ class RedisStore:
         patience: float = 1.0,
         access: Access = URL_ALONE,
         signing_keys: Callable[[], Sequence[bytes]] = tuple,
-        parts: Parts | None = None,
+        parts: Callable[[Connection], Parts] = RedisParts,
     ) -> None:
-        """Does not connect yet. `capacity` in events; `parts`: where those of generations lie (default: on the server).
+        """Does not connect yet. `capacity` in events; `parts`: where those of generations lie, beside this server.
 
         Raises SettingError for a URL that cannot be one.
         """
@@ -313,7 +313,7 @@ class RedisStore:
         self._generations = server.key("generations")
         self._announce_generation = server.script(PUBLISH)
         self._pending, self._hand_in = server.key("pending"), server.script(HAND_IN)
-        self._parts: Parts = parts or RedisParts(server)
+        self._parts = parts(server)
         self._leases, self._members, self._shards = map(server.key, ("leases", "members", "shards"))
         self._claim, self._announce = server.script(ALWAYS, NOW, CLAIM), server.script(ALWAYS, NOW, ANNOUNCE)
         self._claim_shard = server.script(ALWAYS, NOW, CLAIM_SHARD)

@@ -86,7 +86,7 @@ def test_trainers_and_service_fail_in_turn_and_every_generation_is_complete(s3: 
             up.process.send_signal(signal.SIGINT)
             assert up.wait(ENDS) == 0, up.said()
         newest = registry.complete()
-        kept = {int(name.split("/")[3]) for name in s3.objects() if "/part/" in name}
+        kept = {int(name.split("/")[4]) for name in s3.objects() if "/part/" in name}
         assert kept <= set(range(newest - KEPT + 1, newest + 2)), "with what was handed in and not announced"
     finally:
         registry.store.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.store.objects import ObjectParts
+from simulator.store.open import open_store
 from simulator.store.protocol import Store
 from simulator.store.redis import RedisStore
 from simulator.store.server import StoreServer, start_server
@@ -38,8 +38,8 @@ def make_store(request: pytest.FixtureRequest) -> Iterator[MakeStore]:
         else:
             url, run = request.getfixturevalue("server").url, next(runs)
             folder = request.param == "redis and a folder"
-            parts = ObjectParts(f"file://{request.getfixturevalue('tmp_path')}/weights", run) if folder else None
-            opened.append(RedisStore(url, run=run, capacity=CAPACITY, parts=parts))
+            weights = f"file://{request.getfixturevalue('tmp_path')}/weights" if folder else ""
+            opened.append(open_store(url, run=run, capacity=CAPACITY, weights=weights))
         return opened[-1]
 
     yield make

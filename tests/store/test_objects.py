@@ -13,14 +13,14 @@ import pytest
 
 from simulator.errors import FlickerError, SettingError
 from simulator.store.manifest import PIECE
-from simulator.store.objects import READ, ObjectParts
+from simulator.store.objects import READ, ObjectParts, open_url
 from simulator.store.open import open_store
 from simulator.store.protocol import KEPT, Shard, Store, StoreAway, StoreError, StoreRefuses, UnknownGeneration
-from simulator.store.server import StoreServer
+from simulator.store.server import StoreServer, start_server
 from tests.store.conftest import runs
 from tests.store.s3 import BUCKET, S3, hang_up, refusal
 
-SMALL = "generations", "pending"
+SMALL = "generations", "pending", "weights"
 """What the server holds of generations whose parts lie elsewhere."""
 LARGE = random.Random(0).randbytes(2 * READ + 5)
 
@@ -52,11 +52,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def names(url: str) -> list[str]:
-    """All that lies under a URL, without the digests."""
-    parts = ObjectParts(url, "")
-    root = parts._root.rstrip("/")
-    found = sorted(path.removeprefix(root).lstrip("/") for path in parts._files.find(root))
-    return [name.rpartition("/")[0] for name in found]
+    """All that lies under a URL, without places and digests."""
+    files, root = open_url(url)
+    found = sorted(path.removeprefix(root).lstrip("/").split("/") for path in files.find(root))
+    return ["/".join([run, *path]) for run, _, *path, _ in found]
 
 
 def opened(server: StoreServer, url: str, run: str | None = None) -> Store:
@@ -83,6 +82,23 @@ def test_weights_lie_under_the_url_and_the_server_holds_none(server: StoreServer
     assert sorted(client.scan_iter(f"flicker:{run}:*")) == [f"flicker:{run}:{name}".encode() for name in SMALL]
 
 
+def test_runs_of_one_name_in_two_stores_do_not_touch_each_others(
+    server: StoreServer, tmp_path_factory: pytest.TempPathFactory, url: str
+) -> None:
+    run = next(runs)
+    with start_server(tmp_path_factory.mktemp("another")) as another:
+        first, second = opened(server, url, run), opened(another, url, run)
+        with pytest.raises(UnknownGeneration):
+            second.fetch(0, "part")
+        for generation in range(KEPT):
+            second.publish(generation, {"part": b"second %d" % generation}, {})
+        first.publish(500, {"part": b"first"}, {})
+        for generation in range(KEPT):
+            assert second.fetch(generation, "part") == b"second %d" % generation
+        assert first.fetch(500, "part") == b"first"
+        second.close()
+
+
 def test_what_is_there_as_a_whole_is_not_stored_again(server: StoreServer, s3: S3) -> None:
     store = opened(server, f"s3://{BUCKET}/again")
     for _ in range(2):
@@ -95,7 +111,7 @@ def test_damage_is_found(server: StoreServer, tmp_path: Path) -> None:
     run = next(runs)
     store = opened(server, f"file://{tmp_path}", run)
     store.publish(0, {"a": LARGE, "b": LARGE}, {})
-    (path,) = (tmp_path / run / "part/0/a").iterdir()
+    (path,) = (tmp_path / run).glob("*/part/0/a/*")
     for damaged in (LARGE[:-1], LARGE[:-1] + b"x", b""):
         path.write_bytes(damaged)
         with pytest.raises(StoreError, match="part a of generation 0 is damaged: its digest differs"):

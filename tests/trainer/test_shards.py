@@ -164,7 +164,7 @@ def test_killed(moment: str, server: StoreServer, killed: dict[str, Path], refer
         assert store.newest() == 1
         finish_all(store, killed[moment], 2, run=run)
         check(store, killed[moment], 2, reference)
-        left = sorted(path.name for path in (killed[moment] / f"weights/{run}/part").glob("*"))
+        left = sorted(path.name for path in (killed[moment] / f"weights/{run}").glob("*/part/*"))
         assert left == (["3", "4", "5"] if weights else []), "nothing half-written either"
     finally:
         store.close()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from simulator.article import decide, figures
-from simulator.article.claims import Claim, Finding, choice, known, norm_ratios, prediction, relu
+from simulator.article.claims import Claim, Finding, choice, decide_all, norm_ratios, prediction, relu
 from simulator.article.compose import standalone
 from simulator.article.run import CELLS
 from simulator.article.table import WorldCells, read_lines, worlds
@@ -45,14 +45,14 @@ def write(flags: WriteFlags) -> list[Path]:
     )
     if not all_worlds:
         raise ResultError(f"{flags.cells / CELLS}: no finished cell: flicker article run --out {flags.cells}")
-    drawn = figures.drawn(all_worlds)
+    all_figures = figures.all_figures(all_worlds)
     images = relpath(flags.cells, flags.pages)
     texts = {
-        flags.pages / "results.md": results(all_worlds, drawn, images),
+        flags.pages / "results.md": results(all_worlds, all_figures, images),
         flags.pages / "decide.md": advice(all_worlds),
     }
     with writing("cells", flags.cells):
-        for figure in drawn:
+        for figure in all_figures:
             stem = flags.cells / f"{figure.number}-{figure.name}"
             write_atomically(stem.with_suffix(".svg"), standalone(figure).encode())
             write_atomically(stem.with_suffix(".csv"), figure.csv().encode())
@@ -62,9 +62,9 @@ def write(flags: WriteFlags) -> list[Path]:
     return list(texts)
 
 
-def results(all_worlds: Sequence[WorldCells], drawn: Sequence[Figure], images: str) -> str:
+def results(all_worlds: Sequence[WorldCells], all_figures: Sequence[Figure], images: str) -> str:
     """The page of claims."""
-    decided = known(all_worlds)
+    decided = decide_all(all_worlds)
     return _rendered(
         "results.md",
         count=figures.count(all_worlds),
@@ -72,12 +72,14 @@ def results(all_worlds: Sequence[WorldCells], drawn: Sequence[Figure], images: s
         claims=decided,
         refuted=_summed(decided, "no", all_worlds),
         holding=_summed(decided, "yes", all_worlds),
-        numbers={figure.name: figure.number for figure in drawn} | {name: DASH for name in _missing(decided, drawn)},
-        anchors={figure.name: _anchor(figure) for figure in drawn} | {name: "" for name in _missing(decided, drawn)},
+        numbers={figure.name: figure.number for figure in all_figures}
+        | {name: DASH for name in _missing(decided, all_figures)},
+        anchors={figure.name: _anchor(figure) for figure in all_figures}
+        | {name: "" for name in _missing(decided, all_figures)},
         logs=[world.name for world in all_worlds if not world.name.startswith("made-up")],
         predictions=[(world.name, prediction(world)) for world in all_worlds],
         accuracy=[row for world in all_worlds for row in accuracy(world)],
-        figures=drawn,
+        figures=all_figures,
         costs=[[world.name, *row] for world in all_worlds for row in figures.cost_rows(world)],
         sources=[[world.name, *row] for world in all_worlds for row in figures.source_rows(world)],
         images=images,
@@ -110,8 +112,8 @@ def _rendered(template: str, **values: Any) -> str:
     return re.sub(r"\n{3,}", "\n\n", render(template, TEMPLATES, **values)).rstrip() + "\n"
 
 
-def _missing(decided: Sequence[tuple[Claim, list[Finding]]], drawn: Sequence[Figure]) -> set[str]:
-    return {claim.figure for claim, _ in decided} - {figure.name for figure in drawn}
+def _missing(decided: Sequence[tuple[Claim, list[Finding]]], all_figures: Sequence[Figure]) -> set[str]:
+    return {claim.figure for claim, _ in decided} - {figure.name for figure in all_figures}
 
 
 def _anchor(figure: Figure) -> str:

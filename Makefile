@@ -19,7 +19,7 @@ native = simulator/native
 kernels = $(native)/lib/.built
 workers = --numprocesses auto --dist worksteal
 
-.PHONY: help setup up run test slow endure soak test-containers check protos fuzz bench bench-gpu bench-peers scaling clean
+.PHONY: help setup up run test slow endure soak test-containers check protos fuzz bench bench-gpu bench-peers scaling docs tutorial pictures clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -71,8 +71,18 @@ bench-gpu: $(ready) ## the same on an NVIDIA GPU
 bench-peers: $(ready) $(kernels) ## measure Ray Serve, pytriton and LitServe beside ours (first: ARGS=--install)
 	@$(run-python) tests/bench/run_peers.py $(ARGS)
 
-scaling: $(ready) $(kernels) ## measure how time and memory grow, write docs/scaling.md
+scaling: $(ready) $(kernels) ## measure how time and memory grow, write docs/scaling.md (ARGS=--live: the laws of flicker size alone)
 	@$(run-python) tests/bench/scaling.py $(ARGS)
+
+docs: $(ready) ## make the site of README and docs in build/docs; a warning is an error
+	@$(run-python) -m sphinx -W --keep-going -q -b html docs build/docs $(ARGS)
+	@echo "build/docs/index.html"
+
+tutorial: $(ready) $(kernels) ## run docs/tutorial.ipynb, keep what it prints in it
+	@$(run-python) -m tests.tutorial
+
+pictures: $(ready) $(kernels) ## make docs/page.png and report.png anew (ARGS="--data movietweetings-100k"; needs chromium)
+	@$(run-python) -m tests.page.pictures $(ARGS)
 
 clean: ## remove the virtual environment and all caches; results stay
 	rm -rf $(VENV) $(native)/lib .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -246,8 +246,12 @@ class LiveSource:
             self._kinds[url] = kind or self._kinds.get(url, "")
         self.processes = [ProcessState(url, self._kinds[url], bool(page.samples)) for url, page in pages.items()]
         by_role = {f"router {url}": page for url, page in pages.items() if self._kinds[url] == "router"}
-        by_role |= {kind: page for url, page in pages.items() if (kind := self._kinds[url]) in ("trainer", "load")}
-        self.watch.take({"trainer": Page()} | by_role)
+        by_role |= {kind: page for url, page in pages.items() if (kind := self._kinds[url]) == "load"}
+        # of several trainers that which feeds the world; of what is published all say the same
+        trainers = [page for url, page in pages.items() if self._kinds[url] == "trainer" and page.samples]
+        feeding = "flicker_world_ended", "flicker_feeder_events_total"
+        trainer = max(trainers, key=lambda page: [page.value(name) for name in feeding], default=Page())
+        self.watch.take({"trainer": trainer} | by_role)
         self._load_counters.add({"load": self.watch.load})
         self._remember()
         self._poll_router()

@@ -1,9 +1,8 @@
-"""The package that your own code imports: what it offers, what it loads, and the README's words about it."""
+"""The package that your own code imports: what it offers, what it loads, and the guide's words about it."""
 
 from __future__ import annotations
 
 import functools
-import re
 import subprocess
 import sys
 import tomllib
@@ -22,6 +21,7 @@ from simulator.measures.registry import MEASURES
 from simulator.models import activations, modules
 from simulator.predictions.compare import compare_frames
 from simulator.result import Arm, Result, read_result
+from tests.documents import blocks
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"grpc", "matplotlib", "pyarrow", "redis", "tyro", "rich", "safetensors", "prometheus_client", "ray", "locust"}
@@ -86,14 +86,11 @@ def test_the_command_line_is_still_another_thing() -> None:
     assert "flicker" in project["tool"]["hatch"]["build"]["targets"]["sdist"]["only-include"]
 
 
-def test_the_example_of_the_readme_runs() -> None:
-    text = (ROOT / "README.md").read_text()
-    section = re.search(r"## SmeLU in your own training loop\n(.*?)\n## ", text, re.DOTALL)
-    assert section
-    (code,) = re.findall(r"```python\n(.*?)```", section[1], re.DOTALL)
+def test_the_example_of_the_guide_runs() -> None:
+    (code,) = (block.text for block in blocks(ROOT / "docs" / "smelu.md"))
     space: dict[str, Any] = {"__name__": "example"}
     torch.manual_seed(0)
-    exec(compile(code, "README.md", "exec"), space)
+    exec(compile(code, "docs/smelu.md", "exec"), space)
     assert [type(each) for each in space["model"]] == [nn.Linear, flicker.SmeLU, nn.Linear]
     assert space["loss"].item() < 0.5  # from 0.69, which knows nothing
 

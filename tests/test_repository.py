@@ -17,7 +17,7 @@ from simulator.files import DISTRIBUTION
 
 ROOT = Path(__file__).parents[1]
 TARGETS = ("help", "setup", "up", "run", "test", "slow", "endure", "soak", "test-containers", "check", "protos")
-TARGETS += ("fuzz", "bench", "bench-gpu", "bench-peers", "scaling", "clean")
+TARGETS += ("fuzz", "bench", "bench-gpu", "bench-peers", "scaling", "docs", "tutorial", "pictures", "clean")
 NEED_NO_SETUP = ("help", "test-containers", "clean")
 
 # Home folders of one machine and hosts of package registries, spelt so that this file does not hold them.

@@ -1,4 +1,4 @@
-"""`flicker article write`: docs/results.md, docs/decide.md, an SVG and a CSV file per figure, and all settings.
+"""`flicker article write`: docs/results.md, docs/decide.md, README's summary, an SVG and a CSV per figure, settings.
 
 Everything is made from cells.jsonl, so the same file gives the same pages.
 """
@@ -6,7 +6,7 @@ Everything is made from cells.jsonl, so the same file gives the same pages.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import relpath
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from simulator.article import decide, figures
-from simulator.article.claims import Claim, Finding, choice, decide_all, norm_ratios, prediction, relu
+from simulator.article.claims import Claim, Finding, choice, decide_all, designs, family, norm_ratios, prediction, relu
 from simulator.article.compose import standalone
+from simulator.article.frontier import matched
 from simulator.article.run import CELLS
-from simulator.article.table import WorldCells, read_lines, worlds
+from simulator.article.table import WorldCells, ratio, read_lines, times, worlds
 from simulator.errors import ResultError
 from simulator.files import as_csv, write_atomically, writing
 from simulator.report.charts import Figure
@@ -26,6 +27,8 @@ from simulator.report.templates import render
 from simulator.words import DASH, label, number
 
 TEMPLATES = Path(__file__).with_name("templates")
+SUMMARY = re.compile(r"(?<=<!-- results: by flicker article write -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
+"""What README says of the results: all between two comments."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,12 @@ class WriteFlags:
     cells: Path = Path("docs/article")
     """Folder of cells.jsonl, where `flicker article run` left it; figures go there too."""
     pages: Path = Path("docs")
-    """Folder for results.md and decide.md."""
+    """Folder for results.md and decide.md; the summary in a README.md beside the folder is made anew, too."""
 
 
 def write(flags: WriteFlags) -> list[Path]:
     """Write everything; returns the pages. Raises ResultError where there are no cells, or nothing can be written."""
-    all_worlds = sorted(
-        worlds(read_lines(flags.cells / CELLS)).values(), key=lambda world: (world.name[:4] == "made", world.name)
-    )
+    all_worlds = in_order(worlds(read_lines(flags.cells / CELLS)))
     if not all_worlds:
         raise ResultError(f"{flags.cells / CELLS}: no finished cell: flicker article run --out {flags.cells}")
     all_figures = figures.all_figures(all_worlds)
@@ -51,6 +52,9 @@ def write(flags: WriteFlags) -> list[Path]:
         flags.pages / "results.md": results(all_worlds, all_figures, images),
         flags.pages / "decide.md": advice(all_worlds),
     }
+    readme = Path(relpath(flags.pages.absolute().parent / "README.md"))
+    if readme.is_file() and SUMMARY.search(old := readme.read_text(encoding="utf-8")):
+        texts[readme] = SUMMARY.sub(lambda _: summary(all_worlds), old)
     with writing("cells", flags.cells):
         for figure in all_figures:
             stem = flags.cells / f"{figure.number}-{figure.name}"
@@ -60,6 +64,11 @@ def write(flags: WriteFlags) -> list[Path]:
         for path, text in texts.items():
             write_atomically(path, text.encode())
     return list(texts)
+
+
+def in_order(unordered: Mapping[str, WorldCells]) -> list[WorldCells]:
+    """Logs before made-up worlds."""
+    return sorted(unordered.values(), key=lambda world: (world.name[:4] == "made", world.name))
 
 
 def results(all_worlds: Sequence[WorldCells], all_figures: Sequence[Figure], images: str) -> str:
@@ -84,6 +93,50 @@ def results(all_worlds: Sequence[WorldCells], all_figures: Sequence[Figure], ima
         sources=[[world.name, *row] for world in all_worlds for row in figures.source_rows(world)],
         images=images,
     )
+
+
+def summary(all_worlds: Sequence[WorldCells]) -> str:
+    """The part of README: what does not hold, what does, of each world the gain beside what it must be read with."""
+    decided = decide_all(all_worlds)
+    return _rendered(
+        "summary.md",
+        refuted=_summed(decided, "no", all_worlds),
+        holding=_summed(decided, "yes", all_worlds),
+        rows=[(world.name, _chosen(world), _refresh(world), _matched(world), _losses(world)) for world in all_worlds],
+    )
+
+
+def _chosen(world: WorldCells) -> str:
+    """PD and log loss of SmeLU as chosen, to ReLU's."""
+    (name, units), base = choice(world), relu(world)
+    if name == "relu":
+        return "no SmeLU is as accurate"
+    return f"{label(name)}: {times(ratio(units, base, 'pd'))} / {times(ratio(units, base, 'log_loss'), 3)}"
+
+
+def _refresh(world: WorldCells) -> str:
+    """Pair swaps over a refresh of SmeLU as chosen, to ReLU's."""
+    return times(ratio(choice(world)[1], relu(world), "refresh_pair"))
+
+
+def _matched(world: WorldCells) -> str:
+    """Pair swaps of SmeLU at ReLU's log loss, and personalisation at the same settings."""
+    plain = family(world, "activations", "relu")
+    smelu = family(world, "activations", *designs(world, "activations", "smelu"))
+    at_equal_loss = matched(smelu, plain, plain, "pair", ["personalisation"])
+    if not at_equal_loss:
+        return DASH
+    return f"{times(at_equal_loss.ratio)} / {times(at_equal_loss.other_ratios.get('personalisation'))}"
+
+
+def _losses(world: WorldCells) -> str:
+    """Log loss of ReLU and of the best baseline, whose name stands behind it."""
+    cells = [line.baselines for line in world.lines if line.group == "activations"]
+    names = [name for name in (cells[0] if cells else {}) if name != "oracle"]  # which knows the truth
+    means = {name: _mean([cell[name]["log_loss"] for cell in cells]) for name in names}
+    best = min(means, key=lambda name: float(means[name]), default="")
+    of_relu = _mean([unit["log_loss"] for unit in relu(world).values()])
+    return f"{of_relu} / {means[best]} ({best})" if best else f"{of_relu} / {DASH}"
 
 
 def advice(all_worlds: Sequence[WorldCells]) -> str:

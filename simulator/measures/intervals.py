@@ -11,7 +11,9 @@ initialisation**: it covers other duplicates and users, but no other initialisat
 **Pairs of duplicates (F = 1).** A duplicate drawn twice makes a pair with itself, which has no value. So what is
 resampled is each duplicate's jackknife pseudo-value, 2 (R-1)/(R-2) (h_r - h) + h, with h_r the mean over the pairs
 that contain r and h over all pairs: unbiased for the spread of a mean over pairs where duplicates' effects add up,
-too wide rather than too narrow where they do not. With R = 2 there is one pair: the interval covers users only.
+too wide rather than too narrow where they do not. With R = 2 there is one pair: the interval covers users only. Of a
+sample of pairs in which each duplicate is in m, the squared width is too large by 1 part in m: h_r then says something
+of m others too.
 
 **Crossed levels.** Resampling clusters and users together counts their interaction (and noise) three times (Owen,
 "The pigeonhole bootstrap", 2007). So each repetition is split into what the clusters drawn, the users drawn, and
@@ -153,9 +155,21 @@ def sums_by_user(values: NDArray[np.floating[Any]], user: Ints, users: int) -> D
     return sums.reshape(*values.shape[:-1], users)
 
 
-def pair_index(duplicates: int) -> tuple[Ints, Ints]:
-    """The unordered pairs of R duplicates (first [P], second [P]), first < second: the order of values by pair."""
+def pair_index(duplicates: int, partners: int | None = None, seed: int = 0) -> tuple[Ints, Ints]:
+    """The unordered pairs of R duplicates (first [P], second [P]), first < second: the order of values by pair.
+
+    Where each has more than `partners` (an even number) others, a sample in which each is in exactly so many pairs:
+    with its neighbours on a ring, in an order drawn from the seed.
+    """
     first, second = np.triu_indices(duplicates, 1)
+    if partners is not None and duplicates > partners + 1:
+        ring = generator(seed, "pairs of duplicates").permutation(duplicates)
+        ends = np.stack(
+            [np.stack([ring, np.roll(ring, -step)]) for step in range(1, partners // 2 + 1)]
+        )  # [steps, 2, R]
+        second, first = ends.max(axis=1).ravel(), ends.min(axis=1).ravel()
+        order = np.lexsort((second, first))
+        first, second = first[order], second[order]
     return first.astype(np.int64), second.astype(np.int64)
 
 

@@ -59,6 +59,12 @@ def read_snapshot(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, manifest["about"]
 
 
+def read_about(folder: Path) -> dict[str, Any]:
+    """`about` of a snapshot alone, without a look at its tensors. Raises ResultError where there is no manifest."""
+    about: dict[str, Any] = _read_manifest(folder / MANIFEST)["about"]
+    return about
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     """The content of a manifest, if it is whole."""
     try:

@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from simulator.errors import SettingError
-from simulator.files import writing
+from simulator.files import parse_bytes, writing
 from simulator.world import archive
 from simulator.world.clicklog import ClickLog
 
@@ -25,7 +24,6 @@ CACHE, LIMIT = "FLICKER_CACHE", "FLICKER_CACHE_LIMIT"
 DEFAULT_LIMIT = "20 GB"
 LOG_NAMES = re.compile(r"[0-9a-f]{32}|\.[0-9a-f]{32}\.\d+")
 """Names of logs, and of those in the making; no other files in the folder are touched."""
-UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
 def cached(key: str, make: Callable[[Path], None]) -> ClickLog:
@@ -76,12 +74,7 @@ def cache_folder() -> Path:
 
 def size_limit() -> int:
     """Bytes that FLICKER_CACHE_LIMIT allows."""
-    configured = os.environ.get(LIMIT, "").strip() or DEFAULT_LIMIT
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]?b?)", configured.lower())
-    unit = UNITS.get(match[2] if match and match[2] in UNITS else f"{match[2]}b") if match else None
-    if match is None or unit is None:
-        raise SettingError(LIMIT, configured, "a size such as 20 GB")
-    return int(float(match[1]) * unit)
+    return parse_bytes(LIMIT, os.environ.get(LIMIT, "").strip() or DEFAULT_LIMIT)
 
 
 @contextmanager

@@ -13,9 +13,9 @@ import pytest
 from simulator.article import grid
 from simulator.article.claims import CLAIMS
 from simulator.article.figures import DRAWN, all_figures
-from simulator.article.pages import WriteFlags, write
+from simulator.article.pages import WriteFlags, in_order, summary, write
 from simulator.article.run import GridFlags, recorded, run_grid
-from simulator.article.table import read_lines, write_lines
+from simulator.article.table import read_lines, worlds, write_lines
 from simulator.errors import ResultError, SettingError
 from simulator.flags import parse_run
 from simulator.models.specs import parse_arms
@@ -82,16 +82,25 @@ def test_pages_are_made_from_lines_alone_and_are_the_same_each_time(tmp_path: Pa
     write_lines(tmp_path / "cells.jsonl", lines)
     flags = WriteFlags(cells=tmp_path, pages=tmp_path / "pages")
     flags.pages.mkdir()
+    before, after = "# Ours\n\n<!-- results: by flicker article write -->\n", "<!-- end of results -->\nand more\n"
+    (tmp_path / "README.md").write_text(f"{before}as it was\n{after}")
     pages = {path: path.read_bytes() for path in write(flags)}
     files = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
     assert {path: path.read_bytes() for path in write(flags)} == pages
     assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == files
+    readme = (tmp_path / "README.md").read_text()
+    assert readme.startswith(before) and readme.endswith(after) and "as it was" not in readme and "| films | " in readme
     text = (tmp_path / "pages" / "results.md").read_text()
     assert all(claim.words in text for claim in CLAIMS) and "not run" not in text
     for link in ("../1-frontiers.svg", "../settings.csv", "decide.md"):
         assert f"]({link})" in text and (flags.pages / link).exists()
     with pytest.raises(ResultError, match="no finished cell: flicker article run"):
         write(WriteFlags(cells=tmp_path / "none"))
+
+
+def test_readme_says_what_the_cells_say() -> None:
+    lines = read_lines(ROOT / "docs" / "article" / "cells.jsonl")
+    assert summary(in_order(worlds(lines))) in (ROOT / "README.md").read_text()
 
 
 def test_figures_are_titled_in_fifteen_words_and_say_how_many_units() -> None:

@@ -217,10 +217,10 @@ def run_part(flags: RunFlags, config: ExperimentConfig, command: str, console: C
     parse_arms(config.arms)
     world, config, adapted = _open(flags, config, console)
     _require_divisible(config, world, part.of)
-    experiment = _join(config, command, world, part, folder, console)
-    if part in standing(folder.path, part.of).complete:
+    if folder.begun(config, part.of) and part in standing(folder.path, part.of).complete:
         console.print(f"Part {part} is complete; nothing is left to learn")
         return
+    experiment = _join(config, command, world, part, folder, console)
     own.restore(experiment)
     before = experiment.state.seconds
     _announce(experiment, folder, console)
@@ -312,9 +312,8 @@ def _run_on_ray(
 ) -> None:
     """All parts as tasks on a cluster, up to result.json."""
     spread, on_gpu = flags.spread, config.device == "cuda"
-    require(
-        on_gpu == (spread.resources.gpus > 0), "gpus", spread.resources.gpus, "more than 0 with --device cuda alone"
-    )
+    gpus, hint = spread.resources.gpus, "more than 0 with --device cuda, and with it alone"
+    require(on_gpu == (gpus > 0), "gpus", gpus, hint)
     if not resume:
         folder.check(config, resume=False)
     world, fit, _ = _open(flags, config, console)
@@ -330,8 +329,8 @@ def _run_on_ray(
     if isinstance(config.world, ReplayConfig):  # nodes do not start in this folder
         config = replace(config, world=replace(config.world, path=config.world.path.resolve()))
     own = replace(flags, out=folder.path.resolve(), keep_predictions=False)
-    calls = [(own, config, command, f"{number}/{parts}") for number in range(parts)]
-    _await(cluster, calls, Evaluation(fit, world, _any_rates(fit)).plan.generations, folder, console)
+    calls = [(own, config, command, str(part)) for part in standing(folder.path, parts).missing]
+    _await(cluster, calls, parts, Evaluation(fit, world, _any_rates(fit)).plan.generations, folder, console)
     _merge(fit, world, folder, parts, console, flags.keep_predictions)
 
 
@@ -343,12 +342,15 @@ def _any_rates(config: ExperimentConfig) -> dict[str, float]:
 def _await(
     cluster: Cluster,
     calls: list[tuple[RunFlags, ExperimentConfig, str, str]],
+    parts: int,
     generations: int,
     folder: Folder,
     console: Console,
 ) -> None:
-    """Run the parts, showing how far they are. Raises FlickerError where one fails: the others end."""
-    parts = len(calls)
+    """Run those of so many parts that are called for, showing how far all are.
+
+    Raises FlickerError where one fails: the others end.
+    """
     with progress_bar(console, TimeElapsedColumn(), "{task.fields[last]}") as bar:
         task = bar.add_task("generations of all parts", total=parts * generations, last="")
 

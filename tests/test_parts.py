@@ -257,7 +257,7 @@ BAD = {
     "a part of a cluster": ("--part 0/2 --backend ray", ("part = 0/2: without --backend ray",)),
     "no memory": ("--backend ray --memory lots", ("memory = lots: a size such as",)),
     "no core": ("--backend ray --cpus 0", ("cpus = 0.0: more than 0",)),
-    "a GPU for a CPU's work": ("--backend ray --gpus 1 --out o", ("gpus = 1.0: more than 0 with --device cuda alone",)),
+    "a GPU for a CPU's work": ("--backend ray --gpus 1 --out o", ("gpus = 1.0: more than 0 with --device cuda",)),
 }
 
 

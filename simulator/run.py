@@ -18,7 +18,7 @@ from rich.progress import TimeElapsedColumn
 from simulator.cluster import Cluster
 from simulator.config import ExperimentConfig, ReplayConfig, require
 from simulator.errors import DataError, FlickerError, ResultError, SettingError
-from simulator.evaluation import Evaluation, Final, Part
+from simulator.evaluation import WHOLE, Evaluation, Final, Part
 from simulator.experiment import Experiment, Others
 from simulator.flags import RunFlags, Spread
 from simulator.folder import Folder, as_json, config_of, machine
@@ -135,10 +135,15 @@ def _prepare(
     return experiment, adapted
 
 
-def _check(config: ExperimentConfig, world: World) -> None:
+def _check(config: ExperimentConfig, world: World, part: Part = WHOLE) -> None:
     """What cannot be is refused before minutes of tuning."""
-    if asked := {arm.spec: config.model.learning_rate for arm in parse_arms(config.arms) if arm.tuned}:
-        Experiment(config, world, asked).check()
+    if asked := _any_rates(config):
+        Experiment(config, world, asked, part).check()
+
+
+def _any_rates(config: ExperimentConfig) -> dict[str, float]:
+    """A rate for every arm that asks for a tuned one, where it does not matter which."""
+    return {arm.spec: config.model.learning_rate for arm in parse_arms(config.arms) if arm.tuned}
 
 
 def _announce(experiment: Experiment, folder: Folder, console: Console) -> None:
@@ -241,7 +246,7 @@ def _join(
     """The part, at its start, of a run that begins with it, or that other parts began."""
     begun = folder.begun(config, part.of)
     if not begun:
-        _check(config, world)
+        _check(config, world, part)
     tuned = {} if begun else tune_arms(config, world, progress_bar(console))
     rates = folder.rates() if begun else {spec: found.rate for spec, found in tuned.items()}
     experiment = Experiment(config, world, rates, part)
@@ -332,11 +337,6 @@ def _run_on_ray(
     calls = [(own, config, command, str(part)) for part in standing(folder.path, parts).missing]
     _await(cluster, calls, parts, Evaluation(fit, world, _any_rates(fit)).plan.generations, folder, console)
     _merge(fit, world, folder, parts, console, flags.keep_predictions)
-
-
-def _any_rates(config: ExperimentConfig) -> dict[str, float]:
-    """A rate for every arm that asks for a tuned one, where it does not matter which."""
-    return {arm.spec: config.model.learning_rate for arm in parse_arms(config.arms) if arm.tuned}
 
 
 def _await(

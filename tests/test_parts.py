@@ -218,6 +218,7 @@ def change(own: Path, **values: Any) -> None:
 def test_a_part_of_another_run_or_machine_is_refused(changed: dict[str, Any], complaint: str, own: Path) -> None:
     config = replace(MADE_UP, **{name: value for name, value in changed.items() if name == "seed"})
     change(own, **{name: value for name, value in changed.items() if name in ("versions", "arms")})
+    shutil.rmtree(place_of(own, Part(1, 3)) / "final")
     with pytest.raises(ResultError, match=complaint):
         learn(config, own, changed.get("parts", "1/3"))
 

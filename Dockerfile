@@ -6,7 +6,7 @@ FROM ${PYTHON_IMAGE} AS base
 # one thread per operation: the processes share the cores
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin flicker \
-    && install --directory --owner=flicker /cache /state
+    && install --directory --owner=flicker /cache /state /weights
 WORKDIR /app
 COPY constraints.txt .
 
@@ -24,7 +24,7 @@ FROM base AS lean
 ARG PIP_ARGS=""
 # hadolint ignore=SC2086
 RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} \
-    grpcio grpcio-health-checking grpcio-reflection numpy prometheus-client protobuf redis safetensors tyro
+    fsspec grpcio grpcio-health-checking grpcio-reflection numpy prometheus-client protobuf redis safetensors tyro
 
 # what learns or ranks
 FROM lean AS learning
@@ -35,7 +35,7 @@ RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} torch
 FROM learning AS trainer
 ARG PIP_ARGS=""
 # hadolint ignore=SC2086
-RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} fsspec pyarrow
+RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} pyarrow
 COPY simulator simulator
 COPY --from=native /app/simulator/native/lib simulator/native/lib
 COPY trainer trainer
@@ -61,7 +61,7 @@ ENTRYPOINT ["python", "-m", "serving", "router"]
 FROM lean AS asking
 ARG PIP_ARGS=""
 # hadolint ignore=SC2086
-RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} fsspec locust pyarrow
+RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} locust pyarrow
 
 FROM asking AS load
 COPY protos protos

@@ -71,7 +71,7 @@ bench-gpu: $(ready) ## the same on an NVIDIA GPU
 bench-peers: $(ready) $(kernels) ## measure Ray Serve, pytriton and LitServe beside ours (first: ARGS=--install)
 	@$(run-python) tests/bench/run_peers.py $(ARGS)
 
-scaling: $(ready) $(kernels) ## measure how time and memory grow, write docs/scaling.md
+scaling: $(ready) $(kernels) ## measure how time and memory grow, write docs/scaling.md (ARGS=--live: the laws of flicker size alone)
 	@$(run-python) tests/bench/scaling.py $(ARGS)
 
 docs: $(ready) ## make the site of README and docs in build/docs; a warning is an error

@@ -1,4 +1,4 @@
-"""Locust users that speak gRPC: one channel per process, to all routers, and every call is told to Locust.
+"""Locust users that speak gRPC: one channel per process, to all routers, and every call is reported to Locust.
 
 gRPC blocks the whole process unless `init_gevent` comes before its first channel. It is called with the first channel
 and not on import, since Locust's `--processes` forks in between.
@@ -26,8 +26,8 @@ from simulator.security.channels import connect
 from simulator.security.credentials import Credentials
 
 log = logging.getLogger("load")
-LOOK = 2.0
-"""Seconds for the router to say whether it serves."""
+HEALTH_TIMEOUT = 2.0
+"""Seconds for the router's answer whether it serves."""
 
 
 class Failed(Exception):
@@ -38,8 +38,8 @@ class Failed(Exception):
         super().__init__(f"{self.code}: {problem.details()}")
 
 
-class TellLocust(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """Fires Locust's `request` event for every call that ends, by the method's name, with what it failed of."""
+class LocustReporter(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Fires Locust's `request` event for every call that ends, by the method's name, with its error."""
 
     def __init__(self, environment: Environment) -> None:
         self._fire: Callable[..., None] = environment.events.request.fire
@@ -66,9 +66,9 @@ def dial(address: str) -> grpc.Channel:
 
 
 def open_channel(environment: Environment, address: str) -> grpc.Channel:
-    """A channel whose calls are told to Locust: once each, however often gRPC had to try. See `target`."""
+    """A channel whose calls are reported to Locust: once each, however often gRPC retried. See `target`."""
     grpc_gevent.init_gevent()
-    return grpc.intercept_channel(dial(address), TellLocust(environment))
+    return grpc.intercept_channel(dial(address), LocustReporter(environment))
 
 
 class NotServing(Exception):
@@ -76,7 +76,7 @@ class NotServing(Exception):
 
 
 def target(host: str | None) -> str:
-    """Where the routers are, however Locust's --host says it: host:port, several with commas, or dns:///name:port."""
+    """Address of the routers, in any form that Locust's --host takes: host:port, several with commas, or dns:///name:port."""
     return (host or "").removeprefix("grpc://").removeprefix("http://").rstrip("/")
 
 
@@ -86,12 +86,12 @@ def wait_until_served(environment: Environment) -> None:
     One without a health service is taken at once.
     """
 
-    def look() -> None:
+    def check() -> None:
         address = target(environment.host)
         with dial(address) as channel:
             try:
                 request = health_pb2.HealthCheckRequest()
-                status = health_pb2_grpc.HealthStub(channel).Check(request, timeout=LOOK).status
+                status = health_pb2_grpc.HealthStub(channel).Check(request, timeout=HEALTH_TIMEOUT).status
             except grpc.RpcError as problem:
                 assert isinstance(problem, grpc.Call)
                 if problem.code() is grpc.StatusCode.UNIMPLEMENTED:
@@ -101,7 +101,7 @@ def wait_until_served(environment: Environment) -> None:
             raise NotServing(f"{address}: {health_pb2.HealthCheckResponse.ServingStatus.Name(status)}")
 
     grpc_gevent.init_gevent()
-    retry(look, NotServing, threading.Event(), lambda problem: log.info("waiting for the router at %s", problem))
+    retry(check, NotServing, threading.Event(), lambda problem: log.info("waiting for the router at %s", problem))
 
 
 class GrpcUser(User):

@@ -30,10 +30,10 @@ from prometheus_client import CollectorRegistry
 
 from load.grpc_user import Failed, GrpcUser
 from load.metrics import LoadCollector
-from load.people import Asking
+from load.people import PlannedQuery
 from load.session import CATCH_UP, STOPPING_MESSAGE, USERS_MESSAGE, Session
 from load.settings import read_settings
-from load.tally import Call, Repeat, add_report, compare
+from load.tally import FinishedCall, Repeat, add_report, compare
 from protos.recommender_pb2 import FeedbackRequest, RecommendRequest, RecommendResponse, ShownItem
 from simulator.errors import FlickerError
 from simulator.process import end_on_sigterm, say_ready
@@ -43,13 +43,13 @@ from simulator.world.open import open_world
 ADD: Callable[[EventHook, Callable[..., None]], object] = EventHook.add_listener
 """Locust's method, with a type."""
 CLIENT = secrets.token_hex(8)
-"""This process to the router: a report of its that comes twice is learned once."""
+"""Names this process to the router, which learns feedback that comes twice once."""
 GOLDEN = 0.6180339887498949
 """Users' turns are this share of a period apart (mod 1): nearly even for any number of users."""
 
 
 class Searcher(GrpcUser):
-    """Searches, clicks what it likes of the slate, and now and then asks the same again from another device."""
+    """Searches, clicks items of the slate, and now and then repeats the query from another device."""
 
     session: ClassVar[Session]
     _count: ClassVar[int] = 0
@@ -62,65 +62,65 @@ class Searcher(GrpcUser):
         self._waited = False
 
     def wait_time(self) -> float:
-        """Seconds until this user's next query is due, on a grid of its own: what was late does not shift the next."""
+        """Seconds until this user's next query is due, on a fixed grid: a late query does not shift the next."""
         self._waited = True
         self._due = max(self._due + self.session.period, self.session.work_due(ago=CATCH_UP))
         return self.session.seconds_until(self._due)
 
     @task
     def search(self) -> None:
-        """Ask one query; report what came of it, and ask again, beside the user's own course."""
+        """Ask one query; report its clicks, and repeat it, without delaying the user's next query."""
         # Locust runs the first task at once, but this user's turn is only later; and a user whose wait ends while the
         # test stops is killed in the middle of its call
         if not self._waited or self.session.is_stopping:
             return
-        asking = self.session.next_asking()
-        answer = self._ask(asking, asking.id)
+        planned = self.session.next_query()
+        answer = self._ask(planned, planned.id)
         if answer is None:
             return
-        self.session.aside(partial(self._report, asking, answer))
-        again = self.session.is_repeated()
-        if again is not None:
-            self.session.aside(partial(self._ask_again, asking, answer), after=again)
+        self.session.spawn(partial(self._report, planned, answer))
+        delay = self.session.repeat_delay()
+        if delay is not None:
+            self.session.spawn(partial(self._ask_again, planned, answer), after=delay)
 
-    def _ask(self, asking: Asking, id: int) -> RecommendResponse | None:
-        """The answer; None where there is none, which the interceptor has told Locust."""
+    def _ask(self, planned: PlannedQuery, id: int) -> RecommendResponse | None:
+        """The answer; None where there is none, which the interceptor has reported to Locust."""
         settings = self.session.settings
         request = RecommendRequest(
             query_id=id,
-            user=asking.query.user,
-            context=asking.context,
-            candidates=asking.candidates,
+            user=planned.query.user,
+            context=planned.context,
+            candidates=planned.candidates,
             k=settings.k,
-            arm=asking.arm,
+            arm=planned.arm,
         )
         try:
             return self.router.Recommend(request, timeout=settings.timeout)
         except grpc.RpcError:
             return None
 
-    def _ask_again(self, asking: Asking, first: RecommendResponse) -> None:
-        """The same user, context and arm; only the query's number, and with it perhaps the replica, is another."""
-        second = self._ask(asking, asking.id + 1)
+    def _ask_again(self, planned: PlannedQuery, first: RecommendResponse) -> None:
+        """Repeat it for the same user, context and arm, with a new query id: perhaps another replica answers."""
+        second = self._ask(planned, planned.id + 1)
         if second is None or second.answered_by.arm != first.answered_by.arm:
             return
         changed, slots = compare([shown.item for shown in first.slate], [shown.item for shown in second.slate])
         same_generation = first.answered_by.generation == second.answered_by.generation
         self.session.counts.repeat(Repeat(first.answered_by.arm, same_generation, changed, slots))
 
-    def _report(self, asking: Asking, answer: RecommendResponse) -> None:
+    def _report(self, planned: PlannedQuery, answer: RecommendResponse) -> None:
         items = np.array([shown.item for shown in answer.slate], np.int64)
         try:
-            clicks = self.session.clicks(asking, items)
+            clicks = self.session.clicks(planned, items)
         except IndexError:
             refuse(FlickerError(f"item {items.max()}: not in this world: give the load the same world as the trainer"))
         feedback = FeedbackRequest(
             query_id=answer.query_id,
-            user=asking.query.user,
-            context=asking.context,
+            user=planned.query.user,
+            context=planned.context,
             shown=[ShownItem(item=item, clicked=clicked) for item, clicked in zip(items, clicks, strict=True)],
             answered_by=answer.answered_by,
-            time=asking.query.time,
+            time=planned.query.time,
             client=CLIENT,
         )
         try:
@@ -131,7 +131,7 @@ class Searcher(GrpcUser):
 
 
 def refuse(problem: FlickerError) -> NoReturn:
-    """End at once; the user can mend it."""
+    """Exit at once, with the error in one line."""
     print(f"load: {' '.join(str(problem).splitlines())}", file=sys.stderr, flush=True)
     os._exit(2)  # Locust logs an exception and goes on
 
@@ -156,7 +156,7 @@ def attach(environment: Environment, **_: Any) -> None:
     environment.stop_timeout = max(environment.stop_timeout or 0, SETTINGS.timeout)
     listen(environment, session)
     if isinstance(runner, WorkerRunner):
-        runner.register_message(USERS_MESSAGE, lambda msg, **_: session.hear_users(int(msg.data["count"])))
+        runner.register_message(USERS_MESSAGE, lambda msg, **_: session.receive_users(int(msg.data["count"])))
         runner.register_message(STOPPING_MESSAGE, lambda msg, **_: session.stopping())
 
 
@@ -165,19 +165,19 @@ def listen(environment: Environment, session: Session) -> None:
 
     def on_request(name: str, response_time: float, exception: Exception | None, **_: Any) -> None:
         code = exception.code if isinstance(exception, Failed) else "UNKNOWN" if exception else "OK"
-        session.counts.call(Call(name, code, response_time / 1_000))
+        session.counts.call(FinishedCall(name, code, response_time / 1_000))
 
-    on, add = environment.events, ADD
-    add(on.request, on_request)
-    add(on.test_start, lambda **_: session.start())
-    add(on.spawning_complete, lambda **_: session.tell_users())
-    add(on.test_stopping, lambda **_: session.stopping())
-    add(on.test_stop, lambda **_: session.stopped())
-    add(on.quitting, lambda **_: session.tell_stopping())
-    add(on.report_to_master, lambda client_id, data: data.update(flicker=session.outbox.take()))
+    events, add_listener = environment.events, ADD
+    add_listener(events.request, on_request)
+    add_listener(events.test_start, lambda **_: session.start())
+    add_listener(events.spawning_complete, lambda **_: session.send_users())
+    add_listener(events.test_stopping, lambda **_: session.stopping())
+    add_listener(events.test_stop, lambda **_: session.stopped())
+    add_listener(events.quitting, lambda **_: session.send_stopping())
+    add_listener(events.report_to_master, lambda client_id, data: data.update(flicker=session.outbox.take()))
     if isinstance(environment.runner, MasterRunner):
-        add(on.worker_report, lambda client_id, data: add_report(session.tally, data["flicker"]))
-        add(on.quit, lambda **_: session.write_summary())  # the workers' last reports come late
+        add_listener(events.worker_report, lambda client_id, data: add_report(session.tally, data["flicker"]))
+        add_listener(events.quit, lambda **_: session.write_summary())  # the workers' last reports come late
 
 
 end_on_sigterm()  # until Locust, which is to write its summary then, takes the signal over

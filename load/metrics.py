@@ -44,8 +44,8 @@ def _swaps(tally: Tally) -> Iterable[Metric]:
         CounterMetricFamily("flicker_user_slots", "Slots of the slates of repeated queries", labels=labels),
         CounterMetricFamily("flicker_user_changed_slots", "Of them, those whose item changed", labels=labels),
     ]
-    for (arm, same_generation), seen in sorted(tally.seen.items()):
-        values = seen.repeats, seen.changed, seen.slots, seen.changed_slots
+    for (arm, same_generation), repeats in sorted(tally.repeat_counts.items()):
+        values = repeats.repeats, repeats.changed, repeats.slots, repeats.changed_slots
         for counter, count in zip(counters, values, strict=True):
             counter.add_metric([arm, "true" if same_generation else "false"], count)
     yield from counters
@@ -62,8 +62,8 @@ def _swaps(tally: Tally) -> Iterable[Metric]:
 def _calls(tally: Tally) -> Iterable[Metric]:
     handled = CounterMetricFamily("flicker_load_calls", "Finished calls", labels=["method", "code"])
     failed = CounterMetricFamily("flicker_load_failures", "Of them, those that failed", labels=["method", "code"])
-    none_yet = {(method, code): 0 for method, _ in tally.calls for code in FAILURES}
-    for (method, code), count in sorted((none_yet | tally.calls).items()):
+    zeros = {(method, code): 0 for method, _ in tally.calls for code in FAILURES}
+    for (method, code), count in sorted((zeros | tally.calls).items()):
         handled.add_metric([method, code], count)
         if code != "OK":
             failed.add_metric([method, code], count)
@@ -74,12 +74,12 @@ def _calls(tally: Tally) -> Iterable[Metric]:
 
 def _rates(tally: Tally) -> Iterable[Metric]:
     offered, achieved = tally.recent_rates()
-    over = f"over the last {RECENT} seconds"
+    period = f"over the last {RECENT} seconds"
     yield CounterMetricFamily("flicker_load_offered", "Queries that were due", value=tally.offered)
-    yield GaugeMetricFamily("flicker_load_offered_rate", f"Queries per second that were due, {over}", value=offered)
-    yield GaugeMetricFamily("flicker_load_achieved_rate", f"Queries per second answered, {over}", value=achieved)
+    yield GaugeMetricFamily("flicker_load_offered_rate", f"Queries per second that were due, {period}", value=offered)
+    yield GaugeMetricFamily("flicker_load_achieved_rate", f"Queries per second answered, {period}", value=achieved)
     latency = GaugeMetricFamily(
-        "flicker_load_latency_seconds", f"Time to answer a query as its user sees it, {over}", labels=["quantile"]
+        "flicker_load_latency_seconds", f"Time to answer a query as its user sees it, {period}", labels=["quantile"]
     )
     for share in QUANTILES:
         value = tally.recent_latency(share)

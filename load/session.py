@@ -1,4 +1,4 @@
-"""One process's part in a load test: what is due when, who asks next, what is counted, and where it is written.
+"""One process's part in a load test: when queries are due, the next query, the counts, and the summary.
 
 Locust calls it a *test* from start to stop; with its web page there can be several. With `--processes` the workers ask,
 each a share, and report what they counted to the master.
@@ -21,8 +21,8 @@ from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
 
 from load.grpc_user import wait_until_served
-from load.people import POOL, Asking, People
-from load.settings import LoadSettings, due, read_settings, work, written
+from load.people import POOL, People, PlannedQuery
+from load.settings import LoadSettings, due, modified_at, read_settings, work
 from load.tally import Outbox, Tally
 from simulator.errors import SettingError
 from simulator.files import write_atomically
@@ -33,19 +33,19 @@ from simulator.types import World
 log = logging.getLogger("load")
 
 FEEDER = "world"
-"""Whose mark in the store says which event of the world is due."""
+"""The log's writer, whose mark in the store is the event of the world that is due."""
 USERS_MESSAGE = "flicker_users"
-"""By which the master tells its workers how many users offer the configured rate."""
+"""Message of the master to its workers: how many users offer the configured rate."""
 STOPPING_MESSAGE = "flicker_stopping"
-"""By which the master tells its workers that the test is about to end."""
+"""Message of the master to its workers: the test is about to end."""
 LAST_CALLS = 1.0
 """Seconds that calls in flight have then: Locust's master waits half a second for the last reports, no longer."""
 CATCH_UP = 1.0
-"""Seconds of its own queries that a user makes up for when answers were slow; what is older it never asks."""
+"""Seconds of queries that a user makes up for when answers were slow; older ones it never asks."""
 
 
 class Session:
-    """What the users of one process share."""
+    """The state that the users of one process share."""
 
     def __init__(self, settings: LoadSettings, world: World, environment: Environment) -> None:
         """Made before Locust's page can change its options."""
@@ -55,13 +55,13 @@ class Session:
         self._users_at_start = getattr(environment.parsed_options, "num_users", None)
         self._users = 0  # who offer the configured rate together
         self._worker = isinstance(self._runner, WorkerRunner)
-        self._asks = not isinstance(self._runner, MasterRunner)
+        self._is_sending = not isinstance(self._runner, MasterRunner)
         self.tally, self.outbox = Tally(), Outbox()
         self._store: Store | None = settings.open_store() if settings.store else None
         self._people: People | None = None
-        self._started, self._counted, self._written = 0.0, 0.0, written(os.environ)
+        self._started, self._counted, self._modified_at = 0.0, 0.0, modified_at(os.environ)
         self._stopping, self._refilled, self._refilling = Event(), Event(), False
-        self._aside = Group()
+        self._spawned = Group()
         self._stopping.set()
 
     @property
@@ -82,16 +82,16 @@ class Session:
             wait_until_served(self._environment)
             self._users = self._users_at_start or self._runner.target_user_count
         self.tally, self.outbox = Tally(), Outbox()
-        if self._asks and self._people is None:
-            worker = max(0, getattr(self._runner, "worker_index", 0))
-            self._rng = generator(self.settings.seed, "load repeats", worker)
-            self._people = People(self._world, self.settings.arms, worker)
+        if self._is_sending and self._people is None:
+            index = max(0, getattr(self._runner, "worker_index", 0))
+            self._rng = generator(self.settings.seed, "load repeats", index)
+            self._people = People(self._world, self.settings.arms, index)
             self._people.refill(self._position())
         self._started = self._counted = time.perf_counter()
         self._stopping.clear()
         if not self._worker:
-            gevent.spawn(self._pulse, self._stopping)
-        self.tell_users()
+            gevent.spawn(self._tick_every_second, self._stopping)
+        self.send_users()
 
     def stopping(self) -> None:
         """No new queries: time is up."""
@@ -99,7 +99,7 @@ class Session:
             self._tick()
             self._stopping.set()
 
-    def tell_stopping(self) -> None:
+    def send_stopping(self) -> None:
         """The master's, before all end: no new queries, so that the workers' last reports find it listening."""
         if isinstance(self._runner, MasterRunner):
             self._runner.send_message(STOPPING_MESSAGE)
@@ -107,7 +107,7 @@ class Session:
 
     def stopped(self) -> None:
         """All users have stopped: wait for what is still in flight, and write the summary."""
-        self._aside.join(timeout=self.settings.timeout)
+        self._spawned.join(timeout=self.settings.timeout)
         self.write_summary()
 
     def write_summary(self) -> None:
@@ -120,30 +120,30 @@ class Session:
 
     # the offered rate
 
-    def tell_users(self) -> None:
-        """The master's: tell the workers how many users offer the configured rate, so that they know a user's pace."""
+    def send_users(self) -> None:
+        """The master's: send the workers how many users offer the configured rate, which sets a user's pace."""
         if isinstance(self._runner, MasterRunner):
             self._runner.send_message(USERS_MESSAGE, {"count": self._users})
 
-    def hear_users(self, count: int) -> None:
-        """A worker's: so many users offer the configured rate."""
+    def receive_users(self, count: int) -> None:
+        """A worker's: take the number of users that offer the configured rate."""
         self._users = count
 
     @property
     def period(self) -> float:
-        """Seconds at the full rate from one query of a user to its next, those that it asks again aside.
+        """Seconds at the full rate from one query of a user to its next, repeated ones aside.
 
         Every user keeps this pace, so that the rate grows with users who are added on Locust's page: as many as Locust
         was started with (-u, LOCUST_USERS), or else as the test was, offer the configured rate.
         """
-        return self._everyone * (1 + self.settings.repeat) / self.settings.rate
+        return self._full_rate_users * (1 + self.settings.repeat) / self.settings.rate
 
     @property
-    def _everyone(self) -> int:
+    def _full_rate_users(self) -> int:
         return max(1, self._users or self._runner.target_user_count)
 
     def work_due(self, ago: float = 0.0) -> float:
-        """What was due by now, or some seconds ago, in seconds at the full rate."""
+        """Work due by now, or some seconds `ago`, in seconds at the full rate."""
         return self._work(max(0.0, time.perf_counter() - self._started - ago))
 
     def seconds_until(self, amount: float) -> float:
@@ -156,41 +156,41 @@ class Session:
 
     def _offered(self, seconds: float) -> float:
         """Queries due by then from all users; those asked again are due as much later as they wait on average."""
-        later = (self.settings.repeat_after + self.settings.repeat_before) / 2
-        both = self._work(seconds) + self.settings.repeat * self._work(max(0.0, seconds - later))
-        return self.settings.rate / (1 + self.settings.repeat) * both
+        delay = (self.settings.repeat_after + self.settings.repeat_before) / 2
+        done = self._work(seconds) + self.settings.repeat * self._work(max(0.0, seconds - delay))
+        return self.settings.rate / (1 + self.settings.repeat) * done
 
     def _tick(self) -> None:
         now = time.perf_counter()
-        present = self._runner.user_count / self._everyone
+        share = self._runner.user_count / self._full_rate_users
         offered = self._offered(now - self._started) - self._offered(self._counted - self._started)
-        self.tally.tick(now - self._counted, offered * present)
+        self.tally.tick(now - self._counted, offered * share)
         self._counted = now
 
-    def _pulse(self, stopping: Event) -> None:
+    def _tick_every_second(self, stopping: Event) -> None:
         while not stopping.wait(1.0):
             self._tick()
-            if self._asks:
-                self._look_at_settings()
+            if self._is_sending:
+                self._reload_settings()
 
-    def _look_at_settings(self) -> None:
-        """Offer the rate of the settings' file where that was written anew, by as many more or fewer users."""
-        now = written(os.environ)
-        if now == self._written:
+    def _reload_settings(self) -> None:
+        """Offer the rate of the settings' file where that has changed, by more or fewer users."""
+        modified = modified_at(os.environ)
+        if modified == self._modified_at:
             return
-        self._written = now
+        self._modified_at = modified
         try:
             rate = read_settings(os.environ).rate
         except SettingError as problem:
             return log.warning("%s", problem)
-        users = max(1, round(self._everyone * rate / self.settings.rate))
+        users = max(1, round(self._full_rate_users * rate / self.settings.rate))
         log.info("%g queries per second instead of %g, by %d users", rate, self.settings.rate, users)
         self.settings, self._users = replace(self.settings, rate=rate), users
         self._runner.start(users, spawn_rate=users)
 
     # who asks
 
-    def next_asking(self) -> Asking:
+    def next_query(self) -> PlannedQuery:
         """The next query; waits where none is ready."""
         assert self._people is not None
         while True:
@@ -202,26 +202,26 @@ class Session:
                 return self._people.next()
             self._refilled.wait()
 
-    def is_repeated(self) -> float | None:
-        """Seconds after which the next query is asked again; None for most."""
-        one, other = self._rng.random(2)
-        if one >= self.settings.repeat:
+    def repeat_delay(self) -> float | None:
+        """Seconds after which the next query is repeated; None for most queries."""
+        chance, fraction = self._rng.random(2)
+        if chance >= self.settings.repeat:
             return None
-        return float(self.settings.repeat_after + other * (self.settings.repeat_before - self.settings.repeat_after))
+        return float(self.settings.repeat_after + fraction * (self.settings.repeat_before - self.settings.repeat_after))
 
-    def clicks(self, asking: Asking, items: Any) -> list[bool]:
-        """[K] what the user clicks of the items [K]."""
+    def clicks(self, planned: PlannedQuery, items: Any) -> list[bool]:
+        """[K] whether the user clicks each of the items [K]."""
         assert self._people is not None
-        return self._people.clicks(asking, items)
+        return self._people.clicks(planned, items)
 
-    def aside(self, action: Callable[[], None], after: float = 0.0) -> None:
-        """Do something beside the user's own course, `after` seconds from now, unless the test stops before."""
+    def spawn(self, work: Callable[[], None], after: float = 0.0) -> None:
+        """Run `work` in a greenlet, `after` seconds from now, unless the test stops before."""
 
-        def when_due() -> None:
+        def run_when_due() -> None:
             if after == 0 or not self._stopping.wait(after):
-                action()
+                work()
 
-        self._aside.spawn(when_due)
+        self._spawned.spawn(run_when_due)
 
     def _refill(self, people: People) -> None:
         position = self._position()
@@ -232,7 +232,7 @@ class Session:
             self._refilled.set()
 
     def _position(self) -> int | None:
-        """The event of the world that is due, where the store tells."""
+        """The event of the world that is due, where the store has it."""
         if self._store is None:
             return None
         try:

@@ -1,4 +1,4 @@
-"""What the load is told: by environment variables, over a JSON file that FLICKER_LOAD_CONFIG names, over the defaults.
+"""The load's settings: by environment variables, over a JSON file that FLICKER_LOAD_CONFIG names, over the defaults.
 
 A field `rate` is the variable FLICKER_RATE and the key "rate" of the file. The file may also say more of the world than
 the variables above: `"world": {"users": 500, "items": 300}`, the fields of SyntheticConfig or, with `data`, of
@@ -44,15 +44,15 @@ def _ramp(seconds: float, length: float) -> float:
 
 def _spike(seconds: float, length: float) -> float:
     whole, rest = divmod(seconds, length)
-    high = whole * (_TO - _FROM) * length + min(max(rest - _FROM * length, 0.0), (_TO - _FROM) * length)
-    return seconds + (SPIKE - 1) * high
+    spiked = whole * (_TO - _FROM) * length + min(max(rest - _FROM * length, 0.0), (_TO - _FROM) * length)
+    return seconds + (SPIKE - 1) * spiked
 
 
 SHAPES: dict[str, Callable[[float, float], float]] = {"steady": _steady, "ramp": _ramp, "spike": _spike}
 
 
 def work(shape: str, seconds: float, length: float) -> float:
-    """What was offered by `seconds` (0 or more) after the start; `length` in seconds as the shape takes it."""
+    """Work offered by `seconds` (0 or more) after the start; `length` in seconds as the shape takes it."""
     return SHAPES[shape](seconds, length)
 
 
@@ -112,8 +112,8 @@ class LoadSettings(Wiring):
         require(0 < self.shape_seconds < math.inf, "shape_seconds", self.shape_seconds, "more than 0 seconds")
         require(0 <= self.repeat <= 1, "repeat", self.repeat, "from 0 to 1")
         require(self.repeat_after >= 0, "repeat_after", self.repeat_after, "0 seconds or more")
-        least = f"at least repeat_after ({self.repeat_after} seconds)"
-        require(self.repeat_after <= self.repeat_before < math.inf, "repeat_before", self.repeat_before, least)
+        hint = f"at least repeat_after ({self.repeat_after} seconds)"
+        require(self.repeat_after <= self.repeat_before < math.inf, "repeat_before", self.repeat_before, hint)
         require(1 <= self.k <= 1_000, "k", self.k, "from 1 to 1,000")
         require(0 < self.timeout < math.inf, "timeout", self.timeout, "more than 0 seconds")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
@@ -132,7 +132,7 @@ class LoadSettings(Wiring):
         return kind(**values)
 
 
-def written(environment: Mapping[str, str]) -> int:
+def modified_at(environment: Mapping[str, str]) -> int:
     """When the file that FLICKER_LOAD_CONFIG names was written, in nanoseconds; 0 where there is none."""
     try:
         return Path(environment["FLICKER_LOAD_CONFIG"]).stat().st_mtime_ns
@@ -192,4 +192,4 @@ READERS = cast(
     | dict.fromkeys(("data", "summary"), (Path, "a path"))
     | {"arms": (_arms, "names of arms, separated by spaces")},
 )
-"""How each field is read, and what to say where it cannot be."""
+"""How each field is read, and the hint where it cannot be."""

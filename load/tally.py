@@ -1,7 +1,7 @@
-"""What came of the calls, and what users saw on asking twice: plain counts, added up over processes.
+"""Counts of finished calls and of repeated queries' changes, added up over processes.
 
 **User-visible swap ratio**: the share of queries asked again moments later, by the same user in the same context, whose
-slate changed in any slot. A *repeat* is told by arm and by whether both answers came from one generation: if so only
+slate changed in any slot. A *repeat* is counted by arm and by whether both answers came from one generation: if so only
 another duplicate can have changed it, else a refresh may have, too.
 """
 
@@ -21,7 +21,7 @@ STEP = 1.02
 """Latencies are counted in buckets this factor wide: quantiles are right to 1 %."""
 
 
-class Call(NamedTuple):
+class FinishedCall(NamedTuple):
     """One finished call."""
 
     method: str
@@ -44,7 +44,7 @@ class Repeat(NamedTuple):
 
 
 @dataclass
-class Seen:
+class RepeatCounts:
     """Repeats, added up."""
 
     repeats: int = 0
@@ -60,8 +60,8 @@ class Seen:
         self.slots += repeat.slots
         self.changed_slots += repeat.changed
 
-    def __add__(self, other: Seen) -> Seen:
-        return Seen(*(getattr(self, count.name) + getattr(other, count.name) for count in fields(Seen)))
+    def __add__(self, other: RepeatCounts) -> RepeatCounts:
+        return RepeatCounts(*(getattr(self, count.name) + getattr(other, count.name) for count in fields(RepeatCounts)))
 
 
 def compare(first: Sequence[int], second: Sequence[int]) -> tuple[int, int]:
@@ -90,7 +90,7 @@ class Tally:
     latencies: Counter[int] = field(default_factory=Counter)
     """Answered queries by bucket of their latency."""
     clicks: int = 0
-    seen: dict[tuple[str, bool], Seen] = field(default_factory=dict)
+    repeat_counts: dict[tuple[str, bool], RepeatCounts] = field(default_factory=dict)
     """By arm and whether the generation was the same."""
     offered: float = 0.0
     """Queries that were due."""
@@ -101,7 +101,7 @@ class Tally:
     """Per second or so: its length, the queries offered in it, and the latencies of those answered."""
     _second: Counter[int] = field(default_factory=Counter)
 
-    def call(self, call: Call) -> None:
+    def call(self, call: FinishedCall) -> None:
         """One more call."""
         self.calls[call.method, call.code] += 1
         if call.method == "Recommend" and call.code == "OK":
@@ -111,7 +111,7 @@ class Tally:
 
     def repeat(self, repeat: Repeat) -> None:
         """One more query that was asked twice."""
-        self.seen.setdefault((repeat.arm, repeat.same_generation), Seen()).add(repeat)
+        self.repeat_counts.setdefault((repeat.arm, repeat.same_generation), RepeatCounts()).add(repeat)
         self._window.setdefault(repeat.arm, deque(maxlen=WINDOW)).append(repeat.changed > 0)
 
     def click(self, clicks: int) -> None:
@@ -119,7 +119,7 @@ class Tally:
         self.clicks += clicks
 
     def tick(self, seconds: float, offered: float) -> None:
-        """So much more time went by, in which so many queries were due; call it about once a second."""
+        """`seconds` more have passed, in which `offered` queries were due; call it about once a second."""
         self.seconds += seconds
         self.offered += offered
         self._recent.append((seconds, offered, self._second))
@@ -131,9 +131,9 @@ class Tally:
 
     def recent_rates(self) -> tuple[float, float]:
         """Offered and achieved queries per second over the last RECENT seconds; 0 before the first has passed."""
-        seconds = sum(part[0] for part in self._recent)
-        achieved = sum(part[2].total() for part in self._recent)
-        return (sum(part[1] for part in self._recent) / seconds, achieved / seconds) if seconds else (0.0, 0.0)
+        seconds = sum(second[0] for second in self._recent)
+        achieved = sum(second[2].total() for second in self._recent)
+        return (sum(second[1] for second in self._recent) / seconds, achieved / seconds) if seconds else (0.0, 0.0)
 
     def recent_latency(self, share: float) -> float | None:
         """Seconds within which a share of the queries of the last RECENT seconds was answered."""
@@ -147,7 +147,7 @@ class Tally:
         What nothing was counted for is null.
         """
         answered = self.calls["Recommend", "OK"]
-        arms = sorted({arm for arm, _ in self.seen})
+        arms = sorted({arm for arm, _ in self.repeat_counts})
         return {
             "seconds": self.seconds,
             "requests": self._requests("Recommend"),
@@ -165,23 +165,23 @@ class Tally:
         }
 
     def _arm(self, arm: str) -> dict[str, Any]:
-        same, other = (self.seen.get((arm, generation), Seen()) for generation in (True, False))
+        same, other = (self.repeat_counts.get((arm, generation), RepeatCounts()) for generation in (True, False))
         return _ratios(same + other) | {"same_generation": _ratios(same), "other_generation": _ratios(other)}
 
     def _requests(self, method: str) -> int:
-        return sum(count for (called, _), count in self.calls.items() if called == method)
+        return sum(count for (name, _), count in self.calls.items() if name == method)
 
     def _failures(self, method: str) -> dict[str, int]:
         calls = sorted(self.calls.items())
-        return {code: count for (called, code), count in calls if called == method and code != "OK"}
+        return {code: count for (name, code), count in calls if name == method and code != "OK"}
 
 
-def _ratios(seen: Seen) -> dict[str, Any]:
+def _ratios(repeat_counts: RepeatCounts) -> dict[str, Any]:
     return {
-        "ratio": seen.changed / seen.repeats if seen.repeats else None,
-        "slot_ratio": seen.changed_slots / seen.slots if seen.slots else None,
-        "repeats": seen.repeats,
-        "changed": seen.changed,
+        "ratio": repeat_counts.changed / repeat_counts.repeats if repeat_counts.repeats else None,
+        "slot_ratio": repeat_counts.changed_slots / repeat_counts.slots if repeat_counts.slots else None,
+        "repeats": repeat_counts.repeats,
+        "changed": repeat_counts.changed,
     }
 
 
@@ -191,7 +191,7 @@ class Outbox:
     def __init__(self) -> None:
         self._report: dict[str, list[Any]] = {"calls": [], "repeats": [], "clicks": []}
 
-    def call(self, call: Call) -> None:
+    def call(self, call: FinishedCall) -> None:
         """One more call."""
         self._report["calls"].append(list(call))
 
@@ -213,7 +213,7 @@ class Outbox:
 def add_report(tally: Tally, report: dict[str, list[Any]]) -> None:
     """Add a worker's report to the master's counts."""
     for call in report["calls"]:
-        tally.call(Call(*call))
+        tally.call(FinishedCall(*call))
     for repeat in report["repeats"]:
         tally.repeat(Repeat(*repeat))
     for clicks in report["clicks"]:

@@ -1,4 +1,4 @@
-"""What the page asks the router: who serves, what there is to ask, and one query of two models."""
+"""The page's client of the router: its replicas, the served world, and one query of two models."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ from simulator.result import Place
 from simulator.security.channels import connect
 from simulator.security.credentials import PLAIN, Credentials
 
-TIMEOUT, SHORT = 3.0, 1.0
-"""Seconds to wait for an answer that somebody asked for, and for what is asked every second."""
-Beside = Literal["duplicates", "generations", "arms"]
+ASKED_TIMEOUT, POLL_TIMEOUT = 3.0, 1.0
+"""Seconds to wait for an answer that a viewer asked for, and for one that is polled every second."""
+PairKind = Literal["duplicates", "generations", "arms"]
 """What two slates side by side differ by."""
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class Query:
-    """What is asked."""
+class RouterQuery:
+    """A query of the router."""
 
     user: str
     context: tuple[int, ...] = ()
-    """A number per field; or none."""
+    """One value per field; or none."""
     k: int = 10
     arm: str = ""
-    """Empty: whom the router takes for the user."""
+    """Empty: the router picks one by user."""
 
     def request(self, **pinned: Any) -> RecommendRequest:
-        """As it travels, with a number of its own."""
-        fixed: dict[str, Any] = {"query_id": secrets.randbits(63) | 1, "user_id": self.user, "context": self.context}
-        return RecommendRequest(**fixed | {"k": self.k, "arm": self.arm} | pinned)
+        """The message, with a new query id."""
+        fields: dict[str, Any] = {"query_id": secrets.randbits(63) | 1, "user_id": self.user, "context": self.context}
+        return RecommendRequest(**fields | {"k": self.k, "arm": self.arm} | pinned)
 
 
 @dataclass(frozen=True)
-class Slate:
+class TitledSlate:
     """An answer with titles."""
 
     by: AnsweredBy
@@ -65,15 +65,15 @@ class Slate:
 
 
 @dataclass(frozen=True)
-class Two:
+class SlatePair:
     """Two answers to one query, and how much they differ."""
 
-    slates: tuple[Slate, Slate]
+    slates: tuple[TitledSlate, TitledSlate]
     measures: dict[str, float]
     """By name in MEASURES; without those that have nothing to measure."""
 
 
-class Router:
+class RouterClient:
     """A router, or several that are asked in turn."""
 
     def __init__(self, address: str, credentials: Credentials = PLAIN) -> None:
@@ -82,71 +82,78 @@ class Router:
         self._stub = RecommenderStub(self._channel)
 
     def close(self) -> None:
-        """Ask nothing more."""
+        """Close the channel."""
         self._channel.close()
 
     def replicas(self) -> list[ReplicaState]:
-        """Those that it knows, by name. This and all below raise FlickerError in a line that names the address."""
-        return list(self._call(self._stub.ListReplicas, ListReplicasRequest(), SHORT).replicas)
+        """Replicas that it knows, by name. This and all below raise FlickerError in a line that names the address."""
+        return list(self._call(self._stub.ListReplicas, ListReplicasRequest(), POLL_TIMEOUT).replicas)
 
     def world(self, find: str) -> World:
-        """What may be asked, and users whose ids begin so."""
-        return self._call(self._stub.Describe, DescribeRequest(find=find), TIMEOUT).world
+        """The served world, and users whose ids begin with `find`."""
+        return self._call(self._stub.Describe, DescribeRequest(find=find), ASKED_TIMEOUT).world
 
-    def recommend(self, query: Query, **pinned: Any) -> Slate:
-        """One answer; `pinned`: the duplicate and the generation that are to give it."""
-        return self._titled([self._call(self._stub.Recommend, query.request(**pinned), TIMEOUT)])[0]
+    def recommend(self, query: RouterQuery, **pinned: Any) -> TitledSlate:
+        """One answer; `pinned`: the duplicate and the generation that give it."""
+        return self._titled([self._call(self._stub.Recommend, query.request(**pinned), ASKED_TIMEOUT)])[0]
 
-    def two(self, query: Query, beside: Beside, duplicates: tuple[int, int], other_arm: str = "") -> Two:
+    def slate_pair(
+        self, query: RouterQuery, beside: PairKind, duplicates: tuple[int, int], other_arm: str = ""
+    ) -> SlatePair:
         """The answers of two duplicates, of two generations of the first one, or of two arms of it."""
         if beside == "arms":
-            first = self._call(self._stub.Recommend, query.request(duplicate=duplicates[0]), TIMEOUT)
+            first = self._call(self._stub.Recommend, query.request(duplicate=duplicates[0]), ASKED_TIMEOUT)
             pinned = {"duplicate": duplicates[0], "generation": first.answered_by.generation, "arm": other_arm}
-            answers = [first, self._call(self._stub.Recommend, query.request(**pinned), TIMEOUT)]
-            one, other = self._titled(answers)
-            return Two((one, other), slate_measures(*answers))
-        refresh = beside == "generations"
-        asked = CompareRequest(
+            answers = [first, self._call(self._stub.Recommend, query.request(**pinned), ASKED_TIMEOUT)]
+            left, right = self._titled(answers)
+            return SlatePair((left, right), slate_measures(*answers))
+        is_refresh = beside == "generations"
+        request = CompareRequest(
             query=query.request(),
-            duplicates=duplicates[:1] if refresh else sorted(duplicates),
-            cause=CAUSE_REFRESH if refresh else CAUSE_DUPLICATE,
+            duplicates=duplicates[:1] if is_refresh else sorted(duplicates),
+            cause=CAUSE_REFRESH if is_refresh else CAUSE_DUPLICATE,
         )
-        compared = self._call(self._stub.Compare, asked, TIMEOUT)
-        one, other = self._titled(compared.answers)
-        if not refresh and one.by.duplicate != duplicates[0]:
-            one, other = other, one
-        return Two((one, other), dict(compared.comparisons[0].measures))
+        compared = self._call(self._stub.Compare, request, ASKED_TIMEOUT)
+        left, right = self._titled(compared.answers)
+        if not is_refresh and left.by.duplicate != duplicates[0]:
+            left, right = right, left
+        return SlatePair((left, right), dict(compared.comparisons[0].measures))
 
-    def strangers(self, arm: str, users: int) -> tuple[float, float]:
-        """Pairs of candidates that one model orders differently for two random users in the same context, of how many:
+    def user_pair(self, arm: str, users: int) -> tuple[float, float]:
+        """Pairs of candidates that one model orders differently for two random users in one context, and all pairs:
         the candidates are the first one's."""
-        first, second = (str(secrets.randbelow(users)) for _ in range(2))
-        one = self._call(self._stub.Recommend, self._of(first, arm, score_all=True), SHORT)
-        pinned = {"duplicate": one.answered_by.duplicate, "generation": one.answered_by.generation}
-        other = self._call(
+        user1, user2 = (str(secrets.randbelow(users)) for _ in range(2))
+        answer1 = self._call(self._stub.Recommend, self._request_for(user1, arm, score_all=True), POLL_TIMEOUT)
+        pinned = {"duplicate": answer1.answered_by.duplicate, "generation": answer1.answered_by.generation}
+        answer2 = self._call(
             self._stub.Recommend,
-            self._of(second, arm, score_all=True, candidates=one.scored.items, **pinned),
-            SHORT,
+            self._request_for(user2, arm, score_all=True, candidates=answer1.scored.items, **pinned),
+            POLL_TIMEOUT,
         )
-        items, scores = np.array(one.scored.items), dict(zip(other.scored.items, other.scored.scores, strict=True))
-        own = np.array(one.scored.scores, np.float32)
-        its = np.array([scores[item] for item in one.scored.items], np.float32)
-        none = np.empty((1, 0), np.int64)
-        parts = MEASURES["pair"].fn(Answers(none, items[None], own[None]), Answers(none, items[None], its[None]))
-        return float(parts[0][0]), float(parts[1][0])
+        items, score_of = (
+            np.array(answer1.scored.items),
+            dict(zip(answer2.scored.items, answer2.scored.scores, strict=True)),
+        )
+        scores1 = np.array(answer1.scored.scores, np.float32)
+        scores2 = np.array([score_of[item] for item in answer1.scored.items], np.float32)
+        no_slate = np.empty((1, 0), np.int64)
+        sums = MEASURES["pair"].fn(
+            Answers(no_slate, items[None], scores1[None]), Answers(no_slate, items[None], scores2[None])
+        )
+        return float(sums[0][0]), float(sums[1][0])
 
     @staticmethod
-    def _of(user: str, arm: str, **more: Any) -> RecommendRequest:
-        return RecommendRequest(query_id=secrets.randbits(63) | 1, user=int(user), arm=arm, **more)
+    def _request_for(user: str, arm: str, **fields: Any) -> RecommendRequest:
+        return RecommendRequest(query_id=secrets.randbits(63) | 1, user=int(user), arm=arm, **fields)
 
-    def _titled(self, answers: Sequence[RecommendResponse]) -> list[Slate]:
+    def _titled(self, answers: Sequence[RecommendResponse]) -> list[TitledSlate]:
         items = sorted({place.item for answer in answers for place in answer.slate})
-        described = self._call(self._stub.Describe, DescribeRequest(items=items), TIMEOUT).items
-        called = dict(zip(items, described, strict=True))
+        descriptions = self._call(self._stub.Describe, DescribeRequest(items=items), ASKED_TIMEOUT).items
+        by_item = dict(zip(items, descriptions, strict=True))
         return [
-            Slate(
+            TitledSlate(
                 answer.answered_by,
-                [Place(called[each.item].id, called[each.item].title, each.score) for each in answer.slate],
+                [Place(by_item[place.item].id, by_item[place.item].title, place.score) for place in answer.slate],
                 answer.unknown_user,
             )
             for answer in answers
@@ -160,14 +167,16 @@ class Router:
             raise FlickerError(f"{self.address}: {problem.code().name}: {problem.details()}") from None
 
 
-def slate_measures(one: RecommendResponse, other: RecommendResponse) -> dict[str, float]:
-    """What two slates alone say: the measures of MEASURES that need no scores."""
-    k = min(len(one.slate), len(other.slate))
-    nothing = np.empty((1, 0), np.float32)
-    first, second = (
-        Answers(np.array([[place.item for place in answer.slate[:k]]], np.int64), nothing.astype(np.int64), nothing)
-        for answer in (one, other)
+def slate_measures(answer1: RecommendResponse, answer2: RecommendResponse) -> dict[str, float]:
+    """The measures of MEASURES that two slates give without scores."""
+    k = min(len(answer1.slate), len(answer2.slate))
+    no_scores = np.empty((1, 0), np.float32)
+    slate1, slate2 = (
+        Answers(np.array([[place.item for place in answer.slate[:k]]], np.int64), no_scores.astype(np.int64), no_scores)
+        for answer in (answer1, answer2)
     )
     names = [name for name, measure in MEASURES.items() if measure.swap]
-    sums = compare(first, second, names)[:, :, 0].tolist()
-    return {name: part / whole for name, (part, whole) in zip(names, sums, strict=True) if whole}
+    sums = compare(slate1, slate2, names)[:, :, 0].tolist()
+    return {
+        name: numerator / denominator for name, (numerator, denominator) in zip(names, sums, strict=True) if denominator
+    }

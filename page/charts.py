@@ -1,6 +1,6 @@
 """The page's charts, as options of ECharts. Colours are roles of the style sheet: dark and light need no redraw.
 
-Drawn as SVG, without animation: who looks for hours wants the numbers, not the movement.
+Drawn as SVG, without animation: a viewer of hours wants the numbers, not the movement.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Dot:
     """A mean with its interval."""
 
     words: str
-    """Of its row, where every dot has one."""
+    """Label of its row, where every dot has one."""
     arm: int
     """Place of its arm, which gives colour and mark."""
     x: Interval
@@ -41,7 +41,7 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class Line:
+class LineSeries:
     """Points that are joined."""
 
     words: str
@@ -96,7 +96,7 @@ def rows(dots: Sequence[Dot], across: str) -> dict[str, Any]:
     }
 
 
-def over_time(lines: Sequence[Line], up: str, marks: Sequence[tuple[float, str]] = ()) -> dict[str, Any]:
+def over_time(lines: Sequence[LineSeries], up: str, marks: Sequence[tuple[float, str]] = ()) -> dict[str, Any]:
     """Lines over unix time, on one scale from 0; `marks`: moments, and what happened."""
     series: list[dict[str, Any]] = [
         {
@@ -131,9 +131,9 @@ def over_time(lines: Sequence[Line], up: str, marks: Sequence[tuple[float, str]]
     }
 
 
-def over_gap(lines: Sequence[Line], across: str, up: str, now: float) -> dict[str, Any]:
-    """Lines over a positive number on a logarithmic scale, and where we are on it."""
-    options = over_time(lines, up, [(now / 1000, "")])
+def over_gap(lines: Sequence[LineSeries], across: str, up: str, current: float) -> dict[str, Any]:
+    """Lines over a positive number on a logarithmic scale; `now` is marked on it."""
+    options = over_time(lines, up, [(current / 1000, "")])
     for line, series in zip(lines, options["series"], strict=True):
         series["data"] = [[short(x), short(y)] for x, y in line.points]
     options["grid"] |= {"bottom": 40, "right": 40}
@@ -160,9 +160,9 @@ def plane(dots: Sequence[Dot], across: str, up: str) -> dict[str, Any]:
         for dot in dots
         if dot.y is not None
     ]
-    shown = [dot for dot in dots if dot.y is not None]
-    left, right = limits([dot.x if dot.chosen else exact(dot.x.mean) for dot in shown])
-    _, top = limits([dot.y if dot.chosen else exact(dot.y.mean) for dot in shown if dot.y is not None])
+    drawn = [dot for dot in dots if dot.y is not None]
+    left, right = limits([dot.x if dot.chosen else exact(dot.x.mean) for dot in drawn])
+    _, top = limits([dot.y if dot.chosen else exact(dot.y.mean) for dot in drawn if dot.y is not None])
     return {
         "animation": False,
         "grid": {"left": 32, "right": 24, "top": 16, "bottom": 40, "containLabel": True},
@@ -175,11 +175,11 @@ def plane(dots: Sequence[Dot], across: str, up: str) -> dict[str, Any]:
 
 def _bar(intervals: Sequence[tuple[Interval, bool, float]], arm: int) -> dict[str, Any]:
     """Lines from limit to limit, across or up, at a place of the other direction; none where there is no interval."""
-    ends = []
-    for value, is_across, place in intervals:
-        if value.known:
-            pair = [short(value.low), short(value.high)]
-            ends.append([{"coord": [end, place] if is_across else [place, end]} for end in pair])
+    lines = []
+    for interval, is_across, place in intervals:
+        if interval.known:
+            ends = [short(interval.low), short(interval.high)]
+            lines.append([{"coord": [end, place] if is_across else [place, end]} for end in ends])
     style = {"color": colour(arm), "width": 2, "type": "solid"}
     return {
         "symbol": "none",
@@ -187,14 +187,14 @@ def _bar(intervals: Sequence[tuple[Interval, bool, float]], arm: int) -> dict[st
         "animation": False,
         "label": {"show": False},
         "lineStyle": style,
-        "data": ends,
+        "data": lines,
     }
 
 
-def limits(held: Sequence[Interval]) -> tuple[float, float]:
+def limits(intervals: Sequence[Interval]) -> tuple[float, float]:
     """Round numbers that all intervals lie between: what sticks out of its axis, ECharts does not draw at all."""
-    low = min((value.low if value.known else value.mean for value in held), default=0.0)
-    high = max((value.high if value.known else value.mean for value in held), default=1.0)
+    low = min((interval.low if interval.known else interval.mean for interval in intervals), default=0.0)
+    high = max((interval.high if interval.known else interval.mean for interval in intervals), default=1.0)
     spread = max((high - low) or abs(high) or 1.0, 1e-12)  # less than that nobody sees, and could not be divided by
     step = 10 ** math.floor(math.log10(spread)) / 5
     start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -202,5 +202,5 @@ def limits(held: Sequence[Interval]) -> tuple[float, float]:
 
 
 def short(value: float) -> float:
-    """As many digits as anybody sees."""
+    """Rounded to 4 significant digits."""
     return float(f"{value:.4g}")

@@ -12,26 +12,26 @@ from typing import Any
 from markupsafe import Markup
 from nicegui import run, ui
 
-from page.parts import Field, Html, button
+from page.parts import Html, TextInput, button
 from simulator.errors import FlickerError
 
-PATIENCE = 40.0
-"""Seconds for an order: an experiment has looked at its settings by then."""
-EVERY = 2.0
-"""Seconds between two questions for the state."""
-LONGEST = 1 << 20
+ORDER_TIMEOUT = 40.0
+"""Seconds for an order: an experiment has checked its settings by then."""
+STATE_INTERVAL = 2.0
+"""Seconds between two requests for the state."""
+MAX_ANSWER_BYTES = 1 << 20
 """Bytes of an answer at most."""
 
 
 def send(path: Path, order: dict[str, Any]) -> dict[str, Any]:
-    """The answer to one order. Raises FlickerError where nobody takes it."""
+    """The answer to one order. Raises FlickerError where there is none."""
     try:
         with socket.socket(socket.AF_UNIX) as line:
-            line.settimeout(PATIENCE)
+            line.settimeout(ORDER_TIMEOUT)
             line.connect(str(path))
             line.sendall(json.dumps(order).encode() + b"\n")
             with line.makefile("rb") as answers:
-                answer = json.loads(answers.readline(LONGEST))
+                answer = json.loads(answers.readline(MAX_ANSWER_BYTES))
     except (OSError, ValueError) as problem:
         raise FlickerError(f"flicker up does not answer: {problem}") from None
     if not isinstance(answer, dict):
@@ -39,26 +39,26 @@ def send(path: Path, order: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-class Controls:
+class ControlPanel:
     """One viewer's buttons."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._asked = 0.0
+        self._asked_at = 0.0
         """When the state was last asked for, on the monotonic clock."""
         self._names: list[str] = []
         ui.html("<h2>Controls</h2>", sanitize=False)
-        self._said = Html(role="status")
-        with ui.element("div").classes("fields") as self._rating:
-            self._rate = Field("Queries per second that users offer", "", self._set_rate, (1, 5_000))
+        self._message = Html(role="status")
+        with ui.element("div").classes("fields") as self._rate_row:
+            self._rate = TextInput("Queries per second that users offer", "", self._set_rate, (1, 5_000))
         with ui.element("div").classes("fields"):
             self._refresh = button("Refresh now", self._force_refresh, "The next generation's events come at once")
             self._kills = ui.element("div").classes("fields").style("margin:0")
-        with ui.element("div").classes("fields") as self._experimenting:
-            self._events = Field(
+        with ui.element("div").classes("fields") as self._experiment_row:
+            self._events = TextInput(
                 "Events of a short experiment", "20000", lambda _: None, (5_000, 1_000_000), step="1000"
             )
-            self._arms = Field(
+            self._arms = TextInput(
                 "Its arms, spaces between", "", lambda _: None, placeholder="those that run here", size="30"
             )
             button(
@@ -67,21 +67,21 @@ class Controls:
         self._running = Html()
 
     async def show(self) -> None:
-        """What can be done by now."""
+        """Show the controls that `flicker up` allows now."""
         now = time.monotonic()
-        if now - self._asked < EVERY:
+        if now - self._asked_at < STATE_INTERVAL:
             return
-        self._asked = now
-        state = await self._order({"do": "state"}, is_said=False)
+        self._asked_at = now
+        state = await self._order({"do": "state"}, is_shown=False)
         if state is None:
             return
-        can = state.get("can", [])
-        self._rating.set_visibility("rate" in can)
-        self._refresh.set_visibility("refresh" in can)
-        self._experimenting.set_visibility("experiment" in can)
+        allowed = state.get("can", [])
+        self._rate_row.set_visibility("rate" in allowed)
+        self._refresh.set_visibility("refresh" in allowed)
+        self._experiment_row.set_visibility("experiment" in allowed)
         if not self._rate.value and state.get("rate"):
             self._rate.set(f"{state['rate']:g}")
-        names = [each["name"] for each in state.get("processes", []) if "kill" in can and each["name"] != "load"]
+        names = [each["name"] for each in state.get("processes", []) if "kill" in allowed and each["name"] != "load"]
         if names != self._names:
             self._names = names
             self._kills.clear()
@@ -89,26 +89,27 @@ class Controls:
                 for name in names:
                     button(f"Kill {name}", partial(self._kill, name), "SIGKILL; it is started again at once")
         experiments = [
-            f"{one['name']} {'runs' if one['running'] else 'has ended'}" for one in state.get("experiments", [])
+            f"{experiment['name']} {'runs' if experiment['running'] else 'has ended'}"
+            for experiment in state.get("experiments", [])
         ]
         self._running.show(Markup("<p class=note>{}</p>").format("; ".join(experiments)) if experiments else Markup(""))
 
-    async def _order(self, order: dict[str, Any], is_said: bool = True) -> dict[str, Any] | None:
-        """Give an order, and say what became of it."""
+    async def _order(self, order: dict[str, Any], is_shown: bool = True) -> dict[str, Any] | None:
+        """Give an order, and show its outcome."""
         try:
             answer = await run.io_bound(send, self._path, order)
         except FlickerError as problem:
             answer = {"ok": False, "say": str(problem)}
-        if answer is not None and (is_said or answer.get("ok") is False):
+        if answer is not None and (is_shown or answer.get("ok") is False):
             kind = "" if answer.get("ok") else "refused"
-            self._said.show(Markup('<p class="{}">{}</p>').format(kind, answer.get("say", "")))
+            self._message.show(Markup('<p class="{}">{}</p>').format(kind, answer.get("say", "")))
         return answer if answer is not None and answer.get("ok", True) else None
 
     async def _set_rate(self, rate: str) -> None:
         try:
             await self._order({"do": "rate", "queries": float(rate)})
         except ValueError:
-            self._said.show(Markup('<p class="refused">{}</p>').format("queries per second: a number"))
+            self._message.show(Markup('<p class="refused">{}</p>').format("queries per second: a number"))
 
     async def _kill(self, name: str) -> None:
         await self._order({"do": "kill", "name": name})

@@ -46,6 +46,6 @@ class PageFlags:
             require(url.startswith(f"{scheme}://"), "metrics", url, hint)
         for path in self.runs:
             require(path.exists(), "runs", path, "nothing there: name a folder of results")
-        anything = bool(self.router or self.metrics or self.runs)
-        require(anything, "router", "none", "name one, or --metrics, or results with --runs")
+        has_source = bool(self.router or self.metrics or self.runs)
+        require(has_source, "router", "none", "name one, or --metrics, or results with --runs")
         require(0 <= self.port < 65_536, "port", self.port, "from 0 to 65535")

@@ -1,4 +1,4 @@
-"""Who may use the page: whoever has its token, from its own pages, under a name that is ours.
+"""Access to the page: with its token, from its own pages, under a name of ours.
 
 Any web page that a user visits can send requests to this machine. A browser says whose page asked (Origin), so that one
 of another origin is refused, also for a WebSocket, which browsers let through to everywhere. A page whose own name is
@@ -25,13 +25,13 @@ from simulator.config import require
 from simulator.live.controls import TOKEN
 from simulator.security.watched import Watched, read_secrets
 
-OPEN = "/healthz"
+HEALTH_PATH = "/healthz"
 """Answers everybody: whether the process is well is no secret."""
-GOOD = re.compile(r"[A-Za-z0-9_-]{16,}")
-"""What a token looks like."""
-LOOKS = "16 letters, digits, - or _, or more"
+TOKEN_PATTERN = re.compile(r"[A-Za-z0-9_-]{16,}")
+"""The form of a token."""
+TOKEN_FORMAT = "16 letters, digits, - or _, or more"
 Tokens = Callable[[], Sequence[str]]
-"""Those that open the page by now; none where everybody may."""
+"""The tokens that open the page now; none where everybody may."""
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::(\d{1,5}))?")
 """A Host: name or address, and perhaps a port."""
 HEADERS = {
@@ -50,16 +50,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def tokens_of(given: str, file: Path | None) -> Tokens:
-    """The one that is given, or else those of the file, one a line. Raises SettingError."""
-    if given or file is None:
-        return lambda: (given,) if given else ()
+def tokens_of(configured: str, file: Path | None) -> Tokens:
+    """The configured one, or else those of the file, one a line. Raises SettingError."""
+    if configured or file is None:
+        return lambda: (configured,) if configured else ()
 
     def read() -> Sequence[str]:
-        found = [token.decode() for token in read_secrets("page_token_file", file)]
-        good = all(GOOD.fullmatch(token) for token in found)
-        require(good, "page_token_file", file, f"holds another token than {LOOKS}")
-        return found
+        tokens = [token.decode() for token in read_secrets("page_token_file", file)]
+        are_valid = all(TOKEN_PATTERN.fullmatch(token) for token in tokens)
+        require(are_valid, "page_token_file", file, f"holds another token than {TOKEN_FORMAT}")
+        return tokens
 
     return Watched([file], read)
 
@@ -69,12 +69,12 @@ def require_guarded(token: str, reached_at: str, has_controls: bool) -> None:
 
     `reached_at`: the address at which it is reached, which for a container is the published one.
     """
-    shown = f"{len(token)} characters" if token else "nothing"
-    alone = is_loopback(reached_at)
-    require(token != "" or not has_controls, TOKEN, shown, f"a page with controls needs one: {LOOKS}")
-    others = f"others can reach the page at {reached_at}: give it a token of {LOOKS}, or keep it on 127.0.0.1"
-    require(token != "" or alone, TOKEN, shown, others)
-    require(token == "" or GOOD.fullmatch(token) is not None, TOKEN, shown, LOOKS)
+    length = f"{len(token)} characters" if token else "nothing"
+    is_local = is_loopback(reached_at)
+    require(token != "" or not has_controls, TOKEN, length, f"a page with controls needs one: {TOKEN_FORMAT}")
+    hint = f"others can reach the page at {reached_at}: give it a token of {TOKEN_FORMAT}, or keep it on 127.0.0.1"
+    require(token != "" or is_local, TOKEN, length, hint)
+    require(token == "" or TOKEN_PATTERN.fullmatch(token) is not None, TOKEN, length, TOKEN_FORMAT)
 
 
 class Guard:
@@ -91,30 +91,30 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
-        refusal = "" if scope["path"] == OPEN else self._refusal(headers)
+        refusal = "" if scope["path"] == HEALTH_PATH else self._refusal(headers)
         if refusal:
             return await _refuse(refusal, scope, receive, send)
-        if scope["path"] != OPEN and self._tokens() and not self._has_cookie(scope, headers):
+        if scope["path"] != HEALTH_PATH and self._tokens() and not self._has_cookie(scope, headers):
             return await self._ask_for_token(headers, scope, receive, send)
         await self._app(scope, receive, _with_headers(send))
 
     def _refusal(self, headers: Headers) -> str:
-        """Why a request is not for us; empty where it is."""
+        """Why a request is refused; empty where it is allowed."""
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
-        if len(hosts) != 1 or not self._is_ours(hosts[0]):
+        if len(hosts) != 1 or not self._is_allowed_host(hosts[0]):
             return f"host = {', '.join(hosts)[:80]}: not a name of this page: use localhost or its address"
-        ours = {f"http://{hosts[0].lower()}", f"https://{hosts[0].lower()}"}
-        if any(origin.lower() not in ours for origin in origins):
+        allowed = {f"http://{hosts[0].lower()}", f"https://{hosts[0].lower()}"}
+        if any(origin.lower() not in allowed for origin in origins):
             return f"origin = {', '.join(origins)[:80]}: a page of another origin may not use this one"
         return ""
 
-    def _is_ours(self, host: str) -> bool:
-        """Whether a Host cannot be somebody else's name for us: no name can be given to an address."""
-        found = HOST.fullmatch(host.lower())
-        if found is None or found[1] in self._names:
-            return found is not None
+    def _is_allowed_host(self, host: str) -> bool:
+        """Whether a Host is a name of ours, or an address, which DNS rebinding cannot use."""
+        match = HOST.fullmatch(host.lower())
+        if match is None or match[1] in self._names:
+            return match is not None
         try:
-            return ipaddress.ip_address(found[1].strip("[]")).is_loopback or not self._local
+            return ipaddress.ip_address(match[1].strip("[]")).is_loopback or not self._local
         except ValueError:
             return False
 
@@ -127,21 +127,21 @@ class Guard:
     async def _ask_for_token(self, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
         """The token of an address becomes a cookie, and leaves the address."""
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        given = next((value for name, value in query if name == "token" and self._is_token(value)), "")
-        if scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD") or not given:
+        token = next((value for name, value in query if name == "token" and self._is_token(value)), "")
+        if scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD") or not token:
             return await _refuse("token = missing or wrong: open the address that was printed", scope, receive, send)
-        rest = urlencode([(name, value) for name, value in query if name != "token"])
+        query_string = urlencode([(name, value) for name, value in query if name != "token"])
         path = "/" + quote(scope["path"].lstrip("/"))  # //host would be another host
-        answer = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
-        safe = scope["scheme"] == "https"
-        answer.set_cookie(_cookie(headers), given, httponly=True, samesite="lax", path="/", secure=safe)
+        answer = RedirectResponse(path + (f"?{query_string}" if query_string else ""), 303)
+        is_https = scope["scheme"] == "https"
+        answer.set_cookie(_cookie(headers), token, httponly=True, samesite="lax", path="/", secure=is_https)
         await answer(scope, receive, _with_headers(send))
 
 
 def _cookie(headers: Headers) -> str:
     """A name for each port: browsers keep the cookies of all ports of a host together."""
-    found = HOST.fullmatch(headers["host"].lower())
-    return f"flicker_page_{(found and found[2]) or 'default'}"
+    match = HOST.fullmatch(headers["host"].lower())
+    return f"flicker_page_{(match and match[2]) or 'default'}"
 
 
 def _with_headers(send: Send) -> Send:
@@ -153,10 +153,10 @@ def _with_headers(send: Send) -> Send:
     return sending
 
 
-async def _refuse(why: str, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(reason: str, scope: Scope, receive: Receive, send: Send) -> None:
     """403: of a WebSocket before it is opened."""
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.close", "code": 1008, "reason": "refused"})
     else:
-        await PlainTextResponse(f"{why}\n", 403)(scope, receive, _with_headers(send))
+        await PlainTextResponse(f"{reason}\n", 403)(scope, receive, _with_headers(send))

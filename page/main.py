@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse
 
 from page import site
 from page.flags import PageFlags
-from page.guard import OPEN, Guard, is_loopback, require_guarded, tokens_of
+from page.guard import HEALTH_PATH, Guard, is_loopback, require_guarded, tokens_of
 from simulator.errors import SettingError
 from simulator.flags import parse_flags
 from simulator.live.controls import TOKEN
@@ -33,8 +33,8 @@ def main(arguments: list[str]) -> None:
     require_guarded(next(iter(tokens()), ""), reached_at, flags.controls is not None)
     listening = listen(flags.host, flags.port)
     host, port = flags.host, listening.getsockname()[1]
-    where = f"what {TOKEN} is" if os.environ.get(TOKEN) else f"a line of {flags.page_token_file}"
-    note = f"  (add ?token= and {where})" if tokens() else ""  # not the token itself: this line ends in a log
+    hint = f"what {TOKEN} is" if os.environ.get(TOKEN) else f"a line of {flags.page_token_file}"
+    note = f"  (add ?token= and {hint})" if tokens() else ""  # not the token itself: this line ends in a log
     address = f"{credentials.scheme}://{f'[{host}]' if ':' in host else host}:{port}/{note}"
     config = uvicorn.Config(
         Guard(application(flags), tokens, is_loopback(reached_at), os.environ.get(NAMES, "").split()),
@@ -45,20 +45,20 @@ def main(arguments: list[str]) -> None:
         ssl_certfile=credentials.tls_cert,
         ssl_keyfile=credentials.tls_key,
     )
-    follow(config, credentials)
+    renew_certificates(config, credentials)
     gc.freeze()  # what is there by now stays
-    Server(config, address).run(sockets=[listening])
+    PageServer(config, address).run(sockets=[listening])
 
 
-def follow(config: uvicorn.Config, credentials: Credentials) -> None:
+def renew_certificates(config: uvicorn.Config, credentials: Credentials) -> None:
     """Have each connection get the certificate that the files hold by then: uvicorn reads them once."""
     config.load()
-    now = credentials.browser_context
+    current_context = credentials.browser_context
 
     def renew(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        """Asked with each connection, before anything is shown."""
-        assert now is not None
-        connection.context = now()
+        """Called with each connection, before the handshake."""
+        assert current_context is not None
+        connection.context = current_context()
 
     if config.ssl is not None:
         config.ssl.sni_callback = renew
@@ -76,7 +76,7 @@ def listen(host: str, port: int) -> socket.socket:
 def application(flags: PageFlags) -> FastAPI:
     """The page, and /healthz."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_route(OPEN, lambda request: PlainTextResponse("ok\n"))
+    app.add_route(HEALTH_PATH, lambda request: PlainTextResponse("ok\n"))
     site.build(flags)
     ui.run_with(
         app,
@@ -93,8 +93,8 @@ def application(flags: PageFlags) -> FastAPI:
     return app
 
 
-class Server(uvicorn.Server):
-    """Says where the page is as soon as it is."""
+class PageServer(uvicorn.Server):
+    """Prints the page's address as soon as it is served."""
 
     def __init__(self, config: uvicorn.Config, address: str) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""What the tabs are made of: text as HTML, charts with their sentence, choices, and numbers that can be typed."""
+"""Parts of the tabs: text as HTML, charts with their sentence, choices, and numbers that can be typed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simulator.report.looks import hue
 from simulator.report.templates import environment
 from simulator.words import interval
 
-Change = Callable[[str], Any]
+OnChange = Callable[[str], Any]
 
 
 @cache
@@ -31,9 +31,9 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = "") -
     return Markup(kit().table(heads, rows, kind))
 
 
-def value(held: Interval | None, places: int | None = None) -> Markup:
+def value(estimate: Interval | None, places: int | None = None) -> Markup:
     """A mean with its interval below."""
-    mean, bounds = interval(held, places)
+    mean, bounds = interval(estimate, places)
     return Markup("<b>{}</b> <small>{}</small>").format(mean, bounds) if bounds else Markup("<b>{}</b>").format(mean)
 
 
@@ -42,7 +42,7 @@ def legend(words: Sequence[str]) -> Markup:
     if len(words) < 2:
         return Markup("")
     entry = Markup('<li><span class="swatch" style="background:var(--arm-{})"></span> {}</li>')
-    entries = Markup("").join(entry.format(hue(place), each) for place, each in enumerate(words))
+    entries = Markup("").join(entry.format(hue(place), name) for place, name in enumerate(words))
     return Markup("<ul class=legend>{}</ul>").format(entries)
 
 
@@ -56,7 +56,7 @@ class Html:
         self._shown = Markup("")
 
     def show(self, content: Markup) -> None:
-        """Instead of what was there."""
+        """Replace the content."""
         if content != self._shown:
             self._shown = content
             self._element.set_content(str(content))
@@ -66,17 +66,17 @@ class Chart:
     """A chart below its title, with a sentence that explains it; not there while it has nothing to show."""
 
     def __init__(self, height: str = "18rem") -> None:
-        with ui.element("figure").classes("chart") as self._whole:
+        with ui.element("figure").classes("chart") as self._container:
             with ui.element("figcaption"):
                 self._title, self._about = Html(), Html("note")
             self._chart = ui.echart({"series": []}, renderer="svg").style(f"height:{height};width:100%")
             self._chart.props("role=img")
         self._shown: dict[str, Any] = {}
-        self._whole.set_visibility(False)
+        self._container.set_visibility(False)
 
     def show(self, title: str, about: str, options: dict[str, Any], rows: int = 0) -> None:
         """Draw it anew where something has changed; `rows`: as many rem high as that many rows need."""
-        self._whole.set_visibility(bool(options["series"]))
+        self._container.set_visibility(bool(options["series"]))
         self._title.show(Markup("<h3>{}</h3>").format(title))
         self._about.show(Markup("<p>{}</p>").format(about))
         if options != self._shown:
@@ -89,15 +89,15 @@ class Chart:
             self._chart.update()
 
 
-class Choice:
+class Select:
     """A drop-down list of the browser's own, which keyboards and phones know."""
 
-    def __init__(self, label: str, options: Mapping[str, str], change: Change, chosen: str = "") -> None:
+    def __init__(self, label: str, options: Mapping[str, str], on_change: OnChange, chosen: str = "") -> None:
         """`options`: value -> words."""
-        self._change = change
+        self._on_change = on_change
         self.value = chosen or next(iter(options), "")
         self._options: dict[str, str] = {}
-        with ui.element("label").classes("field") as self._whole:
+        with ui.element("label").classes("field") as self._container:
             ui.label(label)
             self._select = ui.element("select")
             self._select.props["aria-label"] = label
@@ -106,10 +106,10 @@ class Choice:
 
     def visible(self, is_visible: bool) -> None:
         """Whether it can be chosen at all."""
-        self._whole.set_visibility(is_visible)
+        self._container.set_visibility(is_visible)
 
     def offer(self, options: Mapping[str, str], chosen: str = "") -> None:
-        """Other options; what was chosen stays where it is among them, else it is `chosen`, or the first."""
+        """Replace the options; the value stays where it is among them, else it is `chosen`, or the first."""
         if dict(options) == self._options:
             return
         self._options = dict(options)
@@ -117,26 +117,26 @@ class Choice:
             self.value = chosen if chosen in options else next(iter(options), "")
         self._select.clear()
         with self._select:
-            for each, words in options.items():
+            for option_value, words in options.items():
                 option = TextElement(tag="option", text=words)
-                option.props["value"] = each
+                option.props["value"] = option_value
         self._select.props["value"] = self.value
 
     def _chosen(self, event: GenericEventArguments) -> Any:
         if event.args not in self._options:  # no browser sends that by itself
             return None
         self.value = self._select.props["value"] = str(event.args)
-        return self._change(self.value)
+        return self._on_change(self.value)
 
 
-class Field:
+class TextInput:
     """Something to type: a whole number within limits, or text where there are none."""
 
     def __init__(
-        self, label: str, content: str, change: Change, limits: tuple[int, int] | None = None, **props: str
+        self, label: str, content: str, on_change: OnChange, limits: tuple[int, int] | None = None, **props: str
     ) -> None:
         """`props` of the HTML element."""
-        self._change = change
+        self._on_change = on_change
         self.value = content
         with ui.element("label").classes("field"):
             ui.label(label)
@@ -148,23 +148,23 @@ class Field:
         self.element.on("change", self._typed, js_handler="e => emit(e.target.value)")
 
     def number(self) -> int:
-        """What was typed, 0 where it is no whole number."""
+        """The whole number that was typed, 0 for anything else."""
         return int(self.value) if self.value.isdecimal() and len(self.value) < 10 else 0
 
     def set(self, content: str) -> None:
-        """Instead of what stands there, as long as nobody has typed anything."""
+        """Replace the content, as long as nothing was typed."""
         self.value = self.element.props["defaultValue"] = content
 
     def _typed(self, event: GenericEventArguments) -> Any:
         self.value = str(event.args)
-        return self._change(self.value)
+        return self._on_change(self.value)
 
 
-def button(words: str, press: Callable[[], Any], about: str = "") -> Element:
-    """A button of the browser's own; `about` is said to whoever points at it."""
-    made = TextElement(tag="button", text=words).classes("button")
-    made.props["type"] = "button"
+def button(words: str, on_click: Callable[[], Any], about: str = "") -> Element:
+    """A button of the browser's own; `about` is its tooltip."""
+    element = TextElement(tag="button", text=words).classes("button")
+    element.props["type"] = "button"
     if about:
-        made.props["title"] = about
-    made.on("click", lambda _: press(), args=[])
-    return made
+        element.props["title"] = about
+    element.on("click", lambda _: on_click(), args=[])
+    return element

@@ -10,9 +10,9 @@ from markupsafe import Markup
 from nicegui import run, ui
 from nicegui.events import GenericEventArguments
 
-from page.asking import Beside, Query, Router, Slate, Two
-from page.parts import Choice, Field, Html, button, kit, table
-from page.source import Source
+from page.asking import PairKind, RouterClient, RouterQuery, SlatePair, TitledSlate
+from page.parts import Html, Select, TextInput, button, kit, table
+from page.source import LiveSource
 from protos.recommender_pb2 import AnsweredBy, World
 from simulator.errors import FlickerError
 from simulator.measures.registry import MEASURES
@@ -21,51 +21,51 @@ from simulator.result import Place
 from simulator.words import label, number, plural
 
 Answer = TypeVar("Answer")
-BESIDE: dict[str, str] = dict(
-    zip(get_args(Beside), ("two duplicates", "two generations of one", "two arms of one"), strict=True)
+PAIR_KINDS: dict[str, str] = dict(
+    zip(get_args(PairKind), ("two duplicates", "two generations of one", "two arms of one"), strict=True)
 )
-MOST = 20
+MAX_PLACES = 20
 """Places of a slate that are shown: as many as the report's."""
-ASKED = 10
+KEPT_ANSWERS = 10
 """Answers to one user that are kept."""
-MANY = 100
+MAX_VALUES = 100
 """Values of a context field that a list can hold."""
 
 
 class Playground:
     """One viewer's query."""
 
-    def __init__(self, source: Source, router: Router) -> None:
+    def __init__(self, source: LiveSource, router: RouterClient) -> None:
         self._source, self._router = source, router
         self._world: World | None = None
-        self._anybody = "0"
-        """Who asks while nobody is named."""
-        self._shown: dict[object, Two] = {}
-        """What was asked last, and the answers."""
+        self._default_user = "0"
+        """The user of a query while none is typed."""
+        self._shown: dict[object, SlatePair] = {}
+        """The last request, and its answers."""
         self._wanted = self._is_away = False
         self._generation = -1
-        """That was the newest when the slates were asked for."""
-        self._asked: list[Slate] = []
+        """The newest generation when the slates were asked for."""
+        self._asked: list[TitledSlate] = []
         self._busy = False
         with ui.element("div").classes("fields") as self._fields:
-            self._user = Field("User", "", self._ask, list="users", autocomplete="off", spellcheck="false")
+            self._user = TextInput("User", "", self._ask, list="users", autocomplete="off", spellcheck="false")
             self._user.element.on("input", self._search, js_handler="e => emit(e.target.value)", throttle=0.2)
             self._user.element.on("keydown.enter", self._ask, args=[])
-            self._found = ui.element("datalist").props("id=users")
+            self._user_options = ui.element("datalist").props("id=users")
             self._context_fields = ui.element("div").classes("fields").style("margin:0")
-            self._context: list[Choice] = []
-            self._k = Field("Places of the slate", "10", self._ask, (1, MOST))
-            self._beside = Choice("Side by side", BESIDE, self._choose)
-            self._arm = Choice("Arm", {}, self._ask)
-            self._first = Choice("Duplicate", {}, self._ask)
-            self._second = Choice("Other duplicate", {}, self._ask)
-            self._other = Choice("Other arm", {}, self._ask)
+            self._context: list[Select] = []
+            self._k = TextInput("Places of the slate", "10", self._ask, (1, MAX_PLACES))
+            self._beside = Select("Side by side", PAIR_KINDS, self._choose)
+            self._arm = Select("Arm", {}, self._ask)
+            self._first = Select("Duplicate", {}, self._ask)
+            self._second = Select("Other duplicate", {}, self._ask)
+            self._other_arm = Select("Other arm", {}, self._ask)
         with ui.element("div").classes("fields") as self._buttons:
             button("Ask both", self._ask, "Ask these two models the same again")
             button("Ask again", self._ask_again, "As a user would: whom the router takes answers")
         self._problem = Html(role="alert")
-        self._two = Html(role="status")
-        self._again = Html()
+        self._comparison = Html(role="status")
+        self._repeated = Html()
         self._choose_fields()
 
     async def show(self) -> None:
@@ -87,7 +87,11 @@ class Playground:
 
     def _newest(self) -> int:
         """The newest generation that every replica serves, -1 while there is none."""
-        served = [one.generation for one in self._source.replicas if one.healthy and one.HasField("generation")]
+        served = [
+            replica.generation
+            for replica in self._source.replicas
+            if replica.healthy and replica.HasField("generation")
+        ]
         return min(served, default=-1)
 
     def _offer(self, world: World) -> None:
@@ -96,24 +100,24 @@ class Playground:
         self._arm.offer(arms)
         self._first.offer(numbers)
         self._second.offer(numbers, "1")
-        self._other.offer(arms, list(arms)[-1])
+        self._other_arm.offer(arms, list(arms)[-1])
         self._context_fields.clear()
         with self._context_fields:
             self._context = [
-                Choice(
+                Select(
                     field.name,
-                    {str(n): words for n, words in enumerate(values_of(field.values, field.vocabulary))},
+                    {str(n): words for n, words in enumerate(field_values(field.values, field.vocabulary))},
                     self._ask,
                 )
                 for field in world.context
             ]
-        self._list(world.found)
-        self._anybody = next(iter(world.found), "0")
-        self._user.element.props["placeholder"] = self._anybody
+        self._list_users(world.found)
+        self._default_user = next(iter(world.found), "0")
+        self._user.element.props["placeholder"] = self._default_user
 
-    def _list(self, users: Sequence[str]) -> None:
-        self._found.clear()
-        with self._found:
+    def _list_users(self, users: Sequence[str]) -> None:
+        self._user_options.clear()
+        with self._user_options:
             for user in users:
                 ui.element("option").props["value"] = user
 
@@ -125,128 +129,133 @@ class Playground:
         except FlickerError as problem:
             return self._complain(str(problem))
         if world is not None:  # None: the page is closing
-            self._list(world.found)
+            self._list_users(world.found)
 
     async def _choose(self, _: str) -> None:
         self._choose_fields()
         await self._ask()
 
     def _choose_fields(self) -> None:
-        """Those that the kind of comparison needs."""
+        """Show the choices that the kind of comparison needs."""
         self._second.visible(self._beside.value == "duplicates")
-        self._other.visible(self._beside.value == "arms")
+        self._other_arm.visible(self._beside.value == "arms")
 
-    def _query(self) -> Query:
+    def _query(self) -> RouterQuery:
         context = tuple(int(choice.value) for choice in self._context)
-        return Query(
-            self._user.value.strip() or self._anybody, context, min(max(self._k.number(), 1), MOST), self._arm.value
+        return RouterQuery(
+            self._user.value.strip() or self._default_user,
+            context,
+            min(max(self._k.number(), 1), MAX_PLACES),
+            self._arm.value,
         )
 
     async def _ask(self, _: object = None) -> None:
-        """Both models, and show their answers. What is chosen meanwhile is asked for as soon as they are there."""
+        """Ask both models, and show their answers. A choice made meanwhile is asked for once they have answered."""
         self._wanted = True
         while self._wanted and not self._busy and self._world is not None:
             self._wanted = False
             await self._ask_both(self._query(), (int(self._first.value), int(self._second.value)))
 
-    async def _ask_both(self, query: Query, duplicates: tuple[int, int]) -> None:
-        kind: Beside = self._beside.value  # type: ignore[assignment]  # of its options
+    async def _ask_both(self, query: RouterQuery, duplicates: tuple[int, int]) -> None:
+        kind: PairKind = self._beside.value  # type: ignore[assignment]  # of its options
         if kind == "duplicates" and duplicates[0] == duplicates[1]:
             return self._complain("Duplicate and other duplicate are the same: choose two.")
-        if kind == "arms" and self._arm.value == self._other.value:
+        if kind == "arms" and self._arm.value == self._other_arm.value:
             return self._complain("Arm and other arm are the same: choose two.")
-        asked = query, kind, duplicates, self._other.value
+        request = query, kind, duplicates, self._other_arm.value
         self._generation = self._newest()
-        two = await self._try(lambda: self._router.two(*asked))
-        if two is not None:
-            self._two.show(drawn(two, self._shown.get(asked)))
-            self._shown = {asked: two}
+        pair = await self._call(lambda: self._router.slate_pair(*request))
+        if pair is not None:
+            self._comparison.show(pair_html(pair, self._shown.get(request)))
+            self._shown = {request: pair}
 
     async def _ask_again(self) -> None:
-        """As a user, and show this answer beside the one before."""
+        """Ask as a user, and show this answer beside the one before."""
         query = self._query()
-        slate = await self._try(lambda: self._router.recommend(query))
+        slate = await self._call(lambda: self._router.recommend(query))
         if slate is not None:
-            self._asked = [*self._asked, slate][-ASKED:]
-            self._again.show(drawn_again(self._asked))
+            self._asked = [*self._asked, slate][-KEPT_ANSWERS:]
+            self._repeated.show(history_html(self._asked))
 
-    async def _try(self, ask: Callable[[], Answer]) -> Answer | None:
-        """What is asked of the router, in a thread; None, with the reason on the page, where it does not answer."""
+    async def _call(self, ask: Callable[[], Answer]) -> Answer | None:
+        """The router's answer, asked for in a thread; None, with the reason on the page, where there is none."""
         self._busy = True
         try:
-            found = await run.io_bound(ask)
+            answer = await run.io_bound(ask)
         except FlickerError as problem:
             self._complain(str(problem))
             return None
         finally:
             self._busy = False
         self._complain("")
-        return found
+        return answer
 
     def _complain(self, problem: str) -> None:
         self._problem.show(Markup("<p class=refused>{}</p>").format(problem) if problem else Markup(""))
 
 
-def values_of(names: Sequence[str], vocabulary: int) -> list[str]:
-    """How the values of a context field are written; their numbers where the log does not say."""
-    return [names[number] if number < len(names) else str(number) for number in range(min(vocabulary, MANY))]
+def field_values(names: Sequence[str], vocabulary: int) -> list[str]:
+    """Names of the values of a context field; their numbers where the log has none."""
+    return [names[number] if number < len(names) else str(number) for number in range(min(vocabulary, MAX_VALUES))]
 
 
-def drawn(two: Two, before: Two | None = None) -> Markup:
-    """Two slates side by side; places whose item is another one than `before` flash."""
-    one, other = two.slates
-    moved = differing(one.places, other.places)
-    alone = len({place.item for place in one.places} - {place.item for place in other.places})
-    rows, joined = beside(one.places, other.places)
-    for side, old in enumerate(before.slates if before else ()):
-        for place in differing(old.places, two.slates[side].places):
+def pair_html(pair: SlatePair, previous: SlatePair | None = None) -> Markup:
+    """Two slates side by side; places whose item has changed since `previous` flash."""
+    left, right = pair.slates
+    moved = differing(left.places, right.places)
+    unique = len({place.item for place in left.places} - {place.item for place in right.places})
+    rows, joined = beside(left.places, right.places)
+    for side, old in enumerate(previous.slates if previous else ()):
+        for place in differing(old.places, pair.slates[side].places):
             if place < len(rows[side]):
                 rows[side][place] = replace(rows[side][place], kind=f"{rows[side][place].kind} changed".strip())
-    said = Markup("<h2>{} of {} differ</h2>").format(len(moved), plural(len(one.places), "place"))
-    if one.unknown_user:
-        said += Markup("<p>The world has no such user: answered as one of whom nothing is known.</p>")
-    stand = f"{plural(alone, 'item')} of each stand in one slate alone." if alone else "Both hold the same items."
-    note = f"Lines join an item's places. {stand} Small: log-odds of an engagement."
-    names = [[measure.words, number(two.measures[name])] for name, measure in MEASURES.items() if name in two.measures]
+    title = Markup("<h2>{} of {} differ</h2>").format(len(moved), plural(len(left.places), "place"))
+    if left.unknown_user:
+        title += Markup("<p>The world has no such user: answered as one of whom nothing is known.</p>")
+    summary = f"{plural(unique, 'item')} of each stand in one slate alone." if unique else "Both hold the same items."
+    note = f"Lines join an item's places. {summary} Small: log-odds of an engagement."
+    names = [
+        [measure.words, number(pair.measures[name])] for name, measure in MEASURES.items() if name in pair.measures
+    ]
     parts = (
-        said,
-        heads(one.by, other.by),
+        title,
+        slate_headings(left.by, right.by),
         Markup(kit().beside(rows, joined)),
         Markup("<p class=note>{}</p>").format(note),
     )
     return Markup("").join(parts) + table(["How much they differ", "share, PD: relative difference"], names)
 
 
-def drawn_again(asked: Sequence[Slate]) -> Markup:
+def history_html(slates: Sequence[TitledSlate]) -> Markup:
     """The last two answers to one user side by side, and who gave the others."""
     lines = []
-    for before, slate in zip([None, *asked], asked, strict=False):
+    for previous, slate in zip([None, *slates], slates, strict=False):
         changed = (
             "first answer"
-            if before is None
-            else f"{len(differing(before.places, slate.places))} of {len(slate.places)}"
+            if previous is None
+            else f"{len(differing(previous.places, slate.places))} of {len(slate.places)}"
         )
-        lines.append([who(slate.by), changed, slate.places[0].title if slate.places else ""])
-    shown = Markup("<h2>What a user gets who asks again</h2>")
-    if len(asked) > 1:
-        one, other = asked[-2:]
-        rows, joined = beside(one.places, other.places)
-        shown += heads(one.by, other.by) + Markup(kit().beside(rows, joined))
-    return shown + table(["answered by", "places changed", "first item"], lines[::-1])
+        lines.append([model_name(slate.by), changed, slate.places[0].title if slate.places else ""])
+    html = Markup("<h2>What a user gets who asks again</h2>")
+    if len(slates) > 1:
+        left, right = slates[-2:]
+        rows, joined = beside(left.places, right.places)
+        html += slate_headings(left.by, right.by) + Markup(kit().beside(rows, joined))
+    return html + table(["answered by", "places changed", "first item"], lines[::-1])
 
 
-def differing(one: Sequence[Place], other: Sequence[Place]) -> list[int]:
-    """Places, from 0, that do not hold the same item; those that one has not are other ones."""
-    longest = max(len(one), len(other))
-    items = [[place.item for place in slate] + [""] * (longest - len(slate)) for slate in (one, other)]
+def differing(left: Sequence[Place], right: Sequence[Place]) -> list[int]:
+    """Places, from 0, that do not hold the same item; one that a slate lacks differs."""
+    length = max(len(left), len(right))
+    items = [[place.item for place in slate] + [""] * (length - len(slate)) for slate in (left, right)]
     return [number for number, (a, b) in enumerate(zip(*items, strict=True)) if a != b]
 
 
-def heads(one: AnsweredBy, other: AnsweredBy) -> Markup:
-    """Who stands left and right."""
-    return Markup("<div class=heads><p>{}</p><p>{}</p></div>").format(who(one), who(other))
+def slate_headings(left: AnsweredBy, right: AnsweredBy) -> Markup:
+    """Names of the models left and right."""
+    return Markup("<div class=heads><p>{}</p><p>{}</p></div>").format(model_name(left), model_name(right))
 
 
-def who(by: AnsweredBy) -> str:
-    """Which model answered."""
+def model_name(by: AnsweredBy) -> str:
+    """The model that answered, by arm, duplicate, generation and replica."""
     return f"{label(by.arm)}, duplicate {by.duplicate}, generation {by.generation}, {by.replica}"

@@ -17,12 +17,12 @@ from simulator.result import Arm, Result, differing, read_result
 from simulator.sweep.places import place_of, read_record
 from simulator.words import label
 
-DEEP = 4
+MAX_DEPTH = 4
 """Folders below each other in which results are looked for."""
-MOST = 2_000
+MAX_RESULTS = 2_000
 """Results that are read at most."""
-INSIDE = ("checkpoint", "seed-", "predictions", "trainer", "store", "spool", "damaged")
-"""Beginnings of the names of folders inside a result, which hold none of their own."""
+INNER_PREFIXES = ("checkpoint", "seed-", "predictions", "trainer", "store", "spool", "damaged")
+"""Beginnings of the names of folders inside a result, which hold no further results."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Setting:
     result: Result
 
     def settings(self) -> dict[str, Any]:
-        """All that it was asked for."""
-        config = {name: each for name, each in self.result.config.items() if name != "arms"}
+        """All settings of its run."""
+        config = {name: value for name, value in self.result.config.items() if name != "arms"}
         return {"arm": self.arm.spec, "world name": self.result.world.get("name"), **self.arm.design, **config}
 
 
 @dataclass(frozen=True)
-class Group:
+class SettingGroup:
     """Settings that belong together: a run, or the cells of a sweep."""
 
     words: str
@@ -50,7 +50,7 @@ class Group:
 
 
 class Results:
-    """What is in the folders; a result is read again when its file has changed."""
+    """The results in the folders; one is read again when its file has changed."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -58,28 +58,34 @@ class Results:
         self.problems: list[str] = []
         """What could not be read, a line each."""
 
-    def groups(self, pool: bool) -> list[Group]:
-        """All of them, sweeps first as they are found; `pool`: cells that differ by their seed alone are one."""
+    def groups(self, pool: bool) -> list[SettingGroup]:
+        """All groups, in the order of the paths; `pool`: cells that differ by their seed alone are one."""
         self.problems = []
-        found, seen = list[Group](), set[Path]()
+        collected, visited = list[SettingGroup](), set[Path]()
         for path in self._paths:
-            for folder in self._folders(path, seen):
+            for folder in self._folders(path, visited):
                 if (folder / "sweep.json").exists():
-                    found.append(Group(f"sweep {folder}", self._sweep(folder, pool)))
+                    collected.append(SettingGroup(f"sweep {folder}", self._sweep(folder, pool)))
                 elif (result := self._result(folder)) is not None:
-                    found.append(Group(str(folder), _settings("", result)))
-        return [group for group in found if group.settings]
+                    collected.append(SettingGroup(str(folder), _settings("", result)))
+        return [group for group in collected if group.settings]
 
-    def _folders(self, path: Path, seen: set[Path]) -> Iterator[Path]:
+    def _folders(self, path: Path, visited: set[Path]) -> Iterator[Path]:
         """Folders of results and of sweeps at or below a path, each once."""
         start = path.parent if path.name == "result.json" else path
-        for at, inside, files in os.walk(start):
-            folder, below = Path(at), Path(at).relative_to(start).parts
-            inside[:] = sorted(name for name in inside if len(below) < DEEP and not name.startswith(INSIDE))
+        for root, subfolders, files in os.walk(start):
+            folder, depth = Path(root), Path(root).relative_to(start).parts
+            subfolders[:] = sorted(
+                name for name in subfolders if len(depth) < MAX_DEPTH and not name.startswith(INNER_PREFIXES)
+            )
             if "sweep.json" in files:
-                inside[:] = []
-            if {"sweep.json", "result.json"} & set(files) and folder.resolve() not in seen and len(seen) < MOST:
-                seen.add(folder.resolve())
+                subfolders[:] = []
+            if (
+                {"sweep.json", "result.json"} & set(files)
+                and folder.resolve() not in visited
+                and len(visited) < MAX_RESULTS
+            ):
+                visited.add(folder.resolve())
                 yield folder
 
     def _sweep(self, folder: Path, pool: bool) -> list[Setting]:
@@ -88,25 +94,25 @@ class Results:
         except FlickerError as problem:
             self.problems.append(str(problem))
             return []
-        alike: dict[str, list[tuple[Path, Result]]] = {}
-        for name in list(record["cells"])[:MOST]:
+        by_key: dict[str, list[tuple[Path, Result]]] = {}
+        for name in list(record["cells"])[:MAX_RESULTS]:
             place = record["places"].get(name) or place_of(name)
-            key = ", ".join(f"{axis} {at}" for axis, at in place.items() if not (pool and axis == "seed"))
+            key = ", ".join(f"{axis} {level}" for axis, level in place.items() if not (pool and axis == "seed"))
             cell = folder / "cells" / name
             if (cell / "result.json").exists() and (result := self._result(cell)) is not None:
-                alike.setdefault(key, []).append((cell, result))
-        return [each for key, cells in alike.items() for each in self._pooled(key, cells)]
+                by_key.setdefault(key, []).append((cell, result))
+        return [setting for key, cells in by_key.items() for setting in self._pooled(key, cells)]
 
     def _pooled(self, key: str, cells: list[tuple[Path, Result]]) -> list[Setting]:
-        """Cells as one where they measure the same, else each alone."""
+        """Cells as one where they hold the same measures, else each alone."""
         try:
             return _settings(key, pooled(cells))
         except FlickerError as problem:
             self.problems.append(str(problem))
-            return [each for cell, result in cells for each in _settings(cell.name, result)]
+            return [setting for cell, result in cells for setting in _settings(cell.name, result)]
 
     def _result(self, folder: Path) -> Result | None:
-        """Without what is only drawn by a report: a sweep may hold thousands."""
+        """Without the parts that only a report draws: a sweep may hold thousands."""
         try:
             changed = (folder / "result.json").stat().st_mtime_ns
             if self._read.get(folder, (0, None))[0] != changed:
@@ -129,12 +135,12 @@ def ratio_between(one: Setting, other: Setting, measure: str) -> Interval | None
     """The other's measure / the one's: paired where one result gives it, else of two independent estimates."""
     if one.result is other.result and (paired := other.arm.ratio(one.arm, measure)) is not None:
         return paired
-    own, base = other.arm.measures.get(measure), one.arm.measures.get(measure)
-    if measure == GAP or own is None or base is None or own.mean < 0 or base.mean <= 0:
+    numerator, denominator = other.arm.measures.get(measure), one.arm.measures.get(measure)
+    if measure == GAP or numerator is None or denominator is None or numerator.mean < 0 or denominator.mean <= 0:
         return None
-    return independent_ratio(own, base)
+    return independent_ratio(numerator, denominator)
 
 
-def settings_apart(one: Setting, other: Setting) -> dict[str, tuple[Any, Any]]:
+def differing_settings(one: Setting, other: Setting) -> dict[str, tuple[Any, Any]]:
     """Settings in which they differ, by dotted names, with both values."""
     return differing(one.settings(), other.settings())

@@ -8,18 +8,18 @@ from markupsafe import Markup
 from nicegui import run, ui
 
 from page.charts import Dot, plane, rows
-from page.parts import Chart, Choice, Html, button, table, value
-from page.results import Group, Results, Setting, ratio_between, settings_apart
+from page.parts import Chart, Html, Select, button, table, value
+from page.results import Results, Setting, SettingGroup, differing_settings, ratio_between
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, PERSONALISATION, QUALITIES
 from simulator.words import percent, summed_up, word
 
-UP = [
+INSTABILITY = [
     "pd",
     *(f"{cause}.{name}" for cause in ("swaps", "refresh_swaps") for name in MEASURES),
     "user_visible_slot_ratio",
 ]
 """Measures of instability, as results call them."""
-ACROSS = [*ACCURACY, *QUALITIES, PERSONALISATION]
+QUALITY = [*ACCURACY, *QUALITIES, PERSONALISATION]
 """Measures of quality."""
 UNITS = {"log_loss": "nats", "auc": "share", "calibration": "ratio"}
 SEEDS = {"pool": "those alike but for their seed as one", "alone": "each seed alone"}
@@ -30,21 +30,21 @@ class Runs:
 
     def __init__(self, results: Results) -> None:
         self._results = results
-        self._groups: dict[str, Group] = {}
-        self._read = False
+        self._groups: dict[str, SettingGroup] = {}
+        self._is_read = False
         with ui.element("div").classes("fields"):
-            self._group = Choice("Results", {}, lambda _: self._offer())
-            self._seeds = Choice("Seeds", SEEDS, lambda _: self._again())
-            button("Read again", self._again, "Look for results that were finished since")
+            self._group = Select("Results", {}, lambda _: self._offer())
+            self._seeds = Select("Seeds", SEEDS, lambda _: self._reload())
+            button("Read again", self._reload, "Look for results that were finished since")
         with ui.element("div").classes("fields"):
-            self._one = Choice("One setting", {}, lambda _: self._draw())
-            self._other = Choice("Other setting", {}, lambda _: self._draw())
+            self._one = Select("One setting", {}, lambda _: self._draw())
+            self._other = Select("Other setting", {}, lambda _: self._draw())
         self._problems = Html(role="status")
-        self._apart = Html()
+        self._differences = Html()
         with ui.element("div").classes("fields"):
-            self._up = Choice("Instability", {}, lambda _: self._draw())
-            self._across = Choice("Quality", {}, lambda _: self._draw())
-            self._column = Choice("Slices by", {}, lambda _: self._draw())
+            self._instability = Select("Instability", {}, lambda _: self._draw())
+            self._quality = Select("Quality", {}, lambda _: self._draw())
+            self._column = Select("Slices by", {}, lambda _: self._draw())
         with ui.element("div").classes("charts"):
             self._plane = Chart()
             self._slices = Chart()
@@ -52,18 +52,18 @@ class Runs:
 
     async def show(self) -> None:
         """Read the results when they are first looked at."""
-        if not self._read:
-            await self._again()
+        if not self._is_read:
+            await self._reload()
 
-    async def _again(self) -> None:
-        self._read = True
+    async def _reload(self) -> None:
+        self._is_read = True
         pool = self._seeds.value == "pool"
         self._groups = {group.words: group for group in await run.io_bound(self._results.groups, pool) or ()}
         self._group.offer({name: f"{name} ({len(group.settings)} settings)" for name, group in self._groups.items()})
         problems = [*self._results.problems]
         if not self._groups:
             problems.append("No finished results there: flicker run, sweep, up and compare leave them in --out.")
-        lines = Markup("").join(Markup("<p class=refused>{}</p>").format(one) for one in problems[:5])
+        lines = Markup("").join(Markup("<p class=refused>{}</p>").format(problem) for problem in problems[:5])
         self._problems.show(lines)
         self._offer()
 
@@ -74,9 +74,9 @@ class Runs:
         names = {setting.name: setting.words for setting in settings}
         self._one.offer(names)
         self._other.offer(names, [*names][min(1, len(names) - 1)] if names else "")
-        known = {name for setting in settings for name in setting.arm.measures}
-        self._up.offer({name: word(name).words for name in UP if name in known})
-        self._across.offer({name: word(name).words for name in ACROSS if name in known})
+        measured = {name for setting in settings for name in setting.arm.measures}
+        self._instability.offer({name: word(name).words for name in INSTABILITY if name in measured})
+        self._quality.offer({name: word(name).words for name in QUALITY if name in measured})
         self._draw()
 
     def _draw(self) -> None:
@@ -89,11 +89,11 @@ class Runs:
         self._column.visible(self._column.value != "")
         self._draw_plane(group, one, other)
         self._draw_slices(one, other)
-        self._apart.show(apart_table(one, other))
+        self._differences.show(differences_table(one, other))
         self._measures.show(measures_table(one, other))
 
-    def _draw_plane(self, group: Group, one: Setting, other: Setting) -> None:
-        across, up = self._across.value, self._up.value
+    def _draw_plane(self, group: SettingGroup, one: Setting, other: Setting) -> None:
+        across, up = self._quality.value, self._instability.value
         dots = []
         for setting in group.settings:
             x, y = setting.arm.measures.get(across), setting.arm.measures.get(up)
@@ -106,12 +106,12 @@ class Runs:
         self._plane.show(title, about, plane(dots, _axis(across), _axis(up)))
 
     def _draw_slices(self, one: Setting, other: Setting) -> None:
-        column, measure = self._column.value, self._up.value
+        column, measure = self._column.value, self._instability.value
         dots = []
         parts = {
             setting.name: {part.value: part for part in setting.arm.by.get(column, ())} for setting in (one, other)
         }
-        for slice_value in dict.fromkeys(each for held in parts.values() for each in held):
+        for slice_value in dict.fromkeys(slice_value for slices in parts.values() for slice_value in slices):
             for look, setting in ((1, one), (2, other)):
                 part = parts[setting.name].get(slice_value)
                 if part is not None and measure in part.measures:
@@ -124,17 +124,23 @@ class Runs:
 
 def measures_table(one: Setting, other: Setting) -> Markup:
     """All measures of both, and their ratio."""
-    held = [setting.arm.measures for setting in (one, other)]
-    names = summed_up(held, MEASURES)
+    both = [setting.arm.measures for setting in (one, other)]
+    names = summed_up(both, MEASURES)
     names += [
-        name for name in dict.fromkeys(name for each in held for name in each) if name in ACCURACY and name not in names
+        name
+        for name in dict.fromkeys(name for measures in both for name in measures)
+        if name in ACCURACY and name not in names
     ]
     lines = []
     for name in names:
-        known = word(name)
-        first = Markup('<span title="{}">{}</span>').format(known.about, known.words)
+        wording = word(name)
+        heading = Markup('<span title="{}">{}</span>').format(wording.about, wording.words)
         lines.append(
-            [first, *(value(each.get(name), known.places) for each in held), value(ratio_between(one, other, name), 3)]
+            [
+                heading,
+                *(value(measures.get(name), wording.places) for measures in both),
+                value(ratio_between(one, other, name), 3),
+            ]
         )
     note = "Ratios are paired where one result holds both settings, else of independent estimates. "
     note += "One whose interval holds 1 shows no difference. PD and swaps: lower is steadier; log loss in nats."
@@ -142,16 +148,16 @@ def measures_table(one: Setting, other: Setting) -> Markup:
     return Markup("<h3>Measures</h3><p class=note>{}</p>{}").format(note, table(heads, lines))
 
 
-def apart_table(one: Setting, other: Setting) -> Markup:
+def differences_table(one: Setting, other: Setting) -> Markup:
     """What they differ in."""
-    apart = settings_apart(one, other)
-    if not apart:
+    differing = differing_settings(one, other)
+    if not differing:
         return Markup("<p>These are the same settings: choose two.</p>")
-    lines = [[Markup("<code>{}</code>").format(name), *map(_written, both)] for name, both in apart.items()]
+    lines = [[Markup("<code>{}</code>").format(name), *map(_formatted, both)] for name, both in differing.items()]
     return Markup("<h3>Settings that differ</h3>{}").format(table(["setting", "one", "other"], lines))
 
 
-def _written(setting: Any) -> str:
+def _formatted(setting: Any) -> str:
     if isinstance(setting, list):
         return " ".join(map(str, setting))
     return "not set" if setting is None else str(setting)

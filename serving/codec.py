@@ -24,10 +24,12 @@ from protos.recommender_pb2 import (
 )
 from simulator.types import Field, Floats, Ints, Schema, Slate
 
-DEFAULT_K, MOST_ITEMS = 10, 1_000
+DEFAULT_K, MAX_ITEMS = 10, 1_000
 """Length of a slate: unless said, and at most."""
-MOST_CANDIDATES = 10_000
+MAX_CANDIDATES = 10_000
 """Items that one query may bring to be ranked."""
+MAX_QUERIES = 1_024
+"""Queries of one call of Rank."""
 Parsed = TypeVar("Parsed", bound=Message)
 NO_ITEMS: Ints = np.empty(0, np.int64)
 REFUSED = "Generations that this process did not take, by what was wrong with them"
@@ -95,15 +97,15 @@ class Ranges:
         """[N] distinct item numbers, as they were given. Raises Refusal."""
         if not items:
             return NO_ITEMS
-        if len(items) > MOST_CANDIDATES:
-            raise bad("candidates", f"{len(items)} items", f"at most {MOST_CANDIDATES:,}")
-        found: Ints = np.array(items, np.int64)
-        if len(found) and (highest := int(found.max())) >= self.items:
+        if len(items) > MAX_CANDIDATES:
+            raise bad("candidates", f"{len(items)} items", f"at most {MAX_CANDIDATES:,}")
+        numbers: Ints = np.array(items, np.int64)
+        if len(numbers) and (highest := int(numbers.max())) >= self.items:
             raise bad("candidates", highest, f"0 to {self.items - 1}")
-        if len(set(items)) < len(found):
-            distinct, counts = np.unique(found, return_counts=True)
+        if len(set(items)) < len(numbers):
+            distinct, counts = np.unique(numbers, return_counts=True)
             raise bad("candidates", int(distinct[counts.argmax()]), "distinct items; this one is there twice")
-        return found
+        return numbers
 
 
 @functools.lru_cache(4_096)  # situations recur
@@ -129,8 +131,8 @@ def schema_of(about: Mapping[str, Any]) -> Schema:
 
 def length(k: int) -> int:
     """Length of the slate that `RecommendRequest.k` asks for. Raises Refusal."""
-    if k > MOST_ITEMS:
-        raise bad("k", k, f"1 to {MOST_ITEMS:,}, or 0 for {DEFAULT_K}")
+    if k > MAX_ITEMS:
+        raise bad("k", k, f"1 to {MAX_ITEMS:,}, or 0 for {DEFAULT_K}")
     return k or DEFAULT_K
 
 
@@ -193,9 +195,9 @@ def _packed(items: bytes) -> bytes:
 def _unpacked(items: bytes) -> Ints:
     """The items [N] of PackedCandidates; not to be written to."""
     raw = PackedCandidates(items=items).SerializeToString()
-    found = np.array(ScoredCandidates.FromString(raw).items, np.int64)
-    found.flags.writeable = False
-    return found
+    unpacked = np.array(ScoredCandidates.FromString(raw).items, np.int64)
+    unpacked.flags.writeable = False
+    return unpacked
 
 
 def _raw(scores: Floats) -> bytes:
@@ -205,11 +207,11 @@ def _raw(scores: Floats) -> bytes:
 
 def _varint(number: int) -> bytes:
     """A length, seven bits a byte."""
-    found = bytearray()
+    encoded = bytearray()
     while number > 127:
-        found.append(number & 127 | 128)
+        encoded.append(number & 127 | 128)
         number >>= 7
-    return bytes([*found, number])
+    return bytes([*encoded, number])
 
 
 def slate_of(response: RecommendResponse) -> Slate:

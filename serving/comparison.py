@@ -43,7 +43,7 @@ def compare_pairs(pairs: Sequence[tuple[Answer, Answer]]) -> Doubles:
     groups: dict[tuple[int, int], list[int]] = {}
     for number, ((first, second), (items, *_)) in enumerate(zip(pairs, shared, strict=True)):
         groups.setdefault((min(len(first.slate), len(second.slate)), len(items)), []).append(number)
-    found = np.empty((len(pairs), len(MEASURES), 2))
+    differences = np.empty((len(pairs), len(MEASURES), 2))
     for (k, n), group in groups.items():
         size = max(1, TOGETHER // max(1, n))
         for part in (group[start : start + size] for start in range(0, len(group), size)):
@@ -56,8 +56,8 @@ def compare_pairs(pairs: Sequence[tuple[Answer, Answer]]) -> Doubles:
                 )
                 for side in (0, 1)
             )
-            found[part] = np.moveaxis(compare(one, two), -1, 0)
-    return found
+            differences[part] = np.moveaxis(compare(one, two), -1, 0)
+    return differences
 
 
 def _shared(first: Answer, second: Answer) -> tuple[Ints, Floats, Floats]:

@@ -25,7 +25,7 @@ from protos.recommender_pb2 import (
     RecommendResponse,
 )
 from protos.recommender_pb2_grpc import RecommenderStub
-from serving.codec import MOST_ITEMS, SHOWN
+from serving.codec import MAX_ITEMS, SHOWN
 from simulator.config import require
 from simulator.errors import FlickerError
 from simulator.flags import Flat, Secured, from_env, parse_flags, require_address
@@ -100,7 +100,7 @@ def ask(flags: QueryFlags) -> tuple[list[RecommendResponse], CompareResponse, di
             else:
                 answers = [stub.Recommend(flags.request(context), timeout=flags.timeout) for _ in range(flags.times)]
             items, titles = sorted({place.item for answer in answers for place in answer.slate}), dict[int, str]()
-            for part in (items[start : start + MOST_ITEMS] for start in range(0, len(items), MOST_ITEMS)):
+            for part in (items[start : start + MAX_ITEMS] for start in range(0, len(items), MAX_ITEMS)):
                 described = stub.Describe(DescribeRequest(items=part), timeout=flags.timeout).items
                 titles |= {item: each.title for item, each in zip(part, described, strict=True)}
             return answers, compared, titles

@@ -63,7 +63,7 @@ NOTHING = "the server says OK, and gives no answer"
 REASONS = ("in_flight", "delay", "bytes", "busy", "half_open", "broken", "unread", "no_token")
 WATCHERS = 16
 """Health's Watch and reflection, which take a thread each: at most so many, the oldest makes room."""
-TARGET, INTERVAL, LEAST = 0.025, 0.1, 32
+TARGET_SECONDS, INTERVAL, MIN_IN_FLIGHT = 0.025, 0.1, 32
 """Of ControlledDelay: seconds for an answer, seconds between two looks, calls that may always be in flight."""
 
 
@@ -87,7 +87,7 @@ class Limits:
     """Of one request; gRPC's core refuses a larger one, which is counted as `broken`."""
     deadline_seconds: float = FOREVER
     """For an answer where the caller allows more or says nothing."""
-    target_seconds: float = TARGET
+    target_seconds: float = TARGET_SECONDS
     """What answers should take, see ControlledDelay; FOREVER: only `calls` bounds those in flight."""
     bytes: int = 32 << 20
     """Requests between their arrival and their answer, together."""
@@ -205,7 +205,7 @@ Answers = Callable[[bytes, float], bytes]
 
 
 class ControlledDelay:
-    """How many calls may be in flight: `most`, but fewer while there is a standing queue (CoDel, Nichols and Jacobson
+    """How many calls may be in flight: `limit`, but fewer while there is a standing queue (CoDel, Nichols and Jacobson
     2012, as for RPC in Maurer 2015).
 
     A burst, or a moment in which the machine did something else, is absorbed: among the answers of the next INTERVAL
@@ -214,8 +214,8 @@ class ControlledDelay:
     call takes long, the target is three times that.
     """
 
-    def __init__(self, most: int, target: float = TARGET) -> None:
-        self.now = self._most = most
+    def __init__(self, limit: int, target: float = TARGET_SECONDS) -> None:
+        self.now = self._max = limit
         """Calls that may be in flight now."""
         self.pressed = False
         """Whether a call was refused since the last look."""
@@ -229,12 +229,12 @@ class ControlledDelay:
         if now - self._since < INTERVAL:
             return
         self._lone = min(self._quickest, 1.001 * self._lone)  # what is slower for good is believed in the end
-        target, stands = max(self._target, 3 * self._lone), self.now < self._most
+        target, stands = max(self._target, 3 * self._lone), self.now < self._max
         if (stands and self.pressed) or self._quickest > target:
             rate = self._count / (now - self._since)
-            self.now = min(self._most, max(LEAST, round(target * rate)))
+            self.now = min(self._max, max(MIN_IN_FLIGHT, round(target * rate)))
         else:
-            self.now = self._most
+            self.now = self._max
         self._since, self._count, self._quickest, self.pressed = now, 0, FOREVER, False
 
 
@@ -348,16 +348,16 @@ _OTHERS = Handler(_no_method, "server")
 """For calls of methods that are not ours to answer, but to refuse."""
 
 
-def by_threads(door: Door, answers: Answers, threads: int, most: int, who: str, sheds: bool = False) -> Handler:
+def by_threads(door: Door, answers: Answers, threads: int, limit: int, who: str, sheds: bool = False) -> Handler:
     """For a method that waits: a few threads, and a bounded queue in front of them.
 
-    `most` calls wait or are at work; `who` is at fault where one fails.
+    `limit` calls wait or are at work; `who` is at fault where one fails.
     """
-    pool, room = ThreadPoolExecutor(threads, thread_name_prefix="call"), threading.Semaphore(most)
+    pool, room = ThreadPoolExecutor(threads, thread_name_prefix="call"), threading.Semaphore(limit)
 
     def begin(raw: bytes, reply: Reply) -> None:
         if not room.acquire(blocking=False):
-            raise door.refuse("busy", f"{most} such calls are at work already")
+            raise door.refuse("busy", f"{limit} such calls are at work already")
         pool.submit(run, raw, reply)
 
     def run(raw: bytes, reply: Reply) -> None:
@@ -429,14 +429,26 @@ class _Direct:
     Operations are told of by the server's thread, which is answered by this call once nothing of it is left.
     """
 
-    __slots__ = ("handler", "since", "size", "deadline", "_event", "_door", "_lock", "_due", "_ended", "_over", "_told")
+    __slots__ = (
+        "handler",
+        "since",
+        "size",
+        "deadline",
+        "_event",
+        "_door",
+        "_lock",
+        "_due",
+        "_ended",
+        "_over",
+        "_on_gone",
+    )
 
     def __init__(self, event: Any, handler: Handler, door: Door) -> None:
         self.handler, self.since, self.size, self.deadline = handler, time.monotonic(), -1, FOREVER
         self._event, self._door, self._lock = event, door, threading.Lock()
         self._due = 2  # operations under way
         self._ended = self._over = False  # somebody has ended it; there is no more to send
-        self._told: list[Callable[[], None]] = []
+        self._on_gone: list[Callable[[], None]] = []
 
     def start(self) -> None:
         """Ask for the request and for the call's end, unless it is refused."""
@@ -458,9 +470,9 @@ class _Direct:
 
     def _closed(self, event: Any) -> Any:
         with self._lock:
-            told = self._told if event.batch_operations[0].cancelled() else []
-            self._over, self._told = True, []
-        for callback in told:
+            callbacks = self._on_gone if event.batch_operations[0].cancelled() else []
+            self._over, self._on_gone = True, []
+        for callback in callbacks:
             callback()
         return self._done()
 
@@ -533,7 +545,7 @@ class _Direct:
         with self._lock:
             over = self._over
             if not over:
-                self._told.append(callback)
+                self._on_gone.append(callback)
         if over:
             callback()
 

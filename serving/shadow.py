@@ -28,8 +28,7 @@ from serving.backlog import Backlog, Sample
 from serving.codec import Refusal
 from serving.comparison import Answer, compare_pairs
 from serving.router.metrics import ShadowMetrics
-from serving.router.policies import RANGE, stable_hash
-from serving.router.pool import Pool, Replica
+from serving.router.pool import RANGE, Pool, Replica, stable_hash
 from serving.router.work import Waiting
 from simulator.measures.registry import MEASURES
 from simulator.types import Doubles
@@ -109,14 +108,14 @@ class Shadow:
             return []
         pairs: list[Pair] = []
         deadline = time.monotonic() + PATIENCE
-        own = {who.generation: answered(answer)}
+        sides = {who.generation: answered(answer)}
         serve = [r for r in reversed(healthy) if r.member.generation >= 0]  # one that came back has none for a moment
         others = {r.member.duplicate: r for r in serve if r.member.duplicate != who.duplicate}
 
         def side(generation: int) -> Waiting:
-            if generation not in own:
-                own[generation] = ask(first, query, who.duplicate, generation, deadline)
-            return own[generation]
+            if generation not in sides:
+                sides[generation] = ask(first, query, who.duplicate, generation, deadline)
+            return sides[generation]
 
         if others:
             number = stable_hash(self._seed, "second", response.query_id) % len(others)

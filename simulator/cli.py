@@ -22,6 +22,9 @@ How much do a recommender's results change for no reason, and what cures it?
                                                     your own torch module, and with SmeLU for its ReLUs (see
                                                     docs/own-model.md)
   flicker run --help                                every setting with its unit, range and default
+  flicker run --part 0/4 --out DIR ... flicker merge DIR
+                                                    one run on several machines, exactly; on a Ray cluster: flicker run
+                                                    --backend ray --parts 4 --cpus 2 (see docs/cluster.md)
   flicker tune --arms relu:norm={none,after},lr={0.01,0.02,0.04}
                                                     log loss of a grid of settings on events 10 to 30 % of the log
   flicker sweep --vary arms relu gelu --vary seed 0 1 2
@@ -35,6 +38,8 @@ How much do a recommender's results change for no reason, and what cures it?
 
   flicker compare A.parquet B.parquet               anybody's predictions: how many results changed? Files of scores
                                                     are all it takes
+
+  flicker size --queries-per-second 1e5 --items 1e8 machines, memory and network of a deployment, what saturates first
 
   flicker up                                        the live system: trainer, replicas, router, traffic, live gauges
   flicker query --user 7 --all                      ask it: the same query of every duplicate, side by side
@@ -56,6 +61,15 @@ def run(arguments: list[str]) -> None:
     from simulator.run import run_experiment  # brings torch: seconds that --help need not wait for
 
     run_experiment(flags, config, " ".join(["flicker run", *arguments]))
+
+
+def merge(arguments: list[str]) -> None:
+    """`flicker merge DIR`: the parts of a run as one result."""
+    from simulator.flags import parse_flags
+    from simulator.run import MergeFlags
+    from simulator.run import merge as merge_parts
+
+    merge_parts(parse_flags(MergeFlags, "flicker merge", arguments))
 
 
 def tune(arguments: list[str]) -> None:
@@ -148,6 +162,15 @@ def compare(arguments: list[str]) -> None:
     run_compare(flags, " ".join(["flicker compare", *arguments]))
 
 
+def size(arguments: list[str]) -> None:
+    """`flicker size`: what a deployment takes, by laws that were measured."""
+    from simulator.flags import parse_flags
+    from simulator.size.main import run_size
+    from simulator.size.plan import SizeFlags
+
+    run_size(parse_flags(SizeFlags, "flicker size", arguments))
+
+
 def recommend(arguments: list[str]) -> None:
     """`flicker recommend DIR`: what a user sees on asking again, and what lowers it."""
     from simulator.decide import choice
@@ -172,7 +195,7 @@ def _conclude(decision: tuple[list[str], int]) -> None:
     sys.exit(code)
 
 
-EVERY = (run, tune, check, sweep, article, compare, report, recommend, gate, up, query, shadow, show)
+EVERY = (run, tune, check, sweep, article, compare, report, recommend, gate, size, up, query, shadow, show, merge)
 COMMANDS = {command.__name__: command for command in EVERY}
 
 

@@ -16,7 +16,7 @@ from simulator.errors import SettingError
 from simulator.files import require_empty, writing
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
 from simulator.predictions.compare import compare_sources
-from simulator.predictions.read import Names, arrow, open_files
+from simulator.predictions.read import ColumnNames, arrow, open_files
 from simulator.report import write_report
 from simulator.result import Result, write_result
 from simulator.terminal import arm_table, open_console, progress_bar
@@ -28,7 +28,7 @@ ROWS += [*DIFFERENCES, *ACCURACY, *QUALITIES]
 
 
 @dataclass(frozen=True)
-class CompareFlags(Names):
+class CompareFlags(ColumnNames):
     """How much do the predictions of two models differ, or of as many as you like?
 
     flicker compare monday.parquet tuesday.parquet
@@ -73,9 +73,9 @@ class CompareFlags(Names):
             raise SettingError("k", self.k, "at least 1 item")
 
     @property
-    def names(self) -> Names:
+    def names(self) -> ColumnNames:
         """The columns."""
-        return Names(**{f.name: getattr(self, f.name) for f in fields(Names)})
+        return ColumnNames(**{f.name: getattr(self, f.name) for f in fields(ColumnNames)})
 
 
 def run_compare(flags: CompareFlags, command: str) -> None:
@@ -93,10 +93,10 @@ def run_compare(flags: CompareFlags, command: str) -> None:
         def progress(rows: int | None) -> None:
             bar.reset(task) if rows is None else bar.advance(task, rows)
 
-        def say(line: str) -> None:
+        def log(line: str) -> None:
             console.print(line, style="yellow", soft_wrap=True)
 
-        result = compare_sources(sources, flags.names, flags.k, flags.temp, progress, say, command, flags.matched)
+        result = compare_sources(sources, flags.names, flags.k, flags.temp, progress, log, command, flags.matched)
         bar.update(task, total=bar.tasks[task].completed)
     console.print(*tables(result, console.width), sep="\n")
     for note in result.notes:
@@ -113,18 +113,18 @@ def tables(result: Result, width: int) -> Iterator[Table]:
     step = max(1, (width - 36) // 27)
     for start in range(0, len(result.arms), step):
         arms = result.arms[start : start + step]
-        drawn = arm_table(arms)
+        table = arm_table(arms)
         for name in ROWS:
             if any(name in arm.measures for arm in arms):
-                drawn.add_row(word(name).words, *(" ".join(interval(arm.measures.get(name))) for arm in arms))
-        yield drawn
+                table.add_row(word(name).words, *(" ".join(interval(arm.measures.get(name))) for arm in arms))
+        yield table
     for arm in result.arms:
         for column, slices in arm.by.items():
-            drawn = Table(box=SIMPLE_HEAD)
+            table = Table(box=SIMPLE_HEAD)
             for heading in (column, "queries", *(MEASURES[name].words for name in ("top1", "slot", "pair"))):
-                drawn.add_column(heading, justify="left" if heading == column else "right")
-            for each in slices:
-                shown = (" ".join(interval(each.measures.get(f"swaps.{name}"))) for name in ("top1", "slot", "pair"))
-                drawn.add_row(each.value, f"{100 * each.share:.1f} %", *shown)
-            drawn.title = label(arm.spec) if len(result.arms) > 1 else None
-            yield drawn
+                table.add_column(heading, justify="left" if heading == column else "right")
+            for slice_ in slices:
+                values = (" ".join(interval(slice_.measures.get(f"swaps.{name}"))) for name in ("top1", "slot", "pair"))
+                table.add_row(slice_.value, f"{100 * slice_.share:.1f} %", *values)
+            table.title = label(arm.spec) if len(result.arms) > 1 else None
+            yield table

@@ -39,6 +39,13 @@ class Shape:
     arms: int
     fleets: int
     duplicates: int
+    partners: int | None = None
+    """With how many others of its fleet a duplicate is compared; None: with all."""
+
+    @property
+    def all(self) -> int:
+        """How many there are."""
+        return self.arms * self.fleets * self.duplicates
 
     def models(self, arm: int) -> Ints:
         """Numbers [F, R] of the models of an arm."""
@@ -93,7 +100,7 @@ class Rankings:
     def __init__(self, scores: Floats, queries: list[Query], k: int) -> None:
         """scores [M, Q, N] log-odds of the candidates; a query with fewer has the first ones. A slate is no longer than
         its query has candidates."""
-        self._queries, self._scores, self._k = queries, scores, k
+        self._queries, self.scores, self._k = queries, scores, k
         sizes = np.array([len(query.candidates) for query in queries])
         self.parts = []
         for n in np.unique(sizes):
@@ -104,7 +111,7 @@ class Rankings:
 
     def part(self, places: Ints) -> Rankings:
         """Those of some of the queries."""
-        return Rankings(self._scores[:, places], [self._queries[place] for place in places], self._k)
+        return Rankings(self.scores[:, places], [self._queries[place] for place in places], self._k)
 
     def slate(self, model: int, query: int) -> Slate:
         """What a model answers a query with."""
@@ -115,7 +122,7 @@ class Rankings:
     def flat(self, model: int | np.integer[Any]) -> Floats:
         """A model's scores of all candidates, one query after the other."""
         sizes = [len(query.candidates) for query in self._queries]
-        return np.concatenate([row[:size] for row, size in zip(self._scores[model], sizes, strict=True)])
+        return np.concatenate([row[:size] for row, size in zip(self.scores[model], sizes, strict=True)])
 
     def compared(self, model: int, other: Rankings, its: int) -> Doubles:
         """[measures, 2, Q] how a model's answers differ from what model `its` of another stack answers to the same."""
@@ -141,7 +148,7 @@ class Comparison:
         self.shape = shape
         self.asking, self.shown = Users(asked, known), Users(event_users, known)
         self.resamples = Resamples(shape.fleets, shape.duplicates, len(known), repetitions, seed)
-        self.pairs = pair_index(shape.duplicates)
+        self.pairs = pair_index(shape.duplicates, shape.partners, seed)
 
     def without_noise(self, arms: int) -> Comparison:
         """The same of `arms` models, one of each, that nothing would change but other users."""
@@ -152,7 +159,7 @@ class Comparison:
     def duplicate_swaps(self, arm: int, now: Rankings) -> Estimates:
         """Cause `duplicate`: two duplicates of a fleet at one generation."""
         found = self._over_pairs(arm, self.pairs, lambda a, b: now.compared(a, now, b))
-        return _named(found, self.resamples.pairs)
+        return _named(found, self._of_pairs)
 
     def refresh_swaps(self, arm: int, before: Rankings, after: Rankings) -> Estimates:
         """Cause `refresh`: a duplicate against itself some generations later."""
@@ -174,8 +181,7 @@ class Comparison:
 
         found = self._over_pairs(arm, self.pairs, parts, self.shown)
         return {
-            name: self.resamples.pairs(values, self.shown.weights())
-            for name, values in zip(DIFFERENCES, found, strict=True)
+            name: self._of_pairs(values, self.shown.weights()) for name, values in zip(DIFFERENCES, found, strict=True)
         }
 
     def pd_among(self, arm: int, logits: Floats, inside: NDArray[np.bool_]) -> Estimate:
@@ -183,7 +189,7 @@ class Comparison:
         users = Users(self.shown.of[inside], self.shown.known)
         part = logits[:, inside]
         values = self._over_pairs(arm, self.pairs, lambda a, b: pd_of_logits(part[a], part[b])[None], users)
-        return self.resamples.pairs(values[0], users.weights())
+        return self._of_pairs(values[0], users.weights())
 
     def accuracy(self, arm: int, logits: Floats, labels: Floats) -> Estimates:
         """ACCURACY of log-odds [M, n] against labels [n]; what is one number for all events does not cover users."""
@@ -254,6 +260,10 @@ class Comparison:
     def progressive(self, arm: int, losses: Doubles) -> Estimate:
         """Mean log loss [M] of the events scored before they were learned; users are not resampled."""
         return self.resamples.whole(losses[self.shape.models(arm)])
+
+    def _of_pairs(self, sums: Doubles, weights: Doubles) -> Estimate:
+        """From sums [F, P, U] of the pairs that are compared."""
+        return self.resamples.pairs(sums, weights, self.pairs)
 
     def _over_pairs(
         self, arm: int, pairs: tuple[Ints, Ints], measure: Callable[[int, int], Doubles], users: Users | None = None

@@ -179,6 +179,9 @@ class ExperimentConfig:
     fleets: int = 1
     """Independent fleets, each with its own initialisation, at least 1. With one, intervals are conditional on its
     initialisation."""
+    partners: int = 20
+    """Others of its fleet with which each duplicate is compared, drawn from the seed where there are more; an even
+    number, at least 2. Fleets of up to 21 are compared pair by pair; of 1,000 all pairs would take 50 times as long."""
     generations: int = 20
     """Refreshes from start to end, at least 2; each but the last covers a whole number of shuffle windows."""
     k: int = 10
@@ -206,6 +209,8 @@ class ExperimentConfig:
         require(len(self.arms) >= 1, "arms", self.arms, "at least one arm, such as relu")
         require(self.duplicates >= 2, "duplicates", self.duplicates, "at least 2, or there is nothing to compare")
         require(self.fleets >= 1, "fleets", self.fleets, "at least 1")
+        even = self.partners >= 2 and self.partners % 2 == 0
+        require(even, "partners", self.partners, "an even number, at least 2")
         require(self.generations >= 2, "generations", self.generations, "at least 2, or nothing is ever refreshed")
         require(self.candidates >= 2, "candidates", self.candidates, "at least 2 items to rank")
         require(1 <= self.k <= self.candidates, "k", self.k, f"from 1 to the number of candidates ({self.candidates})")

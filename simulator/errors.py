@@ -1,4 +1,4 @@
-"""Errors meant for the user: one line that names the setting or row, its value, and the way out.
+"""Errors meant for the user: one line that names the setting or row, its value, and a hint.
 
     FlickerError
     ├── SettingError   a flag, preset or spec that cannot be used

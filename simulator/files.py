@@ -8,14 +8,19 @@ from __future__ import annotations
 import csv
 import io
 import os
+import platform
+import re
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from simulator.errors import ResultError
+from simulator.errors import ResultError, SettingError
 
 DISTRIBUTION = "flicker-recsys"
+UNITS = {"": 1} | {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)}
+UNITS |= {f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)}
 
 
 def flicker_version() -> str:
@@ -24,6 +29,15 @@ def flicker_version() -> str:
         return version(DISTRIBUTION)
     except PackageNotFoundError:
         return "unknown"
+
+
+def parse_bytes(setting: str, text: str) -> int:
+    """How many bytes `20 GB`, `512 MiB` or `1000` are. Raises SettingError where it is no size."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]?i?b?)", text.strip().lower())
+    unit = UNITS.get(match[2] if match and match[2] in UNITS else f"{match[2]}b") if match else None
+    if match is None or unit is None:
+        raise SettingError(setting, text, "a size such as 20 GB")
+    return int(float(match[1]) * unit)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -42,7 +56,8 @@ def as_csv(rows: Iterable[Iterable[object]]) -> str:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file to be written inside, which then replaces `path`: fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # a process number alone is that of many containers, which may share the folder
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{threading.get_native_id()}")
     yield temporary
     flush(temporary)
     os.replace(temporary, path)
@@ -51,11 +66,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def flush(path: Path) -> None:
     """Make a file, or the names in a folder, outlive a power cut."""
-    opened = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(opened)
+        os.fsync(descriptor)
     finally:
-        os.close(opened)
+        os.close(descriptor)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import tyro
 
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig, require
 from simulator.errors import FlickerError, SettingError
+from simulator.files import parse_bytes
 from simulator.presets import PRESETS
 from simulator.process import Setting, from_environment
 from simulator.security.credentials import VARIABLES, Credentials, file_from_environment
@@ -44,6 +45,80 @@ class Replay(ReplayConfig):
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What each part of a run, or each run of a sweep, has of a Ray cluster."""
+
+    cpus: float = 1.0
+    """Cores of each, more than 0, on one node: as many threads learn."""
+    gpus: float = 0.0
+    """GPUs of each, 0 or more; a share such as 0.25 lets four use one."""
+    memory: str = ""
+    """Memory of each, such as `2 GiB`: Ray places no more on a node than fits (default: it does not ask)."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.cpus < 100_000, "cpus", self.cpus, "more than 0")
+        require(0 <= self.gpus < 100_000, "gpus", self.gpus, "0 or more")
+        require(self.as_ray()["memory"] is None or self.as_ray()["memory"] > 0, "memory", self.memory, "more than 0")
+
+    @property
+    def threads(self) -> int:
+        """So many threads may learn."""
+        return max(1, int(self.cpus))
+
+    def as_ray(self) -> dict[str, Any]:
+        """As options of a task. Raises SettingError where the memory is no size."""
+        memory = parse_bytes("memory", self.memory) if self.memory else None
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": memory}
+
+
+def require_ray(backend: str, resources: Resources) -> None:
+    """Raise SettingError where resources are named that only Ray would give."""
+    said = ", ".join(str(value) for value in values(resources).values() if value)
+    require(backend == "ray" or resources == Resources(), "cpus, gpus, memory", said, "with --backend ray alone")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One run over several machines, exactly (docs/cluster.md)."""
+
+    part: str = ""
+    """Learn one part of the run alone, such as 0/4, 1/4, 2/4 or 3/4: a share of each arm's models. All parts share
+    --out; `flicker merge OUT` makes their result. Done again, it goes on where it stands."""
+    backend: Literal["local", "ray"] = "local"
+    """Where the models learn: in this process, or as --parts tasks on a Ray cluster, of which lost ones are started
+    again; every node needs the log, and --out, at the same path."""
+    parts: int | None = None
+    """With --backend ray: in how many parts (default: as many as the cluster has room for)."""
+    resources: Annotated[Resources, Flat] = field(default_factory=Resources)
+    address: str | None = None
+    """Of a Ray cluster, such as auto (default: one on this machine)."""
+    patience: float = 3_600.0
+    """Seconds for which a part waits for another one's slates, more than 0; on made-up worlds alone, whose models learn
+    from them."""
+
+    def __post_init__(self) -> None:
+        require(self.parts is None or self.parts >= 1, "parts", self.parts, "at least 1")
+        require(self.patience > 0, "patience", self.patience, "more than 0 seconds")
+        ray, hint = (
+            self.backend == "ray",
+            "with --backend ray; to run parts by hand, each takes --part, as in --part 0/4",
+        )
+        require(ray or self.parts is None, "parts", self.parts, hint)
+        require(not (ray and self.part), "part", self.part, "without --backend ray, which runs all --parts")
+        require_ray(self.backend, self.resources)
+        if self.part:
+            self.of_part()
+
+    def of_part(self) -> tuple[int, int]:
+        """Number of the part, and of how many. Raises SettingError."""
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.part)
+        number, of = (int(match[1]), int(match[2])) if match else (0, 0)
+        last = f"{of - 1}/{of}" if of else "3/4"
+        require(number < of, "part", self.part, f"from 0/{of or 4} to {last}, the last of {of or 'four'}")
+        return number, of
+
+
+@dataclass(frozen=True)
 class RunFlags:
     """Teach duplicates of every arm the same click log, ask all of them the same queries, and count what differs.
 
@@ -65,6 +140,7 @@ class RunFlags:
     `flicker compare`."""
     page: bool = True
     """Draw report.html; `flicker report DIR` draws it later."""
+    spread: Annotated[Spread, Flat] = field(default_factory=Spread)
     compare: Annotated[Comparison, Flat] = field(default_factory=Comparison)
     synthetic: Annotated[SyntheticConfig, Flat] = field(default_factory=SyntheticConfig)
     replay: Annotated[Replay, Flat] = field(default_factory=Replay)
@@ -100,6 +176,7 @@ class Learning(Comparison):
 
     fleets: Annotated[int, Hidden, tyro.conf.Fixed] = 1
     worlds: Annotated[int, Hidden, tyro.conf.Fixed] = 1
+    partners: Annotated[int, Hidden, tyro.conf.Fixed] = 20
     generations: Annotated[int, Hidden, tyro.conf.Fixed] = 2
     queries: Annotated[int, Hidden, tyro.conf.Fixed] = 500
     queries_per_generation: Annotated[int, Hidden, tyro.conf.Fixed] = 50
@@ -112,6 +189,7 @@ class LiveFlags(RunFlags):
     resume: Annotated[bool, Hidden, tyro.conf.Fixed] = False
     keep_predictions: Annotated[bool, Hidden, tyro.conf.Fixed] = False
     page: Annotated[bool, Hidden, tyro.conf.Fixed] = True
+    spread: Annotated[Spread, Hidden, tyro.conf.Fixed] = field(default_factory=Spread)
     compare: Annotated[Learning, Flat] = field(default_factory=Learning)
 
     @classmethod
@@ -199,6 +277,11 @@ class Wiring(Listening):
     """File of keys, one a line: generations are signed with the first, and none is served that none of them has signed
     (default: FLICKER_SIGNING_KEY; without one nothing is signed or checked)."""
 
+    weights: str = from_env("FLICKER_WEIGHTS", "")
+    """URL under which published weights lie, of a folder that all machines see or an object store: file:///folder,
+    s3://bucket/prefix. The same for trainers, replicas and routers (default: FLICKER_WEIGHTS, or nothing: in the store;
+    docs/trainers.md)."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if has_password(self.store) and self.store != os.environ.get(URL_VARIABLE):
@@ -211,7 +294,8 @@ class Wiring(Listening):
 
         require(self.store != "", "store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
         access = Access(self.security.credentials(), self.store_password_file)
-        return open_store(self.store, run=self.run, access=access, signing_key=self.signing_key, **bounds)
+        keys, weights = self.signing_key, self.weights
+        return open_store(self.store, run=self.run, access=access, signing_key=keys, weights=weights, **bounds)
 
 
 AnyFlags = TypeVar("AnyFlags", bound=RunFlags)

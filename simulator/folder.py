@@ -2,8 +2,10 @@
 
 OUT/config.json      {"config": ..., "repeatable": whether a second run gives the same numbers,
                      "arms": engine and settings of each, "tuned": learning rates that were found,
-                     "versions": ..., "machine": ..., "command": ...}
+                     "versions": ..., "machine": ..., "command": ...,
+                     "parts": in how many parts it runs, if it does, see simulator/parts.py}
 OUT/checkpoint/G/    snapshot of everything after generation G; only the newest is kept, none after the end
+OUT/parts/           of a run in parts, until result.json is there
 OUT/result.json      see simulator/result.py
 """
 
@@ -19,20 +21,32 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from simulator.config import ExperimentConfig
+from simulator.config import ExperimentConfig, ModelConfig, NoiseConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import ResultError
-from simulator.experiment import Experiment, State
+from simulator.evaluation import State
 from simulator.files import flicker_version, require_empty, write_atomically, writing
 from simulator.models.snapshot import read_snapshot, write_snapshot
-from simulator.result import Result, differences, write_result
+from simulator.result import Result, differences, load_json, write_result
 from simulator.tuning import Tuned
 
 CHECKPOINT_SHARE = 0.05
 """Checkpoints take at most about this share of a run's time: the next one waits for it."""
+
+
+class Resumable(Protocol):
+    """An experiment: its state, and all else that it needs to go on from here."""
+
+    state: State
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """See Experiment."""
+
+    def restore(self, tensors: dict[str, torch.Tensor], state: State) -> None:
+        """See Experiment."""
 
 
 class Folder:
@@ -65,14 +79,55 @@ class Folder:
     ) -> None:
         """Claim the folder for a new run; `designs` as of Engines. Raises ResultError where it cannot be written."""
         self.check(config, resume=False)
+        self._claim(config, command, designs or {}, tuned or {})
+
+    def join(
+        self, config: ExperimentConfig, command: str, designs: Mapping[str, Any], tuned: Mapping[str, Tuned], parts: int
+    ) -> None:
+        """Claim the folder for a run in so many parts, or join those that did: two may at once, and write the same.
+
+        Raises ResultError as `begun` does, and where engines or versions here would give other numbers than theirs.
+        """
+        if not self.begun(config, parts):
+            self._claim(config, command, designs, tuned, {"parts": parts})
+        held = self.about()
+        for what, there, here in ("arms", held["arms"], designs), ("versions", held["versions"], versions()):
+            if different := differences(as_plain(there), as_plain(here)):
+                hint = "run all parts on machines that are set up alike"
+                raise ResultError(f"out = {self.path}: its other parts have other {what} ({different}): {hint}")
+
+    def begun(self, config: ExperimentConfig, parts: int) -> bool:
+        """Whether some part of this very run was begun. Raises ResultError where the folder holds anything else."""
+        names = set(os.listdir(self.path)) if self.path.is_dir() else set()
+        if "config.json" in names:
+            self._same_run(as_json(config), parts)
+            return True
+        if any(not name.startswith(".config.json.") for name in names) or self.path.is_file():
+            raise ResultError(f"out = {self.path}: is not empty: name another folder, or empty it")
+        return False
+
+    def about(self) -> dict[str, Any]:
+        """config.json. Raises ResultError where there is none."""
+        path = self.path / "config.json"
+        return load_json(path, "name a folder that `flicker run --out` wrote", "the file is damaged")
+
+    def _claim(
+        self,
+        config: ExperimentConfig,
+        command: str,
+        designs: Mapping[str, Any],
+        tuned: Mapping[str, Tuned],
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
         about = {
             "config": as_json(config),
             "repeatable": config.repeatable,
-            "arms": designs or {},
-            "tuned": {spec: found.as_dict() for spec, found in (tuned or {}).items()},
+            "arms": designs,
+            "tuned": {spec: found.as_dict() for spec, found in tuned.items()},
             "versions": versions(),
             "machine": machine(),
             "command": command,
+            **(more or {}),
         }
         with writing("out", self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -87,22 +142,27 @@ class Folder:
     def withdraw(self) -> None:
         """Take back all of a run that cannot be brought to its end; one that was only resumed stays as it is."""
         if self._claimed:
-            shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
+            self.forget()
             (self.path / "config.json").unlink(missing_ok=True)
             with suppress(OSError):  # what somebody else put there stays
                 self.path.rmdir()
 
-    def _same_run(self, resolved: dict[str, Any]) -> None:
+    def _same_run(self, resolved: dict[str, Any], parts: int | None = None) -> None:
+        """`parts`: how many the run is cut in; None where it is not."""
         try:
-            held = json.loads((self.path / "config.json").read_bytes())["config"]
-        except (OSError, ValueError, KeyError, TypeError):
+            held = json.loads((self.path / "config.json").read_bytes())
+            config, cut = held["config"], held.get("parts")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise ResultError(f"out = {self.path}: no run to resume there: leave --resume away") from None
-        if different := differences(held, resolved):
+        if different := differences(config, resolved):
             raise ResultError(f"out = {self.path}: cannot resume with other settings ({different}): use the same ones")
+        if cut != parts:
+            there, here = (f"in {many} parts" if many else "in one piece" for many in (cut, parts))
+            raise ResultError(f"out = {self.path}: holds this run {there}, not {here}: go on as it was begun")
         if (self.path / "result.json").exists():
             raise ResultError(f"out = {self.path}: this run is complete: flicker report {self.path}")
 
-    def save(self, experiment: Experiment) -> None:
+    def save(self, experiment: Resumable) -> None:
         """Write a checkpoint, unless the last one was so recent that they would cost more than CHECKPOINT_SHARE."""
         start = time.monotonic()
         if start - self._saved_at < self._cost / CHECKPOINT_SHARE:
@@ -116,7 +176,7 @@ class Folder:
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - start
 
-    def restore(self, experiment: Experiment) -> None:
+    def restore(self, experiment: Resumable) -> None:
         """Put an experiment where its newest readable checkpoint stands; leave it at the start where there is none."""
         root = self.path / "checkpoint"
         names = [int(entry.name) for entry in root.iterdir() if entry.name.isdecimal()] if root.is_dir() else []
@@ -129,9 +189,14 @@ class Folder:
             return
 
     def finish(self, result: Result) -> None:
-        """Write result.json, then forget the checkpoints."""
+        """Write result.json, then forget the checkpoints, and what parts left."""
         write_result(self.path, result)
-        shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove the checkpoints, and what parts left."""
+        for name in ("checkpoint", "parts"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
 
 
 def as_json(value: Any) -> Any:
@@ -140,7 +205,26 @@ def as_json(value: Any) -> Any:
     plain["world"] = {"kind": type(value.world).__name__.removesuffix("Config").lower(), **plain["world"]}
     if "path" in plain["world"]:
         plain["world"]["path"] = str(Path(plain["world"]["path"]).resolve())
-    return json.loads(json.dumps(plain))
+    return as_plain(plain)
+
+
+def as_plain(value: Any) -> Any:
+    """As JSON would give it back."""
+    return json.loads(json.dumps(value))
+
+
+def config_of(plain: Mapping[str, Any]) -> ExperimentConfig:
+    """The config of which `as_json` made this. Raises SettingError, and ResultError where it is none."""
+    try:
+        world, model = dict(plain["world"]), dict(plain["model"])
+        replayed = world.pop("kind") == "replay"
+        own: dict[str, Any] = {name: tuple(value) for name, value in plain.items() if isinstance(value, list)}
+        own["world"] = ReplayConfig(**world | {"path": Path(world["path"])}) if replayed else SyntheticConfig(**world)
+        own["model"] = ModelConfig(**model | {"hidden": tuple(model["hidden"])})
+        own["noise"] = NoiseConfig(**plain["noise"])
+        return ExperimentConfig(**{**plain, **own})
+    except (KeyError, TypeError) as problem:
+        raise ResultError(f"config.json: config: {problem}: of another version of flicker: run it again") from None
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by, slices, under
 from simulator.config import SyntheticConfig
-from simulator.experiment import Experiment, Final
+from simulator.evaluation import Evaluation, Final
 from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratios
 from simulator.measures.intervals import Resamples, way
 from simulator.measures.registry import GAP, PERSONALISATION
@@ -24,27 +24,27 @@ from simulator.world.replay import ReplayWorld
 from simulator.world.stream import SyntheticWorld
 
 
-def measure(experiment: Experiment, final: Final) -> Result:
+def measure(evaluation: Evaluation, final: Final) -> Result:
     """What a run found, all but `seconds` and `peak_memory_bytes` decided by its config (which Folder keeps)."""
-    config, state = experiment.config, experiment.state
+    config, state = evaluation.config, evaluation.state
     users = final.held_out.user
-    comparison = Comparison(experiment.shape, final.queries, users, repetitions=config.resamples, seed=config.seed)
-    estimates = [_estimates(experiment, final, comparison, number) for number in range(len(experiment.arms))]
-    where = Comparison(experiment.shape, final.queries, users, repetitions=config.few_resamples, seed=config.seed)
+    comparison = Comparison(evaluation.shape, final.queries, users, repetitions=config.resamples, seed=config.seed)
+    estimates = [_estimates(evaluation, final, comparison, number) for number in range(len(evaluation.arms))]
+    where = Comparison(evaluation.shape, final.queries, users, repetitions=config.few_resamples, seed=config.seed)
     score = mean_score(where, 0, final.logits)  # the first arm's, so that all arms have the same events in a bucket
-    popularity = learned_counts(experiment.world, experiment.plan.learned)[final.held_out.item].astype(np.float64)
+    popularity = learned_counts(evaluation.world, evaluation.plan.learned)[final.held_out.item].astype(np.float64)
     values = {"pd_by_score": score, "pd_by_popularity": popularity}
-    known = dict(zip((arm.label for arm in experiment.arms), estimates, strict=True))
-    baselines = _baselines(final, comparison, experiment.world.has_truth)
+    known = dict(zip((arm.label for arm in evaluation.arms), estimates, strict=True))
+    baselines = _baselines(final, comparison, evaluation.world.has_truth)
     for own in estimates:
         own |= _gap_closed(own, baselines)
-    by = {column: _by_column(experiment, final, column) for column in config.by}
+    by = {column: _by_column(evaluation, final, column) for column in config.by}
     arms = [
         Arm(
             spec=arm.label,
             measures=intervals(own) | _clicks(state.clicks[arm.label], config.seed),
             ratios=ratios(own, estimates[0], RATIOS),
-            costs=_costs(experiment, final, number),
+            costs=_costs(evaluation, final, number),
             activation=_activation(arm),
             buckets={
                 name: [Bucket(*parts) for parts in pd_by(where, number, final.logits, value)]
@@ -55,33 +55,33 @@ def measure(experiment: Experiment, final: Final) -> Result:
                 for other, its in (known | baselines).items()
                 if other != arm.label
             },
-            design=experiment.engines.designs()[arm.label],
+            design=final.taught.designs[arm.label],
             by={column: found[number] for column, found in by.items()},
         )
-        for number, (arm, own) in enumerate(zip(experiment.arms, estimates, strict=True))
+        for number, (arm, own) in enumerate(zip(evaluation.arms, estimates, strict=True))
     ]
     last = {}
     for number, arm in enumerate(arms):
         kept = {name: value for name, value in arm.measures.items() if name == "pd" or "swaps." in name}
         last[arm.spec] = kept | {"progressive_log_loss": comparison.progressive(number, final.progressive).interval()}
     records = [from_json(Generation, record) for record in state.records]
-    about = _world(experiment, final.queries)
+    about = _world(evaluation, final.queries)
     return Result(
         kind="run",
         world=about,
         arms=arms,
         generations=[*records, Generation(state.generation, state.scored, last)],
-        notes=_notes(experiment, comparison.resamples, final.queries, about),
+        notes=_notes(evaluation, comparison.resamples, final, about),
         seconds=round(state.seconds, 2),
         peak_memory_bytes=peak_memory(),
         baselines={name: intervals(accuracy) for name, accuracy in baselines.items()},
-        example=_example(experiment, final),
+        example=_example(evaluation, final),
     )
 
 
-def _estimates(experiment: Experiment, final: Final, comparison: Comparison, number: int) -> Estimates:
+def _estimates(evaluation: Evaluation, final: Final, comparison: Comparison, number: int) -> Estimates:
     """All measures of an arm."""
-    found, swaps = _single(experiment, final, comparison, number), comparison.duplicate_swaps(number, final.after)
+    found, swaps = _single(evaluation, final, comparison, number), comparison.duplicate_swaps(number, final.after)
     found |= under("swaps", swaps)
     found |= under("refresh_swaps", comparison.refresh_swaps(number, final.earlier[1], final.after))
     found |= under("both_swaps", comparison.both_swaps(number, final.earlier[1], final.after))
@@ -92,9 +92,9 @@ def _estimates(experiment: Experiment, final: Final, comparison: Comparison, num
     return found
 
 
-def _single(experiment: Experiment, final: Final, comparison: Comparison, number: int) -> Estimates:
+def _single(evaluation: Evaluation, final: Final, comparison: Comparison, number: int) -> Estimates:
     """All other measures of an arm: prediction difference, accuracy and, where the truth is known, regret and churn."""
-    world, state, truth = experiment.config.world, experiment.state, experiment.world.has_truth
+    world, state, truth = evaluation.config.world, evaluation.state, evaluation.world.has_truth
     found = comparison.differences(number, final.logits)
     found |= comparison.accuracy(number, final.logits, final.held_out.label)
     found |= comparison.ranking_quality(number, final.after, final.queries, truth)
@@ -127,13 +127,13 @@ def _gap_closed(own: Estimates, baselines: dict[str, Estimates]) -> Estimates:
     return {GAP: way(own["log_loss"], best, oracle)} if oracle and oracle.mean < best.mean else {}
 
 
-def _by_column(experiment: Experiment, final: Final, column: str) -> list[list[Slice]]:
+def _by_column(evaluation: Evaluation, final: Final, column: str) -> list[list[Slice]]:
     """For each arm its results by the values of a column: share of queries (events), swaps, PD and accuracy."""
-    found: list[list[Slice]] = [[] for _ in experiment.arms]
-    for part in slices(experiment.world, column, final.queries, final.held_out.features):
+    found: list[list[Slice]] = [[] for _ in evaluation.arms]
+    for part in slices(evaluation.world, column, final.queries, final.held_out.features):
         queries, events = [final.queries[place] for place in part.asked], final.held_out[part.shown]
-        few, seed = experiment.config.few_resamples, experiment.config.seed
-        comparison = Comparison(experiment.shape, queries, events.user, repetitions=few, seed=seed)
+        few, seed = evaluation.config.few_resamples, evaluation.config.seed
+        comparison = Comparison(evaluation.shape, queries, events.user, repetitions=few, seed=seed)
         for number, own in enumerate(found):
             estimates: Estimates = {}
             if len(part.asked):
@@ -145,10 +145,10 @@ def _by_column(experiment: Experiment, final: Final, column: str) -> list[list[S
     return found
 
 
-def _example(experiment: Experiment, final: Final) -> Example | None:
+def _example(evaluation: Evaluation, final: Final) -> Example | None:
     """The query in the middle of those whose slates by the first two models differ; None where none does."""
-    world, names, queries = experiment.world, experiment.world.names, final.queries
-    two = experiment.shape.models(0)[0, :2].tolist()
+    world, names, queries = evaluation.world, evaluation.world.names, final.queries
+    two = evaluation.shape.models(0)[0, :2].tolist()
     both = [[final.after.slate(model, place) for model in two] for place in range(len(queries))]
     changed = np.array([(one.items != two.items).mean() for one, two in both])  # [Q]
     differ = np.flatnonzero(changed)
@@ -159,7 +159,7 @@ def _example(experiment: Experiment, final: Final) -> Example | None:
     for slate in both[place]:
         shown = zip(slate.items.tolist(), slate.scores.tolist(), strict=True)
         slates.append([Place(names.item(item), names.title(item), score) for item, score in shown])
-    context, arm = dict(_context(world, query)), experiment.arms[0].label
+    context, arm = dict(_context(world, query)), evaluation.arms[0].label
     return Example(names.user(query.user), arm, [0, 1], slates, len(final.queries), len(differ), context)
 
 
@@ -179,20 +179,20 @@ def _activation(arm: Design) -> Curve | None:
     return Curve(**curve(spec), name=spec) if spec else None
 
 
-def _costs(experiment: Experiment, final: Final, number: int) -> dict[str, float]:
-    config, state, models = experiment.config, experiment.state, experiment.shape.models(number)
+def _costs(evaluation: Evaluation, final: Final, number: int) -> dict[str, float]:
+    config, state, models = evaluation.config, evaluation.state, evaluation.shape.models(number)
     compute = float(np.array(state.compute)[models].sum())
     learned = state.scored * config.fleets * config.duplicates
     return {
         "train_seconds": compute,
         "events_per_second": learned / compute,
         "score_seconds": float(final.scoring_seconds[models].mean()),
-        **asdict(experiment.engines.costs(number)),
+        **asdict(final.taught.costs[number]),
     }
 
 
-def _world(experiment: Experiment, queries: list[Query]) -> dict[str, Any]:
-    world, plan = experiment.world, experiment.plan
+def _world(evaluation: Evaluation, queries: list[Query]) -> dict[str, Any]:
+    world, plan = evaluation.world, evaluation.plan
     shares = {"shares": world.shares()} if isinstance(world, SyntheticWorld) else {}
     coverage = world.coverage(queries, plan.learned) if isinstance(world, ReplayWorld) else {}
     return (
@@ -220,24 +220,29 @@ def _clicks(clicks: list[float], seed: int) -> Measures:
     return {"clicks_per_slate": found}
 
 
-def _notes(experiment: Experiment, resamples: Resamples, queries: list[Query], world: dict[str, Any]) -> list[str]:
+def _notes(evaluation: Evaluation, resamples: Resamples, final: Final, world: dict[str, Any]) -> list[str]:
     """What a reader should know before quoting a number."""
-    config, plan = experiment.config, experiment.plan
+    config, plan = evaluation.config, evaluation.plan
     asked = f"queries of {config.candidates:,} candidates"
-    if experiment.world.has_pages:
-        few, many = (f"{of(len(query.candidates) for query in queries):,}" for of in (min, max))
+    if evaluation.world.has_pages:
+        few, many = (f"{of(len(query.candidates) for query in final.queries):,}" for of in (min, max))
         asked = f"pages that users saw, of {few if few == many else f'{few} to {many}'} items"
     notes = [
-        f"Final measures: {plan.held_out:,} held-out events and {len(queries):,} {asked}, "
+        f"Final measures: {plan.held_out:,} held-out events and {len(final.queries):,} {asked}, "
         f"slates of {config.k}. 95 % intervals over {resamples.covers}; those of AUC and calibration "
         "do not cover users."
     ]
+    if config.duplicates > config.partners + 1:
+        notes.append(
+            f"Each duplicate was compared with {config.partners} of the {config.duplicates - 1:,} others of its fleet, "
+            "drawn from the seed."
+        )
     if not config.repeatable:
         notes.append(
             f"Not repeatable: {config.noise.racing} threads of each model raced on its weights; a second run of this "
             "seed gives other numbers."
         )
-    if isinstance(experiment.world, ReplayWorld) and experiment.world.has_weights:
+    if isinstance(evaluation.world, ReplayWorld) and evaluation.world.has_weights:
         notes.append(
             "Events of this log have weights, by which the arms learn; measures and baselines count every event alike. "
             "Where weights go with the label, predicted probabilities are off by as much."
@@ -245,21 +250,22 @@ def _notes(experiment: Experiment, resamples: Resamples, queries: list[Query], w
     if "coverage" in world:
         shares = ", ".join(f"{100 * share:.0f} % among {int(size):,}" for size, share in world["coverage"].items())
         notes.append(f"Queries with an answer among the candidates, the most popular items: {shares}.")
-    if experiment.counted_from:
+    if evaluation.counted_from:
         notes.append(
-            f"The first {experiment.counted_from:,} events chose the learning rates: progressive log loss, generations "
+            f"The first {evaluation.counted_from:,} events chose the learning rates: progressive log loss, generations "
             "and clicks are counted behind them."
         )
-    for arm, engine in zip(experiment.arms, experiment.engines.engines, strict=True):
-        if arm.activation and arm.activation.name == "linear" and engine.model.norm in ("before", "after"):
+    for arm in evaluation.arms:
+        norm = final.taught.designs[arm.label].get("norm")
+        if arm.activation and arm.activation.name == "linear" and norm in ("before", "after"):
             notes.append(
                 f"{arm.label} has no activation, but is no linear model: layer norm is a nonlinearity. "
                 "`linear:norm=none` adds up what each field says."
             )
-    for label, count in experiment.engines.replaced.items():
+    for label, count in final.taught.replaced.items():
         notes.append(f"{label}: ReLUs replaced in the module: {count}.")
-    for label, why in experiment.engines.fallbacks.items():
+    for label, why in final.taught.fallbacks.items():
         notes.append(f"{label} was taught by PyTorch, not by the native engine ({why}): no times of two are compared.")
-    if skipped := getattr(experiment.world, "skipped_rows", 0):
+    if skipped := getattr(evaluation.world, "skipped_rows", 0):
         notes.append(f"{skipped:,} damaged rows of the log were skipped.")
     return notes

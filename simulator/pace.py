@@ -18,6 +18,6 @@ REST = 2.0
 def throttled(portions: Iterable[T], rest: float = REST) -> Iterator[T]:
     """The portions, with a rest after the work on each: `for start in throttled(range(0, size, PIECE))`."""
     for portion in portions:
-        began = time.thread_time()
+        start = time.thread_time()
         yield portion
-        time.sleep(rest * (time.thread_time() - began))
+        time.sleep(rest * (time.thread_time() - start))

@@ -1,4 +1,4 @@
-"""What every live process shares: logging, a stop flag, retries, children, and how it ends.
+"""Shared by every live process: logging, a stop flag, retries with backoff, children, and how it ends.
 
 A process runs in three verbs (startup, main loop, shutdown); SIGTERM, SIGINT and SIGHUP (its terminal is gone) raise a
 flag that its loops look at.
@@ -49,7 +49,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class Parser(argparse.ArgumentParser):
-    """Complains in one line, as all of ours do."""
+    """Reports errors in one line, as all commands do."""
 
     def error(self, message: str) -> NoReturn:
         """Raises FlickerError."""
@@ -102,11 +102,11 @@ def stop_on_signals() -> threading.Event:
 
 def retry(
     action: Callable[[], Result],
-    passing: type[Exception] | tuple[type[Exception], ...],
+    retried: type[Exception] | tuple[type[Exception], ...],
     stop: threading.Event,
-    told: Callable[[Exception], None],
+    on_error: Callable[[Exception], None],
 ) -> Result:
-    """The result of `action`, tried again with backoff after each `passing` error, of which `told` is told.
+    """The result of `action`, retried with backoff after each error of the types `retried`; calls `on_error` with it.
 
     Raises Stopped when the flag is raised in between, and any other error at once.
     """
@@ -114,8 +114,8 @@ def retry(
     while True:
         try:
             return action()
-        except passing as problem:
-            told(problem)
+        except retried as problem:
+            on_error(problem)
         if stop.wait(pause):
             raise Stopped
         pause = min(2 * pause, LONGEST_PAUSE)
@@ -123,14 +123,14 @@ def retry(
 
 def repeat(
     action: Callable[[], object],
-    passing: type[Exception] | tuple[type[Exception], ...],
+    retried: type[Exception] | tuple[type[Exception], ...],
     stop: threading.Event,
-    told: Callable[[Exception], None],
+    on_error: Callable[[Exception], None],
 ) -> None:
     """`action` again and again until the flag is raised; after errors as `retry`."""
     with contextlib.suppress(Stopped):
         while not stop.is_set():
-            retry(action, passing, stop, told)
+            retry(action, retried, stop, on_error)
 
 
 def launched(command: list[str]) -> list[str]:
@@ -148,17 +148,17 @@ def wait_or_kill(child: subprocess.Popen[Any], seconds: float) -> None:
 
 
 def last_line(text: str) -> str:
-    """The last line of a log that says anything, empty where none does."""
+    """The last non-empty line of a log, empty where there is none."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def free_ports(count: int) -> list[int]:
     """Ports of the loopback address that nobody listened on a moment ago, all different."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [int(sock.getsockname()[1]) for sock in sockets]
 
 
 def require_free(setting: str, port: int) -> None:
@@ -178,12 +178,12 @@ def instruments(registry: CollectorRegistry) -> tuple[partial[Counter], partial[
 
 
 def say_ready(process: str, **about: str) -> None:
-    """A line of JSON on standard output, for whoever started this process."""
+    """A line of JSON on standard output, for the process that started this one."""
     print(json.dumps({"ready": process, **about}), flush=True)
 
 
 def from_environment(name: str, default: Setting) -> Setting:
-    """An environment variable, as what its default is; that where it is not set or empty. Raises SettingError."""
+    """An environment variable, of the default's type; the default where it is not set or empty. Raises SettingError."""
     text = os.environ.get(name)
     try:
         return type(default)(text) if text else default
@@ -192,15 +192,15 @@ def from_environment(name: str, default: Setting) -> Setting:
 
 
 def require_ours(package: str) -> None:
-    """Raises FlickerError where another package of that name is found first: `trainer` is a common one."""
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None or Path(found.origin).parents[1] != Path(__file__).parents[1]:
-        where = found.origin if found else "nowhere"
-        raise FlickerError(f"package {package} = {where}: not the one beside simulator: run in the project's folder")
+    """Raises FlickerError where another package of that name shadows ours: `trainer` is a common one."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None or Path(spec.origin).parents[1] != Path(__file__).parents[1]:
+        origin = spec.origin if spec else "nowhere"
+        raise FlickerError(f"package {package} = {origin}: not the one beside simulator: run in the project's folder")
 
 
 def run(name: str, main: Callable[[list[str]], None]) -> None:
-    """Run a process to its end; what the user can mend is told in one line, with exit code 2."""
+    """Run a process to its end; a FlickerError ends it with one line and exit code 2."""
     try:
         main(sys.argv[1:])
     except FlickerError as problem:

@@ -1,4 +1,4 @@
-"""What commands show: a progress bar while they work, a table of arms when they are done."""
+"""Output of commands: a progress bar while they work, a table of arms when they are done."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class EventsPerSecond(ProgressColumn):
         return Text(f"{task.speed or 0:,.0f} events/s", style="progress.data.speed")
 
 
-def progress_bar(console: Console, *behind: str | ProgressColumn) -> Progress:
-    """So much of all, and what stands `behind` it: unless said, events/s and the time left."""
-    behind = behind or (EventsPerSecond(), "left", TimeRemainingColumn(elapsed_when_finished=True))
-    return Progress("{task.description}", BarColumn(), MofNCompleteColumn(), *behind, console=console)
+def progress_bar(console: Console, *columns: str | ProgressColumn) -> Progress:
+    """A bar with the count and these columns behind it: by default events/s and the time left."""
+    columns = columns or (EventsPerSecond(), "left", TimeRemainingColumn(elapsed_when_finished=True))
+    return Progress("{task.description}", BarColumn(), MofNCompleteColumn(), *columns, console=console)
 
 
 def open_console() -> Console:
@@ -43,41 +43,41 @@ def open_console() -> Console:
 
 
 def arm_table(arms: Iterable[Arm]) -> Table:
-    """Without rows: a column for what each is called, and one for each arm."""
-    drawn = Table(box=SIMPLE_HEAD)
-    drawn.add_column("")
+    """A table without rows: a column of names, and one for each arm."""
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("")
     for arm in arms:
-        drawn.add_column(label(arm.spec), justify="right", no_wrap=True)
-    return drawn
+        table.add_column(label(arm.spec), justify="right", no_wrap=True)
+    return table
 
 
 def tables(result: Result, width: int) -> Iterator[Table]:
     """One row per measure, one column per arm: mean, 95 % interval, and ratio to the first arm. As many tables as the
     width asks for, each with the first arm in it."""
-    first, others = result.arms[0], result.arms[1:]
+    first, rest = result.arms[0], result.arms[1:]
     step = max(1, (width - 20) // ARM_WIDTH - 1)
-    for start in range(0, max(len(others), 1), step):
-        arms = [first, *others[start : start + step]]
-        drawn = arm_table(arms)
+    for start in range(0, max(len(rest), 1), step):
+        arms = [first, *rest[start : start + step]]
+        table = arm_table(arms)
         for measure in summed_up((arm.measures for arm in result.arms), MEASURES):
-            known = word(measure)
-            drawn.add_row(known.words, *(_cell(arm, first, measure, known.places) for arm in arms))
+            wording = word(measure)
+            table.add_row(wording.words, *(_cell(arm, first, measure, wording.places) for arm in arms))
         if any("train_seconds" in arm.costs for arm in result.arms):
-            drawn.add_row("train time", *(_seconds(arm, first) for arm in arms))
-        yield drawn
+            table.add_row("train time", *(_seconds(arm, first) for arm in arms))
+        yield table
     if result.baselines:
         yield _baselines(result)
 
 
 def _baselines(result: Result) -> Table:
     """A row for each of them: accuracy alone, to compare with that of the arms."""
-    drawn = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
     measures = summed_up(result.baselines.values())
     for heading in ("baseline", *(word(name).words for name in measures)):
-        drawn.add_column(heading, justify="left" if heading == "baseline" else "right")
-    for name, held in result.baselines.items():
-        drawn.add_row(name, *(interval(held.get(measure), word(measure).places)[0] for measure in measures))
-    return drawn
+        table.add_column(heading, justify="left" if heading == "baseline" else "right")
+    for name, accuracies in result.baselines.items():
+        table.add_row(name, *(interval(accuracies.get(measure), word(measure).places)[0] for measure in measures))
+    return table
 
 
 def _cell(arm: Arm, first: Arm, measure: str, places: int | None) -> str:
@@ -88,10 +88,10 @@ def _cell(arm: Arm, first: Arm, measure: str, places: int | None) -> str:
 
 
 def _seconds(arm: Arm, first: Arm) -> str:
-    own, ratio = arm.costs.get("train_seconds"), arm.cost_ratio(first, "train_seconds")
-    if not own:
+    seconds, ratio = arm.costs.get("train_seconds"), arm.cost_ratio(first, "train_seconds")
+    if not seconds:
         return DASH
-    return f"{duration(own)} {_beside(arm, first, exact(ratio) if ratio else None)}".strip()
+    return f"{duration(seconds)} {_beside(arm, first, exact(ratio) if ratio else None)}".strip()
 
 
 def _beside(arm: Arm, first: Arm, ratio: Interval | None) -> str:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # the trainer's image has no rich, and tunes nothing
     from rich.progress import TaskID
 
 GRID = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
-SMALLEST, LARGEST = 1e-5, 10.0
-"""The grid is not extended beyond these: a log that asks for such a rate tells nothing."""
+MIN_RATE, MAX_RATE = 1e-5, 10.0
+"""Limits of the extended grid: a log that needs a rate beyond them is no basis for a choice."""
 WARM_UP, USED = 0.1, 0.3
 """Shares of the log: before the first nothing counts, up to the second it does."""
 
@@ -41,7 +41,7 @@ Progress = Callable[[str, int, int], object]
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was found for a spec."""
+    """The tuned rate of a spec."""
 
     rate: float
     losses: dict[float, float]
@@ -81,10 +81,10 @@ def _tune(arm: Arm, config: ExperimentConfig, world: World, progress: Progress) 
         best = min(losses, key=lambda rate: losses[rate])
         if math.isinf(losses[best]):
             raise SettingError(f"{arm.spec}: lr", "tuned", f"learning diverges at every rate from {min(losses):g} on")
-        further = best / 2 if best == min(losses) else best * 2
-        if best not in (min(losses), max(losses)) or not SMALLEST <= further <= LARGEST:
+        next_rate = best / 2 if best == min(losses) else best * 2
+        if best not in (min(losses), max(losses)) or not MIN_RATE <= next_rate <= MAX_RATE:
             return Tuned(best, losses)
-        losses |= _losses(arm, [further], config, world, progress)
+        losses |= _losses(arm, [next_rate], config, world, progress)
 
 
 def _losses(
@@ -92,8 +92,8 @@ def _losses(
 ) -> dict[float, float]:
     """Learning rate -> mean log loss, see `early_losses`."""
     arms = tuple(replace(arm.with_rate(rate), label=f"{arm.spec} at {rate:g}") for rate in rates)
-    told = partial(progress, f"tuning {arm.spec}")
-    return dict(zip(rates, early_losses(arms, config, world, told), strict=True))
+    report = partial(progress, f"tuning {arm.spec}")
+    return dict(zip(rates, early_losses(arms, config, world, report), strict=True))
 
 
 def early_losses(
@@ -114,19 +114,19 @@ def early_losses(
 
 
 def tune_arms(config: ExperimentConfig, world: World, bar: ProgressBar) -> dict[str, Tuned]:
-    """The learning rates of arms with `lr=tuned`, shown by a progress bar; what was found is said in a line each."""
+    """The learning rates of arms with `lr=tuned`, with a progress bar; prints a line for each."""
     if not any(arm.tuned for arm in parse_arms(config.arms)):
         return {}
     with bar:
         tasks: dict[tuple[str, int], TaskID] = {}
 
         def progress(name: str, done: int, total: int) -> None:
-            begun = tasks.get((name, total))
-            if begun is None or bar.tasks[begun].completed >= total:  # a grid that is extended begins again
-                begun = tasks[name, total] = bar.add_task(name, total=total)
-            bar.update(begun, completed=done)
+            running = tasks.get((name, total))
+            if running is None or bar.tasks[running].completed >= total:  # a grid that is extended begins again
+                running = tasks[name, total] = bar.add_task(name, total=total)
+            bar.update(running, completed=done)
 
         tuned = tune(config, world, progress)
-    for spec, found in tuned.items():
-        bar.console.print(f"{spec}: {found}", soft_wrap=True)
+    for spec, choice in tuned.items():
+        bar.console.print(f"{spec}: {choice}", soft_wrap=True)
     return tuned

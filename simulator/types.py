@@ -1,4 +1,4 @@
-"""The words that join world, recommender and measures: Field, Schema, Batch, Query, Slate.
+"""The types that join world, recommender and measures: Field, Schema, Batch, Query, Slate.
 
 Shapes: n events, N candidates, K slate length, S slots (columns of table rows per event), C context slots.
 
@@ -29,9 +29,9 @@ Reals = NDArray[np.floating[Any]]
 
 Side = Literal["user", "item", "context"]
 Kind = Literal["category"]
-"""What a field's values are."""
+"""The kind of a field's values."""
 PolicyName = Literal["random", "round_robin", "sticky", "least_loaded"]
-"""How a router chooses who answers a query; see serving/router/policies.py."""
+"""How a router chooses who answers a query; see serving/router/pool.py."""
 
 FIRST_ID = 2
 """Id of a field's first value, behind those of padding and of what is unknown; see Field.size."""
@@ -43,7 +43,7 @@ class Field:
 
     name: str
     side: Side
-    """Who it describes. User and context are fixed within a query; item differs between its candidates."""
+    """The side that it describes. User and context are fixed within a query; item differs between its candidates."""
     vocabulary: int
     """Number of distinct values, at least 1."""
     slots: int = 1
@@ -97,7 +97,7 @@ class Schema:
 
 
 class Columns:
-    """What a dataclass of arrays [n, ...] is beside them, the first of them one value per row: so many rows."""
+    """Methods of a dataclass of arrays [n, ...], the first of which has one value per row."""
 
     def __len__(self) -> int:
         return len(self._columns()[0])
@@ -189,7 +189,7 @@ def slate(scores: Floats, items: Ints, k: int, ranked: Ints | None = None) -> Sl
 
 @dataclass(frozen=True)
 class Names:
-    """How a log calls what the world numbers; nothing at all on a made-up world, where the numbers are the names."""
+    """A log's ids and titles by the world's numbers; empty on a made-up world, where the numbers are the names."""
 
     users: Sequence[str] = ()
     """Ids by user number."""
@@ -219,7 +219,7 @@ class World(Protocol):
 
     @property
     def name(self) -> str:
-        """What results are labelled with: `synthetic`, or the name of the log."""
+        """Name of the world in results: `synthetic`, or that of the log."""
 
     @property
     def schema(self) -> Schema:
@@ -239,7 +239,7 @@ class World(Protocol):
 
     @property
     def names(self) -> Names:
-        """What the log calls its users and items; empty on a made-up world."""
+        """The log's ids of users and items; empty on a made-up world."""
 
     def name_of(self, field: str, value: int) -> str:
         """How a value of a field is written: as the log has it, else its number; `unknown` below 0."""
@@ -279,4 +279,4 @@ class World(Protocol):
         """
 
     def feedback(self, query: Query, items: Ints, clicks: Floats) -> Batch | None:
-        """What is learned from a shown slate: its K impressions as events; None where the log supplies all events."""
+        """Feedback on a shown slate: its K impressions as events; None where the log supplies all events."""

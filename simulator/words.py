@@ -26,9 +26,9 @@ CURES = {
     "average": "weights averaged",
     "fresh": "trained afresh",
 }
-"""What stands before an activation in an arm's spec, and how it is written behind it."""
+"""Cure in an arm's spec -> its words behind the activation."""
 ENDLESS = 1_000.0
-"""An upper limit so many times the mean says no more than that there is none."""
+"""An upper limit of more times the mean is written as none."""
 DASH = "–"
 
 
@@ -43,7 +43,7 @@ class Word:
 
 
 CAUSES = {"swaps": "", "refresh_swaps": " at a refresh", "both_swaps": " at a refresh, of another duplicate"}
-"""Causes of swaps, and what they are called behind the measure."""
+"""Causes of swaps -> their words behind the measure."""
 WORDS = {
     "progressive_log_loss": Word("progressive log loss", "Log loss of events before they were learned.", 4),
     "personalisation": Word(
@@ -83,17 +83,17 @@ COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "model_bytes": ("memory in serving", memory),
     "train_bytes": ("memory in training", memory),
 }
-"""What an arm costs: words, and how it is written."""
+"""Costs of an arm: words, and how they are written."""
 
 
 def word(measure: str) -> Word:
     """Words, explanation and digits of a measure of a result: `refresh_swaps.pair` is `pair swaps at a refresh`."""
     cause, _, name = measure.rpartition(".")
-    if held := described().get(name):
+    if described_measure := described().get(name):
         kind, _, lag = cause.partition(".")
-        behind = CAUSES.get(kind, f" over {lag} refreshes" + ", of another duplicate" * kind.startswith("both"))
+        suffix = CAUSES.get(kind, f" over {lag} refreshes" + ", of another duplicate" * kind.startswith("both"))
         places = 4 if name in ACCURACY or name in QUALITIES else None
-        return Word(held.words + (behind if cause else ""), held.about, places)
+        return Word(described_measure.words + (suffix if cause else ""), described_measure.about, places)
     return WORDS.get(measure, Word(measure))
 
 
@@ -101,8 +101,8 @@ def summed_up(known: Iterable[Collection[str]], swaps: Iterable[str] = ("pair", 
     """The measures that arms are summed up by, of those that any of them has; instability and accuracy side by side."""
     names = ["pd", *(f"swaps.{name}" for name in swaps), "refresh_swaps.pair", "user_visible_slot_ratio"]
     names += ["personalisation", "log_loss", GAP, "auc", *QUALITIES]
-    held = {name for one in known for name in one}
-    return [name for name in names if name in held]
+    available = {name for names_of in known for name in names_of}
+    return [name for name in names if name in available]
 
 
 def label(spec: str) -> str:
@@ -112,25 +112,25 @@ def label(spec: str) -> str:
     first, _, rest = design.partition(":")
     cure, design = (CURES[first], rest) if first in CURES else ("", design)
     name, _, settings = design.partition(":")
-    called = [NAMES[name]] if name in NAMES else []
+    parts = [NAMES[name]] if name in NAMES else []
     if name == "torch":
         settings, _, relu = settings.partition(",relu=")
         factory, _, settings = settings.partition(",")
         module, _, function = factory.rpartition(":")
-        called = [f"{module.rpartition('.')[2]}.{function}".removesuffix(".make").lstrip(".")]
-        called += [label(relu)] if relu else []
-    if not called:
+        parts = [f"{module.rpartition('.')[2]}.{function}".removesuffix(".make").lstrip(".")]
+        parts += [label(relu)] if relu else []
+    if not parts:
         return spec
-    called += [cure] if cure else []
-    inside = ", ".join(part.replace("=", " = ") for part in settings.replace(":", ",").split(",") if part)
-    return ", ".join(called) + (f" ({inside})" if inside else "") + (f" #{copy}" if mark else "")
+    parts += [cure] if cure else []
+    settings_text = ", ".join(part.replace("=", " = ") for part in settings.replace(":", ",").split(",") if part)
+    return ", ".join(parts) + (f" ({settings_text})" if settings_text else "") + (f" #{copy}" if mark else "")
 
 
-def decimals(value: float, least: int = 0) -> int:
+def decimals(value: float, minimum: int = 0) -> int:
     """Places after the point that show three significant digits, at least `least`."""
     if value == 0 or not math.isfinite(value):
-        return least
-    return max(least, 2 - math.floor(math.log10(abs(value))))
+        return minimum
+    return max(minimum, 2 - math.floor(math.log10(abs(value))))
 
 
 def number(value: float, places: int | None = None) -> str:
@@ -140,8 +140,8 @@ def number(value: float, places: int | None = None) -> str:
     if abs(value) < 1e-4 and (places is None or places > 4):
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa} × 10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
-    found = f"{value:,.{decimals(value) if places is None else places}f}"
-    return found if found.strip("-0.") else found.removeprefix("-")  # no minus before what rounds to 0
+    text = f"{value:,.{decimals(value) if places is None else places}f}"
+    return text if text.strip("-0.") else text.removeprefix("-")  # no minus before what rounds to 0
 
 
 def interval(value: Interval | None, places: int | None = None) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from load.metrics import LoadCollector
-from load.tally import Call, Repeat, Tally
+from load.tally import FinishedCall, Repeat, Tally
 from serving.proxy.metrics import ProxyMetrics
 from serving.replica.metrics import Metrics as ReplicaMetrics
 from serving.router.metrics import RouterMetrics, ShadowMetrics
@@ -60,7 +60,7 @@ def _shadow(registry: CollectorRegistry) -> None:
 def _load(registry: CollectorRegistry) -> None:
     tally = Tally()
     for code in ("OK", "UNAVAILABLE"):
-        tally.call(Call("Recommend", code, 0.01))
+        tally.call(FinishedCall("Recommend", code, 0.01))
     tally.repeat(Repeat("arm", True, 1, 10))
     tally.click(1)
     tally.tick(1.0, 1.0)

@@ -29,9 +29,9 @@ FLOORS: list[set[str]] = [
     {"randomness", "types", "config", "process", "security", "files", "pace", "native"},
     {"world", "models", "measures", "presets", "store"},
     {"comparison", "schedule", "tuning", "flags", "result", "words"},
-    {"experiment", "decide", "predictions"},
-    {"folder", "outcome", "terminal", "report"},
-    {"run", "tune", "check", "compare", "live", "sweep"},
+    {"evaluation", "decide", "predictions"},
+    {"experiment", "folder", "outcome", "parts", "cluster", "terminal", "report"},
+    {"run", "tune", "check", "compare", "live", "size", "sweep"},
     {"cli", "article"},
 ]
 MOST_FLOORS = 8

@@ -16,6 +16,7 @@ SETTINGS = {
     "negative beta": ("--arms relu smelu:beta=-1", ("beta = -1", "0 (ReLU) or more")),
     "k larger than the candidates": ("--k 31", ("k = 31", "number of candidates (30)")),
     "zero duplicates": ("--duplicates 0", ("duplicates = 0", "at least 2")),
+    "an odd number of partners": ("--partners 3", ("partners = 3", "an even number")),
     "resume without a folder": ("--resume", ("resume", "--out")),
     "unknown flag": ("--duplicate-s 3", ("--duplicate-s", "--help")),
     "unknown preset": ("--preset huge", ("huge", "smoke")),

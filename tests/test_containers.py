@@ -292,7 +292,7 @@ def test_a_full_store_refuses_before_its_container_runs_out_of_memory() -> None:
 
 
 def test_feedback_outlives_its_router() -> None:
-    assert services()["router"]["volumes"] == [f"router:{told('router')['FLICKER_SPOOL']}"]
+    assert services()["router"]["volumes"][0] == f"router:{told('router')['FLICKER_SPOOL']}"
     assert "router" in read(COMPOSE)["volumes"]
     assert re.search(r"AS router\nRUN install --directory --owner=flicker /spool\n", DOCKERFILE), "it may write there"
 
@@ -344,6 +344,25 @@ def test_each_profile_runs_one_trainer_and_replicas_where_prometheus_looks(profi
     names = [name for job in scraped for how in job.get("dns_sd_configs", []) for name in how["names"]]
     assert names == ["trainer", "replica", "router", "shadow", "load"]
     assert found[COMPUTING[profile][1]]["deploy"]["replicas"] == int(SETTINGS["FLICKER_REPLICAS"])
+
+
+@pytest.mark.parametrize("trainer", ["trainer", "trainer-gpu"])
+def test_trainers_share_the_duplicates_and_each_takes_a_free_share(trainer: str) -> None:
+    found = services(FLICKER_TRAINERS="3")[trainer]
+    flags = parse(TrainerFlags, "trainer", shlex.split(found["command"]))
+    assert flags.shard == "any/3" and found["deploy"]["replicas"] == 3
+    assert "trainer:/state" in found["volumes"] and told(trainer)["FLICKER_STATE"] == "/state"
+
+
+def test_whoever_publishes_or_serves_generations_knows_where_weights_lie_and_trainers_alone_write_there() -> None:
+    found = services(FLICKER_WEIGHTS="file:///weights")
+    knowing = [name for name, service in found.items() if "FLICKER_WEIGHTS" in service.get("environment", {})]
+    assert knowing == ["trainer", "trainer-gpu", "replica", "replica-gpu", "router"]
+    for name in knowing:
+        assert found[name]["environment"]["FLICKER_WEIGHTS"] == "file:///weights"
+        (folder,) = (mount for mount in found[name]["volumes"] if "/weights" in str(mount))
+        assert folder.get("read_only", False) != name.startswith("trainer")
+    assert "/weights" in DOCKERFILE, "a volume is its owner's whose folder it was made for"
 
 
 def test_all_that_compute_in_the_profile_gpu_have_the_device_and_use_it() -> None:

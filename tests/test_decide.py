@@ -109,9 +109,11 @@ def test_the_formula_by_hand() -> None:
     assert weights(many) == pytest.approx(
         {("swaps", 0): 0.9 * 0.75, ("refresh_swaps", 1): 0.025, ("both_swaps", 1): 0.075}
     )
-    seen = what_a_user_sees(arm, many, "pair")
-    assert seen and seen.total.mean == pytest.approx(0.9 * 0.75 * 0.2 + 0.1 * (0.25 * 0.4 + 0.75 * 0.6))
-    assert (seen.total.low, seen.total.high) == pytest.approx((0.95 * seen.total.mean, 1.05 * seen.total.mean))
+    expected = what_a_user_sees(arm, many, "pair")
+    assert expected and expected.total.mean == pytest.approx(0.9 * 0.75 * 0.2 + 0.1 * (0.25 * 0.4 + 0.75 * 0.6))
+    assert (expected.total.low, expected.total.high) == pytest.approx(
+        (0.95 * expected.total.mean, 1.05 * expected.total.mean)
+    )
     one = what_a_user_sees(arm, Situation(asks_again="6m", rollout="0s"), "pair")
     sticky = what_a_user_sees(arm, replace(many, routing="sticky"), "pair")
     assert one and sticky and one.parts.keys() == {"refresh_swaps"}
@@ -122,20 +124,20 @@ def test_several_refreshes_between_are_those_measured_or_interpolated() -> None:
     lags = {f"refresh_lags.{n}.pair": around(value) for n, value in ((2, 0.2), (4, 0.3), (8, 0.4))}
     arm = an_arm("relu", refresh=0.1, **lags)
 
-    def seen(gap: str) -> tuple[float, str]:
+    def expected(gap: str) -> tuple[float, str]:
         found = what_a_user_sees(arm, Situation(asks_again=gap, rollout="0s"), "pair")
         assert found
         return found.total.mean, " ".join(found.notes)
 
-    assert seen("1h") == (pytest.approx(0.1), "") and seen("4h") == (pytest.approx(0.3), "")
-    assert seen("3h") == (pytest.approx(0.25), "3 refreshes lie between: interpolated between 2 and 4")
-    mean, note = seen("20h")
+    assert expected("1h") == (pytest.approx(0.1), "") and expected("4h") == (pytest.approx(0.3), "")
+    assert expected("3h") == (pytest.approx(0.25), "3 refreshes lie between: interpolated between 2 and 4")
+    mean, note = expected("20h")
     assert mean == pytest.approx(0.4) and note.startswith("20 refreshes lie between, 8 at most were measured")
 
 
 def test_a_live_result_says_that_it_knows_one_refresh_only(tmp_path: Path) -> None:
-    seen = {"user_visible_slot_ratio": around(0.3), "refresh_swaps.slot": around(0.2)}
-    write_result(tmp_path, a_result(an_arm("relu", **seen), kind="live", config={}))
+    expected = {"user_visible_slot_ratio": around(0.3), "refresh_swaps.slot": around(0.2)}
+    write_result(tmp_path, a_result(an_arm("relu", **expected), kind="live", config={}))
     said = "\n".join(recommended(tmp_path, Situation(asks_again="5h"))[0])
     assert "5 refreshes lie between, 1 at most were measured" in said
     assert "only results of `flicker run` measure more than one refresh" in said
@@ -146,11 +148,11 @@ def test_a_live_result_says_that_it_knows_one_refresh_only(tmp_path: Path) -> No
 def test_both_causes_together_lie_between_the_larger_and_the_sum_where_nobody_measured_them() -> None:
     """A live system compares duplicates, and generations, not both at once."""
     arm = Arm("relu", {"swaps.pair": around(0.2, 0.1), "refresh_swaps.pair": around(0.5, 0.1)})
-    seen = what_a_user_sees(arm, Situation(models=10**9, asks_again="1h", rollout="0s"), "pair")
-    assert seen and seen.parts.keys() == {"refresh_swaps", "both_swaps"}
-    found = seen.parts["both_swaps"]
+    expected = what_a_user_sees(arm, Situation(models=10**9, asks_again="1h", rollout="0s"), "pair")
+    assert expected and expected.parts.keys() == {"refresh_swaps", "both_swaps"}
+    found = expected.parts["both_swaps"]
     assert (found.mean, found.low, found.high) == pytest.approx((0.6, 0.45, 0.77), rel=1e-6)
-    assert "taken as independent causes" in seen.notes[0]
+    assert "taken as independent causes" in expected.notes[0]
     assert what_a_user_sees(Arm("relu", {"swaps.pair": around(0.2)}), HOUR, "pair") is None
 
 
@@ -215,8 +217,8 @@ def test_the_page_and_recommend_never_contradict_each_other(tmp_path: Path) -> N
 def test_a_wide_interval_that_includes_1_is_no_proof_of_equal_accuracy(wide: float, verdict: str, said: str) -> None:
     base = an_arm("relu")
     choice = choose(a_result(base, an_arm("gelu", 0.05, 0.05, base=base, loss_wide=wide)), HOUR, "pair", MARGIN)
-    assert choice.verdict == verdict and said in choice.why.replace("\N{NO-BREAK SPACE}", " ")
-    assert "no worse" not in choice.why
+    assert choice.verdict == verdict and said in choice.reason.replace("\N{NO-BREAK SPACE}", " ")
+    assert "no worse" not in choice.reason
 
 
 def test_two_log_losses_without_an_interval_are_no_proof_either() -> None:
@@ -227,7 +229,7 @@ def test_two_log_losses_without_an_interval_are_no_proof_either() -> None:
     ]
     choice = choose(a_result(*arms, kind="live"), HOUR, "pair", MARGIN)
     assert choice.verdict == "unclear"
-    assert "log loss × 1.0000 without an interval, not shown to be within" in choice.why
+    assert "log loss × 1.0000 without an interval, not shown to be within" in choice.reason
 
 
 def test_files_of_predictions_hold_no_refresh_and_the_gate_of_these_models_is_named() -> None:
@@ -241,8 +243,8 @@ def test_files_of_predictions_hold_no_refresh_and_the_gate_of_these_models_is_na
 def test_an_arm_that_is_shown_to_cost_accuracy_is_weighed_not_advised() -> None:
     base = an_arm("relu")
     choice = choose(a_result(base, an_arm("gelu", 0.05, 0.05, loss=0.44, base=base)), HOUR, "pair", MARGIN)
-    assert choice.verdict == "weigh" and choice.why.startswith("Weigh the changes that GELU saves")
-    assert "shown to be higher" in choice.why
+    assert choice.verdict == "weigh" and choice.reason.startswith("Weigh the changes that GELU saves")
+    assert "shown to be higher" in choice.reason
 
 
 # The floor.
@@ -273,7 +275,7 @@ def test_a_model_must_beat_base_rate_and_popularity_and_not_lose_to_a_logistic_r
     choice = choose(result, HOUR, "pair", MARGIN)
     assert (choice.verdict == "unlearned") is not learned
     if not learned:
-        assert "this model has learned too little to advise: log loss 0.4300 is" in choice.why
+        assert "this model has learned too little to advise: log loss 0.4300 is" in choice.reason
         assert not [line for line in advice(result, HOUR, "pair") if "trial" in line or "To lower it" in line]
 
 
@@ -309,7 +311,7 @@ def test_changes_name_what_is_free_first_and_the_price_of_the_rest() -> None:
 def test_refreshing_half_as_often_changes_more_each_time() -> None:
     arm = an_arm("relu", refresh=0.1, **{"refresh_lags.2.pair": around(0.15)})
     (change,) = [c for c in changes(a_result(arm), HOUR, "pair", MARGIN) if "half" in c.words]
-    assert change.seen.mean == pytest.approx(10 / 120 * 0.15)
+    assert change.expected.mean == pytest.approx(10 / 120 * 0.15)
     linear = an_arm("relu", refresh=0.1, **{"refresh_lags.2.pair": around(0.2)})
     assert not [c for c in changes(a_result(linear), replace(HOUR, rollout="0s"), "pair", MARGIN) if "half" in c.words]
 
@@ -367,10 +369,10 @@ def test_accuracy_stands_beside_swaps_and_the_situation_is_named(tmp_path: Path)
 
 def test_one_design_and_no_noise_are_said() -> None:
     base = an_arm("relu")
-    assert "one design" in choose(a_result(base, an_arm("relu#2", base=base)), HOUR, "pair", MARGIN).why
+    assert "one design" in choose(a_result(base, an_arm("relu#2", base=base)), HOUR, "pair", MARGIN).reason
     quiet = [an_arm(spec, 0, 0) for spec in ("relu", "gelu")]
-    assert choose(a_result(*quiet), HOUR, "pair", MARGIN).why.startswith("Switch on a source of noise")
-    assert choose(a_result(base), HOUR, "pair", MARGIN).why.startswith("Add an arm to compare with")
+    assert choose(a_result(*quiet), HOUR, "pair", MARGIN).reason.startswith("Switch on a source of noise")
+    assert choose(a_result(base), HOUR, "pair", MARGIN).reason.startswith("Add an arm to compare with")
 
 
 def test_the_commands_say_it_and_end_with_its_code(flicker: Terminal, tmp_path: Path) -> None:
@@ -420,16 +422,16 @@ def test_paired_ratios_and_budgets_without_an_interval_show_nothing() -> None:
     arm = an_arm("gelu", 0.05, 0.05, base=base, wide=0, loss_wide=0)
     for budget in (None, 0.09):
         choice = choose(a_result(base, arm), HOUR, "pair", MARGIN, budget)
-        assert choice.verdict == "unclear", choice.why
+        assert choice.verdict == "unclear", choice.reason
     choice = choose(a_result(base, an_arm("gelu", 0.05, 0.05, base=base, loss_wide=0)), HOUR, "pair", MARGIN)
-    assert choice.verdict == "unclear" and "without an interval, not shown to be within" in choice.why
+    assert choice.verdict == "unclear" and "without an interval, not shown to be within" in choice.reason
 
 
 def test_one_design_alone_can_be_served_otherwise(tmp_path: Path) -> None:
     """Two files of one model, say: there is no arm to try, and sticky routing helps all the same."""
     arm = an_arm("model")
     choice = choose(a_result(arm, kind="compare"), Situation(models=2), "pair", MARGIN)
-    assert choice.why == "Add files of another design to compare with, named in a column `arm`."
+    assert choice.reason == "Add files of another design to compare with, named in a column `arm`."
     write_result(tmp_path, a_result(arm, kind="compare"))
     lines, code = recommended(tmp_path, Situation(models=2), measure="pair")
     assert code == 0 and any("sticky routing (--routing sticky)" in line for line in lines)

@@ -46,7 +46,7 @@ TYPED = [block for steps in recipes().values() for block in steps]
 """What test_recipes.py runs, in a copy of the project."""
 RUN = [block for block in COMMANDS if not NOT_RUN.fullmatch(block.before) and block not in TYPED]
 MARKED = [block for block in COMMANDS if NOT_RUN.fullmatch(block.before)]
-QUICK = {"check": {0}, "compare": {0}, "report": {0}, "recommend": {0, 3}, "gate": {0, 1, 3}}
+QUICK = {"check": {0}, "compare": {0}, "report": {0}, "recommend": {0, 3}, "gate": {0, 1, 3}, "size": {0}}
 """Commands of `flicker` that are run, with the exit codes that the pages tell of."""
 NOTING = """#!{python}
 import json, os, sys

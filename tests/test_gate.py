@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from simulator.decide.evidence import DECIDED, INCONCLUSIVE, REFUSED
-from simulator.decide.gating import NOTHING, GateFlags, Side, gate, pooled
+from simulator.decide.gating import NO_BASELINE, GateFlags, SwapEstimate, gate, pooled
 from simulator.errors import FlickerError
 from simulator.folder import Folder
 from simulator.measures.intervals import Estimate, Interval, Resamples, pair_index
@@ -322,7 +322,7 @@ def test_pooled_fleets_are_those_of_all_runs() -> None:
     assert found.half_width() == pytest.approx(np.hypot(2.776445 * means.std(ddof=1) / np.sqrt(5), 0.01), rel=1e-3)
     made_up = [(replace(run, world={"has_truth": True}), arm) for run, arm in runs]
     assert pooled(made_up, "pair").users == pytest.approx(np.hypot(0.4 * 0.01, 0.6 * 0.01))
-    assert Side(0.1, 1, None, 0.01).half_width() == np.inf and NOTHING.half_width() == 0
+    assert SwapEstimate(0.1, 1, None, 0.01).half_width() == np.inf and NO_BASELINE.half_width() == 0
 
 
 def test_the_same_run_twice_is_no_more_evidence(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from simulator.result import read_result, to_json
 from simulator.schedule import LIVE_GENERATIONS
 from simulator.world.open import open_world
 from tests.small_runs import small_log
+from trainer.flags import TrainerFlags
 
 ROUTER = """\
 flicker_compared_total{arm="relu",cause="duplicate",measure="slate"} %(n)s
@@ -94,6 +95,10 @@ def test_the_trainer_is_told_what_differs_from_the_preset() -> None:
         (["--shadow", "1.5"], "shadow = 1.5"),
         (["--routers", "9"], "routers = 9"),
         (["--routers", "3", "--port", "65534"], "port = 65534: from 0 to 65533"),
+        (["--trainers", "0"], "trainers = 0: from 1 to --duplicates"),
+        (["--trainers", "4", "--duplicates", "3"], r"trainers = 4: from 1 to --duplicates \(3\)"),
+        (["--weights", "somewhere"], "weights = somewhere: a URL such as"),
+        (["--weights", "s3://id:secret@bucket/x"], "weights = s3://bucket/x: leave the secret out"),
         (["--nonsense", "1"], "--nonsense"),
     ],
 )
@@ -114,6 +119,19 @@ def test_the_plan_gives_every_process_its_own_port(tmp_path: Path) -> None:
     assert settings["rate"] == 20 and settings["world"]["events"] == 1_000_000
     assert made.address == f"127.0.0.1:{made.servers[3].command[made.servers[3].command.index('--port') + 1]}"
     assert not plan(up_flags("--no-load"), "redis://127.0.0.1:1/0", tmp_path).load
+
+
+def test_several_trainers_share_the_duplicates_and_all_know_where_weights_lie(tmp_path: Path) -> None:
+    flags = up_flags("--trainers", "3", "--replicas", "2", "--weights", "file:///shared/weights")
+    made = plan(flags, "redis://127.0.0.1:1/0", tmp_path)
+    trainers = [one for one in made.servers if one.name.startswith("trainer")]
+    assert [one.name for one in trainers] == ["trainer", "trainer-1", "trainer-2"]
+    told = [parse(TrainerFlags, "trainer", one.command[3:] + ["--store", "redis://127.0.0.1:1"]) for one in trainers]
+    assert [one.shard for one in told] == ["0/3", "1/3", "2/3"]
+    assert [one.state for one in told] == [tmp_path / one.name for one in trainers]
+    assert len({made.metrics[one.name] for one in trainers}) == 3
+    knowing = [one.name for one in [*made.servers, *made.load] if "file:///shared/weights" in one.command]
+    assert knowing == [one.name for one in made.servers]
 
 
 def test_traffic_is_told_of_every_router(tmp_path: Path) -> None:

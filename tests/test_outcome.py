@@ -13,7 +13,10 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from simulator.config import NO_NOISE, ReplayConfig
 from simulator.errors import SettingError
-from simulator.experiment import Experiment, Final
+from simulator.evaluation import Final
+from simulator.experiment import Experiment
+from simulator.measures.differences import pd_of_logits
+from simulator.measures.intervals import pair_index
 from simulator.measures.registry import GAP
 from simulator.models.baselines import BASELINES
 from simulator.outcome import measure
@@ -231,3 +234,18 @@ def test_notes_say_what_the_intervals_cover(run: Run) -> None:
     assert "600 held-out events and 40 queries of 30 candidates, slates of 5" in note
     assert "over fleets, their duplicates, and users" in note
     assert "duplicates and users, given this one fleet's initialisation" in outcome(prepared(SMALL))["notes"][0]
+
+
+def test_of_many_duplicates_a_sample_of_pairs_is_compared_and_a_note_says_so() -> None:
+    config = replace(SMALL, duplicates=5, partners=2, generations=2, seed=3)
+    experiment = prepared(config)
+    final = experiment.run(lambda events: None, lambda: None)
+    result = to_json(measure(experiment, final))
+    pairs = list(zip(*pair_index(5, 2, seed=3), strict=True))
+    assert len(pairs) == 5
+    for number, arm in enumerate(result["arms"].values()):
+        logits = final.logits[5 * number : 5 * number + 5]
+        expected = fmean(float(pd_of_logits(logits[one], logits[other]).mean()) for one, other in pairs)
+        assert arm["pd"]["mean"] == pytest.approx(expected, rel=1e-9)
+    note = "Each duplicate was compared with 2 of the 4 others of its fleet, drawn from the seed."
+    assert note in result["notes"] and note not in to_json(outcome(prepared(replace(config, partners=4))))["notes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -10,10 +11,13 @@ import sys
 import xml.etree.ElementTree as ET
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
+from simulator.size.laws import FORMS, parsed
 from tests.bench.scaling_axes import QUICK, served
 from tests.bench.scaling_laws import fit, fit_sum
 from tests.bench.scaling_meter import Meter
@@ -153,3 +157,93 @@ def check(points: dict[str, dict[str, list[dict[str, object]]]]) -> None:
 def test_bad_flags_are_refused_before_anything_is_measured(flags: tuple[str, str]) -> None:
     ran = scaling(*flags)
     assert ran.returncode == 2 and f"{flags[0]} = {flags[1]}" in ran.stderr
+
+
+@pytest.fixture
+def size(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """tests/bench/scaling_size.py, whose neighbours are modules of their own to it."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests/bench"))
+    return importlib.import_module("scaling_size")
+
+
+def live_point(size: ModuleType, kind: str, setting: Any, coefficients: dict[str, list[float]]) -> dict[str, Any]:
+    """What a system would say that follows laws with these coefficients to the letter."""
+    shape = size.shape_of(asdict(setting))
+    took = {name: float(np.dot(coefficients[name], form.counts(shape))) for name, form in FORMS.items()}
+    queries, reports = size.QUERIES, size.REPORTS
+    asked = {"router-0": took["router_query"] * queries, "router-1": 0.0, "dropped": 0}
+    asked |= {name: took["replica_query"] * queries / 2 for name in ("replica-0", "replica-1")}
+    compared = asked | {"router-1": (took["router_query"] + took["router_compared"]) * queries}
+    refresh = {"trainer": took["trainer_generation"], "store": took["store_generation"]}
+    refresh |= {name: took["replica_refresh"] for name in ("replica-0", "replica-1")}
+    report = {"router-0": took["router_report"] * reports, "store": took["store_report"] * reports}
+    memory = {"router-1": "router", "replica-0": "replica", "replica-1": "replica", "trainer": "trainer"}
+    return {
+        "kind": kind,
+        "setting": json.loads(size.key(asdict(setting))),
+        "load": 1.5,
+        "windows": {"queries": [asked] * 5, "compared": [compared] * 5, "refreshes": [refresh] * 5},
+        "reports": [report] * 5,
+        "memory": {name: {"peak": took[f"{part}_memory"]} for name, part in memory.items()},
+        "parts": {"duplicate/0": took["duplicate_bytes"], "catalog": took["catalog_bytes"]},
+        "waiting_bytes": took["waiting_bytes"],
+        "bytes": {"users": took["user_bytes"], "replica": took["rank_bytes"]},
+        "samples": {"router-0": 300, "replica-0": 100},
+    }
+
+
+def test_laws_of_the_live_system_are_found_again_and_foretell_what_they_never_saw(
+    size: ModuleType, tmp_path: Path
+) -> None:
+    draws = np.random.default_rng(0)
+    scales = {"s": 1e-4, "B": 1e8}
+    coefficients = {
+        name: [scales[form.unit] * draws.uniform(0.5, 2) / max(1.0, term.count(size.shape_of(asdict(size.FITTED[0]))))
+               for term in form.terms]
+        for name, form in FORMS.items()
+    }  # fmt: skip
+    points = [live_point(size, "fitted", setting, coefficients) for setting in size.FITTED]
+    points += [live_point(size, "checked", setting, coefficients) for setting in size.drawn()]
+    (tmp_path / "scaling.md").write_text("# Above\n\n## The live system\nold\n")
+    file, page = size.write(points, tmp_path, tmp_path / "laws.json")
+    laws = parsed(json.loads(file.read_text()))
+    for _, name, guess, found, systems in size.checks(points, laws):
+        assert guess == pytest.approx(found, rel=1e-4) and systems == 1, name
+    text = page.read_text()
+    assert text.startswith("# Above\n\n## The live system\n") and "\nold\n" not in text and "$" not in text
+    assert "**0 of 21 forecasts miss by more than 25%**" in text
+    wrong = [point | {"memory": {name: {"peak": 9e9} for name in point["memory"]}} for point in points[-1:]]
+    size.write(points[:-1] + wrong, tmp_path, tmp_path / "laws.json")
+    assert "**3 of 21 forecasts miss" in page.read_text()
+
+
+def test_what_the_laws_are_checked_on_is_drawn_once_and_not_fitted(size: ModuleType) -> None:
+    assert size.drawn() == size.drawn() and len(set(size.drawn())) == 3
+    assert not set(size.drawn()) & set(size.FITTED) and size.drawn() != size.drawn(seed=21)
+
+
+def test_what_was_measured_is_not_measured_again(
+    size: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def one(kind: str, setting: Any) -> dict[str, Any]:
+        asked.append(setting)
+        return {"kind": kind, "setting": json.loads(size.key(asdict(setting)))}
+
+    monkeypatch.setattr(size, "one", one)
+    file, first = tmp_path / "points.jsonl", [("fitted", setting) for setting in size.FITTED[:2]]
+    size.measure(file, first, 1)
+    points = size.measure(file, [*first, ("checked", size.FITTED[0]), *first], 1)
+    assert asked == [*size.FITTED[:2], size.FITTED[0], *size.FITTED[:2]] and len(points) == 5
+
+
+@pytest.mark.slow  # five processes and a store, half a minute: `make scaling ARGS=--live` starts it 33 times
+def test_a_point_of_the_live_system_is_measured(tmp_path: Path, size: ModuleType) -> None:
+    setting = size.Live(entities=500, duplicates=2, candidates=50, hidden=(16, 8), dim=4)
+    command = [sys.executable, "tests/bench/scaling_live.py", str(tmp_path), size.key(asdict(setting))]
+    ran = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, text=True, capture_output=True)
+    assert ran.returncode == 0, ran.stderr
+    said = size.figures(json.loads(ran.stdout))
+    assert all(value > 0 for value in said.values())
+    assert said["duplicate_bytes"] == pytest.approx(size.shape_of(asdict(setting)).published, rel=0.2)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 
-from simulator.process import configure_logging, end_on_sigterm, require_ours, run, stop_on_signals
+from simulator.process import Stopped, configure_logging, end_on_sigterm, require_ours, run, stop_on_signals
 
 
 def main(arguments: list[str]) -> None:
@@ -25,36 +26,42 @@ def main(arguments: list[str]) -> None:
     from simulator.store.open import WORLD_CAPACITY
     from simulator.world.open import open_world
     from trainer import loop  # brings torch: seconds that --help need not wait for
-    from trainer.feeder import Feeder
+    from trainer.feeder import Feeder, NoFeeder
+    from trainer.lease import hold
     from trainer.metrics import Metrics
     from trainer.resume import StateFolder
 
     configure_logging()
     registry = CollectorRegistry()
-    metrics, folder = Metrics(registry), StateFolder(flags.state, flags.run)
-    world = open_world(config.world, config.seed, config.model.hash_rows)
-    config, size, adapted = fitted_live(config, world, flags.given(), flags.generation_events)
-    if adapted:
-        print(f"trainer: {adapted}", flush=True)
-    stop = stop_on_signals()
-    trainer = loop.Trainer(config, world, store, folder, metrics, stop, size)
-    fed = flags.open_store(capacity=WORLD_CAPACITY)
-    feeder = Feeder(world, fed, metrics, stop, *flags.pace(world, size))
-    feeder.feed_at_once(flags.head(size))
-    # SIGUSR1: the events of a generation at once, so that the next one is cut as soon as they are learned
-    signal.signal(signal.SIGUSR1, lambda number, frame: feeder.feed_at_once(trainer.generation_events))
-    metrics.show_arms([arm.label for arm in trainer.arms])
-    credentials = flags.security.credentials()
+    metrics, stop, credentials = Metrics(registry), stop_on_signals(), flags.security.credentials()
     port = serve_metrics(registry, flags.metrics_port, flags.host, credentials)
     scheme = "https" if credentials.tls_cert else "http"
     print(f"trainer: metrics at {scheme}://{flags.host}:{port}/metrics", flush=True)
-    folder.open()
-    try:
+    with ExitStack() as ends:
+        ends.callback(store.close)
+        try:
+            held = hold(flags.shard, store, stop, metrics.store_failed)
+        except Stopped:
+            return
+        ends.callback(held.release)
+        folder = StateFolder(flags.folder(held.shard), flags.run)
+        world = open_world(config.world, config.seed, config.model.hash_rows)
+        config, size, adapted = fitted_live(config, world, flags.given(), flags.generation_events)
+        if adapted:
+            print(f"trainer: {adapted}", flush=True)
+        trainer = loop.Trainer(config, world, store, folder, metrics, stop, size, held.shard, held.check)
+        feeder: Feeder | NoFeeder = NoFeeder()
+        if held.shard.number == 0:
+            fed = flags.open_store(capacity=WORLD_CAPACITY)
+            ends.callback(fed.close)
+            feeder = Feeder(world, fed, metrics, stop, *flags.pace(world, size))
+            feeder.feed_at_once(flags.head(size))
+        # SIGUSR1: the events of a generation at once, so that the next one is cut as soon as they are learned
+        signal.signal(signal.SIGUSR1, lambda number, frame: feeder.feed_at_once(trainer.generation_events))
+        metrics.show_arms([arm.label for arm in trainer.arms])
+        folder.open()
+        ends.callback(folder.close)
         loop.run(trainer, feeder)
-    finally:
-        folder.close()
-        fed.close()
-        store.close()
 
 
 if __name__ == "__main__":

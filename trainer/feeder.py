@@ -47,6 +47,21 @@ def as_logged(speed: float) -> Pace:
     return seconds
 
 
+class NoFeeder:
+    """For a trainer beside one that feeds the world."""
+
+    problem: BaseException | None = None
+
+    def start(self) -> None:
+        """See Feeder."""
+
+    def feed_at_once(self, events: int) -> None:
+        """See Feeder."""
+
+    def join(self, seconds: float) -> None:
+        """See Feeder."""
+
+
 class Feeder:
     """A thread that feeds one world into one log."""
 

@@ -10,10 +10,12 @@ import tyro
 
 from simulator.config import require
 from simulator.errors import FlickerError
-from simulator.flags import Flat, Hidden, Learning, LiveFlags, Wiring
+from simulator.flags import Flat, Hidden, Learning, LiveFlags, Wiring, from_env
 from simulator.process import from_environment
+from simulator.store.protocol import Shard
 from simulator.types import World
 from trainer.feeder import Pace, as_logged, steady
+from trainer.lease import parse_shard
 
 RATE = 2_000.0
 """Events per second that are fed where no flag says otherwise."""
@@ -44,6 +46,10 @@ class TrainerFlags(LiveFlags, Wiring):
     compare: Annotated[Learned, Flat] = field(default_factory=Learned)
     state: Path = field(default_factory=lambda: Path(from_environment("FLICKER_STATE", "state/trainer")))
     """Folder in which the trainer saves where it is (default: FLICKER_STATE)."""
+    shard: str = from_env("FLICKER_SHARD", "0/1")
+    """I/N: the one of N trainers, I from 0, that teaches the I-th share of the duplicates. any/N: whichever is free;
+    its state is in --state/shard-I then. Each needs a folder of its own. The first one feeds the world (default:
+    FLICKER_SHARD, or 0/1: all of them; docs/trainers.md)."""
     generation_events: int | None = None
     """Events per generation, a whole number of shuffle windows (--batch x --window events). By default two of them, or
     as few as give a log 16 generations; one with less than two generations of what is asked for has so many, too."""
@@ -61,12 +67,19 @@ class TrainerFlags(LiveFlags, Wiring):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _, count = parse_shard(self.shard)
+        hint = f"at most as many trainers as --duplicates ({self.compare.duplicates})"
+        require(count <= self.compare.duplicates, "shard", self.shard, hint)
         require(self.head_start >= 0, "head_start", self.head_start, "0 events or more")
         for name, value in (("rate", self.rate), ("for", self.for_), ("speed", self.speed)):
             require(value is None or 0 < value < float("inf"), name, value, "more than 0")
         given = [value for value in (self.rate, self.for_, self.speed) if value is not None]
         if len(given) > 1:
             raise FlickerError("--rate, --for and --speed: each sets the world's pace: give one of them")
+
+    def folder(self, shard: Shard) -> Path:
+        """Where the state of this trainer is, which is that shard."""
+        return self.state / f"shard-{shard.number}" if self.shard.startswith("any") else self.state
 
     def head(self, size: int) -> int:
         """Events that are fed at once at the start, where a generation is `size`."""

@@ -1,11 +1,20 @@
-"""The trainer's loop, numbered: read, learn, validate, cut a generation, save, acknowledge, publish, and again."""
+"""The trainer's loop, numbered: read, learn, validate, cut a generation, save, acknowledge, publish, and again.
+
+Of several trainers (shards) each teaches a share of the duplicates from the same log. They cut generations at the same
+events, and none learns on before all have handed in their parts of the last one: so each can publish its newest again,
+whatever happens, and what is not announced yet is never more than one generation.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -18,30 +27,33 @@ from simulator.models.factories import require_allowed
 from simulator.models.specs import parse_arms, require_live
 from simulator.process import Stopped, retry
 from simulator.store.names import pack
-from simulator.store.protocol import Store, StoreAway, entry_order
+from simulator.store.protocol import WHOLE, Shard, Store, StoreAway, StoreError, entry_order
 from simulator.types import Batch, Floats
 from simulator.world.replay import ReplayWorld
 from simulator.world.stream import RECENT, SyntheticWorld
-from trainer.feeder import Feeder
+from trainer.feeder import Feeder, NoFeeder
 from trainer.metrics import Metrics
 from trainer.progressive import Progressive
-from trainer.publish import Engagements, about, parts
+from trainer.publish import Engagements, about, joined, parts
 from trainer.quarantine import Quarantine
 from trainer.reader import Reader
 from trainer.resume import State, StateFolder
 
 log = logging.getLogger("trainer")
 
-GROUP = "trainer"
 WAIT = 0.5
 """Seconds to wait for events at a time, between looks at the stop flag."""
+AGAIN = 5.0
+"""Seconds after which a shard that waits for others hands in its parts again: what it did may be lost, or they died
+between handing in and announcing."""
 LAST_SECONDS = 2.0
 """The feeder has so long to end after the stop flag is raised."""
 Result = TypeVar("Result")
 
 
 class Trainer:
-    """Teaches all duplicates of all arms what is in the log, and publishes them generation by generation."""
+    """Teaches all duplicates of all arms, or a share of them, what is in the log, and publishes generation by
+    generation."""
 
     def __init__(
         self,
@@ -52,17 +64,21 @@ class Trainer:
         metrics: Metrics,
         stop: threading.Event,
         generation_events: int | None = None,
+        shard: Shard = WHOLE,
+        check_held: Callable[[], object] = lambda: None,
     ) -> None:
-        """`generation_events`: a whole number of shuffle windows (default: two). Raises SettingError."""
+        """`generation_events`: a whole number of shuffle windows (default: two). `check_held` raises what ends it where
+        the shard has become another's: nothing is saved or published then. Raises SettingError."""
         self.config, self.world, self.store, self.folder = config, world, store, folder
-        self.metrics, self.stop = metrics, stop
+        self.metrics, self.stop, self.shard, self._check_held = metrics, stop, shard, check_held
         self.state, self._saved, self._acknowledged = State(), 0, 0
         arms = parse_arms(config.arms)
         require_live(arms)
-        for own in (arm.own for arm in arms if arm.own):
-            require_allowed(own.factory)
+        for module in (arm.own for arm in arms if arm.own):
+            require_allowed(module.factory)
         self.arms = arms
-        self.engines = Engines(world.schema, arms, config)
+        own = shard.of(config.duplicates)
+        self.engines = Engines(world.schema, arms, config, here=slice(own.start, own.stop))
         say_remarks(self.engines, log.warning)
         chunk = self.engines.chunk_events
         self.generation_events = 2 * chunk if generation_events is None else generation_events
@@ -74,17 +90,20 @@ class Trainer:
         users, items = len(world.encoder.user_rows), len(world.encoder.item_rows)
         self.quarantine = Quarantine(store, world.schema, users, items, metrics.set_aside)
         self.reader = self._reader()
-        self.progressive = Progressive([arm.label for arm in arms], config.duplicates)
+        self.progressive = Progressive([arm.label for arm in arms], len(own))
         recent = config.world.recent if isinstance(config.world, ReplayConfig) else RECENT
         self.engagements = Engagements(recent, np.full((users, world.encoder.history), -1, np.int32))
-        self.settings = {"config": as_json(config), "generation_events": self.generation_events}
+        learned = {"config": as_json(config), "generation_events": self.generation_events}
+        self._learned = hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()
+        self.settings = learned | {"shard": str(shard)}
         self.names = ""
         """Digest of what the log calls users and items; empty on a made-up world."""
 
     def startup(self) -> None:
         """Take up what is saved, and bring the store to where that is. Raises ResultError, StoreError, Stopped."""
         self._restore()
-        self._insist(lambda: self.store.join(GROUP))
+        groups = [shard.group for shard in self.shard.all]  # or what others have learned would be forgotten
+        self._insist(lambda: self.store.join(*groups, alone=True))
         self._acknowledge()
         if self.world.names.users:
             names = pack(self.world.names)
@@ -95,8 +114,8 @@ class Trainer:
             raise ResultError(f"state = {self.folder.path}: {hint}: name its own folder, or another --run")
         if generation and newest < generation and self.state.events == generation * self.generation_events:
             self._publish()  # killed after saving, before all was announced
-        elif generation:
-            self.metrics.show_generation(generation, self.state.cut, self.state.quality)
+        elif 0 < generation == newest:
+            self._show()
 
     def main_loop(self) -> None:
         """Learn until the stop flag is raised. Raises Stopped where that ends a wait for the store."""
@@ -149,9 +168,10 @@ class Trainer:
         self.engines.refresh()
         self.state.generation += 1
         self.state.cut = time.time()
-        self.state.quality = self.progressive.cut()
+        self.state.scores = self.progressive.cut()
 
     def _save(self) -> None:
+        self._check_held()
         self.state.after = self.reader.after
         parts = self.engines, self.progressive, self.engagements, self.reader
         tensors = {name: tensor for part in parts for name, tensor in part.state().items()}
@@ -170,22 +190,53 @@ class Trainer:
         log.info("going on after %s events, generation %s", f"{self.state.events:,}", self.state.generation)
 
     def _reader(self) -> Reader:
-        return Reader(self.store, GROUP, self.engines.chunk_events, self.quarantine.admit, self.state.after)
+        return Reader(self.store, self.shard.group, self.engines.chunk_events, self.quarantine.admit, self.state.after)
 
     def _publish(self) -> None:
+        self._check_held()
         state = self.state
-        cut = {"generation": state.generation, "events": state.events, "published": state.cut, "quality": state.quality}
+        cut = {"generation": state.generation, "events": state.events, "published": state.cut, "scores": state.scores}
         with self.metrics.publish_seconds.time():
-            whose = self.store.run, state.generation
+            whose = self.store.run, state.generation, self.shard
             made = parts(self.engines, self.config, self.world, self.engagements, *whose)
-            announced = about(self.engines, self.config, self.world, cut | {"names": self.names})
-            self._insist(lambda: self.store.publish(state.generation, made, announced))
-        self.metrics.show_generation(state.generation, state.cut, state.quality)
+            said = about(self.engines, self.config, self.world, cut | {"names": self.names, "settings": self._learned})
+            publish = partial(self.store.publish, state.generation, made, said, self.shard, joined)
+            missing = self._insist(publish)
+        if missing:
+            self._wait_for_others(publish, missing)
+        self._show()
         log.info("generation %s after %s events", state.generation, f"{state.events:,}")
+
+    def _wait_for_others(self, publish: Callable[[], int], missing: int) -> None:
+        """Until the generation is announced, by whoever hands in last."""
+        looked = handed_in = time.monotonic()
+        while missing:
+            self.metrics.shards_missing.set(missing)
+            if self.stop.is_set():
+                raise Stopped
+            newest = self._insist(lambda: self.store.wait_newer(self.state.generation - 1, WAIT))
+            now = time.monotonic()
+            self.metrics.shards_wait_seconds.inc(now - looked)
+            looked = now
+            if newest >= self.state.generation:
+                missing = 0
+            elif now >= handed_in + AGAIN:
+                log.info("generation %s waits for %s of %s trainers", self.state.generation, missing, self.shard.count)
+                missing, handed_in = self._insist(publish), now
+        self.metrics.shards_missing.set(0)
+
+    def _show(self) -> None:
+        """The newest generation, as it was announced."""
+        newest = self._insist(self.store.newest)
+        try:
+            said = self._insist(lambda: self.store.about(newest))
+        except StoreError as problem:  # whoever serves it says so, too
+            return log.warning("%s", problem)
+        self.metrics.show_generation(newest, said["published"], said["quality"])
 
     def _acknowledge(self) -> None:
         if self.state.after:
-            self._insist(lambda: self.store.acknowledge(GROUP, self.state.after))
+            self._insist(lambda: self.store.acknowledge(self.shard.group, self.state.after))
             self._acknowledged = entry_order(self.state.after)
 
     def _insist(self, action: Callable[[], Result]) -> Result:
@@ -197,7 +248,7 @@ class Trainer:
         log.warning("%s", problem)
 
 
-def run(trainer: Trainer, feeder: Feeder) -> None:
+def run(trainer: Trainer, feeder: Feeder | NoFeeder) -> None:
     """The whole life of a trainer, in three verbs. Raises what ended the feeder before its time."""
     try:
         trainer.startup()
@@ -208,6 +259,7 @@ def run(trainer: Trainer, feeder: Feeder) -> None:
     finally:
         trainer.stop.set()
         feeder.join(LAST_SECONDS)
-    trainer.shutdown()
+    with suppress(Stopped):  # the store is away, and does not say whether the shard is still ours: nothing is saved
+        trainer.shutdown()
     if feeder.problem:
         raise feeder.problem

@@ -68,6 +68,13 @@ class Metrics:
             "flicker_store_refused",
             "Of these, those that the store answered: it has no memory or disk, or is read-only.",
         )
+        self.shards_missing = gauge(
+            "flicker_shards_missing",
+            "Other trainers that have not handed in their part of the generation that this one waits to see published.",
+        )
+        self.shards_wait_seconds = counter(
+            "flicker_shards_wait_seconds", "Time that this trainer waited for others to hand in a generation."
+        )
         self.world_ended = gauge("flicker_world_ended", "1 once every event of the world is fed.")
 
     def store_failed(self, problem: Exception) -> None:

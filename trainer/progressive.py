@@ -1,6 +1,9 @@
 """Progressive validation: how good the predictions for a generation's events were, each made before it was learned.
 
-Shapes: A arms, R duplicates, M = A x R models, n events.
+A trainer of some of the duplicates says what each of its own is worth; the means are of all of them, to the last bit as
+where one trainer has them all.
+
+Shapes: A arms, R duplicates of this trainer, M = A x R models, n events.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ from torch import Tensor
 from simulator.measures.quality import auc, calibration, log_loss
 from simulator.types import Floats
 
+Scores = dict[str, dict[str, list[float | None]]]
+"""Label of an arm -> {"log_loss", "auc", "calibration"}, of each of its duplicates; None where undefined."""
 Quality = dict[str, dict[str, float | None]]
-"""Label of an arm -> {"log_loss", "auc", "calibration"}, the means over its duplicates; None where undefined."""
+"""The same, the means over all duplicates."""
 
 
 class Progressive:
@@ -35,19 +40,19 @@ class Progressive:
         self._logits.append(logits)
         self._labels.append(labels)
 
-    def cut(self) -> Quality:
-        """The quality of what was added since the last call."""
+    def cut(self) -> Scores:
+        """What each model is worth by what was added since the last call."""
         logits, labels = np.concatenate(self._logits, axis=1), np.concatenate(self._labels)
         self._clear()
-        quality: Quality = {}
+        found: Scores = {}
         for number, arm in enumerate(self._arms):
             models = logits[number * self._duplicates : (number + 1) * self._duplicates]
-            quality[arm] = {
-                "log_loss": _mean([float(log_loss(scores, labels).mean()) for scores in models]),
-                "auc": _mean([auc(scores, labels) for scores in models]),
-                "calibration": _mean([calibration(scores, labels).ratio for scores in models]),
+            found[arm] = {
+                "log_loss": [_finite(float(log_loss(scores, labels).mean())) for scores in models],
+                "auc": [_finite(auc(scores, labels)) for scores in models],
+                "calibration": [_finite(calibration(scores, labels).ratio) for scores in models],
             }
-        return quality
+        return found
 
     def state(self) -> dict[str, Tensor]:
         """What was added since the last cut."""
@@ -59,6 +64,18 @@ class Progressive:
         self._logits, self._labels = [state["progressive.logits"].numpy()], [state["progressive.labels"].numpy()]
 
 
-def _mean(values: list[float]) -> float | None:
-    mean = float(np.mean(values))
-    return mean if math.isfinite(mean) else None
+def quality_of(shards: list[Scores]) -> Quality:
+    """The means over the duplicates of all shards, in order."""
+    return {
+        arm: {measure: _mean([value for shard in shards for value in shard[arm][measure]]) for measure in measures}
+        for arm, measures in shards[0].items()
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None

@@ -6,7 +6,8 @@
                   whom the world has not), `candidates` [G, N] best first
 
 Each says in its header of which run and generation it is, and which part. How the log calls users and items is shared
-by all of them (store/names.py): `about` has its digest.
+by all of them (store/names.py): `about` has its digest. Of several trainers each publishes the duplicates that it
+teaches; the first has the catalogue, too.
 
 Shapes: A arms, V table rows, D embedding length, P dense parameters, U users, I items, G segments, N candidates,
 n engagements, H items of a user's history.
@@ -27,10 +28,13 @@ from torch import Tensor
 
 from simulator.config import ExperimentConfig
 from simulator.models.engines import Engines
+from simulator.result import differences
 from simulator.store.arrays import label
+from simulator.store.protocol import WHOLE, Shard, StoreError
 from simulator.types import Batch, Integers, Ints, Rows, World
 from simulator.world.features import Encoder
 from simulator.world.retrieval import retrieve
+from trainer.progressive import quality_of
 
 CATALOG = "catalog"
 STRANGERS = -1
@@ -104,13 +108,22 @@ def duplicate_part(number: int) -> str:
 
 
 def parts(
-    engines: Engines, config: ExperimentConfig, world: Catalog, recent: Engagements, run: str, generation: int
+    engines: Engines,
+    config: ExperimentConfig,
+    world: Catalog,
+    recent: Engagements,
+    run: str,
+    generation: int,
+    shard: Shard = WHOLE,
 ) -> dict[str, bytes]:
-    """The parts of a generation: its only fleet's weights, and candidates (all present items, if fewer than asked)."""
+    """A shard's parts of a generation: its duplicates' weights, of the only fleet; the first one's candidates, too (all
+    present items, if fewer than asked)."""
     assert config.fleets == 1
-    tables = catalog(world, recent, config.candidates)
-    found = {CATALOG: safetensors.numpy.save(tables, label(run, generation, CATALOG))}
-    for number in range(config.duplicates):
+    found: dict[str, bytes] = {}
+    if shard.number == 0:
+        tables = catalog(world, recent, config.candidates)
+        found[CATALOG] = safetensors.numpy.save(tables, label(run, generation, CATALOG))
+    for number in shard.of(config.duplicates):
         part = duplicate_part(number)
         found[part] = safetensors.torch.save(engines.published(number), label(run, generation, part))
     return found
@@ -132,7 +145,8 @@ def catalog(world: Catalog, recent: Engagements, count: int) -> dict[str, np.nda
 
 
 def about(engines: Engines, config: ExperimentConfig, world: World, cut: Mapping[str, Any]) -> dict[str, Any]:
-    """What is announced with a generation; `cut` holds `generation`, `events`, `published`, `quality`, `names`."""
+    """What a trainer says about a generation; `cut` holds `generation`, `events`, `published`, `scores`, `names`,
+    `settings` (a digest of all that decides the numbers)."""
     return json.loads(  # type: ignore[no-any-return]  # as every store gives it back: lists, no tuples
         json.dumps(
             {
@@ -148,3 +162,16 @@ def about(engines: Engines, config: ExperimentConfig, world: World, cut: Mapping
             }
         )
     )
+
+
+def joined(abouts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is announced, from what each shard says, in order. Raises StoreError where they are not of one kind."""
+    own = {"published", "scores"}
+    for number, about in enumerate(abouts[1:], 1):
+        alike = ({name: value for name, value in one.items() if name not in own} for one in (abouts[0], about))
+        if different := differences(*alike):
+            hint = "start all trainers with the same settings and code"
+            raise StoreError(f"shard {number} learns something else than shard 0 ({different}): {hint}")
+    said = {name: value for name, value in abouts[0].items() if name not in (*own, "settings")}
+    published = max(about["published"] for about in abouts)
+    return said | {"published": published, "quality": quality_of([about["scores"] for about in abouts])}

@@ -24,7 +24,7 @@ from simulator.errors import ResultError
 from simulator.files import flush, writing
 from simulator.models.snapshot import read_snapshot, write_snapshot
 from simulator.result import differences
-from trainer.progressive import Quality
+from trainer.progressive import Scores
 
 SAVING = ".saving"
 
@@ -41,8 +41,8 @@ class State:
     """The last entry that was read; what was not learned of it is among the tensors."""
     cut: float = 0.0
     """When the generation was cut, unix seconds."""
-    quality: Quality = field(default_factory=dict)
-    """Progressive quality of the generation."""
+    scores: Scores = field(default_factory=dict)
+    """What each duplicate's predictions for the generation's events were worth."""
 
 
 class StateFolder:

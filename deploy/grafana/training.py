@@ -30,7 +30,7 @@ PANELS = [
         "Waiting",
         "Events in the log that are not learned yet. Up to one shuffle window always waits.",
         "short",
-        [Query("sum(flicker_events_waiting)", "waiting")],
+        [Query("max(flicker_events_waiting)", "waiting")],
     ),
     stat(
         "Lag",
@@ -110,11 +110,15 @@ PANELS = [
     CALIBRATION,
     # the world before it, the replicas behind it
     timeseries(
-        "Does the world's feeder wait?",
-        "Share of time over the last minute that the feeder waited because the log was full or the store away. 0 is "
-        "good; 100 % means that the trainer sets the pace.",
+        "Do feeder and trainers wait?",
+        "Share of time over the last minute: of the feeder, because the log was full or the store away (100 % means "
+        "that training sets the pace); of each of several trainers, for the others at the end of a generation (the "
+        "slowest waits for nobody).",
         "percentunit",
-        [Query("sum(rate(flicker_feeder_paused_seconds_total[1m]))", "paused")],
+        [
+            Query("sum(rate(flicker_feeder_paused_seconds_total[1m]))", "feeder"),
+            Query("rate(flicker_shards_wait_seconds_total[1m]) > 0", "trainer {{instance}}", dashed=True),
+        ],
     ),
     timeseries(
         "How long does a replica take to load?",

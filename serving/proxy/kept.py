@@ -30,12 +30,12 @@ Row = tuple[object, ...]
 class Kept:
     """The folder, until it holds as much as it may."""
 
-    def __init__(self, folder: Path, most: int, probabilities: bool) -> None:
-        """`most` bytes of all files; `probabilities`: scores are some, and are said to be.
+    def __init__(self, folder: Path, limit: int, probabilities: bool) -> None:
+        """`limit` bytes of all files; `probabilities`: scores are some, and are said to be.
 
         Raises ResultError where the folder cannot be written.
         """
-        self._folder, self._most, self._probabilities = folder, most, probabilities
+        self._folder, self._max_bytes, self._probabilities = folder, limit, probabilities
         self._rows: tuple[list[Row], list[Row]] = [], []
         self._since = 0.0
         with writing("keep", folder):
@@ -47,7 +47,7 @@ class Kept:
 
     def add(self, ids: Sequence[str], items: NDArray[Any], scores: tuple[Doubles, Doubles]) -> None:
         """Queries [B], as the asker calls them, with items [B, N] and both sides' scores [B, N]."""
-        if self._bytes > self._most:
+        if self._bytes > self._max_bytes:
             return
         self._since = self._since or time.monotonic()
         for query, own in enumerate(ids):
@@ -75,8 +75,9 @@ class Kept:
             with contextlib.suppress(OSError):
                 files[0].unlink(missing_ok=True)  # one side alone is no comparison
             log.error("keep = %s: %s: nothing is kept from now on", self._folder, problem.strerror or problem)
-            self._most = -1
+            self._max_bytes = -1
         else:
-            if self._bytes > self._most:
-                log.warning("keep = %s: full (--keep-bytes %d): nothing is kept from now on", self._folder, self._most)
+            if self._bytes > self._max_bytes:
+                words = "keep = %s: full (--keep-bytes %d): nothing is kept from now on"
+                log.warning(words, self._folder, self._max_bytes)
         self._rows, self._since = ([], []), 0.0

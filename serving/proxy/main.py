@@ -65,17 +65,17 @@ class RunningProxy:
 
 def limits(flags: ShadowFlags) -> Limits:
     """What the proxy holds at once. A slow model is no reason to refuse: its queue is its own."""
-    most = flags.message_bytes
+    message_bytes = flags.message_bytes
     return Limits(
         flags.in_flight,
-        most,
+        message_bytes,
         deadline_seconds=flags.deadline,
         target_seconds=FOREVER,
-        bytes=4 * most,
+        bytes=4 * message_bytes,
         half_open=flags.in_flight,
         half_open_seconds=60.0,
         unread=flags.in_flight,
-        unread_bytes=4 * most,
+        unread_bytes=4 * message_bytes,
         unread_seconds=60.0,
         streams=flags.in_flight,  # a gateway in front may bring all of them by one connection
         pending=flags.in_flight,

@@ -62,7 +62,7 @@ class Asked:
     """[B, N] the first server's."""
     again: bytes
     """The request as the second server gets it."""
-    most: int
+    max_bytes: int
     """Bytes of the second answer."""
 
 
@@ -106,7 +106,7 @@ class Mirror:
         return zlib.crc32(ends, self._flags.seed) < self._below
 
     def _work(self, samples: list[Sample]) -> None:
-        asked = [found for sample in samples if (found := self._read(*sample))]
+        asked = [query for sample in samples if (query := self._read(*sample))]
         compared: dict[tuple[str, int], list[tuple[Asked, Doubles]]] = defaultdict(list)
         for start in range(0, len(asked), size := self._flags.second_in_flight):
             together = asked[start : start + size]
@@ -135,8 +135,8 @@ class Mirror:
         except UnusableError as problem:
             self._fail("first", problem)
             return None
-        arm, most = flags.arm or request.model_name, LARGER * len(answer) + AND
-        return Asked(arm, ids, items, numbers, scores, raw + self._renamed, most)
+        arm, max_bytes = flags.arm or request.model_name, LARGER * len(answer) + AND
+        return Asked(arm, ids, items, numbers, scores, raw + self._renamed, max_bytes)
 
     def _ask(self, together: Sequence[Asked]) -> list[Any]:
         """The calls of the second server; none at the end."""
@@ -148,8 +148,8 @@ class Mirror:
         """The second server's scores [B, N], once they are there; None where it gave none of this shape."""
         try:
             answer = end_call(call)
-            if len(answer) > asked.most:
-                raise UnusableError("too_large", f"{len(answer):,} bytes: at most {asked.most:,} are read")
+            if len(answer) > asked.max_bytes:
+                raise UnusableError("too_large", f"{len(answer):,} bytes: at most {asked.max_bytes:,} are read")
             scores = scores_of(parsed(ModelInferResponse, answer), self._flags.scores, self._flags.scores_are)
             if scores.shape != asked.scores.shape:
                 raise UnusableError("shape", f"scores {list(scores.shape)}: the first has {list(asked.scores.shape)}")

@@ -24,7 +24,7 @@ WHO = "proxy"
 OURS = ("user-agent", "te", "content-type", "grpc-server-stats-bin")
 """Metadata that each connection has of its own, as all text that begins with `grpc-`. What is binary there is the
 servers' own: details of an error."""
-Told = Callable[[bytes, bytes], None]
+OnAnswer = Callable[[bytes, bytes], None]
 """Gets a request and the answer to it."""
 
 
@@ -51,8 +51,8 @@ class Proxy:
 
     def handlers(self) -> dict[str, Handler]:
         """What answers each method with one request and one answer."""
-        found = {name: Handler(partial(self._pass, self._call(name), None), WHO) for name in (*READS, *TRITONS)}
-        return found | {"ModelInfer": Handler(self._model_infer, WHO, sheds=True)}
+        handlers = {name: Handler(partial(self._pass, self._call(name), None), WHO) for name in (*READS, *TRITONS)}
+        return handlers | {"ModelInfer": Handler(self._model_infer, WHO, sheds=True)}
 
     def streams(self) -> dict[str, Any]:
         """What answers the others."""
@@ -69,15 +69,15 @@ class Proxy:
     def _model_infer(self, raw: bytes, reply: Reply) -> None:
         self._pass(self._infer, self._mirror.offer if self._mirror.samples(raw) else None, raw, reply)
 
-    def _pass(self, call: Any, told: Told | None, raw: bytes, reply: Reply) -> None:
+    def _pass(self, call: Any, on_answer: OnAnswer | None, raw: bytes, reply: Reply) -> None:
         """Ask, and answer when the answer is there; does not wait."""
         pending = call.future(
             raw, timeout=reply.deadline - time.monotonic(), metadata=passed(reply.metadata, self._withheld)
         )
         reply.when_gone(pending.cancel)
-        pending.add_done_callback(partial(self._end, told, raw, reply))
+        pending.add_done_callback(partial(self._end, on_answer, raw, reply))
 
-    def _end(self, told: Told | None, raw: bytes, reply: Reply, done: Any) -> None:
+    def _end(self, on_answer: OnAnswer | None, raw: bytes, reply: Reply, done: Any) -> None:
         code, headers, trailers = done.code(), passed(done.initial_metadata()), passed(done.trailing_metadata())
         if code is not grpc.StatusCode.OK:
             return reply.end(b"", Refusal(code, done.details() or ""), headers, trailers)
@@ -85,8 +85,8 @@ class Proxy:
         if answer is None:
             return reply.end(b"", Refusal(grpc.StatusCode.INTERNAL, NOTHING), headers, trailers)
         reply.end(answer, None, headers, trailers)
-        if told:
-            told(raw, answer)
+        if on_answer:
+            on_answer(raw, answer)
 
     def _model_stream_infer(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Messages of both directions as they come."""

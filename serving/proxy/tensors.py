@@ -22,11 +22,11 @@ Scale = Literal["scores", "logits", "probabilities"]
 Values = NDArray[Any]
 SHARED = "shared_memory_region"
 """Parameter of a tensor whose values are not in the message."""
-MOST_ITEMS, MOST_SCORES = 10_000, 1 << 20
+MAX_ITEMS, MAX_SCORES = 10_000, 1 << 20
 """Items of a query, whose pairs are compared, and scores of a request."""
-MOST_LETTERS = 256
+MAX_ID_LENGTH = 256
 """Of what an asker calls a query."""
-MOST_ID = 10**18
+MAX_ID = 10**18
 """Item numbers from here on are not told apart from text in files."""
 TYPES = {
     "BOOL": (np.dtype("?"), "bool_contents"),
@@ -65,8 +65,8 @@ def scores_of(answer: ModelInferResponse, name: str, scale: Scale) -> Doubles:
     if len(shape) == 3 and shape[2] == 1:
         shape.pop()
     queries, items = ([1, *shape] if len(shape) == 1 else shape) if len(shape) in (1, 2) else (0, 0)
-    if not (1 <= queries <= MOST_SCORES // max(items, 1) and 1 <= items <= MOST_ITEMS):
-        limits = f"[N], [B, N] or [B, N, 1], N to {MOST_ITEMS:,}, in all to {MOST_SCORES:,}"
+    if not (1 <= queries <= MAX_SCORES // max(items, 1) and 1 <= items <= MAX_ITEMS):
+        limits = f"[N], [B, N] or [B, N, 1], N to {MAX_ITEMS:,}, in all to {MAX_SCORES:,}"
         raise UnusableError("shape", f"output {tensor.name!r} has shape {list(tensor.shape)}: scores are {limits}")
     scores = values.astype(np.float64).reshape(queries, items)
     if not np.isfinite(scores).all():
@@ -85,7 +85,7 @@ def items_of(request: ModelInferRequest, name: str, shape: tuple[int, ...]) -> V
     if values.size not in (math.prod(shape), shape[1]):
         raise UnusableError("items", f"input {name!r} has shape {list(tensor.shape)}, the scores {list(shape)}")
     text = values.dtype == object
-    if not text and (values.dtype.kind not in "iu" or not -MOST_ID < int(values.min()) <= int(values.max()) < MOST_ID):
+    if not text and (values.dtype.kind not in "iu" or not -MAX_ID < int(values.min()) <= int(values.max()) < MAX_ID):
         raise UnusableError("items", f"input {name!r} is {tensor.datatype}: ids are whole numbers below 1e18, or text")
     return np.broadcast_to(values.reshape(-1, shape[1]), shape)
 
@@ -113,13 +113,13 @@ def numbers_of(items: Values) -> Ints:
 def ids_of(request: ModelInferRequest, source: str, count: int) -> list[str]:
     """What the asker calls each of a request's queries, by `request.id` or `parameters.NAME`; perhaps nothing."""
     if source == "request.id":
-        found = request.id
+        given = request.id
     else:
         held = request.parameters.get(source.partition(".")[2], InferParameter())
         kind = held.WhichOneof("parameter_choice")
-        found = str(getattr(held, kind)) if kind else ""
-    found = found[:MOST_LETTERS]
-    return [found] if count == 1 else [f"{found}/{row}" for row in range(count)]
+        given = str(getattr(held, kind)) if kind else ""
+    given = given[:MAX_ID_LENGTH]
+    return [given] if count == 1 else [f"{given}/{row}" for row in range(count)]
 
 
 def is_sequence(request: ModelInferRequest) -> bool:
@@ -136,31 +136,31 @@ def _values(kind: str, tensors: Sequence[Any], raw: Sequence[bytes], name: str) 
         raise UnusableError("tensor", f"{kind}s: {said}: {hint}")
     tensor = tensors[names.index(name) if name else 0]
     size, datatype = math.prod(tensor.shape), tensor.datatype
-    if size > MOST_SCORES:  # what nobody compares takes no time from those who ask
-        raise UnusableError("tensor", f"{kind} {tensor.name!r} has {size:,} values: at most {MOST_SCORES:,} are read")
+    if size > MAX_SCORES:  # what nobody compares takes no time from those who ask
+        raise UnusableError("tensor", f"{kind} {tensor.name!r} has {size:,} values: at most {MAX_SCORES:,} are read")
     try:
         if raw and SHARED not in tensor.parameters:
             inside = [each.name for each in tensors if SHARED not in each.parameters]
-            found = _from_raw(raw[inside.index(tensor.name)], datatype, size)
+            values = _from_raw(raw[inside.index(tensor.name)], datatype, size)
         elif datatype == "BYTES":
-            found = _text(tensor.contents.bytes_contents)
+            values = _text(tensor.contents.bytes_contents)
         else:
             dtype, field = TYPES[datatype]
-            found = np.array(getattr(tensor.contents, field), dtype)
+            values = np.array(getattr(tensor.contents, field), dtype)
     except (KeyError, AttributeError, IndexError, ValueError, OverflowError, struct.error):
         raise UnusableError("tensor", f"{kind} {tensor.name!r} cannot be read as {datatype!r:.20}") from None
-    if found.size != size:
-        raise UnusableError("tensor", f"{kind} {tensor.name!r} has {found.size} values, its shape says {size}")
-    return tensor, found
+    if values.size != size:
+        raise UnusableError("tensor", f"{kind} {tensor.name!r} has {values.size} values, its shape says {size}")
+    return tensor, values
 
 
-def _from_raw(raw: bytes, datatype: str, most: int) -> Values:
-    """Values [n], texts `most` at most, as they stand in raw contents; a text has its length, 4 bytes, before it."""
+def _from_raw(raw: bytes, datatype: str, limit: int) -> Values:
+    """Values [n], texts `limit` at most, as they stand in raw contents; a text has its length, 4 bytes, before it."""
     if datatype != "BYTES":
         return np.frombuffer(raw, TYPES[datatype][0])
     parts, place = list[bytes](), 0
     while place < len(raw):
-        if len(parts) == most:
+        if len(parts) == limit:
             raise ValueError("more than its shape says")
         (length,) = struct.unpack_from("<I", raw, place)
         place += 4 + length

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from grpc import StatusCode
 
-from serving.codec import MOST_CANDIDATES, Ranges, Refusal, answered_by, schema_of
+from serving.codec import MAX_CANDIDATES, Ranges, Refusal, answered_by, schema_of
 from simulator.config import ModelConfig
 from simulator.errors import SettingError
 from simulator.models.engine import EngineName, Ranker
@@ -87,9 +87,9 @@ class Generation:
         ranges = Ranges.of(about, len(tables["user_rows"]), len(tables["item_rows"]))
         who = tuple(answered_by(replica, arm, duplicate, number) for arm in arms)
         segment, candidates = tables["segment"], tables["candidates"]
-        found = Generation(number, duplicate, published, about, ranges, rankers, segment, candidates, who)
-        found._try()
-        return found
+        generation = Generation(number, duplicate, published, about, ranges, rankers, segment, candidates, who)
+        generation._try()
+        return generation
 
     def refuse_unlike(self, other: Generation) -> None:
         """Raises Refused where `other` cannot follow this one: another model, or a catalogue of another size."""
@@ -142,17 +142,17 @@ def _rankers(
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
     free = tuple(f"{arm}." for arm, (spec, *_) in enumerate(designs) if parse_arm(spec).own)
     for name, tensor in tensors.items():
-        own = name.startswith(free)
-        if tensor.dtype != torch.float32 and not own:
+        custom = name.startswith(free)
+        if tensor.dtype != torch.float32 and not custom:
             raise Refused("shape", f"{name}: {tensor.dtype}, expected float32")
         # a sum that is finite has only finite parts, and costs a tenth of looking at each
         if tensor.is_floating_point() and not torch.isfinite(tensor.sum()):
             # a module of the user's may keep a mask of infinities
-            if torch.isnan(tensor).any() or not (own or torch.isfinite(tensor).all()):
+            if torch.isnan(tensor).any() or not (custom or torch.isfinite(tensor).all()):
                 raise Refused("values", f"{name}: not all finite: learning has diverged")
     rows = tables["user_rows"], tables["item_rows"]
     try:
-        found = tuple(
+        rankers = tuple(
             make(schema, spec, engine, model, tensors_of(tensors, arm), *rows, identity)
             for arm, (spec, engine, model, identity) in enumerate(designs)
         )
@@ -161,7 +161,7 @@ def _rankers(
     except ValueError as problem:
         raise Refused("shape", str(problem)) from None
     make.release()
-    return found
+    return rankers
 
 
 def _catalog(tables: dict[str, np.ndarray], schema: Schema) -> dict[str, np.ndarray]:
@@ -174,11 +174,11 @@ def _catalog(tables: dict[str, np.ndarray], schema: Schema) -> dict[str, np.ndar
         "user_rows": (users.shape, (len(users), _slots(schema, "user"))),
         "item_rows": (items.shape, (len(items), _slots(schema, "item"))),
         "segment": (segment.shape, (len(users) + 1,)),
-        "candidates": (candidates.shape, (len(candidates), min(candidates.shape[-1], MOST_CANDIDATES))),
+        "candidates": (candidates.shape, (len(candidates), min(candidates.shape[-1], MAX_CANDIDATES))),
     }
-    for name, (found, expected) in shapes.items():
-        if found != expected:
-            raise Refused("shape", f"{name}: {list(found)}, expected {list(expected)}")
+    for name, (shape, expected) in shapes.items():
+        if shape != expected:
+            raise Refused("shape", f"{name}: {list(shape)}, expected {list(expected)}")
     below = dict(zip(CATALOG, (schema.rows, schema.rows, len(candidates), len(items)), strict=True))
     for name, limit in below.items():
         if tables[name].min() < 0 or tables[name].max() >= limit:

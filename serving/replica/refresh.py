@@ -21,7 +21,7 @@ WAIT = 0.5
 """Seconds to wait for a newer generation before looking at the stop flag and the lease again."""
 
 
-def told(problem: Exception) -> None:
+def log_problem(problem: Exception) -> None:
     """Of what ended a look at the store; that it is away, others say."""
     if not isinstance(problem, StoreAway):
         log.error("refreshing failed", exc_info=problem)
@@ -52,7 +52,7 @@ class Refresher:
         """Refresh until the stop flag is raised, through all absences of the store."""
         torch.set_num_threads(1)
         # whatever is published must not end the thread that waits for the next
-        repeat(lambda: self.once(WAIT), Exception, self._stop, told)
+        repeat(lambda: self.once(WAIT), Exception, self._stop, log_problem)
 
     def once(self, wait: float) -> None:
         """Wait up to `wait` seconds for a newer generation and take it. Raises StoreAway."""

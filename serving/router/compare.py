@@ -24,7 +24,7 @@ from serving.router.router import Router
 from serving.shadow import ask
 from simulator.measures.registry import MEASURES
 
-MOST_COMPARED = 50_000
+MAX_COMPARED = 50_000
 """Candidates of all pairs of answers together that one comparison may have: half a second of CPU."""
 
 
@@ -52,15 +52,15 @@ def compare_all(request: CompareRequest, router: Router, deadline: float) -> Com
     sums = compare_pairs([(answers[first], answers[second]) for first, second in compared])
     return CompareResponse(
         query_id=routed.query_id,
-        comparisons=[measured(*pair, found) for pair, found in zip(compared, sums.tolist(), strict=True)],
+        comparisons=[measured(*pair, values) for pair, values in zip(compared, sums.tolist(), strict=True)],
         answers=[RecommendResponse.FromString(one if query.score_all else without_scores(one)) for one in raw],
     )
 
 
 def bounded(pairs: int, candidates: int) -> None:
     """Raises Refusal where a comparison would keep the router from its users' queries."""
-    if pairs * candidates > MOST_COMPARED:
-        hint = f"at most {MOST_COMPARED:,} candidates in all: name fewer duplicates or fewer candidates"
+    if pairs * candidates > MAX_COMPARED:
+        hint = f"at most {MAX_COMPARED:,} candidates in all: name fewer duplicates or fewer candidates"
         raise bad("duplicates", f"{pairs:,} pairs of answers with {candidates:,} candidates each", hint)
 
 
@@ -82,11 +82,11 @@ def holders(wanted: Sequence[int], router: Router, refresh: bool) -> dict[int, R
         if number >= duplicates or list(wanted).count(number) > 1:
             raise bad("duplicates", number, f"distinct, each from 0 to {duplicates - 1}")
     held = sorted({replica.member.duplicate for replica in router.pool.able(None, None)})
-    least = 1 if refresh else 2
-    if 0 < len(wanted) < least:
+    minimum = 1 if refresh else 2
+    if 0 < len(wanted) < minimum:
         raise bad("duplicates", list(wanted), "at least 2 for CAUSE_DUPLICATE, or none for all")
     chosen = {number: router.pool.able(number, None)[0] for number in sorted(wanted or held)}
-    if len(chosen) < least:
+    if len(chosen) < minimum:
         message = f"healthy replicas hold duplicate {held[0]} only: start another replica, or ask with CAUSE_REFRESH"
         raise Refusal(StatusCode.FAILED_PRECONDITION, message)
     return chosen
@@ -94,10 +94,10 @@ def holders(wanted: Sequence[int], router: Router, refresh: bool) -> dict[int, R
 
 def measured(first: int, second: int, sums: list[tuple[float, float]]) -> Comparison:
     """How much two of the answers differ."""
-    found = dict(zip(MEASURES, sums, strict=True))
+    values = dict(zip(MEASURES, sums, strict=True))
     return Comparison(
         first=first,
         second=second,
-        common_candidates=int(found["pd_candidates"][1]),
-        measures={name: part / whole for name, (part, whole) in found.items() if whole},
+        common_candidates=int(values["pd_candidates"][1]),
+        measures={name: part / whole for name, (part, whole) in values.items() if whole},
     )

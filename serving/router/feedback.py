@@ -24,7 +24,7 @@ import numpy as np
 from grpc import StatusCode
 
 from protos.recommender_pb2 import FeedbackRequest
-from serving.codec import MOST_ITEMS, Refusal, bad
+from serving.codec import MAX_ITEMS, Refusal, bad
 from serving.router.metrics import RouterMetrics
 from serving.router.published import Published
 from serving.router.spool import NotWritten, Record, Spool
@@ -38,9 +38,9 @@ T = TypeVar("T")
 
 KEY = 8
 """Bytes of a report's key."""
-MOST_EVENTS = 2_000
+MAX_EVENTS = 2_000
 """Events per entry of the log."""
-MOST_CLIENT = 64
+MAX_CLIENT_LENGTH = 64
 """Characters of a caller's name."""
 PENDING = 128
 """Reports that wait to be kept at most: fewer than the calls that a server takes, so that queries find room."""
@@ -61,8 +61,8 @@ class Report(NamedTuple):
 
 def report_of(request: FeedbackRequest, user: int, published: Published) -> Report:
     """Of a user; raises Refusal for a value out of range."""
-    if len(request.client) > MOST_CLIENT:
-        raise bad("client", request.client, f"at most {MOST_CLIENT} characters")
+    if len(request.client) > MAX_CLIENT_LENGTH:
+        raise bad("client", request.client, f"at most {MAX_CLIENT_LENGTH} characters")
     key = secrets.token_bytes(KEY)
     if request.client and request.query_id:
         name = f"{request.query_id} {request.client}".encode()
@@ -77,8 +77,8 @@ def events_of(request: FeedbackRequest, number: int, published: Published) -> Ba
     of range.
     """
     ranges, n = published.ranges, len(request.shown)
-    if not 1 <= n <= MOST_ITEMS:
-        raise bad("shown", n, f"1 to {MOST_ITEMS:,} items")
+    if not 1 <= n <= MAX_ITEMS:
+        raise bad("shown", n, f"1 to {MAX_ITEMS:,} items")
     if not (math.isfinite(request.time) and request.time >= 0):
         raise bad("time", request.time, "seconds, a finite number, 0 or more")
     item = np.array([shown.item for shown in request.shown], np.int64)
@@ -140,7 +140,7 @@ class OnDisk(Keeper):
         metrics.spool_bytes.set_function(lambda: spool.bytes)
         self._changed = threading.Event()
         self._ending, self._give_up = threading.Event(), threading.Event()
-        self._told = ""
+        self._last_problem = ""
         self._thread = threading.Thread(target=self._run, name="hand over feedback", daemon=True)
         self._thread.start()
 
@@ -179,10 +179,10 @@ class OnDisk(Keeper):
             log.exception("the spool is not handed over until this router is started again")
 
     def _hand_over(self, records: Sequence[Record]) -> None:
-        """In entries of MOST_EVENTS; a record's number is the mark, from which the next process goes on."""
+        """In entries of MAX_EVENTS; a record's number is the mark, from which the next process goes on."""
         reports = [Report(key, decode(batch)) for _, key, batch in records]
         while reports:
-            count = fitting(reports, min(MOST_EVENTS, self._store.capacity()))
+            count = fitting(reports, min(MAX_EVENTS, self._store.capacity()))
             group, mark = reports[:count], str(records[count - len(reports) - 1][0])
             self._insist(partial(append, self._store, group, self._spool.writer, mark))
             reports = reports[count:]
@@ -192,16 +192,16 @@ class OnDisk(Keeper):
         return retry(action, StoreError, self._give_up, self._failed)
 
     def _failed(self, problem: Exception) -> None:
-        if type(problem).__name__ != self._told:
+        if type(problem).__name__ != self._last_problem:
             log.warning("feedback waits in the spool: %s", problem)
-        self._told = type(problem).__name__
+        self._last_problem = type(problem).__name__
         self._metrics.store_failed(problem)
 
 
-def fitting(reports: Sequence[Report], most: int) -> int:
-    """How many of them, at least the first, one entry of `most` events holds."""
+def fitting(reports: Sequence[Report], limit: int) -> int:
+    """How many of them, at least the first, one entry of `limit` events holds."""
     ends = itertools.accumulate(len(report.events) for report in reports)
-    return min(len(reports), max(1, sum(end <= most for end in ends)))
+    return min(len(reports), max(1, sum(end <= limit for end in ends)))
 
 
 def append(store: EventLog, reports: Sequence[Report], writer: str, mark: str) -> None:
@@ -222,18 +222,18 @@ def unavailable(why: str) -> Refusal:
     return Refusal(StatusCode.UNAVAILABLE, f"{why}; report again later")
 
 
-Told = Callable[[Refusal | None], None]
+Done = Callable[[Refusal | None], None]
 """Hears what became of a report: None where it is kept."""
 
 
 class Feedback:
     """Takes reports from any thread, without waiting; a thread has those kept that wait, all at once."""
 
-    def __init__(self, keeper: Keeper, metrics: RouterMetrics, most_events: int = MOST_EVENTS) -> None:
-        """`most_events`: of the reports that are kept at once."""
-        self._keeper, self._metrics, self._most = keeper, metrics, most_events
+    def __init__(self, keeper: Keeper, metrics: RouterMetrics, max_events: int = MAX_EVENTS) -> None:
+        """`max_events`: of the reports that are kept at once."""
+        self._keeper, self._metrics, self._max_events = keeper, metrics, max_events
         self._changed = threading.Condition()
-        self._waiting: list[tuple[Report, Told]] = []
+        self._waiting: list[tuple[Report, Done]] = []
         self._ending = False
         self._since = float("inf")  # when what is being kept was handed over
         self._rests, self._why = 0.0, ""
@@ -243,15 +243,15 @@ class Feedback:
         """Begin to keep."""
         self._thread.start()
 
-    def take(self, report: Report, told: Told) -> None:
+    def take(self, report: Report, done: Done) -> None:
         """Have a report kept, or refused at once where that would take long."""
         with self._changed:
             refusal = self._refusal()
             if refusal is None:
-                self._waiting.append((report, told))
+                self._waiting.append((report, done))
                 self._changed.notify()
         if refusal is not None:
-            self._tell([(report, told)], refusal)
+            self._end([(report, done)], refusal)
 
     def close(self) -> None:
         """Have what waits kept, and hand over what is kept, in a few seconds at most."""
@@ -288,19 +288,19 @@ class Feedback:
                 if refusal:
                     self._rests, self._why = time.monotonic() + REST, refusal.message.partition("; report")[0]
                     group, self._waiting = group + self._waiting, []  # they would wait for the same
-            self._tell(group, refusal)
+            self._end(group, refusal)
 
-    def _next(self) -> list[tuple[Report, Told]]:
+    def _next(self) -> list[tuple[Report, Done]]:
         """What waits, as much as one entry may hold; nothing at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._ending)
-            count = fitting([report for report, _ in self._waiting], self._most)
+            count = fitting([report for report, _ in self._waiting], self._max_events)
             group, self._waiting = self._waiting[:count], self._waiting[count:]
             self._since = time.monotonic() if group else float("inf")
         return group
 
-    def _tell(self, group: Sequence[tuple[Report, Told]], refusal: Refusal | None) -> None:
+    def _end(self, group: Sequence[tuple[Report, Done]], refusal: Refusal | None) -> None:
         if refusal:
             self._metrics.feedback_refused.inc(sum(len(report.events) for report, _ in group))
-        for _, told in group:
-            told(refusal)
+        for _, done in group:
+            done(refusal)

@@ -24,13 +24,12 @@ from protos.recommender_pb2 import (
 from serving.codec import Refusal, parse
 from serving.process import ServerFlags, serve
 from serving.router.compare import compare_all
-from serving.router.feedback import MOST_EVENTS, Feedback, InStore, Keeper, OnDisk, report_of
+from serving.router.feedback import MAX_EVENTS, Feedback, InStore, Keeper, OnDisk, report_of
 from serving.router.metrics import SECONDS, RouterMetrics, ShadowMetrics
-from serving.router.policies import make_policy
-from serving.router.pool import Dialling, Pool
+from serving.router.pool import Dialling, Pool, make_policy
 from serving.router.published import Watch
 from serving.router.router import Router
-from serving.router.spool import LEAST, Spool
+from serving.router.spool import MIN_BYTES, Spool
 from serving.rpc import Door, GrpcMetrics, GrpcServer, Handler, Limits, Reply, by_threads
 from serving.shadow import Shadow
 from simulator.config import require
@@ -108,7 +107,7 @@ class RouterFlags(ServerFlags):
         require(0 < self.window < float("inf"), "window", self.window, "more than 0 seconds")
         require(1 <= self.in_flight <= 4_096, "in_flight", self.in_flight, "from 1 to 4,096 queries")
         require(0 < self.deadline <= 3_600, "deadline", self.deadline, "more than 0 seconds, at most 3,600")
-        require(self.spool_bytes >= LEAST, "spool_bytes", self.spool_bytes, f"at least {LEAST:,} bytes")
+        require(self.spool_bytes >= MIN_BYTES, "spool_bytes", self.spool_bytes, f"at least {MIN_BYTES:,} bytes")
         require_name("replica_name", self.replica_name)
         require(self.log_capacity >= 1_000, "log_capacity", self.log_capacity, "at least 1,000 events")
 
@@ -150,7 +149,7 @@ class Methods:
         learned = published.learns_feedback and user < published.ranges.users
         events, clicked = len(report.events), int(report.events.label.sum())
 
-        def told(refusal: Refusal | None) -> None:
+        def answer(refusal: Refusal | None) -> None:
             if refusal:
                 return reply.end(b"", refusal)
             self._metrics.feedback_events.labels("true").inc(clicked)
@@ -159,9 +158,9 @@ class Methods:
             reply.end(FeedbackResponse(accepted=accepted).SerializeToString(), None)
 
         if learned:
-            self._feedback.take(report, told)
+            self._feedback.take(report, answer)
         else:
-            told(None)
+            answer(None)
 
     def describe(self, raw: bytes, deadline: float) -> bytes:
         """Recommender.Describe. Raises Refusal."""
@@ -193,7 +192,7 @@ class RunningRouter:
         if flags.spool:
             self._metrics.spool_limit.set(flags.spool_bytes)
             keeper = OnDisk(store, Spool(flags.spool, flags.run, flags.spool_bytes), self._metrics)
-        self._feedback = Feedback(keeper, self._metrics, min(MOST_EVENTS, store.capacity()))
+        self._feedback = Feedback(keeper, self._metrics, min(MAX_EVENTS, store.capacity()))
         recorder = ShadowMetrics(registry, flags.window)
         self._shadow = Shadow(self._pool, recorder, flags.seed, flags.shadow, open_lines(flags))
         limits = Limits(flags.in_flight, REQUEST_BYTES, deadline_seconds=flags.deadline)

@@ -1,8 +1,11 @@
-"""The replicas that the router knows, each with a connection and two lanes, and which of them can answer."""
+"""The replicas that the router knows, each with a connection and two lanes, which can answer, and which one does."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -19,6 +22,7 @@ from serving.router.work import Lane
 from simulator.security.channels import NAME, connect
 from simulator.security.credentials import PLAIN, Credentials
 from simulator.store.protocol import Member
+from simulator.types import PolicyName
 
 CHANNEL = (
     ("grpc.max_receive_message_length", -1),  # 1,024 answers with all scores pass the default of 4 MiB
@@ -132,7 +136,7 @@ class Pool:
 
     def __init__(self, metrics: RouterMetrics, changed: Callable[[], None], dialling: Dialling = DIRECTLY) -> None:
         """`changed` is told whenever the healthy replicas are others."""
-        self._metrics, self._told, self._dialling = metrics, changed, dialling
+        self._metrics, self._on_change, self._dialling = metrics, changed, dialling
         self._lock = threading.RLock()
         self._known: dict[str, Replica] = {}
         self._renewed: dict[str, Replica] = {}  # connected with new certificates, not healthy yet
@@ -222,7 +226,7 @@ class Pool:
                 log.info("replica %s at %s joins the pool", replica.name, replica.member.address)
             for replica in set(before) - set(self.healthy):
                 log.info("replica %s at %s leaves the pool", replica.name, replica.member.address)
-        self._told()
+        self._on_change()
 
     def able(
         self, duplicate: int | None, generation: int | None, without: Collection[Replica] = ()
@@ -273,3 +277,69 @@ class Pool:
         for replica in known:
             replica.close()
         self._changed()
+
+
+Policy = Callable[[int, int, Sequence[Replica]], int]
+"""From query id, user and the healthy replicas, at least one, in the order of their names, to the place of the one that
+answers; may be called from many threads at once. On a retry the replica that failed is not among them."""
+
+
+def make_policy(name: PolicyName, seed: int) -> Policy:
+    """The policy of that name; `seed` decides the hashes of those that hash."""
+    turn = itertools.count()  # drawing from it is one step for all threads
+
+    def random(query_id: int, user: int, replicas: Sequence[Replica]) -> int:
+        """Every query for itself, by hash(seed, query_id): under the same seed and replicas it goes to the same."""
+        return stable_hash(seed, "replica", query_id) % len(replicas)
+
+    def round_robin(query_id: int, user: int, replicas: Sequence[Replica]) -> int:
+        """In turn, in the order in which queries come."""
+        return next(turn) % len(replicas)
+
+    def sticky(query_id: int, user: int, replicas: Sequence[Replica]) -> int:
+        """A user stays with a replica: what he sees does not depend on chance, though what two users see may differ.
+
+        Rendezvous hashing: the highest hash(seed, user, replica) wins. Only the users of a replica that goes away move,
+        and those that move to one that comes. Source: Thaler and Ravishankar, "Using name-based mappings to increase
+        hit rates", IEEE/ACM ToN 1998.
+        """
+        return max(range(len(replicas)), key=lambda n: stable_hash(seed, f"sticky/{replicas[n].name}", user))
+
+    def least_loaded(query_id: int, user: int, replicas: Sequence[Replica]) -> int:
+        """The fewest queries in flight, which keeps queues even where replicas are not equally fast; equals in turn."""
+        load = [replica.in_flight for replica in replicas]
+        shortest = [n for n, queries in enumerate(load) if queries == min(load)]
+        return shortest[next(turn) % len(shortest)]
+
+    policies = {policy.__name__: policy for policy in (random, round_robin, sticky, least_loaded)}
+    return policies[name]
+
+
+# Choices that a replay repeats: a hash of seed, purpose and index, for what must cost a fraction of a microsecond.
+# `simulator.randomness.generator` is for streams of numbers; making one takes 20 us, a tenth of what a query costs.
+
+RANGE = 1 << 64
+"""`stable_hash` is below this."""
+_MOST = RANGE - 1
+
+
+def stable_hash(seed: int, purpose: str, index: int) -> int:
+    """A number from 0 to RANGE - 1, evenly spread, the same for the same arguments on every machine."""
+    return splitmix64(_start(seed, purpose) + index)
+
+
+def splitmix64(index: int) -> int:
+    """Number `index` of the sequence that starts at 0.
+
+    Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+    """
+    mixed = index * 0x9E3779B97F4A7C15 & _MOST
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _MOST
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _MOST
+    return mixed ^ mixed >> 31
+
+
+@functools.lru_cache(1_024)
+def _start(seed: int, purpose: str) -> int:
+    """Where in the sequence the hashes of a purpose begin: far from those of others."""
+    return int.from_bytes(hashlib.blake2b(f"{purpose}/{seed}".encode(), digest_size=8).digest(), "little")

@@ -23,7 +23,7 @@ from protos.recommender_pb2 import (
     RecommendRequest,
     World,
 )
-from serving.codec import MOST_CANDIDATES, SHOWN, Ranges, Refusal, bad, schema_of
+from serving.codec import MAX_CANDIDATES, SHOWN, Ranges, Refusal, bad, schema_of
 from serving.router.metrics import RouterMetrics
 from serving.router.pool import Pool
 from simulator.process import Stopped
@@ -43,7 +43,7 @@ REASONS: dict[type[Exception], str] = {
     Unsigned: "signature", StoreError: "digest", Mislabelled: "label", Exception: "about"
 }  # fmt: skip
 """Why a generation cannot be used; the first that fits counts."""
-MOST_FOUND, MOST_VALUES = 20, 100
+MAX_MATCHES, MAX_VALUES = 20, 100
 """Users that a search brings, and values of a context field that are listed."""
 NOBODY = 1 << 31
 """User numbers from here on are those of ids that the log has not."""
@@ -86,15 +86,15 @@ class Published:
         neither."""
         if not (id := asked.user_id):
             return asked.user
-        found = number_of(self.names.users, id)
-        return NOBODY | zlib.crc32(id.encode()) if found is None else found
+        number = number_of(self.names.users, id)
+        return NOBODY | zlib.crc32(id.encode()) if number is None else number
 
     def describe(self, request: DescribeRequest) -> DescribeResponse:
         """Recommender.Describe. Raises Refusal for a value out of range."""
         names, ranges = self.names, self.ranges
         for field, numbers, limit in (("items", request.items, ranges.items), ("users", request.users, ranges.users)):
-            if len(numbers) > MOST_CANDIDATES:
-                raise bad(field, f"{len(numbers)} numbers", f"at most {MOST_CANDIDATES:,}")
+            if len(numbers) > MAX_CANDIDATES:
+                raise bad(field, f"{len(numbers)} numbers", f"at most {MAX_CANDIDATES:,}")
             if numbers and max(numbers) >= limit:
                 raise bad(field, max(numbers), f"0 to {limit - 1}")
         items = [Description(id=names.item(item), title=names.title(item)) for item in request.items]
@@ -106,9 +106,9 @@ class Published:
         """What may be asked, and users whose ids begin so."""
         names, ranges = self.names, self.ranges
         ids = names.users
-        found = ids.beginning(start, MOST_FOUND) if isinstance(ids, Texts) else beginning(start, ranges.users)
+        matches = ids.beginning(start, MAX_MATCHES) if isinstance(ids, Texts) else beginning(start, ranges.users)
         context = [
-            ContextField(name=name, vocabulary=vocabulary, values=names.context.get(name, ())[:MOST_VALUES])
+            ContextField(name=name, vocabulary=vocabulary, values=names.context.get(name, ())[:MAX_VALUES])
             for name, vocabulary, *_ in ranges.context
         ]
         return World(
@@ -117,22 +117,22 @@ class Published:
             duplicates=ranges.duplicates,
             arms=ranges.arms,
             context=context,
-            found=found,
+            found=matches,
         )
 
     def _context(self, values: Sequence[str]) -> list[int]:
         """Numbers of values of the context, one per field or none. Raises Refusal."""
         if values:
             self.ranges.context_rows([0] * len(values))  # as many as there are fields
-        found = []
+        numbers = []
         for text, (name, vocabulary, *_) in zip(values, self.ranges.context, strict=False):
             known = self.names.context.get(name, ())
             number = number_of(known, text)
             if number is None or number >= vocabulary:
                 hint = f", or a value such as {known[0]!r:.{SHOWN}}" if known else ""
                 raise bad("context", repr(text), f"0 to {vocabulary - 1} for {name}{hint}")
-            found.append(number)
-        return found
+            numbers.append(number)
+        return numbers
 
 
 def number_of(texts: Sequence[str], text: str) -> int | None:
@@ -144,13 +144,13 @@ def number_of(texts: Sequence[str], text: str) -> int | None:
 
 def beginning(start: str, count: int) -> list[str]:
     """The first numbers below `count` whose digits begin so, by rising bytes: 7, 70, 700, 701 ..."""
-    waiting, found = [start] if start else list("9876543210"), list[str]()
-    while waiting and len(found) < MOST_FOUND:
+    waiting, matches = [start] if start else list("9876543210"), list[str]()
+    while waiting and len(matches) < MAX_MATCHES:
         text = waiting.pop()
         if text.isdecimal() and (text == "0" or text[0] != "0") and len(text) <= 10 and int(text) < count:
-            found.append(text)
+            matches.append(text)
             waiting += [text + digit for digit in "9876543210"] if text != "0" else []
-    return found
+    return matches
 
 
 class Watch:

@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from simulator.errors import SettingError
 
-LEAST = 2**22
+MIN_BYTES = 2**22
 """Bytes, the smallest spool."""
 PLACES = 64
 """Routers that may share a folder."""
@@ -41,9 +41,9 @@ class NotWritten(Exception):
 class Spool:
     """The records of one router; one thread may write while another reads and forgets."""
 
-    def __init__(self, folder: Path, run: str, most: int) -> None:
-        """Claims the first free place and finds what is there. At most `most` bytes. Raises SettingError."""
-        self._most, self._lock = most, threading.Lock()
+    def __init__(self, folder: Path, run: str, limit: int) -> None:
+        """Claims the first free place and finds what is there. At most `limit` bytes. Raises SettingError."""
+        self._max_bytes, self._lock = limit, threading.Lock()
         try:
             place, self._held = claim(folder / quote(run, safe=""))
             self._base = sqlite3.connect(place / "reports", isolation_level=None, check_same_thread=False)
@@ -63,9 +63,9 @@ class Spool:
         """Returns when all are on disk, keys and batches. Raises NotWritten."""
         size = sum(len(key) + len(batch) for key, batch in records)
         with self._lock:
-            if self.bytes + size > self._most:
-                most = f"{self.bytes} of at most {self._most} bytes"
-                raise NotWritten(f"the spool holds {most}, which wait for the event log")
+            if self.bytes + size > self._max_bytes:
+                limit = f"{self.bytes} of at most {self._max_bytes} bytes"
+                raise NotWritten(f"the spool holds {limit}, which wait for the event log")
             try:
                 self._base.execute("BEGIN")
                 self._base.execute("DELETE FROM reports WHERE number <= ?", (self._forgotten,))
@@ -77,11 +77,11 @@ class Spool:
                 raise NotWritten(f"the spool cannot be written: {problem}") from None
             self.waiting, self.bytes = self.waiting + len(records), self.bytes + size
 
-    def read(self, most: int) -> list[Record]:
-        """The oldest records that are not forgotten, `most` at most, in order."""
+    def read(self, limit: int) -> list[Record]:
+        """The oldest records that are not forgotten, `limit` at most, in order."""
         with self._lock:
             query = "SELECT number, key, batch FROM reports WHERE number > ? ORDER BY number LIMIT ?"
-            return self._base.execute(query, (self._forgotten, most)).fetchall()
+            return self._base.execute(query, (self._forgotten, limit)).fetchall()
 
     def forget(self, records: Sequence[Record]) -> None:
         """The store has these, the oldest ones."""

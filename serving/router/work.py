@@ -18,13 +18,13 @@ from typing import cast
 import grpc
 
 from protos.recommender_pb2 import RankRequest, RankResponse
-from serving.codec import Refusal
+from serving.codec import MAX_QUERIES, Refusal
 from serving.rpc import late
 
 log = logging.getLogger(__name__)
 
-MOST_QUERIES, MOST_BYTES = 1024, 1 << 20
-"""Queries and bytes per RPC, as recommender.proto allows."""
+MAX_BYTES = 1 << 20
+"""Of the queries of one RPC, as recommender.proto allows."""
 MARGIN = 0.25
 """Seconds that an RPC may take longer than its queries: the replica says itself which of them are late."""
 LOST = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
@@ -131,13 +131,13 @@ class Lane:
             return []
         batch, size = [first], len(first.query)
         with contextlib.suppress(Empty):
-            while len(batch) < MOST_QUERIES:
+            while len(batch) < MAX_QUERIES:
                 call = self._pending.get_nowait()
                 if call is None:
                     self._pending.put(None)
                     break
                 size += len(call.query)
-                if size > MOST_BYTES:
+                if size > MAX_BYTES:
                     self._next = call
                     break
                 batch.append(call)

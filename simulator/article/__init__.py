@@ -1,4 +1,4 @@
-"""The article's claims, decided anew: `flicker article`. docs/protocol.md says beforehand how; read it first.
+"""The article's claims, decided anew: `flicker article`. docs/protocol.md fixes the method beforehand; read it first.
 
     grid.py      which arms, settings and seeds are run on a world
     run.py       runs what is missing, and keeps a line per finished cell

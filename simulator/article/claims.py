@@ -11,7 +11,7 @@ import numpy as np
 
 from simulator.article.frontier import Family, matched
 from simulator.article.grid import CONDITION_RATES
-from simulator.article.table import Units, World, ratio, times
+from simulator.article.table import Units, WorldCells, ratio, times
 from simulator.measures.intervals import Interval
 from simulator.words import label, number, written
 
@@ -28,10 +28,10 @@ RATE = re.compile(r"[,:]lr=[^,#]+")
 
 @dataclass(frozen=True)
 class Finding:
-    """What the numbers say to one claim."""
+    """The verdict on one claim, and its numbers."""
 
     verdict: Verdict
-    say: str
+    summary: str
 
 
 NOT_RUN = Finding("not run", "its settings were not run on this world")
@@ -42,281 +42,301 @@ def design(spec: str) -> str:
     return RATE.sub("", spec)
 
 
-def family(world: World, group: str, *designs: str) -> dict[str, Units]:
+def family(world: WorldCells, group: str, *designs: str) -> dict[str, Units]:
     """Every setting of some designs, at all rates."""
     return {spec: units for spec, units in world.groups.get(group, {}).items() if design(spec) in designs}
 
 
-def designs(world: World, group: str, name: str) -> list[str]:
-    """Those of an activation by its strength alone, ascending: `smelu:beta=0.1`, `smelu:beta=0.25` ..."""
-    found = dict.fromkeys(map(design, world.groups.get(group, {})))
-    return [one for one in found if re.fullmatch(rf"{name}(:beta=[\d.]+)?", one)]
+def designs(world: WorldCells, group: str, name: str) -> list[str]:
+    """Designs of an activation by its strength alone, ascending: `smelu:beta=0.1`, `smelu:beta=0.25` ..."""
+    specs = dict.fromkeys(map(design, world.groups.get(group, {})))
+    return [spec for spec in specs if re.fullmatch(rf"{name}(:beta=[\d.]+)?", spec)]
 
 
-def own_rate(world: World, group: str, name: str, rates: Sequence[str] = ()) -> Units:
+def at_best_rate(world: WorldCells, group: str, name: str, rates: Sequence[str] = ()) -> Units:
     """The units of a design at its own rate: that of least early log loss, mean over units, of `rates` or of all;
     empty where not run."""
-    every = [
+    candidates = [
         units
         for spec, units in family(world, group, name).items()
-        if all("early_loss" in one for one in units.values())
+        if all("early_loss" in values for values in units.values())
         and (not rates or any(f"lr={rate}" in re.split("[:,]", spec) for rate in rates))
     ]
-    return min(every, key=lambda units: float(np.mean([one["early_loss"] for one in units.values()])), default={})
+    return min(
+        candidates, key=lambda units: float(np.mean([values["early_loss"] for values in units.values()])), default={}
+    )
 
 
-def relu(world: World) -> Units:
-    """ReLU without a norm, at its own rate: what ratios refer to."""
-    return own_rate(world, "activations", "relu")
+def relu(world: WorldCells) -> Units:
+    """ReLU without a norm, at its own rate: the reference of ratios."""
+    return at_best_rate(world, "activations", "relu")
 
 
-def choice(world: World) -> tuple[str, Units]:
+def choice(world: WorldCells) -> tuple[str, Units]:
     """SmeLU's setting as the protocol chooses it on the part before; ReLU where none is as accurate."""
-    base, found = relu(world), []
+    base, candidates = relu(world), []
     for name in designs(world, "activations", "smelu"):
-        units = own_rate(world, "activations", name)
+        units = at_best_rate(world, "activations", name)
         loss, pd = (ratio(units, base, part) for part in ("part_loss", "part_pd"))
         if loss and pd and loss.mean <= AS_GOOD:
-            found.append((pd.mean, name, units))
-    return min(found, key=lambda one: one[0])[1:] if found else ("relu", base)
+            candidates.append((pd.mean, name, units))
+    return min(candidates, key=lambda candidate: candidate[0])[1:] if candidates else ("relu", base)
 
 
-def _pd_and_loss(own: Units, base: Units) -> tuple[Interval, Interval] | None:
-    pd, loss = ratio(own, base, "pd"), ratio(own, base, "log_loss")
+def _pd_and_loss(units: Units, base: Units) -> tuple[Interval, Interval] | None:
+    pd, loss = ratio(units, base, "pd"), ratio(units, base, "log_loss")
     return (pd, loss) if pd and loss else None
 
 
-def halved(world: World) -> Finding:
+def halved(world: WorldCells) -> Finding:
     """Claim 1."""
     name, units = choice(world)
-    found = _pd_and_loss(units, relu(world))
-    if found is None:
+    ratios = _pd_and_loss(units, relu(world))
+    if ratios is None:
         return NOT_RUN
     if name == "relu":
         return Finding("no", f"no SmeLU is within {100 * (AS_GOOD - 1):.1f} % of ReLU's log loss on the part before")
-    pd, loss = found
-    say = f"{label(name)}: PD {times(pd)}, log loss {times(loss, 3)}"
+    pd, loss = ratios
+    summary = f"{label(name)}: PD {times(pd)}, log loss {times(loss, 3)}"
     if pd.high < 0.5 and loss.high < NO_WORSE:
-        return Finding("yes", say)
-    return Finding("no" if pd.low > 0.5 else "not shown", say)
+        return Finding("yes", summary)
+    return Finding("no" if pd.low > 0.5 else "not shown", summary)
 
 
-def rivals(world: World) -> Finding:
+def rivals(world: WorldCells) -> Finding:
     """Claim 2."""
-    plain = family(world, "activations", "relu")
-    own = family(world, "activations", *designs(world, "activations", "smelu"))
-    if not plain or not own:
+    relu_family = family(world, "activations", "relu")
+    smelu = family(world, "activations", *designs(world, "activations", "smelu"))
+    if not relu_family or not smelu:
         return NOT_RUN
-    said, lower, higher = [], 0, 0
+    parts, lower, higher = [], 0, 0
     for name in RIVALS:
-        found = matched(own, family(world, "activations", *designs(world, "activations", name)), plain)
-        said.append(f"{label(name)} {times(found.ratio) if found else 'not comparable'}")
-        lower += found is not None and found.ratio.high < 1
-        higher += found is not None and found.ratio.low > 1
-    say = "PD at equal log loss, to " + ", ".join(said)
-    return Finding(_counted(lower, higher, len(RIVALS)), say)
+        match = matched(smelu, family(world, "activations", *designs(world, "activations", name)), relu_family)
+        parts.append(f"{label(name)} {times(match.ratio) if match else 'not comparable'}")
+        lower += match is not None and match.ratio.high < 1
+        higher += match is not None and match.ratio.low > 1
+    summary = "PD at equal log loss, to " + ", ".join(parts)
+    return Finding(_counted(lower, higher, len(RIVALS)), summary)
 
 
-def _counted(good: int, bad: int, every: int) -> Verdict:
-    if good == every:
+def _counted(confirmed: int, refuted: int, total: int) -> Verdict:
+    if confirmed == total:
         return "yes"
-    return "partly" if good else "no" if bad else "not shown"
+    return "partly" if confirmed else "no" if refuted else "not shown"
 
 
-def u_shape(world: World) -> Finding:
+def u_shape(world: WorldCells) -> Finding:
     """Claim 3."""
-    base, found = relu(world), []
+    base, losses = relu(world), []
     for name in designs(world, "activations", "smelu"):
-        if loss := ratio(own_rate(world, "activations", name), base, "log_loss"):
-            found.append((name, loss))
-    if len(found) < 3:
+        if loss := ratio(at_best_rate(world, "activations", name), base, "log_loss"):
+            losses.append((name, loss))
+    if len(losses) < 3:
         return NOT_RUN
-    (name, least), (last, most) = min(found, key=lambda one: one[1].mean), found[-1]
-    say = f"least at {label(name)}: log loss {times(least, 3)}; {label(last)} {times(most, 3)}"
-    dips, rises = least.high < 1, most.low > 1
-    return Finding("yes" if dips and rises else "no" if rises else "not shown", say)
+    (name, minimum), (largest_beta, at_largest) = min(losses, key=lambda entry: entry[1].mean), losses[-1]
+    summary = f"least at {label(name)}: log loss {times(minimum, 3)}; {label(largest_beta)} {times(at_largest, 3)}"
+    dips, rises = minimum.high < 1, at_largest.low > 1
+    return Finding("yes" if dips and rises else "no" if rises else "not shown", summary)
 
 
-def limit(world: World) -> Finding:
+def limit(world: WorldCells) -> Finding:
     """Claim 4."""
-    found = _pd_and_loss(
-        own_rate(world, "norms", "smelu:beta=100,norm=after"), own_rate(world, "norms", "linear:norm=after")
+    pd_and_loss = _pd_and_loss(
+        at_best_rate(world, "norms", "smelu:beta=100,norm=after"), at_best_rate(world, "norms", "linear:norm=after")
     )
-    if found is None:
+    if pd_and_loss is None:
         return NOT_RUN
-    ratios = dict(zip(("pd", "log_loss"), found, strict=True))
-    say = f"SmeLU (beta = 100) to no activation: PD {times(found[0])}, log loss {times(found[1], 4)}"
-    if all(SAME[name][0] < one.low and one.high < SAME[name][1] for name, one in ratios.items()):
-        return Finding("yes", say)
-    off = any(one.high < SAME[name][0] or one.low > SAME[name][1] for name, one in ratios.items())
-    return Finding("no" if off else "not shown", say)
+    ratios = dict(zip(("pd", "log_loss"), pd_and_loss, strict=True))
+    summary = f"SmeLU (beta = 100) to no activation: PD {times(pd_and_loss[0])}, log loss {times(pd_and_loss[1], 4)}"
+    if all(SAME[name][0] < interval.low and interval.high < SAME[name][1] for name, interval in ratios.items()):
+        return Finding("yes", summary)
+    differs = any(interval.high < SAME[name][0] or interval.low > SAME[name][1] for name, interval in ratios.items())
+    return Finding("no" if differs else "not shown", summary)
 
 
-def depth_pays(world: World) -> Finding:
+def depth_pays(world: WorldCells) -> Finding:
     """Claim 5."""
-    found = _pd_and_loss(own_rate(world, "activations", "linear"), relu(world))
-    if found is None:
+    ratios = _pd_and_loss(at_best_rate(world, "activations", "linear"), relu(world))
+    if ratios is None:
         return NOT_RUN
-    pd, loss = found
-    say = f"additive: log loss {times(loss, 3)}, PD {times(pd)}"
-    return Finding("yes" if loss.low > 1 else "no" if loss.high < 1 else "not shown", say)
+    pd, loss = ratios
+    summary = f"additive: log loss {times(loss, 3)}, PD {times(pd)}"
+    return Finding("yes" if loss.low > 1 else "no" if loss.high < 1 else "not shown", summary)
 
 
-def ensembles(world: World) -> Finding:
+def ensembles(world: WorldCells) -> Finding:
     """Claim 6: lower PD with more networks; and what SmeLU does for the cost of one, beside three."""
     base, (name, smooth) = relu(world), choice(world)
-    several = [own_rate(world, "cures", f"ensemble:relu:m={m}") for m in (3, 5)]
-    pds = [pd for one in several if (pd := ratio(one, base, "pd"))]
-    if len(pds) < len(several):
+    by_size = [at_best_rate(world, "cures", f"ensemble:relu:m={m}") for m in (3, 5)]
+    pds = [pd for of_size in by_size if (pd := ratio(of_size, base, "pd"))]
+    if len(pds) < len(by_size):
         return NOT_RUN
-    say = f"3 networks: PD {times(pds[0])}, 5: {times(pds[1])}"
+    summary = f"3 networks: PD {times(pds[0])}, 5: {times(pds[1])}"
     if any(pd.high >= 1 for pd in pds):
-        return Finding("not shown", say)
-    beside = ratio(smooth, several[0], "pd")
-    if name == "relu" or beside is None:
-        return Finding("partly", f"{say}; no SmeLU was chosen")
-    return Finding("yes" if beside.high < SAME["pd"][1] else "partly", f"{say}; {label(name)} to 3: {times(beside)}")
+        return Finding("not shown", summary)
+    to_three = ratio(smooth, by_size[0], "pd")
+    if name == "relu" or to_three is None:
+        return Finding("partly", f"{summary}; no SmeLU was chosen")
+    return Finding(
+        "yes" if to_three.high < SAME["pd"][1] else "partly", f"{summary}; {label(name)} to 3: {times(to_three)}"
+    )
 
 
-def _beside(words: str, found: tuple[Interval, Interval]) -> str:
-    return f"{words} {number(found[0].mean, 2)} / {number(found[1].mean, 3)}"
+def _beside(words: str, ratios: tuple[Interval, Interval]) -> str:
+    return f"{words} {number(ratios[0].mean, 2)} / {number(ratios[1].mean, 3)}"
 
 
-def equal_cost(world: World) -> Finding:
+def equal_cost(world: WorldCells) -> Finding:
     """Claim 7."""
-    named = {"3 narrow networks": "ensemble:relu:m=3,narrow", "longer embeddings": "relu:dim=48"}
-    ratios = {words: _pd_and_loss(own_rate(world, "cures", name), relu(world)) for words, name in named.items()}
-    found = {words: both for words, both in ratios.items() if both}
-    helped = any(pd.high < 1 and loss.high < NO_WORSE for pd, loss in found.values())
-    failed = all(pd.low > 1 or loss.low > 1 for pd, loss in found.values())
-    say = "PD / log loss: " + ", ".join(_beside(words, both) for words, both in found.items())
-    return Finding("no" if helped else "yes" if failed else "not shown", say) if found else NOT_RUN
+    designs_by_words = {"3 narrow networks": "ensemble:relu:m=3,narrow", "longer embeddings": "relu:dim=48"}
+    ratios = {
+        words: _pd_and_loss(at_best_rate(world, "cures", name), relu(world)) for words, name in designs_by_words.items()
+    }
+    known = {words: both for words, both in ratios.items() if both}
+    helped = any(pd.high < 1 and loss.high < NO_WORSE for pd, loss in known.values())
+    failed = all(pd.low > 1 or loss.low > 1 for pd, loss in known.values())
+    summary = "PD / log loss: " + ", ".join(_beside(words, both) for words, both in known.items())
+    return Finding("no" if helped else "yes" if failed else "not shown", summary) if known else NOT_RUN
 
 
-def distilled(world: World) -> Finding:
+def distilled(world: WorldCells) -> Finding:
     """Claim 8."""
-    base, said, good, bad = relu(world), [], 0, 0
+    base, parts, confirmed, refuted = relu(world), [], 0, 0
     for name in ("codistill:relu:m=2", "antidistill:relu:m=3", "anchor:relu", "average:relu"):
-        if found := _pd_and_loss(own_rate(world, "cures", name), base):
-            pd, loss = found
-            fine = pd.high < 1 and loss.high < NO_WORSE
-            worse = pd.low > 1 or loss.low > NO_WORSE
-            good, bad = good + fine, bad + worse
-            said.append(_beside(label(name).removeprefix("ReLU, "), found))
-    return Finding(_counted(good, bad, len(said)), "PD / log loss: " + ", ".join(said)) if said else NOT_RUN
+        if ratios := _pd_and_loss(at_best_rate(world, "cures", name), base):
+            pd, loss = ratios
+            helps = pd.high < 1 and loss.high < NO_WORSE
+            hurts = pd.low > 1 or loss.low > NO_WORSE
+            confirmed, refuted = confirmed + helps, refuted + hurts
+            parts.append(_beside(label(name).removeprefix("ReLU, "), ratios))
+    return Finding(_counted(confirmed, refuted, len(parts)), "PD / log loss: " + ", ".join(parts)) if parts else NOT_RUN
 
 
 CONDITIONS = {"own": "own start", "shuffled": "window 128", "both": "both"}
 
 
-def conditions(world: World) -> Finding:
-    """Claim 9: what happens to SmeLU's ratio to ReLU, without a norm, at the rates that conditions were run at."""
-    smelu, base = "smelu:beta=0.25", own_rate(world, "activations", "relu", CONDITION_RATES)
-    usual = ratio(own_rate(world, "activations", smelu, CONDITION_RATES), base, "pd")
-    there = {words: own_rate(world, group, "relu") for group, words in CONDITIONS.items()}
-    gains = [ratio(own_rate(world, group, smelu), there[words], "pd") for group, words in CONDITIONS.items()]
-    known, raised = [one for one in gains if one], [ratio(units, base, "pd") for units in there.values()]
-    if usual is None or len(known) < len(CONDITIONS):
-        return NOT_RUN
-    lost = sum(one.low > usual.high for one in known)
-    shown = ", ".join(f"{words} {written(one, 2)}" for words, one in zip(CONDITIONS.values(), known, strict=True))
-    say = (
-        f"SmeLU / ReLU: usual {number(usual.mean, 2)}, {shown}; ReLU's PD × {_each([one for one in raised if one], 2)}"
+def conditions(world: WorldCells) -> Finding:
+    """Claim 9: SmeLU's ratio to ReLU, without a norm, at the rates that conditions were run at."""
+    smelu, base = "smelu:beta=0.25", at_best_rate(world, "activations", "relu", CONDITION_RATES)
+    usual = ratio(at_best_rate(world, "activations", smelu, CONDITION_RATES), base, "pd")
+    relu_units = {words: at_best_rate(world, group, "relu") for group, words in CONDITIONS.items()}
+    gains = [ratio(at_best_rate(world, group, smelu), relu_units[words], "pd") for group, words in CONDITIONS.items()]
+    measured, raised = (
+        [interval for interval in gains if interval],
+        [ratio(units, base, "pd") for units in relu_units.values()],
     )
+    if usual is None or len(measured) < len(CONDITIONS):
+        return NOT_RUN
+    lost = sum(interval.low > usual.high for interval in measured)
+    gains_text = ", ".join(
+        f"{words} {written(interval, 2)}" for words, interval in zip(CONDITIONS.values(), measured, strict=True)
+    )
+    relu_pd = _each([interval for interval in raised if interval], 2)
+    summary = f"SmeLU / ReLU: usual {number(usual.mean, 2)}, {gains_text}; ReLU's PD × {relu_pd}"
     if lost:
-        return Finding("yes" if lost == len(known) else "partly", say)
-    return Finding("no" if all(one.high < 1 for one in known) else "not shown", say)
+        return Finding("yes" if lost == len(measured) else "partly", summary)
+    return Finding("no" if all(interval.high < 1 for interval in measured) else "not shown", summary)
 
 
-def sources(world: World) -> dict[str, dict[str, Units]]:
+def sources(world: WorldCells) -> dict[str, dict[str, Units]]:
     """Source of noise -> spec -> units."""
     return {name.removeprefix("noise "): arms for name, arms in world.groups.items() if name.startswith("noise ")}
 
 
-def each_source(world: World) -> Finding:
+def each_source(world: WorldCells) -> Finding:
     """Claim 10."""
-    found = {name: [one["pd"] for one in arms.get("relu", {}).values()] for name, arms in sources(world).items()}
-    quiet = found.pop("nothing", None)
-    if quiet is None or not found:
+    by_source = {
+        name: [measures["pd"] for measures in arms.get("relu", {}).values()] for name, arms in sources(world).items()
+    }
+    quiet = by_source.pop("nothing", None)
+    if quiet is None or not by_source:
         return NOT_RUN
-    least, most = (choose(found, key=lambda name: float(np.mean(found[name]))) for choose in (min, max))
-    differ = all(min(values) > 0 for values in found.values())
-    say = (
-        f"without noise {'exactly 0' if max(quiet) == 0 else 'NOT 0'}; of {len(found)} sources least {least} "
-        f"{number(float(np.mean(found[least])))}, most {most} {number(float(np.mean(found[most])))}"
+    quietest, loudest = (choose(by_source, key=lambda name: float(np.mean(by_source[name]))) for choose in (min, max))
+    differ = all(min(values) > 0 for values in by_source.values())
+    summary = (
+        f"without noise {'exactly 0' if max(quiet) == 0 else 'NOT 0'}; of {len(by_source)} sources least {quietest} "
+        f"{number(float(np.mean(by_source[quietest])))}, most {loudest} {number(float(np.mean(by_source[loudest])))}"
     )
-    return Finding("yes" if differ and max(quiet) == 0 else "no", say)
+    return Finding("yes" if differ and max(quiet) == 0 else "no", summary)
 
 
-def asynchronous(world: World) -> Finding:
+def asynchronous(world: WorldCells) -> Finding:
     """Claim 11."""
-    said, good, bad = [], 0, 0
+    parts, confirmed, refuted = [], 0, 0
     for name, words in (("delay", "delayed updates"), ("racing", "racing threads")):
         arms = sources(world).get(name, {})
-        if found := ratio(arms.get("smelu:beta=0.25", {}), arms.get("relu", {}), "pd"):
-            said.append(f"{words} {times(found)}")
-            good, bad = good + (found.high < 1), bad + (found.low > 1)
-    return Finding(_counted(good, bad, len(said)), "SmeLU's PD to ReLU's: " + ", ".join(said)) if said else NOT_RUN
+        if pd_ratio := ratio(arms.get("smelu:beta=0.25", {}), arms.get("relu", {}), "pd"):
+            parts.append(f"{words} {times(pd_ratio)}")
+            confirmed, refuted = confirmed + (pd_ratio.high < 1), refuted + (pd_ratio.low > 1)
+    return (
+        Finding(_counted(confirmed, refuted, len(parts)), "SmeLU's PD to ReLU's: " + ", ".join(parts))
+        if parts
+        else NOT_RUN
+    )
 
 
-def norm_ratios(world: World, norm: str) -> dict[str, tuple[Interval, Interval]]:
+def norm_ratios(world: WorldCells, norm: str) -> dict[str, tuple[Interval, Interval]]:
     """PD and log loss of ReLU under a norm to without, by condition."""
-    own = {
-        "same start": (own_rate(world, "norms", f"relu:norm={norm}"), relu(world)),
-        "own start": (own_rate(world, "own", f"relu:norm={norm}"), own_rate(world, "own", "relu")),
-        "wide": tuple(own_rate(world, "wide", f"relu:norm={one},hidden=256x128x64") for one in (norm, "none")),
+    pairs = {
+        "same start": (at_best_rate(world, "norms", f"relu:norm={norm}"), relu(world)),
+        "own start": (at_best_rate(world, "own", f"relu:norm={norm}"), at_best_rate(world, "own", "relu")),
+        "wide": tuple(at_best_rate(world, "wide", f"relu:norm={kind},hidden=256x128x64") for kind in (norm, "none")),
     }
-    return {words: found for words, (there, none) in own.items() if (found := _pd_and_loss(there, none))}
+    return {
+        words: ratios
+        for words, (with_norm, without_norm) in pairs.items()
+        if (ratios := _pd_and_loss(with_norm, without_norm))
+    }
 
 
-def no_norm(world: World) -> Finding:
+def no_norm(world: WorldCells) -> Finding:
     """Claim 12, of the layer norm after the activation and before it; unit weights stand in the figure."""
-    said, good, bad, every = [], 0, 0, 0
+    parts, confirmed, refuted, total = [], 0, 0, 0
     for norm in ("after", "before"):
-        found = norm_ratios(world, norm)
-        if not found:
+        ratios = norm_ratios(world, norm)
+        if not ratios:
             return NOT_RUN
-        pds, losses = ([one[place] for one in found.values()] for place in (0, 1))
-        every += len(found)
-        good += sum(pd.low > 1 and loss.low > 1 for pd, loss in found.values())
-        bad += sum(pd.high < 1 or loss.high < 1 for pd, loss in found.values())
-        said.append(f"{norm} PD {_each(pds, 2)}, log loss {_each(losses, 3)}")
-    return Finding(_counted(good, bad, every), f"{' / '.join(found)}: " + "; ".join(said))
+        pds, losses = ([pair[place] for pair in ratios.values()] for place in (0, 1))
+        total += len(ratios)
+        confirmed += sum(pd.low > 1 and loss.low > 1 for pd, loss in ratios.values())
+        refuted += sum(pd.high < 1 or loss.high < 1 for pd, loss in ratios.values())
+        parts.append(f"{norm} PD {_each(pds, 2)}, log loss {_each(losses, 3)}")
+    return Finding(_counted(confirmed, refuted, total), f"{' / '.join(ratios)}: " + "; ".join(parts))
 
 
 def _each(values: Sequence[Interval], places: int) -> str:
-    return "/".join(number(one.mean, places) for one in values)
+    return "/".join(number(value.mean, places) for value in values)
 
 
-def at_a_refresh(world: World) -> Finding:
+def at_a_refresh(world: WorldCells) -> Finding:
     """Claim 13."""
     name, units = choice(world)
-    found = ratio(units, relu(world), "refresh_pair")
-    if found is None or name == "relu":
-        return NOT_RUN if found is None else Finding("not shown", "no SmeLU was chosen")
-    say = f"{label(name)}: pair swaps at a refresh {times(found)}"
-    return Finding("yes" if found.high < 1 else "no" if found.low > 1 else "not shown", say)
+    swap_ratio = ratio(units, relu(world), "refresh_pair")
+    if swap_ratio is None or name == "relu":
+        return NOT_RUN if swap_ratio is None else Finding("not shown", "no SmeLU was chosen")
+    summary = f"{label(name)}: pair swaps at a refresh {times(swap_ratio)}"
+    return Finding("yes" if swap_ratio.high < 1 else "no" if swap_ratio.low > 1 else "not shown", summary)
 
 
-def again(world: World) -> Finding:
+def again(world: WorldCells) -> Finding:
     """Claim 14."""
-    one, two = (world.units("again", spec) for spec in ("relu", "relu#2"))
-    found = {name: ratio(two, one, name) for name in ("pd", "pair", "log_loss")}
-    known = {name: value for name, value in found.items() if value}
-    if len(known) < len(found):
+    first, second = (world.units("again", spec) for spec in ("relu", "relu#2"))
+    ratios = {name: ratio(second, first, name) for name in ("pd", "pair", "log_loss")}
+    known = {name: value for name, value in ratios.items() if value}
+    if len(known) < len(ratios):
         return NOT_RUN
-    off = [name for name, value in known.items() if not value.low <= 1 <= value.high]
-    say = f"PD {times(known['pd'])}, pair swaps {times(known['pair'])}, log loss {times(known['log_loss'], 3)}"
-    return Finding("no" if len(off) > 1 else "partly" if off else "yes", say)
+    excluding_one = [name for name, value in known.items() if not value.low <= 1 <= value.high]
+    summary = f"PD {times(known['pd'])}, pair swaps {times(known['pair'])}, log loss {times(known['log_loss'], 3)}"
+    return Finding("no" if len(excluding_one) > 1 else "partly" if excluding_one else "yes", summary)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What the article, or what we found before, says; the figure that shows it."""
+    """A claim of the article, or of an earlier run of ours; the figure that shows it."""
 
     words: str
     figure: str
-    decide: Callable[[World], Finding]
+    decide: Callable[[WorldCells], Finding]
 
 
 CLAIMS = (
@@ -339,11 +359,11 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the part before said of the choice, and what the end showed."""
+    """The prediction for the choice from the part before, and the result at the end."""
 
     name: str
     predicted: Interval
-    found: Interval
+    actual: Interval
     between: Interval
     """Found / predicted, paired."""
 
@@ -353,7 +373,7 @@ class Prediction:
         return self.between.low <= 1 <= self.between.high
 
 
-def prediction(world: World, measure: str = "pd", part: str = "part_pd") -> Prediction | None:
+def prediction(world: WorldCells, measure: str = "pd", part: str = "part_pd") -> Prediction | None:
     """Of the choice's ratio to ReLU; None where it was not run, or ReLU was chosen."""
     name, units = choice(world)
     base = relu(world)
@@ -368,21 +388,21 @@ def prediction(world: World, measure: str = "pd", part: str = "part_pd") -> Pred
     return Prediction(name, early, late, between) if between else None
 
 
-def families(world: World) -> dict[str, Family]:
+def families(world: WorldCells) -> dict[str, Family]:
     """Words -> every setting of what is compared with ReLU without a norm at equal log loss."""
-    found: dict[str, Family] = {}
+    by_words: dict[str, Family] = {}
     for name in ("smelu", *RIVALS):
-        found[label(name)] = family(world, "activations", *designs(world, "activations", name))
+        by_words[label(name)] = family(world, "activations", *designs(world, "activations", name))
     for norm in NORMS:
-        found[f"ReLU, norm {norm}"] = family(world, "norms", f"relu:norm={norm}")
-        betas = [one for one in dict.fromkeys(map(design, world.groups.get("norms", {}))) if one.startswith("smelu")]
-        found[f"SmeLU, norm {norm}"] = family(
-            world, "norms", *(one for one in betas if one.endswith(f"norm={norm}") and "beta=100," not in one)
+        by_words[f"ReLU, norm {norm}"] = family(world, "norms", f"relu:norm={norm}")
+        betas = [spec for spec in dict.fromkeys(map(design, world.groups.get("norms", {}))) if spec.startswith("smelu")]
+        by_words[f"SmeLU, norm {norm}"] = family(
+            world, "norms", *(spec for spec in betas if spec.endswith(f"norm={norm}") and "beta=100," not in spec)
         )
-    return {words: own for words, own in found.items() if own}
+    return {words: members for words, members in by_words.items() if members}
 
 
-def known(worlds: Iterable[World]) -> list[tuple[Claim, list[Finding]]]:
+def known(worlds: Iterable[WorldCells]) -> list[tuple[Claim, list[Finding]]]:
     """Every claim on every world."""
-    held = list(worlds)
-    return [(claim, [claim.decide(world) for world in held]) for claim in CLAIMS]
+    all_worlds = list(worlds)
+    return [(claim, [claim.decide(world) for world in all_worlds]) for claim in CLAIMS]

@@ -11,9 +11,9 @@ from simulator.report.charts import Figure, swatch
 from simulator.report.templates import style
 
 WIDTH, MARGIN, GAP, COLUMNS = 1000, 16, 22, 3
-WIDEST = 390
+MAX_WIDTH = 390
 """Pixels of a panel: its letters grow with it."""
-LETTER, BOLD = 0.53, 0.62
+LETTER_WIDTH, BOLD_WIDTH = 0.53, 0.62
 """Mean width of a letter, as share of its size, in the widest of the fonts that a viewer may have (DejaVu)."""
 
 
@@ -21,12 +21,12 @@ def standalone(figure: Figure) -> str:
     """The SVG text of a figure with panels."""
     parts: list[str] = []
     y = MARGIN + 6.0
-    for line in _wrapped(figure.claim, 16, BOLD):
+    for line in _wrapped(figure.claim, 16, BOLD_WIDTH):
         y += 20
         parts.append(_text(MARGIN, y, line, 16, "600"))
     y = _legend(parts, figure.legend, y + 14)
     y = _panels(parts, figure, y)
-    for line in _wrapped(figure.note, 12, LETTER):
+    for line in _wrapped(figure.note, 12, LETTER_WIDTH):
         y += 16
         parts.append(_text(MARGIN, y, line, 12, soft=True))
     height = y + MARGIN
@@ -48,39 +48,39 @@ def _legend(parts: list[str], entries: list[tuple[int, str]], y: float) -> float
     """Swatches and words, wrapped; returns the height below them."""
     x = float(MARGIN)
     for index, words in entries:
-        wide = 34 + LETTER * 13 * len(words) + 16
-        if x + wide > WIDTH - MARGIN and x > MARGIN:
+        width = 34 + LETTER_WIDTH * 13 * len(words) + 16
+        if x + width > WIDTH - MARGIN and x > MARGIN:
             x, y = float(MARGIN), y + 20
         parts.append(_placed(swatch(index), x, y + 2, 26, 12))
         parts.append(_text(x + 32, y + 13, words, 13))
-        x += wide
+        x += width
     return y + (26 if entries else 0)
 
 
 def _panels(parts: list[str], figure: Figure, y: float) -> float:
     """Headings and drawings, row by row; returns the height below them."""
     columns = COLUMNS if len(figure.panels) > 2 and len(figure.panels) % COLUMNS != 1 else 2  # none alone in a row
-    wide = min(WIDEST, (WIDTH - 2 * MARGIN - GAP * (columns - 1)) / columns)
+    width = min(MAX_WIDTH, (WIDTH - 2 * MARGIN - GAP * (columns - 1)) / columns)
     for start in range(0, len(figure.panels), columns):
-        tall = 0.0
+        row_height = 0.0
         for place, panel in enumerate(figure.panels[start : start + columns]):
-            x = MARGIN + place * (wide + GAP)
+            x = MARGIN + place * (width + GAP)
             box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', panel.svg)
             assert box is not None, "a drawing without size"
-            height = wide * float(box[2]) / float(box[1])
+            height = width * float(box[2]) / float(box[1])
             parts.append(_text(x, y + 16, panel.heading, 14, "600"))
-            parts.append(_placed(panel.svg, x, y + 24, wide, height))
+            parts.append(_placed(panel.svg, x, y + 24, width, height))
             if panel.note:
                 parts.append(_text(x, y + 24 + height + 13, panel.note, 12, soft=True))
-            tall = max(tall, 24 + height + (18 if panel.note else 4))
-        y += tall + 10
+            row_height = max(row_height, 24 + height + (18 if panel.note else 4))
+        y += row_height + 10
     return y
 
 
-def _placed(svg: str, x: float, y: float, wide: float, tall: float) -> str:
+def _placed(svg: str, x: float, y: float, width: float, height: float) -> str:
     """A drawing at a place, with a size of its own."""
     inner = re.sub(r' (width|height|class|aria-hidden)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
-    return inner.replace("<svg", f'<svg x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{tall:.1f}"', 1)
+    return inner.replace("<svg", f'<svg x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"', 1)
 
 
 def _text(x: float, y: float, words: str, size: int, weight: str = "400", soft: bool = False) -> str:

@@ -1,38 +1,38 @@
-"""What the pages draw, all worlds in each figure: the title says what is compared, the caption how."""
+"""The pages' figures, all worlds in each: the title says what is compared, the caption how."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
 from simulator.article import claims, grid
-from simulator.article.claims import NORMS, choice, design, designs, family, own_rate, relu, sources
+from simulator.article.claims import NORMS, at_best_rate, choice, design, designs, family, relu, sources
 from simulator.article.frontier import envelope, matched, points
-from simulator.article.table import Units, World, mean, ratio, roughly
+from simulator.article.table import Units, WorldCells, mean, ratio, roughly
 from simulator.measures.intervals import exact
 from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots
 from simulator.words import label, plural, written
 
 
-def _units(worlds: Sequence[World], group: str) -> str:
+def _units(worlds: Sequence[WorldCells], group: str) -> str:
     """`5 units of 2 duplicates`, as a group was run."""
-    found = {len(units) for world in worlds for units in world.groups.get(group, {}).values()}
-    return f"{' or '.join(map(str, sorted(found)))} units of 2 duplicates" if found else "no units"
+    sizes = {len(units) for world in worlds for units in world.groups.get(group, {}).values()}
+    return f"{' or '.join(map(str, sorted(sizes)))} units of 2 duplicates" if sizes else "no units"
 
 
-def _plane(world: World, group: Mapping[str, Sequence[str]], source: Mapping[str, str], name: str) -> Panel | None:
+def _plane(world: WorldCells, group: Mapping[str, Sequence[str]], source: Mapping[str, str], name: str) -> Panel | None:
     """PD against log loss, both as ratios to ReLU without a norm at its own rate; each family by its envelope.
     `source`: which group of cells a family is of."""
     base, lines = relu(world), []
-    for look, (words, held) in enumerate(group.items()):
-        own = family(world, source[words], *held)
+    for look, (words, names) in enumerate(group.items()):
+        settings = family(world, source[words], *names)
         relative = {
             spec: {unit: {"x": 100 * (one["log_loss"] / base[unit]["log_loss"] - 1), "pd": one["pd"] / base[unit]["pd"]}
                    for unit, one in units.items() if unit in base and one.get("pd") and base[unit].get("pd")}
-            for spec, units in own.items()
+            for spec, units in settings.items()
         }  # fmt: skip
-        edge = envelope(points(relative, "pd", sorted(base), across="x"))
-        shown = [(mean(relative[spec], "x"), ratio(own[spec], base, "pd"), spec) for *_, spec in edge]
-        drawn = [Point(x, y, key=spec) for x, y, spec in shown if x is not None and y is not None and x.mean < 3]
+        frontier = envelope(points(relative, "pd", sorted(base), across="x"))
+        kept = [(mean(relative[spec], "x"), ratio(settings[spec], base, "pd"), spec) for *_, spec in frontier]
+        drawn = [Point(x, y, key=spec) for x, y, spec in kept if x is not None and y is not None and x.mean < 3]
         lines += [Line(words, drawn, look, strength=0.35)] if drawn else []
     if len(lines) < 2:
         return None
@@ -44,17 +44,17 @@ def _letters(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
-def _panels(worlds: Sequence[World], draw: Callable[[World], Panel | None]) -> list[Panel]:
+def _panels(worlds: Sequence[WorldCells], draw: Callable[[WorldCells], Panel | None]) -> list[Panel]:
     return [panel for world in worlds if (panel := draw(world)) is not None]
 
 
-def frontiers(worlds: Sequence[World]) -> Figure:
+def frontiers(worlds: Sequence[WorldCells]) -> Figure:
     """PD against log loss of activations without a norm."""
 
-    def draw(world: World) -> Panel | None:
-        held = {"ReLU": ["relu"], "SmeLU": designs(world, "activations", "smelu")}
-        held |= {label(name): designs(world, "activations", name) for name in (*claims.RIVALS, "linear")}
-        return _plane(world, held, dict.fromkeys(held, "activations"), "frontiers")
+    def draw(world: WorldCells) -> Panel | None:
+        by_words = {"ReLU": ["relu"], "SmeLU": designs(world, "activations", "smelu")}
+        by_words |= {label(name): designs(world, "activations", name) for name in (*claims.RIVALS, "linear")}
+        return _plane(world, by_words, dict.fromkeys(by_words, "activations"), "frontiers")
 
     names = ["ReLU", "SmeLU", *(label(name) for name in (*claims.RIVALS, "linear"))]
     note = (
@@ -66,20 +66,20 @@ def frontiers(worlds: Sequence[World]) -> Figure:
     return Figure(1, "frontiers", title, _panels(worlds, draw), list(enumerate(names)), note)
 
 
-def norms(worlds: Sequence[World]) -> Figure:
+def norms(worlds: Sequence[WorldCells]) -> Figure:
     """The same under each norm."""
     kinds = ("none", *NORMS)
 
-    def draw(world: World) -> Panel | None:
-        held = {"ReLU, none": ["relu"], "SmeLU, none": designs(world, "activations", "smelu")}
-        source = dict.fromkeys(held, "activations")
-        every = dict.fromkeys(map(design, world.groups.get("norms", {})))
+    def draw(world: WorldCells) -> Panel | None:
+        by_words = {"ReLU, none": ["relu"], "SmeLU, none": designs(world, "activations", "smelu")}
+        source = dict.fromkeys(by_words, "activations")
+        normed = dict.fromkeys(map(design, world.groups.get("norms", {})))
         for norm in NORMS:
-            ends = [one for one in every if one.endswith(f"norm={norm}") and "beta=100," not in one]
-            held[f"ReLU, {norm}"] = [one for one in ends if one.startswith("relu")]
-            held[f"SmeLU, {norm}"] = [one for one in ends if one.startswith("smelu")]
+            of_norm = [spec for spec in normed if spec.endswith(f"norm={norm}") and "beta=100," not in spec]
+            by_words[f"ReLU, {norm}"] = [spec for spec in of_norm if spec.startswith("relu")]
+            by_words[f"SmeLU, {norm}"] = [spec for spec in of_norm if spec.startswith("smelu")]
             source |= {f"ReLU, {norm}": "norms", f"SmeLU, {norm}": "norms"}
-        return _plane(world, held, source, "norms")
+        return _plane(world, by_words, source, "norms")
 
     names = [f"{name}, {norm}" for norm in kinds for name in ("ReLU", "SmeLU")]
     note = (
@@ -90,23 +90,23 @@ def norms(worlds: Sequence[World]) -> Figure:
     return Figure(2, "norms", title, _panels(worlds, draw), list(enumerate(names)), note)
 
 
-def equal_loss(worlds: Sequence[World]) -> Figure:
+def equal_loss(worlds: Sequence[WorldCells]) -> Figure:
     """Every family against ReLU without a norm at equal log loss: PD, pair swaps, personalisation."""
-    panels, besides = [], ("personalisation", "ndcg")
-    for what, heading in (("pd", "PD"), ("pair", "Pair swaps"), *((one, "") for one in besides)):
+    panels, other_measures = [], ("personalisation", "ndcg")
+    for measure, heading in (("pd", "PD"), ("pair", "Pair swaps"), *((other, "") for other in other_measures)):
         lines = []
         for look, world in enumerate(worlds):
-            plain = family(world, "activations", "relu")
-            found = []
-            for words, own in claims.families(world).items():
-                up = what if what in ("pd", "pair") else "pd"
-                against = matched(own, plain, plain, up, besides)
-                value = against and (against.ratio if what == up else against.others.get(what))
-                found += [Point(value, exact(0), words)] if value else []
-            lines += [Line(world.name, found, look)] if found else []
-        words = heading or {"ndcg": "NDCG: higher is better", "personalisation": "Personalisation"}[what]
-        zero = what != "ndcg"
-        panels += [dots(f"equal-{what}", words, lines, Axis("ratio to ReLU", zero=zero))] if lines else []
+            relu_family = family(world, "activations", "relu")
+            measured = []
+            for words, members in claims.families(world).items():
+                matched_by = measure if measure in ("pd", "pair") else "pd"
+                match = matched(members, relu_family, relu_family, matched_by, other_measures)
+                value = match and (match.ratio if measure == matched_by else match.other_ratios.get(measure))
+                measured += [Point(value, exact(0), words)] if value else []
+            lines += [Line(world.name, measured, look)] if measured else []
+        words = heading or {"ndcg": "NDCG: higher is better", "personalisation": "Personalisation"}[measure]
+        zero = measure != "ndcg"
+        panels += [dots(f"equal-{measure}", words, lines, Axis("ratio to ReLU", zero=zero))] if lines else []
     note = (
         "Families at the same log loss as ReLU without a norm, from the larger of their two least ones to 1 % above "
         "ReLU's: geometric means of ratios, in units that did not choose the settings. A family that is missing is "
@@ -116,18 +116,18 @@ def equal_loss(worlds: Sequence[World]) -> Figure:
     return Figure(3, "matched", "PD, swaps, personalisation and NDCG at equal log loss", panels, legend, note)
 
 
-def over_beta(worlds: Sequence[World]) -> Figure:
+def over_beta(worlds: Sequence[WorldCells]) -> Figure:
     """Log loss and PD over SmeLU's beta, each at its own rate."""
     panels = []
     for measure, heading in (("log_loss", "Log loss: lower is better"), ("pd", "PD"), ("refresh_pair", "At a refresh")):
         lines, marks = [], {0.0: "0"}
         for look, world in enumerate(worlds):
-            found = [Point(exact(0), exact(1), key="relu")]
+            line_points = [Point(exact(0), exact(1), key="relu")]
             for place, name in enumerate(designs(world, "activations", "smelu"), 1):
                 marks[float(place)] = name.rpartition("=")[2]
-                if value := ratio(own_rate(world, "activations", name), relu(world), measure):
-                    found.append(Point(exact(place), value, key=name))
-            lines += [Line(world.name, found, look)] if len(found) > 1 else []
+                if value := ratio(at_best_rate(world, "activations", name), relu(world), measure):
+                    line_points.append(Point(exact(place), value, key=name))
+            lines += [Line(world.name, line_points, look)] if len(line_points) > 1 else []
         up = Axis("ratio to ReLU", zero=measure != "log_loss", air=1.0)
         panels += [chart(f"beta-{measure}", heading, lines, Axis("beta", marks), up)] if lines else []
     note = (
@@ -142,7 +142,7 @@ PLACES = {"same start, window 16": "", "own start": "own", "window 128": "shuffl
 """Condition -> the group of cells; the usual one is among those of activations and norms."""
 
 
-def conditions(worlds: Sequence[World]) -> Figure:
+def conditions(worlds: Sequence[WorldCells]) -> Figure:
     """Absolute PD, pair swaps and log loss by start, window, norm and rate."""
     names = [f"{name}, rate {rate}" for name in ("ReLU", "SmeLU") for rate in grid.CONDITION_RATES]
     panels = []
@@ -160,9 +160,9 @@ def conditions(worlds: Sequence[World]) -> Figure:
     return Figure(5, "conditions", title, panels, list(enumerate(names)), note)
 
 
-def _of_conditions(world: World, words: str, measure: str) -> list[Point]:
+def _of_conditions(world: WorldCells, words: str, measure: str) -> list[Point]:
     """ReLU or SmeLU at one rate, in each condition and under each norm that it was run in."""
-    found = []
+    measured = []
     for place, group in PLACES.items():
         for norm, beta in grid.CONDITION_ARMS:
             (spec,) = (
@@ -171,11 +171,11 @@ def _of_conditions(world: World, words: str, measure: str) -> list[Point]:
             )  # fmt: skip
             units = world.units(group or ("activations" if norm == "none" else "norms"), spec)
             if value := mean(units, measure):
-                found.append(Point(value, exact(0), f"{place}\nnorm {norm}"))
-    return found
+                measured.append(Point(value, exact(0), f"{place}\nnorm {norm}"))
+    return measured
 
 
-def by_source(worlds: Sequence[World]) -> Figure:
+def by_source(worlds: Sequence[WorldCells]) -> Figure:
     """PD, pair swaps and log loss with one source of noise at a time."""
     panels = []
     for world in (world for world in worlds if sources(world)):
@@ -191,15 +191,15 @@ def by_source(worlds: Sequence[World]) -> Figure:
     return Figure(6, "sources", "Each source of noise alone: PD and pair swaps", panels, legend, note)
 
 
-def costs(worlds: Sequence[World]) -> Figure:
+def costs(worlds: Sequence[WorldCells]) -> Figure:
     """PD and log loss of each cure; what it costs is in the table."""
     panels = []
     for measure, heading in (("pd", "PD"), ("log_loss", "Log loss: lower is better")):
         lines = []
         for look, world in enumerate(worlds):
             ratios = [(words, ratio(units, relu(world), measure)) for words, units in _cures(world).items()]
-            found = [Point(value, exact(0), words) for words, value in ratios if value]
-            lines += [Line(world.name, found, look)] if found else []
+            measured = [Point(value, exact(0), words) for words, value in ratios if value]
+            lines += [Line(world.name, measured, look)] if measured else []
         axis = Axis("ratio to ReLU", zero=measure == "pd")
         panels += [dots(f"costs-{measure}", heading, lines, axis)] if lines else []
     note = (
@@ -210,15 +210,15 @@ def costs(worlds: Sequence[World]) -> Figure:
     return Figure(7, "costs", "What each cure does to PD and log loss", panels, legend, note)
 
 
-def _cures(world: World) -> dict[str, Units]:
+def _cures(world: WorldCells) -> dict[str, Units]:
     """SmeLU as chosen, and every cure at its own rate."""
     name, smooth = choice(world)
-    found = {"SmeLU, as chosen": smooth} if name != "relu" else {}
+    smelu_as_chosen = {"SmeLU, as chosen": smooth} if name != "relu" else {}
     names = dict.fromkeys(map(design, world.groups.get("cures", {})))
-    return found | {label(one): own_rate(world, "cures", one) for one in names}
+    return smelu_as_chosen | {label(name_of_cure): at_best_rate(world, "cures", name_of_cure) for name_of_cure in names}
 
 
-def seen(worlds: Sequence[World]) -> Figure:
+def seen(worlds: Sequence[WorldCells]) -> Figure:
     """Pair swaps by cause: ReLU, and SmeLU as chosen."""
     causes = {"another duplicate": "pair", "a refresh": "refresh_pair", "both": "both_pair"}
     panels = []
@@ -226,10 +226,10 @@ def seen(worlds: Sequence[World]) -> Figure:
         name, units = choice(world)
         arms = [("ReLU", relu(world))] + ([(label(name), units)] if name != "relu" else [])
         lines = []
-        for look, (words, own) in enumerate(arms):
-            known = [(cause, mean(own, measure)) for cause, measure in causes.items()]
-            lines.append(Line(words, [Point(value, exact(0), cause) for cause, value in known if value], look))
-        if all(one.points for one in lines):
+        for look, (words, units_of_arm) in enumerate(arms):
+            values = [(cause, mean(units_of_arm, measure)) for cause, measure in causes.items()]
+            lines.append(Line(words, [Point(value, exact(0), cause) for cause, value in values if value], look))
+        if all(line.points for line in lines):
             panels.append(dots(f"seen-{_letters(world.name)}", world.name, lines, Axis("", zero=True)))
     note = (
         "Share of pairs of 200 candidates in another order. A team whose replicas hold copies of one model sees "
@@ -248,35 +248,43 @@ def seen(worlds: Sequence[World]) -> Figure:
 DRAWN = (frontiers, norms, equal_loss, over_beta, conditions, by_source, costs, seen)
 
 
-def drawn(worlds: Sequence[World]) -> list[Figure]:
+def drawn(worlds: Sequence[WorldCells]) -> list[Figure]:
     """Every figure that there are cells for."""
     return [figure for draw in DRAWN if (figure := draw(worlds)).panels]
 
 
-def cost_rows(world: World) -> list[list[str]]:
+def cost_rows(world: WorldCells) -> list[list[str]]:
     """Cure, PD, log loss, look-ups, training, scoring, memory: ratios to ReLU at its own rate."""
     base, rows = relu(world), []
     for words, units in _cures(world).items():
         pd, loss = ratio(units, base, "pd"), ratio(units, base, "log_loss")
         if pd and loss:
-            rest = [ratio(units, base, cost) for cost in ("lookups", "train_seconds", "score_seconds", "model_bytes")]
-            cells = [roughly(one) for one in rest]
+            cost_ratios = [
+                ratio(units, base, cost) for cost in ("lookups", "train_seconds", "score_seconds", "model_bytes")
+            ]
+            cells = [roughly(cost_ratio) for cost_ratio in cost_ratios]
             rows.append([words, written(pd, 2), written(loss, 3), *cells])
     return rows
 
 
-def source_rows(world: World) -> list[list[str]]:
+def source_rows(world: WorldCells) -> list[list[str]]:
     """Source of noise, PD of ReLU and of SmeLU, and ratios: PD, pair swaps, log loss, personalisation."""
     rows = []
     for name, arms in sources(world).items():
-        plain, smooth = (arms.get(spec, {}) for spec in ("relu", "smelu:beta=0.25"))
-        pds = [written(mean(own, "pd")) for own in (plain, smooth)]
+        relu_units, smelu_units = (arms.get(spec, {}) for spec in ("relu", "smelu:beta=0.25"))
+        pds = [written(mean(units, "pd")) for units in (relu_units, smelu_units)]
         places = {"pd": 3, "pair": 3, "log_loss": 4, "personalisation": 2}
-        rows.append([name, *pds, *(written(ratio(smooth, plain, one), digits) for one, digits in places.items())])
+        rows.append(
+            [
+                name,
+                *pds,
+                *(written(ratio(smelu_units, relu_units, measure), digits) for measure, digits in places.items()),
+            ]
+        )
     return rows
 
 
-def count(worlds: Sequence[World]) -> str:
+def count(worlds: Sequence[WorldCells]) -> str:
     """`5 worlds, 240 cells, 1,840 settings in units`."""
     cells = sum(len(world.lines) for world in worlds)
     arms = sum(len(line.arms) for world in worlds for line in world.lines)

@@ -1,4 +1,4 @@
-"""The least instability at a log loss that a family of settings reaches, against that of another (docs/protocol.md).
+"""Pareto frontiers of instability against log loss, of one family of settings against another's (docs/protocol.md).
 
 A family is what one would choose among: an activation under a norm, over its strength and its learning rate.
 """
@@ -14,41 +14,41 @@ import numpy as np
 from simulator.article.table import Values, exponential, over_units
 from simulator.measures.intervals import Interval
 
-LEVELS = 5
+LOSS_LEVELS = 5
 """Log losses at which two families are compared."""
-WITHIN = 1.01
-"""Of ReLU's least log loss: beyond it nobody would look at what else a setting does."""
+MAX_LOSS_RATIO = 1.01
+"""Ratio to ReLU's least log loss: settings beyond it are not considered."""
 
 Family = Mapping[str, Mapping[int, Values]]
 """Spec -> unit -> values."""
 Point = tuple[float, float, str]
-"""Mean log loss, mean of what is to be small, spec."""
+"""Mean log loss, mean of the measure to minimise, spec."""
 Mixture = tuple[tuple[str, float], ...]
 """Settings of an envelope with their weights at one log loss."""
 
 
 def points(family: Family, up: str, units: Sequence[int], across: str = "log_loss") -> list[Point]:
     """Each setting by its means over units: geometric of `up`, so that mixtures are those of its logarithm."""
-    found = []
+    means = []
     for spec, by_unit in family.items():
-        own = [by_unit[unit] for unit in units if unit in by_unit]
-        if len(own) == len(units) and all(up in one and across in one and one[up] > 0 for one in own):
-            level = math.exp(np.mean([math.log(one[up]) for one in own]))
-            found.append((float(np.mean([one[across] for one in own])), level, spec))
-    return found
+        values = [by_unit[unit] for unit in units if unit in by_unit]
+        if len(values) == len(units) and all(up in value and across in value and value[up] > 0 for value in values):
+            level = math.exp(np.mean([math.log(value[up]) for value in values]))
+            means.append((float(np.mean([value[across] for value in values])), level, spec))
+    return means
 
 
-def envelope(found: Sequence[Point]) -> list[Point]:
+def envelope(settings: Sequence[Point]) -> list[Point]:
     """The lower left envelope, ascending in log loss: each has less of what is to be small than all before it, and
     none lies above the line between its neighbours."""
-    kept: list[Point] = []
-    for x, y, spec in sorted(found):
-        if kept and y >= kept[-1][1]:
+    frontier: list[Point] = []
+    for x, y, spec in sorted(settings):
+        if frontier and y >= frontier[-1][1]:
             continue
-        while len(kept) > 1 and _above(kept[-2], kept[-1], (x, y, spec)):
-            kept.pop()
-        kept.append((x, y, spec))
-    return kept
+        while len(frontier) > 1 and _above(frontier[-2], frontier[-1], (x, y, spec)):
+            frontier.pop()
+        frontier.append((x, y, spec))
+    return frontier
 
 
 def _above(left: Point, middle: Point, right: Point) -> bool:
@@ -60,11 +60,11 @@ def _above(left: Point, middle: Point, right: Point) -> bool:
     return math.log(middle[1]) >= line
 
 
-def at(edge: Sequence[Point], loss: float) -> Mixture:
+def at(frontier: Sequence[Point], loss: float) -> Mixture:
     """The settings on an envelope at a log loss that it reaches."""
-    reached = [point for point in edge if point[0] <= loss]
+    reached = [point for point in frontier if point[0] <= loss]
     assert reached, "the envelope begins at a larger log loss"
-    last, beyond = reached[-1], edge[len(reached) :]
+    last, beyond = reached[-1], frontier[len(reached) :]
     if not beyond:
         return ((last[2], 1.0),)
     share = (loss - last[0]) / (beyond[0][0] - last[0])
@@ -72,42 +72,55 @@ def at(edge: Sequence[Point], loss: float) -> Mixture:
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedRatio:
     """One family against another at equal log losses."""
 
     ratio: Interval
     """Geometric mean over the common range of the ratio of `up`."""
     settings: dict[str, float]
     """Of the first family: setting -> its share of the comparison."""
-    others: dict[str, Interval]
+    other_ratios: dict[str, Interval]
     """Ratios of other measures at the same settings."""
 
 
-def matched(own: Family, other: Family, relu: Family, up: str = "pd", besides: Sequence[str] = ()) -> Matched | None:
-    """`own` to `other` where both are within 1 % of ReLU's least log loss; None where they never both are.
+def matched(
+    first: Family, second: Family, relu: Family, up: str = "pd", besides: Sequence[str] = ()
+) -> MatchedRatio | None:
+    """`first` to `second` where both are within 1 % of ReLU's least log loss; None where they never both are.
 
     The envelopes are those of the other units; the ratio is taken in the unit that was left out.
     """
-    units = sorted(set.intersection(*(set(one) for family in (own, other) for one in family.values())))
+    units = sorted(set.intersection(*(set(one) for family in (first, second) for one in family.values())))
     if len(units) < 2:
         return None
     logs: dict[str, list[float]] = {name: [] for name in (up, *besides)}
     settings: dict[str, float] = {}
     for unit in units:
-        rest = [one for one in units if one != unit]
-        edges = [envelope(points(family, up, rest)) for family in (own, other)]
-        least = min((loss for loss, *_ in points(relu, up, rest)), default=math.nan)
-        if not all(edges) or not (low := max(edge[0][0] for edge in edges)) <= (high := WITHIN * least):
+        other_units = [one for one in units if one != unit]
+        edges = [envelope(points(family, up, other_units)) for family in (first, second)]
+        minimum = min((loss for loss, *_ in points(relu, up, other_units)), default=math.nan)
+        if not all(edges) or not (low := max(edge[0][0] for edge in edges)) <= (high := MAX_LOSS_RATIO * minimum):
             return None
-        mixtures = [[at(edge, loss) for edge in edges] for loss in np.linspace(low, high, LEVELS)]
-        for spec, weight in (part for mine, _ in mixtures for part in mine):
-            settings[spec] = settings.get(spec, 0.0) + weight / (LEVELS * len(units))
-        for name, found in logs.items():
-            found.append(
-                float(np.mean([_log(own, mine, name, unit) - _log(other, its, name, unit) for mine, its in mixtures]))
+        mixtures = [[at(edge, loss) for edge in edges] for loss in np.linspace(low, high, LOSS_LEVELS)]
+        for spec, weight in (part for mixture, _ in mixtures for part in mixture):
+            settings[spec] = settings.get(spec, 0.0) + weight / (LOSS_LEVELS * len(units))
+        for name, differences in logs.items():
+            differences.append(
+                float(
+                    np.mean(
+                        [
+                            _log(first, mixture, name, unit) - _log(second, other_mixture, name, unit)
+                            for mixture, other_mixture in mixtures
+                        ]
+                    )
+                )
             )
-    ratios = {name: exponential(over_units(found)) for name, found in logs.items() if np.isfinite(found).all()}
-    return Matched(ratios[up], settings, {name: ratios[name] for name in besides if name in ratios})
+    ratios = {
+        name: exponential(over_units(differences))
+        for name, differences in logs.items()
+        if np.isfinite(differences).all()
+    }
+    return MatchedRatio(ratios[up], settings, {name: ratios[name] for name in besides if name in ratios})
 
 
 def _log(family: Family, mixture: Mixture, measure: str, unit: int) -> float:

@@ -43,7 +43,7 @@ SOURCES = {
 
 
 @dataclass(frozen=True)
-class Group:
+class ArmGroup:
     """Arms that are run together in one condition."""
 
     name: str
@@ -74,17 +74,17 @@ def activations() -> list[str]:
 
 def norms() -> list[str]:
     """ReLU and SmeLU under each norm; and the limit of a large beta, where the norm takes its offset away."""
-    each = (under_norm(norm, BETAS["other"], RATES[norm]) for norm in ("before", "after", "weight"))
-    return [*chain.from_iterable(each), *at_rates(["smelu:beta=100,norm=after", "linear:norm=after"], NORMED[1:])]
+    by_norm = (under_norm(norm, BETAS["other"], RATES[norm]) for norm in ("before", "after", "weight"))
+    return [*chain.from_iterable(by_norm), *at_rates(["smelu:beta=100,norm=after", "linear:norm=after"], NORMED[1:])]
 
 
 def cures() -> list[str]:
     """Several networks for one answer, distillation, averaging, and one network of as many parameters."""
-    light = [
+    cheap = [
         *("ensemble:relu:m=2", "ensemble:relu:m=3", "ensemble:relu:m=3,narrow", "ensemble:smelu:beta=0.25,m=3"),
         *("codistill:relu:m=2", "anchor:relu", "average:relu", "relu:dim=48"),
     ]
-    return at_rates(light, PLAIN[1:]) + at_rates(["ensemble:relu:m=5", "antidistill:relu:m=3"], PLAIN[1:2])
+    return at_rates(cheap, PLAIN[1:]) + at_rates(["ensemble:relu:m=5", "antidistill:relu:m=3"], PLAIN[1:2])
 
 
 def conditions() -> list[str]:
@@ -94,50 +94,52 @@ def conditions() -> list[str]:
 
 def wide_norms() -> list[str]:
     """ReLU 256 x 128 x 64 under every norm; deeper networks learn best at lower rates."""
-    rates = {norm: some[:2] for norm, some in RATES.items()}
-    return [f"relu:norm={norm},hidden=256x128x64,lr={rate}" for norm, some in rates.items() for rate in some]
+    rates = {norm: norm_rates[:2] for norm, norm_rates in RATES.items()}
+    return [
+        f"relu:norm={norm},hidden=256x128x64,lr={rate}" for norm, norm_rates in rates.items() for rate in norm_rates
+    ]
 
 
-def core(everything: bool) -> Iterator[Group]:
+def core(everything: bool) -> Iterator[ArmGroup]:
     """The grid that decides the claims; `everything`: also conditions, sources of noise and wide networks."""
-    yield Group("activations", "", activations(), 5)
-    yield Group("norms", "", norms(), 5)
-    yield Group("cures", "", cures(), 5)
-    yield Group("again", "", ["relu", "relu"], 5)
+    yield ArmGroup("activations", "", activations(), 5)
+    yield ArmGroup("norms", "", norms(), 5)
+    yield ArmGroup("cures", "", cures(), 5)
+    yield ArmGroup("again", "", ["relu", "relu"], 5)
     if everything:
         for name, flags in (("own", "--init own"), ("shuffled", "--window 128"), ("both", "--init own --window 128")):
-            yield Group(name, flags, conditions(), 5)
-        yield Group("wide", "--init own", wide_norms(), 10)
+            yield ArmGroup(name, flags, conditions(), 5)
+        yield ArmGroup("wide", "--init own", wide_norms(), 10)
         for source, flags in SOURCES.items():
-            yield Group(f"noise {source}", flags, ["relu", "smelu:beta=0.25"], 3)
+            yield ArmGroup(f"noise {source}", flags, ["relu", "smelu:beta=0.25"], 3)
 
 
-def quick() -> Iterator[Group]:
+def quick() -> Iterator[ArmGroup]:
     """Everything once, with wide intervals: minutes."""
-    few = under_norm("none", ("0.25", "1"), PLAIN[:2]) + at_rates(
+    plain = under_norm("none", ("0.25", "1"), PLAIN[:2]) + at_rates(
         ["gelu", "swish:beta=4", "softplus:beta=6"], PLAIN[1:2]
     )
     normed = [arm for norm in ("before", "after") for arm in under_norm(norm, ["1"], ("0.04",))]
-    yield Group("activations", "", [*few, *at_rates(["linear"], ("0.04",))], 2)
-    yield Group("norms", "", normed, 2)
-    yield Group("cures", "", at_rates(["ensemble:relu:m=3", "average:relu"], ("0.08",)), 2)
-    yield Group("again", "", ["relu", "relu"], 2)
-    yield Group("own", "--init own", under_norm("none", ["0.25"], ("0.08",)), 2)
+    yield ArmGroup("activations", "", [*plain, *at_rates(["linear"], ("0.04",))], 2)
+    yield ArmGroup("norms", "", normed, 2)
+    yield ArmGroup("cures", "", at_rates(["ensemble:relu:m=3", "average:relu"], ("0.08",)), 2)
+    yield ArmGroup("again", "", ["relu", "relu"], 2)
+    yield ArmGroup("own", "--init own", under_norm("none", ["0.25"], ("0.08",)), 2)
     for source in ("nothing", "order", "rounding"):
-        yield Group(f"noise {source}", SOURCES[source], ["relu", "smelu:beta=0.25"], 1)
+        yield ArmGroup(f"noise {source}", SOURCES[source], ["relu", "smelu:beta=0.25"], 1)
 
 
-def full() -> Iterator[Group]:
+def full() -> Iterator[ArmGroup]:
     """A night, or a cluster: the core grid with everything on every world, twice the units, more rivals and cures."""
     for group in core(everything=True):
-        yield Group(group.name, group.flags, group.arms, 2 * group.seeds)
+        yield ArmGroup(group.name, group.flags, group.arms, 2 * group.seeds)
     rivals = [f"{name}:beta={beta},norm=before" for name in SHARPNESS for beta in ("1", "2", "4")]
-    yield Group("rivals before", "", at_rates([*rivals, "gelu:norm=before"], NORMED), 10)
-    yield Group("sharp", "--window 4", conditions(), 10)
-    yield Group("afresh", "", at_rates(["fresh:relu:last=10"], PLAIN[1:2]), 5)
+    yield ArmGroup("rivals before", "", at_rates([*rivals, "gelu:norm=before"], NORMED), 10)
+    yield ArmGroup("sharp", "--window 4", conditions(), 10)
+    yield ArmGroup("afresh", "", at_rates(["fresh:relu:last=10"], PLAIN[1:2]), 5)
 
 
-def cells(world: str, flags: Sequence[str], groups: Iterator[Group]) -> list[Cell]:
+def cells(world: str, flags: Sequence[str], groups: Iterator[ArmGroup]) -> list[Cell]:
     """The runs of a world: its name, and the flags that make it."""
     return [
         Cell(

@@ -16,7 +16,7 @@ from typing import Literal
 from rich.progress import TimeElapsedColumn
 
 from simulator.article import grid
-from simulator.article.table import Line, line_of, read_lines, write_lines
+from simulator.article.table import CellResult, line_of, read_lines, write_lines
 from simulator.config import require
 from simulator.result import read_result
 from simulator.sweep.backend import Backend, OnRay, Processes
@@ -61,21 +61,21 @@ class RunFlags:
 
     def cells(self) -> list[Cell]:
         """All runs, logs first."""
-        found = []
+        all_cells = []
         for log in self.data:
             groups = grid.core(everything=True) if self.size == "core" else _groups(self.size)
-            found += grid.cells(log.stem, ("--data", str(log)), groups)
+            all_cells += grid.cells(log.stem, ("--data", str(log)), groups)
         for share in self.made_up:
             groups = grid.core(everything=share == "0.5") if self.size == "core" else _groups(self.size)
             events = grid.MADE_UP if self.size != "quick" else grid.MADE_UP.replace("240000", "80000")
-            found += grid.cells(f"made-up {share}", (*events.split(), "--interaction", share), groups)
-        known = dict.fromkeys(cell.place["group"] for cell in found)
+            all_cells += grid.cells(f"made-up {share}", (*events.split(), "--interaction", share), groups)
+        known = dict.fromkeys(cell.place["group"] for cell in all_cells)
         for name in self.only:
             require(name in known, "only", name, f"of {', '.join(known)}")
-        return [cell for cell in found if not self.only or cell.place["group"] in self.only]
+        return [cell for cell in all_cells if not self.only or cell.place["group"] in self.only]
 
 
-def _groups(size: str) -> Iterator[grid.Group]:
+def _groups(size: str) -> Iterator[grid.ArmGroup]:
     return grid.quick() if size == "quick" else grid.full()
 
 
@@ -99,20 +99,20 @@ def run_grid(flags: RunFlags) -> int:
     with progress_bar(console, TimeElapsedColumn(), "{task.fields[left]}") as bar:
         task = bar.add_task("cells", total=len(missing), left="")
         for number, ended in enumerate(backend.run(missing, work), 1):
-            each = (time.monotonic() - started) / number
-            bar.update(task, advance=1, left=f"{duration(each * (len(missing) - number))} left")
-            told = f"failed: {ended.failure}" if ended.failure else f"done in {duration(ended.seconds)}"
-            bar.console.print(f"{ended.cell.name}: {told}", soft_wrap=True, markup=False)
+            seconds_per_cell = (time.monotonic() - started) / number
+            bar.update(task, advance=1, left=f"{duration(seconds_per_cell * (len(missing) - number))} left")
+            outcome = f"failed: {ended.failure}" if ended.failure else f"done in {duration(ended.seconds)}"
+            bar.console.print(f"{ended.cell.name}: {outcome}", soft_wrap=True, markup=False)
             failed += ended.failure is not None
             if not ended.failure:
                 folder = work / ended.cell.name
                 line = line_of(read_result(folder), ended.cell.place, recorded(ended.cell))
-                write_lines(path, [*({one.name: one for one in read_lines(path)} | {line.name: line}).values()])
+                write_lines(path, [*({kept.name: kept for kept in read_lines(path)} | {line.name: line}).values()])
                 shutil.rmtree(folder)
     return 1 if failed else 0
 
 
-def _is_done(cell: Cell, done: dict[str, Line]) -> bool:
+def _is_done(cell: Cell, done: dict[str, CellResult]) -> bool:
     line = done.get(f"{cell.place['world']} {cell.place['group']} {cell.place['seed']}")
     return line is not None and line.arguments == recorded(cell)
 

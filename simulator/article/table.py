@@ -1,4 +1,4 @@
-"""What the cells found: a line of JSON each, small enough to be kept with the source, from which work goes on anywhere.
+"""Results of the cells: a line of JSON each, small enough to be kept with the source; a run resumes from them anywhere.
 
     {"world": "mind", "group": "norms", "seed": 3, "arguments": [...], "arms": {"relu:lr=0.08": {"pd": 0.15, ...}}, ...}
 
@@ -34,11 +34,11 @@ COSTS = ("train_seconds", "score_seconds", "lookups", "parameters", "model_bytes
 
 Values = dict[str, float]
 Units = dict[int, Values]
-"""Unit (seed) -> what an arm gave there."""
+"""Unit (seed) -> values of an arm."""
 
 
 @dataclass(frozen=True)
-class Line:
+class CellResult:
     """One finished cell."""
 
     world: str
@@ -63,18 +63,18 @@ class Line:
         return f"{self.world} {self.group} {self.seed}"
 
 
-def line_of(result: Result, place: Mapping[str, str], arguments: Sequence[str]) -> Line:
-    """What is kept of a cell's result."""
+def line_of(result: Result, place: Mapping[str, str], arguments: Sequence[str]) -> CellResult:
+    """The part of a cell's result that is kept."""
     accuracy = ("log_loss", "ranking_loss", "auc", "ndcg", "recall")
-    return Line(
+    return CellResult(
         world=place["world"],
         group=place["group"],
         seed=int(place["seed"]),
         arguments=list(arguments),
         arms={arm.spec: _values(arm, result) for arm in result.arms},
         baselines={
-            name: {one: _short(its[one].mean) for one in accuracy if one in its}
-            for name, its in result.baselines.items()
+            name: {key: _short(accuracies[key].mean) for key in accuracy if key in accuracies}
+            for name, accuracies in result.baselines.items()
         },
         seconds=result.seconds,
         flicker=result.flicker,
@@ -83,15 +83,15 @@ def line_of(result: Result, place: Mapping[str, str], arguments: Sequence[str]) 
 
 
 def _values(arm: Arm, result: Result) -> Values:
-    found = {short: arm.measures[name].mean for short, name in LATE.items() if name in arm.measures}
+    values_of_arm = {short: arm.measures[name].mean for short, name in LATE.items() if name in arm.measures}
     for short, (start, stop, name) in EARLY.items():
         total = result.world["learned"]
-        inside = [g.arms[arm.spec] for g in result.generations if start * total < g.events <= stop * total]
-        values = [measures[name].mean for measures in inside if name in measures]
+        generations = [g.arms[arm.spec] for g in result.generations if start * total < g.events <= stop * total]
+        values = [measures[name].mean for measures in generations if name in measures]
         if values:
-            found[short] = float(np.mean(values))
-    found |= {name: arm.costs[name] for name in COSTS if name in arm.costs}
-    return {name: _short(value) for name, value in found.items()}
+            values_of_arm[short] = float(np.mean(values))
+    values_of_arm |= {name: arm.costs[name] for name in COSTS if name in arm.costs}
+    return {name: _short(value) for name, value in values_of_arm.items()}
 
 
 def _short(value: float) -> float:
@@ -99,47 +99,47 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def read_lines(path: Path) -> list[Line]:
+def read_lines(path: Path) -> list[CellResult]:
     """The cells in a file; none where there is no file. Raises ResultError naming the line that is damaged."""
     if not path.exists():
         return []
-    found = []
+    lines = []
     for row, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            found.append(Line(**json.loads(text)))
+            lines.append(CellResult(**json.loads(text)))
         except (ValueError, TypeError):
             raise ResultError(f"{path}:{row}: no cell of flicker article: delete the line, and run it again") from None
-    return found
+    return lines
 
 
-def write_lines(path: Path, lines: Iterable[Line]) -> None:
+def write_lines(path: Path, lines: Iterable[CellResult]) -> None:
     """Replace the file in one step; cells by world, group and seed, so that two files can be compared."""
     ordered = sorted(lines, key=lambda line: (line.world, line.group, line.seed))
     write_atomically(path, "".join(json.dumps(asdict(line)) + "\n" for line in ordered).encode())
 
 
 @dataclass(frozen=True)
-class World:
+class WorldCells:
     """All cells of one world: group -> spec -> unit (seed) -> values."""
 
     name: str
     groups: dict[str, dict[str, Units]] = field(default_factory=dict)
-    lines: list[Line] = field(default_factory=list)
+    lines: list[CellResult] = field(default_factory=list)
 
     def units(self, group: str, spec: str) -> Units:
-        """Unit -> what a spec gave there; empty where it was not run."""
+        """Unit -> values of a spec; empty where it was not run."""
         return self.groups.get(group, {}).get(spec, {})
 
 
-def worlds(lines: Iterable[Line]) -> dict[str, World]:
+def worlds(lines: Iterable[CellResult]) -> dict[str, WorldCells]:
     """The lines by world."""
-    found: dict[str, World] = {}
+    by_name: dict[str, WorldCells] = {}
     for line in lines:
-        world = found.setdefault(line.world, World(line.world))
+        world = by_name.setdefault(line.world, WorldCells(line.world))
         world.lines.append(line)
         for spec, values in line.arms.items():
             world.groups.setdefault(line.group, {}).setdefault(spec, {})[line.seed] = values
-    return found
+    return by_name
 
 
 def over_units(values: Sequence[float]) -> Interval:
@@ -151,23 +151,27 @@ def over_units(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def ratio(own: Mapping[int, Values], base: Mapping[int, Values], measure: str, its: str = "") -> Interval | None:
+def ratio(
+    numerator: Mapping[int, Values], denominator: Mapping[int, Values], measure: str, base_measure: str = ""
+) -> Interval | None:
     """`measure` of one divided by that (or `its`) of the other, paired by unit, on the log scale; None where it has no
     value, or is 0, in a unit of either."""
-    shared = sorted(own.keys() & base.keys())
-    pairs = [(own[unit].get(measure, 0.0), base[unit].get(its or measure, 0.0)) for unit in shared]
+    shared = sorted(numerator.keys() & denominator.keys())
+    pairs = [
+        (numerator[unit].get(measure, 0.0), denominator[unit].get(base_measure or measure, 0.0)) for unit in shared
+    ]
     if not pairs or min(map(min, pairs)) <= 0:
         return None
-    return exponential(over_units([math.log(one / other) for one, other in pairs]))
+    return exponential(over_units([math.log(first / second) for first, second in pairs]))
 
 
 def mean(units: Mapping[int, Values], measure: str) -> Interval | None:
     """Over units, of a measure that is never negative; None where one has no value."""
-    values = [own[measure] for own in units.values() if measure in own]
+    values = [values_of_unit[measure] for values_of_unit in units.values() if measure in values_of_unit]
     if not values or len(values) < len(units):
         return None
-    found = over_units(values)
-    return replace(found, low=max(found.low, 0.0))
+    interval = over_units(values)
+    return replace(interval, low=max(interval.low, 0.0))
 
 
 def exponential(interval: Interval) -> Interval:

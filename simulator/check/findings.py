@@ -1,4 +1,4 @@
-"""What a log holds, in numbers, and what looks wrong in it. Shapes: n rows, U users, I items."""
+"""The content of a log in numbers, and what looks wrong in it. Shapes: n rows, U users, I items."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from simulator.types import Doubles
 from simulator.world.clicklog import ClickLog, Entities, Feature
 
 DAY = 86_400.0
-ENOUGH = 1_000
-"""Rows, below which hardly anything can be told."""
+MIN_ROWS = 1_000
+"""Rows below which differences are lost in chance."""
 
 
 @dataclass(frozen=True)
-class Side:
+class LogSide:
     """Users or items in the log."""
 
     word: str
@@ -27,8 +27,8 @@ class Side:
     entities: Entities
 
     @property
-    def seen(self) -> int:
-        """How many the log shows: a table may hold more."""
+    def in_log(self) -> int:
+        """Number in the log: a table may hold more."""
         return int(self.number.max()) + 1
 
     @property
@@ -48,9 +48,9 @@ class FieldFacts:
     """Share of the users, items or rows that have no value."""
 
 
-def sides(log: ClickLog) -> tuple[Side, Side]:
+def sides(log: ClickLog) -> tuple[LogSide, LogSide]:
     """Users and items."""
-    return Side("user", log.user, log.users), Side("item", log.item, log.items)
+    return LogSide("user", log.user, log.users), LogSide("item", log.item, log.items)
 
 
 def fields(log: ClickLog) -> Iterator[FieldFacts]:
@@ -66,8 +66,8 @@ def fields(log: ClickLog) -> Iterator[FieldFacts]:
 
 
 def doubts(log: ClickLog) -> Iterator[str]:
-    """What looks wrong, a line each with the way out."""
-    if len(log) < ENOUGH:
+    """What looks wrong, a line each with a hint."""
+    if len(log) < MIN_ROWS:
         yield f"no more than {len(log):,} rows: differences between models will be lost in chance"
     yield from _time_doubts(log.time)
     rate = float(log.label.mean())
@@ -78,9 +78,9 @@ def doubts(log: ClickLog) -> Iterator[str]:
     if log.slate is not None and (pages := int(log.slate.max()) + 1) in (1, len(log)):
         yield f"{'all rows are one page' if pages == 1 else 'every row is another page'}: is `slate` the right column?"
     for side in sides(log):
-        if side.seen == 1:
+        if side.in_log == 1:
             yield f"one {side.word} in all rows: is `{side.word}` the right column?"
-        elif side.seen > 0.95 * len(log):
+        elif side.in_log > 0.95 * len(log):
             yield f"nearly every row has another {side.word}: is `{side.word}` a number of the row?"
         elif side.new > 0.9:
             yield f"{100 * side.new:.0f} % of the last tenth are new {side.word}s: is `{side.word}` the session's?"
@@ -90,7 +90,7 @@ def doubts(log: ClickLog) -> Iterator[str]:
             yield f"{name} is empty everywhere; leave it out, or correct its column"
         elif values == 1:
             yield f"{name} has one value, {field.feature.names[0]}: it tells nothing; leave it out"
-        elif field.side != "moment" and values > 0.9 * len(log.users if field.side == "user" else log.items) > ENOUGH:
+        elif field.side != "moment" and values > 0.9 * len(log.users if field.side == "user" else log.items) > MIN_ROWS:
             yield f"{name} has another value for nearly every {field.side}: it is a second id; leave it out"
 
 

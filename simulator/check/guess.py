@@ -1,4 +1,4 @@
-"""A mapping file to start from: which column means what, guessed by names and by what the first rows hold.
+"""A mapping file to start from: the columns' meanings, guessed by names and by the first rows' values.
 
 Names decide where they say it (`user_id`, `sku`, `timestamp`); then values: times lie between 1990 and 2100, users and
 items are the columns with most values. Of the others, what is one for each user describes users, what is one for each
@@ -21,11 +21,11 @@ import numpy as np
 from simulator.errors import DataError
 from simulator.types import Ints, Side
 from simulator.world.columns import as_number, as_seconds, as_text, is_list, is_text, joined, pa, pc, plain
-from simulator.world.mapping import SIDES, TAKEN, UNITS, Table
-from simulator.world.source import Damage, Source
+from simulator.world.mapping import RESERVED_NAMES, SIDES, UNITS, Table
+from simulator.world.source import DamagedRows, Source
 
 SAMPLE = 50_000
-"""Rows that are looked at."""
+"""Rows that are read."""
 NAMES = {
     "user": "user uid visitor customer client member account reviewer person device session msno",
     "item": "item product sku article video movie track song news listing content asin document doc book game ad iid",
@@ -35,22 +35,22 @@ NAMES = {
     "position": "position rank pos",
 }
 """Words that name a role, the surest first."""
-BESIDE = set("id ids key code no nbr num is hash uuid pseudo parent event ms utc".split())
-"""Words that may stand beside them."""
-OUTCOMES = re.compile(
+FILLER_WORDS = set("id ids key code no nbr num is hash uuid pseudo parent event ms utc".split())
+"""Words that may stand beside them in a name."""
+OUTCOME_WORDS = re.compile(
     "event|action|behav|rating|score|star|review|dwell|play|watch|duration|conver|purchas|revenue|like|follow|cost|click"
 )
-"""What tells what the user did, or is known only afterwards."""
+"""Words in names of columns that hold what the user did, or what is known only afterwards."""
 FORMS = ("%Y%m%d%H%M%S", "%Y%m%d%H", "%Y%m%d", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p", "%d.%m.%Y %H:%M:%S")
 EARLIEST, LATEST = datetime(1990, 1, 1).timestamp(), datetime(2100, 1, 1).timestamp()
-FEW = 50
+MAX_CATEGORIES = 50
 """Numbers with no more values than this are taken as categories."""
 SEPARATORS = "|;"
 ZERO_ONE = pa.array([0.0, 1.0])
 
 
 @dataclass(frozen=True)
-class Column:
+class SampleColumn:
     """One column of the sample [n]."""
 
     name: str
@@ -95,7 +95,7 @@ class Column:
 
     @property
     def separator(self) -> str | None:
-        """What stands between the values of a cell, if one holds several."""
+        """The separator of a cell's values, if one holds several."""
         marks = "" if self.is_number or self.is_list else SEPARATORS
         return next((mark for mark in marks if self._share(pc.match_substring(self.text, mark)) > 0.2), None)
 
@@ -115,56 +115,58 @@ class Column:
 
     @property
     def words(self) -> set[str]:
-        """Of its name: `visitorId_2` is visitor and id."""
+        """Words of its name: `visitorId_2` is visitor and id."""
         return set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower()))
 
     @property
     def numbers_rows(self) -> bool:
-        """Whether it counts one by one."""
+        """Whether its values count up one by one."""
         return (
             self.is_number and len(self.cells) > 1 and bool((np.diff(as_number(self.cells).to_numpy(False)) == 1).all())
         )
 
     def rank(self, role: str) -> int | None:
-        """How surely its name says a role, 0 most; None where it does not."""
-        known = NAMES[role].split()
-        words = {word if word in known else word.removesuffix("id") for word in self.words} - BESIDE - {""}  # userid
-        return min(map(known.index, words)) if words and words <= set(known) else None
+        """Rank of a role by the column's name, 0 is the surest; None where the name does not fit."""
+        role_words = NAMES[role].split()
+        words = (
+            {word if word in role_words else word.removesuffix("id") for word in self.words} - FILLER_WORDS - {""}
+        )  # userid
+        return min(map(role_words.index, words)) if words and words <= set(role_words) else None
 
 
 def guessed(place: str) -> tuple[str, list[str]]:
-    """The text of a mapping file for the CSV or Parquet at a place, without its key `log`, and why it says so.
+    """The text of a mapping file for the CSV or Parquet at a place, without its key `log`, and the reasons.
 
     DataError where no column can be the user, the item or the time.
     """
     table = Table(place, _delimiter(place))
     columns = _sample(table)
     roles = _roles(columns, place)
-    left = [column for column in columns if column not in roles.values()]
-    features, out = _features(left, roles)
+    unassigned = [column for column in columns if column not in roles.values()]
+    features, excluded = _features(unassigned, roles)
     lines = [f"{role} = {quoted(column.name)}" for role, column in roles.items()]
     if table.delimiter != ",":
         lines.append(f"delimiter = {quoted(table.delimiter)}")
     if (unit := roles["time"].unit) != UNITS[0] and not pa.types.is_temporal(roles["time"].cells.type):
         lines.append(f"time_unit = {quoted(unit or '')}")
     if "label" not in roles:
-        lines.append(_label_hint(left))
+        lines.append(_label_hint(unassigned))
     lines += ["", "[features]", *(f"{side} = [{', '.join(entries)}]" for side, entries in features.items())]
-    notes = [f"{role} is {column.name}, {_why(role, column)}" for role, column in roles.items()]
+    notes = [f"{role} is {column.name}, {_reason(role, column)}" for role, column in roles.items()]
     if "label" not in roles:
         notes.append("no column of 1 and 0 is called a label: every row is taken as an engagement")
-    return "\n".join(lines) + "\n", notes + [f"{column.name} is left out: {why}" for column, why in out]
+    return "\n".join(lines) + "\n", notes + [f"{column.name} is left out: {reason}" for column, reason in excluded]
 
 
 def _delimiter(place: str) -> str:
-    """The mark that the first header has most of."""
-    header = ",".join(Source(Table(place), Damage("skip")).columns)
+    """The most frequent delimiter of the first header."""
+    header = ",".join(Source(Table(place), DamagedRows("skip")).columns)
     return max(",;\t|", key=header.count)
 
 
-def _sample(table: Table) -> list[Column]:
+def _sample(table: Table) -> list[SampleColumn]:
     """The first rows, column by column."""
-    source = Source(table, Damage("skip"))
+    source = Source(table, DamagedRows("skip"))
     names = [name for name in source.columns if source.columns.count(name) == 1 and _readable(source, name)]
     batches, rows = [], 0
     for _, batch in source.batches(names):
@@ -177,7 +179,7 @@ def _sample(table: Table) -> list[Column]:
     if not rows:
         raise DataError(f"{table.path}: no rows in it; give a log with at least one row")
     cells = ([batch.column(name) for batch in batches] for name in names)
-    return [Column(name, _one_column(parts)[:SAMPLE]) for name, parts in zip(names, cells, strict=True)]
+    return [SampleColumn(name, _one_column(parts)[:SAMPLE]) for name, parts in zip(names, cells, strict=True)]
 
 
 def _one_column(parts: Sequence[pa.Array]) -> pa.Array:
@@ -186,8 +188,8 @@ def _one_column(parts: Sequence[pa.Array]) -> pa.Array:
     if len({part.type for part in parts} - {pa.null()}) > 1:
         convert = as_text if any(is_text(part.type) or is_list(part.type) for part in parts) else as_number
         parts = [part if pa.types.is_null(part.type) else convert(part) for part in parts]
-    kind = next((part.type for part in parts if not pa.types.is_null(part.type)), pa.null())
-    return pa.concat_arrays([pa.nulls(len(part), kind) if pa.types.is_null(part.type) else part for part in parts])
+    type_ = next((part.type for part in parts if not pa.types.is_null(part.type)), pa.null())
+    return pa.concat_arrays([pa.nulls(len(part), type_) if pa.types.is_null(part.type) else part for part in parts])
 
 
 def _readable(source: Source, name: str) -> bool:
@@ -199,21 +201,21 @@ def _readable(source: Source, name: str) -> bool:
     return name != ""
 
 
-def _roles(columns: Sequence[Column], place: str) -> dict[str, Column]:
-    """Which column is what: user, item and time always, others where a name says so."""
-    roles: dict[str, Column] = {}
+def _roles(columns: Sequence[SampleColumn], place: str) -> dict[str, SampleColumn]:
+    """Columns by role: user, item and time always, others by their names."""
+    roles: dict[str, SampleColumn] = {}
 
-    def take(role: str, fits: Callable[[Column], bool], required: bool = False) -> None:
-        free = [column for column in columns if column not in roles.values() and fits(column)]
-        named = [column for column in free if column.rank(role) is not None]
-        if named:
-            roles[role] = min(named, key=lambda column: cast(int, column.rank(role)))
+    def take(role: str, fits: Callable[[SampleColumn], bool], required: bool = False) -> None:
+        candidates = [column for column in columns if column not in roles.values() and fits(column)]
+        by_name = [column for column in candidates if column.rank(role) is not None]
+        if by_name:
+            roles[role] = min(by_name, key=lambda column: cast(int, column.rank(role)))
         elif required:
-            if not free:
+            if not candidates:
                 names = ", ".join(column.name for column in columns)
                 hint = "write a mapping file that names it, see docs/data.md"
                 raise DataError(f"{place}: no column looks like the {role}; it has {names}; {hint}")
-            roles[role] = max(free, key=lambda column: column.values)
+            roles[role] = max(candidates, key=lambda column: column.values)
 
     take("time", lambda column: column.unit is not None, required=True)
     for role in ("user", "item"):
@@ -225,56 +227,56 @@ def _roles(columns: Sequence[Column], place: str) -> dict[str, Column]:
 
 
 def _features(
-    left: Sequence[Column], roles: dict[str, Column]
-) -> tuple[dict[Side, list[str]], list[tuple[Column, str]]]:
+    unassigned: Sequence[SampleColumn], roles: dict[str, SampleColumn]
+) -> tuple[dict[Side, list[str]], list[tuple[SampleColumn, str]]]:
     """Entries for [features], and what is left out with the reason."""
     features: dict[Side, list[str]] = {side: [] for side in SIDES}
-    out: list[tuple[Column, str]] = []
-    for column in left:
-        known = int((column.codes >= 0).sum())
-        if OUTCOMES.search(column.name.lower()):
-            out.append((column, "it may say what the user did, and give the label away"))
+    excluded: list[tuple[SampleColumn, str]] = []
+    for column in unassigned:
+        filled = int((column.codes >= 0).sum())
+        if OUTCOME_WORDS.search(column.name.lower()):
+            excluded.append((column, "it may say what the user did, and give the label away"))
         elif column.unit is not None:
-            out.append((column, "it is another time"))
+            excluded.append((column, "it is another time"))
         elif column.numbers_rows:
-            out.append((column, "it numbers the rows"))
-        elif column.name in TAKEN:
-            out.append((column, "a feature must not have that name; rename the column"))
+            excluded.append((column, "it numbers the rows"))
+        elif column.name in RESERVED_NAMES:
+            excluded.append((column, "a feature must not have that name; rename the column"))
         elif column.values < 2:
-            out.append((column, "it has one value" if column.values else "it is empty"))
-        elif column.is_number and column.values > FEW and "id" not in column.words:
+            excluded.append((column, "it has one value" if column.values else "it is empty"))
+        elif column.is_number and column.values > MAX_CATEGORIES and "id" not in column.words:
             features[_side(column, roles)].append(f'{{ column = {quoted(column.name)}, kind = "number" }}')
         elif column.separator:
             mark = quoted(column.separator)
             features[_side(column, roles)].append(f"{{ column = {quoted(column.name)}, separator = {mark} }}")
-        elif column.values > 0.5 * known and known > FEW:
-            out.append((column, "nearly every row has another value"))
+        elif column.values > 0.5 * filled and filled > MAX_CATEGORIES:
+            excluded.append((column, "nearly every row has another value"))
         else:
             features[_side(column, roles)].append(quoted(column.name))
-    return {side: entries for side, entries in features.items() if entries}, out
+    return {side: entries for side, entries in features.items() if entries}, excluded
 
 
-def _side(column: Column, roles: dict[str, Column]) -> Side:
-    """Whom a column describes: the one side for each of which it has one value."""
+def _side(column: SampleColumn, roles: dict[str, SampleColumn]) -> Side:
+    """The side that a column describes: the one for each of which it has one value."""
     for side in SIDES[:2]:
-        of = roles[side].codes
-        known = (column.codes >= 0) & (of >= 0)
-        pairs = np.unique(of[known] * (column.values + 1) + column.codes[known])
-        if len(pairs) == len(np.unique(of[known])) < known.sum():
+        owner = roles[side].codes
+        both_known = (column.codes >= 0) & (owner >= 0)
+        pairs = np.unique(owner[both_known] * (column.values + 1) + column.codes[both_known])
+        if len(pairs) == len(np.unique(owner[both_known])) < both_known.sum():
             return side
     return "context"
 
 
-def _why(role: str, column: Column) -> str:
-    """What a role was guessed by."""
+def _reason(role: str, column: SampleColumn) -> str:
+    """The reason for a guessed role."""
     if column.rank(role) is not None:
         return "by its name"
     return "by its values" if role == "time" else f"because it has most values ({column.values:,} in the first rows)"
 
 
-def _label_hint(left: Sequence[Column]) -> str:
-    """A comment that shows how a label would be said."""
-    for column in left:
+def _label_hint(unassigned: Sequence[SampleColumn]) -> str:
+    """A comment that shows how to write a label."""
+    for column in unassigned:
         if "rating" in column.name.lower() and column.is_number:
             return f'# label = "{column.name} >= {np.median(as_number(column.cells).drop_null()):g}"'
         if re.search("event|action|behavior|type", column.name.lower()) and 1 < column.values <= 20:

@@ -1,4 +1,4 @@
-"""`flicker check LOG`: reads all of a log, and says what it found."""
+"""`flicker check LOG`: reads all of a log, and reports on it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from simulator.world.columns import as_number, as_text, pa, pc
 from simulator.world.families import DERIVED, is_known, read_mapping
 from simulator.world.ingest import open_log
 from simulator.world.mapping import FeatureColumn, Mapping
-from simulator.world.source import Damage, Source
+from simulator.world.source import DamagedRows, Source
 
-EXAMPLES, LONGEST = 3, 24
+MAX_EXAMPLES, MAX_LETTERS = 3, 24
 """Values of a field that are shown, and characters of each."""
 
 
@@ -79,21 +79,21 @@ def _guess(console: Console, flags: CheckFlags) -> None:
     if flags.write is not None and (flags.write.exists() or flags.write.suffix != ".toml"):
         raise SettingError("--write", flags.write, "name a file *.toml that is not there yet")
     body, notes = guessed(flags.log)
-    where = flags.log if "://" in flags.log else str(Path(flags.log).resolve())
+    place = flags.log if "://" in flags.log else str(Path(flags.log).resolve())
     console.print(f"{flags.log} has no mapping file. Guessed from its first rows:\n", markup=False, soft_wrap=True)
     console.print(f"{_log_line(flags.log)}{body}", markup=False, soft_wrap=True, style="bold")
     for note in notes:
         console.print(f"  {note}", style="dim", markup=False, soft_wrap=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "guess.toml"
-        path.write_text(_log_line(where) + body, encoding="utf-8")
+        path.write_text(_log_line(place) + body, encoding="utf-8")
         _show(console, path, flags.bad_rows)
     if flags.write is None:
         console.print("\nKeep the mapping file with --write FILE.toml, correct it, then: flicker run --data FILE.toml")
         return
     with writing("--write", flags.write):
-        near = where if "://" in where else os.path.relpath(where, flags.write.resolve().parent)
-        flags.write.write_text(_log_line(near) + body, encoding="utf-8")
+        relative = place if "://" in place else os.path.relpath(place, flags.write.resolve().parent)
+        flags.write.write_text(_log_line(relative) + body, encoding="utf-8")
     console.print(f"\nWritten: {flags.write}. Correct it, then: flicker run --data {flags.write}", markup=False)
 
 
@@ -105,7 +105,7 @@ def _show(console: Console, path: Path, bad_rows: Literal["stop", "skip"]) -> No
     """All that is in the log of a mapping."""
     mapping = read_mapping(path)
     log = open_log(ReplayConfig(path, bad_rows=bad_rows))
-    source = Source(mapping.log, Damage(bad_rows))
+    source = Source(mapping.log, DamagedRows(bad_rows))
     files, size = len(source.parts), sum(part.size for part in source.parts)
     head = f"{files:,} file{'s' * (files > 1)}, {size / 1e6:,.1f} MB"
     console.print(f"\n[bold]{escape(mapping.log.path)}[/bold]  {head}", soft_wrap=True)
@@ -120,22 +120,22 @@ def _show(console: Console, path: Path, bad_rows: Literal["stop", "skip"]) -> No
     used = {*mapping.columns, *DERIVED.get(mapping.log.form, {}).values()}
     if unused := [column for column in source.columns if column not in used]:
         console.print(f"  not used: {', '.join(unused)}", style="dim", markup=False, soft_wrap=True)
-    found = list(doubts(log))
-    for doubt in found:
+    warnings = list(doubts(log))
+    for doubt in warnings:
         console.print(f"! {doubt}", style="yellow", markup=False, soft_wrap=True)
-    if not found:
+    if not warnings:
         console.print("Nothing looks wrong.", style="green")
 
 
 def _facts(log: ClickLog, mapping: Mapping, source: Source) -> Iterator[tuple[str, str]]:
-    """What is true of the log as a whole."""
+    """Facts of the whole log."""
     rows = len(log)
     left_out = f"   {log.skipped_rows:,} damaged ones left out" if log.skipped_rows else ""
     yield "rows", f"{rows:,}{left_out}"
     users, items = sides(log)
-    yield "users", f"{users.seen:,}   {rows / users.seen:,.1f} rows each"
-    beside = f", {len(log.items) - items.seen:,} more in the item table" if len(log.items) > items.seen else ""
-    yield "items", f"{items.seen:,}   {rows / items.seen:,.1f} rows each{beside}"
+    yield "users", f"{users.in_log:,}   {rows / users.in_log:,.1f} rows each"
+    more = f", {len(log.items) - items.in_log:,} more in the item table" if len(log.items) > items.in_log else ""
+    yield "items", f"{items.in_log:,}   {rows / items.in_log:,.1f} rows each{more}"
     first, last = (datetime.fromtimestamp(float(log.time[row]), UTC) for row in (0, -1))
     zone = "; times without zone are taken as UTC" if _lacks_zone(mapping, source) else ""
     days = (last - first).total_seconds() / DAY
@@ -148,7 +148,7 @@ def _facts(log: ClickLog, mapping: Mapping, source: Source) -> Iterator[tuple[st
         pages = int(log.slate.max()) + 1
         yield "pages", f"{pages:,}   {rows / pages:,.1f} rows each"
     if log.weight is not None:
-        low, high, mean = (float(of(log.weight)) for of in (np.min, np.max, np.mean))
+        low, high, mean = (float(statistic(log.weight)) for statistic in (np.min, np.max, np.mean))
         yield "weight", f"{low:g} to {high:g}, mean {mean:.3g}"
     cold = " and ".join(f"{100 * side.new:.1f} % have a new {side.word}" for side in (users, items))
     yield "cold starts", f"of the rows in the last tenth {cold}"
@@ -166,30 +166,30 @@ def _lacks_zone(mapping: Mapping, source: Source) -> bool:
 
 
 def _field_table(log: ClickLog, mapping: Mapping) -> Table:
-    """All features: whom they describe, how, with which values."""
+    """All features: their side, kind and values."""
     tables = (table for table in (mapping.users, mapping.items) if table)
     columns = [*mapping.features, *(feature for table in tables for feature in table.features)]
-    said = {feature.column: feature for feature in columns}
-    drawn = Table(box=SIMPLE_HEAD)
+    by_column = {feature.column: feature for feature in columns}
+    output = Table(box=SIMPLE_HEAD)
     for heading in ("field", "of the", "kind", "values", "empty", "such as"):
-        drawn.add_column(heading, justify="right" if heading in ("values", "empty") else "left")
+        output.add_column(heading, justify="right" if heading in ("values", "empty") else "left")
     for field in fields(log):
         name, names = field.feature.name, field.feature.names
-        kind = _kind(said.get(name), field)
-        shown = (0, len(names) - 1) if kind.startswith("number") else range(EXAMPLES)
-        such = ", ".join(_short(names[number]) for number in dict.fromkeys(shown) if number < len(names))
+        kind = _kind(by_column.get(name), field)
+        numbers = (0, len(names) - 1) if kind.startswith("number") else range(MAX_EXAMPLES)
+        examples = ", ".join(_short(names[number]) for number in dict.fromkeys(numbers) if number < len(names))
         empty = f"{100 * field.empty:.1f} %" if field.empty else ""
-        drawn.add_row(*map(escape, (name, field.side, kind, f"{len(names):,}", empty, such)))
-    return drawn
+        output.add_row(*map(escape, (name, field.side, kind, f"{len(names):,}", empty, examples)))
+    return output
 
 
 def _kind(feature: FeatureColumn | None, field: FieldFacts) -> str:
-    several = f", up to {field.feature.slots} each" if field.feature.slots > 1 else ""
+    slots_text = f", up to {field.feature.slots} each" if field.feature.slots > 1 else ""
     if feature is None:
         return "position on the page"
-    return f"{feature.kind}{', in buckets' if feature.kind == 'number' else ''}{several}"
+    return f"{feature.kind}{', in buckets' if feature.kind == 'number' else ''}{slots_text}"
 
 
 def _short(text: str) -> str:
-    text = "".join(sign if sign.isprintable() else " " for sign in text[: LONGEST + 1])
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    text = "".join(sign if sign.isprintable() else " " for sign in text[: MAX_LETTERS + 1])
+    return text if len(text) <= MAX_LETTERS else f"{text[:MAX_LETTERS]}..."

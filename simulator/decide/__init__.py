@@ -5,7 +5,7 @@
     choice.py      which arm to try, what else lowers that share, and at which price: the page and `flicker recommend`
     gating.py      `flicker gate`: pass, hold back, or inconclusive
 
-All doors ask here, so that they cannot contradict each other. Three rules:
+All commands decide here, so that they cannot contradict each other. Three rules:
 
 - Nothing is claimed but what an interval shows. An arm costs no accuracy where the whole interval of its log loss's
   ratio lies below a stated margin (non-inferiority), never because an interval is wide enough to include 1.

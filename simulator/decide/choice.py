@@ -22,7 +22,7 @@ from simulator.decide.evidence import (
     silent,
     too_little,
 )
-from simulator.decide.situation import Seen, Situation, seen_ratio, what_a_user_sees
+from simulator.decide.situation import ExpectedChange, Situation, seen_ratio, what_a_user_sees
 from simulator.measures.intervals import Interval
 from simulator.measures.registry import ACCURACY, MEASURES, QUALITIES
 from simulator.result import Arm, Result
@@ -34,17 +34,17 @@ MARGIN = 0.005
 
 @dataclass(frozen=True)
 class Change:
-    """Something to change, what a user would see then, and the price."""
+    """Something to change, the share of results that then change, and the price."""
 
     words: str
-    seen: Interval
+    expected: Interval
     price: str
     free: bool
     """Whether it costs neither accuracy nor compute."""
 
 
 def price(arm: Arm, base: Arm, margin: float) -> str:
-    """What an arm costs beside another: accuracy, compute, personalisation."""
+    """The price of an arm relative to another: accuracy, compute, personalisation."""
     parts = [accuracy_price(arm, base, margin)]
     for name, words in (
         ("train_seconds", "training time"),
@@ -70,72 +70,76 @@ def accuracy_price(arm: Arm, base: Arm, margin: float) -> str:
 
 
 def changes(result: Result, situation: Situation, measure: str, margin: float) -> list[Change]:
-    """What lowers what users of the first arm see: what is free first, then by how far it lowers it."""
+    """Changes that lower what users of the first arm see: free ones first, then by their effect."""
     base = result.arms[0]
-    now = what_a_user_sees(base, situation, measure)
-    if now is None:
+    current = what_a_user_sees(base, situation, measure)
+    if current is None:
         return []
-    found = []
-    for words, other, older, cost in _serving(situation):
-        seen = what_a_user_sees(base, other, measure, older=older)
-        if seen is not None and seen.total.mean < now.total.mean:
-            found.append(Change(words, seen.total, cost, older == 1))
+    found_changes = []
+    for words, alternative, refreshes_in_one, cost_text in _serving(situation):
+        expected = what_a_user_sees(base, alternative, measure, older=refreshes_in_one)
+        if expected is not None and expected.total.mean < current.total.mean:
+            found_changes.append(Change(words, expected.total, cost_text, refreshes_in_one == 1))
     for arm in result.arms[1:]:
-        seen = what_a_user_sees(arm, situation, measure)
-        if not repeats(arm, base) and not too_little(arm, result) and seen is not None:
+        expected = what_a_user_sees(arm, situation, measure)
+        if not repeats(arm, base) and not too_little(arm, result) and expected is not None:
             ratio = seen_ratio(arm, base, situation, measure)
             if compared(ratio) == "less":
                 words = f"{label(arm.spec)} instead of {label(base.spec)}"
-                found.append(Change(words, seen.total, price(arm, base, margin), False))
-    return sorted(found, key=lambda change: (not change.free, change.seen.mean))
+                found_changes.append(Change(words, expected.total, price(arm, base, margin), False))
+    return sorted(found_changes, key=lambda change: (not change.free, change.expected.mean))
 
 
-def _serving(now: Situation) -> list[tuple[str, Situation, int, str]]:
+def _serving(current: Situation) -> list[tuple[str, Situation, int, str]]:
     """Other ways to serve the same models: words, situation, how many refreshes are one then, price."""
-    every = 2 * now.times[0]
-    half = f"{every:.15g}s" if every % 3_600 else f"{every / 3_600:.15g}h"  # never with an exponent
-    one = "none in accuracy or personalisation, and fewer models to train"
-    keep = "none in accuracy or personalisation; how evenly replicas are loaded is not measured"
-    late = "models are older when they serve: what that costs in accuracy is not measured; half the publishing"
-    found = [(f"refresh half as often (--refresh-every {half})", replace(now, refresh_every=half), 2, late)]
-    if now.routing == "random":
-        found.append(("sticky routing (--routing sticky)", replace(now, routing="sticky"), 1, keep))
-    if now.models > 1:
-        found.append(("serve copies of one model (--models 1)", replace(now, models=1), 1, one))
-    return found
+    every = 2 * current.times[0]
+    slower = f"{every:.15g}s" if every % 3_600 else f"{every / 3_600:.15g}h"  # never with an exponent
+    fewer_models_price = "none in accuracy or personalisation, and fewer models to train"
+    sticky_price = "none in accuracy or personalisation; how evenly replicas are loaded is not measured"
+    late_price = "models are older when they serve: what that costs in accuracy is not measured; half the publishing"
+    ways = [
+        (f"refresh half as often (--refresh-every {slower})", replace(current, refresh_every=slower), 2, late_price)
+    ]
+    if current.routing == "random":
+        ways.append(("sticky routing (--routing sticky)", replace(current, routing="sticky"), 1, sticky_price))
+    if current.models > 1:
+        ways.append(("serve copies of one model (--models 1)", replace(current, models=1), 1, fewer_models_price))
+    return ways
 
 
 def not_measured(result: Result) -> list[str]:
-    """Cures that no arm of the run is: what to add to the next one."""
+    """Cures that no arm of the run has: arms to add to the next one."""
     base = result.arms[0]
-    own = base.spec.startswith("torch:")
+    is_custom = base.spec.startswith("torch:")
     specs = [arm.spec for arm in result.arms]
-    plain = base.spec.partition("#")[0]
+    base_spec = base.spec.partition("#")[0]
 
-    def held(*marks: str) -> bool:
+    def has_any(*marks: str) -> bool:
         return any(mark in spec for spec in specs for mark in marks)
 
     def setting(spec: str, text: str) -> str:
         return f"{spec}{',' if ':' in spec else ':'}{text}"
 
-    found = []
-    if not held("smelu", "gelu", "swish", "softplus") and (own or plain.startswith("relu")):
-        found.append(f"a smooth activation (`{plain + ',relu=smelu:beta=1' if own else 'smelu:beta=0.25'}`)")
-    if not held("norm=none") and base.design.get("norm") in ("before", "after"):
-        found.append(f"dropping the layer norm (`{setting(plain, 'norm=none')}`)")
-    if not held("ensemble:") and ",relu=" not in plain:
-        found.append(f"an ensemble (`ensemble:{setting(plain, 'm=3')}`)")
-    return found
+    missing = []
+    if not has_any("smelu", "gelu", "swish", "softplus") and (is_custom or base_spec.startswith("relu")):
+        missing.append(
+            f"a smooth activation (`{base_spec + ',relu=smelu:beta=1' if is_custom else 'smelu:beta=0.25'}`)"
+        )
+    if not has_any("norm=none") and base.design.get("norm") in ("before", "after"):
+        missing.append(f"dropping the layer norm (`{setting(base_spec, 'norm=none')}`)")
+    if not has_any("ensemble:") and ",relu=" not in base_spec:
+        missing.append(f"an ensemble (`ensemble:{setting(base_spec, 'm=3')}`)")
+    return missing
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What to do with the arms of a result."""
+    """The decision on the arms of a result."""
 
     verdict: Literal["trial", "weigh", "stay", "unclear", "unlearned", "over", "nothing"]
-    why: str
+    reason: str
     arm: Arm | None = None
-    """The arm that is named, if one is."""
+    """The chosen arm, if there is one."""
 
     @property
     def code(self) -> int:
@@ -149,48 +153,53 @@ def choose(result: Result, situation: Situation, measure: str, margin: float, bu
     With a budget: the most accurate arm that is shown to keep it, the first one unless another is shown to be more
     accurate. Without: the arm that is shown to lower most what a user sees at no more than the margin of log loss.
     """
-    base, *others = result.arms
+    base, *rest = result.arms
     if silent(result):
         return Choice(
             "nothing", "Switch on a source of noise (leave out `--preset no_noise`) to see how the arms differ."
         )
-    if why := too_little(base, result):
+    if cause := too_little(base, result):
         hint = "more events, or another learning rate (`lr=tuned`)"
         return Choice(
-            "unlearned", f"{label(base.spec)}: this model has learned too little to advise: {why}. Try {hint}."
+            "unlearned", f"{label(base.spec)}: this model has learned too little to advise: {cause}. Try {hint}."
         )
-    views = {arm.spec: seen for arm in result.arms if (seen := what_a_user_sees(arm, situation, measure))}
-    if base.spec not in views:
-        asked = f"{MEASURES[measure].words} over a refresh, or between models that serve,"
+    expected = {arm.spec: change for arm in result.arms if (change := what_a_user_sees(arm, situation, measure))}
+    if base.spec not in expected:
+        needed = f"{MEASURES[measure].words} over a refresh, or between models that serve,"
         hint = " `flicker gate DIR --these --max-swaps X` judges these very models." if result.kind == "compare" else ""
-        return Choice("unclear", f"What a user sees needs {asked} and this result lacks them.{hint}")
-    fair = [arm for arm in others if not repeats(arm, base) and arm.spec in views and not too_little(arm, result)]
+        return Choice("unclear", f"What a user sees needs {needed} and this result lacks them.{hint}")
+    comparable = [
+        arm for arm in rest if not repeats(arm, base) and arm.spec in expected and not too_little(arm, result)
+    ]
     if budget is not None:
-        return _within(result, fair, views, measure, margin, budget)
-    if not fair:
-        if any(repeats(arm, base) for arm in others):
-            why = "Both arms are one design: a ratio of about 1 is what should come out. Any other is chance."
-        elif others:
-            why = "No other arm has learned enough to be compared with."
+        return _within(result, comparable, expected, measure, margin, budget)
+    if not comparable:
+        if any(repeats(arm, base) for arm in rest):
+            cause = "Both arms are one design: a ratio of about 1 is what should come out. Any other is chance."
+        elif rest:
+            cause = "No other arm has learned enough to be compared with."
         elif result.kind == "compare":
-            why = "Add files of another design to compare with, named in a column `arm`."
+            cause = "Add files of another design to compare with, named in a column `arm`."
         else:
-            why = f"Add an arm to compare with, such as `--arms {base.spec} smelu:beta=0.25`."
-        return Choice("nothing", why)
-    ratios = {arm.spec: seen_ratio(arm, base, situation, measure) for arm in fair}
+            cause = f"Add an arm to compare with, such as `--arms {base.spec} smelu:beta=0.25`."
+        return Choice("nothing", cause)
+    ratios = {arm.spec: seen_ratio(arm, base, situation, measure) for arm in comparable}
     lower = sorted(
-        (arm for arm in fair if compared(ratios[arm.spec]) == "less"), key=lambda arm: views[arm.spec].total.mean
+        (arm for arm in comparable if compared(ratios[arm.spec]) == "less"),
+        key=lambda arm: expected[arm.spec].total.mean,
     )
-    shown = [arm for arm in lower if _loses(arm, base, margin) == "no"]
-    kept = [arm for arm in lower if _loses(arm, base, margin) == "unclear"]
-    if arm := next(iter(shown or kept or lower), None):
+    non_inferior = [arm for arm in lower if _loses(arm, base, margin) == "no"]
+    undecided = [arm for arm in lower if _loses(arm, base, margin) == "unclear"]
+    if arm := next(iter(non_inferior or undecided or lower), None):
         ratio = f"a user sees {written(ratios[arm.spec], 2)} times as many changes of results"
-        said = f"{ratio}, {accuracy_price(arm, base, margin)}"
-        if arm in shown:
-            return Choice("trial", f"{label(arm.spec)} is worth a trial in your model: {said}.", arm)
-        if arm in kept:
-            return Choice("unclear", f"Run more fleets before a trial of {label(arm.spec)}: {said}.")
-        return Choice("weigh", f"Weigh the changes that {label(arm.spec)} saves against the log loss it costs: {said}.")
+        effect = f"{ratio}, {accuracy_price(arm, base, margin)}"
+        if arm in non_inferior:
+            return Choice("trial", f"{label(arm.spec)} is worth a trial in your model: {effect}.", arm)
+        if arm in undecided:
+            return Choice("unclear", f"Run more fleets before a trial of {label(arm.spec)}: {effect}.")
+        return Choice(
+            "weigh", f"Weigh the changes that {label(arm.spec)} saves against the log loss it costs: {effect}."
+        )
     if all(compared(ratio) == "more" for ratio in ratios.values()):
         return Choice("stay", f"Stay with {label(base.spec)}: a user sees more changes with every other arm.", base)
     return Choice(
@@ -207,41 +216,49 @@ def _loses(arm: Arm, base: Arm, margin: float) -> Literal["yes", "no", "unclear"
 
 
 def _within(
-    result: Result, fair: list[Arm], views: dict[str, Seen], measure: str, margin: float, budget: float
+    result: Result,
+    comparable: list[Arm],
+    expected: dict[str, ExpectedChange],
+    measure: str,
+    margin: float,
+    budget: float,
 ) -> Choice:
     """The choice where a budget is given."""
     base, words = result.arms[0], f"{MEASURES[measure].words} on asking again"
-    totals = {arm.spec: views[arm.spec].total for arm in (base, *fair)}
-    kept = {spec for spec, total in totals.items() if total.high <= budget and (total.known or total.mean == 0)}
-    inside = [arm for arm in (base, *fair) if arm.spec in kept]
-    better = [arm for arm in inside if compared(ratio_to(arm, base, "log_loss")) == "less"]
-    if base in inside and not better:
+    totals = {arm.spec: expected[arm.spec].total for arm in (base, *comparable)}
+    within_budget = {
+        spec for spec, total in totals.items() if total.high <= budget and (total.known or total.mean == 0)
+    }
+    candidates = [arm for arm in (base, *comparable) if arm.spec in within_budget]
+    more_accurate = [arm for arm in candidates if compared(ratio_to(arm, base, "log_loss")) == "less"]
+    if base in candidates and not more_accurate:
         return Choice("stay", f"Stay with {label(base.spec)}: its {words} are within {number(budget)}.", base)
-    if not inside:
-        calmest = min((base, *fair), key=lambda arm: views[arm.spec].total.mean)
-        said = (
-            f"{words} within {number(budget)}: the least is {written(views[calmest.spec].total)}, {label(calmest.spec)}"
-        )
-        if views[calmest.spec].total.mean <= budget:
-            return Choice("unclear", f"No arm is shown to keep {said}: more fleets and queries would tell.")
-        return Choice("over", f"No arm keeps {said}; see what else lowers it.")
+    if not candidates:
+        steadiest = min((base, *comparable), key=lambda arm: expected[arm.spec].total.mean)
+        lowest = expected[steadiest.spec].total
+        summary = f"{words} within {number(budget)}: the least is {written(lowest)}, {label(steadiest.spec)}"
+        if lowest.mean <= budget:
+            return Choice("unclear", f"No arm is shown to keep {summary}: more fleets and queries would tell.")
+        return Choice("over", f"No arm keeps {summary}; see what else lowers it.")
     rank = {"no": 0, "unclear": 1, "yes": 2}
 
     def order(arm: Arm) -> tuple[int, float]:
         ratio = ratio_to(arm, base, "log_loss")
         return rank[_loses(arm, base, margin)], ratio.mean if ratio else math.inf
 
-    arm = min(better or inside, key=order)
-    said = f"{words} {written(views[arm.spec].total)} within {number(budget)}, {accuracy_price(arm, base, margin)}"
+    arm = min(more_accurate or candidates, key=order)
+    summary = (
+        f"{words} {written(expected[arm.spec].total)} within {number(budget)}, {accuracy_price(arm, base, margin)}"
+    )
     loses = _loses(arm, base, margin)
     if loses == "unclear":
-        return Choice("unclear", f"Run more fleets before you choose {label(arm.spec)}: {said}.")
+        return Choice("unclear", f"Run more fleets before you choose {label(arm.spec)}: {summary}.")
     verb = "is worth a trial" if loses == "no" else "keeps the budget at a price"
-    return Choice("trial" if loses == "no" else "weigh", f"{label(arm.spec)} {verb}: {said}.", arm)
+    return Choice("trial" if loses == "no" else "weigh", f"{label(arm.spec)} {verb}: {summary}.", arm)
 
 
 def _unknown(result: Result, choice: Choice) -> list[str]:
-    """What stands before advice on models beside which no baselines learned: a live system's, or files'."""
+    """A warning before advice on models without baselines: a live system's, or files'."""
     if result.kind == "run" or result.baselines or choice.verdict not in ("trial", "weigh", "stay"):
         return []
     return ["Whether these models have learned enough to be advised on is not known: no baselines in this result."]
@@ -250,26 +267,28 @@ def _unknown(result: Result, choice: Choice) -> list[str]:
 def advice(
     result: Result, situation: Situation | None = None, measure: str = "slot", margin: float = MARGIN
 ) -> list[str]:
-    """What follows from the numbers, in sentences, for the page."""
-    asked = situation or Situation()
-    choice = choose(result, asked, measure, margin)
-    said = [*_unknown(result, choice), choice.why]
-    if choice.verdict not in ("nothing", "unlearned") and (seen := what_a_user_sees(result.arms[0], asked, measure)):
-        said.append(
-            f"With {label(result.arms[0].spec)}, a user who asks again sees {percent(seen.total.mean)} changed "
-            f"({MEASURES[measure].words}). Assumed: {asked}; give yours to `flicker recommend`."
+    """Advice that follows from the numbers, in sentences, for the page."""
+    served = situation or Situation()
+    choice = choose(result, served, measure, margin)
+    sentences = [*_unknown(result, choice), choice.reason]
+    if choice.verdict not in ("nothing", "unlearned") and (
+        expected := what_a_user_sees(result.arms[0], served, measure)
+    ):
+        sentences.append(
+            f"With {label(result.arms[0].spec)}, a user who asks again sees {percent(expected.total.mean)} changed "
+            f"({MEASURES[measure].words}). Assumed: {served}; give yours to `flicker recommend`."
         )
-        said += [
-            f"To lower it: {change.words}: {percent(change.seen.mean)} changed; price: {change.price}."
-            for change in changes(result, asked, measure, margin)[:3]
+        sentences += [
+            f"To lower it: {change.words}: {percent(change.expected.mean)} changed; price: {change.price}."
+            for change in changes(result, served, measure, margin)[:3]
         ]
     if len(result.arms) > 3 and choice.verdict == "trial":
-        said.append("The best of many arms looks better than it is: repeat the choice with another `--seed`.")
+        sentences.append("The best of many arms looks better than it is: repeat the choice with another `--seed`.")
     if result.kind == "run" and fleets(result) == 1 and choice.verdict != "nothing":
-        said.append("One fleet shows one initialisation. Use `--fleets 3` or more before you decide.")
+        sentences.append("One fleet shows one initialisation. Use `--fleets 3` or more before you decide.")
     if result.world.get("name") == "synthetic":
-        said.append("This world is made up. Repeat the run on your own log with `--data`.")
-    return said
+        sentences.append("This world is made up. Repeat the run on your own log with `--data`.")
+    return sentences
 
 
 @dataclass(frozen=True)
@@ -299,25 +318,25 @@ class RecommendFlags:
 
 
 def recommend(flags: RecommendFlags, result: Result) -> tuple[list[str], int]:
-    """What to say of the result (of all folders together), line by line, and the exit code."""
+    """Lines on the result (of all folders together), and the exit code."""
     situation, measure = flags.situation, flags.measure
     choice = choose(result, situation, measure, flags.margin, flags.swap_budget)
-    lines = [*_unknown(result, choice), choice.why, f"Situation: {situation}."]
+    lines = [*_unknown(result, choice), choice.reason, f"Situation: {situation}."]
     lines.append(f"What a user sees on asking again, {MEASURES[measure].words}:")
     notes: list[str] = []
     for arm in result.arms:
-        seen = what_a_user_sees(arm, situation, measure)
-        lines.append(f"  {label(arm.spec)}: {_seen(seen)}{_accuracy(arm)}")
-        notes += seen.notes if seen else []
+        expected = what_a_user_sees(arm, situation, measure)
+        lines.append(f"  {label(arm.spec)}: {_seen(expected)}{_accuracy(arm)}")
+        notes += expected.notes if expected else []
         live = arm.measures.get("user_visible_slot_ratio" if measure == "slot" else "user_visible_swap_ratio")
         if live is not None and measure in ("slot", "slate"):
             lines.append(f"    users of the live system met {written(live)}, as they asked and as it was served")
-        if why := too_little(arm, result):
-            lines.append(f"    this model has learned too little to advise: {why}")
+        if reason := too_little(arm, result):
+            lines.append(f"    this model has learned too little to advise: {reason}")
     if choice.verdict != "unlearned" and not silent(result):
-        found = changes(result, situation, measure, flags.margin)
-        lines += ["What lowers it, the cheapest first:"] if found else []
-        lines += [f"  {change.words}: {written(change.seen)}; price: {change.price}" for change in found]
+        found_changes = changes(result, situation, measure, flags.margin)
+        lines += ["What lowers it, the cheapest first:"] if found_changes else []
+        lines += [f"  {change.words}: {written(change.expected)}; price: {change.price}" for change in found_changes]
         missing = not_measured(result) if result.kind == "run" else []
         lines += [f"Not measured in this run: {'; '.join(missing)}."] if missing else []
     if result.kind != "run":
@@ -330,12 +349,12 @@ def recommend(flags: RecommendFlags, result: Result) -> tuple[list[str], int]:
     return lines, choice.code
 
 
-def _seen(seen: Seen | None) -> str:
-    if seen is None:
+def _seen(expected: ExpectedChange | None) -> str:
+    if expected is None:
         return "not measured"
     words = {"swaps": "another model", "refresh_swaps": "a refresh", "both_swaps": "both"}
-    parts = ", ".join(f"{words[cause]} {number(part.mean)}" for cause, part in seen.parts.items())
-    return f"{written(seen.total)} (by {parts})"
+    parts = ", ".join(f"{words[cause]} {number(part.mean)}" for cause, part in expected.parts.items())
+    return f"{written(expected.total)} (by {parts})"
 
 
 def _accuracy(arm: Arm) -> str:

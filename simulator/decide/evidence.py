@@ -1,4 +1,4 @@
-"""What an interval shows, and whether a model has learned enough to speak of."""
+"""What an interval shows, and whether a model has learned enough to be advised on."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def ratio_to(arm: Arm, base: Arm, name: str) -> Interval | None:
         return exact(1)
     if name == GAP:  # no ratio of what may be on either side of 0
         return None
-    given = arm.ratios.get(name.removeprefix("swaps.").replace("_swaps.", "_"))
-    if given is not None or name not in arm.measures or name not in base.measures:
-        return given
+    paired = arm.ratios.get(name.removeprefix("swaps.").replace("_swaps.", "_"))
+    if paired is not None or name not in arm.measures or name not in base.measures:
+        return paired
     return independent_ratio(arm.measures[name], base.measures[name])
 
 
@@ -54,17 +54,17 @@ def independent_ratio(new: Interval, old: Interval) -> Interval | None:
     if not (new.known and old.known):
         return Interval(new.mean / old.mean, 0.0, math.inf)
 
-    def apart(far: float, near: float) -> float:
+    def log_distance(far: float, near: float) -> float:
         return math.log(far / near) if near > 0 else math.inf
 
     mean = new.mean / old.mean
-    below = math.hypot(apart(new.mean, new.low), apart(old.high, old.mean))
-    above = math.hypot(apart(new.high, new.mean), apart(old.mean, old.low))
+    below = math.hypot(log_distance(new.mean, new.low), log_distance(old.high, old.mean))
+    above = math.hypot(log_distance(new.high, new.mean), log_distance(old.mean, old.low))
     return Interval(mean, mean * math.exp(-below), mean * math.exp(min(above, 300.0)))
 
 
 def fleets(run: Result) -> int:
-    """How many independent fleets its intervals cover, those of all seeds; one where the result does not say."""
+    """Number of independent fleets that its intervals cover, of all seeds; one where it is unknown."""
     value = run.config.get("fleets")
     seeds = len(run.config.get("seeds", [])) or int(run.config.get("worlds", 1))
     return seeds * (value if isinstance(value, int) else 1)
@@ -82,14 +82,14 @@ def repeats(arm: Arm, base: Arm) -> bool:
 
 
 def best(result: Result) -> Arm:
-    """The arm to talk about beside the first: fewest pair swaps among those whose log loss is not shown to be higher.
+    """The arm to compare with the first: fewest pair swaps among those whose log loss is not shown to be higher.
 
     Another design goes before a second set of the first one's (`relu#2`).
     """
-    base, others = result.arms[0], result.arms[1:]
-    others = [arm for arm in others if not repeats(arm, base)] or others
-    fair = [arm for arm in others if compared(ratio_to(arm, base, "log_loss")) != "more"]
-    return min(fair or others or [base], key=lambda arm: arm.measures.get("swaps.pair", exact(math.inf)).mean)
+    base, rest = result.arms[0], result.arms[1:]
+    rest = [arm for arm in rest if not repeats(arm, base)] or rest
+    non_inferior = [arm for arm in rest if compared(ratio_to(arm, base, "log_loss")) != "more"]
+    return min(non_inferior or rest or [base], key=lambda arm: arm.measures.get("swaps.pair", exact(math.inf)).mean)
 
 
 def too_little(arm: Arm, result: Result) -> str:
@@ -99,27 +99,27 @@ def too_little(arm: Arm, result: Result) -> str:
         return f"AUC {written(auc, 3)} is not shown to be above that of guessing"
     beatable = {name: accuracy for name, accuracy in result.baselines.items() if name != ORACLE}
     for name, accuracy in beatable.items():
-        its = accuracy.get("log_loss")
-        if loss is None or its is None:
+        baseline = accuracy.get("log_loss")
+        if loss is None or baseline is None:
             continue
-        ratio = arm.against.get(name, {}).get("log_loss") or independent_ratio(loss, its)
-        said = f"log loss {number(loss.mean, 4)} is {{}} {OF_BASELINE.get(name, name)}, {number(its.mean, 4)}"
+        ratio = arm.against.get(name, {}).get("log_loss") or independent_ratio(loss, baseline)
+        message = f"log loss {number(loss.mean, 4)} is {{}} {OF_BASELINE.get(name, name)}, {number(baseline.mean, 4)}"
         if name == "logistic":
             if compared(ratio) == "more":
-                return said.format("above that of")
+                return message.format("above that of")
         elif compared(ratio) != "less":
-            return said.format("not shown to be below that of")
+            return message.format("not shown to be below that of")
     for name, accuracy in beatable.items():
-        own, its = arm.measures.get("ndcg"), accuracy.get("ndcg")
-        if own is not None and its is not None:
-            ratio = arm.against.get(name, {}).get("ndcg") or independent_ratio(own, its)
+        arm_ndcg, baseline = arm.measures.get("ndcg"), accuracy.get("ndcg")
+        if arm_ndcg is not None and baseline is not None:
+            ratio = arm.against.get(name, {}).get("ndcg") or independent_ratio(arm_ndcg, baseline)
             if compared(ratio) == "less":
-                whose = OF_BASELINE.get(name, name)
-                return f"NDCG {number(own.mean, 4)} is below that of {whose}, {number(its.mean, 4)}"
+                baseline_words = OF_BASELINE.get(name, name)
+                return f"NDCG {number(arm_ndcg.mean, 4)} is below that of {baseline_words}, {number(baseline.mean, 4)}"
     return ""
 
 
 def require_swaps(name: str) -> None:
     """Raises SettingError where there is no swap measure of that name."""
-    known = [each.name for each in MEASURES.values() if each.swap]
+    known = [measure.name for measure in MEASURES.values() if measure.swap]
     require(name in known, "measure", name, f"one of {', '.join(known)}")

@@ -17,11 +17,11 @@ from simulator.measures.registry import MEASURES
 from simulator.result import Arm, Result, read_result, worlds_of
 from simulator.words import number, plural, written
 
-DECISIVE = ("k", "candidates", "duplicates", "generations")
+DECISIVE_SETTINGS = ("k", "candidates", "duplicates", "generations")
 """Settings that change what a swap ratio means, besides the world and the noise."""
-MADE_UP = ("queries_per_generation",)
+SYNTHETIC_SETTINGS = ("queries_per_generation",)
 """Those that do so on the synthetic world alone, where clicks on what is shown are learned."""
-MOST_FLEETS = 1_000
+MAX_FLEETS = 1_000
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class GateFlags:
             value = getattr(self, name)
             require(value is None or 0 <= value <= 1, name.replace("_", "-"), value, "from 0 to 1")
         require(len(self.result) > 0, "result", "(none)", "name a folder")
-        both = "give --baseline DIR and --max-swap-increase X, or --max-swaps X alone"
+        hint = "give --baseline DIR and --max-swap-increase X, or --max-swaps X alone"
         increase = self.max_swap_increase is not None
         require(
-            increase == bool(self.baseline) != (self.max_swaps is not None), "baseline", self.baseline or "(none)", both
+            increase == bool(self.baseline) != (self.max_swaps is not None), "baseline", self.baseline or "(none)", hint
         )
         require_swaps(self.measure)
 
@@ -76,7 +76,7 @@ class GateFlags:
 
 
 @dataclass(frozen=True)
-class Side:
+class SwapEstimate:
     """A swap ratio, estimated from one or more results together."""
 
     mean: float
@@ -87,7 +87,7 @@ class Side:
     """Half the width of the 95 % interval that other users alone would give."""
 
     def half_width(self, fleets: int | None = None) -> float:
-        """Half the width of the 95 % interval over fleets and users, with so many fleets (default: its own)."""
+        """Half the width of the 95 % interval over fleets and users, with a number of fleets (default: its own)."""
         n = fleets or self.fleets
         if self.spread is None or n < 2:
             return math.inf
@@ -99,32 +99,34 @@ class Side:
         return Interval(self.mean, max(self.mean - half, 0.0), min(self.mean + half, 1.0))
 
 
-NOTHING = Side(0.0, MOST_FLEETS, 0.0, 0.0)
-"""What a candidate without a baseline is held against."""
+NO_BASELINE = SwapEstimate(0.0, MAX_FLEETS, 0.0, 0.0)
+"""The estimate that stands for the baseline where there is none."""
 
 
-def pooled(runs: list[tuple[Result, Arm]], measure: str) -> Side:
+def pooled(runs: list[tuple[Result, Arm]], measure: str) -> SwapEstimate:
     """One estimate from results that are alike but for their seeds.
 
     Every fleet weighs the same: their variance is that within results and between their means together, (N - 1)
     degrees of freedom from N fleets. On one log all results were asked by the same users, whose part then does not
     shrink; on made-up worlds of several seeds users are others, and their parts add in squares.
     """
-    sizes, means, inner, users = [], [], [], []
+    sizes, means, within, users = [], [], [], []
     for run, arm in runs:
         swaps, these = _swaps(arm, measure), _these(run, arm, measure)
-        half, own, count = _half(swaps), _half_by_users(run, arm, these), fleets(run)
+        half, half_by_users, count = _half(swaps), _half_by_users(run, arm, these), fleets(run)
         sizes.append(count)
         means.append(swaps.mean)
-        users.append(own)
+        users.append(half_by_users)
         t = student_quantile(0.975, count - 1) if count > 1 else math.inf
-        inner.append(count * (count - 1) * max(half**2 - own**2, 0.0) / t**2 if count > 1 else 0.0)
+        within.append(count * (count - 1) * max(half**2 - half_by_users**2, 0.0) / t**2 if count > 1 else 0.0)
     total = sum(sizes)
     mean = sum(n * m for n, m in zip(sizes, means, strict=True)) / total
-    squares = sum(inner) + sum(n * (m - mean) ** 2 for n, m in zip(sizes, means, strict=True))
+    squares = sum(within) + sum(n * (m - mean) ** 2 for n, m in zip(sizes, means, strict=True))
     parts = [n * u / total for n, u in zip(sizes, users, strict=True)]
     shared = not runs[0][0].world.get("has_truth")
-    return Side(mean, total, squares / (total - 1) if total > 1 else None, sum(parts) if shared else math.hypot(*parts))
+    return SwapEstimate(
+        mean, total, squares / (total - 1) if total > 1 else None, sum(parts) if shared else math.hypot(*parts)
+    )
 
 
 def _half(value: Interval) -> float:
@@ -141,25 +143,25 @@ def _half_by_users(run: Result, arm: Arm, these: Interval) -> float:
     if these.known:
         return _half(these)
     counts = [run.config.get("queries"), run.world.get("queries"), run.serving.get("comparisons", {}).get(arm.spec)]
-    asked = [count for count in counts if isinstance(count, (int, float)) and count >= 1]
-    if not asked or these.mean not in (0, 1):
+    sizes = [count for count in counts if isinstance(count, (int, float)) and count >= 1]
+    if not sizes or these.mean not in (0, 1):
         return math.inf
     users = run.world.get("users")
-    return float(1 - 0.025 ** (1 / min([*asked, users] if isinstance(users, int) and users else asked)))
+    return float(1 - 0.025 ** (1 / min([*sizes, users] if isinstance(users, int) and users else sizes)))
 
 
 def _these(run: Result, arm: Arm, measure: str) -> Interval:
-    """The swap ratio of these very models: other users are all that could have been drawn."""
-    found = arm.measures.get(f"swaps_these.{measure}")
-    if found is None and run.kind == "run":
+    """The swap ratio conditional on these models: only users are resampled."""
+    estimate = arm.measures.get(f"swaps_these.{measure}")
+    if estimate is None and run.kind == "run":
         raise FlickerError(
             f"arm {arm.spec}: no {MEASURES[measure].words} of these very models in its result: run it anew"
         )
-    return found or _swaps(arm, measure)
+    return estimate or _swaps(arm, measure)
 
 
 def gate(flags: GateFlags) -> tuple[list[str], int]:
-    """What to say, in one line, and the exit code.
+    """The verdict in one line, and the exit code.
 
     It passes where the whole 95 % interval of the increase lies within the allowance, and is held back where it lies
     above: each is wrong at most about once in forty. Else it is inconclusive, however large or small the increase: a
@@ -183,7 +185,7 @@ def gate(flags: GateFlags) -> tuple[list[str], int]:
     if old_runs and new_runs[0][0].world.get("has_truth"):
         _require_same_worlds(new_runs, old_runs)
     new = pooled(new_runs, flags.measure)
-    old = pooled(old_runs, flags.measure) if old_runs else NOTHING
+    old = pooled(old_runs, flags.measure) if old_runs else NO_BASELINE
     mean, half = new.mean - old.mean, math.hypot(*(s.users if flags.these else s.half_width() for s in (new, old)))
     increase = Interval(mean, mean - half, mean + half)
     line = _line(flags, [new, old], sides, increase)
@@ -197,47 +199,49 @@ def gate(flags: GateFlags) -> tuple[list[str], int]:
     return [f"{verdict}: {line}: {_more([new, old], abs(flags.allowed - mean), flags.these, ask)}"], code
 
 
-def _line(flags: GateFlags, sides: list[Side], runs: list[list[tuple[Result, Arm]]], increase: Interval) -> str:
-    """What was measured, over what, and the accuracy beside it."""
-    new, *old = (side for side in sides if side is not NOTHING)
-    what = f"{MEASURES[flags.measure].words} {_written(new, flags.these)}"
+def _line(flags: GateFlags, sides: list[SwapEstimate], runs: list[list[tuple[Result, Arm]]], increase: Interval) -> str:
+    """The measured swap ratios, their basis, and the accuracy."""
+    new, *old = (side for side in sides if side is not NO_BASELINE)
+    text = f"{MEASURES[flags.measure].words} {_written(new, flags.these)}"
     if old:
-        shown = written(increase) if math.isfinite(increase.high) else number(increase.mean)
-        what += f" against {_written(old[0], flags.these)}: increase {shown}"
+        increase_text = written(increase) if math.isfinite(increase.high) else number(increase.mean)
+        text += f" against {_written(old[0], flags.these)}: increase {increase_text}"
     losses = [[arm.measures["log_loss"].mean for _, arm in side if "log_loss" in arm.measures] for side in runs]
     means = " against ".join(number(sum(side) / len(side), 4) for side in losses if side)
-    who = "these models" if flags.these else " and ".join(plural(side.fleets, "fleet") for side in (new, *old))
-    return f"{what}, {number(flags.allowed)} allowed, by {who}" + (f"; log loss {means}" if means else "")
+    basis = "these models" if flags.these else " and ".join(plural(side.fleets, "fleet") for side in (new, *old))
+    return f"{text}, {number(flags.allowed)} allowed, by {basis}" + (f"; log loss {means}" if means else "")
 
 
-def _written(side: Side, these: bool) -> str:
+def _written(side: SwapEstimate, these: bool) -> str:
     half = side.users if these else side.half_width()
     return written(side.interval(these)) if math.isfinite(half) else number(side.mean)
 
 
-def _more(sides: list[Side], distance: float, these: bool, ask: str) -> str:
-    """What would make an inconclusive gate conclusive, if the estimates stay where they are."""
-    known = [side.spread for side in sides if side.spread is not None and side is not NOTHING]
+def _more(sides: list[SwapEstimate], distance: float, these: bool, advice: str) -> str:
+    """The way to a conclusive gate, if the estimates stay where they are."""
+    known = [side.spread for side in sides if side.spread is not None and side is not NO_BASELINE]
     if these or math.hypot(*(side.users for side in sides)) >= distance:
-        alone = "" if these or known else "; and one fleet says nothing about training"
-        return f"other users could change that: {ask}{alone}"
+        one_fleet_note = "" if these or known else "; and one fleet says nothing about training"
+        return f"other users could change that: {advice}{one_fleet_note}"
     if not known:
         return "one fleet says nothing about training: run about 2 more fleets of each"
     sides = [replace(side, spread=max(known)) if side.spread is None else side for side in sides]
-    for more in range(1, MOST_FLEETS):
+    for more in range(1, MAX_FLEETS):
         if math.hypot(*(side.half_width(side.fleets + more) for side in sides)) <= distance:
             return f"run about {more} more {'fleet' if more == 1 else 'fleets'} of each"
-    return f"more than {MOST_FLEETS:,} fleets would be needed, so near the allowance does it lie"
+    return f"more than {MAX_FLEETS:,} fleets would be needed, so near the allowance does it lie"
 
 
 def _require_different(runs: list[tuple[Result, Arm]], folders: list[Path], setting: str) -> None:
     """Raises SettingError where one result is given twice: the same draws again are no more evidence."""
-    known: dict[Any, Path] = {}
+    folder_of: dict[Any, Path] = {}
     for (run, _), folder in zip(runs, folders, strict=True):
-        mark = run.config.get("seed", folder.resolve()) if run.kind == "run" else folder.resolve()
-        if mark in known:
-            raise SettingError(setting, folder, f"the same seed as {known[mark]}: give runs of different --seed")
-        known[mark] = folder
+        identity = run.config.get("seed", folder.resolve()) if run.kind == "run" else folder.resolve()
+        if identity in folder_of:
+            raise SettingError(
+                setting, folder, f"the same seed as {folder_of[identity]}: give runs of different --seed"
+            )
+        folder_of[identity] = folder
 
 
 def _require_same_worlds(new: list[tuple[Result, Arm]], old: list[tuple[Result, Arm]]) -> None:
@@ -246,9 +250,11 @@ def _require_same_worlds(new: list[tuple[Result, Arm]], old: list[tuple[Result, 
     if len(new) == len(old) == 1:
         worlds = [[(seed, 0) for seed, _ in side] for side in worlds]
     if worlds[0] != worlds[1]:
-        mine, its = (", ".join(str(seed) for seed, _ in side) for side in worlds)
+        new_seeds, old_seeds = (", ".join(str(seed) for seed, _ in side) for side in worlds)
         raise SettingError(
-            "baseline", f"seed {its}", f"the candidate's is {mine}: run both with the same --seed and --fleets"
+            "baseline",
+            f"seed {old_seeds}",
+            f"the candidate's is {new_seeds}: run both with the same --seed and --fleets",
         )
 
 
@@ -259,44 +265,44 @@ def require_alike(candidate: Result, other: Result, folder: Path, setting: str) 
     """
     new, old = _meaning(candidate), _meaning(other)
     for name in new | old:
-        mine, its = (held.get(name, "not recorded") for held in (new, old))
-        if mine != its:
+        expected, actual = (meanings.get(name, "not recorded") for meanings in (new, old))
+        if expected != actual:
             flag = "data" if name.startswith("world's") else name.rpartition(".")[2].replace("_", "-")
             hint = f"run both with the same --{flag}" + (", or both without" if flag == "data" else "")
             if name == "kind":
                 hint = "make both by one command, `flicker compare` or `flicker run`"
             elif candidate.kind == "compare":
                 hint = "compare files of the same queries, with the same --k"
-            its, mine = ("not set" if value is None else value for value in (its, mine))
-            raise SettingError(setting, folder, f"its {name} is {its}, the candidate's {mine}: {hint}")
+            actual, expected = ("not set" if value is None else value for value in (actual, expected))
+            raise SettingError(setting, folder, f"its {name} is {actual}, the candidate's {expected}: {hint}")
 
 
 def _meaning(run: Result) -> dict[str, Any]:
-    """What decides what a swap ratio means, by name. Where a log lies does not: its name and length do."""
-    found = {"kind": run.kind, "world's name": run.world.get("name")}
+    """Settings that decide what a swap ratio means, by name: of a log its name and length, not its path."""
+    meaning = {"kind": run.kind, "world's name": run.world.get("name")}
     if run.kind != "run":  # of files of predictions, the slates and who asked
-        return found | {"k": run.config.get("k"), "world's number of users": run.world.get("users")}
+        return meaning | {"k": run.config.get("k"), "world's number of users": run.world.get("users")}
     for section in ("world", "noise"):
         values = run.config.get(section)
         if isinstance(values, dict):
-            found |= {f"{section}.{name}": value for name, value in values.items() if name not in ("kind", "path")}
-    names = DECISIVE + (MADE_UP if run.world.get("has_truth") else ())
-    found |= {name: run.config[name] for name in names if name in run.config}
+            meaning |= {f"{section}.{name}": value for name, value in values.items() if name not in ("kind", "path")}
+    names = DECISIVE_SETTINGS + (SYNTHETIC_SETTINGS if run.world.get("has_truth") else ())
+    meaning |= {name: run.config[name] for name in names if name in run.config}
     counts = {"learned": "learned", "held_out": "held-out"}
-    return found | {f"world's number of {word} events": run.world.get(name) for name, word in counts.items()}
+    return meaning | {f"world's number of {word} events": run.world.get(name) for name, word in counts.items()}
 
 
 def _arm(result: Result, spec: str | None, setting: str) -> Arm:
     if spec is None:
         return result.arms[0]
-    found = [arm for arm in result.arms if arm.spec == spec]
-    if not found:
+    matches = [arm for arm in result.arms if arm.spec == spec]
+    if not matches:
         raise SettingError(setting, spec, f"the run has {', '.join(arm.spec for arm in result.arms)}")
-    return found[0]
+    return matches[0]
 
 
 def _swaps(arm: Arm, measure: str) -> Interval:
-    found = arm.measures.get(f"swaps.{measure}")
-    if found is None:
+    ratio = arm.measures.get(f"swaps.{measure}")
+    if ratio is None:
         raise FlickerError(f"arm {arm.spec}: no {MEASURES[measure].words} in its result: use another --measure")
-    return found
+    return ratio

@@ -27,10 +27,10 @@ UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 def seconds(setting: str, text: str) -> float:
     """`90s`, `2m`, `1.5h`, `1d` in seconds. Raises SettingError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not found:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not match:
         raise SettingError(setting, text, "a number and s, m, h or d, such as 10m")
-    return float(found[1]) * UNITS[found[2]]
+    return float(match[1]) * UNITS[match[2]]
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class Situation:
     @property
     def times(self) -> tuple[float, float, float]:
         """Seconds between refreshes, of a roll-out, and until a user asks again."""
-        named = ("refresh-every", self.refresh_every), ("rollout", self.rollout), ("asks-again", self.asks_again)
-        every, rollout, gap = (seconds(*one) for one in named)
+        texts = ("refresh-every", self.refresh_every), ("rollout", self.rollout), ("asks-again", self.asks_again)
+        every, rollout, gap = (seconds(*one) for one in texts)
         return every, rollout, gap
 
     def refreshes(self) -> dict[int, float]:
-        """How many refreshes lie between two answers -> its probability."""
+        """Number of refreshes between two answers -> its probability."""
         every, rollout, gap = self.times
         whole, rest = divmod(gap / every, 1)
         if whole == 0 and self.routing == "random" and rollout > gap:
@@ -71,26 +71,26 @@ class Situation:
 
     def weights(self) -> dict[tuple[str, int], float]:
         """(cause, refreshes between) -> its probability, where it is not 0."""
-        same = 1.0 if self.routing == "sticky" else 1 / self.models
-        found: dict[tuple[str, int], float] = {}
+        same_model = 1.0 if self.routing == "sticky" else 1 / self.models
+        by_cause: dict[tuple[str, int], float] = {}
         for lag, chance in self.refreshes().items():
             if lag:
-                found["refresh_swaps", lag] = chance * same
-            found["both_swaps" if lag else "swaps", lag] = chance * (1 - same)
-        return {cause: weight for cause, weight in found.items() if weight > 0}
+                by_cause["refresh_swaps", lag] = chance * same_model
+            by_cause["both_swaps" if lag else "swaps", lag] = chance * (1 - same_model)
+        return {cause: weight for cause, weight in by_cause.items() if weight > 0}
 
     def __str__(self) -> str:
-        held = (
+        models = (
             "all replicas hold copies of one model" if self.models == 1 else f"{self.models} independent models serve"
         )
         return (
-            f"{held}, {self.routing} routing, a refresh every {self.refresh_every} rolled out in {self.rollout}, users "
-            f"ask again after {self.asks_again}"
+            f"{models}, {self.routing} routing, a refresh every {self.refresh_every} rolled out in {self.rollout}, "
+            f"users ask again after {self.asks_again}"
         )
 
 
 @dataclass(frozen=True)
-class Seen:
+class ExpectedChange:
     """The expected share of results that change when a user asks again."""
 
     total: Interval
@@ -100,29 +100,29 @@ class Seen:
     """What was interpolated, or taken from fewer refreshes than lie between."""
 
 
-def what_a_user_sees(arm: Arm, situation: Situation, measure: str, *, older: int = 1) -> Seen | None:
-    """Of an arm; `older`: one refresh is as long as so many of those measured. None where a cause was not measured."""
+def what_a_user_sees(arm: Arm, situation: Situation, measure: str, *, older: int = 1) -> ExpectedChange | None:
+    """Expected changes of an arm; `older`: a refresh counts as so many measured ones. None where a cause is missing."""
     parts: dict[str, Interval] = {}
     notes: list[str] = []
     for (cause, lag), weight in situation.weights().items():
-        found = at_lag(arm, cause, lag * older, measure, notes)
-        if found is None:
+        measured = at_lag(arm, cause, lag * older, measure, notes)
+        if measured is None:
             return None
-        before = parts.get(cause, exact(0))
-        parts[cause] = _plus(before, found, weight)
+        sum_so_far = parts.get(cause, exact(0))
+        parts[cause] = _plus(sum_so_far, measured, weight)
     total = exact(0)
     for part in parts.values():
         total = _plus(total, part, 1)
-    return Seen(total, parts, list(dict.fromkeys(notes)))
+    return ExpectedChange(total, parts, list(dict.fromkeys(notes)))
 
 
 def at_lag(arm: Arm, cause: str, lag: int, measure: str, notes: list[str]) -> Interval | None:
-    """A swap measure so many refreshes later, on a straight line between the lags that were measured."""
+    """A swap measure `lag` refreshes later, interpolated linearly between the measured lags."""
     if lag == 0:
         return arm.measures.get(f"{cause}.{measure}")
-    known = {1: arm.measures.get(f"{cause}.{measure}")}
-    known |= {n: arm.measures.get(f"{cause.replace('swaps', 'lags')}.{n}.{measure}") for n in (2, 4, 8)}
-    points = {n: value for n, value in known.items() if value is not None}
+    by_lag = {1: arm.measures.get(f"{cause}.{measure}")}
+    by_lag |= {n: arm.measures.get(f"{cause.replace('swaps', 'lags')}.{n}.{measure}") for n in (2, 4, 8)}
+    points = {n: value for n, value in by_lag.items() if value is not None}
     if not points:
         return _together(arm, lag, measure, notes) if cause == "both_swaps" else None
     if lag in points:
@@ -139,27 +139,32 @@ def at_lag(arm: Arm, cause: str, lag: int, measure: str, notes: list[str]) -> In
 def _together(arm: Arm, lag: int, measure: str, notes: list[str]) -> Interval | None:
     """Another duplicate after refreshes, from the two causes apart, of a live system: these measures are metrics, so
     that it lies between the larger and the sum of the two."""
-    another, later = at_lag(arm, "swaps", 0, measure, notes), at_lag(arm, "refresh_swaps", lag, measure, notes)
-    if another is None or later is None:
+    by_duplicate, by_refresh = (
+        at_lag(arm, "swaps", 0, measure, notes),
+        at_lag(arm, "refresh_swaps", lag, measure, notes),
+    )
+    if by_duplicate is None or by_refresh is None:
         return None
     notes.append("another model and a refresh together were not measured: taken as independent causes")
-    mean = 1 - (1 - another.mean) * (1 - later.mean)
-    return Interval(mean, max(another.low, later.low), min(another.high + later.high, 1.0))
+    mean = 1 - (1 - by_duplicate.mean) * (1 - by_refresh.mean)
+    return Interval(mean, max(by_duplicate.low, by_refresh.low), min(by_duplicate.high + by_refresh.high, 1.0))
 
 
-def _plus(one: Interval, other: Interval, weight: float) -> Interval:
-    return Interval(one.mean + weight * other.mean, one.low + weight * other.low, one.high + weight * other.high)
+def _plus(first: Interval, second: Interval, weight: float) -> Interval:
+    return Interval(
+        first.mean + weight * second.mean, first.low + weight * second.low, first.high + weight * second.high
+    )
 
 
 def seen_ratio(arm: Arm, base: Arm, situation: Situation, measure: str) -> Interval | None:
-    """What a user of one arm sees as a ratio to another: the ratios by cause, weighed by their parts of the other's."""
-    own, its = (what_a_user_sees(one, situation, measure) for one in (arm, base))
-    if own is None or its is None or its.total.mean == 0:
+    """Ratio of two arms' expected changes: the ratios by cause, weighted by their parts of the base's."""
+    of_arm, of_base = (what_a_user_sees(candidate, situation, measure) for candidate in (arm, base))
+    if of_arm is None or of_base is None or of_base.total.mean == 0:
         return None
-    found, paired = exact(0), all(lag <= 1 for _, lag in situation.weights())
-    for cause, part in its.parts.items():
-        ratio = ratio_to(arm, base, f"{cause}.{measure}") if paired else independent_ratio(own.parts[cause], part)
+    total, paired = exact(0), all(lag <= 1 for _, lag in situation.weights())
+    for cause, part in of_base.parts.items():
+        ratio = ratio_to(arm, base, f"{cause}.{measure}") if paired else independent_ratio(of_arm.parts[cause], part)
         if ratio is None:
-            return independent_ratio(own.total, its.total)
-        found = _plus(found, ratio, part.mean / its.total.mean)
-    return found
+            return independent_ratio(of_arm.total, of_base.total)
+        total = _plus(total, ratio, part.mean / of_base.total.mean)
+    return total

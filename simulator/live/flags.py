@@ -9,7 +9,8 @@ from typing import Annotated, Any, Self
 import tyro
 
 from simulator.config import require
-from simulator.flags import LiveFlags, values
+from simulator.flags import LiveFlags, from_env, values
+from simulator.store.access import require_weights
 from simulator.types import PolicyName
 
 
@@ -30,6 +31,11 @@ class UpFlags(LiveFlags):
     """Serving processes, at least 1. With more than --duplicates some share one."""
     routers: int = 1
     """Routers, 1 to 8, asked in turn: any of them gives the same answer, and one that dies costs its users a retry."""
+    trainers: int = 1
+    """Trainers, at least 1 and at most as many as --duplicates: each teaches a share of them (docs/trainers.md)."""
+    weights: str = from_env("FLICKER_WEIGHTS", "")
+    """URL under which published weights lie: file:///folder, or s3://bucket/prefix of an object store (default:
+    FLICKER_WEIGHTS, or nothing: in the store's server)."""
     rate: float = 50.0
     """Queries per second that simulated users offer, more than 0."""
     no_load: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -56,6 +62,10 @@ class UpFlags(LiveFlags):
     def __post_init__(self) -> None:
         require(self.for_ is None or 10 <= self.for_ < float("inf"), "for", self.for_, "at least 10 seconds")
         require(1 <= self.replicas <= 64, "replicas", self.replicas, "from 1 to 64")
+        if self.weights:
+            require_weights(self.weights)
+        hint = f"from 1 to --duplicates ({self.compare.duplicates})"
+        require(1 <= self.trainers <= self.compare.duplicates, "trainers", self.trainers, hint)
         require(0 < self.rate < float("inf"), "rate", self.rate, "more than 0 queries per second")
         require(0 <= self.shadow <= 1, "shadow", self.shadow, "from 0 to 1")
         require(1 <= self.routers <= 8, "routers", self.routers, "from 1 to 8")

@@ -56,12 +56,16 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     """All processes of a run whose results go to `out` and whose store is at the URL `store`, but for its page."""
     replicas = [f"replica-{number}" for number in range(flags.replicas)]
     routers = [f"router-{number}" for number in range(flags.routers)]
-    names = ["trainer", *replicas, *routers, *([] if flags.no_load else ["load"])]
+    trainers = trainer_names(flags.trainers)
+    names = [*trainers, *replicas, *routers, *([] if flags.no_load else ["load"])]
     free = iter(free_ports(len(names) + len(routers) + 1))
     metrics = {name: next(free) for name in names}
     router_ports = {name: flags.port + number if flags.port else next(free) for number, name in enumerate(routers)}
-    wiring = ["--run", RUN]
-    commands = {"trainer": [*_trainer(flags, out), *wiring]} | {
+    wiring = ["--run", RUN, *(["--weights", flags.weights] if flags.weights else [])]
+    commands = {
+        name: [*_trainer(flags, out / name, f"{number}/{flags.trainers}"), *wiring]
+        for number, name in enumerate(trainers)
+    } | {
         name: ["-m", "serving", "replica", *wiring, "--name", name, "--device", flags.compare.device]
         for name in replicas
     }
@@ -88,10 +92,15 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     return replace(made, load=load, load_settings=settings, load_page=f"http://127.0.0.1:{page}/" if page else "")
 
 
-def _trainer(flags: UpFlags, out: Path) -> list[str]:
+def trainer_names(count: int) -> list[str]:
+    """Of so many trainers; the first, which feeds the world and tells how good all are, is always called the same."""
+    return ["trainer", *(f"trainer-{number}" for number in range(1, count))]
+
+
+def _trainer(flags: UpFlags, state: Path, shard: str) -> list[str]:
     pace = ["--for", str(flags.for_)] if flags.data is not None and flags.for_ is not None else []
     size = str(flags.refresh_events or 2 * flags.compare.chunk_events)
-    command = ["-m", "trainer", "--state", str(out / "trainer"), *pace]
+    command = ["-m", "trainer", "--shard", shard, "--state", str(state), *pace]
     return [*command, "--generation-events", size, "--head-start", size, *flags.learning_arguments()]
 
 

@@ -76,7 +76,8 @@ class Up:
         self._start_page(self.plan)
         routers = "router" if self.flags.routers == 1 else f"{self.flags.routers} routers"
         traffic = "" if self.flags.no_load else " and traffic"
-        self.say(f"Starting trainer, {self.flags.replicas} replicas, {routers}{traffic} ...")
+        trainers = "trainer" if self.flags.trainers == 1 else f"{self.flags.trainers} trainers"
+        self.say(f"Starting {trainers}, {self.flags.replicas} replicas, {routers}{traffic} ...")
         for child in self.plan.servers:
             child.start()
         if self.plan.load_page:
@@ -179,7 +180,7 @@ class Up:
             if child.name in self.lost or (reason := child.watch()) is None:
                 continue
             self.lost[child.name] = reason
-            served_on = child.name == "trainer" and self.watch.lowest("flicker_router_generation") >= 1
+            served_on = child.name.startswith("trainer") and self.watch.lowest("flicker_router_generation") >= 1
             if not served_on and (child is not self.page or child.bad_setting):
                 raise DiedForGood(reason, BAD_SETTING if child.bad_setting else 1)
             rest = "what it has published is served on" if served_on else "all else goes on without it"

@@ -10,7 +10,7 @@ import numpy as np
 
 from simulator.types import Doubles, Reals
 
-MOST = 700.0
+MAX_LOG_ODDS = 700.0
 """Log-odds above which exp would overflow; PD is below 1e-300 there."""
 
 
@@ -22,8 +22,8 @@ def ranking_pd(logits1: Reals, logits2: Reals) -> Doubles:
     `pd_of_logits` is what the common shift (calibration) adds; it may be below 0 for an example. Log-odds are finite.
     """
     x1, x2 = np.asarray(logits1, np.float64), np.asarray(logits2, np.float64)
-    half = (x1.mean(axis=-1, keepdims=True) - x2.mean(axis=-1, keepdims=True)) / 2
-    return pd_of_logits(x1 - half, x2 + half)
+    half_shift = (x1.mean(axis=-1, keepdims=True) - x2.mean(axis=-1, keepdims=True)) / 2
+    return pd_of_logits(x1 - half_shift, x2 + half_shift)
 
 
 def pd_of_logits(logits1: Reals, logits2: Reals) -> Doubles:
@@ -37,5 +37,5 @@ def pd_of_logits(logits1: Reals, logits2: Reals) -> Doubles:
     """
     x1, x2 = np.asarray(logits1, np.float64), np.asarray(logits2, np.float64)
     h = np.tanh(np.abs(x1 - x2) / 2)
-    least = np.minimum(np.minimum(x1, x2), MOST)
-    return np.asarray(2 * h / (1 + (1 + h) * np.exp(least)))
+    lower = np.minimum(np.minimum(x1, x2), MAX_LOG_ODDS)
+    return np.asarray(2 * h / (1 + (1 + h) * np.exp(lower)))

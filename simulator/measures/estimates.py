@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from simulator.measures.intervals import Estimate, Interval, ratio
 from simulator.measures.registry import ACCURACY, DIFFERENCES, GAP, MEASURES, PERSONALISATION, QUALITIES
 
-MOST = {name: each.most for held in (MEASURES, QUALITIES, ACCURACY) for name, each in held.items()}
-MOST |= dict.fromkeys(("regret", "useful_swaps", "useless_swaps", PERSONALISATION), 1.0)
-"""The largest value that a measure can have, whatever it is a cause of."""
+MAXIMA = {name: measure.most for group in (MEASURES, QUALITIES, ACCURACY) for name, measure in group.items()}
+MAXIMA |= dict.fromkeys(("regret", "useful_swaps", "useless_swaps", PERSONALISATION), 1.0)
+"""The largest value of each measure, under any cause."""
 RATIOS_TO_ANY = {name: name for name in ("pd", "log_loss", "auc", *QUALITIES, PERSONALISATION)}
 RATIOS_TO_ANY["pair"] = "swaps.pair"
 """Short name of a ratio to every other arm -> the measure."""
@@ -21,30 +21,32 @@ RATIOS["pd_ranking"] = "pd_ranking"
 
 
 def intervals(estimates: Mapping[str, Estimate]) -> dict[str, Interval]:
-    """With their intervals, within what each can be."""
-    found = {}
+    """Their intervals, within the range of each measure."""
+    by_name = {}
     for name, estimate in estimates.items():
-        found[name] = estimate.interval(*_range(name))
-    return found
+        by_name[name] = estimate.interval(*_range(name))
+    return by_name
 
 
 def _range(name: str) -> tuple[float, float]:
-    """The least and the largest value that a measure can have."""
+    """The smallest and the largest value of a measure."""
     signed = name == GAP or (name in DIFFERENCES and DIFFERENCES[name].signed)
-    return -math.inf if signed else 0.0, MOST.get(name.rpartition(".")[2], math.inf)
+    return -math.inf if signed else 0.0, MAXIMA.get(name.rpartition(".")[2], math.inf)
 
 
 def within(value: Interval, name: str) -> Interval:
-    """With limits inside of what a measure can be; of a ratio (no name) not below 0."""
-    least, most = _range(name)
-    return Interval(value.mean, max(value.low, least), min(value.high, most))
+    """With limits within the range of a measure; of a ratio (no name) not below 0."""
+    minimum, maximum = _range(name)
+    return Interval(value.mean, max(value.low, minimum), min(value.high, maximum))
 
 
-def ratios(own: Mapping[str, Estimate], base: Mapping[str, Estimate], names: Mapping[str, str]) -> dict[str, Interval]:
+def ratios(
+    estimates: Mapping[str, Estimate], base: Mapping[str, Estimate], names: Mapping[str, str]
+) -> dict[str, Interval]:
     """Of an arm to another, under short names; without those of 0, and of AUC where a log holds engagements only."""
-    found = {
-        short: ratio(own[name], base[name])
+    defined = {
+        short: ratio(estimates[name], base[name])
         for short, name in names.items()
-        if name in own and name in base and not math.isnan(base[name].mean)
+        if name in estimates and name in base and not math.isnan(base[name].mean)
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in defined.items() if value}

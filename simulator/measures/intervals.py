@@ -6,12 +6,14 @@ Shapes: F fleets, R duplicates, P pairs of duplicates, U users, G user groups, C
 independent. The independent units are *clusters* and users. With F >= 2 the clusters are the fleets, each carried
 whole: the spread between fleets already contains that between their duplicates (Davison and Hinkley, "Bootstrap
 Methods", 1997, section 3.8). With F = 1 they are the duplicates, and the interval is **conditional on that fleet's
-initialisation**: it says what other duplicates and users would show, not what another initialisation would.
+initialisation**: it covers other duplicates and users, but no other initialisation.
 
 **Pairs of duplicates (F = 1).** A duplicate drawn twice makes a pair with itself, which has no value. So what is
 resampled is each duplicate's jackknife pseudo-value, 2 (R-1)/(R-2) (h_r - h) + h, with h_r the mean over the pairs
 that contain r and h over all pairs: unbiased for the spread of a mean over pairs where duplicates' effects add up,
-too wide rather than too narrow where they do not. With R = 2 there is one pair: the interval covers users only.
+too wide rather than too narrow where they do not. With R = 2 there is one pair: the interval covers users only. Of a
+sample of pairs in which each duplicate is in m, the squared width is too large by 1 part in m: h_r then says something
+of m others too.
 
 **Crossed levels.** Resampling clusters and users together counts their interaction (and noise) three times (Owen,
 "The pigeonhole bootstrap", 2007). So each repetition is split into what the clusters drawn, the users drawn, and
@@ -58,11 +60,11 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """Whether it could be told how uncertain the mean is."""
+        """Whether the uncertainty of the mean is known."""
         return self.low < self.high < math.inf
 
     def moved(self, by: Callable[[float], float]) -> Interval:
-        """Mean and limits under a function that rises."""
+        """Mean and limits under an increasing function."""
         return Interval(by(self.mean), by(self.low), by(self.high))
 
     def as_dict(self) -> dict[str, float]:
@@ -71,7 +73,7 @@ class Interval:
 
 
 def exact(value: float) -> Interval:
-    """A number that is known."""
+    """A number without uncertainty."""
     return Interval(value, value, value)
 
 
@@ -93,9 +95,9 @@ class Estimate:
         return Interval(self.mean, max(self.mean - half, least), min(self.mean + half, most))
 
     def these(self) -> Estimate:
-        """The same of these very models: other users are all that could have been drawn."""
-        nothing = np.zeros_like(self.moves[1])
-        return Estimate(self.mean, np.stack([nothing, self.moves[1], nothing]), 1, self.users)
+        """The same, conditional on these models: only users are resampled."""
+        zeros = np.zeros_like(self.moves[1])
+        return Estimate(self.mean, np.stack([zeros, self.moves[1], zeros]), 1, self.users)
 
     def half_width(self) -> float:
         """Half the width of the 95 % interval."""
@@ -106,7 +108,7 @@ class Estimate:
 
 
 def _t(units: int) -> float:
-    """Student's 97.5 % quantile for a variance estimated from so many units."""
+    """Student's 97.5 % quantile for a variance estimated from this number of units."""
     return student_quantile(0.975, max(units - 1, 1))
 
 
@@ -131,13 +133,13 @@ def difference(a: Estimate, b: Estimate) -> Interval:
     return _paired(a.mean - b.mean, a.moves - b.moves, a, b).interval(least=-math.inf)
 
 
-def way(own: Estimate, start: Estimate, end: Estimate) -> Estimate:
-    """How much of the way from `start` to `end` it goes, (start - own) / (start - end), of three paired estimates: to
+def way(estimate: Estimate, start: Estimate, end: Estimate) -> Estimate:
+    """Share of the gap from `start` to `end` that it closes, (start - estimate) / (start - end), all three paired: to
     first order in what moves them; start and end differ."""
     gap = start.mean - end.mean
-    share = (start.mean - own.mean) / gap
-    moves = (start.moves - own.moves - share * (start.moves - end.moves)) / gap
-    return replace(_paired(share, moves, own, start), users=min(own.users, start.users, end.users))
+    share = (start.mean - estimate.mean) / gap
+    moves = (start.moves - estimate.moves - share * (start.moves - end.moves)) / gap
+    return replace(_paired(share, moves, estimate, start), users=min(estimate.users, start.users, end.users))
 
 
 def _paired(mean: float, moves: Doubles, a: Estimate, b: Estimate) -> Estimate:
@@ -153,9 +155,21 @@ def sums_by_user(values: NDArray[np.floating[Any]], user: Ints, users: int) -> D
     return sums.reshape(*values.shape[:-1], users)
 
 
-def pair_index(duplicates: int) -> tuple[Ints, Ints]:
-    """The unordered pairs of R duplicates (first [P], second [P]), first < second: the order of values by pair."""
+def pair_index(duplicates: int, partners: int | None = None, seed: int = 0) -> tuple[Ints, Ints]:
+    """The unordered pairs of R duplicates (first [P], second [P]), first < second: the order of values by pair.
+
+    Where each has more than `partners` (an even number) others, a sample in which each is in exactly so many pairs:
+    with its neighbours on a ring, in an order drawn from the seed.
+    """
     first, second = np.triu_indices(duplicates, 1)
+    if partners is not None and duplicates > partners + 1:
+        ring = generator(seed, "pairs of duplicates").permutation(duplicates)
+        ends = np.stack(
+            [np.stack([ring, np.roll(ring, -step)]) for step in range(1, partners // 2 + 1)]
+        )  # [steps, 2, R]
+        second, first = ends.max(axis=1).ravel(), ends.min(axis=1).ravel()
+        order = np.lexsort((second, first))
+        first, second = first[order], second[order]
     return first.astype(np.int64), second.astype(np.int64)
 
 
@@ -178,13 +192,13 @@ class Resamples:
 
     def without_noise(self) -> Resamples:
         """The same draws of users, for one model that no fleet or duplicate changes: paired with the estimates here."""
-        alone = copy(self)
-        alone.fleets = alone.duplicates = 1
-        return alone
+        single = copy(self)
+        single.fleets = single.duplicates = 1
+        return single
 
     @property
     def covers(self) -> str:
-        """What an interval of pairs says, to print beside it."""
+        """What an interval of pairs covers, to print beside it."""
         if self.fleets > 1:
             return "fleets, their duplicates, and users"
         if self.duplicates > 2:
@@ -194,7 +208,7 @@ class Resamples:
     def pairs(self, values: Doubles, weight: Doubles, index: tuple[Ints, Ints] | None = None) -> Estimate:
         """Values of pairs of duplicates [F, P, U], weight [U] or [F, U].
 
-        `index` (first [P], second [P]) says which duplicates make a pair: `pair_index(R)` unless said. It may hold
+        `index` (first [P], second [P]) gives the duplicates of each pair: `pair_index(R)` by default. It may hold
         both (r, s) and (s, r), for a measure that is not symmetric (cause `both`).
         """
         first, second = pair_index(self.duplicates) if index is None else index
@@ -204,8 +218,8 @@ class Resamples:
         if self.fleets > 1 or self.duplicates == 2:
             return self._estimate(mean, weights)
         r = self.duplicates
-        of = np.stack([sums[0, (first == d) | (second == d)].mean(axis=0) for d in range(r)])  # h_r [R, G]
-        return self._estimate(2 * (r - 1) / (r - 2) * (of - mean) + mean, np.repeat(weights, r, axis=0))
+        per_duplicate = np.stack([sums[0, (first == d) | (second == d)].mean(axis=0) for d in range(r)])  # h_r [R, G]
+        return self._estimate(2 * (r - 1) / (r - 2) * (per_duplicate - mean) + mean, np.repeat(weights, r, axis=0))
 
     def models(self, values: Doubles, weight: Doubles) -> Estimate:
         """Values of single models [F, R, U], weight as in `pairs`: log loss, or a duplicate against its own refresh."""
@@ -241,15 +255,15 @@ class Resamples:
 
     def _grouped(self, values: Doubles) -> Doubles:
         """Sums over the users of a group: [..., U] -> [..., G]."""
-        rest = -self.users % self.groups
-        padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, rest)]) if rest else values
+        missing = -self.users % self.groups
+        padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)]) if missing else values
         return np.asarray(padded.reshape(*values.shape[:-1], -1, self.groups).sum(axis=-2, dtype=np.float64))
 
 
 def _multiplicities(draw: np.random.Generator, repetitions: int, units: int) -> Doubles:
     """How often each of n units is drawn in each repetition [B, n]: n draws with replacement."""
     drawn = (draw.integers(units, size=units) for _ in range(repetitions))
-    return np.stack([np.bincount(one, minlength=units).astype(np.float64) for one in drawn])
+    return np.stack([np.bincount(numbers, minlength=units).astype(np.float64) for numbers in drawn])
 
 
 def _share(sums: Doubles, weights: Doubles, mean: float) -> Doubles:

@@ -93,12 +93,12 @@ def regret(slate_relevance: Reals, relevance: Reals, position_bias: float) -> Do
     candidates. The item at position p (first = 1) is examined with probability p ** -position_bias. 0 where nothing
     is relevant: no slate could lose anything.
     """
-    shown, every = np.asarray(slate_relevance, np.float64), np.asarray(relevance, np.float64)
-    k = shown.shape[-1]
+    slate, candidates = np.asarray(slate_relevance, np.float64), np.asarray(relevance, np.float64)
+    k = slate.shape[-1]
     examined = np.arange(1, k + 1) ** -float(position_bias)
-    best = (np.sort(every, axis=-1)[..., ::-1][..., :k] * examined).sum(axis=-1)
-    loss = best - (shown * examined).sum(axis=-1)
-    return np.asarray(np.clip(np.divide(loss, best, out=np.zeros_like(best), where=best > 0), 0, 1))
+    ideal = (np.sort(candidates, axis=-1)[..., ::-1][..., :k] * examined).sum(axis=-1)
+    loss = ideal - (slate * examined).sum(axis=-1)
+    return np.asarray(np.clip(np.divide(loss, ideal, out=np.zeros_like(ideal), where=ideal > 0), 0, 1))
 
 
 def ndcg(positions: Integers, relevance: Reals, k: int) -> Doubles:
@@ -110,16 +110,16 @@ def ndcg(positions: Integers, relevance: Reals, k: int) -> Doubles:
     rel = np.asarray(relevance, np.float64)
     discount = 1 / np.log2(np.arange(2, k + 2))
     gain = np.where(positions < k, rel * discount[np.minimum(positions, k - 1)], 0.0).sum(-1)
-    best = (np.sort(rel, axis=-1)[..., ::-1][..., :k] * discount[: rel.shape[-1]]).sum(-1)
-    return np.asarray(np.divide(gain, best, out=np.full(best.shape, np.nan), where=best > 0))
+    ideal = (np.sort(rel, axis=-1)[..., ::-1][..., :k] * discount[: rel.shape[-1]]).sum(-1)
+    return np.asarray(np.divide(gain, ideal, out=np.full(ideal.shape, np.nan), where=ideal > 0))
 
 
 def recall(positions: Integers, relevance: Reals, k: int) -> Doubles:
     """Share [Q] of the relevant (1, not 0) candidates that are among the first k; NaN where none is relevant."""
     relevant = np.asarray(relevance) > 0
     count = relevant.sum(-1)
-    found = (relevant & (positions < k)).sum(-1)
-    return np.asarray(np.divide(found, count, out=np.full(count.shape, np.nan), where=count > 0))
+    hits = (relevant & (positions < k)).sum(-1)
+    return np.asarray(np.divide(hits, count, out=np.full(count.shape, np.nan), where=count > 0))
 
 
 def reciprocal_rank(positions: Integers, relevance: Reals) -> Doubles:

@@ -21,7 +21,7 @@ from simulator.types import Doubles, Floats, Integers, Ints, Reals, order
 
 Parts = tuple[Doubles, Doubles]
 """Numerator [Q] and denominator [Q], neither below 0: they are counted. 0 where a query has nothing to measure."""
-AT_ONCE = 12_800
+SCORES_PER_PASS = 12_800
 """Scores whose predictions are compared at a time: for larger arrays the C library asks the system for fresh memory
 each time, which takes five times as long as the arithmetic."""
 
@@ -43,12 +43,12 @@ class Answers:
 
 @dataclass(frozen=True)
 class Described:
-    """What all that is measured has."""
+    """A measure's names and description."""
 
     name: str
-    """In results, labels and flags."""
+    """Key in results, labels and flags."""
     words: str
-    """In tables and titles."""
+    """Name in tables and titles."""
     about: str
     """One sentence, for a glossary."""
 
@@ -56,9 +56,9 @@ class Described:
 Kind = TypeVar("Kind", bound=Described)
 
 
-def _by_name(*every: Kind) -> dict[str, Kind]:
+def _by_name(*measures: Kind) -> dict[str, Kind]:
     """In the order in which they are shown."""
-    return {each.name: each for each in every}
+    return {measure.name: measure for measure in measures}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _ones(values: Doubles) -> Parts:
 
 
 def _places(share: Doubles, k: int) -> Parts:
-    """Shares of the places of the slates, as counts again."""
+    """Shares of the places of the slates, turned back into counts."""
     return np.rint(share * k), np.full(len(share), float(k))
 
 
@@ -102,13 +102,13 @@ def _pairs(first: Answers, second: Answers) -> Parts:
     return np.rint(swapped), np.full(queries, float(pairs))
 
 
-def _candidates(differs: Callable[[Reals, Reals], Doubles]) -> Callable[[Answers, Answers], Parts]:
+def _candidates(distance: Callable[[Reals, Reals], Doubles]) -> Callable[[Answers, Answers], Parts]:
     def parts(first: Answers, second: Answers) -> Parts:
         queries, n = first.scores.shape
         total = np.zeros(queries)
-        for start in range(0, queries if n else 0, size := max(1, AT_ONCE // max(1, n))):
-            some = slice(start, start + size)
-            total[some] = differs(first.scores[some], second.scores[some]).sum(-1)
+        for start in range(0, queries if n else 0, size := max(1, SCORES_PER_PASS // max(1, n))):
+            block = slice(start, start + size)
+            total[block] = distance(first.scores[block], second.scores[block]).sum(-1)
         return total, np.full(queries, float(n))
 
     return parts
@@ -180,8 +180,8 @@ MEASURES = _by_name(
 
 
 def measured(predicted: bool) -> list[str]:
-    """Names of MEASURES that scores have; `predicted`: they are log-odds of predictions."""
-    return [name for name, each in MEASURES.items() if each.swap or predicted]
+    """Names of the MEASURES that scores allow; `predicted`: they are log-odds of predictions."""
+    return [name for name, measure in MEASURES.items() if measure.swap or predicted]
 
 
 def compare(first: Answers, second: Answers, names: Iterable[str] = MEASURES) -> Doubles:
@@ -191,8 +191,8 @@ def compare(first: Answers, second: Answers, names: Iterable[str] = MEASURES) ->
 
 def _where_known(values: Doubles) -> Parts:
     """NaN: a query with nothing to measure."""
-    known = ~np.isnan(values)
-    return np.where(known, values, 0.0), known.astype(np.float64)
+    is_known = ~np.isnan(values)
+    return np.where(is_known, values, 0.0), is_known.astype(np.float64)
 
 
 QUALITIES = _by_name(

@@ -21,7 +21,7 @@ PERSISTENCE = 0.9
 CHUNK = 512
 """Rankings compared at a time: [N, CHUNK] bytes stay in the processor's cache."""
 
-FEW, MOST_AT_ONCE = 32, 1_024
+FEW_RANKINGS, MAX_CANDIDATES = 32, 1_024
 """Fewer rankings than this, of at most so many candidates, are faster one by one with all pairs at once."""
 
 
@@ -88,9 +88,9 @@ def _partner(slate1: Integers, slate2: Integers) -> Ints:
     both = np.concatenate([slate1, slate2], axis=-1)
     by_item = np.argsort(both, axis=-1, kind="stable")  # a shared item: its place in slate1, then K + that in slate2
     item = np.take_along_axis(both, by_item, axis=-1)
-    twice = item[..., 1:] == item[..., :-1]
+    is_shared = item[..., 1:] == item[..., :-1]
     partner = np.full(both.shape, -1, np.int64)
-    np.put_along_axis(partner, by_item[..., :-1], np.where(twice, by_item[..., 1:] - k, -1), axis=-1)
+    np.put_along_axis(partner, by_item[..., :-1], np.where(is_shared, by_item[..., 1:] - k, -1), axis=-1)
     return partner[..., :k]
 
 
@@ -105,7 +105,7 @@ def pair_swaps(positions1: Integers, positions2: Integers) -> Doubles:
     for start in range(0, len(first), CHUNK):
         part = slice(start, start + CHUNK)
         place = _sorted_by(first[part], second[part])
-        if place.shape[1] < FEW and n <= MOST_AT_ONCE:
+        if place.shape[1] < FEW_RANKINGS and n <= MAX_CANDIDATES:
             swapped[part] = [np.count_nonzero((row[:, None] > row) & _above(n)) for row in place.T]
             continue
         count = np.zeros(place.shape, place.dtype)  # per candidate at most N - 1, which the type holds

@@ -1,4 +1,4 @@
-"""Sums over a sliding time window, for gauges that show what is, not what ever was.
+"""Sums over a sliding time window, for gauges of the present.
 
 Shapes: M sums kept side by side.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from simulator.types import Doubles
 
 BUCKETS = 60
-"""Parts of a window: what leaves it, leaves in sixtieths."""
+"""Parts of a window: values leave it in sixtieths."""
 
 
 class WindowSums:

@@ -46,12 +46,12 @@ def linear(x: Tensor) -> Tensor:
 
 
 def gsmelu_formula(x: Tensor, gminus: float, gplus: float, alpha: float, beta: float, t: float) -> Tensor:
-    """Of `gsmelu`, without its checks: what torch.jit.script can compile.
+    """`gsmelu` without its checks, so that torch.jit.script can compile it.
 
     With z = relu(x + alpha) and L = alpha + beta, the integral of the ramp is Huber's function, z^2 / 2L up to L and
     z - L/2 from there, for which PyTorch has one operation each way: y = t + gminus (x + alpha) + (gplus - gminus)
     huber(z). The relu is asked for by its name in `torch.ops`: it is part of the formula, and must be neither replaced
-    nor counted by who looks for the relu calls of a model (modules.py).
+    nor counted by the search for relu calls of a model (modules.py).
     """
     shifted = x + alpha
     z = torch.ops.aten.relu(shifted)
@@ -64,7 +64,7 @@ def gsmelu_formula(x: Tensor, gminus: float, gplus: float, alpha: float, beta: f
 
 
 def smelu_formula(x: Tensor, beta: float) -> Tensor:
-    """Of `smelu`, without its check: what torch.jit.script can compile."""
+    """`smelu` without its check, so that torch.jit.script can compile it."""
     if beta > 0:
         return gsmelu_formula(x, 0.0, 1.0, beta, beta, 0.0)
     relu: Tensor = torch.ops.aten.relu(x)
@@ -131,9 +131,11 @@ def parameters_of(name: str) -> dict[str, float]:
         )
     try:
         arguments = inspect.signature(REGISTRY[name]).parameters.values()
-    except ValueError:  # PyTorch's own functions have none to look at
+    except ValueError:  # PyTorch's own functions have no signature
         return {}
-    return {each.name: float(each.default) for each in arguments if type(each.default) in (int, float)}
+    return {
+        parameter.name: float(parameter.default) for parameter in arguments if type(parameter.default) in (int, float)
+    }
 
 
 def activation(spec: str) -> Activation:
@@ -143,26 +145,26 @@ def activation(spec: str) -> Activation:
     number, or one out of range.
     """
     name, colon, settings = spec.partition(":")
-    defaults, given = parameters_of(name), dict[str, float]()
+    defaults, values = parameters_of(name), dict[str, float]()
     for setting in settings.split(",") if colon else ():
         key, equals, text = setting.partition("=")
         known = ", ".join(f"{p}=..." for p in defaults) or "nothing"
-        if not equals or key not in defaults or key in given:
+        if not equals or key not in defaults or key in values:
             raise SettingError(f"{name}: parameter", setting or "(empty)", f"{name} takes {known}, each at most once")
         try:
-            given[key] = float(text)
+            values[key] = float(text)
         except ValueError:
             raise SettingError(f"{name}: {key}", text, "a number, such as 0.5") from None
-        require_safe(f"{name}: {key}", given[key], text)
-    found = Activation(name, defaults | given, REGISTRY[name])
-    found(torch.zeros(1))  # a parameter out of range is refused here, not in the middle of a run
-    return found
+        require_safe(f"{name}: {key}", values[key], text)
+    parsed = Activation(name, defaults | values, REGISTRY[name])
+    parsed(torch.zeros(1))  # a parameter out of range is refused here, not in the middle of a run
+    return parsed
 
 
-def require_safe(setting: str, number: float, shown: object) -> None:
-    """Raises SettingError, with the number as it was `shown` by the user, where float32 could overflow with it."""
+def require_safe(setting: str, number: float, written: object) -> None:
+    """Raises SettingError, with the number as `written` by the user, where float32 could overflow with it."""
     in_range = number == 0 or 1e-6 <= abs(number) <= 1e6
-    require(in_range, setting, shown, "a finite number: 0, or between 1e-6 and 1e6 in size")
+    require(in_range, setting, written, "a finite number: 0, or between 1e-6 and 1e6 in size")
 
 
 def curve(spec: str, reach: float = 4.0, points: int = 161) -> dict[str, list[float]]:

@@ -22,7 +22,7 @@ RATE = 0.2
 ACCUMULATOR = 0.00001
 """Adagrad's sum of squares at the start."""
 PRIOR = 10.0
-"""An item's rate of engagements counts so many events at the base rate besides its own."""
+"""An item's rate of engagements counts so many prior events at the base rate besides its own."""
 
 
 class Baselines:
@@ -54,19 +54,19 @@ class Baselines:
         """Log-odds [B, n] of events with table rows [n, S] and item numbers [n]; nothing is learned."""
         engagements, events = self._counts[:2].sum(axis=1) + (1, 2)
         base = engagements / events
-        own, seen = self._counts[:2, item]
-        rate = (own + PRIOR * base) / (seen + PRIOR)
+        clicked, events_of_item = self._counts[:2, item]
+        rate = (clicked + PRIOR * base) / (events_of_item + PRIOR)
         constant, popularity = (np.log(p / (1 - p)) for p in (np.full(len(item), base), rate))
         recent = self._line[0, 0] + self._line[0, 1] * self._prominence(item)
         return np.stack([constant, popularity, recent, self._logistic(features)]).astype(np.float32)
 
     def score_queries(self, queries: list[Query]) -> Floats:
-        """Log-odds [B, Q, N] of the candidates of queries; what a query with fewer than others lacks is no number."""
-        most = max(len(query.candidates) for query in queries)
-        found = np.full((len(BASELINES), len(queries), most), np.nan, np.float32)
+        """Log-odds [B, Q, N] of the candidates of queries; NaN behind the last of a query with fewer than others."""
+        width = max(len(query.candidates) for query in queries)
+        scores = np.full((len(BASELINES), len(queries), width), np.nan, np.float32)
         for place, query in enumerate(queries):
-            found[:, place, : len(query.candidates)] = self.score(query.features, query.candidates)
-        return found
+            scores[:, place, : len(query.candidates)] = self.score(query.features, query.candidates)
+        return scores
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All that learning needs to go on from here."""
@@ -89,10 +89,10 @@ class Baselines:
 
     def _remember(self, engaged: Ints) -> None:
         """The items of the next engagements, in their order; the oldest are forgotten."""
-        both = np.append(self._latest, engaged)
-        gone, self._latest = np.split(both, [max(0, len(both) - self._recent)])
+        latest = np.append(self._latest, engaged)
+        dropped, self._latest = np.split(latest, [max(0, len(latest) - self._recent)])
         np.add.at(self._counts[2], engaged, 1.0)
-        np.add.at(self._counts[2], gone, -1.0)
+        np.add.at(self._counts[2], dropped, -1.0)
 
     def _step_line(self, rank: Doubles, label: Floats) -> None:
         """As `_step`, of bias and slope."""

@@ -25,7 +25,7 @@ class BuiltIn(Duplicates):
 
     @property
     def activation(self) -> Activation:
-        """The arm's."""
+        """The arm's activation."""
         assert self.arm.activation
         return self.arm.activation
 
@@ -44,15 +44,15 @@ class BuiltIn(Duplicates):
     def initialise(self, anew: int = 0) -> None:
         """See Duplicates."""
         first: dict[tuple[int, ...], int] = {}
-        for number, who in enumerate(self.members):
-            index = (who.copy, who.fleet, *([who.duplicate] if self.noise.config.init == "own" else []))
-            source = first.setdefault((*index, who.part), number)
+        for number, member in enumerate(self.members):
+            index = (member.copy, member.fleet, *([member.duplicate] if self.noise.config.init == "own" else []))
+            source = first.setdefault((*index, member.part), number)
             if source != number:
                 self.weights[number].copy_(self.weights[source])
                 continue
-            other = (who.part, anew) if who.part or anew else ()
+            further = (member.part, anew) if member.part or anew else ()
             # every tensor has draws of its own: arms of different shape or norm start alike where their shapes agree
-            draws = partial(_draws, self._seed, (*index, *other))
+            draws = partial(_draws, self._seed, (*index, *further))
             self.weights.dense[number] = self.layout.initial(draws)
             table = draws("table").standard_normal(self.weights.table.shape[1:], dtype="float32")
             self.weights.table[number] = torch.from_numpy(table) * EMBEDDING_SPREAD
@@ -78,5 +78,5 @@ class BuiltIn(Duplicates):
 
 
 def _draws(seed: int, index: tuple[int, ...], name: str) -> np.random.Generator:
-    """Those of the initial values of a tensor."""
+    """The generator of the initial values of a tensor."""
     return generator(seed, f"init {name}", *index)

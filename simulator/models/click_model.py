@@ -25,16 +25,16 @@ EPSILON = 1e-5
 """Added to the variance in layer norm, and to the squared length in weight norm."""
 ALIGNED_ROWS, MIN_ROWS = 32, 64
 """How a matrix product of PyTorch rounds depends on its number of rows, on each processor in its own way. Where it is a
-multiple of the first number, and at least the second, no row depends on others: on all processors that were tried."""
+multiple of the first number, and at least the second, results are batch-invariant on all processors that were tried."""
 
 
 def padding(rows: int) -> int:
-    """How many rows to add so that none rounds otherwise for the company it is in."""
+    """Rows to add so that no row's rounding depends on how many are computed together (batch invariance)."""
     return max(MIN_ROWS, -(-rows // ALIGNED_ROWS) * ALIGNED_ROWS) - rows
 
 
 @dataclass(frozen=True)
-class Part:
+class ParameterSlice:
     """Where one parameter tensor of a model stands in its flat row of dense parameters."""
 
     name: str
@@ -56,7 +56,7 @@ class Layout:
     """The dense parameters of one model as one flat row of P floats: weights, biases, gains, and the output unit."""
 
     def __init__(self, schema: Schema, config: ModelConfig) -> None:
-        self.parts: dict[str, Part] = {}
+        self.parts: dict[str, ParameterSlice] = {}
         self.length = 0
         widths = (len(schema.fields) * config.dim, *config.hidden)
         for number, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False)):
@@ -68,7 +68,7 @@ class Layout:
         self._add("bias_out", (1,), 0.0)
 
     def _add(self, name: str, shape: tuple[int, ...], spread: float, centre: float = 0.0) -> None:
-        self.parts[name] = part = Part(name, shape, self.length, spread, centre)
+        self.parts[name] = part = ParameterSlice(name, shape, self.length, spread, centre)
         self.length += -(-part.size // 16) * 16
 
     @property
@@ -182,8 +182,8 @@ class ClickModel(nn.Module):
 
     def tensor(self, name: str, n: int | str) -> Tensor:
         """The parameter `weight`, `bias` or `gain` of layer n, or of the output unit `_out`."""
-        found: Tensor = getattr(self, f"{name}{n}")
-        return found
+        parameter: Tensor = getattr(self, f"{name}{n}")
+        return parameter
 
     def _output(self, x: Tensor) -> Tensor:
         # not as a matrix product, which takes another way, and rounds otherwise, for some numbers of rows
@@ -195,5 +195,5 @@ def check_shapes(tensors: Mapping[str, Tensor], schema: Schema, config: ModelCon
     expected = {"table": (schema.rows, config.dim), "dense": (Layout(schema, config).length,)}
     for name, shape in expected.items():
         if name not in tensors or tuple(tensors[name].shape) != shape:
-            found = tuple(tensors[name].shape) if name in tensors else "missing"
-            raise ValueError(f"{name}: {found}, expected {shape}")
+            shape_found = tuple(tensors[name].shape) if name in tensors else "missing"
+            raise ValueError(f"{name}: {shape_found}, expected {shape}")

@@ -21,7 +21,7 @@ from simulator.errors import SettingError
 from simulator.models.click_model import Layout
 from simulator.types import Floats, Schema
 
-MOST_PARTS = 64
+MAX_PARTS = 64
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class Cure:
 
     @property
     def served_parts(self) -> int:
-        """Parts that are asked in serving, the first ones."""
+        """Parts that score in serving, the first ones."""
         return 1
 
     def served(self, scores: Floats) -> Floats:
         """Log-odds [m, ...] of the parts -> those of the served model."""
-        found: Floats = scores[: self.served_parts].mean(0)
-        return found
+        mean: Floats = scores[: self.served_parts].mean(0)
+        return mean
 
     def targets(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What coupled parts learn towards, [k, B], from their log-odds [k, B] and the labels [k, B]."""
+        """Targets of coupled parts [k, B], from their log-odds [k, B] and the labels [k, B]."""
         return labels
 
     def model(self, schema: Schema, model: ModelConfig) -> ModelConfig:
@@ -80,11 +80,11 @@ class Ensemble(Cure):
         if not self.narrow or self.m == 1:
             return model
         require(model.dim >= self.m, "ensemble: narrow, m", self.m, f"at most the embedding length ({model.dim})")
-        most = Layout(schema, model).parameters
+        limit = Layout(schema, model).parameters
         for percent in range(99, 0, -1):
             hidden = tuple(max(1, width * percent // 100) for width in model.hidden)
             part = replace(model, dim=model.dim // self.m, hidden=hidden)
-            if Layout(schema, part).parameters * self.m <= most:
+            if Layout(schema, part).parameters * self.m <= limit:
                 return part
         raise SettingError("ensemble: narrow, m", self.m, "fewer parts, or a wider model: not even widths of 1 fit")
 
@@ -110,8 +110,8 @@ class Codistill(Cure):
     def targets(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Of every part: the label, mixed with the mean prediction of the others."""
         p = torch.sigmoid(logits).view(-1, self.m, logits.shape[-1])
-        others = (p.sum(1, keepdim=True) - p) / (self.m - 1)
-        return mixed(labels, others.view_as(logits), self.weight)
+        of_others = (p.sum(1, keepdim=True) - p) / (self.m - 1)
+        return mixed(labels, of_others.view_as(logits), self.weight)
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Anchor(Cure):
 
 @dataclass(frozen=True)
 class Average(Cure):
-    """What is served is a running average of the weights that learn (Polyak averaging, exponentially forgetting).
+    """A running average of the learning weights is served (Polyak averaging, an exponential moving average, EMA).
 
     It is brought up to date after every shuffle window (16 mini-batches where nothing is shuffled): a table's row
     seldom changes within one, and a whole table is too much to touch in every mini-batch.
@@ -205,12 +205,12 @@ class Fresh(Cure):
 
 
 def mixed(labels: Tensor, predictions: Tensor, weight: float) -> Tensor:
-    """What is learned towards where loss is (L(label, p) + weight L(prediction, p)) / (1 + weight)."""
+    """The target where loss is (L(label, p) + weight L(prediction, p)) / (1 + weight)."""
     return (labels + weight * predictions) / (1 + weight)
 
 
-def _require_parts(name: str, m: int, least: int) -> None:
-    require(least <= m <= MOST_PARTS, f"{name}: m", m, f"from {least} to {MOST_PARTS} models")
+def _require_parts(name: str, m: int, minimum: int) -> None:
+    require(minimum <= m <= MAX_PARTS, f"{name}: m", m, f"from {minimum} to {MAX_PARTS} models")
 
 
 def _require_weight(name: str, weight: float) -> None:

@@ -1,4 +1,4 @@
-"""What all engines share: an arm's models, their noise, its cure, the state of learning. Not: what a model is.
+"""What all engines share: an arm's models, their noise, its cure, the state of learning. Models are subclasses':
 
     built_in.py      the built-in click model, whose weights both of its engines share
     own_engine.py    modules of your own
@@ -26,16 +26,16 @@ from simulator.config import ModelConfig, NoiseConfig
 from simulator.errors import ResultError, SettingError
 from simulator.models.cures import Anchor, Average, mixed
 from simulator.models.engine import Costs, EngineName
-from simulator.models.noise import Member, Noise
+from simulator.models.noise import ModelIdentity, Noise
 from simulator.models.specs import Arm
 from simulator.types import Batch, Doubles, Floats, Ints, Query, Rows, Schema
 
-EVERY = slice(None)
+ALL_MODELS = slice(None)
 
 
 @dataclass
 class Weights:
-    """Of k models, or of one: named tensors [k, ...] or [...], changed in place by learning."""
+    """Weights of k models, or of one: named tensors [k, ...] or [...], changed in place by learning."""
 
     tensors: dict[str, Tensor]
 
@@ -53,16 +53,16 @@ class Weights:
         return self.tensors["table"]
 
     def clone(self) -> Weights:
-        """A copy, laid out alike in memory: what aligns each model's part stays."""
+        """A copy with the same layout in memory, which keeps each model's part aligned."""
         return Weights({name: _like(tensor).copy_(tensor) for name, tensor in self.tensors.items()})
 
     def copy_(self, other: Weights) -> None:
-        """Take the other's values."""
+        """Copy the other's values into these tensors."""
         for name, tensor in self.tensors.items():
             tensor.copy_(other.tensors[name])
 
     def lerp_(self, other: Weights, share: float) -> None:
-        """Move by a share of the way to the other's values; whole numbers are taken as they are."""
+        """Interpolate by a share towards the other's values; integers are copied."""
         for name, tensor in self.tensors.items():
             if tensor.is_floating_point():
                 tensor.lerp_(other.tensors[name], share)
@@ -71,11 +71,11 @@ class Weights:
 
     def named(self, name: str) -> dict[str, Tensor]:
         """As entries of a state."""
-        return {f"{name}.{own}": tensor for own, tensor in self.tensors.items()}
+        return {f"{name}.{key}": tensor for key, tensor in self.tensors.items()}
 
     @property
     def bytes_per_model(self) -> int:
-        """Of k models, what one takes."""
+        """Bytes of one of k models."""
         return sum(tensor[0].nbytes for tensor in self.tensors.values())
 
 
@@ -99,29 +99,33 @@ class Chunk:
     step: int = 0
     """Number of the first mini-batch in its chunk."""
     event_weights: Tensor | None = None
-    """[k, n] what an event's gradient is multiplied by; None: 1."""
+    """[k, n] factor of an event's gradient; None: 1."""
 
-    def __getitem__(self, part: slice) -> Chunk:
+    def __getitem__(self, models: slice) -> Chunk:
         """The same for some of the models."""
-        own = {name: getattr(self, name)[part] for name in ("order", "rows", "targets", "lost", "delays", "rounding")}
-        return replace(self, **own, event_weights=None if self.event_weights is None else self.event_weights[part])
+        selected = {
+            name: getattr(self, name)[models] for name in ("order", "rows", "targets", "lost", "delays", "rounding")
+        }
+        return replace(
+            self, **selected, event_weights=None if self.event_weights is None else self.event_weights[models]
+        )
 
     def mini_batch(self, number: int, size: int) -> Chunk:
         """One mini-batch of it, for all k models."""
-        part, one = slice(number * size, (number + 1) * size), slice(number, number + 1)
-        cut = {name: getattr(self, name)[:, part] for name in ("order", "rows", "targets")}
-        cut["event_weights"] = None if self.event_weights is None else self.event_weights[:, part]
-        return replace(self, **cut, lost=self.lost[:, one], delays=self.delays[:, one], step=number)
+        part, column = slice(number * size, (number + 1) * size), slice(number, number + 1)
+        events = {name: getattr(self, name)[:, part] for name in ("order", "rows", "targets")}
+        events["event_weights"] = None if self.event_weights is None else self.event_weights[:, part]
+        return replace(self, **events, lost=self.lost[:, column], delays=self.delays[:, column], step=number)
 
 
 class Duplicates(ABC):
-    """All models of one arm, as `Engine` asks; what a model is, and how it learns and scores, is added."""
+    """All models of one arm, an `Engine` but for the model: subclasses add how it learns and scores."""
 
     name: EngineName
     identity: Mapping[str, Any] | None = None
     """See Engine."""
     query_block = 1
-    """A query's candidates are scored in whole blocks of so many: where its scores depend on how it is cut."""
+    """A query's candidates are scored in whole blocks of so many, where scores depend on a block's size."""
 
     def __init__(
         self,
@@ -136,7 +140,7 @@ class Duplicates(ABC):
         device: str = "cpu",
         pool: ThreadPoolExecutor | None = None,
         dtype: torch.dtype = torch.float32,
-        here: slice = EVERY,
+        here: slice = ALL_MODELS,
     ) -> None:
         """Initialise every model; where `noise.init` is `same`, the duplicates of a fleet are equal to the last bit.
 
@@ -147,17 +151,17 @@ class Duplicates(ABC):
         self.schema, self.arm, self.model, self.device = schema, arm, model, torch.device(device)
         self.noise, self._seed = Noise(noise, seed), seed
         served, m = [(fleet, duplicate) for fleet in range(fleets) for duplicate in range(duplicates)][here], arm.cure.m
-        self.members = [Member(f, r, arm.copy, part) for f, r in served for part in range(m)]
+        self.members = [ModelIdentity(f, r, arm.copy, part) for f, r in served for part in range(m)]
         self.served_models = len(served)
         self.chunk_events = model.batch * (noise.window or 16)
         self.dtype = dtype
         self.weights = self._allocate()
-        """Those that learn."""
+        """The weights that learn."""
         self.initialise()
         self.served = self.weights.clone() if isinstance(arm.cure, Average) else self.weights
-        """Those that answer: of `average` the running average."""
+        """The weights that are served: of `average` the running average."""
         self.teacher: Weights | None = None
-        """Those of the previous generation, where the cure learns from them."""
+        """The weights of the previous generation, where the cure learns from them."""
         self.chunks = self.events = 0
         self.scoring_seconds, self._seconds = np.zeros(self.served_models), np.zeros(len(self))
         self._pool = pool or ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
@@ -176,11 +180,11 @@ class Duplicates(ABC):
     @property
     @abstractmethod
     def parameters(self) -> int:
-        """Learned ones of one model."""
+        """Learned parameters of one model."""
 
     @abstractmethod
     def _optimiser(self) -> dict[str, Tensor]:
-        """Its state, and what else is needed to go on learning, where it lies."""
+        """The optimiser's state, and all else that is needed to go on learning, not copied."""
 
     @abstractmethod
     def _restore_optimiser(self, state: dict[str, Tensor]) -> None:
@@ -206,8 +210,8 @@ class Duplicates(ABC):
         self.chunks += 1
         self.events += len(chunk)
         if not np.isfinite(logits).all():
-            other = "look at its forward" if self.arm.own else "another norm"
-            hint = f"{self.arm.label} diverged within {self.events:,} events: use a smaller one, or {other}"
+            remedy = "look at its forward" if self.arm.own else "another norm"
+            hint = f"{self.arm.label} diverged within {self.events:,} events: use a smaller one, or {remedy}"
             raise SettingError("learning_rate", self.model.learning_rate, hint)
         return self._answers(logits)
 
@@ -218,13 +222,16 @@ class Duplicates(ABC):
     def score_queries(self, queries: list[Query]) -> Floats:
         """See Engine."""
         sizes, seconds = np.array([len(query.candidates) for query in queries]), np.zeros(len(self))
-        whole = sizes + -sizes % self.query_block
-        of_query = zip(queries, whole - sizes, strict=True)
-        padded = [np.pad(query.features, ((0, more), (0, 0)), mode="edge") for query, more in of_query]
+        padded_sizes = sizes + -sizes % self.query_block
+        extras = zip(queries, padded_sizes - sizes, strict=True)
+        padded = [np.pad(query.features, ((0, extra), (0, 0)), mode="edge") for query, extra in extras]
         flat = self._answers(self._scored(np.concatenate(padded), seconds))
         self.scoring_seconds = self._by_served(seconds)[:, : self.arm.cure.served_parts].sum(1) / len(queries)
-        scores, place = np.empty((len(flat), len(queries), whole.max()), flat.dtype), np.arange(whole.max())
-        scores[:, place < whole[:, None]] = flat
+        scores, place = (
+            np.empty((len(flat), len(queries), padded_sizes.max()), flat.dtype),
+            np.arange(padded_sizes.max()),
+        )
+        scores[:, place < padded_sizes[:, None]] = flat
         scores[:, place >= sizes[:, None]] = np.nan
         return scores[:, :, : sizes.max()]
 
@@ -232,23 +239,23 @@ class Duplicates(ABC):
         rows = torch.from_numpy(features).to(self.device)
         return self._each(lambda models: self._score(models, rows, self.served[models]), seconds)
 
-    def _each(self, work: Callable[[slice], Tensor], seconds: Doubles) -> Floats:
-        """Results [k, n] of all units as [M, n]; adds to `seconds` [M] what each model took."""
+    def _each(self, compute: Callable[[slice], Tensor], seconds: Doubles) -> Floats:
+        """Results [k, n] of all units as [M, n]; adds each model's time to `seconds` [M]."""
         clock = time.thread_time if self.device.type == "cpu" else time.perf_counter
 
         def timed(models: slice) -> Tensor:
             start = clock()
-            found = work(models).cpu()
-            seconds[models] += (clock() - start) / len(found)
-            return found
+            result = compute(models).cpu()
+            seconds[models] += (clock() - start) / len(result)
+            return result
 
         joined: Floats = torch.cat(list(self._pool.map(timed, self.units))).numpy()
         return joined
 
     def _answers(self, logits: Floats) -> Floats:
-        """Of all models [M, n] -> of the served ones [S, n]."""
+        """Log-odds of all models [M, n] -> those of the served ones [S, n]."""
         parts = self._by_served(logits)
-        return np.stack([self.arm.cure.served(own) for own in parts])
+        return np.stack([self.arm.cure.served(scores) for scores in parts])
 
     def _by_served(self, values: NDArray[Any]) -> NDArray[Any]:
         """[M, ...] -> [S, m, ...]"""
@@ -268,10 +275,10 @@ class Duplicates(ABC):
         return torch.empty_like(logits).scatter_(1, chunk.order, logits)
 
     def _chunk(self, models: slice, rows: Tensor, labels: Tensor, weights: Tensor | None) -> Chunk:
-        """Of events with table rows [n, L], labels [n] and weights [n], what the models make of them."""
-        who, events, batch = self.members[models], len(labels), self.model.batch
+        """Events with table rows [n, L], labels [n] and weights [n] as the models learn them."""
+        members, events, batch = self.members[models], len(labels), self.model.batch
         steps = -(-events // batch)
-        order = torch.from_numpy(np.stack([self.noise.order(one, self.chunks, events, batch) for one in who]))
+        order = torch.from_numpy(np.stack([self.noise.order(member, self.chunks, events, batch) for member in members]))
         order = order.to(self.device)
         targets = labels.index_select(0, order.flatten()).view_as(order)
         if self.teacher is not None and isinstance(self.arm.cure, Anchor):
@@ -283,22 +290,24 @@ class Duplicates(ABC):
             order,
             rows.index_select(0, order.flatten()).view(*order.shape, -1),  # faster than rows[order]
             targets,
-            np.stack([self.noise.lost(one, self.chunks, steps) for one in who]),
-            np.stack([self.noise.delays(one, self.chunks, steps) for one in who]),
-            [self.noise.rounding(one, self.chunks) for one in who] if rounded else [],
-            event_weights=self._event_weights(who, order, labels, weights),
+            np.stack([self.noise.lost(member, self.chunks, steps) for member in members]),
+            np.stack([self.noise.delays(member, self.chunks, steps) for member in members]),
+            [self.noise.rounding(member, self.chunks) for member in members] if rounded else [],
+            event_weights=self._event_weights(members, order, labels, weights),
         )
 
-    def _event_weights(self, who: list[Member], order: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor | None:
+    def _event_weights(
+        self, members: list[ModelIdentity], order: Tensor, labels: Tensor, weights: Tensor | None
+    ) -> Tensor | None:
         """[k, n] in the order given, of events with weights [n]: 0 for those that a model leaves out; None: all 1."""
-        found = None if weights is None else weights.index_select(0, order.flatten()).view_as(order)
+        selected = None if weights is None else weights.index_select(0, order.flatten()).view_as(order)
         if not self.noise.config.changed:
-            return found
-        left_out = [self.noise.left_out(one, self.chunks, labels.cpu().numpy()) for one in who]
-        found = torch.ones(order.shape, device=self.device) if found is None else found
-        for own, places, without in zip(found, order, left_out, strict=True):
-            own[torch.isin(places, torch.from_numpy(without).to(self.device))] = 0
-        return found
+            return selected
+        left_out = [self.noise.left_out(member, self.chunks, labels.cpu().numpy()) for member in members]
+        selected = torch.ones(order.shape, device=self.device) if selected is None else selected
+        for event_weights, places, excluded in zip(selected, order, left_out, strict=True):
+            event_weights[torch.isin(places, torch.from_numpy(excluded).to(self.device))] = 0
+        return selected
 
     def _learn_coupled(self, models: slice, chunk: Chunk) -> Tensor:
         """In each mini-batch all parts predict, and then learn from each other."""
@@ -318,7 +327,9 @@ class Duplicates(ABC):
     def published(self, duplicate: int) -> dict[str, Tensor]:
         """See Engine: the weights by their names."""
         assert self.arm.cure.m == 1
-        number = next(number for number, who in enumerate(self.members) if (who.fleet, who.duplicate) == (0, duplicate))
+        number = next(
+            number for number, member in enumerate(self.members) if (member.fleet, member.duplicate) == (0, duplicate)
+        )
         return {name: _on_cpu(tensor) for name, tensor in self.served[number].tensors.items()}
 
     def costs(self, candidates: int) -> Costs:
@@ -334,11 +345,11 @@ class Duplicates(ABC):
     def take_seconds(self) -> Doubles:
         """See Engine."""
         seconds, self._seconds = self._seconds, np.zeros(len(self))
-        found: Doubles = self._by_served(seconds).sum(1)
-        return found
+        by_model: Doubles = self._by_served(seconds).sum(1)
+        return by_model
 
     def _tensors(self) -> dict[str, Tensor]:
-        """All that learning holds, where it lies."""
+        """All tensors that learning holds, not copied."""
         tensors = self.weights.named("weights") | self._optimiser()
         tensors |= self.served.named("served") if self.served is not self.weights else {}
         return tensors | (self.teacher.named("teacher") if self.teacher else {})
@@ -366,9 +377,9 @@ class Duplicates(ABC):
 
 
 def part_of(state: dict[str, Tensor], name: str) -> Weights:
-    """What `Weights.named` made of weights; none where there were none."""
-    mark = f"{name}."
-    return Weights({key.removeprefix(mark): tensor for key, tensor in state.items() if key.startswith(mark)})
+    """The inverse of `Weights.named`; no tensors where there were none."""
+    prefix = f"{name}."
+    return Weights({key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)})
 
 
 def _like(tensor: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""The seam of this room: an Engine teaches and scores all models of one arm; a Ranker serves what one published.
+"""The interface of this package: an Engine teaches and scores all models of one arm; a Ranker serves a published one.
 
     NativeEngine   native/engine.py   the built-in click model by compiled kernels, on a CPU
     TorchEngine    torch_engine.py    the same by PyTorch and autograd, on any device, with every noise and norm
-    OwnEngine      own_engine.py      modules of your own, by their own optimiser
+    CustomEngine   own_engine.py      modules of your own, by their own optimiser
 
-`engines.py` is the one door by which a run and the trainer open an engine for each arm. All stand on `duplicates.py`,
+`engines.py` is where a run and the trainer open an engine for each arm. All build on `duplicates.py`,
 which knows cures, noise and state, and asks of them only how a few models score and learn; one suite of tests runs on
 all (tests/models/test_engines.py).
 
@@ -67,13 +67,13 @@ class Engine(Protocol):
         """[S] compute seconds that each served model took for a query when queries were last scored."""
 
     def score_queries(self, queries: list[Query]) -> Floats:
-        """Log-odds [S, Q, N] of the candidates of queries; what a query with fewer than others lacks is no number."""
+        """Log-odds [S, Q, N] of the candidates of queries; NaN behind the last of a query with fewer than others."""
 
     def refresh(self) -> None:
-        """What is learned up to here is a generation: cures that learn from the previous one have it from now on."""
+        """End a generation: cures that learn from the previous one have it from now on."""
 
     def published(self, duplicate: int) -> dict[str, Tensor]:
-        """What a replica needs of a duplicate of the first fleet: named tensors on the CPU, copied."""
+        """A duplicate of the first fleet for replicas: named tensors on the CPU, copied."""
 
     def costs(self, candidates: int) -> Costs:
         """Of one served model; queries have so many candidates."""
@@ -95,12 +95,12 @@ class Ranker(Protocol):
     """One arm's model in service; safe to ask from several threads.
 
     A query's scores are the same to the last bit whichever queries they are computed with, wherever a ranker of the
-    same weights and engine runs on the same kind of machine: so the company of a query swaps nothing.
+    same weights and engine runs on the same kind of machine: scores are batch-invariant.
     """
 
     name: EngineName
     pairs_at_once: int
-    """Query-candidate pairs to ask for in one call, where more are waiting."""
+    """Query-candidate pairs to score in one call, where more are waiting."""
 
     def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
         """Log-odds [Q, N] of candidates [Q, N] for users [Q] in contexts [Q, C] (table rows).

@@ -1,4 +1,4 @@
-"""The one door to engines: a run, the trainer and replicas open an engine, or a ranker, for each arm here.
+"""All engines of a run: a run and the trainer open an engine for each arm here.
 
 Shapes: A arms, S served models = A x F fleets x R duplicates in this order, n events, Q queries, N candidates.
 """
@@ -16,20 +16,20 @@ from torch import Tensor
 from simulator.config import ExperimentConfig, ModelConfig, NoiseConfig
 from simulator.errors import SettingError
 from simulator.models.cures import Fresh
-from simulator.models.duplicates import EVERY, Duplicates
+from simulator.models.duplicates import ALL_MODELS, Duplicates
 from simulator.models.engine import Costs, Engine, EngineName
 from simulator.models.fresh import FreshEngine
 from simulator.models.native.engine import NativeEngine, refusal
-from simulator.models.own_engine import OwnEngine
+from simulator.models.own_engine import CustomEngine
 from simulator.models.specs import Arm
 from simulator.models.torch_engine import TorchEngine
 from simulator.types import Batch, Doubles, Floats, Query, Rows, Schema
 
 T = TypeVar("T")
-DIFFER = "learning_rate", "norm", "hidden", "dim"
+ARM_SETTINGS = "learning_rate", "norm", "hidden", "dim"
 """Fields of ModelConfig that stand in results for each arm."""
-SLOWER = "learning takes 2 to 3 times as long, more where models are small"
-"""What it costs an arm not to be native; `make bench` measures it."""
+TORCH_COST = "learning takes 2 to 3 times as long, more where models are small"
+"""The cost of PyTorch instead of the native engine; `make bench` measures it."""
 
 
 class Engines:
@@ -44,7 +44,7 @@ class Engines:
         fleets: int | None = None,
         duplicates: int | None = None,
         threads: int | None = None,
-        here: slice = EVERY,
+        here: slice = ALL_MODELS,
     ) -> None:
         """`fleets`, `duplicates`: other numbers than the config's. `threads`: CPU workers, each at work on other models
         (default: as many as PyTorch would use). `here`: of each arm's F x R served models only these; S counts them.
@@ -56,13 +56,13 @@ class Engines:
             threads or torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
         )
         self.fallbacks: dict[str, str] = {}
-        """Label of each arm that is not native though it might be -> why."""
+        """Label of each arm that is not native though it might be -> the reason."""
         self.replaced: dict[str, int] = {}
-        """Label of each arm in whose modules another activation stands in the place of ReLUs -> of how many."""
+        """Label of each arm in whose modules another activation replaces ReLUs -> how many."""
         sizes = fleets or config.fleets, duplicates or config.duplicates
         self.engines: list[Engine] = [self._open(schema, arm, config, *sizes, here) for arm in arms]
         # the threads of this one wait for those of the other: no arm waits for another's slowest model
-        self._side_by_side = ThreadPoolExecutor(len(arms) if config.device == "cpu" else 1)
+        self._arm_threads = ThreadPoolExecutor(len(arms) if config.device == "cpu" else 1)
         self._candidates = config.candidates
         self.chunk_events = self.engines[0].chunk_events
 
@@ -84,24 +84,24 @@ class Engines:
             pool=self._pool,
             here=here,
         )
-        if isinstance(engine, OwnEngine) and engine.replaced:
+        if isinstance(engine, CustomEngine) and engine.replaced:
             self.replaced[arm.label] = engine.replaced
         return FreshEngine(engine) if isinstance(arm.cure, Fresh) else engine
 
     def _kind(self, arm: Arm, model: ModelConfig, config: ExperimentConfig) -> type[Duplicates]:
         if arm.own and not config.noise.racing:
-            return OwnEngine
-        name, why = choose_engine(arm, model, config.noise, config.device)
-        if why:
-            self.fallbacks[arm.label] = why
+            return CustomEngine
+        name, reason = choose_engine(arm, model, config.noise, config.device)
+        if reason:
+            self.fallbacks[arm.label] = reason
         return NativeEngine if name == "native" else TorchEngine
 
     def designs(self) -> dict[str, dict[str, Any]]:
         """Label of each arm -> its engine, and the settings in which arms may differ."""
         return {engine.arm.label: _design(engine) for engine in self.engines}
 
-    def _each(self, work: Callable[[Engine], T]) -> list[T]:
-        return list(self._side_by_side.map(work, self.engines))
+    def _each(self, task: Callable[[Engine], T]) -> list[T]:
+        return list(self._arm_threads.map(task, self.engines))
 
     def learn(self, chunk: Batch) -> Floats:
         """Log-odds [S, n] given to each event of a chunk just before it is learned; raises as `Engine.learn` does."""
@@ -110,24 +110,24 @@ class Engines:
     def try_learn(self, chunk: Batch) -> list[Floats | None]:
         """The same by arm; None for an arm that diverges, now or before."""
 
-        def work(engine: Engine) -> Floats | None:
+        def attempt(engine: Engine) -> Floats | None:
             try:
                 return engine.learn(chunk)
             except SettingError:
                 return None
 
-        return self._each(work)
+        return self._each(attempt)
 
     def score_events(self, features: Rows) -> Floats:
         """Log-odds [S, n] of events with table rows [n, slots]; nothing is learned."""
         return np.concatenate(self._each(lambda engine: engine.score_events(features)))
 
     def score_queries(self, queries: list[Query]) -> Floats:
-        """Log-odds [S, Q, N] of the candidates of queries; what a query with fewer than others lacks is no number."""
+        """Log-odds [S, Q, N] of the candidates of queries; NaN behind the last of a query with fewer than others."""
         return np.concatenate(self._each(lambda engine: engine.score_queries(queries)))
 
     def refresh(self) -> None:
-        """What is learned up to here is a generation."""
+        """End a generation."""
         self._each(lambda engine: engine.refresh())
 
     def take_seconds(self) -> Doubles:
@@ -144,7 +144,7 @@ class Engines:
         return self.engines[arm].costs(self._candidates)
 
     def published(self, duplicate: int) -> dict[str, Tensor]:
-        """What replicas need of a duplicate of every arm: `A.NAME` for each tensor of arm number A."""
+        """A duplicate of every arm for replicas: `A.NAME` for each tensor of arm number A."""
         parts = [engine.published(duplicate) for engine in self.engines]
         return {f"{arm}.{name}": tensor for arm, part in enumerate(parts) for name, tensor in part.items()}
 
@@ -162,16 +162,16 @@ class Engines:
 def _design(engine: Engine) -> dict[str, Any]:
     """Engine and settings of an arm; of a module of the user's only the rate is known, and the digest of its source."""
     if engine.identity:
-        about = {"learning_rate": engine.model.learning_rate, "source": engine.identity["source"][:12]}
+        settings = {"learning_rate": engine.model.learning_rate, "source": engine.identity["source"][:12]}
     else:
-        about = {name: getattr(engine.model, name) for name in DIFFER}
-    return {"engine": engine.name, **about}
+        settings = {name: getattr(engine.model, name) for name in ARM_SETTINGS}
+    return {"engine": engine.name, **settings}
 
 
-def tensors_of(named: dict[str, Tensor], arm: int) -> dict[str, Tensor]:
-    """Those of arm number `arm`, by their own names."""
-    mark = f"{arm}."
-    return {name.removeprefix(mark): tensor for name, tensor in named.items() if name.startswith(mark)}
+def tensors_of(tensors: dict[str, Tensor], arm: int) -> dict[str, Tensor]:
+    """Tensors of arm number `arm`, without the arm's number in their names."""
+    prefix = f"{arm}."
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def choose_engine(arm: Arm, model: ModelConfig, noise: NoiseConfig, device: str) -> tuple[EngineName, str]:
@@ -179,20 +179,22 @@ def choose_engine(arm: Arm, model: ModelConfig, noise: NoiseConfig, device: str)
 
     Raises SettingError where it has to be native and cannot be: `engine` says so, or threads race.
     """
-    why = "engine=torch" if model.engine == "torch" else refusal(arm, model, noise, device)
-    if not why:
+    reason = "engine=torch" if model.engine == "torch" else refusal(arm, model, noise, device)
+    if not reason:
         return "native", ""
     if noise.racing:
-        hint = f"threads race in the native engine alone, which cannot teach {arm.label} ({why}): use 0, or other arms"
+        hint = (
+            f"threads race in the native engine alone, which cannot teach {arm.label} ({reason}): use 0, or other arms"
+        )
         raise SettingError("noise.racing", noise.racing, hint)
     if model.engine == "native":
-        raise SettingError(f"{arm.label}: engine", "native", f"{why}: use engine=torch or auto")
-    return "torch", "" if model.engine == "torch" or device != "cpu" else why
+        raise SettingError(f"{arm.label}: engine", "native", f"{reason}: use engine=torch or auto")
+    return "torch", "" if model.engine == "torch" or device != "cpu" else reason
 
 
-def say_remarks(engines: Engines, say: Callable[[str], object]) -> None:
+def say_remarks(engines: Engines, log: Callable[[str], object]) -> None:
     """A line for each arm that fell back, and for each in whose modules ReLUs were replaced."""
     for label, count in engines.replaced.items():
-        say(f"{label}: ReLUs replaced: {count}")
-    for label, why in engines.fallbacks.items():
-        say(f"{label} is taught by PyTorch, not by the native engine ({why}): {SLOWER}")
+        log(f"{label}: ReLUs replaced: {count}")
+    for label, reason in engines.fallbacks.items():
+        log(f"{label} is taught by PyTorch, not by the native engine ({reason}): {TORCH_COST}")

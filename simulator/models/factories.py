@@ -22,29 +22,29 @@ from typing import Any
 
 from simulator.errors import SettingError
 
-MARK = "torch"
-"""First word of such a design in an arm's spec."""
+PREFIX = "torch"
+"""First word of a custom model in an arm's spec."""
 ALLOWED = "FLICKER_MODELS"
 """Variable of the environment: names of factories, separated by commas or spaces."""
-SHOWN = 300
-"""Characters of an error of somebody else's that are repeated."""
+MAX_MESSAGE = 300
+"""Characters of a foreign error message that are repeated."""
 Factory = Callable[..., Any]
 """`make(schema, **options)` returns an nn.Module, or (nn.Module, torch.optim.Optimizer)."""
 
 
 def factory_of(spec: str) -> str | None:
-    """`my_pkg.models:make` of an arm's spec, whatever cure stands before it; None for a design of ours."""
+    """`my_pkg.models:make` of an arm's spec, with or without a cure; None for a built-in design."""
     words = spec.partition(",")[0].split(":")
-    if MARK not in words[:2]:
+    if PREFIX not in words[:2]:
         return None
-    return ":".join(words[words.index(MARK) + 1 :])
+    return ":".join(words[words.index(PREFIX) + 1 :])
 
 
 def require_name(name: str) -> None:
-    """Raises SettingError for what names no factory: it is imported, and repeated in logs."""
+    """Raises SettingError for a name of no factory: it would be imported, and repeated in logs."""
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
-        hint = f"a module and its factory, as in {MARK}:my_pkg.models:make; no path, no .py"
-        raise SettingError("arms", f"{MARK}:{_shown(name)}", hint)
+        hint = f"a module and its factory, as in {PREFIX}:my_pkg.models:make; no path, no .py"
+        raise SettingError("arms", f"{PREFIX}:{_shortened(name)}", hint)
 
 
 def factories_of(specs: Sequence[str]) -> list[str]:
@@ -60,9 +60,9 @@ def allowed() -> set[str]:
 def require_allowed(name: str) -> None:
     """Raises SettingError for a factory that FLICKER_MODELS does not name."""
     if name not in allowed():
-        named = ", ".join(sorted(allowed())) or "nothing"
-        hint = f"not among the factories that may be imported here ({named}): add it to {ALLOWED} if you trust it"
-        raise SettingError("arms", f"{MARK}:{name}", hint)
+        names = ", ".join(sorted(allowed())) or "nothing"
+        hint = f"not among the factories that may be imported here ({names}): add it to {ALLOWED} if you trust it"
+        raise SettingError("arms", f"{PREFIX}:{name}", hint)
 
 
 @functools.cache
@@ -70,16 +70,16 @@ def load_factory(name: str) -> Factory:
     """Import `my_pkg.models:make`; the working directory is searched too. Raises SettingError."""
     require_name(name)
     module, _, attribute = name.partition(":")
-    here = os.getcwd()
-    if "" not in sys.path and here not in sys.path:  # a console script has its own folder there
-        sys.path.append(here)
+    folder = os.getcwd()
+    if "" not in sys.path and folder not in sys.path:  # a console script has its own folder there
+        sys.path.append(folder)
     with blame(name, f"import {module}"):
-        found = getattr(importlib.import_module(module), attribute, None)
-    if not callable(found):
-        where = getattr(sys.modules[module], "__file__", None)
-        raise SettingError("arms", f"{MARK}:{name}", f"{module} ({where}) has no function {attribute}")
-    source_digest(name)  # of what was imported, whatever its file holds later
-    return found  # type: ignore[no-any-return]
+        factory = getattr(importlib.import_module(module), attribute, None)
+    if not callable(factory):
+        file = getattr(sys.modules[module], "__file__", None)
+        raise SettingError("arms", f"{PREFIX}:{name}", f"{module} ({file}) has no function {attribute}")
+    source_digest(name)  # of the imported code, also where its file changes later
+    return factory  # type: ignore[no-any-return]
 
 
 def source_digest(name: str, classes: Iterable[type] = ()) -> str:
@@ -99,31 +99,31 @@ def source_digest(name: str, classes: Iterable[type] = ()) -> str:
 
 @functools.cache
 def _content(file: str) -> bytes:
-    """What a file held when it was first looked at, which is when it was imported."""
+    """A file's content when it was first read, which is when it was imported."""
     return Path(file).read_bytes()
 
 
 @contextmanager
-def blame(name: str, doing: str) -> Iterator[None]:
-    """Turns what code of the user raises into a SettingError of one line, with the user's file and line."""
+def blame(name: str, action: str) -> Iterator[None]:
+    """Turns errors of the user's code into a SettingError of one line, with the user's file and line."""
     try:
         yield
     except SettingError:
         raise
     except (Exception, SystemExit) as problem:
-        said = problem.msg if isinstance(problem, SyntaxError) else str(problem)
-        what = f"{type(problem).__name__}: {_shown(said) or 'no message'}"
-        raise SettingError("arms", f"{MARK}:{name}", f"{doing}: {what}{_place(problem)}") from problem
+        message = problem.msg if isinstance(problem, SyntaxError) else str(problem)
+        error = f"{type(problem).__name__}: {_shortened(message) or 'no message'}"
+        raise SettingError("arms", f"{PREFIX}:{name}", f"{action}: {error}{_place(problem)}") from problem
 
 
 def place_of(function: object) -> str:
     """` (models.py, line 12)`: where a function, a class or an object that can be called is defined."""
     code = getattr(inspect.unwrap(function), "__code__", None)  # type: ignore[arg-type]
     if code is not None:
-        return f" ({_short(code.co_filename)}, line {code.co_firstlineno})"
+        return f" ({_relative(code.co_filename)}, line {code.co_firstlineno})"
     try:
-        made = function if isinstance(function, type) else type(function)
-        return f" ({_short(inspect.getfile(made))}, line {inspect.getsourcelines(made)[1]})"
+        kind = function if isinstance(function, type) else type(function)
+        return f" ({_relative(inspect.getfile(kind))}, line {inspect.getsourcelines(kind)[1]})"
     except (TypeError, OSError):
         return ""
 
@@ -131,27 +131,27 @@ def place_of(function: object) -> str:
 def _place(problem: BaseException) -> str:
     """` (models.py, line 12)`: the last line of the user's own code that the error came through."""
     if isinstance(problem, SyntaxError) and problem.filename:
-        return f" ({_short(problem.filename)}, line {problem.lineno})"
+        return f" ({_relative(problem.filename)}, line {problem.lineno})"
     for frame in reversed(traceback.extract_tb(problem.__traceback__)):
         if _is_users(frame.filename):
-            return f" ({_short(frame.filename)}, line {frame.lineno})"
+            return f" ({_relative(frame.filename)}, line {frame.lineno})"
     return ""
 
 
 def _is_users(file: str) -> bool:
     """Whether a file is neither ours nor installed."""
-    ours = str(Path(__file__).parents[2] / "simulator") + os.sep
+    own_folder = str(Path(__file__).parents[2] / "simulator") + os.sep
     installed = ("site-packages", "dist-packages", f"{os.sep}python3", "<frozen")
-    return not file.startswith((ours, "<")) and not any(part in file for part in installed)
+    return not file.startswith((own_folder, "<")) and not any(part in file for part in installed)
 
 
-def _shown(text: str) -> str:
-    """In one line, cut where it is long: libraries put whole graphs into an error."""
+def _shortened(text: str) -> str:
+    """One line, cut to MAX_MESSAGE: libraries put whole graphs into an error."""
     line = " ".join(text.split())
-    return line if len(line) <= SHOWN else f"{line[:SHOWN]} ..."
+    return line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]} ..."
 
 
-def _short(file: str) -> str:
+def _relative(file: str) -> str:
     """Relative to the working directory, where it is inside."""
     path = Path(file)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,4 +1,4 @@
-"""Training afresh: at each refresh new models learn the last generations, and serve unchanged until the next one."""
+"""Training from scratch: at a refresh new models learn the last generations, and serve unchanged until the next one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from simulator.types import Batch, Doubles, Floats, Query, Rows
 
 
 @dataclass(frozen=True)
-class Remembered:
-    """A chunk that will be learned again."""
+class KeptChunk:
+    """A chunk that is kept to be learned again."""
 
     generation: int
     number: int
-    """Of the chunk since the beginning: it decides in which order each duplicate learns it."""
+    """The chunk's number since the start, which seeds the order in which each duplicate learns it."""
     chunk: Batch
 
 
@@ -32,7 +32,7 @@ class FreshEngine:
         self._engine, self._last = engine, engine.arm.cure.last
         self.name, self.arm, self.model, self.chunk_events = engine.name, engine.arm, engine.model, engine.chunk_events
         self.identity = engine.identity
-        self._remembered: list[Remembered] = []
+        self._kept: list[KeptChunk] = []
         self._generation = self._chunks = 0
 
     @property
@@ -42,7 +42,7 @@ class FreshEngine:
 
     def learn(self, chunk: Batch) -> Floats:
         """Keep a chunk for the next refresh; returns the log-odds [S, n] that the served models give to its events."""
-        self._remembered.append(Remembered(self._generation, self._chunks, chunk))
+        self._kept.append(KeptChunk(self._generation, self._chunks, chunk))
         self._chunks += 1
         if self._generation:
             return self._engine.score_events(chunk.features)
@@ -51,13 +51,13 @@ class FreshEngine:
     def refresh(self) -> None:
         """Train afresh on the last generations: all but the first one, whose models have learned it already."""
         self._generation += 1
-        self._remembered = [each for each in self._remembered if each.generation >= self._generation - self._last]
+        self._kept = [chunk for chunk in self._kept if chunk.generation >= self._generation - self._last]
         if self._generation == 1:
             return
         self._engine.initialise(self._generation)
-        for each in self._remembered:
-            self._engine.chunks = each.number
-            self._engine.learn(each.chunk)
+        for chunk in self._kept:
+            self._engine.chunks = chunk.number
+            self._engine.learn(chunk.chunk)
 
     def score_events(self, features: Rows) -> Floats:
         """See Engine."""
@@ -83,28 +83,28 @@ class FreshEngine:
         """See Engine; what is remembered included."""
         state = self._engine.state()
         state["fresh.progress"] = torch.tensor([self._generation, self._chunks])
-        for position, each in enumerate(self._remembered):
+        for position, remembered in enumerate(self._kept):
             name = f"fresh.{position}"
-            state[f"{name}.number"] = torch.tensor([each.generation, each.number])
-            state[f"{name}.features"] = torch.from_numpy(each.chunk.features.copy())
-            state[f"{name}.label"] = torch.from_numpy(each.chunk.label.copy())
-            if each.chunk.weight is not None:
-                state[f"{name}.weight"] = torch.from_numpy(each.chunk.weight.copy())
+            state[f"{name}.number"] = torch.tensor([remembered.generation, remembered.number])
+            state[f"{name}.features"] = torch.from_numpy(remembered.chunk.features.copy())
+            state[f"{name}.label"] = torch.from_numpy(remembered.chunk.label.copy())
+            if remembered.chunk.weight is not None:
+                state[f"{name}.weight"] = torch.from_numpy(remembered.chunk.weight.copy())
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """See Engine."""
         self._engine.restore(state)
         self._generation, self._chunks = (int(value) for value in state["fresh.progress"])
-        self._remembered = []
-        while (name := f"fresh.{len(self._remembered)}") + ".number" in state:
+        self._kept = []
+        while (name := f"fresh.{len(self._kept)}") + ".number" in state:
             generation, number = (int(value) for value in state[f"{name}.number"])
             weight = state[f"{name}.weight"].numpy() if f"{name}.weight" in state else None
             chunk = _events(state[f"{name}.features"].numpy(), state[f"{name}.label"].numpy(), weight)
-            self._remembered.append(Remembered(generation, number, chunk))
+            self._kept.append(KeptChunk(generation, number, chunk))
 
 
 def _events(features: Rows, label: Floats, weight: Floats | None) -> Batch:
-    """Events of which nothing else is known: all that learning needs."""
-    nobody = np.zeros(len(label), np.int64)
-    return Batch(nobody, nobody, nobody.astype(np.float64), features, label, weight)
+    """Events with only the columns that learning needs."""
+    zeros = np.zeros(len(label), np.int64)
+    return Batch(zeros, zeros, zeros.astype(np.float64), features, label, weight)

@@ -7,7 +7,7 @@ and torch.export work as before. Not so torch.utils.checkpoint of a function tha
 the backward pass, outside of all methods: checkpoint a module instead. torch.fx, which could rewrite the calls, fails
 on `if x.sum() > 0`, fixes `self.training`, and patches torch.nn.Module under other threads while it traces.
 
-Reading follows no names: a call in a function outside the class is not found. `ReLUCalls` counts what is left.
+The search follows no names: it misses a call in a function outside the class. `ReLUCalls` counts what is left.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from torch.overrides import TorchFunctionMode
 from simulator.config import require
 from simulator.models import activations
 
-IN_PLACE = frozenset({torch.relu_, Tensor.relu_})  # functional.relu_ is torch.relu_
-RELU = IN_PLACE | {functional.relu, torch.relu, Tensor.relu}  # what a mode is given for a call of relu
-FUSED = frozenset({torch.rnn_relu, torch.rnn_relu_cell})  # operations with ReLU inside
-KEPT = "relu_replacement"
-"""Attribute of a module whose relu calls are diverted: where they go."""
+IN_PLACE_RELU = frozenset({torch.relu_, Tensor.relu_})  # functional.relu_ is torch.relu_
+RELU = IN_PLACE_RELU | {functional.relu, torch.relu, Tensor.relu}  # what a mode is given for a call of relu
+FUSED_RELU = frozenset({torch.rnn_relu, torch.rnn_relu_cell})  # operations with ReLU inside
+ATTRIBUTE = "relu_replacement"
+"""Attribute of a module whose relu calls are diverted: the module that they go to."""
 
 
 class SmeLU(nn.Module):
@@ -97,14 +97,14 @@ def replace_relu(module: nn.Module, replacement: nn.Module) -> nn.Module:
 
 
 def replaced(module: nn.Module, replacement: nn.Module) -> tuple[nn.Module, int]:
-    """As `replace_relu`, but finding none is no error: the module, and how many ReLUs were found.
+    """As `replace_relu`, but without an error where there is none: the module, and the number of ReLUs replaced.
 
-    Found are
+    It replaces
     - each nn.ReLU, which counts once however many places it stands in; they go on sharing one replacement;
     - each call of `relu` or `relu_`, or of functional.relu by another name, in the methods of a module's class;
     - each relu function kept as an attribute, as nn.TransformerEncoderLayer does. Its fast path for inference, which
       has ReLU built in, is switched off.
-    Not found are calls in functions outside these classes, and code without source; `ReLUCalls` tells what is left.
+    It misses calls in functions outside these classes, and code without source; `ReLUCalls` counts what is left.
 
     Names in the state dict stay; a replacement with parameters adds its own, and is one more child where calls were
     diverted. Calls in place still overwrite; an nn.ReLU(inplace=True) is exchanged like any other, with its hooks, and
@@ -113,30 +113,30 @@ def replaced(module: nn.Module, replacement: nn.Module) -> tuple[nn.Module, int]
     Raises SettingError, before anything is changed, for a replacement that calls relu itself, and for what cannot be
     changed: an nn.RNN with ReLU, a module compiled by torch.jit, and one whose `forward` was set on the object.
     """
-    for each in replacement.modules():
+    for part in replacement.modules():
         hint = "calls ReLU itself, and would be replaced in turn; SmeLU(0) is ReLU"
-        require(not (_is_relu(each) or _sites(each)), "replacement", type(replacement).__name__, hint)
+        require(not (_is_relu(part) or _sites(part)), "replacement", type(replacement).__name__, hint)
     if _is_relu(module):
         return replacement, 1
-    places = [each for each in module.modules() if not _is_relu(each)]
-    for each in places:
-        _require_open(each)
+    places = [part for part in module.modules() if not _is_relu(part)]
+    for part in places:
+        _require_open(part)
     exchanged: dict[nn.Module | None, nn.Module] = {
-        each: copy.deepcopy(replacement).train(each.training) for each in module.modules() if _is_relu(each)
+        part: copy.deepcopy(replacement).train(part.training) for part in module.modules() if _is_relu(part)
     }
     count = len(exchanged)
-    for each in places:
-        _leave_fast_path(each)
-        for name, child in each._modules.items():
-            each._modules[name] = exchanged.get(child, child)
-        if sites := _sites(each):
-            _divert(each, replacement, sites)
+    for part in places:
+        _leave_fast_path(part)
+        for name, child in part._modules.items():
+            part._modules[name] = exchanged.get(child, child)
+        if sites := _sites(part):
+            _divert(part, replacement, sites)
             count += len(sites)
     return module, count
 
 
 class ReLUCalls(TorchFunctionMode):
-    """Counts the calls of relu by PyTorch functions while it is on: `with ReLUCalls() as found: model(x)`.
+    """Counts the calls of relu by PyTorch functions while it is on: `with ReLUCalls() as relu: model(x)`.
 
     Calls that were diverted do not count, nor does the relu in the formula of SmeLU. It sees its own thread alone, and
     neither what torch.jit or torch.export has compiled nor `torch.ops.aten.relu`.
@@ -147,7 +147,7 @@ class ReLUCalls(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Called by PyTorch in place of `func`."""
-        self.calls += func in RELU | FUSED
+        self.calls += func in RELU | FUSED_RELU
         return func(*args, **(kwargs or {}))
 
 
@@ -164,7 +164,7 @@ class _Diverted(TorchFunctionMode):
         if func not in RELU:
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
-        if func in IN_PLACE or kwargs.get("inplace"):
+        if func in IN_PLACE_RELU or kwargs.get("inplace"):
             return x.copy_(self.replacement(x.clone()))  # the backward pass may need the x that y was computed from
         return self.replacement(x)
 
@@ -181,8 +181,8 @@ def _require_open(module: nn.Module) -> None:
     require(not built_in, "module", f"{kind}(nonlinearity=relu)", "its ReLU is built in; tanh can be chosen instead")
     compiled = isinstance(module, torch.jit.ScriptModule)
     require(not compiled, "module", kind, "compiled by torch.jit: replace ReLU first, then compile")
-    own = "forward" in vars(module) and _sites(module)
-    require(not own, "module", kind, "its forward was set on the object: replace ReLU first")
+    is_overridden = "forward" in vars(module) and _sites(module)
+    require(not is_overridden, "module", kind, "its forward was set on the object: replace ReLU first")
 
 
 def _leave_fast_path(module: nn.Module) -> None:
@@ -195,15 +195,15 @@ def _leave_fast_path(module: nn.Module) -> None:
 
 
 def _sites(module: nn.Module) -> list[str]:
-    """The method of each relu call that is found; "forward" for a relu function that the module keeps."""
-    if hasattr(module, KEPT):  # diverted already
+    """The method of each relu call in the source; "forward" for a relu function that is an attribute of the module."""
+    if hasattr(module, ATTRIBUTE):  # diverted already
         return []
     kind: Any = type(module)
     calls = _calls(kind)
     # `self.encoder.relu` of a module is found there, or is no relu; that of a tensor is a call of relu
-    inside = {f"self.{name}".rstrip(".") for name, _ in module.named_modules(remove_duplicate=False)}
-    kept = ["forward" for value in vars(module).values() if any(value is relu for relu in RELU)]
-    return [method for method, call in calls if call.rpartition(".")[0] not in inside] + kept
+    children = {f"self.{name}".rstrip(".") for name, _ in module.named_modules(remove_duplicate=False)}
+    attributes = ["forward" for value in vars(module).values() if any(value is relu for relu in RELU)]
+    return [method for method, call in calls if call.rpartition(".")[0] not in children] + attributes
 
 
 @functools.cache
@@ -212,23 +212,23 @@ def _calls(kind: type) -> list[tuple[str, str]]:
 
     Read method by method: of a whole class, a notebook does not know the source.
     """
-    found = []
-    for method in {name for each in kind.__mro__ for name in vars(each)} - {"__init__"}:  # which has run
-        for function in (inspect.unwrap(vars(each)[method]) for each in kind.__mro__ if method in vars(each)):
+    sites = []
+    for method in {name for base in kind.__mro__ for name in vars(base)} - {"__init__"}:  # which has run
+        for function in (inspect.unwrap(vars(base)[method]) for base in kind.__mro__ if method in vars(base)):
             if not isinstance(function, FunctionType):
                 break
             calls = _called(function)
-            aliases = {name for name, each in function.__globals__.items() if each is functional.relu}
-            ours = (call for call in calls if not call.startswith("torch.ops."))  # a mode cannot divert these
-            found += [(method, call) for call in ours if call.rpartition(".")[2] in {"relu", "relu_"} | aliases]
+            aliases = {name for name, base in function.__globals__.items() if base is functional.relu}
+            divertible = (call for call in calls if not call.startswith("torch.ops."))  # a mode cannot divert these
+            sites += [(method, call) for call in divertible if call.rpartition(".")[2] in {"relu", "relu_"} | aliases]
             if "super" not in calls:  # a method that is overridden is reached by it alone
                 break
-    return found
+    return sites
 
 
 @functools.cache
 def _called(function: FunctionType) -> tuple[str, ...]:
-    """What a function calls, as its source says; nothing where there is none."""
+    """The calls in a function's source; none where there is no source."""
     with suppress(OSError, SyntaxError):
         tree = ast.parse("class _:\n" + textwrap.indent(inspect.getsource(function), " "))
         return tuple(ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call))
@@ -237,11 +237,11 @@ def _called(function: FunctionType) -> tuple[str, ...]:
 
 def _divert(module: nn.Module, replacement: nn.Module, sites: list[str]) -> None:
     """Send the relu calls of this module to a copy of the replacement."""
-    kept = copy.deepcopy(replacement).train(module.training)
-    if [*kept.parameters(), *kept.buffers()]:
-        module.register_module(KEPT, kept)
+    target = copy.deepcopy(replacement).train(module.training)
+    if [*target.parameters(), *target.buffers()]:
+        module.register_module(ATTRIBUTE, target)
     else:  # not a child: code that goes through its children must not meet one more
-        module.__dict__[KEPT] = kept
+        module.__dict__[ATTRIBUTE] = target
     kind: Any = type(module)
     methods = {name for name in sites if isinstance(inspect.getattr_static(kind, name), FunctionType)}
     module.__class__ = _diverting(kind, tuple(sorted(methods | {"forward"})))
@@ -254,14 +254,14 @@ def _diverting(kind: Any, methods: tuple[str, ...]) -> Any:
     def diverted(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def run(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            with _Diverted(getattr(self, KEPT)):
+            with _Diverted(getattr(self, ATTRIBUTE)):
                 return method(self, *args, **kwargs)
 
         del run.__wrapped__  # or torch.jit.script would compile what it reads there, with relu
         return run
 
     def train(self: nn.Module, mode: bool = True) -> Any:
-        getattr(self, KEPT).train(mode)
+        getattr(self, ATTRIBUTE).train(mode)
         return kind.train(self, mode)
 
     body = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}

@@ -19,8 +19,8 @@ from simulator.types import Floats, Ints
 
 
 @dataclass(frozen=True)
-class Member:
-    """Who one model of an arm is. Models of different arms that agree in all of it share all draws."""
+class ModelIdentity:
+    """Identity of one model of an arm. Models of different arms with equal identities share all draws."""
 
     fleet: int
     duplicate: int
@@ -36,43 +36,43 @@ class Noise:
     def __init__(self, config: NoiseConfig, seed: int) -> None:
         self.config, self.seed = config, seed
 
-    def _draws(self, source: str, who: Member, *index: int) -> np.random.Generator:
-        return generator(self.seed, source, who.copy, who.fleet, who.duplicate, *index)
+    def _draws(self, source: str, member: ModelIdentity, *index: int) -> np.random.Generator:
+        return generator(self.seed, source, member.copy, member.fleet, member.duplicate, *index)
 
-    def order(self, who: Member, chunk: int, events: int, batch: int) -> Ints:
+    def order(self, member: ModelIdentity, chunk: int, events: int, batch: int) -> Ints:
         """The order [events] in which a duplicate learns a chunk (a shuffle window) of the log."""
         order = np.arange(events)
         if self.config.window:
-            order = self._draws("order", who, chunk).permutation(events)
+            order = self._draws("order", member, chunk).permutation(events)
         if self.config.reductions:  # same events in each mini-batch, summed in another order
-            draws = self._draws("reductions", who, chunk)
+            draws = self._draws("reductions", member, chunk)
             for start in range(0, events, batch):
                 order[start : start + batch] = draws.permutation(order[start : start + batch])
         return order
 
-    def lost(self, who: Member, chunk: int, batches: int) -> np.ndarray:
+    def lost(self, member: ModelIdentity, chunk: int, batches: int) -> np.ndarray:
         """[batches] whether the duplicate never learns that mini-batch."""
         if not self.config.lost:
             return np.zeros(batches, bool)
-        return self._draws("lost", who, chunk).random(batches) < self.config.lost
+        return self._draws("lost", member, chunk).random(batches) < self.config.lost
 
-    def delays(self, who: Member, chunk: int, batches: int) -> Ints:
+    def delays(self, member: ModelIdentity, chunk: int, batches: int) -> Ints:
         """[batches] how many mini-batches later its gradient is applied."""
         if not self.config.delay:
             return np.zeros(batches, np.int64)
-        return self._draws("delay", who, chunk).integers(0, self.config.delay, batches, endpoint=True)
+        return self._draws("delay", member, chunk).integers(0, self.config.delay, batches, endpoint=True)
 
-    def left_out(self, who: Member, chunk: int, labels: Floats) -> Ints:
+    def left_out(self, member: ModelIdentity, chunk: int, labels: Floats) -> Ints:
         """Places of engagements among the labels [n] of a chunk, in the order of the log, that the duplicate alone does
         not learn. "Leave-one-out" of arXiv 2201.12686, which also replaces and inserts single interactions; here all
         are early, so that there is time to see what becomes of it."""
         places = np.flatnonzero(labels > 0)
-        count = 0 if chunk or not who.duplicate else min(self.config.changed, len(places))
-        return self._draws("changed", who).choice(places, count, replace=False)
+        count = 0 if chunk or not member.duplicate else min(self.config.changed, len(places))
+        return self._draws("changed", member).choice(places, count, replace=False)
 
-    def rounding(self, who: Member, chunk: int) -> np.random.Generator:
+    def rounding(self, member: ModelIdentity, chunk: int) -> np.random.Generator:
         """The draws for stochastic rounding during one chunk."""
-        return self._draws("rounding", who, chunk)
+        return self._draws("rounding", member, chunk)
 
 
 def round_to_bfloat16(values: Tensor, draws: np.random.Generator) -> Tensor:

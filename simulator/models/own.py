@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from simulator.errors import SettingError
 from simulator.models.activations import Activation, activation
 from simulator.models.engine import EngineName
-from simulator.models.factories import MARK, blame, load_factory, place_of, source_digest
+from simulator.models.factories import PREFIX, blame, load_factory, place_of, source_digest
 from simulator.models.modules import ReLUCalls, replaced
-from simulator.models.specs import Own
+from simulator.models.specs import CustomModel
 from simulator.types import FIRST_ID, Floats, Ints, Rows, Schema
 
 UNKNOWN_ROW, UNKNOWN_ID = -1, 1
-"""What stands for a value that a field has not, among table rows and as a module sees it."""
+"""Unknown values of a field: their table row, and their id in a module's features."""
 BLOCK = 256
 """Events of a call in scoring, always: how a sum rounds may depend on their number, and on an event's place among them.
 So each query begins a block of its own."""
@@ -42,11 +42,11 @@ log = logging.getLogger("engine")
 ROUNDING = 1e-4
 """Log-odds that differ by no more are equal but for rounding."""
 RANDOM = threading.Lock()
-"""PyTorch, NumPy and `random` have one generator per process: whoever draws from them here does so alone."""
+"""PyTorch, NumPy and `random` have one generator per process: this lock serialises draws from them."""
 
 
 def seed_all(seed: int) -> None:
-    """All global generators."""
+    """Seed all global generators."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
@@ -54,27 +54,27 @@ def seed_all(seed: int) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """All global generators start from `seed`, and are afterwards as they were before."""
-    before = random.getstate(), np.random.get_state()
+    """All global generators start from `seed`; their states are restored afterwards."""
+    states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         seed_all(seed)
         try:
             yield
         finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
-def drawn() -> list[Any]:
-    """Where the global generators of the CPU and of a GPU stand: another value once something was drawn."""
+def generator_states() -> list[Any]:
+    """States of the global generators of the CPU and of a GPU: they change once something is drawn."""
     on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     numpy: Any = np.random.get_state()
-    states = [each.numpy().tobytes() for each in (torch.get_rng_state(), *on_gpu)]
+    states = [state.numpy().tobytes() for state in (torch.get_rng_state(), *on_gpu)]
     return [*states, numpy[1].tobytes(), numpy[2:], random.getstate()]
 
 
 class _Activated(nn.Module):
-    """An activation in the place of every ReLU: one object, which knows whether it was ever asked."""
+    """An activation in the place of every ReLU: one object, which knows whether it was ever called."""
 
     def __init__(self, act: Activation) -> None:
         super().__init__()
@@ -90,12 +90,12 @@ class _Activated(nn.Module):
 
 
 @dataclass
-class Made:
-    """What a factory gave."""
+class NewModule:
+    """A module that a factory made."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer | None
-    still: list[nn.Module]
+    frozen: list[nn.Module]
     """Parts that the factory has put into evaluation mode: they stay in it."""
     replaced: int
     """ReLUs in whose place another activation stands."""
@@ -104,14 +104,14 @@ class Made:
 class Maker:
     """Makes the modules of one arm, which are alike but for what their factory draws."""
 
-    def __init__(self, schema: Schema, own: Own, device: str | torch.device = "cpu") -> None:
+    def __init__(self, schema: Schema, custom: CustomModel, device: str | torch.device = "cpu") -> None:
         """Imports the factory. Raises SettingError, here as in all else."""
-        self.schema, self.own, self.device = schema, own, torch.device(device)
-        self._factory = load_factory(own.factory)
+        self.schema, self.custom, self.device = schema, custom, torch.device(device)
+        self._factory = load_factory(custom.factory)
         self._parts: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-        """Of the modules that were made, those that learn."""
+        """Modules with trainable parameters among those that were made."""
         self._compared = False
-        """Whether a module was asked twice."""
+        """Whether a module's scores were checked against those of another order."""
         self._check_options()
         self._slots = {field.name: schema.slot_range(field.name) for field in schema.fields}
         shift = [FIRST_ID - schema.first_row(field.name) for field in schema.fields for _ in range(field.slots)]
@@ -123,66 +123,66 @@ class Maker:
         except ValueError:  # a factory in C
             return
         try:
-            signature.bind(self.schema, **self.own.options)
+            signature.bind(self.schema, **self.custom.options)
         except TypeError as problem:
-            takes = f"{self.own.factory.partition(':')[2]}{signature}{place_of(self._factory)}"
-            raise SettingError("arms", self.own.spec, f"{problem}; here is {takes}") from None
+            signature_text = f"{self.custom.factory.partition(':')[2]}{signature}{place_of(self._factory)}"
+            raise SettingError("arms", self.custom.spec, f"{problem}; here is {signature_text}") from None
 
-    def make(self, seed: int) -> Made:
+    def make(self, seed: int) -> NewModule:
         """A module that was tried, with all generators seeded alike for equal seeds."""
-        name = self.own.factory
+        name = self.custom.factory
         with RANDOM, seeded(seed):
             with blame(name, "calling it"):
-                found = self._factory(self.schema, **self.own.options)
-            module, optimizer = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+                made = self._factory(self.schema, **self.custom.options)
+            module, optimizer = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
             if not isinstance(module, nn.Module) or not isinstance(optimizer, torch.optim.Optimizer | None):
-                hint = f"it gave {_kind(found)}, not an nn.Module or (nn.Module, Optimizer){place_of(self._factory)}"
-                raise SettingError("arms", f"{MARK}:{name}", hint)
+                hint = f"it gave {_kind(made)}, not an nn.Module or (nn.Module, Optimizer){place_of(self._factory)}"
+                raise SettingError("arms", f"{PREFIX}:{name}", hint)
             self._require_new(module)
             count = 0
-            if self.own.relu:
+            if self.custom.relu:
                 module, count = self._without_relu(module)
             module = module.to(self.device)
-            still = [part for part in module.modules() if module.training and not part.training]
+            frozen = [part for part in module.modules() if module.training and not part.training]
             self._try(module)
-        return Made(module, optimizer, still, count)
+        return NewModule(module, optimizer, frozen, count)
 
     def _require_new(self, module: nn.Module) -> None:
         """Each model learns its own parameters."""
         parts = [part for part in module.modules() if any(p.requires_grad for p in part.parameters(recurse=False))]
         if any(part in self._parts for part in parts):
             hint = f"it gave a module with parameters of one that it gave before{place_of(self._factory)}"
-            raise SettingError("arms", f"{MARK}:{self.own.factory}", hint)
+            raise SettingError("arms", f"{PREFIX}:{self.custom.factory}", hint)
         self._parts.update(parts)
 
     def _without_relu(self, module: nn.Module) -> tuple[nn.Module, int]:
-        self._activated = _Activated(activation(self.own.relu))
-        with blame(self.own.factory, "replacing its ReLUs"):
+        self._activated = _Activated(activation(self.custom.relu))
+        with blame(self.custom.factory, "replacing its ReLUs"):
             module, count = replaced(module, self._activated)
         if not count:
             hint = f"it has no ReLU that could be replaced{place_of(type(module).forward)}"
-            raise SettingError("arms", self.own.spec, hint)
+            raise SettingError("arms", self.custom.spec, hint)
         return module, count
 
     def _try(self, module: nn.Module) -> None:
-        """Score a block of any ids: what is wrong with a module must be said before anything is learned."""
+        """Score a block of arbitrary ids: a module's faults must be reported before anything is learned."""
         rows = self.any_rows()
-        with ReLUCalls() as left:
+        with ReLUCalls() as relu:
             scores = self.scores(module, rows)
-        if self.own.relu and left.calls:
-            hint = f"{left.calls} calls of relu are left that are not in the source of its modules: use nn.ReLU there"
-            raise SettingError("arms", self.own.spec, hint)
-        if self.own.relu and not self._activated.asked:
+        if self.custom.relu and relu.calls:
+            hint = f"{relu.calls} calls of relu are left that are not in the source of its modules: use nn.ReLU there"
+            raise SettingError("arms", self.custom.spec, hint)
+        if self.custom.relu and not self._activated.asked:
             hint = "it has ReLUs, but forward reaches none of them"
-            raise SettingError("arms", self.own.spec, hint)
+            raise SettingError("arms", self.custom.spec, hint)
         if not torch.isfinite(scores).all():
             hint = f"forward gave {_first(scores)} where all is at its start{place_of(type(module).forward)}"
-            raise SettingError("arms", f"{MARK}:{self.own.factory}", hint)
+            raise SettingError("arms", f"{PREFIX}:{self.custom.factory}", hint)
         if not self._compared:
-            self._compared, again = True, self.scores(module, rows.flip(0)).flip(0)
-            if not torch.allclose(again, scores, rtol=ROUNDING, atol=ROUNDING):
+            self._compared, reversed_scores = True, self.scores(module, rows.flip(0)).flip(0)
+            if not torch.allclose(reversed_scores, scores, rtol=ROUNDING, atol=ROUNDING):
                 hint = "scores of an event are random, or depend on the others in a call: that alone makes them differ"
-                log.warning("%s:%s: %s", MARK, self.own.factory, hint)
+                log.warning("%s:%s: %s", PREFIX, self.custom.factory, hint)
 
     def any_rows(self) -> Tensor:
         """[BLOCK, S] the last values of each field and the first; an event has none, one, two, ... of a multi-valued
@@ -191,8 +191,8 @@ class Maker:
         for field in self.schema.fields:
             places = np.arange(BLOCK)[:, None] + np.arange(field.slots)
             values = self.schema.first_row(field.name) + (places - BLOCK // 2) % field.vocabulary
-            held = np.arange(BLOCK)[:, None] % (field.slots + 1) if field.slots > 1 else 1
-            columns.append(np.where(np.arange(field.slots) < held, values, 0).astype(np.int32))
+            filled = np.arange(BLOCK)[:, None] % (field.slots + 1) if field.slots > 1 else 1
+            columns.append(np.where(np.arange(field.slots) < filled, values, 0).astype(np.int32))
         return torch.from_numpy(np.concatenate(columns, 1)).to(self.device)
 
     def features(self, rows: Tensor) -> dict[str, Tensor]:
@@ -204,59 +204,59 @@ class Maker:
 
     def forward(self, module: nn.Module, rows: Tensor) -> Tensor:
         """Log-odds [B] of table rows [B, S], in float32."""
-        with blame(self.own.factory, "forward"):
+        with blame(self.custom.factory, "forward"):
             logits = module(self.features(rows))
         if not isinstance(logits, Tensor) or logits.shape != rows.shape[:1]:
             shape = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else _kind(logits)
             hint = (
                 f"forward gave {shape} for {len(rows)} events, expected [{len(rows)}]{place_of(type(module).forward)}"
             )
-            raise SettingError("arms", f"{MARK}:{self.own.factory}", hint)
+            raise SettingError("arms", f"{PREFIX}:{self.custom.factory}", hint)
         if not logits.is_floating_point():
             hint = f"forward gave {logits.dtype}, expected log-odds, float32{place_of(type(module).forward)}"
-            raise SettingError("arms", f"{MARK}:{self.own.factory}", hint)
+            raise SettingError("arms", f"{PREFIX}:{self.custom.factory}", hint)
         return logits.float()
 
     def scores(self, module: nn.Module, rows: Tensor) -> Tensor:
         """Log-odds [n] of table rows [n, S] by a module that is not learning: block by block of one size, so that none
         depends on how many others are asked for."""
         module.eval()
-        found = []
+        logits = []
         # no inference_mode: what a module keeps of this call could not be learned from
         with torch.no_grad():
             for part in torch.split(rows, BLOCK):
-                filling = part[-1:].expand(BLOCK - len(part), -1)
-                found.append(self.forward(module, torch.cat([part, filling]))[: len(part)])
-        return torch.cat(found) if found else torch.empty(0, device=self.device)
+                padding = part[-1:].expand(BLOCK - len(part), -1)
+                logits.append(self.forward(module, torch.cat([part, padding]))[: len(part)])
+        return torch.cat(logits) if logits else torch.empty(0, device=self.device)
 
     def identity(self, module: nn.Module) -> dict[str, Any]:
-        """What is announced with a generation: a replica serves it only by the same source and version of PyTorch."""
+        """Announced with a generation: a replica serves it only by the same source and version of PyTorch."""
         shapes = {
             name: [str(t.dtype).removeprefix("torch."), *t.shape] for name, t in tensors_of_module(module).items()
         }
-        source = source_digest(self.own.factory, [type(part) for part in module.modules()])
+        source = source_digest(self.custom.factory, [type(part) for part in module.modules()])
         return {"source": source, "torch": _version(), "states": shapes}
 
     def require_like(self, module: nn.Module, announced: Mapping[str, Any]) -> None:
-        """Raises SettingError where what was announced with a generation is not by this module."""
-        ours = self.identity(module)
+        """Raises SettingError where a generation was announced by another module than this."""
+        own_identity = self.identity(module)
         words = {"source": "another source", "torch": "another version of PyTorch", "states": "other parameters"}
-        for entry, what in words.items():
-            if announced.get(entry) != ours[entry]:
-                theirs = {} if entry != "states" else _difference(announced.get(entry), ours[entry])
-                detail = theirs or f"{str(announced.get(entry))[:12]}, here {str(ours[entry])[:12]}"
-                hint = f"taught with {what} ({detail}): give trainer and replicas the same files and packages"
-                raise SettingError("arms", f"{MARK}:{self.own.factory}", hint)
+        for entry, cause in words.items():
+            if announced.get(entry) != own_identity[entry]:
+                difference = {} if entry != "states" else _difference(announced.get(entry), own_identity[entry])
+                detail = difference or f"{str(announced.get(entry))[:12]}, here {str(own_identity[entry])[:12]}"
+                hint = f"taught with {cause} ({detail}): give trainer and replicas the same files and packages"
+                raise SettingError("arms", f"{PREFIX}:{self.custom.factory}", hint)
 
 
 def tensors_of_module(module: nn.Module) -> dict[str, Tensor]:
-    """Its parameters and those of its buffers that belong to its state, by name; what is tied stands there once."""
-    kept = module.state_dict(keep_vars=True).keys()
+    """Its parameters and the buffers of its state, by name; tied tensors once."""
+    names = module.state_dict(keep_vars=True).keys()
     parameters, buffers = module.named_parameters(), module.named_buffers()
-    return dict(parameters) | {name: buffer for name, buffer in buffers if name in kept}
+    return dict(parameters) | {name: buffer for name, buffer in buffers if name in names}
 
 
-class OwnRanker:
+class CustomRanker:
     """A module of your own in service; see engine.Ranker."""
 
     name: EngineName = "torch"
@@ -275,11 +275,11 @@ class OwnRanker:
         """
         self._maker, self._module = maker, maker.make(0).module.requires_grad_(False)
         maker.require_like(self._module, announced)
-        own = tensors_of_module(self._module)
-        for name, tensor in own.items():
+        own_tensors = tensors_of_module(self._module)
+        for name, tensor in own_tensors.items():
             if name not in tensors or tensors[name].shape != tensor.shape or tensors[name].dtype != tensor.dtype:
-                found = tuple(tensors[name].shape) if name in tensors else "missing"
-                raise ValueError(f"{name}: {found}, expected {tuple(tensor.shape)}, {tensor.dtype}")
+                shape = tuple(tensors[name].shape) if name in tensors else "missing"
+                raise ValueError(f"{name}: {shape}, expected {tuple(tensor.shape)}, {tensor.dtype}")
             tensor.data.copy_(tensors[name])
         self.pairs_at_once = 8 * BLOCK
         device = maker.device
@@ -287,28 +287,28 @@ class OwnRanker:
         users = np.concatenate([user_rows, np.array([first], np.int32)])
         self._users, self._items = (torch.from_numpy(rows.copy()).to(device) for rows in (users, item_rows))
         self._lock = threading.Lock()
-        """A module may keep something of a call."""
+        """A module may keep state between calls."""
 
     def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
         """See Ranker."""
         device, candidates = self._maker.device, items.shape[1]
-        whole = np.pad(items, ((0, 0), (0, -candidates % BLOCK)), mode="edge")
-        asked = torch.cat([self._users[torch.from_numpy(users).to(device)], torch.from_numpy(context).to(device)], 1)
-        asked = asked.repeat_interleave(whole.shape[1], 0)
-        of_users, of_items = self._users.shape[1], self._items[torch.from_numpy(whole.ravel()).to(device)]
-        rows = torch.cat([asked[:, :of_users], of_items, asked[:, of_users:]], 1)
+        padded = np.pad(items, ((0, 0), (0, -candidates % BLOCK)), mode="edge")
+        queries = torch.cat([self._users[torch.from_numpy(users).to(device)], torch.from_numpy(context).to(device)], 1)
+        queries = queries.repeat_interleave(padded.shape[1], 0)
+        of_users, of_items = self._users.shape[1], self._items[torch.from_numpy(padded.ravel()).to(device)]
+        rows = torch.cat([queries[:, :of_users], of_items, queries[:, of_users:]], 1)
         with self._lock:
-            scores: Floats = self._maker.scores(self._module, rows).view(whole.shape)[:, :candidates].cpu().numpy()
+            scores: Floats = self._maker.scores(self._module, rows).view(padded.shape)[:, :candidates].cpu().numpy()
         return scores
 
 
 def _version() -> str:
-    """Of PyTorch, without the build for a device."""
+    """PyTorch's version, without the build for a device."""
     return str(torch.__version__).partition("+")[0]
 
 
-def _kind(found: object) -> str:
-    return "nothing" if found is None else type(found).__name__
+def _kind(value: object) -> str:
+    return "nothing" if value is None else type(value).__name__
 
 
 def _first(scores: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Rankers of what an engine published: the part of the first layer that only the item decides is computed once.
+"""Rankers of published weights: each item's part of the first layer is computed once.
 
 The first layer's product is a sum over fields: user and context give one row per query, the item another that is the
 same for all queries of a snapshot. Scores are those of the engine, but for sums in another order.
@@ -25,7 +25,7 @@ from simulator.models.engine import EngineName, Ranker
 from simulator.models.factories import require_allowed
 from simulator.models.native.engine import refusal
 from simulator.models.native.kernels import NativeScorer, kernel_of
-from simulator.models.own import Maker, OwnRanker
+from simulator.models.own import CustomRanker, Maker
 from simulator.models.specs import parse_arm
 from simulator.models.torch_engine import check_device
 from simulator.pace import throttled
@@ -41,7 +41,7 @@ Empty = Callable[[int, int], Tensor]
 
 
 class Rankers:
-    """Makes the rankers of a process, one generation after the other in the memory of those that are gone."""
+    """Makes the rankers of a process; a new generation recycles the memory of old ones."""
 
     def __init__(self, device: str = "cpu") -> None:
         """Raises SettingError for `cuda` where there is no GPU."""
@@ -66,20 +66,20 @@ class Rankers:
         Raises ValueError where a tensor has another shape than schema and model ask for; SettingError where a module
         of the user's may not be imported here, or is not the one with the announced `identity`.
         """
-        if own := parse_arm(spec).own:
-            require_allowed(own.factory)
-            return OwnRanker(Maker(schema, own, self._device), tensors, identity or {}, user_rows, item_rows)
+        if custom := parse_arm(spec).own:
+            require_allowed(custom.factory)
+            return CustomRanker(Maker(schema, custom, self._device), tensors, identity or {}, user_rows, item_rows)
         check_shapes(tensors, schema, model)
         empty: Empty = self._memory if self._device == "cpu" else torch.empty
         ranker = TorchRanker(schema, spec, model, tensors, user_rows, item_rows, self._device, empty)
         if engine == "torch":
             return ranker
-        why = refusal(parse_arm(spec), model, NoiseConfig(), self._device)
-        if not why:
+        reason = refusal(parse_arm(spec), model, NoiseConfig(), self._device)
+        if not reason:
             return NativeRanker(ranker)
         if spec not in self._warned:
             self._warned.add(spec)
-            log.warning("%s was taught by the native engine and is scored by PyTorch here: %s", spec, why)
+            log.warning("%s was taught by the native engine and is scored by PyTorch here: %s", spec, reason)
         return ranker
 
     def release(self) -> None:
@@ -115,8 +115,8 @@ class TorchRanker:
                 getattr(self.module, name).copy_(values)
             self.module.to(self.device)
             self.table = tensors["table"].to(self.device)
-            stranger = torch.zeros(1, user_rows.shape[1], dtype=torch.long)
-            self.user_rows = torch.cat([torch.from_numpy(user_rows).long(), stranger])
+            unknown_user = torch.zeros(1, user_rows.shape[1], dtype=torch.long)
+            self.user_rows = torch.cat([torch.from_numpy(user_rows).long(), unknown_user])
             """[U + 1, Su]"""
             self.first = self.module.weight(0)
             """[all fields x D, H] of the first layer."""
@@ -126,7 +126,7 @@ class TorchRanker:
                 "context": self._side("context"),
             }
             self.items = empty(len(item_rows), self.first.shape[1])
-            """[I, H] what each item adds to the first layer's product."""
+            """[I, H] each item's summand of the first layer's product."""
             self.items = self.items if self.items.device == self.device else self.items.to(self.device)
             size = ITEMS_PER_PORTION[device]
             rows = torch.from_numpy(item_rows).long()
@@ -136,19 +136,19 @@ class TorchRanker:
     def _side(self, side: Side) -> tuple[Tensor, Pooling]:
         """The rows [fields of a side x D, H] of the first layer, and how its slots become fields."""
         fields = self.schema.fields
-        own = torch.tensor([field.side == side for field in fields]).repeat_interleave(self.model.dim)
+        of_side = torch.tensor([field.side == side for field in fields]).repeat_interleave(self.model.dim)
         pooling = Pooling(Schema(tuple(field for field in fields if field.side == side)), self.model.dim)
-        return self.first[own.to(self.device)], pooling
+        return self.first[of_side.to(self.device)], pooling
 
     def _part(self, side: Side, rows: Tensor, out: Tensor | None = None) -> Tensor:
-        """[n, H] what the fields of one side, with table rows [n, slots], add to the first layer's product."""
+        """[n, H] summand of the first layer's product from the fields of one side, with table rows [n, slots]."""
         weight, pooling = self._sides[side]
         rows = rows.to(self.device)
         vectors = self.table.index_select(0, rows.flatten()).view(*rows.shape, self.model.dim)
         return torch.mm(pooling.forward(vectors, pooling.shares(rows)), weight, out=out)
 
     def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
-        """See Ranker; with more users, and more candidates, than anybody asked for: none rounds by its company."""
+        """See Ranker; padded in users and candidates, which makes scores batch-invariant."""
         users, context, candidates = _padded(users), _padded(context), _padded(items.T).T
         with torch.inference_mode():
             query = self._part("user", self.user_rows[torch.from_numpy(users)])
@@ -166,19 +166,19 @@ class NativeRanker:
 
     name: EngineName = "native"
 
-    def __init__(self, plain: TorchRanker) -> None:
+    def __init__(self, ranker: TorchRanker) -> None:
         """Takes its weights and its items' part."""
-        module, model, fields = plain.module, plain.model, plain.schema.fields
-        kernel = kernel_of(plain.activation)
+        module, model, fields = ranker.module, ranker.model, ranker.schema.fields
+        kernel = kernel_of(ranker.activation)
         assert kernel
-        self.pairs_at_once, self.items = plain.pairs_at_once, plain.items
+        self.pairs_at_once, self.items = ranker.pairs_at_once, ranker.items
         gains = [None if model.norm == "none" else module.tensor("gain", n) for n in module.layers]
         layers = [(module.weight(n), module.tensor("bias", n), gains[n]) for n in module.layers]
-        asked = [field for field in fields if field.side != "item"]
-        slots = torch.tensor([field.slots for field in asked], dtype=torch.int64)
-        field_of_slot = torch.repeat_interleave(torch.arange(len(asked)), slots)
+        query_fields = [field for field in fields if field.side != "item"]
+        slots = torch.tensor([field.slots for field in query_fields], dtype=torch.int64)
+        field_of_slot = torch.repeat_interleave(torch.arange(len(query_fields)), slots)
         inputs = torch.tensor([field.side != "item" for field in fields]).repeat_interleave(model.dim).nonzero()[:, 0]
-        query = plain.table, plain.user_rows, field_of_slot, plain.first[inputs]
+        query = ranker.table, ranker.user_rows, field_of_slot, ranker.first[inputs]
         context_slots = sum(field.slots for field in fields if field.side == "context")
         output = module.tensor("weight", "_out"), module.tensor("bias", "_out")
         self._scorer = NativeScorer(kernel, model.norm, layers, output, self.items, query, context_slots)
@@ -189,12 +189,12 @@ class NativeRanker:
 
 
 def _padded(rows: NDArray[Any]) -> NDArray[Any]:
-    """Rows [n, ...] with others behind them."""
+    """Rows [n, ...], padded with copies of the first one."""
     return np.concatenate([rows, np.repeat(rows[:1], padding(len(rows)), 0)])
 
 
 class Recycled:
-    """Makes tensors, in the memory of such as were made before and are gone. One thread calls it; any may let go.
+    """Makes tensors, in the memory of earlier ones that are no longer used. One thread calls it; any may release.
 
     The system takes longer to find fresh pages for a large tensor than we take to fill it.
     """
@@ -209,12 +209,12 @@ class Recycled:
         """
         size = rows * columns
         # only this thread takes, others append behind; what has another size waits for an arm that asks for it
-        fits = next((place for place, each in enumerate(self._free) if each.size == size), None)
-        memory = np.empty(size, np.float32) if fits is None else self._free.pop(fits)
-        lent = memory[:]  # PyTorch refers to this view as long as anything refers to the tensor's storage
-        weakref.finalize(lent, self._free.append, memory).atexit = False
-        return torch.from_numpy(lent).view(rows, columns)
+        match = next((place for place, block in enumerate(self._free) if block.size == size), None)
+        memory = np.empty(size, np.float32) if match is None else self._free.pop(match)
+        view = memory[:]  # PyTorch refers to this view as long as anything refers to the tensor's storage
+        weakref.finalize(view, self._free.append, memory).atexit = False
+        return torch.from_numpy(view).view(rows, columns)
 
     def release(self) -> None:
-        """Give what is free to the system: a tensor that was once held for longer must not cost memory for good."""
+        """Give free memory to the system: a tensor that was once held for longer must not cost memory for good."""
         self._free.clear()

@@ -26,7 +26,7 @@ WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 
 
 def write_snapshot(folder: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write tensors, then the manifest that makes them valid; `about` says whose they are (arm, duplicate, ...)."""
+    """Write tensors, then the manifest that makes them valid; `about` describes them (arm, duplicate, ...)."""
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / WEIGHTS) as file:
         save_file(tensors, file)  # from where they lie: their bytes in memory would be as much again
@@ -44,11 +44,11 @@ def read_snapshot(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     manifest, weights = _read_manifest(folder / MANIFEST), folder / WEIGHTS
     try:
-        found, expected = _file_digest(weights), manifest["sha256"]
+        digest, expected = _file_digest(weights), manifest["sha256"]
     except OSError as problem:
         raise ResultError(f"{weights}: {problem.strerror}: publish the snapshot again") from None
-    if found != expected:
-        raise ResultError(f"{weights}: sha256 = {found[:12]}..., expected {expected[:12]}...: the file is damaged")
+    if digest != expected:
+        raise ResultError(f"{weights}: sha256 = {digest[:12]}..., expected {expected[:12]}...: the file is damaged")
     try:
         tensors = load_file(weights)
     except SafetensorError as problem:
@@ -59,17 +59,23 @@ def read_snapshot(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, manifest["about"]
 
 
+def read_about(folder: Path) -> dict[str, Any]:
+    """`about` of a snapshot alone, without a look at its tensors. Raises ResultError where there is no manifest."""
+    about: dict[str, Any] = _read_manifest(folder / MANIFEST)["about"]
+    return about
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
-    """What a manifest says, if it is whole."""
+    """The content of a manifest, if it is whole."""
     try:
         manifest: dict[str, Any] = json.loads(path.read_bytes())
     except OSError as problem:
         raise ResultError(f"{path}: {problem.strerror}: publish the snapshot again") from None
     except ValueError as problem:
         raise ResultError(f"{path}: {problem}: the file is damaged") from None
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != FORMAT:
-        raise ResultError(f"{path}: format = {found}: this version reads format {FORMAT}")
+    version = manifest.get("format") if isinstance(manifest, dict) else None
+    if version != FORMAT:
+        raise ResultError(f"{path}: format = {version}: this version reads format {FORMAT}")
     if manifest.get("digest") != _digest(manifest):
         raise ResultError(f"{path}: its entries do not match their digest: the file is damaged")
     return manifest

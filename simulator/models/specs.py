@@ -23,7 +23,7 @@ from simulator.config import ModelConfig, require
 from simulator.errors import SettingError
 from simulator.models.activations import Activation, activation, parameters_of
 from simulator.models.cures import Anchor, Antidistill, Average, Codistill, Cure, Ensemble, Fresh
-from simulator.models.factories import MARK, factory_of, require_name
+from simulator.models.factories import PREFIX, factory_of, require_name
 
 CURES: dict[str, type[Cure]] = {
     "ensemble": Ensemble,
@@ -39,21 +39,21 @@ Option = int | float | bool | str
 
 
 @dataclass(frozen=True)
-class Own:
+class CustomModel:
     """A module of your own."""
 
     factory: str
     """`my_pkg.models:make`"""
     options: dict[str, Option] = field(default_factory=dict)
-    """What the factory is called with, beside the schema."""
+    """Arguments of the factory, beside the schema."""
     relu: str = ""
     """Spec of the activation in the place of its ReLUs; empty where they stay."""
 
     @property
     def spec(self) -> str:
-        """`parse_arm` makes the same of it."""
+        """`parse_arm` parses it to the same model."""
         options = [f"{name}={value}" for name, value in self.options.items()]
-        return ",".join([f"{MARK}:{self.factory}", *options, *([f"relu={self.relu}"] if self.relu else [])])
+        return ",".join([f"{PREFIX}:{self.factory}", *options, *([f"relu={self.relu}"] if self.relu else [])])
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Arm:
     """None for a module of your own that keeps its activations."""
     function: str
     """Spec of the activation alone, or of the module of your own: without cure and settings."""
-    own: Own | None = None
-    """The module of your own that it is, if it is one."""
+    own: CustomModel | None = None
+    """The module of your own, if the arm is one."""
     cure: Cure = field(default_factory=Cure)
     settings: dict[str, Any] = field(default_factory=dict)
     """Fields of ModelConfig in which this arm differs from the run."""
@@ -84,7 +84,7 @@ class Arm:
             raise SettingError(f"{self.spec}: {problem.setting}", problem.value, problem.hint) from None
 
     def with_rate(self, rate: float) -> Arm:
-        """The same with the learning rate that was found."""
+        """The same with a tuned learning rate."""
         return replace(self, settings=self.settings | {"learning_rate": rate}, tuned=False)
 
 
@@ -109,64 +109,68 @@ def require_live(arms: tuple[Arm, ...]) -> None:
 
 
 def parse_arm(spec: str) -> Arm:
-    """The first arm of a spec. Raises SettingError for a parameter that nobody knows, or that cannot be read."""
+    """The first arm of a spec. Raises SettingError for a parameter that is unknown, or cannot be read."""
     kind, function, settings, relu = _split(spec)
-    own = factory_of(spec) is not None
-    of_cure = {each.name: _READERS[str(each.type)] for each in fields(kind)}
-    of_function = {} if own else parameters_of(function)
-    of_model = {key: SETTINGS[key] for key in (OF_OWN if own else SETTINGS)}
-    found: dict[str, Any] = {}
-    others: list[str] = []
+    is_custom = factory_of(spec) is not None
+    of_cure = {attribute.name: _READERS[str(attribute.type)] for attribute in fields(kind)}
+    of_function = {} if is_custom else parameters_of(function)
+    of_model = {key: SETTINGS[key] for key in (CUSTOM_SETTINGS if is_custom else SETTINGS)}
+    values: dict[str, Any] = {}
+    rest: list[str] = []
     for setting in settings:
         key, equals, text = setting.partition("=")
         value = text if equals else None
-        if key in found or (own and key in (other.partition("=")[0] for other in others)):
+        if key in values or (is_custom and key in (earlier.partition("=")[0] for earlier in rest)):
             raise SettingError(f"{spec}: parameter", setting, f"{key} at most once")
-        if own and setting == "relu":
-            raise SettingError(f"{spec}: relu", "(empty)", OF_RELU)
+        if is_custom and setting == "relu":
+            raise SettingError(f"{spec}: relu", "(empty)", RELU_HINT)
         if key in of_cure:
-            found[key] = of_cure[key](f"{spec}: {key}", value)
+            values[key] = of_cure[key](f"{spec}: {key}", value)
         elif key == "lr" and value == "tuned":
-            found[key] = None
+            values[key] = None
         elif key in of_model:
-            found[key] = of_model[key][1](f"{spec}: {key}", value)
-        elif key in of_function or (own and key.isidentifier()):
-            others.append(setting)
+            values[key] = of_model[key][1](f"{spec}: {key}", value)
+        elif key in of_function or (is_custom and key.isidentifier()):
+            rest.append(setting)
         else:
-            known = ", ".join((*of_cure, *of_function, *of_model, *(["options of its factory"] if own else [])))
+            known = ", ".join((*of_cure, *of_function, *of_model, *(["options of its factory"] if is_custom else [])))
             raise SettingError(f"{spec}: parameter", setting or "(empty)", f"one of {known}")
-    design = _own(function, others, relu) if own else None
+    design = _own(function, rest, relu) if is_custom else None
     if design:
-        function, act = design.spec, activation(relu) if relu else None
+        function, function_activation = design.spec, activation(relu) if relu else None
     else:
-        function += f":{','.join(others)}" if others else ""
-        act = activation(function)
-    named = {of_model[key][0]: value for key, value in found.items() if key in of_model and value is not None}
-    cure = kind(**{key: value for key, value in found.items() if key in of_cure})
-    arm = Arm(spec, spec, 0, act, function, design, cure, named, "lr" in found and found["lr"] is None)
+        function += f":{','.join(rest)}" if rest else ""
+        function_activation = activation(function)
+    changed = {of_model[key][0]: value for key, value in values.items() if key in of_model and value is not None}
+    cure = kind(**{key: value for key, value in values.items() if key in of_cure})
+    arm = Arm(
+        spec, spec, 0, function_activation, function, design, cure, changed, "lr" in values and values["lr"] is None
+    )
     arm.model(ModelConfig())  # what is out of range is refused here
-    if own:
-        require(named.get("engine") != "native", f"{spec}: engine", "native", "torch: it learns no module of your own")
+    if is_custom:
+        require(
+            changed.get("engine") != "native", f"{spec}: engine", "native", "torch: it learns no module of your own"
+        )
         narrow = getattr(cure, "narrow", False)
         require(not narrow, f"{spec}: narrow", "on", "off: give the factory narrower widths instead")
     return arm
 
 
 def with_rate(spec: str, rate: float) -> str:
-    """The spec with `lr=tuned` replaced by what was found."""
+    """The spec with `lr=tuned` replaced by the tuned rate."""
     return re.sub(r"(?<![^:,])lr=tuned(?![^,])", f"lr={rate:g}", spec)
 
 
 def _split(spec: str) -> tuple[type[Cure], str, list[str], str]:
-    """Cure, name of the activation or of the factory, parameters, and what `relu=` says."""
+    """Cure, name of the activation or of the factory, parameters, and the value of `relu=`."""
     name, _, rest = spec.partition(":")
     kind, words = (CURES[name], rest) if name in CURES else (Cure, spec)
     if (factory := factory_of(spec)) is not None:
         hint = f"before a module of your own stands a cure, or nothing: one of {', '.join(CURES)}"
-        require(kind is not Cure or name == MARK, "arm", spec, hint)
+        require(kind is not Cure or name == PREFIX, "arm", spec, hint)
         words, mark, relu = words.partition(",relu=")
         if mark and not relu:
-            raise SettingError(f"{spec}: relu", "(empty)", OF_RELU)
+            raise SettingError(f"{spec}: relu", "(empty)", RELU_HINT)
         require_name(factory)
         _, comma, settings = words.partition(",")
         return kind, factory, settings.split(",") if comma else [], relu
@@ -176,16 +180,16 @@ def _split(spec: str) -> tuple[type[Cure], str, list[str], str]:
     return kind, function, settings.split(",") if colon else [], ""
 
 
-def _own(factory: str, settings: list[str], relu: str) -> Own:
+def _own(factory: str, settings: list[str], relu: str) -> CustomModel:
     """A module of your own with the options that its factory is called with."""
     parts = [setting.partition("=") for setting in settings]
-    return Own(factory, {key: _option(text, equals) for key, equals, text in parts}, relu)
+    return CustomModel(factory, {key: _option(text, equals) for key, equals, text in parts}, relu)
 
 
-def _option(text: str, given: str) -> Option:
+def _option(text: str, equals: str) -> Option:
     """As int, float, bool or str; the name alone is True."""
-    if not given or text.lower() in ("true", "false"):
-        return not given or text.lower() == "true"
+    if not equals or text.lower() in ("true", "false"):
+        return not equals or text.lower() == "true"
     for read in (int, float):
         with suppress(ValueError):
             value: int | float = read(text)
@@ -233,7 +237,7 @@ SETTINGS: dict[str, tuple[str, Reader]] = {
     "engine": ("engine", _word),
 }
 """Key in a spec -> field of ModelConfig, and what reads its value."""
-OF_OWN = ("lr", "engine")
-"""Those that a module of your own has; all others are options of its factory."""
-OF_RELU = "an activation, as in relu=smelu:beta=1; it stands last"
-"""What stands behind `relu` in the spec of a module of your own."""
+CUSTOM_SETTINGS = ("lr", "engine")
+"""Settings of a module of your own; all others are options of its factory."""
+RELU_HINT = "an activation, as in relu=smelu:beta=1; it stands last"
+"""Hint for `relu=` in the spec of a module of your own."""

@@ -32,8 +32,8 @@ from simulator.models.noise import round_to_bfloat16
 log = logging.getLogger("engine")
 EVENTS_PER_PASS = 2_048
 """Events scored at once on a CPU: what a pass touches stays in the cache."""
-PARTS = "dense", "rows", "table"
-"""Of a gradient that waits, in a state."""
+GRADIENT_PARTS = "dense", "rows", "table"
+"""Entries in a state of a gradient that waits."""
 SCORES_PER_PASS = 1 << 20
 """Log-odds computed at once on a GPU, by all models together: enough to fill it. With the default model each one takes
 2.4 kB of memory on the way."""
@@ -71,7 +71,7 @@ class Lookup:
 
 @dataclass
 class Gradient:
-    """What one mini-batch taught a group: dense [g, P], and [u, D] for the distinct rows [u] of its tables."""
+    """A mini-batch's gradient for a group: dense [g, P], and [u, D] for the distinct rows [u] of its tables."""
 
     dense: Tensor
     rows: Tensor
@@ -81,7 +81,7 @@ class Gradient:
 
 
 @dataclass
-class Group:
+class ModelGroup:
     """Models that are computed in one step. All tensors are views of what the engine holds, changed in place."""
 
     models: slice
@@ -113,20 +113,20 @@ class TorchEngine(BuiltIn):
         module = ClickModel(self.schema, self.model, self.activation).to(self.device)
         self.pooling = Pooling(self.schema, self.model.dim)
         self._size = 1
-        """Of a group."""
+        """Models in a group."""
         if self._one_step_for_all and not self.noise.config.delay and self._stacks(module):
             self._size = len(self)
             self.units = [slice(0, len(self))]
         starts = range(0, len(self), self._size)
         self._groups = [self._group(slice(start, start + self._size), module) for start in starts]
 
-    def _group(self, models: slice, module: nn.Module) -> Group:
+    def _group(self, models: slice, module: nn.Module) -> ModelGroup:
         weights, squares, module = self.weights[models], self.squares[models], copy.deepcopy(module)
         for name, values in self._views(weights.dense).items():
             # .data: what one model learns must not look to autograd like a change of another
             setattr(module, name, nn.Parameter(values.data))
         tables = weights.table.flatten(0, 1), squares.table.flatten()
-        return Group(models, module, list(module.parameters()), weights.dense, tables[0], squares.dense, tables[1])
+        return ModelGroup(models, module, list(module.parameters()), weights.dense, tables[0], squares.dense, tables[1])
 
     @property
     def _one_step_for_all(self) -> bool:
@@ -151,23 +151,23 @@ class TorchEngine(BuiltIn):
         return self.layout.views(dense[0] if len(dense) == 1 else dense)
 
     def _score(self, models: slice, rows: Tensor, weights: Weights) -> Tensor:
-        """See Duplicates: padded, so that a score does not depend on how many others are asked for."""
+        """See Duplicates: padded, which makes scores batch-invariant."""
         rows = rows.expand(len(weights.dense), *rows.shape[-2:])
         size = EVENTS_PER_PASS
         if self.device.type != "cpu":
             size = max(size, SCORES_PER_PASS // self._size // EVENTS_PER_PASS * EVENTS_PER_PASS)
-        found = []
+        logits = []
         with torch.inference_mode():
             for group in self._groups_of(models):
-                own = slice(group.models.start - models.start, group.models.stop - models.start)
-                found.append(self._score_group(group, rows[own], weights[own], size))
-        return torch.cat(found)
+                members = slice(group.models.start - models.start, group.models.stop - models.start)
+                logits.append(self._score_group(group, rows[members], weights[members], size))
+        return torch.cat(logits)
 
-    def _groups_of(self, models: slice) -> list[Group]:
-        """Those that models are in; a unit is made of whole groups."""
+    def _groups_of(self, models: slice) -> list[ModelGroup]:
+        """The groups of some models; a unit is made of whole groups."""
         return self._groups[models.start // self._size : -(-models.stop // self._size)]
 
-    def _score_group(self, group: Group, rows: Tensor, weights: Weights, size: int) -> Tensor:
+    def _score_group(self, group: ModelGroup, rows: Tensor, weights: Weights, size: int) -> Tensor:
         """Log-odds [g, n] of events with table rows [g, n, L], so many at once."""
         parts, parameters, tables = [], self._views(weights.dense), weights.table.flatten(0, 1)
         for part in torch.split(rows, size, 1):
@@ -187,11 +187,11 @@ class TorchEngine(BuiltIn):
         """See Duplicates."""
         learned = []
         for group in self._groups_of(models):
-            own = slice(group.models.start - models.start, group.models.stop - models.start)
-            learned.append(self._learn_group(group, chunk[own]))
+            members = slice(group.models.start - models.start, group.models.stop - models.start)
+            learned.append(self._learn_group(group, chunk[members]))
         return torch.cat(learned)
 
-    def _learn_group(self, group: Group, chunk: Chunk) -> Tensor:
+    def _learn_group(self, group: ModelGroup, chunk: Chunk) -> Tensor:
         """Log-odds [g, n] of a group's models, mini-batch by mini-batch."""
         batch, logits = self.model.batch, []
         shares = self.pooling.shares(chunk.rows, self.weights.table.dtype)
@@ -199,12 +199,12 @@ class TorchEngine(BuiltIn):
         lookups = [Lookup.of(entries) for entries in torch.split(self._entries(chunk.rows), batch, 1)]
         first = chunk.number * (self.chunk_events // batch) + chunk.step
         for step, lookup in enumerate(lookups):
-            part, delay = slice(step * batch, (step + 1) * batch), int(chunk.delays[0, step])
-            own = None if shares is None else shares[:, part]
-            weights = None if chunk.event_weights is None else chunk.event_weights[:, part]
-            targets, lost = chunk.targets[:, part], chunk.lost[:, step]
-            found, dense, table = self._gradients(group, lookup, own, targets, weights, lost)
-            logits.append(found)
+            span, delay = slice(step * batch, (step + 1) * batch), int(chunk.delays[0, step])
+            slot_shares = None if shares is None else shares[:, span]
+            weights = None if chunk.event_weights is None else chunk.event_weights[:, span]
+            targets, lost = chunk.targets[:, span], chunk.lost[:, step]
+            batch_logits, dense, table = self._gradients(group, lookup, slot_shares, targets, weights, lost)
+            logits.append(batch_logits)
             # where delays are drawn, a group is one model
             group.pending.append(Gradient(dense, lookup.rows, table, first + step + delay))
             for due in self._due(group, first + step):
@@ -213,7 +213,7 @@ class TorchEngine(BuiltIn):
 
     def _gradients(
         self,
-        group: Group,
+        group: ModelGroup,
         lookup: Lookup,
         shares: Tensor | None,
         targets: Tensor,
@@ -233,12 +233,12 @@ class TorchEngine(BuiltIn):
         *dense, of_vectors = torch.autograd.grad(logits, [*group.parameters, vectors], grad_logits)
         return logits.detach(), self.layout.flat(dense).view_as(group.dense), lookup.sums(of_vectors)
 
-    def _due(self, group: Group, step: int) -> Iterator[Gradient]:
-        waiting = group.pending
-        group.pending = [gradient for gradient in waiting if gradient.due > step]
-        yield from (gradient for gradient in waiting if gradient.due <= step)
+    def _due(self, group: ModelGroup, step: int) -> Iterator[Gradient]:
+        pending = group.pending
+        group.pending = [gradient for gradient in pending if gradient.due > step]
+        yield from (gradient for gradient in pending if gradient.due <= step)
 
-    def _apply(self, group: Group, gradient: Gradient, rounding: list[np.random.Generator]) -> None:
+    def _apply(self, group: ModelGroup, gradient: Gradient, rounding: list[np.random.Generator]) -> None:
         """Adagrad on the dense parameters, row-wise Adagrad on the touched rows, both in place."""
         rate, rows, table = self.model.learning_rate, gradient.rows, group.table
         group.dense_accumulator.addcmul_(gradient.dense, gradient.dense)
@@ -250,8 +250,8 @@ class TorchEngine(BuiltIn):
         table[:: self.schema.rows] = 0  # padding, also where a single-valued field has no value
         if self.noise.config.precision == "bfloat16":
             for model, draws in enumerate(rounding):
-                own = rows[rows // self.schema.rows == model]
-                table.index_copy_(0, own, round_to_bfloat16(table.index_select(0, own), draws))
+                rows_of_model = rows[rows // self.schema.rows == model]
+                table.index_copy_(0, rows_of_model, round_to_bfloat16(table.index_select(0, rows_of_model), draws))
                 group.dense[model] = round_to_bfloat16(group.dense[model], draws)
 
     def initialise(self, anew: int = 0) -> None:
@@ -266,7 +266,7 @@ class TorchEngine(BuiltIn):
         for number, group in enumerate(self._groups):
             for position, gradient in enumerate(group.pending):
                 name = f"pending.{number}.{position}"
-                state |= {f"{name}.{part}": getattr(gradient, part).to("cpu", copy=True) for part in PARTS}
+                state |= {f"{name}.{part}": getattr(gradient, part).to("cpu", copy=True) for part in GRADIENT_PARTS}
                 state[f"{name}.due"] = torch.tensor([gradient.due])
         return state
 
@@ -276,7 +276,7 @@ class TorchEngine(BuiltIn):
         for number, group in enumerate(self._groups):
             group.pending = []
             while (name := f"pending.{number}.{len(group.pending)}") + ".due" in state:
-                dense, rows, table = (state[f"{name}.{part}"].to(self.device) for part in PARTS)
+                dense, rows, table = (state[f"{name}.{part}"].to(self.device) for part in GRADIENT_PARTS)
                 group.pending.append(Gradient(dense, rows, table, int(state[f"{name}.due"])))
 
 
@@ -286,17 +286,17 @@ def _forward(
     """Log-odds [g, B] from embedding vectors [g, B, L, D] and the slots' shares [g, B, L], by other parameters than the
     module's own where they are given."""
     if len(vectors) == 1:
-        given = vectors.squeeze(0), None if shares is None else shares.squeeze(0)
-        logits: Tensor = module(*given) if parameters is None else functional_call(module, parameters, given)
+        inputs = vectors.squeeze(0), None if shares is None else shares.squeeze(0)
+        logits: Tensor = module(*inputs) if parameters is None else functional_call(module, parameters, inputs)
         return logits.unsqueeze(0)
 
-    def one(own: dict[str, Tensor], vectors: Tensor, shares: Tensor | None) -> Tensor:
-        logits: Tensor = functional_call(module, own, (vectors, shares))
+    def forward_one(weights: dict[str, Tensor], vectors: Tensor, shares: Tensor | None) -> Tensor:
+        logits: Tensor = functional_call(module, weights, (vectors, shares))
         return logits
 
     stacked = parameters or dict(module.named_parameters())
-    found: Tensor = vmap(one, (0, 0, None if shares is None else 0))(stacked, vectors, shares)
-    return found
+    batched: Tensor = vmap(forward_one, (0, 0, None if shares is None else 0))(stacked, vectors, shares)
+    return batched
 
 
 def check_device(device: str) -> None:

@@ -43,51 +43,51 @@ class Ranked:
         self.positions = positions(best)
 
     def answers(self, which: Any = slice(None)) -> Answers:
-        """Those to some of the queries."""
+        """The answers to some of the queries."""
         columns = self.block.columns
         scores = columns.get("logit", columns["score"])
         return Answers(self.slates[which], columns["item"][which], scores[which], self.positions[which])
 
 
 @dataclass(frozen=True)
-class Matched:
+class AlignedAnswers:
     """Queries of one shape that two models answered, items aligned."""
 
     first: Answers
     second: Answers
-    own: Rows
-    """[Q] user and values of --by, as the first model has them."""
+    per_query: Rows
+    """[Q] user and values of --by, from the first model."""
     label: Doubles | None
     """[Q, N], of the first model."""
     rbo: Doubles | None = None
     """[Q] RBO distance, where the slates are not equally long."""
 
 
-def matched(first: Lists, second: Lists, k: int, counts: Counter[str]) -> Iterator[Matched]:
+def matched(first: Lists, second: Lists, k: int, counts: Counter[str]) -> Iterator[AlignedAnswers]:
     """Everything that two models both answered. Counts what they did not."""
     left = {n: np.ones(len(lists.block.query), bool) for n, lists in first.items()}
     right = {n: np.ones(len(lists.block.query), bool) for n, lists in second.items()}
     for n in first.keys() & second.keys():
         a, b = first[n], second[n]
         i, j = _both(a.block.query, b.block.query)
-        even = (a.block.columns["item"][i] == b.block.columns["item"][j]).all(axis=-1)
-        if not even.all():
-            i, j = (np.arange(len(q))[s][even] for q, s in ((a.block.query, i), (b.block.query, j)))
+        equal = (a.block.columns["item"][i] == b.block.columns["item"][j]).all(axis=-1)
+        if not equal.all():
+            i, j = (np.arange(len(q))[s][equal] for q, s in ((a.block.query, i), (b.block.query, j)))
         left[n][i], right[n][j] = False, False
         label = a.block.columns.get("label")
-        own = {name: column[i] for name, column in a.block.own.items()}
-        yield Matched(a.answers(i), b.answers(j), own, None if label is None else label[i])
-    rest = [np.concatenate([lists[n].block.query[free[n]] for n in lists] or [np.zeros(0, np.int64)])
+        per_query = {name: column[i] for name, column in a.block.per_query.items()}
+        yield AlignedAnswers(a.answers(i), b.answers(j), per_query, None if label is None else label[i])
+    unmatched = [np.concatenate([lists[n].block.query[free[n]] for n in lists] or [np.zeros(0, np.int64)])
             for lists, free in ((first, left), (second, right))]  # fmt: skip
-    common = np.intersect1d(rest[0], rest[1], assume_unique=True)
-    counts["missing"] += len(rest[0]) + len(rest[1]) - 2 * len(common)
-    counts["uneven"] += len(common)
-    if len(common):
-        yield from _uneven(_Flat(first, common, k), _Flat(second, common, k), counts)
+    shared = np.intersect1d(unmatched[0], unmatched[1], assume_unique=True)
+    counts["missing"] += len(unmatched[0]) + len(unmatched[1]) - 2 * len(shared)
+    counts["uneven"] += len(shared)
+    if len(shared):
+        yield from _uneven(_Flat(first, shared, k), _Flat(second, shared, k), counts)
 
 
 def _both(first: Ints, second: Ints) -> tuple[Any, Any]:
-    """Where the common ones of two ascending arrays stand in each."""
+    """Indices of the common values of two ascending arrays in each of them."""
     if np.array_equal(first, second):
         return slice(None), slice(None)
     _, i, j = np.intersect1d(first, second, assume_unique=True, return_indices=True)
@@ -97,23 +97,25 @@ def _both(first: Ints, second: Ints) -> tuple[Any, Any]:
 class _Flat:
     """Some queries [Q] of one model, of any lengths: their items one after the other, and slates with empty places."""
 
-    def __init__(self, lists: Lists, asked: Ints, k: int) -> None:
-        self.asked, self.length = asked, np.zeros(len(asked), np.int64)
-        self.slates = np.zeros((len(asked), k), np.int64)
-        self.groups = np.zeros((len(asked), k), np.int64)  # places of equal scores share a number
+    def __init__(self, lists: Lists, queries: Ints, k: int) -> None:
+        self.queries, self.length = queries, np.zeros(len(queries), np.int64)
+        self.slates = np.zeros((len(queries), k), np.int64)
+        self.groups = np.zeros((len(queries), k), np.int64)  # places of equal scores share a number
         parts: list[Rows] = []
-        self.own: Rows = {}
+        self.per_query: Rows = {}
         for n, ranked in lists.items():
-            at = np.searchsorted(asked, ranked.block.query)
-            mine = np.flatnonzero(asked[np.minimum(at, len(asked) - 1)] == ranked.block.query)
-            at, width = at[mine], ranked.k
-            self.length[at] = width
-            self.slates[at, :width] = ranked.slates[mine]
-            best = -np.sort(-ranked.block.columns["score"][mine], axis=-1)[:, :width]
-            self.groups[at, 1:width] = (best[:, 1:] != best[:, :-1]).cumsum(axis=-1)
-            for name, column in ranked.block.own.items():
-                self.own.setdefault(name, np.zeros(len(asked), np.int64))[at] = column[mine]
-            parts.append({"at": np.repeat(at, n)} | {c: v[mine].ravel() for c, v in ranked.block.columns.items()})
+            places = np.searchsorted(queries, ranked.block.query)
+            present = np.flatnonzero(queries[np.minimum(places, len(queries) - 1)] == ranked.block.query)
+            places, width = places[present], ranked.k
+            self.length[places] = width
+            self.slates[places, :width] = ranked.slates[present]
+            sorted_scores = -np.sort(-ranked.block.columns["score"][present], axis=-1)[:, :width]
+            self.groups[places, 1:width] = (sorted_scores[:, 1:] != sorted_scores[:, :-1]).cumsum(axis=-1)
+            for name, column in ranked.block.per_query.items():
+                self.per_query.setdefault(name, np.zeros(len(queries), np.int64))[places] = column[present]
+            parts.append(
+                {"at": np.repeat(places, n)} | {c: v[present].ravel() for c, v in ranked.block.columns.items()}
+            )
         self.rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def padded(self, which: Ints, width: int, sign: int) -> Ints:
@@ -123,26 +125,26 @@ class _Flat:
         return np.where(place < self.length[which, None], slates, empty)
 
 
-def _uneven(a: _Flat, b: _Flat, counts: Counter[str]) -> Iterator[Matched]:
-    at = np.concatenate([a.rows["at"], b.rows["at"]])
+def _uneven(a: _Flat, b: _Flat, counts: Counter[str]) -> Iterator[AlignedAnswers]:
+    query = np.concatenate([a.rows["at"], b.rows["at"]])
     item = np.concatenate([a.rows["item"], b.rows["item"]])
-    by = np.lexsort((np.arange(len(at)) >= len(a.rows["at"]), item, at))
-    same = np.flatnonzero((at[by][1:] == at[by][:-1]) & (item[by][1:] == item[by][:-1]))
-    i, j = by[same], by[same + 1] - len(a.rows["at"])
-    counts["lone"] += len(at) - 2 * len(same)
-    count = np.bincount(a.rows["at"][i], minlength=len(a.asked))
-    begin = np.concatenate([[0], count.cumsum()[:-1]])
+    by_item = np.lexsort((np.arange(len(query)) >= len(a.rows["at"]), item, query))
+    pairs = np.flatnonzero((query[by_item][1:] == query[by_item][:-1]) & (item[by_item][1:] == item[by_item][:-1]))
+    i, j = by_item[pairs], by_item[pairs + 1] - len(a.rows["at"])
+    counts["lone"] += len(query) - 2 * len(pairs)
+    count = np.bincount(a.rows["at"][i], minlength=len(a.queries))
+    starts = np.concatenate([[0], count.cumsum()[:-1]])
     shapes = np.stack([a.length, b.length, count], axis=1)
-    for one, other, n in np.unique(shapes, axis=0).tolist():
-        which = np.flatnonzero((shapes == (one, other, n)).all(axis=1))
-        place = begin[which][:, None] + np.arange(n)
-        width = max(one, other)
+    for length1, length2, n in np.unique(shapes, axis=0).tolist():
+        which = np.flatnonzero((shapes == (length1, length2, n)).all(axis=1))
+        place = starts[which][:, None] + np.arange(n)
+        width = max(length1, length2)
         answers = [_answers(flat, rows[place], flat.padded(which, width, sign))
                    for flat, rows, sign in ((a, i, 0), (b, j, 1))]  # fmt: skip
-        own = {name: column[which] for name, column in a.own.items()}
+        per_query = {name: column[which] for name, column in a.per_query.items()}
         label = a.rows["label"][i[place]] if "label" in a.rows else None
-        rbo = None if one == other else uneven_rbo(a, b, which)
-        yield Matched(answers[0], answers[1], own, label, rbo)
+        rbo = None if length1 == length2 else uneven_rbo(a, b, which)
+        yield AlignedAnswers(answers[0], answers[1], per_query, label, rbo)
 
 
 def _answers(flat: _Flat, rows: Ints, slates: Ints) -> Answers:
@@ -162,18 +164,18 @@ def uneven_rbo(a: _Flat, b: _Flat, which: Ints, p: float = PERSISTENCE) -> Doubl
     """
     s, l = sorted((int(a.length[which[0]]), int(b.length[which[0]])))  # noqa: E741  as in the article
     depth = np.arange(1, l + 1)
-    inside = []
+    membership = []
     for flat in (a, b):
         n = int(flat.length[which[0]])
         group = flat.groups[which, :n]
         top = (group[:, :, None] > group[:, None, :]).sum(-1)  # [Q, n] ranks above the group
         size = (group[:, :, None] == group[:, None, :]).sum(-1)
-        inside.append(np.clip((depth - top[..., None]) / size[..., None], 0, 1))  # [Q, n, l]
+        membership.append(np.clip((depth - top[..., None]) / size[..., None], 0, 1))  # [Q, n, l]
     n, m = int(a.length[which[0]]), int(b.length[which[0]])
     shared = a.slates[which, :n, None] == b.slates[which, None, :m]
-    overlap = np.einsum("qnm,qnd,qmd->qd", shared.astype(np.float64), *inside)
+    overlap = np.einsum("qnm,qnd,qmd->qd", shared.astype(np.float64), *membership)
     weight = p**depth
     last, short = overlap[:, -1], overlap[:, s - 1]
-    found = (overlap / depth * weight).sum(-1)
-    found += (short[:, None] * np.maximum(depth - s, 0) / (s * depth) * weight).sum(-1)
-    return np.asarray(np.clip(1 - (1 - p) / p * found - ((last - short) / l + short / s) * p**l, 0, 1))
+    total = (overlap / depth * weight).sum(-1)
+    total += (short[:, None] * np.maximum(depth - s, 0) / (s * depth) * weight).sum(-1)
+    return np.asarray(np.clip(1 - (1 - p) / p * total - ((last - short) / l + short / s) * p**l, 0, 1))

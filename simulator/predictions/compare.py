@@ -1,4 +1,4 @@
-"""What differs between the predictions of several models, as one Result.
+"""Differences between the predictions of several models, as one Result.
 
 Queries of one shape are compared at once, by the measures of measures/registry.py. Sums per user go to the intervals of
 measures/intervals.py, as in `flicker run`: on what its --keep-predictions wrote, the numbers are the run's own.
@@ -24,27 +24,27 @@ from simulator.measures.differences import pd_of_logits
 from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratios
 from simulator.measures.intervals import Estimate, Resamples, pair_index, sums_by_user
 from simulator.measures.registry import ACCURACY, DIFFERENCES, QUALITIES, compare, measured
-from simulator.predictions.align import Lists, Matched, Ranked, matched
+from simulator.predictions.align import AlignedAnswers, Lists, Ranked, matched
 from simulator.predictions.parts import BadRowError, Block, NotGroupedError, Part, Reading, blocks, spilled, streamed
-from simulator.predictions.read import Names, Rows, Source, arrow, mix, open_files, open_frame, row_of
+from simulator.predictions.read import ColumnNames, PredictionSource, Rows, arrow, mix, open_files, open_frame, row_of
 from simulator.process import peak_memory
 from simulator.result import Arm, Result, Slice
 from simulator.types import Doubles, Ints
 
 LAGS = (1, 2, 4, 8)
 """Refreshes between two generations of a duplicate that are compared."""
-MOST_UNITS = 65_536
+MAX_UNITS = 65_536
 """More users than this are counted in GROUPS groups: Resamples would group them anyway."""
 GROUPS = 4_096
 SLICE_GROUPS = 256
 """Groups of users within a value of --by."""
-MOST_EVENTS = 1 << 24
-"""Events held in memory, of all models and pairs together, for what is no sum over events."""
+MAX_EVENTS = 1 << 24
+"""Events held in memory, of all models and pairs together, for measures that are no sum over events."""
 Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Design:
+class ArmModels:
     """The models of an arm; what a file calls its fleets, duplicates and generations is numbered in ascending order."""
 
     label: str
@@ -67,23 +67,23 @@ class Design:
 
     def pairings(self) -> Iterator[tuple[str, int, int, int, int]]:
         """(cause, fleet, number of the pair, model, model): all that is compared."""
-        now = self.generations[0]
-        fleets, duplicates = now.shape
+        newest = self.generations[0]
+        fleets, duplicates = newest.shape
         r, s = pair_index(duplicates)
         lags = [(lag, self.generations[lag]) for lag in LAGS if lag in self.generations]
         for f in range(fleets):
             for p, (a, b) in enumerate(zip(r, s, strict=True)):
-                yield "swaps", f, p, now[f, a], now[f, b]
-            for lag, past in lags:
-                of = "swaps" if lag == 1 else f"lags.{lag}"
+                yield "swaps", f, p, newest[f, a], newest[f, b]
+            for lag, older in lags:
+                suffix = "swaps" if lag == 1 else f"lags.{lag}"
                 for d in range(duplicates):
-                    yield f"refresh_{of}", f, d, past[f, d], now[f, d]
+                    yield f"refresh_{suffix}", f, d, older[f, d], newest[f, d]
                 for p, (a, b) in enumerate(zip([*r, *s], [*s, *r], strict=True)):
-                    yield f"both_{of}", f, p, past[f, a], now[f, b]
+                    yield f"both_{suffix}", f, p, older[f, a], newest[f, b]
 
 
-def designs(sources: Sequence[Source], matched: bool = False) -> list[Design]:
-    """Numbers the models of all sources and says how they stand to each other.
+def designs(sources: Sequence[PredictionSource], matched: bool = False) -> list[ArmModels]:
+    """Numbers the models of all sources, and arranges them as designs.
 
     Files without columns of MODEL are duplicates of one arm, `model`. An arm that several arguments hold is another arm
     each time (`relu`, `relu#2`) where they name the same models; `matched`: it is the same one, and what the arguments
@@ -100,41 +100,45 @@ def designs(sources: Sequence[Source], matched: bool = False) -> list[Design]:
     return [_design(arm, numbers) for arm in dict.fromkeys(key[0] for key in numbers)]
 
 
-def _labels(sources: Sequence[Source]) -> dict[tuple[str, int], str]:
-    """Arm and argument -> what the arm is called."""
-    held: dict[str, dict[int, set[tuple[Any, ...]]]] = defaultdict(lambda: defaultdict(set))
+def _labels(sources: Sequence[PredictionSource]) -> dict[tuple[str, int], str]:
+    """(arm, argument) -> label of the arm."""
+    by_arm: dict[str, dict[int, set[tuple[Any, ...]]]] = defaultdict(lambda: defaultdict(set))
     for source in sources:
         for arm, *model in source.models:
-            held[arm][source.argument].add(tuple(model))
+            by_arm[arm][source.argument].add(tuple(model))
     label: dict[tuple[str, int], str] = {}
-    for arm, arguments in held.items():
+    for arm, arguments in by_arm.items():
         clash = sum(map(len, arguments.values())) > len(set().union(*arguments.values()))
         for copy, argument in enumerate(sorted(arguments)):
             label[arm, argument] = f"{arm}#{copy + 1}" if clash and copy else arm
     return label
 
 
-def _matched_labels(sources: Sequence[Source]) -> dict[tuple[str, int], str]:
+def _matched_labels(sources: Sequence[PredictionSource]) -> dict[tuple[str, int], str]:
     """The same where arms are matched in their order: all are called as in the first argument."""
-    held: dict[int, dict[str, None]] = defaultdict(dict)
+    by_argument: dict[int, dict[str, None]] = defaultdict(dict)
     for source in sources:
-        held[source.argument] |= dict.fromkeys(arm for arm, *_ in source.models)
-    if len(held) == 1:
+        by_argument[source.argument] |= dict.fromkeys(arm for arm, *_ in source.models)
+    if len(by_argument) == 1:
         raise DataError("matched: one argument alone: give a second one, whose models were made in another way")
-    first = next(iter(held.values()))
-    if other := next((arms for arms in held.values() if len(arms) != len(first)), None):
+    first = next(iter(by_argument.values()))
+    if mismatch := next((arms for arms in by_argument.values() if len(arms) != len(first)), None):
         raise DataError(
-            f"matched: {', '.join(first)} in one argument, {', '.join(other)} in another: give as many arms"
+            f"matched: {', '.join(first)} in one argument, {', '.join(mismatch)} in another: give as many arms"
         )
-    return {(arm, number): called for number, arms in held.items() for arm, called in zip(arms, first, strict=True)}
+    return {
+        (arm, number): label_of_arm
+        for number, arms in by_argument.items()
+        for arm, label_of_arm in zip(arms, first, strict=True)
+    }
 
 
-def _design(arm: str, numbers: dict[tuple[Any, ...], int]) -> Design:
-    own = {key[1:]: number for key, number in numbers.items() if key[0] == arm}
-    found, newest_first = [], sorted({key[2] for key in own}, reverse=True)
+def _design(arm: str, numbers: dict[tuple[Any, ...], int]) -> ArmModels:
+    models_of_arm = {key[1:]: number for key, number in numbers.items() if key[0] == arm}
+    by_generation, newest_first = [], sorted({key[2] for key in models_of_arm}, reverse=True)
     for generation in newest_first:
         fleets: dict[Any, list[int]] = defaultdict(list)
-        for (fleet, _, g), number in sorted(own.items()):
+        for (fleet, _, g), number in sorted(models_of_arm.items()):
             if g == generation:
                 fleets[fleet].append(number)
         sizes = {len(models) for models in fleets.values()}
@@ -143,12 +147,12 @@ def _design(arm: str, numbers: dict[tuple[Any, ...], int]) -> Design:
         copies = Counter(fleet for fleet, _ in fleets)
         if len(set(copies.values())) > 1:
             raise DataError(f"arm {arm}: its fleets have other numbers of duplicates: give as many of each")
-        found.append(np.array(list(fleets.values())))
-    if any(models.shape != found[0].shape for models in found):
+        by_generation.append(np.array(list(fleets.values())))
+    if any(models.shape != by_generation[0].shape for models in by_generation):
         raise DataError(f"arm {arm}: its generations hold different duplicates: give the same ones of each")
     counted = newest_first[0] - 1 in newest_first[1:]  # else they are numbered in some other way, such as by date
-    lags = [newest_first[0] - g for g in newest_first] if counted else list(range(len(found)))
-    return Design(arm, dict(zip(lags, found, strict=True)), len(found[0]) // len(copies))
+    lags = [newest_first[0] - g for g in newest_first] if counted else list(range(len(by_generation)))
+    return ArmModels(arm, dict(zip(lags, by_generation, strict=True)), len(by_generation[0]) // len(copies))
 
 
 class UserSums:
@@ -157,7 +161,7 @@ class UserSums:
     def __init__(self, groups: int = 0) -> None:
         self.groups = groups
         self.users = np.arange(groups)
-        """[U] whom something was added of, or all groups; ascending."""
+        """[U] users with added values, or all groups; ascending."""
         self._held: dict[Key, tuple[Ints, Doubles]] = {}
 
     def add(self, key: Key, values: Doubles, user: Ints) -> None:
@@ -168,7 +172,7 @@ class UserSums:
         if self.groups:
             return
         self.users = np.union1d(self.users, self._held[key][0])
-        if len(self.users) > MOST_UNITS:
+        if len(self.users) > MAX_UNITS:
             self.groups, self.users = GROUPS, np.arange(GROUPS)
             self._held = {key: _summed(_group(user, GROUPS), sums) for key, (user, sums) in self._held.items()}
 
@@ -178,11 +182,11 @@ class UserSums:
 
     def of(self, key: Key, rows: int) -> Doubles:
         """Sums [rows, U]; 0 where nothing was added."""
-        found = np.zeros((rows, len(self.users)))
+        values = np.zeros((rows, len(self.users)))
         if key in self._held:
             user, sums = self._held[key]
-            found[:, np.searchsorted(self.users, user)] = sums
-        return found
+            values[:, np.searchsorted(self.users, user)] = sums
+        return values
 
 
 def _group(user: Ints, groups: int) -> Ints:
@@ -195,10 +199,10 @@ def _summed(user: Ints, values: Doubles) -> tuple[Ints, Doubles]:
     return users, sums_by_user(values, place, len(users))
 
 
-class Tally:
-    """Everything that is summed up while parts go by."""
+class ComparisonSums:
+    """All sums of a comparison, filled part by part."""
 
-    def __init__(self, arms: Sequence[Design], k: int, optional: Sequence[str], by: Sequence[str]) -> None:
+    def __init__(self, arms: Sequence[ArmModels], k: int, optional: Sequence[str], by: Sequence[str]) -> None:
         self.arms, self.k, self.by = arms, k, by
         self.predicted, self.labelled, self.roles = (name in optional for name in ("logit", "label", "event"))
         self.measures = measured(self.predicted)
@@ -215,7 +219,7 @@ class Tally:
         self.truncated = False
 
     def add(self, part: Part) -> None:
-        """Count what one part holds. Raises BadRowError."""
+        """Add one part. Raises BadRowError."""
         ranked: dict[int, Lists] = {}
         events: dict[int, Lists] = {}
         for model, rows in part.items():
@@ -224,27 +228,27 @@ class Tally:
             if inside is None or not inside.any():
                 ranked[model], events[model] = self._lists(rows, model), {}
             else:
-                for held, half in ((ranked, ~inside), (events, inside)):
-                    kept = {
-                        name: column[half] for name, column in rows.items() if held is ranked or name not in self.by
+                for target, half in ((ranked, ~inside), (events, inside)):
+                    columns = {
+                        name: column[half] for name, column in rows.items() if target is ranked or name not in self.by
                     }
-                    held[model] = self._lists(kept, model)
-        for arm, cause, fleet, pair, one, other in self.pairings:
+                    target[model] = self._lists(columns, model)
+        for arm, cause, fleet, pair, model1, model2 in self.pairings:
             key = (arm.label, cause, fleet, pair)
             counts = self.counts if cause == "swaps" or arm.shape[1] == 1 else Counter()
-            for met in matched(ranked.get(one, {}), ranked.get(other, {}), self.k, counts):
-                self._compare(key, met, counts)
+            for aligned in matched(ranked.get(model1, {}), ranked.get(model2, {}), self.k, counts):
+                self._compare(key, aligned, counts)
             if cause == "swaps" and self.predicted:
-                for met in matched(events.get(one, {}), events.get(other, {}), self.k, Counter()):
-                    self._differ(key, met, None)
+                for aligned in matched(events.get(model1, {}), events.get(model2, {}), self.k, Counter()):
+                    self._differ(key, aligned, None)
         for arm in self.arms:
-            for place, number in np.ndenumerate(arm.generations[0]):
+            for cell, number in np.ndenumerate(arm.generations[0]):
                 for lists in ranked.get(int(number), {}).values():
                     self.counts["tied"] += int(lists.tied.sum())
                     if self.labelled:
-                        self._rate(arm.label, place, lists)
+                        self._rate(arm.label, cell, lists)
                 for lists in events.get(int(number), {}).values():
-                    self._judge(arm.label, place, lists.block)
+                    self._judge(arm.label, cell, lists.block)
 
     def _lists(self, rows: Any, model: int) -> Lists:
         try:
@@ -252,45 +256,51 @@ class Tally:
         except BadRowError as bad:
             raise BadRowError(bad.query, bad.item, bad.column, model) from None
 
-    def _compare(self, key: Key, met: Matched, counts: Counter[str]) -> None:
+    def _compare(self, key: Key, aligned: AlignedAnswers, counts: Counter[str]) -> None:
         """Measures of the queries of one shape."""
-        if not len(met.first.slates):
+        if not len(aligned.first.slates):
             return
-        values = compare(met.first, met.second, self.measures)
-        if met.rbo is not None:
-            values[self.measures.index("rbo"), 0] = met.rbo
-        counts["queries"] += len(met.first.slates)
-        counts["pairs"] += met.first.items.size
-        self._add(key, values.reshape(-1, values.shape[-1]), met.own)
-        if key[1] == "swaps" and self.predicted and not self.roles and met.label is not None and met.label.size:
-            self._differ(key, met, met.label)
+        values = compare(aligned.first, aligned.second, self.measures)
+        if aligned.rbo is not None:
+            values[self.measures.index("rbo"), 0] = aligned.rbo
+        counts["queries"] += len(aligned.first.slates)
+        counts["pairs"] += aligned.first.items.size
+        self._add(key, values.reshape(-1, values.shape[-1]), aligned.per_query)
+        if key[1] == "swaps" and self.predicted and not self.roles and aligned.label is not None and aligned.label.size:
+            self._differ(key, aligned, aligned.label)
 
-    def _add(self, key: Key, values: Doubles, own: Rows) -> None:
+    def _add(self, key: Key, values: Doubles, per_query: Rows) -> None:
         """Sums per user, and per value of the columns of --by."""
-        self.sums.add(key, values, own["user"])
+        self.sums.add(key, values, per_query["user"])
         for name in self.by:
-            for value in np.unique(own[name]).tolist():
-                mask = own[name] == value
-                self.slices[name, value].add(key, values[:, mask], own["user"][mask])
+            for value in np.unique(per_query[name]).tolist():
+                mask = per_query[name] == value
+                self.slices[name, value].add(key, values[:, mask], per_query["user"][mask])
 
-    def _differ(self, key: Key, met: Matched, label: Doubles | None) -> None:
+    def _differ(self, key: Key, aligned: AlignedAnswers, label: Doubles | None) -> None:
         """Prediction difference of events, or of rows with a label [Q, N]."""
-        self._predict((key[0], "pd", *key[2:]), pd_of_logits, (met.first.scores, met.second.scores), label, met.own)
+        self._predict(
+            (key[0], "pd", *key[2:]),
+            pd_of_logits,
+            (aligned.first.scores, aligned.second.scores),
+            label,
+            aligned.per_query,
+        )
 
-    def _predict(self, key: Key, fn: Any, given: tuple[Any, Any], label: Doubles | None, own: Rows) -> None:
+    def _predict(self, key: Key, fn: Any, arrays: tuple[Any, Any], label: Doubles | None, per_query: Rows) -> None:
         """Sum up `fn` of the given arrays [Q, N] where there is a label, and keep them for what is no sum."""
-        known = np.ones(given[0].shape, bool) if label is None else ~np.isnan(label)
-        users = np.broadcast_to(own["user"][:, None], known.shape)[known]
-        first, second = (each[known] for each in given)
+        is_labelled = np.ones(arrays[0].shape, bool) if label is None else ~np.isnan(label)
+        users = np.broadcast_to(per_query["user"][:, None], is_labelled.shape)[is_labelled]
+        first, second = (array[is_labelled] for array in arrays)
         self.sums.add(key, np.stack([fn(first, second), np.ones(len(first))]), users)
         self._held += len(first)
-        if self._held > MOST_EVENTS:
+        if self._held > MAX_EVENTS:
             self.truncated = True
         else:
             self._events[key].append((first, second, users))
 
     def _rate(self, arm: str, place: Key, lists: Ranked) -> None:
-        """QUALITIES of the rankings of one model, where a query has labels; what has none is not relevant."""
+        """QUALITIES of the rankings of one model, where a query has labels; an item without one is not relevant."""
         label = lists.block.columns["label"]
         which = np.flatnonzero(~np.isnan(label).all(axis=-1))
         if not len(which):
@@ -298,8 +308,8 @@ class Tally:
         relevance, answers = np.nan_to_num(label[which]), lists.answers(which)
         self.graded |= bool(((relevance != 0) & (relevance != 1)).any())
         self.outside |= bool((relevance > 1).any())
-        values = np.stack([np.stack(each.fn(answers, relevance)) for each in self.qualities.values()])
-        self.sums.add((arm, "quality", *place), values.reshape(-1, len(which)), lists.block.own["user"][which])
+        values = np.stack([np.stack(quality.fn(answers, relevance)) for quality in self.qualities.values()])
+        self.sums.add((arm, "quality", *place), values.reshape(-1, len(which)), lists.block.per_query["user"][which])
         if not self.roles:
             self._judge(arm, place, lists.block)
 
@@ -310,9 +320,9 @@ class Tally:
             return
         self.outside |= bool((label > 1).any())
         self.shares |= bool(((label > 0) & (label < 1)).any())
-        self._predict((arm, "log_loss", *place), ACCURACY["log_loss"].fn, (logit, label), label, block.own)
+        self._predict((arm, "log_loss", *place), ACCURACY["log_loss"].fn, (logit, label), label, block.per_query)
 
-    def asked(self, arm: Design) -> int:
+    def asked(self, arm: ArmModels) -> int:
         """Queries that two models of an arm answered: the most of any two."""
         top1 = 2 * self.measures.index("top1") + 1
         keys = [key for key in self.sums.keys() if key[:2] == (arm.label, "swaps")]
@@ -323,111 +333,113 @@ class Tally:
         """By the shape of an arm."""
         return {arm.shape: Resamples(*arm.shape, max(len(self.sums.users), 1)) for arm in self.arms}
 
-    def estimates(self, arm: Design) -> dict[str, Estimate]:
-        """Everything that was measured of an arm, under dotted names."""
+    def estimates(self, arm: ArmModels) -> dict[str, Estimate]:
+        """All estimates of an arm, under dotted names."""
         draws = self.resamples[arm.shape]
-        found = self._swaps(self.sums, draws, arm)
+        by_name = self._swaps(self.sums, draws, arm)
         if arm.shape[1] > 1:
-            found |= self._differences(arm, draws)
-        found |= _estimates(self.sums, draws, arm, "quality", self.qualities)
-        found |= _estimates(self.sums, draws, arm, "log_loss", ["log_loss"])
+            by_name |= self._differences(arm, draws)
+        by_name |= _estimates(self.sums, draws, arm, "quality", self.qualities)
+        by_name |= _estimates(self.sums, draws, arm, "log_loss", ["log_loss"])
         left_out = self.left_out
         shape = arm.generations[0].shape
         cells: list[Key] = [(arm.label, "log_loss", *place) for place in np.ndindex(shape)]
-        for name, each in ACCURACY.items():
-            if each.whole and name not in left_out and self._events.keys() >= set(cells):
-                values = np.array([float(each.fn(*self._all(key)[:2])) for key in cells]).reshape(shape)
+        for name, accuracy in ACCURACY.items():
+            if accuracy.whole and name not in left_out and self._events.keys() >= set(cells):
+                values = np.array([float(accuracy.fn(*self._all(key)[:2])) for key in cells]).reshape(shape)
                 if np.isfinite(values).all():
-                    found[name] = draws.whole(arm.by_fleet(values))
-        return {name: each for name, each in found.items() if name not in left_out}
+                    by_name[name] = draws.whole(arm.by_fleet(values))
+        return {name: accuracy for name, accuracy in by_name.items() if name not in left_out}
 
     @property
     def left_out(self) -> set[str]:
-        """Measures that such labels do not have."""
-        found = {name for name, each in QUALITIES.items() if each.binary and self.graded}
-        found |= {"auc"} if self.shares else set()
-        return found | ({"ranking_loss", *ACCURACY} if self.outside else set())
+        """Measures that such labels do not allow."""
+        names = {name for name, quality in QUALITIES.items() if quality.binary and self.graded}
+        names |= {"auc"} if self.shares else set()
+        return names | ({"ranking_loss", *ACCURACY} if self.outside else set())
 
     def _all(self, key: Key) -> tuple[Doubles, Doubles, Ints]:
         first, second, users = (np.concatenate(column) for column in zip(*self._events[key], strict=True))
         return first, second, users
 
-    def _differences(self, arm: Design, draws: Resamples) -> dict[str, Estimate]:
-        """DIFFERENCES; those that are no sums over events from what is held in memory."""
-        found = _estimates(self.sums, draws, arm, "pd", ["pd"])
-        if not found or self.truncated:
-            return found
+    def _differences(self, arm: ArmModels, draws: Resamples) -> dict[str, Estimate]:
+        """DIFFERENCES; those that are no sums over events are of the events held in memory."""
+        estimates = _estimates(self.sums, draws, arm, "pd", ["pd"])
+        if not estimates or self.truncated:
+            return estimates
         parts = [name for name in DIFFERENCES if name != "pd"]
         for key in [key for key in self._events if key[:2] == (arm.label, "pd")]:
             first, second, users = self._all(key)
             values = [row for name in parts for row in (DIFFERENCES[name].fn(first, second), np.ones(len(first)))]
             self.sums.add((arm.label, "pd_parts", *key[2:]), np.stack(values), users)
-        return found | _estimates(self.sums, draws, arm, "pd_parts", parts)
+        return estimates | _estimates(self.sums, draws, arm, "pd_parts", parts)
 
-    def _swaps(self, sums: UserSums, draws: Resamples, arm: Design) -> dict[str, Estimate]:
+    def _swaps(self, sums: UserSums, draws: Resamples, arm: ArmModels) -> dict[str, Estimate]:
         """MEASURES by cause."""
-        found: dict[str, Estimate] = {}
+        estimates: dict[str, Estimate] = {}
         for cause in dict.fromkeys(cause for cause, *_ in arm.pairings()):
-            own = _estimates(sums, draws, arm, cause, self.measures)
-            found |= {f"{cause}.{name}": each for name, each in own.items()}
+            of_cause = _estimates(sums, draws, arm, cause, self.measures)
+            estimates |= {f"{cause}.{name}": estimate for name, estimate in of_cause.items()}
             if cause == "swaps":
-                found |= {f"swaps_these.{name}": each.these() for name, each in own.items()}
-        return found
+                estimates |= {f"swaps_these.{name}": estimate.these() for name, estimate in of_cause.items()}
+        return estimates
 
-    def by_value(self, arm: Design, words: dict[str, dict[int, str]]) -> dict[str, list[Slice]]:
+    def by_value(self, arm: ArmModels, words: dict[str, dict[int, str]]) -> dict[str, list[Slice]]:
         """Swap measures by the values of the columns of --by, the most frequent first."""
         draws = Resamples(*arm.shape, SLICE_GROUPS)
-        found: dict[str, list[tuple[float, Slice]]] = {name: [] for name in self.by}
+        by_column: dict[str, list[tuple[float, Slice]]] = {name: [] for name in self.by}
         for (name, value), sums in self.slices.items():
-            held = [sums.of(key, 2 * len(self.measures)) for key in sums.keys() if key[0] == arm.label]
-            queries = sum(float(each[1].sum()) for each in held)
-            found[name].append((queries, Slice(words[name][value], 0.0, intervals(self._swaps(sums, draws, arm)))))
-        for slices in found.values():
-            slices.sort(key=lambda one: (-one[0], one[1].value))
-        totals = {name: sum(queries for queries, _ in slices) or 1.0 for name, slices in found.items()}
+            sums_of_pairs = [sums.of(key, 2 * len(self.measures)) for key in sums.keys() if key[0] == arm.label]
+            queries = sum(float(slice_[1].sum()) for slice_ in sums_of_pairs)
+            by_column[name].append((queries, Slice(words[name][value], 0.0, intervals(self._swaps(sums, draws, arm)))))
+        for slices in by_column.values():
+            slices.sort(key=lambda entry: (-entry[0], entry[1].value))
+        totals = {name: sum(queries for queries, _ in slices) or 1.0 for name, slices in by_column.items()}
         return {
-            name: [replace(each, share=queries / totals[name]) for queries, each in slices]
-            for name, slices in found.items()
+            name: [replace(slice_, share=queries / totals[name]) for queries, slice_ in slices]
+            for name, slices in by_column.items()
         }
 
 
-def _estimates(sums: UserSums, draws: Resamples, arm: Design, what: str, names: Collection[str]) -> dict[str, Estimate]:
+def _estimates(
+    sums: UserSums, draws: Resamples, arm: ArmModels, kind: str, names: Collection[str]
+) -> dict[str, Estimate]:
     """Of what was summed up under (arm, `what`, fleet, place): numerator and denominator of each of the names."""
     fleets, duplicates = arm.generations[0].shape
     r, s = pair_index(duplicates)
     estimate: Callable[[Doubles, Doubles], Estimate] = draws.models
     places = duplicates
-    if what.startswith(("swaps", "pd")):
+    if kind.startswith(("swaps", "pd")):
         estimate, places = draws.pairs, len(r)
-    elif what.startswith("both"):
+    elif kind.startswith("both"):
         ordered = np.concatenate([r, s]), np.concatenate([s, r])
         estimate, places = partial(draws.pairs, index=ordered), 2 * len(r)
-    cells = [[sums.of((arm.label, what, f, p), 2 * len(names)) for p in range(places)] for f in range(fleets)]
+    cells = [[sums.of((arm.label, kind, f, p), 2 * len(names)) for p in range(places)] for f in range(fleets)]
     parts = arm.by_fleet(np.reshape(cells, (fleets, places, len(names), 2, -1)))  # [fleets, P, names, 2, U]
-    found = {}
+    by_name = {}
     for number, name in enumerate(names):
         values, weights = parts[:, :, number, 0], parts[:, :, number, 1]
         if weights.any():
-            found[name] = estimate(values, weights.mean(axis=1))
-    return found
+            by_name[name] = estimate(values, weights.mean(axis=1))
+    return by_name
 
 
 def compare_frames(frames: Sequence[Any], *, k: int = 10, matched: bool = False, **names: Any) -> Result:
     """`flicker.compare`: what differs between the predictions in frames, dicts of arrays, or files.
 
     Each of `frames` is a pandas or polars frame, an Arrow table, a dict of arrays, or a path. `matched`: each model is
-    compared with the one of the same fleet and duplicate in the other frames, arms in their order. `names`: of Names,
-    such as query="request_id", log_odds=True or by=("country",). Raises FlickerError, one line for the user.
+    compared with the one of the same fleet and duplicate in the other frames, arms in their order. `names`: fields of
+    ColumnNames, as in query="request_id", log_odds=True or by=("country",). Raises FlickerError, one line for the user.
     """
     if isinstance(by := names.get("by", ()), str):
         raise SettingError("by", repr(by), "several columns, as in by=['country']")
-    called = Names(**names)
+    called = ColumnNames(**names)
     if isinstance(frames, (str, os.PathLike)) or not isinstance(frames, Sequence) or not frames:
-        said = "nothing" if isinstance(frames, Sequence) and not frames else type(frames).__name__
-        raise SettingError("frames", said, "give several, as in compare([monday, tuesday])")
+        given = "nothing" if isinstance(frames, Sequence) and not frames else type(frames).__name__
+        raise SettingError("frames", given, "give several, as in compare([monday, tuesday])")
     if not isinstance(k, (int, np.integer)) or k < 1:
         raise SettingError("k", k, "a whole number of items, at least 1")
-    sources: list[Source] = []
+    sources: list[PredictionSource] = []
     for number, frame in enumerate(frames):
         if isinstance(frame, (str, os.PathLike)):
             sources += open_files([Path(frame)], called, number)
@@ -437,47 +449,47 @@ def compare_frames(frames: Sequence[Any], *, k: int = 10, matched: bool = False,
 
 
 def compare_sources(
-    sources: Sequence[Source],
-    names: Names,
+    sources: Sequence[PredictionSource],
+    names: ColumnNames,
     k: int = 10,
     temporary: Path | None = None,
     progress: Callable[[int | None], None] = lambda rows: None,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     command: str = "",
     matched: bool = False,
 ) -> Result:
     """The Result with its costs, where slates are `k` long.
 
-    `progress` is told how many rows were read more, None where reading begins again, because files turned out not to be
-    grouped by query; `say` gets a line for the user. Raises DataError.
+    `progress` is called with the number of further rows read, None where reading begins again, because files are not
+    grouped by query; `log` with a line for the user. Raises DataError.
     """
     started, arms = time.monotonic(), designs(sources, matched)
     if not any(list(arm.pairings()) for arm in arms):
         raise DataError(f"{sources[0].name}: one model alone: give the predictions of a second one to compare it with")
-    there = {
+    available = {
         "user": all(s.names.user in s.columns for s in sources),
         "label": any(s.names.label in s.columns for s in sources),
         "logit": all(s.log_odds or s.names.probability in s.columns for s in sources),
         "event": any(s.names.role in s.columns for s in sources),
     }
-    optional = tuple(name for name, given in there.items() if given)
-    reading = Reading(sources, names.by, optional, progress, say, temporary)
-    for way in (streamed, spilled):
-        tally = Tally(arms, k, optional, names.by)
+    optional = tuple(name for name, is_available in available.items() if is_available)
+    reading = Reading(sources, names.by, optional, progress, log, temporary)
+    for strategy in (streamed, spilled):
+        tally = ComparisonSums(arms, k, optional, names.by)
         try:
-            for part in way(reading):
+            for part in strategy(reading):
                 tally.add(part)
             break
         except NotGroupedError:
             progress(None)
         except BadRowError as bad:
             raise _bad_row(bad, sources) from None
-    _refuse_strangers(tally, sources)
+    _refuse_without_overlap(tally, sources)
     estimates = {arm.label: tally.estimates(arm) for arm in arms}
     return Result(
         kind="compare",
         world={"name": "predictions", "queries": tally.asked(arms[0])}
-        | ({"users": len(tally.sums.users)} if there["user"] else {}),
+        | ({"users": len(tally.sums.users)} if available["user"] else {}),
         arms=[_arm(arm, arms, estimates, tally, reading.values) for arm in arms],
         notes=_notes(tally, arms, sources, optional) + (_matched_notes(sources) if matched else []),
         seconds=round(time.monotonic() - started, 2),
@@ -494,35 +506,39 @@ def compare_sources(
 
 
 def _arm(
-    arm: Design, arms: Sequence[Design], estimates: dict[str, dict[str, Estimate]], tally: Tally, words: Any
+    arm: ArmModels,
+    arms: Sequence[ArmModels],
+    estimates: dict[str, dict[str, Estimate]],
+    tally: ComparisonSums,
+    words: Any,
 ) -> Arm:
-    own, base = estimates[arm.label], arms[0]
-    others = [other for other in arms if other is not arm and other.shape == arm.shape]
+    arm_estimates, base = estimates[arm.label], arms[0]
+    comparable = [other for other in arms if other is not arm and other.shape == arm.shape]
     return Arm(
         spec=arm.label,
-        measures=intervals(own),
-        ratios=ratios(own, estimates[base.label], RATIOS) if base.shape == arm.shape else {},
-        against={other.label: ratios(own, estimates[other.label], RATIOS_TO_ANY) for other in others},
+        measures=intervals(arm_estimates),
+        ratios=ratios(arm_estimates, estimates[base.label], RATIOS) if base.shape == arm.shape else {},
+        against={other.label: ratios(arm_estimates, estimates[other.label], RATIOS_TO_ANY) for other in comparable},
         by=tally.by_value(arm, words),
     )
 
 
-def _bad_row(bad: BadRowError, sources: Sequence[Source]) -> DataError:
-    places, written, own = [], "", [source for source in sources if bad.model in source.numbers]
-    for source in own:
+def _bad_row(bad: BadRowError, sources: Sequence[PredictionSource]) -> DataError:
+    places, written, holders = [], "", [source for source in sources if bad.model in source.numbers]
+    for source in holders:
         rows, ids = row_of(source, bad.query, bad.item)
         places += [f"{source.name}: row {row:,}" for row in rows]
         written = ids or written
     if not bad.column:
-        why = "twice for one model: keep one row of an item and query"
-        return DataError(f"{' and '.join(places[:2])}: {written} {why}")
+        reason = "twice for one model: keep one row of an item and query"
+        return DataError(f"{' and '.join(places[:2])}: {written} {reason}")
     column, hint = bad.column, "--by takes columns of queries, not of items"
     if column == "user":
-        column, hint = own[0].names.user, "a query is from one user"
+        column, hint = holders[0].names.user, "a query is from one user"
     return DataError(f"{places[0]}: {written}: {column} is not that of the other items: {hint}")
 
 
-def _refuse_strangers(tally: Tally, sources: Sequence[Source]) -> None:
+def _refuse_without_overlap(tally: ComparisonSums, sources: Sequence[PredictionSource]) -> None:
     """DataError where nothing could be compared."""
     if tally.counts["pairs"] or any(key[1] == "pd" for key in tally.sums.keys()):
         return
@@ -535,21 +551,23 @@ def _refuse_strangers(tally: Tally, sources: Sequence[Source]) -> None:
     raise DataError(f"{first}, {last}: no query in common ({names.query}): give predictions for the same queries")
 
 
-def _matched_notes(sources: Sequence[Source]) -> list[str]:
-    said = "Each model is compared with the one of the same fleet and duplicate in the other arguments."
-    other = {arm: called for (arm, _), called in _matched_labels(sources).items() if arm != called}
-    return [said, *(f"{called}: compared with {arm} of another argument." for arm, called in other.items())]
+def _matched_notes(sources: Sequence[PredictionSource]) -> list[str]:
+    note = "Each model is compared with the one of the same fleet and duplicate in the other arguments."
+    renamed = {arm: new_name for (arm, _), new_name in _matched_labels(sources).items() if arm != new_name}
+    return [note, *(f"{new_name}: compared with {arm} of another argument." for arm, new_name in renamed.items())]
 
 
-def _notes(tally: Tally, arms: Sequence[Design], sources: Sequence[Source], optional: Sequence[str]) -> list[str]:
-    """What a reader should know before quoting a number."""
-    counts, many = tally.counts, len(list(arms[0].pairings())) > 1 or len(arms) > 1
-    per = ", summed over all pairs of models" if many else ""
+def _notes(
+    tally: ComparisonSums, arms: Sequence[ArmModels], sources: Sequence[PredictionSource], optional: Sequence[str]
+) -> list[str]:
+    """Notes that a reader should know before quoting a number."""
+    counts, is_several = tally.counts, len(list(arms[0].pairings())) > 1 or len(arms) > 1
+    suffix = ", summed over all pairs of models" if is_several else ""
     covers = tally.resamples[arms[0].shape].covers
     units = "" if "user" in optional else " (no column of users: each query is its own)"
     queries = (
-        f"{counts['queries']:,} answers compared{per}"
-        if many
+        f"{counts['queries']:,} answers compared{suffix}"
+        if is_several
         else f"{counts['queries']:,} {'query' if counts['queries'] == 1 else 'queries'} in common"
     )
     notes = [
@@ -557,26 +575,28 @@ def _notes(tally: Tally, arms: Sequence[Design], sources: Sequence[Source], opti
         f"95 % intervals over {covers}{units}."
     ]
     if counts["missing"]:
-        own = " of swaps; accuracy is over all that each model answered" if tally.labelled else ""
-        notes.append(f"{counts['missing']:,} queries that only one of two models answered are left out{own}{per}.")
+        scope = " of swaps; accuracy is over all that each model answered" if tally.labelled else ""
+        notes.append(f"{counts['missing']:,} queries that only one of two models answered are left out{scope}{suffix}.")
     if counts["uneven"]:
         notes.append(
             f"{counts['uneven']:,} queries have other items in one list than in the other ({counts['lone']:,} items): "
-            f"pair swaps are over the items that both scored{per}."
+            f"pair swaps are over the items that both scored{suffix}."
         )
         if tally.labelled:
             notes.append("NDCG, recall and MRR are of each list's own items: they do not miss what a list lacks.")
-    asked = {arm.label: tally.asked(arm) for arm in arms}
-    if len(set(asked.values())) > 1:
-        said = ", ".join(f"{arm} {number:,}" for arm, number in asked.items())
-        notes.append(f"Arms answered other queries ({said}): their ratios compare other queries too. Give the same.")
+    answered = {arm.label: tally.asked(arm) for arm in arms}
+    if len(set(answered.values())) > 1:
+        counts_text = ", ".join(f"{arm} {number:,}" for arm, number in answered.items())
+        notes.append(
+            f"Arms answered other queries ({counts_text}): their ratios compare other queries too. Give the same."
+        )
     if counts["tied"]:
         notes.append(f"{counts['tied']:,} rankings hold equal scores: these stand in the order of their item ids.")
     if not tally.predicted:
         notes.append("No prediction difference: not every file has a column of probabilities, or scores in log-odds.")
     if tally.truncated:
         notes.append(
-            f"AUC and calibration are of the first {MOST_EVENTS:,} predictions, which fitted into memory; PD is not "
+            f"AUC and calibration are of the first {MAX_EVENTS:,} predictions, which fitted into memory; PD is not "
             "split in its parts."
         )
     if tally.outside:

@@ -36,10 +36,10 @@ def keep_predictions(
     held_out: Batch,
     logits: Floats,
 ) -> None:
-    """Write what S models said: rankings of the queries by each generation, and logits [S, n] of the held-out events,
+    """Write predictions of S models: rankings of the queries by each generation, logits [S, n] of the held-out events,
     the last of the world, by the newest. Raises ResultError where the folder cannot be written."""
     candidates = [len(query.candidates) for query in queries]
-    asked = _columns(
+    candidate_rows = _columns(
         world,
         np.repeat([query.id for query in queries], candidates),
         np.concatenate([query.candidates for query in queries]),
@@ -54,10 +54,10 @@ def keep_predictions(
         for arm, label in enumerate(labels):
             for (fleet, duplicate), model in np.ndenumerate(shape.models(arm)):
                 for generation, rankings in generations.items():
-                    own = {"arm": label, "fleet": fleet, "duplicate": duplicate, "generation": generation}
-                    parts = [_table(asked, rankings.flat(model), own | {"role": "query"})]
+                    model_columns = {"arm": label, "fleet": fleet, "duplicate": duplicate, "generation": generation}
+                    parts = [_table(candidate_rows, rankings.flat(model), model_columns | {"role": "query"})]
                     if generation == max(generations):
-                        parts.append(_table(events, logits[model], own | {"role": "event"}))
+                        parts.append(_table(events, logits[model], model_columns | {"role": "event"}))
                     name = f"arm{arm}-fleet{fleet}-duplicate{duplicate}-generation{generation}.parquet"
                     table = arrow().concat_tables(parts, promote_options="default").unify_dictionaries()
                     arrow().parquet.write_table(table.replace_schema_metadata(SCORE), folder / name, compression="zstd")
@@ -66,11 +66,11 @@ def keep_predictions(
 def _columns(
     world: World, query: Integers, item: Integers, user: Integers, label: Floats, features: Integers
 ) -> dict[str, Any]:
-    """Of R rows with table rows [R, S]: what is the same whoever scores them."""
+    """Columns of R rows with table rows [R, S] that do not depend on the model."""
     pa, schema, names = arrow(), world.schema, world.names
-    found = {"q_id": pa.array(query), "doc_id": pa.array(item), "user": pa.array(user), "label": pa.array(label)}
+    columns = {"q_id": pa.array(query), "doc_id": pa.array(item), "user": pa.array(user), "label": pa.array(label)}
     if names.users:
-        found |= {"doc_id": _named(item, names.item), "user": _named(user, names.user)}
+        columns |= {"doc_id": _named(item, names.item), "user": _named(user, names.user)}
 
     def named(field: Field) -> Any:
         first = schema.first_row(field.name)
@@ -79,7 +79,7 @@ def _columns(
         )
 
     by = (field for field in schema.fields if field.side != "item" and field.slots == 1 and field.name not in COLUMNS)
-    return found | {field.name: named(field) for field in by}
+    return columns | {field.name: named(field) for field in by}
 
 
 def _named(numbers: Integers, name: Callable[[int], str]) -> Any:
@@ -89,12 +89,12 @@ def _named(numbers: Integers, name: Callable[[int], str]) -> Any:
     return arrow().DictionaryArray.from_arrays(place.astype(np.int32), words)
 
 
-def _table(rows: Mapping[str, Any], scores: Floats, same: Mapping[str, Any]) -> Any:
-    """Rows with their scores, and what is the same for all of them."""
+def _table(rows: Mapping[str, Any], scores: Floats, constants: Mapping[str, Any]) -> Any:
+    """Rows with their scores, and constant columns."""
     pa = arrow()
-    chances = 1 / (1 + np.exp(-scores.astype(np.float64).clip(-700, 700)))
-    columns = dict(rows) | {"score": pa.array(scores), "probability": pa.array(chances)}
-    for name, value in same.items():
+    probabilities = 1 / (1 + np.exp(-scores.astype(np.float64).clip(-700, 700)))
+    columns = dict(rows) | {"score": pa.array(scores), "probability": pa.array(probabilities)}
+    for name, value in constants.items():
         text = isinstance(value, str)
         column = pa.repeat(pa.scalar(value, pa.string() if text else pa.int32()), len(scores))
         columns[name] = column.dictionary_encode() if text else column

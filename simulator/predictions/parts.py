@@ -25,26 +25,26 @@ from typing import Any, TypeVar
 import numpy as np
 
 from simulator.errors import DataError
-from simulator.predictions.read import Rows, Source, mix, read
+from simulator.predictions.read import PredictionSource, Rows, mix, read
 from simulator.types import Ints
 
 Part = dict[int, Rows]
 """Model number -> its rows of whole queries."""
-Thing = TypeVar("Thing")
+Item = TypeVar("Item")
 
-PART = 1_000_000
+PART_ROWS = 1_000_000
 """Rows of a part, of all models together."""
-MOST_PENDING = 4 * PART
+MAX_PENDING = 4 * PART_ROWS
 """Rows that wait for the same query in another file before files count as not grouped alike."""
-MOST_SEEN = 1 << 24
-"""Queries of a model that are remembered, to tell one that comes twice."""
+MAX_SEEN = 1 << 24
+"""Queries of a model that are remembered, to detect one that comes twice."""
 FLOATS = ("score", "logit", "label")
 """Columns of Rows that are no whole numbers: of each item, as its id is; the others are the same for a whole query."""
-MOST_PARTITIONS = 512
+MAX_PARTITIONS = 512
 """Files open at a time."""
-MOST_THREADS = 4
+MAX_THREADS = 4
 """Files that are read by a thread each."""
-AHEAD = 2
+PREFETCHED = 2
 """Batches that a thread reads while the last one is worked on."""
 
 
@@ -62,27 +62,27 @@ class BadRowError(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read, and how it is told."""
+    """The rows to read, and callbacks on the way."""
 
-    sources: Sequence[Source]
+    sources: Sequence[PredictionSource]
     by: tuple[str, ...]
     """Columns of results by their values."""
     optional: tuple[str, ...]
     """Columns of Rows beside query, item and score."""
     progress: Callable[[int], None]
-    """Told how many rows were read more."""
-    say: Callable[[str], None]
+    """Called with the number of further rows read."""
+    log: Callable[[str], None]
     temporary: Path | None = None
-    """Folder for what does not fit into memory; that of the system where it is None."""
+    """Folder for temporary files; that of the system where it is None."""
     values: dict[str, dict[int, str]] = field(default_factory=dict)
-    """What ids of columns of --by stand for; filled while reading."""
+    """Texts of the ids of columns of --by; filled while reading."""
 
     @property
     def rows(self) -> int:
         """Of all sources together."""
         return sum(source.rows for source in self.sources)
 
-    def read(self, source: Source, size: int) -> Iterator[Rows]:
+    def read(self, source: PredictionSource, size: int) -> Iterator[Rows]:
         """Its rows, of whole queries or not."""
         for rows in read(source, size, self.optional, self.values):
             self.progress(len(rows["query"]))
@@ -94,30 +94,30 @@ def streamed(reading: Reading) -> Iterator[Part]:
     if any(len(source.numbers) > 1 for source in reading.sources):
         raise NotGroupedError
     models = sorted({source.numbers[0] for source in reading.sources})
-    size = max(PART // len(models) // 2, 8_192)
+    size = max(PART_ROWS // len(models) // 2, 8_192)
     with contextlib.ExitStack() as threads:
         streams = {}
         for model in models:
-            own = [reading.read(source, size) for source in reading.sources if source.numbers[0] == model]
-            rows = chain.from_iterable(own)
-            few = len(models) <= MOST_THREADS
-            streams[model] = _Stream(threads.enter_context(contextlib.closing(ahead(rows))) if few else rows)
+            of_model = [reading.read(source, size) for source in reading.sources if source.numbers[0] == model]
+            rows = chain.from_iterable(of_model)
+            with_threads = len(models) <= MAX_THREADS
+            streams[model] = _Stream(threads.enter_context(contextlib.closing(ahead(rows))) if with_threads else rows)
         taken: list[Ints] = []
         while any(stream.open for stream in streams.values()):
-            behind = min(len(stream.runs) for stream in streams.values() if stream.open)
+            fewest = min(len(stream.runs) for stream in streams.values() if stream.open)
             for stream in streams.values():
-                if stream.open and len(stream.runs) <= behind:
+                if stream.open and len(stream.runs) <= fewest:
                     stream.read_on()
             ready = reduce(_common, (stream.whole() for stream in streams.values()))
             if len(ready):
                 taken.append(ready)
                 yield {model: stream.take(ready) for model, stream in streams.items()}
             pending = sum(int(stream.runs[-1]) for stream in streams.values())
-            if pending > MOST_PENDING or sum(map(len, taken)) > MOST_SEEN:
+            if pending > MAX_PENDING or sum(map(len, taken)) > MAX_SEEN:
                 raise NotGroupedError
         yield {model: stream.rows for model, stream in streams.items() if stream.rows}  # those of one model alone
         for stream in streams.values():
-            _distinct(np.concatenate([*taken, stream.asked]))  # none came again after it was taken
+            _distinct(np.concatenate([*taken, stream.queries]))  # none came again after it was taken
 
 
 class _Stream:
@@ -127,36 +127,36 @@ class _Stream:
         self._source = source
         self.open = True
         self.rows: Rows = {}
-        """Those that wait."""
+        """Rows that wait."""
         self.runs = np.zeros(1, np.int64)
-        """Where their queries begin, and where the last one ends."""
+        """Where runs of one query begin, and where the last one ends."""
 
     @property
-    def asked(self) -> Ints:
+    def queries(self) -> Ints:
         """Queries of the rows that wait, one for each run."""
         return self.rows["query"][self.runs[:-1]] if self.rows else np.zeros(0, np.int64)
 
     def read_on(self) -> None:
         """Take in the next rows."""
-        more = next(self._source, None)
-        if more is None:
+        new_rows = next(self._source, None)
+        if new_rows is None:
             self.open = False
         else:
-            self.rows = {k: np.concatenate([self.rows[k], more[k]]) for k in more} if self.rows else more
+            self.rows = {k: np.concatenate([self.rows[k], new_rows[k]]) for k in new_rows} if self.rows else new_rows
             self.runs = _runs(self.rows["query"])
 
     def whole(self) -> Ints:
         """Queries that wait with all their rows: the last may go on. Raises NotGroupedError for one in two places."""
-        return _distinct(self.asked[:-1] if self.open else self.asked)
+        return _distinct(self.queries[:-1] if self.open else self.queries)
 
     def take(self, ready: Ints) -> Rows:
         """The rows of these queries, which wait no longer."""
-        ours = np.isin(self.asked, ready)
-        mask = np.repeat(ours, np.diff(self.runs))
+        is_ready = np.isin(self.queries, ready)
+        mask = np.repeat(is_ready, np.diff(self.runs))
         count = int(mask.sum())
-        first, rest = (slice(count), slice(count, None)) if mask[:count].all() else (mask, ~mask)  # mostly no copies
-        taken, self.rows = _slice(self.rows, first), _slice(self.rows, rest)
-        self.runs = np.concatenate([[0], np.diff(self.runs)[~ours].cumsum()])
+        head, tail = (slice(count), slice(count, None)) if mask[:count].all() else (mask, ~mask)  # mostly no copies
+        taken, self.rows = _slice(self.rows, head), _slice(self.rows, tail)
+        self.runs = np.concatenate([[0], np.diff(self.runs)[~is_ready].cumsum()])
         return taken
 
 
@@ -186,25 +186,25 @@ def _runs(query: Ints) -> Ints:
 def spilled(reading: Reading) -> Iterator[Part]:
     """Parts of sources in any order, through temporary files where they are more than one part."""
     names = ["query", "item", "score", "model", *reading.optional, *reading.by]
-    count = max(1, min(-(-reading.rows // PART), MOST_PARTITIONS))
+    count = max(1, min(-(-reading.rows // PART_ROWS), MAX_PARTITIONS))
     if count > 1:
-        _room(reading, 8 * len(names) * reading.rows)
+        _require_disk_space(reading, 8 * len(names) * reading.rows)
     files = [tempfile.TemporaryFile(dir=reading.temporary) if count > 1 else io.BytesIO() for _ in range(count)]
     try:
-        for rows in ahead(chain.from_iterable(reading.read(source, PART // 4) for source in reading.sources)):
+        for rows in ahead(chain.from_iterable(reading.read(source, PART_ROWS // 4) for source in reading.sources)):
             table = np.empty((len(rows["query"]), len(names)), np.int64)
             for place, name in enumerate(names):
                 column = rows[name]
                 table[:, place] = column.view(np.int64) if column.dtype == np.float64 else column
-            which = partition(rows["query"], count)
-            table = table.take(np.argsort(which, kind="stable"), axis=0)  # 16 bits: a radix sort
-            ends = np.bincount(which, minlength=count).cumsum()
+            partitions = partition(rows["query"], count)
+            table = table.take(np.argsort(partitions, kind="stable"), axis=0)  # 16 bits: a radix sort
+            ends = np.bincount(partitions, minlength=count).cumsum()
             for file, part in zip(files, np.split(table, ends[:-1]), strict=True):
                 file.write(part.data)
         yield from ahead(_by_model(table, names) for table in _back(files, len(names)))
     except OSError as error:
-        where = reading.temporary or tempfile.gettempdir()
-        raise DataError(f"temp = {where}: {error.strerror or error}: name another folder with --temp") from None
+        folder = reading.temporary or tempfile.gettempdir()
+        raise DataError(f"temp = {folder}: {error.strerror or error}: name another folder with --temp") from None
     finally:
         for file in files:
             file.close()
@@ -228,9 +228,9 @@ def _by_model(table: Ints, names: Sequence[str]) -> Part:
     query, model = (np.ascontiguousarray(table[:, names.index(name)]) for name in ("query", "model"))
     part = {}
     for number in np.unique(model).tolist():
-        mine = np.flatnonzero(model == number)
-        mine = mine[np.argsort(query[mine])]
-        columns = {name: table[:, place].take(mine) for place, name in enumerate(names)}
+        of_model = np.flatnonzero(model == number)
+        of_model = of_model[np.argsort(query[of_model])]
+        columns = {name: table[:, place].take(of_model) for place, name in enumerate(names)}
         part[number] = {
             name: column.view(np.float64) if name in FLOATS else column != 0 if name == "event" else column
             for name, column in columns.items()
@@ -238,27 +238,27 @@ def _by_model(table: Ints, names: Sequence[str]) -> Part:
     return part
 
 
-def _room(reading: Reading, needed: int) -> None:
-    """Say what goes to disk; DataError where it does not fit."""
-    where = reading.temporary or Path(tempfile.gettempdir())
+def _require_disk_space(reading: Reading, needed: int) -> None:
+    """Log the size of the temporary files; DataError where they do not fit on the disk."""
+    folder = reading.temporary or Path(tempfile.gettempdir())
     try:
-        free = shutil.disk_usage(where).free
+        free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise DataError(f"temp = {where}: {error.strerror}: name a folder that exists") from None
+        raise DataError(f"temp = {folder}: {error.strerror}: name a folder that exists") from None
     if free < needed:
         hint = "name a larger folder with --temp, or sort the files by query"
-        raise DataError(f"temp = {where}: {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed: {hint}")
-    reading.say(f"The files are not grouped by query: {needed / 1e9:.2f} GB go to {where} meanwhile")
+        raise DataError(f"temp = {folder}: {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed: {hint}")
+    reading.log(f"The files are not grouped by query: {needed / 1e9:.2f} GB go to {folder} meanwhile")
 
 
-def ahead(things: Iterator[Thing]) -> Generator[Thing, None, None]:
-    """The same things, fetched by a thread while the caller works on the last one."""
+def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
+    """The same items, prefetched by a thread while the caller works on the last one."""
     thread = ThreadPoolExecutor(1)
     try:
-        fetched = deque(thread.submit(next, things, None) for _ in range(AHEAD))
-        while (thing := fetched.popleft().result()) is not None:
-            fetched.append(thread.submit(next, things, None))
-            yield thing
+        fetched = deque(thread.submit(next, items, None) for _ in range(PREFETCHED))
+        while (item := fetched.popleft().result()) is not None:
+            fetched.append(thread.submit(next, items, None))
+            yield item
     finally:
         thread.shutdown(cancel_futures=True)
 
@@ -270,8 +270,8 @@ class Block:
     query: Ints
     """[Q]"""
     columns: Rows
-    """[Q, N] item, score, and what else Rows has of an item."""
-    own: Rows = field(default_factory=dict)
+    """[Q, N] item, score, and the other columns of items in Rows."""
+    per_query: Rows = field(default_factory=dict)
     """[Q] user (the query itself, where it has none) and values of --by."""
 
 
@@ -279,12 +279,12 @@ def blocks(rows: Rows) -> dict[int, Block]:
     """A model's rows of whole queries by the number of their items. Raises BadRowError."""
     query, begins = rows["query"], _runs(rows["query"])
     order = np.argsort(query[begins[:-1]])
-    asked = query[begins[:-1]][order]
-    if (asked[1:] == asked[:-1]).any():  # not grouped
+    queries = query[begins[:-1]][order]
+    if (queries[1:] == queries[:-1]).any():  # not grouped
         rows = _slice(rows, np.argsort(query))
         query, begins = rows["query"], _runs(rows["query"])
         order = np.arange(len(begins) - 1)
-    lengths, found = np.diff(begins)[order], {}
+    lengths, by_length = np.diff(begins)[order], {}
     for n in np.unique(lengths).tolist() if len(query) else ():
         place = begins[:-1][order[lengths == n]][:, None] + np.arange(n)  # [Q, N]
         item = rows["item"][place]
@@ -292,15 +292,15 @@ def blocks(rows: Rows) -> dict[int, Block]:
             inner = np.argsort(item, axis=-1)
             place = np.take_along_axis(place, inner, axis=-1)
             item = np.take_along_axis(item, inner, axis=-1)
-            if (twice := item[:, 1:] == item[:, :-1]).any():
-                row, column = np.argwhere(twice)[0]
+            if (is_repeated := item[:, 1:] == item[:, :-1]).any():
+                row, column = np.argwhere(is_repeated)[0]
                 raise BadRowError(int(query[place[row, 0]]), int(item[row, column]))
         first = place[:, 0]
         columns = {"item": item} | {name: column[place] for name, column in rows.items() if name in FLOATS}
-        own = {name: column[first] for name, column in rows.items() if name not in ("model", "event", *columns)}
-        for name in own.keys() - {"query"}:
-            if (other := rows[name][place] != own[name][:, None]).any():
-                row, column = np.argwhere(other)[0]
+        per_query = {name: column[first] for name, column in rows.items() if name not in ("model", "event", *columns)}
+        for name in per_query.keys() - {"query"}:
+            if (is_different := rows[name][place] != per_query[name][:, None]).any():
+                row, column = np.argwhere(is_different)[0]
                 raise BadRowError(int(query[first[row]]), int(item[row, column]), name)
-        found[n] = Block(query[first], columns, {"user": own["query"], **own})
-    return found
+        by_length[n] = Block(query[first], columns, {"user": per_query["query"], **per_query})
+    return by_length

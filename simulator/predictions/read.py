@@ -26,7 +26,7 @@ Rows = dict[str, NDArray[Any]]
 """Columns [n] of rows: `query`, `item` (ids), `score`, and where the log has them `model` (number), `logit`, `label`
 (NaN: none), `user`, and one per column of --by (ids)."""
 MODEL = ("arm", "fleet", "duplicate", "generation")
-"""Columns that say which model a row is of."""
+"""Columns that name the model of a row."""
 EVENT = np.int64(0x5BD1E9955BD1E995)
 """Tells events from queries of the same id."""
 SUFFIXES = (".parquet", ".pq", ".csv", ".tsv", ".run", ".trec", ".txt")
@@ -35,7 +35,7 @@ SCORE = {b"flicker.score": b"log-odds"}
 TREC = ("q_id", "Q0", "doc_id", "rank", "score", "tag")
 CSV_BLOCK = 8 << 20
 """Bytes of a CSV file parsed at a time."""
-MOST_VALUES = 1_000
+MAX_VALUES = 1_000
 """Values of a column of --by."""
 TINY, NEARLY_ONE = 1e-300, 1 - 2.0**-53
 """Probabilities are kept inside, so that their log-odds are finite."""
@@ -48,8 +48,8 @@ def log_odds(chances: Doubles) -> Doubles:
 
 
 @dataclass(frozen=True)
-class Names:
-    """What the columns are called. All but the first three are used where the log has them."""
+class ColumnNames:
+    """Names of the columns. All but the first three are used where the log has them."""
 
     query: str = "q_id"
     """The query (ranx: q_id)."""
@@ -72,11 +72,11 @@ class Names:
 
 
 @dataclass
-class Source:
+class PredictionSource:
     """One file, or one frame in memory, that can be read as often as needed."""
 
     name: str
-    """What errors call it."""
+    """Its name in errors."""
     argument: int
     """Number of the argument it belongs to: several files of a folder are parts of one."""
     columns: Mapping[str, Any]
@@ -84,10 +84,10 @@ class Source:
     open: Callable[[Sequence[str], int], Iterator[Any]]
     """(columns, rows at a time) -> Arrow record batches."""
     rows: int
-    """How many there are; of text an estimate."""
+    """Number of rows; of text an estimate."""
     log_odds: bool = False
-    names: Names = field(default_factory=Names)
-    """What its columns are called."""
+    names: ColumnNames = field(default_factory=ColumnNames)
+    """Names of its columns."""
     ranked: bool = False
     """Its score is a rank: lower is better."""
     models: list[tuple[Any, ...]] = field(default_factory=list)
@@ -111,20 +111,20 @@ def arrow() -> ModuleType:
     return pyarrow  # type: ignore[no-any-return]
 
 
-def open_files(arguments: Sequence[Path], names: Names, first: int = 0) -> list[Source]:
+def open_files(arguments: Sequence[Path], names: ColumnNames, first: int = 0) -> list[PredictionSource]:
     """The files, and those in the folders, that the arguments name, `first` the number of the first argument. DataError
     where one cannot be used."""
-    found: list[Source] = []
+    sources: list[PredictionSource] = []
     for number, argument in enumerate(arguments, first):
         folder = argument / "predictions" if (argument / "predictions").is_dir() else argument
         files = sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES) if folder.is_dir() else [argument]
         if not files:
             raise DataError(f"{folder}: no file of predictions in it ({', '.join(SUFFIXES)}): name another folder")
-        found += [_checked(_open(path, number, names), names) for path in files]
-    return found
+        sources += [_checked(_open(path, number, names), names) for path in files]
+    return sources
 
 
-def open_frame(frame: Any, number: int, names: Names) -> Source:
+def open_frame(frame: Any, number: int, names: ColumnNames) -> PredictionSource:
     """A pandas or polars frame, an Arrow table, or a dict of arrays."""
     pa, name = arrow(), f"frame {number + 1}"
     try:
@@ -138,10 +138,10 @@ def open_frame(frame: Any, number: int, names: Names) -> Source:
         yield from table.select(list(columns)).to_batches(size)
 
     columns = dict(zip(table.schema.names, table.schema.types, strict=True))
-    return _checked(Source(name, number, columns, batches, len(table)), names)
+    return _checked(PredictionSource(name, number, columns, batches, len(table)), names)
 
 
-def _open(path: Path, number: int, names: Names) -> Source:
+def _open(path: Path, number: int, names: ColumnNames) -> PredictionSource:
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder: name a file of predictions")
     if path.suffix in (".parquet", ".pq"):
@@ -149,7 +149,7 @@ def _open(path: Path, number: int, names: Names) -> Source:
     return _text(path, number, names)
 
 
-def _parquet(path: Path, number: int) -> Source:
+def _parquet(path: Path, number: int) -> PredictionSource:
     pa = arrow()
     with _named(path):
         # no pre_buffer: it holds whole row groups
@@ -172,7 +172,7 @@ def _parquet(path: Path, number: int) -> Source:
             for batch in opened.iter_batches(size // 64 + 1 if lists else size, columns=outer):
                 yield _exploded(batch, wanted) if lists else batch
 
-    return Source(str(path), number, columns, batches, rows, log_odds)
+    return PredictionSource(str(path), number, columns, batches, rows, log_odds)
 
 
 def _exploded(batch: Any, wanted: Sequence[str]) -> Any:
@@ -185,21 +185,21 @@ def _exploded(batch: Any, wanted: Sequence[str]) -> Any:
     return pa.RecordBatch.from_arrays(columns, names=list(wanted))
 
 
-def _text(path: Path, number: int, names: Names) -> Source:
+def _text(path: Path, number: int, names: ColumnNames) -> PredictionSource:
     """CSV with a header line, or a TREC run: six words a line, the second of them Q0."""
     pa = arrow()
     with _named(path), path.open("rb") as opened:
         first = opened.readline(1 << 16)
     words = first.decode("utf-8", "replace").split()
     trec = len(words) == 6 and words[1].upper() == "Q0"
-    split = "\t" if b"\t" in first else ","
-    named = first.decode("utf-8-sig", "replace").split(split)
-    header = list(TREC) if trec else [name.strip().strip('"') for name in named]
+    delimiter = "\t" if b"\t" in first else ","
+    header_cells = first.decode("utf-8-sig", "replace").split(delimiter)
+    header = list(TREC) if trec else [name.strip().strip('"') for name in header_cells]
     text = {names.query, names.item, names.user, names.role, "arm", *names.by}
     kinds = {n: pa.string() if n in text else pa.int64() if n in MODEL else pa.float64() for n in header}
 
     def batches(wanted: Sequence[str], size: int) -> Iterator[Any]:
-        read, parse = pa.csv.ReadOptions(block_size=CSV_BLOCK), pa.csv.ParseOptions(delimiter=split)
+        read, parse = pa.csv.ReadOptions(block_size=CSV_BLOCK), pa.csv.ParseOptions(delimiter=delimiter)
         types = {name: kinds[name] for name in wanted}
         if trec:  # lines, which are no CSV: words are parted by any spaces and tabs
             read.column_names, types = ["line"], {"line": pa.string()}
@@ -210,7 +210,7 @@ def _text(path: Path, number: int, names: Names) -> Source:
                 yield _parted(batch.column(0), {name: kinds[name] for name in wanted}) if trec else batch
 
     rows = int(path.stat().st_size // max(len(first), 20)) + 1
-    return Source(str(path), number, kinds, batches, rows)
+    return PredictionSource(str(path), number, kinds, batches, rows)
 
 
 def _parted(lines: Any, kinds: Mapping[str, Any]) -> Any:
@@ -219,9 +219,9 @@ def _parted(lines: Any, kinds: Mapping[str, Any]) -> Any:
     lines = pa.compute.ascii_trim_whitespace(lines)
     lines = lines.filter(pa.compute.not_equal(lines, ""))
     words = pa.compute.ascii_split_whitespace(lines)
-    others = lines.filter(pa.compute.not_equal(pa.compute.list_value_length(words), len(TREC)))
-    if len(others):
-        raise pa.ArrowInvalid(f"Expected {len(TREC)} words: {others[0]}")
+    invalid = lines.filter(pa.compute.not_equal(pa.compute.list_value_length(words), len(TREC)))
+    if len(invalid):
+        raise pa.ArrowInvalid(f"Expected {len(TREC)} words: {invalid[0]}")
     columns = {name: pa.compute.list_element(words, TREC.index(name)).cast(kind) for name, kind in kinds.items()}
     return pa.RecordBatch.from_pydict(columns)
 
@@ -239,13 +239,15 @@ def _reason(error: BaseException) -> str:
     return (str(getattr(error, "strerror", None) or error) or type(error).__name__).splitlines()[0]
 
 
-def _checked(source: Source, names: Names) -> Source:
+def _checked(source: PredictionSource, names: ColumnNames) -> PredictionSource:
     """With LensKit's names understood, columns there and of the right kind, and its models known."""
     source.log_odds = source.log_odds or names.log_odds
     source.ranked = names.score not in source.columns and "rank" in source.columns
     source.names = names = _understood(names, source.columns)
-    asked = [getattr(names, f.name) for f in fields(Names) if f.type == "str" and getattr(names, f.name) != f.default]
-    for name in (names.query, names.item, names.score, *asked, *names.by):
+    named = [
+        getattr(names, f.name) for f in fields(ColumnNames) if f.type == "str" and getattr(names, f.name) != f.default
+    ]
+    for name in (names.query, names.item, names.score, *named, *names.by):
         if name not in source.columns:
             has = ", ".join(filter(None, source.columns))
             if not has:
@@ -254,66 +256,68 @@ def _checked(source: Source, names: Names) -> Source:
     kinds = arrow().types
     for name, kind in source.columns.items():
         value = kind.value_type if kinds.is_dictionary(kind) else kind
-        text = kinds.is_string(value) or kinds.is_large_string(value) or kinds.is_string_view(value)
-        whole = kinds.is_integer(value)
-        number = whole or kinds.is_floating(value) or kinds.is_decimal(value) or kinds.is_boolean(value)
-        for columns, fits, takes in (
-            ((names.query, names.item, names.user), text or whole, "ids are whole numbers or text"),
-            (MODEL[1:], whole, "it takes whole numbers"),
-            ((names.score, names.probability, names.label), number, "it takes numbers"),
+        is_text = kinds.is_string(value) or kinds.is_large_string(value) or kinds.is_string_view(value)
+        is_integer = kinds.is_integer(value)
+        is_number = is_integer or kinds.is_floating(value) or kinds.is_decimal(value) or kinds.is_boolean(value)
+        for columns, is_valid, expected in (
+            ((names.query, names.item, names.user), is_text or is_integer, "ids are whole numbers or text"),
+            (MODEL[1:], is_integer, "it takes whole numbers"),
+            ((names.score, names.probability, names.label), is_number, "it takes numbers"),
         ):
-            if name in columns and not fits:
-                raise DataError(f"{source.name}: column {name!r} holds {kind}: {takes}")
-    known = [name for name in MODEL if name in source.columns]
-    found: dict[tuple[Any, ...], None] = {}
-    for batch in source.open(known, 1 << 20) if known else ():
-        for name in known:
+            if name in columns and not is_valid:
+                raise DataError(f"{source.name}: column {name!r} holds {kind}: {expected}")
+    model_columns = [name for name in MODEL if name in source.columns]
+    models: dict[tuple[Any, ...], None] = {}
+    for batch in source.open(model_columns, 1 << 20) if model_columns else ():
+        for name in model_columns:
             if batch.column(name).null_count:
                 raise DataError(f"{source.name}: column {name!r} is empty in some rows: say which model each row is of")
-        found |= dict.fromkeys(combinations(source, batch)[0])
-    source.models = list(found) or [source.unnamed]
+        models |= dict.fromkeys(combinations(source, batch)[0])
+    source.models = list(models) or [source.unnamed]
     return source
 
 
-def _understood(names: Names, columns: Mapping[str, Any]) -> Names:
+def _understood(names: ColumnNames, columns: Mapping[str, Any]) -> ColumnNames:
     """LensKit calls the query user_id and the item item_id, and may give a rank alone."""
-    theirs = {"query": "user_id", "item": "item_id"}
-    missing: dict[str, Any] = {ours: name for ours, name in theirs.items() if getattr(names, ours) not in columns}
-    found = replace(names, **missing) if columns.keys() >= set(missing.values()) else names
+    lenskit = {"query": "user_id", "item": "item_id"}
+    missing: dict[str, Any] = {field: name for field, name in lenskit.items() if getattr(names, field) not in columns}
+    understood = replace(names, **missing) if columns.keys() >= set(missing.values()) else names
     if names.score not in columns and "rank" in columns:
-        found = replace(found, score="rank")
-    if found != names and names.user not in columns and "user_id" in columns:
-        found = replace(found, user="user_id")
-    return found
+        understood = replace(understood, score="rank")
+    if understood != names and names.user not in columns and "user_id" in columns:
+        understood = replace(understood, user="user_id")
+    return understood
 
 
-def combinations(source: Source, batch: Any) -> tuple[list[tuple[Any, ...]], Ints]:
+def combinations(source: PredictionSource, batch: Any) -> tuple[list[tuple[Any, ...]], Ints]:
     """The values of MODEL in a batch, and which of them each row [n] has."""
     which, values = np.zeros(len(batch), np.int64), [()]  # type: tuple[Ints, list[tuple[Any, ...]]]
-    for name, unnamed in zip(MODEL, source.unnamed, strict=True):
+    for name, default in zip(MODEL, source.unnamed, strict=True):
         if name not in source.columns:
-            values = [(*value, unnamed) for value in values]
+            values = [(*value, default) for value in values]
             continue
         coded = batch.column(name)
         coded = coded if hasattr(coded, "dictionary") else coded.dictionary_encode()
-        words = [(str(w) or unnamed) if name == "arm" else w for w in coded.dictionary.to_pylist()]
+        words = [(str(w) or default) if name == "arm" else w for w in coded.dictionary.to_pylist()]
         which = which * len(words) + coded.indices.to_numpy()
         values = [(*value, word) for value in values for word in words]
     used, index = np.unique(which, return_inverse=True)
     return [values[number] for number in used], index
 
 
-def read(source: Source, size: int, optional: Sequence[str], values: dict[str, dict[int, str]]) -> Iterator[Rows]:
+def read(
+    source: PredictionSource, size: int, optional: Sequence[str], values: dict[str, dict[int, str]]
+) -> Iterator[Rows]:
     """The source's rows, about `size` at a time; `optional`: columns of Rows beside the first three that it must have.
 
-    `values` learns what the ids of columns of --by stand for.
+    `values` is filled with the texts of the ids of columns of --by.
     """
     names = source.names
-    several = len(source.models) > 1
-    known = [name for name in MODEL if name in source.columns] if several else []
-    given = [n for n in (names.user, names.label, names.role) if n in source.columns]
-    given += [names.probability] if names.probability in source.columns and not source.log_odds else []
-    wanted = list(dict.fromkeys([names.query, names.item, names.score, *given, *known, *names.by]))
+    is_several = len(source.models) > 1
+    model_columns = [name for name in MODEL if name in source.columns] if is_several else []
+    optional_columns = [n for n in (names.user, names.label, names.role) if n in source.columns]
+    optional_columns += [names.probability] if names.probability in source.columns and not source.log_odds else []
+    wanted = list(dict.fromkeys([names.query, names.item, names.score, *optional_columns, *model_columns, *names.by]))
     first = 1
     for batch in source.open(wanted, size):
         if not len(batch):
@@ -321,21 +325,21 @@ def read(source: Source, size: int, optional: Sequence[str], values: dict[str, d
         cell = _Cells(source.name, batch, first)
         score = -cell.numbers(names.score) if source.ranked else cell.numbers(names.score)
         rows: Rows = {"query": cell.ids(names.query), "item": cell.ids(names.item), "score": score}
-        if names.role in given:
+        if names.role in optional_columns:
             rows["query"] = np.where(cell.events(names.role), rows["query"] ^ EVENT, rows["query"])
         if "user" in optional:
             rows["user"] = cell.ids(names.user)
         if "label" in optional:
-            rows["label"] = cell.labels(names.label) if names.label in given else np.full(len(batch), np.nan)
+            rows["label"] = cell.labels(names.label) if names.label in optional_columns else np.full(len(batch), np.nan)
         if "event" in optional:
-            rows["event"] = cell.events(names.role) if names.role in given else np.zeros(len(batch), bool)
+            rows["event"] = cell.events(names.role) if names.role in optional_columns else np.zeros(len(batch), bool)
         if "logit" in optional:
             rows["logit"] = cell.logits(names.score, score) if source.log_odds else cell.chances(names.probability)
         for name in names.by:
             rows[name] = cell.values(name, values.setdefault(name, {}))
-        if several:
-            held, index = combinations(source, batch)
-            rows["model"] = np.array([source.numbers[source.models.index(m)] for m in held], np.int64)[index]
+        if is_several:
+            models, index = combinations(source, batch)
+            rows["model"] = np.array([source.numbers[source.models.index(m)] for m in models], np.int64)[index]
         else:
             rows["model"] = np.broadcast_to(np.int64(source.numbers[0]), len(batch))
         yield rows
@@ -372,9 +376,9 @@ class _Cells:
         coded = self.batch.column(column)
         coded = coded if hasattr(coded, "dictionary") else coded.dictionary_encode()
         words = np.array([{"query": 0, "event": 1}.get(w, 2) for w in coded.dictionary.to_pylist()] or [0])
-        found = words[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
-        self._refuse(found == 2, column, "is no role: `query` or `event`")
-        return np.asarray(found == 1)
+        role_codes = words[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
+        self._refuse(role_codes == 2, column, "is no role: `query` or `event`")
+        return np.asarray(role_codes == 1)
 
     def ids(self, column: str) -> Ints:
         values = self.batch.column(column)
@@ -388,15 +392,15 @@ class _Cells:
         coded = self.batch.column(column).cast(pa.string()).fill_null("(none)").dictionary_encode()
         number = codes(coded.dictionary)
         words |= dict(zip(number.tolist(), coded.dictionary.to_pylist(), strict=True))
-        if len(words) > MOST_VALUES:
-            raise DataError(f"{self.name}: column {column!r} has more than {MOST_VALUES:,} values: --by takes few")
+        if len(words) > MAX_VALUES:
+            raise DataError(f"{self.name}: column {column!r} has more than {MAX_VALUES:,} values: --by takes few")
         return cast(Ints, number[coded.indices.to_numpy()])
 
-    def _refuse(self, bad: NDArray[np.bool_], column: str, why: str) -> None:
-        if bad.any():
-            row = int(bad.argmax())
+    def _refuse(self, is_bad: NDArray[np.bool_], column: str, reason: str) -> None:
+        if is_bad.any():
+            row = int(is_bad.argmax())
             value = self.batch.column(column)[row].as_py()
-            raise DataError(f"{self.name}: row {self.first + row:,}: {column} = {value} {why}")
+            raise DataError(f"{self.name}: row {self.first + row:,}: {column} = {value} {reason}")
 
 
 def codes(values: Any) -> Ints:
@@ -426,23 +430,25 @@ def hashed(texts: Any) -> Ints:
     words = np.ndarray((max(len(padded) - 7, 1),), np.uint64, padded, strides=(1,))  # 8 bytes from any place
     state = mix(length.astype(np.uint64) + np.uint64(1))  # not of 0, which it leaves alone
     for part in range(0, int(length.max(initial=0)), 8):
-        left = length - part
-        whole = int(left.min()) >= 8
-        rows = slice(None) if int(left.min()) > 0 else np.flatnonzero(left > 0)
+        remaining = length - part
+        is_full = int(remaining.min()) >= 8
+        rows = slice(None) if int(remaining.min()) > 0 else np.flatnonzero(remaining > 0)
         word = words[start[rows] + part]
-        if not whole:
-            word &= _MASKS[np.minimum(left[rows], 8)]
+        if not is_full:
+            word &= _MASKS[np.minimum(remaining[rows], 8)]
         state[rows] = mix(state[rows] ^ word)
-    found = state.view(np.int64)
-    lead = padded[start] if count else padded[:0]
-    numeric = (length > 0) & (((lead >= 48) & (lead <= 57)) | (lead == 45))
+    ids = state.view(np.int64)
+    first_byte = padded[start] if count else padded[:0]
+    numeric = (length > 0) & (((first_byte >= 48) & (first_byte <= 57)) | (first_byte == 45))
     if numeric.any():
         pa = arrow()
         places = np.flatnonzero(numeric)
-        some = texts.take(pa.array(places)) if len(places) < count else texts
-        plain = pa.compute.match_substring_regex(some, r"^(0|-?[1-9][0-9]{0,17})$").to_numpy(zero_copy_only=False)
-        found[places[plain]] = some.filter(pa.array(plain)).cast(pa.int64()).to_numpy()
-    return found
+        numeric_texts = texts.take(pa.array(places)) if len(places) < count else texts
+        plain = pa.compute.match_substring_regex(numeric_texts, r"^(0|-?[1-9][0-9]{0,17})$").to_numpy(
+            zero_copy_only=False
+        )
+        ids[places[plain]] = numeric_texts.filter(pa.array(plain)).cast(pa.int64()).to_numpy()
+    return ids
 
 
 _MASKS = np.array([(1 << (8 * n)) - 1 for n in range(9)], np.uint64)
@@ -459,16 +465,16 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values
 
 
-def row_of(source: Source, query: int, item: int) -> tuple[list[int], str]:
+def row_of(source: PredictionSource, query: int, item: int) -> tuple[list[int], str]:
     """Rows (from 1) that hold an item of a query, and both ids as written; reads the source again."""
     rows: list[int] = []
     written, first, names = "", 1, source.names
     events = names.role in source.columns
     for batch in source.open([names.query, names.item, *([names.role] if events else [])], 1 << 20):
         cell = _Cells(source.name, batch, first)
-        asked = cell.ids(names.query)
-        asked = np.where(cell.events(names.role), asked ^ EVENT, asked) if events else asked
-        for place in np.flatnonzero((asked == query) & (cell.ids(names.item) == item)).tolist():
+        queries = cell.ids(names.query)
+        queries = np.where(cell.events(names.role), queries ^ EVENT, queries) if events else queries
+        for place in np.flatnonzero((queries == query) & (cell.ids(names.item) == item)).tolist():
             rows.append(first + place)
             ids = (batch.column(name)[place].as_py() for name in (names.query, names.item))
             written = ", ".join(f"{name} = {value}" for name, value in zip((names.query, names.item), ids, strict=True))

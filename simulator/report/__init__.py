@@ -1,6 +1,6 @@
-"""One self-contained page that shows what was found: `write_report(folder)` turns result.json into report.html.
+"""One self-contained page of a result: `write_report(folder)` turns result.json into report.html.
 
-    finding.py    what the numbers say, in sentences: page title, what you see, the claim above each picture
+    finding.py    sentences computed from the numbers: page title, what you see, the claim above each picture
     charts.py     the kit of drawings: points as inline SVG, and as rows of a CSV file
     looks.py      which colour, mark and line an arm has
     templates.py  the kit of pages: templates/kit.html, and style sheets
@@ -48,8 +48,8 @@ def read_results(folders: Sequence[Path]) -> Result:
 
 def write_pooled(folders: Sequence[Path]) -> Path:
     """One page of several results in the folder that holds them; returns its path. Raises as `read_results`."""
-    held = folders[0] if len(folders) == 1 else Path(commonpath([folder.absolute() for folder in folders]))
-    return _write(read_results(folders), held)
+    parent = folders[0] if len(folders) == 1 else Path(commonpath([folder.absolute() for folder in folders]))
+    return _write(read_results(folders), parent)
 
 
 def _write(result: Result, folder: Path) -> Path:

@@ -39,9 +39,9 @@ SHAPES = {
 DOTS = (("o", True), ("D", False), ("s", False))
 """Mark of the first measure in a panel, the second and the third, and whether it is filled."""
 COLUMNS = ("panel", "series", "label", "x", "x_low", "x_high", "y", "y_low", "y_high", "z")
-"""Of a figure's CSV file; z is the height of a surface."""
-NOTHING = ("", "", "")
-WHERE_ZERO = "This axis does not start at 0."
+"""Columns of a figure's CSV file; z is the height of a surface."""
+NO_CELLS = ("", "", "")
+ZERO_NOTE = "This axis does not start at 0."
 MARKS, LINES = ("o", "s", "^"), ("solid", (0, (4, 1.5)), (0, (1.2, 1.2)))
 SETTINGS: Any = {
     "svg.fonttype": "none",
@@ -80,8 +80,8 @@ def line(index: int) -> dict[str, Any]:
     return {"color": colour(index), "linestyle": LINES[look(index)], "linewidth": 1.8 if index == 0 else 1.3}
 
 
-def ticks(most: int, **more: Any) -> MaxNLocator:
-    return MaxNLocator(most, steps=[1, 2, 5, 10], **more)
+def ticks(maximum: int, **more: Any) -> MaxNLocator:
+    return MaxNLocator(maximum, steps=[1, 2, 5, 10], **more)
 
 
 def swatch(index: int) -> str:
@@ -115,7 +115,7 @@ def svg(figure: MplFigure, name: str) -> str:
     text = re.sub(r'xlink:href="#', f'href="#{name}-', text)
     for role, stand_in in {"ink": INK, "grid": GRID, "paper": PAPER}.items():
         text = text.replace(stand_in, f"var(--{role})")
-    return re.sub(ARM + "([0-9a-f])", lambda found: f"var(--arm-{int(found[1], 16)})", text)
+    return re.sub(ARM + "([0-9a-f])", lambda match: f"var(--arm-{int(match[1], 16)})", text)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Point:
     y: Interval
     label: str = ""
     key: str = ""
-    """What the place stands for, in the label column of the CSV file, where it is not written as `label`."""
+    """Its label in the CSV file, where it is not written as `label`."""
     look: int | None = None
     """Number of its own colour, where it is not its line's."""
 
@@ -146,7 +146,7 @@ class Line:
     bare: bool = False
     """Whether the line has no marks."""
     mark: int | None = None
-    """Number of its mark in DOTS, where colours tell something else."""
+    """Number of its mark in DOTS, where colours mean something else."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Axis:
 
     title: str = ""
     marks: dict[float, str] = field(default_factory=dict)
-    """Ticks with words of their own, where the numbers are places rather than sizes."""
+    """Ticks with labels, where the numbers are places rather than sizes."""
     zero: bool = False
     """Whether the axis starts at 0."""
     air: float = 0.5
@@ -163,13 +163,13 @@ class Axis:
     whole: bool = False
     """Whether ticks are whole numbers."""
 
-    def limits(self, shown: list[Interval]) -> tuple[float, float]:
+    def limits(self, intervals: list[Interval]) -> tuple[float, float]:
         """They hold all means, with some air; intervals may run out of the picture. 0 to 1 where all is zero."""
-        means = [value.mean for value in shown] or [0.0]
+        means = [value.mean for value in intervals] or [0.0]
         low, high = min(0.0, *means) if self.zero else min(means), max(means)
         reach = self.air * ((high - low) or abs(high) or 1.0)
-        low = min([low, *(max(value.low, low - reach) for value in shown)])
-        high = max([high, *(min(value.high, high + reach) for value in shown)])
+        low = min([low, *(max(value.low, low - reach) for value in intervals)])
+        high = max([high, *(min(value.high, high + reach) for value in intervals)])
         if self.zero and low >= 0:
             return 0.0, high * 1.06 or 1.0
         air = 0.08 * (high - low) or 0.02 * abs(high) or 0.5
@@ -197,18 +197,18 @@ class Figure:
     claim: str
     panels: list[Panel] = field(default_factory=list)
     legend: list[tuple[int, str]] = field(default_factory=list)
-    """Number of the look, and its words."""
+    """Number of the look, and its label."""
     note: str = ""
     """What the panels show and how to read them."""
     marks: tuple[str, ...] = ()
-    """Words of DOTS, in place of a legend of looks; what they tell is the first."""
+    """Labels of DOTS, in place of a legend of looks; the first is their heading."""
 
     @property
     def key(self) -> list[tuple[str, str]]:
         """The legend: symbols and their words."""
         symbols = [symbol(12, *_mark_style(*mark)) for mark in DOTS]
-        told = [(swatch(look), words) for look, words in self.legend]
-        return [*told, *zip(symbols, self.marks[1:], strict=False)] if self.marks else told
+        looks = [(swatch(look), words) for look, words in self.legend]
+        return [*looks, *zip(symbols, self.marks[1:], strict=False)] if self.marks else looks
 
     def csv(self) -> str:
         """What was drawn, a row per point."""
@@ -220,10 +220,10 @@ def _mark_style(shape: str, filled: bool) -> tuple[str, str]:
 
 
 def _rows(name: str, lines: list[Line], up: bool = True) -> Iterator[tuple[Any, ...]]:
-    for one in lines:
-        for point in one.points:
-            y = _cells(point.y) if up else NOTHING
-            yield (name, one.name, point.key or point.label, *_cells(point.x), *y, "")
+    for line in lines:
+        for point in line.points:
+            y = _cells(point.y) if up else NO_CELLS
+            yield (name, line.name, point.key or point.label, *_cells(point.x), *y, "")
 
 
 def _cells(value: Interval) -> tuple[Any, ...]:
@@ -237,41 +237,46 @@ def chart(
     """Lines over a number, with their intervals both ways; `better`: an arrow to the lower left."""
     with matplotlib.rc_context(SETTINGS):
         figure, axes = canvas(2.7)
-        for one in lines:
-            _draw(axes, one)
-        xs = [point.x for one in lines for point in one.points]
-        ys = [point.y for one in lines for point in one.points]
-        for axis, own, limit, shown in ((across, axes.xaxis, axes.set_xlim, xs), (up, axes.yaxis, axes.set_ylim, ys)):
-            own.set_label_text(axis.title)
+        for line in lines:
+            _draw(axes, line)
+        xs = [point.x for line in lines for point in line.points]
+        ys = [point.y for line in lines for point in line.points]
+        for axis, axis_of, limit, shown in (
+            (across, axes.xaxis, axes.set_xlim, xs),
+            (up, axes.yaxis, axes.set_ylim, ys),
+        ):
+            axis_of.set_label_text(axis.title)
             limit(*axis.limits(shown))
             if axis.marks:
-                own.set_ticks(list(axis.marks), list(axis.marks.values()))
-                own.set_minor_locator(matplotlib.ticker.NullLocator())
+                axis_of.set_ticks(list(axis.marks), list(axis.marks.values()))
+                axis_of.set_minor_locator(matplotlib.ticker.NullLocator())
             else:
-                own.set_major_locator(ticks(5, integer=axis.whole, min_n_ticks=1 if axis.whole else 2))
+                axis_of.set_major_locator(ticks(5, integer=axis.whole, min_n_ticks=1 if axis.whole else 2))
         if better:
             axes.set_ylim(top=axes.get_ylim()[1] * 1.2)  # the strip above the points is for the arrow
-            there: Any = {"xycoords": "axes fraction", "textcoords": "axes fraction", "va": "center"}
-            axes.annotate("better", (0.03, 0.86), (0.13, 0.97), arrowprops={"arrowstyle": "->", "color": INK}, **there)
+            fraction: Any = {"xycoords": "axes fraction", "textcoords": "axes fraction", "va": "center"}
+            axes.annotate(
+                "better", (0.03, 0.86), (0.13, 0.97), arrowprops={"arrowstyle": "->", "color": INK}, **fraction
+            )
         return Panel(name, heading, svg(figure, name), list(_rows(name, lines)), note)
 
 
-def _draw(axes: Axes, one: Line) -> None:
-    hue, style = colour(one.look), line(one.look)
-    x, y = [p.x.mean for p in one.points], [p.y.mean for p in one.points]
+def _draw(axes: Axes, series: Line) -> None:
+    hue, style = colour(series.look), line(series.look)
+    x, y = [p.x.mean for p in series.points], [p.y.mean for p in series.points]
     axes.plot(x, y, **style)
-    if one.band:
-        low, high = [p.y.low for p in one.points], [p.y.high for p in one.points]
+    if series.band:
+        low, high = [p.y.low for p in series.points], [p.y.high for p in series.points]
         axes.fill_between(x, low, high, color=hue, alpha=0.15, linewidth=0)
-    if one.bare:
+    if series.bare:
         return
-    bar: Any = {"color": hue, "linewidth": 0.8, "alpha": one.strength}
-    for point in one.points:
-        if not one.band:
+    bar: Any = {"color": hue, "linewidth": 0.8, "alpha": series.strength}
+    for point in series.points:
+        if not series.band:
             axes.vlines(point.x.mean, point.y.low, point.y.high, **bar)
         axes.hlines(point.y.mean, point.x.low, point.x.high, **bar)
         edge: Any = {"markeredgecolor": PAPER, "markeredgewidth": 0.6}
-        axes.plot(point.x.mean, point.y.mean, color=hue, marker=MARKS[look(one.look)], markersize=5, **edge)
+        axes.plot(point.x.mean, point.y.mean, color=hue, marker=MARKS[look(series.look)], markersize=5, **edge)
         if point.label:
             where: Any = {"textcoords": "offset points", "fontsize": 7.5, "color": INK}
             axes.annotate(point.label, (point.x.mean, point.y.mean), (4, 3), **where)
@@ -279,22 +284,26 @@ def _draw(axes: Axes, one: Line) -> None:
 
 def dots(name: str, heading: str, lines: list[Line], across: Axis, note: str = "") -> Panel:
     """A row for each label, in which every line has its dot; only x is used."""
-    rows = list(dict.fromkeys(point.label for one in lines for point in one.points))
+    rows = list(dict.fromkeys(point.label for line in lines for point in line.points))
     with matplotlib.rc_context(SETTINGS):
         figure, axes = canvas(0.55 + (0.23 + 0.11 * len(lines)) * len(rows))
-        for place, one in enumerate(lines):
-            mark, filled = (MARKS[look(one.look)], True) if one.mark is None else DOTS[one.mark]
-            for point in one.points:
+        for place, line in enumerate(lines):
+            mark, filled = (MARKS[look(line.look)], True) if line.mark is None else DOTS[line.mark]
+            for point in line.points:
                 y = rows.index(point.label) + (place - (len(lines) - 1) / 2) * min(0.24, 0.8 / len(lines))
-                hue = colour(one.look if point.look is None else point.look)
+                hue = colour(line.look if point.look is None else point.look)
                 axes.hlines(y, point.x.low, point.x.high, color=hue, linewidth=1.3)
-                above: Any = {"markerfacecolor": hue if filled else PAPER, "clip_on": False, "zorder": 3}  # 0: the edge
-                axes.plot(point.x.mean, y, marker=mark, markersize=5, color=hue, **above)
+                marker: Any = {
+                    "markerfacecolor": hue if filled else PAPER,
+                    "clip_on": False,
+                    "zorder": 3,
+                }  # 0: the edge
+                axes.plot(point.x.mean, y, marker=mark, markersize=5, color=hue, **marker)
         axes.set_yticks([])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         _name_rows(axes, rows)
         axes.set_xlabel(across.title)
-        axes.set_xlim(*across.limits([point.x for one in lines for point in one.points]))
+        axes.set_xlim(*across.limits([point.x for line in lines for point in line.points]))
         axes.xaxis.set_major_locator(ticks(4))
         return Panel(name, heading, svg(figure, name), list(_rows(name, lines, up=False)), note)
 
@@ -303,32 +312,32 @@ def arm_dots(heading: str, arms: list[Arm], measures: Sequence[str], zero: bool 
     """One row per arm, one dot with its interval per measure that any arm has; None where none has any."""
     lines: list[Line] = []
     for measure in measures:
-        known = [(n, arm.spec, arm.measures[measure]) for n, arm in enumerate(arms) if measure in arm.measures]
-        points = [Point(value, exact(0), label(spec), look=n) for n, spec, value in known]
+        values = [(n, arm.spec, arm.measures[measure]) for n, arm in enumerate(arms) if measure in arm.measures]
+        points = [Point(value, exact(0), label(spec), look=n) for n, spec, value in values]
         lines += [Line(measure, points, 0, mark=len(lines))] if points else []
     name = f"dots-{'-'.join(measures)}".replace(".", "-").replace("_", "-")
-    return dots(name, heading, lines, Axis(zero=zero, air=math.inf), "" if zero else WHERE_ZERO) if lines else None
+    return dots(name, heading, lines, Axis(zero=zero, air=math.inf), "" if zero else ZERO_NOTE) if lines else None
 
 
 def over_generations(result: Result, measure: str, heading: str, bands: bool, zero: bool = True) -> Panel | None:
     """One line per arm over the generations, with its interval as a band if wanted; None where nothing is known."""
     lines = []
     for index, arm in enumerate(result.arms):
-        known = [
+        values = [
             (g.number, g.arms[arm.spec][measure]) for g in result.generations if measure in g.arms.get(arm.spec, {})
         ]
-        points = [Point(exact(number), value if bands else exact(value.mean)) for number, value in known]
+        points = [Point(exact(number), value if bands else exact(value.mean)) for number, value in values]
         lines += [Line(arm.spec, points, index, band=bands, bare=len(points) > 12)] if points else []
     if not lines:
         return None
     axes = Axis("generation", whole=True), Axis(zero=zero, air=math.inf)
-    return chart(f"time-{measure}".replace(".", "-"), heading, lines, *axes, "" if zero else WHERE_ZERO)
+    return chart(f"time-{measure}".replace(".", "-"), heading, lines, *axes, "" if zero else ZERO_NOTE)
 
 
 def plane(arms: list[Arm], across: tuple[str, str], up: tuple[str, str]) -> Panel | None:
     """Each arm as a point with its intervals both ways, an arrow to the better corner: measures and their words."""
-    both = [(i, arm.measures.get(across[0]), arm.measures.get(up[0])) for i, arm in enumerate(arms)]
-    lines = [Line(arms[i].spec, [Point(x, y)], i) for i, x, y in both if x is not None and y is not None]
+    pairs = [(i, arm.measures.get(across[0]), arm.measures.get(up[0])) for i, arm in enumerate(arms)]
+    lines = [Line(arms[i].spec, [Point(x, y)], i) for i, x, y in pairs if x is not None and y is not None]
     if not lines:
         return None
     heading = f"{up[1][0].upper()}{up[1][1:]} against {across[1]}"
@@ -341,8 +350,8 @@ def activation_panels(curves: list[tuple[int, str, Curve]], names: tuple[str, st
     panels = []
     for name, heading, gradient in zip(names, ("Activation", "Its gradient"), (False, True), strict=True):
         lines = [
-            Line(called, [Point(exact(x), exact(y)) for x, y in zip(curve.x, ys, strict=True)], index, bare=True)
-            for index, called, curve in curves
+            Line(label_text, [Point(exact(x), exact(y)) for x, y in zip(curve.x, ys, strict=True)], index, bare=True)
+            for index, label_text, curve in curves
             for ys in [curve.gradient if gradient else curve.y]
         ]
         panels.append(chart(name, heading, lines, Axis("input x"), Axis()))
@@ -360,11 +369,11 @@ def _name_rows(axes: Axes, names: list[str]) -> None:
             axes.annotate(text, (0, index), xycoords=where, annotation_clip=False, **offset)
 
 
-def _lines(name: str, longest: int = 16) -> list[str]:
+def _lines(name: str, width: int = 16) -> list[str]:
     """A name in its own lines, or in at most three, cut before its bracket or between words; then an ellipsis."""
-    if len(name) <= longest or "\n" in name:
+    if len(name) <= width or "\n" in name:
         return name.split("\n")
     before, bracket, inside = name.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}").partition(" (")
-    lines = textwrap.wrap(before, longest)
-    lines += textwrap.wrap(f"({inside}", longest, max_lines=max(1, 3 - len(lines)), placeholder="…") if bracket else []
+    lines = textwrap.wrap(before, width)
+    lines += textwrap.wrap(f"({inside}", width, max_lines=max(1, 3 - len(lines)), placeholder="…") if bracket else []
     return lines[:3]

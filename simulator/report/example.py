@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from simulator.result import Example, Place
 from simulator.words import count, label, plural
 
-PLACES, LETTERS = 20, 80
-"""Of each slate, and of a title, that are shown at most."""
+MAX_PLACES, MAX_LETTERS = 20, 80
+"""Places of a slate, and letters of a title, that are shown at most."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Twice:
 
     heading: str
     asked: str
-    """Who asked, and who answered."""
+    """The user, and the models that answered."""
     chosen: str
     """How this query was chosen."""
     slates: list[list[Row]]
@@ -42,10 +42,10 @@ def twice(example: Example) -> Twice:
     moved = sum(one != two for one, two in zip(first, second, strict=True))
     context = "; ".join(f"{name} {value}" for name, value in example.context.items())
     one, two = example.duplicates
-    who = _short(example.user) + (f" ({_short(context)})" if context else "")
+    asker = _short(example.user) + (f" ({_short(context)})" if context else "")
     return Twice(
         f"What one user got, twice: {moved} of {plural(len(first), 'place')} differ",
-        f"User {who} asked once. Duplicates {one} and {two} of {label(example.arm)} answered, which learned the same "
+        f"User {asker} asked once. Duplicates {one} and {two} of {label(example.arm)} answered, which learned the same "
         "events under the same conditions.",
         f"Chosen by rule: of {count(example.queries)} queries {count(example.differ)} got different slates of these "
         "two; ordered by how many places differ, this one stands in the middle.",
@@ -54,16 +54,18 @@ def twice(example: Example) -> Twice:
 
 
 def beside(first: list[Place], second: list[Place]) -> tuple[list[list[Row]], list[tuple[int, int]]]:
-    """Two slates as `Twice` has them, and what joins them."""
-    one, two = ([place.item for place in slate] for slate in (first, second))
-    joined = [(place, two.index(item)) for place, item in enumerate(one[:PLACES]) if item in two[:PLACES]]
-    return [_rows(first, two), _rows(second, one)], joined
+    """Two slates as `Twice` has them, and their joined places."""
+    items1, items2 = ([place.item for place in slate] for slate in (first, second))
+    joined = [
+        (place, items2.index(item)) for place, item in enumerate(items1[:MAX_PLACES]) if item in items2[:MAX_PLACES]
+    ]
+    return [_rows(first, items2), _rows(second, items1)], joined
 
 
 def _rows(slate: list[Place], other: list[str]) -> list[Row]:
     return [
         Row(_short(place.title), _signed(place.score), "" if place.item in other else "alone")
-        for place in slate[:PLACES]
+        for place in slate[:MAX_PLACES]
     ]
 
 
@@ -72,4 +74,4 @@ def _signed(score: float) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
+    return text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 1]}…"

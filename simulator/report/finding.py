@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences computed from them: page title, what you see, what to do next.
+"""Sentences computed from the numbers: page title, what you see, what to do next.
 
 An effect is only claimed where the interval of its ratio to the first arm leaves out 1.
 """
@@ -12,14 +12,14 @@ from simulator.result import ORACLE, Arm, Result
 from simulator.words import count, duration, interval, label, number, percent, plural, word, written
 
 
-def told_apart(result: Result) -> bool:
+def has_comparisons(result: Result) -> bool:
     """Whether answers of every arm were compared."""
     return bool(result.arms) and all("swaps.pair" in arm.measures for arm in result.arms)
 
 
-def talked_about(result: Result) -> list[Arm]:
-    """The first arm, and the best other one if there is one; none where nothing was compared."""
-    if not told_apart(result):
+def headline_arms(result: Result) -> list[Arm]:
+    """Arms of the headline: the first, and the best other one if there is one; none where nothing was compared."""
+    if not has_comparisons(result):
         return []
     arm = best(result)
     return [arm] if arm is result.arms[0] else [result.arms[0], arm]
@@ -40,7 +40,7 @@ def accuracy(arm: Arm, base: Arm) -> str:
 
 def headline(result: Result) -> str:
     """The finding in one sentence."""
-    if not told_apart(result):
+    if not has_comparisons(result):
         return "No comparisons yet" + (": let it run longer, or raise --rate or --shadow" * (result.kind == "live"))
     base, arm = result.arms[0], best(result)
     if silent(result):
@@ -75,7 +75,7 @@ def noises(result: Result) -> dict[str, str]:
     noise = noise if isinstance(noise, dict) else {}
     window, lost, delay, precision = (noise.get(name) for name in ("window", "lost", "delay", "precision"))
     racing, changed = (noise.get(name) or 0 for name in ("racing", "changed"))
-    told = {
+    sources = {
         "init": (noise.get("init") == "own", "each duplicate's own initialisation"),
         "order": (window, f"the order of events within windows of {window} mini-batches"),
         "lost": (lost, f"mini-batches lost with probability {lost}"),
@@ -85,11 +85,11 @@ def noises(result: Result) -> dict[str, str]:
         "rounding": (precision not in (None, "float32"), f"stochastic rounding to {precision}"),
         "sums": (noise.get("reductions"), "the order in which sums are added up"),
     }
-    return {name: words for name, (on, words) in told.items() if on}
+    return {name: words for name, (on, words) in sources.items() if on}
 
 
 def what_differs(result: Result) -> list[str]:
-    """What is said of the sources of noise."""
+    """The sources of noise in words."""
     if not isinstance(result.config.get("noise"), dict):
         return ["(not recorded)"]
     return list(noises(result).values()) or ["nothing: every source of noise was off"]
@@ -100,14 +100,14 @@ def what_you_see(result: Result) -> list[str]:
     if result.kind != "run":
         return [_what_was_compared(result), *_what_users_meet(result)]
     world = result.world
-    where = f" in each of {world['worlds']} worlds" if "worlds" in world else ""
+    in_worlds = f" in each of {world['worlds']} worlds" if "worlds" in world else ""
     duplicates, fleets = result.config.get("duplicates"), result.config.get("fleets")
-    said = [
+    sentences = [
         f"{duplicates} duplicates of each arm, in {plural(int(fleets or 1), 'independent fleet')}, learned the same "
-        f"{count(world.get('learned', 0))} events{where}; {count(world.get('held_out', 0))} were held out for the "
+        f"{count(world.get('learned', 0))} events{in_worlds}; {count(world.get('held_out', 0))} were held out for the "
         f"measures below. What differed between duplicates: {'; '.join(what_differs(result))}."
     ]
-    return said + _what_users_meet(result)
+    return sentences + _what_users_meet(result)
 
 
 def _what_was_compared(result: Result) -> str:
@@ -120,38 +120,38 @@ def _what_was_compared(result: Result) -> str:
 
 
 def _what_users_meet(result: Result) -> list[str]:
-    said = []
-    for one in talked_about(result):
-        first = one.measures.get("swaps.top1")
+    sentences = []
+    for arm in headline_arms(result):
+        first = arm.measures.get("swaps.top1")
         top = f"another first item in {percent(first.mean)} of queries, and " if first else ""
-        said.append(
-            f"Two duplicates of {label(one.spec)} give {top}{percent(one.measures['swaps.pair'].mean)} of all pairs of "
-            f"candidates in opposite order{_at_loss(one)}."
+        sentences.append(
+            f"Two duplicates of {label(arm.spec)} give {top}{percent(arm.measures['swaps.pair'].mean)} of all pairs of "
+            f"candidates in opposite order{_at_loss(arm)}."
         )
-    return said
+    return sentences
 
 
 def truths(result: Result) -> list[str]:
-    """What is known of the world and of what can be learned in it: shares of the variance, oracle, additive arm."""
-    said = []
+    """What is known of the world, and what can be learned in it: shares of the variance, oracle, additive arm."""
+    sentences = []
     if shares := result.world.get("shares"):
         parts = ", ".join(f"{percent(share)} {name}" for name, share in shares.items())
-        said.append(f"Of the variance of the true log-odds over impressions: {parts}.")
+        sentences.append(f"Of the variance of the true log-odds over impressions: {parts}.")
     if oracle := result.baselines.get(ORACLE):
         names = [name for name in ("log_loss", "auc", "ndcg") if name in oracle]
         parts = ", ".join(f"{word(name).words} {written(oracle[name], 4)}" for name in names)
-        said.append(f"Whoever knew the true probabilities would have {parts}.")
+        sentences.append(f"Whoever knew the true probabilities would have {parts}.")
     additive = [arm for arm in result.arms if _additive(arm)]
-    others = [arm for arm in result.arms if not _additive(arm) and "log_loss" in arm.measures]
-    if additive and others:
-        deep = min(others, key=lambda arm: arm.measures["log_loss"].mean)
-        ratio = additive[0].ratio(deep, "log_loss")
+    nonlinear = [arm for arm in result.arms if not _additive(arm) and "log_loss" in arm.measures]
+    if additive and nonlinear:
+        best_arm = min(nonlinear, key=lambda arm: arm.measures["log_loss"].mean)
+        ratio = additive[0].ratio(best_arm, "log_loss")
         verdict = {"more": "depth pays", "less": "depth does not pay"}.get(compared(ratio), "no gain is shown")
-        said.append(
+        sentences.append(
             f"{label(additive[0].spec)} adds up what each field says: its log loss is {written(ratio, 4)} times that "
-            f"of {label(deep.spec)}, the most accurate other arm: {verdict}."
+            f"of {label(best_arm.spec)}, the most accurate other arm: {verdict}."
         )
-    return said
+    return sentences
 
 
 def _additive(arm: Arm) -> bool:
@@ -167,8 +167,8 @@ def swaps_title(result: Result) -> str:
     """Title of the swap pictures: how often asking twice changes what comes first."""
     if silent(result):
         return "Not one slate differs between duplicates"
-    shown = [arm for arm in talked_about(result) if "swaps.top1" in arm.measures]
-    parts = [f"in {percent(arm.measures['swaps.top1'].mean)} of queries with {label(arm.spec)}" for arm in shown]
+    arms = [arm for arm in headline_arms(result) if "swaps.top1" in arm.measures]
+    parts = [f"in {percent(arm.measures['swaps.top1'].mean)} of queries with {label(arm.spec)}" for arm in arms]
     return "Another duplicate changes the first item " + ", ".join(parts) if parts else "Swaps by measure and cause"
 
 
@@ -177,10 +177,10 @@ def differences_title(result: Result) -> str:
     if silent(result):
         return "Predictions of duplicates do not differ at all"
     parts = []
-    for arm in [arm for arm in talked_about(result) if "pd" in arm.measures]:
-        part, whole = arm.measures.get("pd_ranking"), arm.measures["pd"]
-        rest = f", {number(part.mean)} without the common shift" if part else ""
-        parts.append(f"{label(arm.spec)} has PD {number(whole.mean)}{rest}")
+    for arm in [arm for arm in headline_arms(result) if "pd" in arm.measures]:
+        ranking, total = arm.measures.get("pd_ranking"), arm.measures["pd"]
+        ranking_text = f", {number(ranking.mean)} without the common shift" if ranking else ""
+        parts.append(f"{label(arm.spec)} has PD {number(total.mean)}{ranking_text}")
     return "; ".join(parts) or "Prediction differences"
 
 
@@ -208,27 +208,27 @@ def plane_title(result: Result) -> str:
     if len({arm.measures["pd"].mean for arm in result.arms}) == 1:
         return f"All arms have the same PD; {label(accurate.spec)} has the lowest log loss"
     clear = _clearly_lowest(result, steady, "pd") and _clearly_lowest(result, accurate, "log_loss")
-    doubt = "" if clear else ", but the intervals of ratios include 1"
+    caveat = "" if clear else ", but the intervals of ratios include 1"
     if steady is accurate:
-        return f"{label(steady.spec)} has both the lowest PD and the lowest log loss{doubt}"
-    return f"A trade-off: {label(steady.spec)} has the lowest PD, {label(accurate.spec)} the lowest log loss{doubt}"
+        return f"{label(steady.spec)} has both the lowest PD and the lowest log loss{caveat}"
+    return f"A trade-off: {label(steady.spec)} has the lowest PD, {label(accurate.spec)} the lowest log loss{caveat}"
 
 
 def _clearly_lowest(result: Result, arm: Arm, name: str) -> bool:
     """Whether an arm is shown to be below the first one; of the first arm, whether all others are above it."""
-    base, *others = result.arms
+    base, *rest = result.arms
     if arm is base:
-        return all(compared(ratio_to(other, base, name)) == "more" for other in others)
+        return all(compared(ratio_to(other, base, name)) == "more" for other in rest)
     return compared(ratio_to(arm, base, name)) == "less"
 
 
 def activations_title(result: Result) -> str:
     """Title of the activation pictures: the largest step of the gradient between two neighbouring samples."""
     parts = []
-    for arm in talked_about(result):
+    for arm in headline_arms(result):
         if arm.activation is not None:
             step = max(abs(after - before) for before, after in pairwise(arm.activation.gradient))
-            what = f"jumps by {number(step, 1)}" if step > JUMP else "has no jump"
-            parts.append(f"the gradient of {label(arm.spec)} {what}")
+            jump = f"jumps by {number(step, 1)}" if step > JUMP else "has no jump"
+            parts.append(f"the gradient of {label(arm.spec)} {jump}")
     text = "; ".join(parts) or "activations"
     return text[0].upper() + text[1:]

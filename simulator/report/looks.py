@@ -1,4 +1,4 @@
-"""Which colour, mark and line an arm has, by its place among the arms: for every drawing, whoever draws it.
+"""Colour, mark and line of an arm, by its place among the arms: for every drawing.
 
 The colours themselves are roles in templates/roles.css: grey for the first arm, then Okabe and Ito's.
 """

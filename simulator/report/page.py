@@ -1,4 +1,4 @@
-"""What is on the page: finding, tables, pictures with claims as titles, glossary, settings; templates/report.html."""
+"""The page: finding, tables, pictures with claims as titles, glossary, settings; templates/report.html."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OVER_TIME = (
 PLANES = (("log_loss", "pd"), ("log_loss", "swaps.pair"), ("ranking_loss", "swaps.pair"))
 """Measures across and up."""
 SLICED = ("swaps.pair", "swaps.slot", "pd", "log_loss", "auc")
-"""What is shown by the values of a column."""
+"""Measures that are shown by the values of a column."""
 FEW_ARMS = 4
 """Up to this many arms, lines over generations carry their intervals as bands; more bands could not be told apart."""
 GLOSSARY = {
@@ -53,7 +53,7 @@ GLOSSARY = {
 
 
 def page(result: Result) -> str:
-    """The whole report as one HTML text; what a result does not hold is left out, and said."""
+    """The whole report as one HTML text; notes name the parts that a result lacks."""
     drawn = (_swaps(result), _differences(result), _generations(result), _plane(result), _activations(result))
     figures = [figure for figure in drawn if figure.panels]
     absent = [f"Not in this result: {figure.claim}." for figure in drawn if not figure.panels]
@@ -105,9 +105,11 @@ def _differences(result: Result) -> Figure:
     parts = arm_dots("Prediction difference (PD) and its parts", result.arms, list(DIFFERENCES))
     if not parts:
         return Figure(0, "pd", "prediction differences over events")
-    rest = _panels(_accuracy(result.arms), arm_dots("AUC: higher is better", result.arms, ["auc"], zero=False))
-    marks = ("Marks:", *(each.words for each in DIFFERENCES.values()))
-    return Figure(0, "pd", finding.differences_title(result), [parts, *rest], marks=marks)
+    accuracy_panels = _panels(
+        _accuracy(result.arms), arm_dots("AUC: higher is better", result.arms, ["auc"], zero=False)
+    )
+    marks = ("Marks:", *(difference.words for difference in DIFFERENCES.values()))
+    return Figure(0, "pd", finding.differences_title(result), [parts, *accuracy_panels], marks=marks)
 
 
 def _generations(result: Result) -> Figure:
@@ -139,8 +141,8 @@ def _legend(arms: list[Arm]) -> list[tuple[int, str]]:
 
 
 def _glossary() -> dict[str, str]:
-    """Words of every measure stand beside those of the trade."""
-    return GLOSSARY | {one.words: one.about for held in (described(), WORDS) for one in held.values()}
+    """The glossary with every measure's words."""
+    return GLOSSARY | {term.words: term.about for group in (described(), WORDS) for term in group.values()}
 
 
 def everything(result: Result) -> list[list[str]]:
@@ -154,20 +156,20 @@ def everything(result: Result) -> list[list[str]]:
         cells[cost] = [write(arm.costs[cost]) if cost in arm.costs else DASH for arm in arms]
     for name in dict.fromkeys(name for arm in arms for name in arm.design):
         cells[name] = [_setting(arm.design.get(name, DASH)) for arm in arms]
-    rows = [[_code(name), *own] for name, own in cells.items() if set(own) != {DASH}]
+    rows = [[_code(name), *row] for name, row in cells.items() if set(row) != {DASH}]
     return [["measure", *(label(arm.spec) for arm in arms)], *rows]
 
 
 def _slices(result: Result) -> Iterator[tuple[str, list[str], list[list[str]]]]:
     """Heading, column headings and rows of the results by each column of the log."""
     for column in dict.fromkeys(column for arm in result.arms for column in arm.by):
-        held = [(arm, part) for arm in result.arms for part in arm.by.get(column, [])]
-        names = [name for name in SLICED if any(name in part.measures for _, part in held)]
-        order = list(dict.fromkeys(part.value for _, part in held))
+        slices = [(arm, part) for arm in result.arms for part in arm.by.get(column, [])]
+        names = [name for name in SLICED if any(name in part.measures for _, part in slices)]
+        order = list(dict.fromkeys(part.value for _, part in slices))
         rows = [
             [part.value, label(arm.spec), percent(part.share)]
             + [text_of(part.measures.get(name), word(name).places) for name in names]
-            for arm, part in sorted(held, key=lambda both: order.index(both[1].value))
+            for arm, part in sorted(slices, key=lambda arm_and_slice: order.index(arm_and_slice[1].value))
         ]
         yield f"By {column}", [column, "arm", "share", *(word(name).words for name in names)], rows
 
@@ -184,22 +186,22 @@ def _settings(result: Result) -> dict[str, list[tuple[str, str]]]:
     """The resolved settings with the seed, world, versions, machine, time and memory."""
     world = {name: count(value) if type(value) is int else value for name, value in result.world.items()}
     spent = {"time": duration(result.seconds), "peak memory": size(result.peak_memory_bytes)}
-    held = {
+    sections = {
         "Settings": result.config,
         "World": world,
         "Serving": result.serving,
         "Versions": {"flicker": result.flicker} | result.versions,
         "Machine": result.machine | spent,
     }
-    return {heading: [(_code(n), text) for n, text in _flat(values)] for heading, values in held.items() if values}
+    return {heading: [(_code(n), text) for n, text in _flat(values)] for heading, values in sections.items() if values}
 
 
-def _flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested settings under dotted names, as they are written on the command line."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{before}{name}.")
+            yield from _flat(value, f"{prefix}{name}.")
         elif isinstance(value, list):
-            yield before + name, ", ".join(part if isinstance(part, str) else json.dumps(part) for part in value)
+            yield prefix + name, ", ".join(part if isinstance(part, str) else json.dumps(part) for part in value)
         else:
-            yield before + name, value if isinstance(value, str) else json.dumps(value)
+            yield prefix + name, value if isinstance(value, str) else json.dumps(value)

@@ -23,21 +23,25 @@ from simulator.measures.intervals import Interval, student_quantile
 from simulator.result import Arm, Bucket, Generation, Measures, Result
 
 
-def pooled(found: Sequence[tuple[Path, Result]]) -> Result:
+def pooled(cells: Sequence[tuple[Path, Result]]) -> Result:
     """One estimate per arm that all of them have. Raises FlickerError where they do not measure the same."""
-    (_, first), *others = found
-    if not others:
+    (_, first), *rest = cells
+    if not rest:
         return first
-    if not _distinct(found) and first.kind == "run":
+    if not _distinct(cells) and first.kind == "run":
         hint = "name runs of different seeds, one of each"
-        raise ResultError(f"{others[-1][0]}: a seed is there twice: {hint}")
-    for folder, other in others:
+        raise ResultError(f"{rest[-1][0]}: a seed is there twice: {hint}")
+    for folder, other in rest:
         _require_alike(first, other, folder)
-    results = [result for _, result in found]
+    results = [result for _, result in cells]
     shared = not first.world.get("has_truth")
-    kept = [arm.spec for arm in first.arms if all(any(arm.spec == own.spec for own in run.arms) for run in results)]
+    kept = [
+        arm.spec
+        for arm in first.arms
+        if all(any(arm.spec == candidate.spec for candidate in run.arms) for run in results)
+    ]
     if not kept:
-        raise ResultError(f"{others[0][0]}: has no arm of {found[0][0]}: name results with arms in common")
+        raise ResultError(f"{rest[0][0]}: has no arm of {cells[0][0]}: name results with arms in common")
     same = [[next(arm for arm in run.arms if arm.spec == spec) for run in results] for spec in kept]
     seeds = sorted(run.config.get("seed", 0) for run in results)
     steps = zip(*(run.generations for run in results), strict=False)
@@ -46,9 +50,11 @@ def pooled(found: Sequence[tuple[Path, Result]]) -> Result:
         world=_world(results),
         arms=[_arm(arms, shared) for arms in same],
         generations=[
-            Generation(now[0].number, now[0].events, {spec: _of([g.arms[spec] for g in now], shared) for spec in kept})
-            for now in steps
-            if all(g.arms.keys() >= set(kept) for g in now)
+            Generation(
+                step[0].number, step[0].events, {spec: _of([g.arms[spec] for g in step], shared) for spec in kept}
+            )
+            for step in steps
+            if all(g.arms.keys() >= set(kept) for g in step)
         ],
         notes=[
             f"{len(results)} results were pooled (seeds {', '.join(map(str, seeds))}): an interval is the wider of the "
@@ -67,29 +73,29 @@ def pooled(found: Sequence[tuple[Path, Result]]) -> Result:
     )
 
 
-def _distinct(found: Sequence[tuple[Path, Result]]) -> bool:
-    """Whether no seed is there twice: such runs are one, and would make the estimate surer than it is."""
-    return len({run.config.get("seed") for _, run in found}) == len(found)
+def _distinct(cells: Sequence[tuple[Path, Result]]) -> bool:
+    """Whether all seeds differ: runs of one seed are one, and would make the interval too narrow."""
+    return len({run.config.get("seed") for _, run in cells}) == len(cells)
 
 
 def _world(results: list[Result]) -> dict[str, Any]:
-    """The first, with how many made-up ones they are, and the means of their shares of the variance."""
+    """The first world, with the number of made-up ones, and the means of their shares of the variance."""
     world, shares = dict(results[0].world), [run.world["shares"] for run in results if "shares" in run.world]
     if shares:
         world["worlds"] = len(results)
-        world["shares"] = {name: float(np.mean([own[name] for own in shares])) for name in shares[0]}
+        world["shares"] = {name: float(np.mean([run_shares[name] for run_shares in shares])) for name in shares[0]}
     return world
 
 
 def _require_alike(first: Result, other: Result, folder: Path) -> None:
     """Alike but for seeds, arms and fleets. Raises ResultError for the first difference."""
-    mine, its = (
+    expected, actual = (
         {"world": run.world.get("name"), "learned": run.world.get("learned")} | run.config for run in (first, other)
     )
-    for name in (name for name in mine | its if name not in ("seed", "arms", "fleets")):
-        if mine.get(name) != its.get(name):
+    for name in (name for name in expected | actual if name not in ("seed", "arms", "fleets")):
+        if expected.get(name) != actual.get(name):
             raise ResultError(
-                f"{folder}: {name} = {its.get(name)}, where the first has {mine.get(name)}: "
+                f"{folder}: {name} = {actual.get(name)}, where the first has {expected.get(name)}: "
                 "name results that differ by their seed alone"
             )
 
@@ -122,14 +128,14 @@ def _bucket(parts: Sequence[Bucket], shared: bool) -> Bucket:
     return Bucket(low, high, share, within(estimate([part.pd for part in parts], shared), "pd"))
 
 
-def _common(held: Sequence[Mapping[str, object]]) -> list[str]:
-    return [name for name in held[0] if all(name in one for one in held)]
+def _common(mappings: Sequence[Mapping[str, object]]) -> list[str]:
+    return [name for name in mappings[0] if all(name in mapping for mapping in mappings)]
 
 
-def _of(held: list[Measures], shared: bool, logarithms: bool = False) -> Measures:
+def _of(runs: list[Measures], shared: bool, logarithms: bool = False) -> Measures:
     return {
-        name: within(estimate([one[name] for one in held], shared, logarithms), "" if logarithms else name)
-        for name in _common(held)
+        name: within(estimate([measures[name] for measures in runs], shared, logarithms), "" if logarithms else name)
+        for name in _common(runs)
     }
 
 
@@ -138,12 +144,12 @@ def estimate(values: Sequence[Interval], shared: bool = False, logarithms: bool 
     n = len(values)
     if n == 1 or (logarithms and min(value.low for value in values) <= 0):
         logarithms = False
-    there: Callable[[float], float] = math.log if logarithms else float
-    back: Callable[[float], float] = math.exp if logarithms else float
-    means = [there(value.mean) for value in values]
-    below = [there(value.mean) - there(value.low) for value in values]
-    above = [there(value.high) - there(value.mean) for value in values]
+    transform: Callable[[float], float] = math.log if logarithms else float
+    inverse: Callable[[float], float] = math.exp if logarithms else float
+    means = [transform(value.mean) for value in values]
+    below = [transform(value.mean) - transform(value.low) for value in values]
+    above = [transform(value.high) - transform(value.mean) for value in values]
     mean = sum(means) / n
     spread = student_quantile(0.975, n - 1) * float(np.std(means, ddof=1)) / math.sqrt(n) if n > 1 else 0.0
     down, up = (max(spread, (sum(part) if shared else math.hypot(*part)) / n) for part in (below, above))
-    return Interval(back(mean), back(mean - down), back(mean + up))
+    return Interval(inverse(mean), inverse(mean - down), inverse(mean + up))

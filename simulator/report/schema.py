@@ -18,7 +18,7 @@ from simulator.result import SCHEMA, Measures, Result, hints, json_name
 from simulator.words import CAUSES, WORDS, word
 
 PLAIN = {float: "number", int: "number", str: "string", bool: "boolean"}
-HERE = "#/$defs/"
+DEFINITIONS = "#/$defs/"
 
 
 def schema() -> dict[str, Any]:
@@ -30,90 +30,102 @@ def schema() -> dict[str, Any]:
         "required": ["mean", "low", "high"],
         "additionalProperties": False,
     }
-    known: dict[str, Any] = {"Interval": interval, "Measures": _measures()}
-    _of(Result, known)
-    whole: dict[str, Any] = known.pop("Result")
-    whole["properties"] = {"schema": {"const": SCHEMA}} | whole["properties"]
-    whole["required"] = ["schema", *whole["required"]]
+    definitions: dict[str, Any] = {"Interval": interval, "Measures": _measures()}
+    _of(Result, definitions)
+    root: dict[str, Any] = definitions.pop("Result")
+    root["properties"] = {"schema": {"const": SCHEMA}} | root["properties"]
+    root["required"] = ["schema", *root["required"]]
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Result"}
-    return head | whole | {"$defs": known}
+    return head | root | {"$defs": definitions}
 
 
 def _measures() -> dict[str, Any]:
     """Those with words of their own, and any other: nested at the dots of their names."""
     names = [*DIFFERENCES, *ACCURACY, *QUALITIES, *WORDS]
-    found: dict[str, Any] = {name: _measure(name) for name in names}
+    properties: dict[str, Any] = {name: _measure(name) for name in names}
     for cause in (*CAUSES, "swaps_these"):
-        found[cause] = {
+        properties[cause] = {
             "type": "object",
             "properties": {name: _measure(f"{cause}.{name}") for name in MEASURES},
-            "additionalProperties": {"$ref": f"{HERE}Interval"},
+            "additionalProperties": {"$ref": f"{DEFINITIONS}Interval"},
         }
-    anything = {"anyOf": [{"$ref": f"{HERE}Interval"}, {"$ref": f"{HERE}Measures"}]}
-    return {"type": "object", "properties": found, "additionalProperties": anything}
+    any_measure = {"anyOf": [{"$ref": f"{DEFINITIONS}Interval"}, {"$ref": f"{DEFINITIONS}Measures"}]}
+    return {"type": "object", "properties": properties, "additionalProperties": any_measure}
 
 
 def _measure(name: str) -> dict[str, Any]:
-    told = word(name)
-    return {"$ref": f"{HERE}Interval", "title": told.words, "description": told.about}
+    wording = word(name)
+    return {"$ref": f"{DEFINITIONS}Interval", "title": wording.words, "description": wording.about}
 
 
-def _of(kind: Any, known: dict[str, Any]) -> dict[str, Any]:
+def _of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     """The schema of a type; classes are put in `known`."""
-    origin, inside = get_origin(kind), get_args(kind)
+    origin, arguments = get_origin(kind), get_args(kind)
     if kind == Measures:
-        return {"$ref": f"{HERE}Measures"}
+        return {"$ref": f"{DEFINITIONS}Measures"}
     if isinstance(kind, type) and is_dataclass(kind):
-        if kind.__name__ not in known:
-            known[kind.__name__] = _class(kind, known)
-        return {"$ref": f"{HERE}{kind.__name__}"}
+        if kind.__name__ not in definitions:
+            definitions[kind.__name__] = _class(kind, definitions)
+        return {"$ref": f"{DEFINITIONS}{kind.__name__}"}
     if origin is UnionType:
-        return {"anyOf": [_of(inside[0], known), {"type": "null"}]}
+        return {"anyOf": [_of(arguments[0], definitions), {"type": "null"}]}
     if origin is Literal:
-        return {"enum": list(inside)}
+        return {"enum": list(arguments)}
     if origin is list:
-        return {"type": "array", "items": _of(inside[0], known)}
+        return {"type": "array", "items": _of(arguments[0], definitions)}
     if origin is dict:
-        return {"type": "object", "additionalProperties": _of(inside[1], known)}
+        return {"type": "object", "additionalProperties": _of(arguments[1], definitions)}
     return {} if kind is Any else {"type": PLAIN[kind]}
 
 
-def _class(kind: Any, known: dict[str, Any]) -> dict[str, Any]:
+def _class(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     required, rest = [], False
-    for each in fields(kind):
-        name, its, told = json_name(each), hints(kind)[each.name], {"description": _told(kind).get(each.name, "")}
-        if "spread" in each.metadata:
-            rest |= not each.metadata["spread"]
-            values = _of(its, known).get("additionalProperties", {})
-            properties |= {part: values | told for part in each.metadata["spread"]}
-        elif each.metadata.get("key"):
-            properties[name] = {"type": "object", "additionalProperties": _of(get_args(its)[0], known)} | told
+    for field in fields(kind):
+        name, kind_of_field, description = (
+            json_name(field),
+            hints(kind)[field.name],
+            {"description": _docstrings(kind).get(field.name, "")},
+        )
+        if "spread" in field.metadata:
+            rest |= not field.metadata["spread"]
+            values = _of(kind_of_field, definitions).get("additionalProperties", {})
+            properties |= {part: values | description for part in field.metadata["spread"]}
+        elif field.metadata.get("key"):
+            properties[name] = {
+                "type": "object",
+                "additionalProperties": _of(get_args(kind_of_field)[0], definitions),
+            } | description
             required.append(name)
-        elif each.name != "spec":
-            properties[name] = _of(its, known) | told
-            if each.default is MISSING and each.default_factory is MISSING:
+        elif field.name != "spec":
+            properties[name] = _of(kind_of_field, definitions) | description
+            if field.default is MISSING and field.default_factory is MISSING:
                 required.append(name)
     if rest:  # measures stand beside the class's own
         properties = {
-            name: {"$ref": f"{HERE}Measures/properties/{name}"} for name in known["Measures"]["properties"]
+            name: {"$ref": f"{DEFINITIONS}Measures/properties/{name}"} for name in definitions["Measures"]["properties"]
         } | properties
-    others = known["Measures"]["additionalProperties"] if rest else False
-    found = {"type": "object", "description": inspect.getdoc(kind), "properties": properties, "required": required}
-    return found | {"additionalProperties": others}
+    additional = definitions["Measures"]["additionalProperties"] if rest else False
+    schema_of_class = {
+        "type": "object",
+        "description": inspect.getdoc(kind),
+        "properties": properties,
+        "required": required,
+    }
+    return schema_of_class | {"additionalProperties": additional}
 
 
 @cache
-def _told(kind: type) -> dict[str, str]:
+def _docstrings(kind: type) -> dict[str, str]:
     """The docstring below each field."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(body, ast.ClassDef)
-    found = {}
+    docstrings = {}
     for field, after in zip(body.body, body.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             assert isinstance(field.target, ast.Name)
-            found[field.target.id] = inspect.cleandoc(str(after.value.value))
-    return found
+            docstrings[field.target.id] = inspect.cleandoc(str(after.value.value))
+    return docstrings
 
 
 def text() -> str:

@@ -1,4 +1,4 @@
-"""Pages from the templates beside this file: what is put in is escaped, nothing is loaded from elsewhere."""
+"""Pages from the templates beside this file: values are escaped, nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ def render(template: str, folder: Path = FOLDER, **values: Any) -> str:
 @cache
 def environment(folder: Path = FOLDER) -> Environment:
     """Templates with the words and numbers of words.py at hand."""
-    made = Environment(
+    templates = Environment(
         autoescape=lambda name: name is not None and name.endswith(".html"),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
         loader=FileSystemLoader(folder),
     )
-    made.filters |= {
-        each.__name__: each for each in (count, duration, interval, label, number, size, written, prose, unbroken)
+    templates.filters |= {
+        function.__name__: function
+        for function in (count, duration, interval, label, number, size, written, prose, unbroken)
     }
-    made.filters["word"] = word
-    made.filters["own_ids"] = own_ids
-    made.globals["style"] = Markup(style())
-    return made
+    templates.filters["word"] = word
+    templates.filters["own_ids"] = own_ids
+    templates.globals["style"] = Markup(style())
+    return templates
 
 
 def style(*sheets: str) -> str:
-    """Style sheets, all unless said: `roles` has the colours, in light and dark, `kit` what the macros look like."""
+    """Style sheets, all by default: `roles` has the colours, in light and dark, `kit` the style of the macros."""
     names = sheets or ("roles", "kit", "style")
     return "".join((FOLDER / f"{name}.css").read_text(encoding="utf-8") for name in names)
 
@@ -57,7 +58,7 @@ def unbroken(text: str) -> str:
 
 def own_ids(drawing: str, owner: str) -> Markup:
     """A drawing of ours, whose ids no drawing of another owner on the same page has."""
-    mark = "".join(letter if letter.isalnum() else "-" for letter in owner)
-    for before in ('id="', "url(#", 'href="#') if owner else ():
-        drawing = drawing.replace(before, f"{before}{mark}-")
+    prefix = "".join(letter if letter.isalnum() else "-" for letter in owner)
+    for reference in ('id="', "url(#", 'href="#') if owner else ():
+        drawing = drawing.replace(reference, f"{reference}{prefix}-")
     return Markup(drawing)

@@ -1,7 +1,7 @@
-"""How a process shows who it is, and whom it believes: certificates, tokens, and the files that they lie in.
+"""Credentials of a process and its trust in others: certificates, tokens, and their files.
 
 watched.py       files that are read again when they have changed
-credentials.py   a process's certificate, authorities and tokens; nothing at all unless it is given some
+credentials.py   a process's certificate, authorities and tokens; none by default
 channels.py      gRPC: listening and connecting with them
 pages.py         the metrics page, and reading those of others
 

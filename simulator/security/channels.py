@@ -24,23 +24,23 @@ def listen(server: grpc.Server, address: str, credentials: Credentials) -> int:
     if credentials.tls_cert is None:
         return server.add_insecure_port(address)
 
-    def now() -> grpc.ServerCertificateConfiguration:
+    def current() -> grpc.ServerCertificateConfiguration:
         """Asked with each connection."""
         return configuration(credentials.pem())
 
-    asks = credentials.wants_certificates
-    safe = grpc.dynamic_ssl_server_credentials(now(), now, require_client_authentication=asks)
-    return server.add_secure_port(address, safe)
+    requires_certificates = credentials.wants_certificates
+    tls = grpc.dynamic_ssl_server_credentials(current(), current, require_client_authentication=requires_certificates)
+    return server.add_secure_port(address, tls)
 
 
 def configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
-    """A server's certificate, and whose certificates callers may show."""
+    """A server's certificate, and the authorities of callers' certificates."""
     assert pem.key is not None and pem.cert is not None
     return grpc.ssl_server_certificate_configuration([(pem.key, pem.cert)], pem.ca)
 
 
 def connect(credentials: Credentials, target: str, options: Options = ()) -> grpc.Channel:
-    """A channel with the certificates that the files hold now, whose calls show the token that they hold then.
+    """A channel with the files' present certificates, whose calls carry the files' token at that time.
 
     Raises SettingError where a token would travel unencrypted.
     """
@@ -68,12 +68,12 @@ class _Details(_Fields, grpc.ClientCallDetails):
 class _WithToken(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Sends a token with each call."""
 
-    def __init__(self, shown: Callable[[], tuple[tuple[str, str], ...]]) -> None:
-        self._shown = shown
+    def __init__(self, token: Callable[[], tuple[tuple[str, str], ...]]) -> None:
+        self._token = token
 
     def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
         """The call, with one more entry beside it."""
-        metadata = (*(details.metadata or ()), *self._shown())
+        metadata = (*(details.metadata or ()), *self._token())
         waits, compression = details.wait_for_ready, details.compression
         fields = details.method, details.timeout, metadata, details.credentials, waits, compression
         return continuation(_Details(*fields), request)

@@ -1,4 +1,4 @@
-"""A process's certificate, the authorities that it believes, and tokens. Nothing at all unless it is given some.
+"""A process's certificate, trusted authorities and tokens; none of them by default.
 
 **Who is let in.** A server with a certificate speaks TLS. It asks callers for a token where it has a file of tokens,
 and else for a certificate that one of its authorities has signed; a metrics page takes either. Tokens are for users,
@@ -32,13 +32,13 @@ VARIABLES = {
 """Setting -> the environment variable that names its file."""
 HEADER, SCHEME = "authorization", "bearer"
 WANTED = "no valid token: name the file that holds one in --token-file or FLICKER_TOKEN_FILE"
-"""What a caller is told, whatever it sent."""
+"""The answer to every caller without a valid token."""
 LOOPBACK = ("127.", "localhost", "::1", "[::1]")
 
 
 @dataclass(frozen=True)
 class Pem:
-    """What the files of certificates hold, as bytes."""
+    """The contents of the files of certificates, as bytes."""
 
     cert: bytes | None
     key: bytes | None
@@ -54,15 +54,17 @@ class Credentials:
     tls_key: Path | None = None
     """Its private key, PEM, without a password."""
     tls_ca: Path | None = None
-    """Authorities by which others are believed, PEM."""
+    """Authorities that are trusted, PEM."""
     token_file: Path | None = None
     """Tokens, one a line."""
 
     def __post_init__(self) -> None:
         """Raises SettingError where a file cannot be used."""
         if (self.tls_cert is None) != (self.tls_key is None):
-            one, other = ("tls_cert", "tls_key") if self.tls_key is None else ("tls_key", "tls_cert")
-            raise SettingError(one, getattr(self, one), f"a certificate and its key come together: name {other} too")
+            given, missing = ("tls_cert", "tls_key") if self.tls_key is None else ("tls_key", "tls_cert")
+            raise SettingError(
+                given, getattr(self, given), f"a certificate and its key come together: name {missing} too"
+            )
         if self.tls_cert and not (self.tls_ca or self.token_file):
             hint = "anybody could call: name tls_ca, whose certificates callers must show, or token_file"
             raise SettingError("tls_cert", self.tls_cert, hint)
@@ -80,8 +82,8 @@ class Credentials:
 
     def _read(self) -> Pem:
         """Raises SettingError where a file cannot be read, or the certificate is another key's."""
-        named = [(name, getattr(self, name)) for name in ("tls_cert", "tls_key", "tls_ca")]
-        found = [read_file(name, file) if file else None for name, file in named]
+        files = [(name, getattr(self, name)) for name in ("tls_cert", "tls_key", "tls_ca")]
+        contents = [read_file(name, file) if file else None for name, file in files]
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         if self.tls_cert and self.tls_key:
             try:
@@ -94,7 +96,7 @@ class Credentials:
                 context.load_verify_locations(self.tls_ca)
             except (ssl.SSLError, ValueError) as problem:
                 raise SettingError("tls_ca", self.tls_ca, f"no certificates in PEM ({reason(problem)})") from None
-        return Pem(*found)
+        return Pem(*contents)
 
     @cached_property
     def tokens(self) -> Callable[[], tuple[bytes, ...]] | None:
@@ -110,12 +112,12 @@ class Credentials:
         """Whether what a caller sent under HEADER holds one of the tokens. Takes the same time for all wrong ones."""
         text = authorization.encode() if isinstance(authorization, str) else authorization or b""
         scheme, _, token = text.partition(b" ")
-        given, tokens = digest(token.strip()), self.tokens() if self.tokens else ()
-        matches = [hmac.compare_digest(given, digest(known)) for known in tokens]
+        sent, tokens = digest(token.strip()), self.tokens() if self.tokens else ()
+        matches = [hmac.compare_digest(sent, digest(known)) for known in tokens]
         return any(matches) and scheme.lower() == SCHEME.encode()
 
     def shown(self, address: str) -> tuple[tuple[str, str], ...]:
-        """What is sent beside a call to an address: the first token, where there is one.
+        """Metadata of a call to an address: the first token, where there is one.
 
         Raises SettingError where it would travel unencrypted.
         """
@@ -173,7 +175,7 @@ class Credentials:
 
 
 PLAIN = Credentials()
-"""Of a process that is given none: no TLS, everybody is let in."""
+"""No credentials: no TLS, everybody is let in."""
 
 
 def file_from_environment(variable: str) -> Path | None:
@@ -188,7 +190,7 @@ def is_loopback(address: str) -> bool:
 
 
 def digest(token: bytes) -> bytes:
-    """Of one length, so that a comparison says nothing of a token's."""
+    """A digest of fixed length, so that a comparison does not leak a token's length."""
     return hashlib.sha256(token).digest()
 
 
@@ -198,5 +200,5 @@ def refuse_password() -> str:
 
 
 def reason(problem: Any) -> str:
-    """What OpenSSL says of a file."""
+    """OpenSSL's reason for refusing a file."""
     return str(getattr(problem, "reason", None) or problem)

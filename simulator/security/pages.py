@@ -1,6 +1,6 @@
 """The metrics page of a process, by HTTP or HTTPS, and reading those of others.
 
-Not by `prometheus_client.start_http_server`, which has TLS too: there one who connects and says nothing keeps all
+Not by `prometheus_client.start_http_server`, which has TLS too: there a silent connection keeps all
 others waiting, since the handshake is made where connections are accepted, and certificates are read once.
 """
 
@@ -24,14 +24,14 @@ from simulator.errors import SettingError
 from simulator.security.credentials import HEADER, PLAIN, WANTED, Credentials
 
 log = logging.getLogger(__name__)
-SECONDS = 10.0
-"""For a caller to say what it wants, and to take the answer."""
+HANDLER_TIMEOUT = 10.0
+"""Seconds for a caller to send its request, and to take the answer."""
 
 
 class _Handler(MetricsHandler):
     """Answers those that are let in."""
 
-    timeout = SECONDS
+    timeout = HANDLER_TIMEOUT
     credentials: Credentials
 
     def do_GET(self) -> None:
@@ -47,8 +47,8 @@ class _Handler(MetricsHandler):
     def _is_let_in(self) -> bool:
         if self.credentials.tls_cert is None and self.credentials.tokens is None:
             return True
-        shown = isinstance(self.connection, ssl.SSLSocket) and self.connection.getpeercert()
-        return bool(shown) or self.credentials.admits(self.headers[HEADER])
+        certificate = isinstance(self.connection, ssl.SSLSocket) and self.connection.getpeercert()
+        return bool(certificate) or self.credentials.admits(self.headers[HEADER])
 
 
 class _Page(ThreadingHTTPServer):
@@ -65,7 +65,7 @@ class _Page(ThreadingHTTPServer):
         return connection, address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever broke off knows it; of anybody else's fault the log says one line."""
+        """Ignore broken connections; log all other errors in one line."""
         if not isinstance(problem := sys.exc_info()[1], OSError):
             log.error("the metrics page failed: %r", problem)
 
@@ -96,7 +96,7 @@ class _Named(HTTPSConnection):
         self._tls, self._name = context, name
 
     def connect(self) -> None:
-        """Connect, and believe nobody else."""
+        """Connect, and verify that name."""
         super(HTTPSConnection, self).connect()
         self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._name)
 

@@ -67,6 +67,16 @@ def refuse_two_passwords(url: str, access: Access) -> None:
         raise SettingError("store", without_password(url), hint)
 
 
+def require_weights(url: str) -> None:
+    """Raise SettingError unless published weights may lie under a URL, as far as can be told without asking."""
+    if has_password(url):
+        hint = "leave the secret out: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say it, or a file of its library"
+        raise SettingError("weights", without_password(url), hint)
+    _, separator, path = url.partition("://")
+    if not separator or not path.strip("/") or "::" in url:
+        raise SettingError("weights", url or "nothing", "a URL such as s3://bucket/prefix or file:///folder")
+
+
 def _user(url: str) -> str:
     """What stands before the last @."""
     return url.partition("://")[2].rpartition("@")[0]

@@ -2,6 +2,9 @@
 
     {"run", "generation", "parts": {name: {"bytes", "sha256"}}, "about": {...}, "sha256", "hmac"}
 
+What one of several trainers hands in is the same of its own parts, with "shard": "I/N" beside them, so that nobody can
+pass it off as the whole.
+
 The digest is of all the others: a damaged `about` must not pass either, nor the manifest of another generation or run.
 It keeps out chance, not somebody who may write to the store; that takes a key, which the publisher and those who read
 share: `hmac` is the HMAC-SHA256 (RFC 2104) of the same text. As the parts' digests are in it, it vouches for all bytes.
@@ -17,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.pace import throttled
-from simulator.store.protocol import StoreError, Unsigned
+from simulator.store.protocol import WHOLE, Shard, StoreError, Unsigned
 
 PIECE = 128 << 10
 """Bytes of a part that are handled at once: a quarter of a millisecond's work."""
@@ -41,36 +44,51 @@ class Manifest:
         return str(self.parts[name]["sha256"])
 
 
+def listed(parts: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """What a manifest says of parts."""
+    return {name: {"bytes": len(data), "sha256": digest(data)} for name, data in parts.items()}
+
+
 def write_manifest(
-    run: str, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any], keys: Sequence[bytes] = ()
+    run: str,
+    generation: int,
+    parts: Mapping[str, Mapping[str, Any]],
+    about: Mapping[str, Any],
+    keys: Sequence[bytes] = (),
+    shard: Shard = WHOLE,
 ) -> str:
     """As JSON, the same text for the same content; signed with the first of the keys, where there are any."""
-    listed = {name: {"bytes": len(data), "sha256": digest(data)} for name, data in parts.items()}
-    entries = {"run": run, "generation": generation, "parts": listed, "about": dict(about)}
+    entries = {"run": run, "generation": generation, "parts": dict(parts), "about": dict(about), **_of(shard)}
     signed = {"hmac": _signature(entries, keys[0])} if keys else {}
     return json.dumps(entries | {"sha256": _digest(entries)} | signed, sort_keys=True)
 
 
-def read_manifest(text: str | bytes, run: str, generation: int, keys: Sequence[bytes] = ()) -> Manifest:
-    """What was announced. Raises StoreError where it is damaged, or not of this run and generation; Unsigned where
-    there are keys and none of them has signed it."""
+def read_manifest(
+    text: str | bytes, run: str, generation: int, keys: Sequence[bytes] = (), shard: Shard = WHOLE
+) -> Manifest:
+    """What was announced, or handed in by a shard. Raises StoreError where it is damaged, or not of this run,
+    generation and shard; Unsigned where there are keys and none of them has signed it."""
     try:
         entries = json.loads(text)
         signature = str(entries.pop("hmac", ""))
         whole = entries.pop("sha256") == _digest(entries)
-        whose = entries["run"], entries["generation"]
+        whose = entries["run"], entries["generation"], entries.get("shard")
         parts, about = dict(entries["parts"]), dict(entries["about"])
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         whole = False
     if not whole:
         raise StoreError(f"the manifest of generation {generation} is damaged: it does not match its digest")
-    if whose != (run, generation):
-        found = f"of run {whose[0]}, generation {whose[1]}"
+    if whose != (run, generation, _of(shard).get("shard")):
+        found = f"of run {whose[0]}, generation {whose[1]}{f', shard {whose[2]}' if whose[2] else ''}"
         raise StoreError(f"the manifest of generation {generation} of run {run} is {found}: it was written by hand")
     if keys and not any([_is_signed(entries, key, signature) for key in keys]):
         how = "signed with another key" if signature else "not signed"
         raise Unsigned(f"generation {generation} is {how}: give its trainer the same --signing-key")
     return Manifest(generation, parts, about)
+
+
+def _of(shard: Shard) -> dict[str, str]:
+    return {} if shard == WHOLE else {"shard": str(shard)}
 
 
 def _text(entries: Mapping[str, Any]) -> bytes:
@@ -102,6 +120,12 @@ def digest(data: bytes | bytearray) -> str:
     for piece in pieces(len(data)):
         found.update(view[piece])
     return found.hexdigest()
+
+
+def missing_part(generation: int, part: str, where: str) -> StoreError:
+    """For a part that is announced, and not where parts are."""
+    hint = "give all processes of a run the same --weights"
+    return StoreError(f"part {part} of generation {generation} is not in {where}: {hint}")
 
 
 def damaged_part(generation: int, part: str) -> StoreError:

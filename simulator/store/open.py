@@ -7,6 +7,7 @@ from pathlib import Path
 from simulator.errors import SettingError
 from simulator.security.watched import secret_file
 from simulator.store.access import URL_ALONE, Access, without_password
+from simulator.store.objects import ObjectParts
 from simulator.store.protocol import Store
 from simulator.store.redis import RedisStore
 
@@ -23,17 +24,20 @@ def open_store(
     capacity: int = CAPACITY,
     access: Access = URL_ALONE,
     signing_key: Path | None = None,
+    weights: str = "",
 ) -> Store:
     """The store at `redis://host:port/database`, or by TLS at `rediss://`.
 
     `run` names the store among others on the same server; `capacity` is the most events that may wait before this
     process's `append` refuses. With a `signing_key`, a file of one or several, generations are signed with the first,
-    and none is read that no key has signed. Does not wait for the server: the first use may raise StoreAway. Raises
-    SettingError.
+    and none is read that no key has signed. `weights`: URL under which the parts of generations lie, see objects.py
+    (default: on the store's server). Does not wait for the server: the first use may raise StoreAway.
+    Raises SettingError, and FlickerError where a package is missing.
     """
     if capacity < 1:
         raise SettingError("capacity", capacity, "at least 1 event")
     if url.partition("://")[0] not in ("redis", "rediss", "unix"):
         raise SettingError("store", without_password(url), "a URL such as redis://127.0.0.1:6379/0")
     keys = secret_file("signing_key", signing_key) if signing_key else tuple
-    return RedisStore(url, run=run, capacity=capacity, access=access, signing_keys=keys)
+    parts = ObjectParts(weights, run) if weights else None
+    return RedisStore(url, run=run, capacity=capacity, access=access, signing_keys=keys, parts=parts)

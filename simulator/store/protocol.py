@@ -18,14 +18,16 @@ user's report, sent anew to another router) has a key, which is remembered for a
 **Quarantine.** What a trainer cannot learn it sets aside, once however often it is read: the last `QUARANTINE` entries.
 
 **Generations.** Published parts are immutable; a generation is announced only when all its parts are there, and the
-last `KEPT` generations stay. What all of them have in common (the names of users and items) is shared once, known by
-its digest, and stays as long as the run.
+last `KEPT` generations stay. Several trainers (*shards*) may publish a part of the duplicates each: the generation is
+announced, by whoever comes last, when all have. Where the bytes of parts lie is another matter (parts.py). What all of
+them have in common (the names of users and items) is shared once, known by its digest, and stays as long as the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Protocol
 
 from simulator.errors import FlickerError
@@ -126,6 +128,37 @@ class Member:
     """What it serves now; -1 while it has none."""
 
 
+@dataclass(frozen=True)
+class Shard:
+    """Which of several trainers: each teaches a share of the duplicates."""
+
+    number: int = 0
+    count: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def of(self, duplicates: int) -> range:
+        """The numbers of its duplicates, of so many in all."""
+        return range(duplicates * self.number // self.count, duplicates * (self.number + 1) // self.count)
+
+    @property
+    def all(self) -> list[Shard]:
+        """It and the others, in order."""
+        return [Shard(number, self.count) for number in range(self.count)]
+
+    @property
+    def group(self) -> str:
+        """Its name among those who read the log."""
+        return "trainer" if self == WHOLE else f"trainer-{self.number}-of-{self.count}"
+
+
+WHOLE = Shard()
+"""The only trainer."""
+Join = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
+"""From what each shard says about a generation, in order, to what is announced with it."""
+
+
 class EventLog(Protocol):
     """The order of events that all duplicates learn from."""
 
@@ -141,10 +174,11 @@ class EventLog(Protocol):
     def mark(self, writer: str) -> str:
         """The last mark of a writer, empty where it has none."""
 
-    def join(self, group: str) -> None:
-        """Make a group known: nothing is forgotten any more that it has not acknowledged. Harmless when repeated.
+    def join(self, *groups: str, alone: bool = False) -> None:
+        """Make groups known: nothing is forgotten any more that they have not acknowledged. Harmless when repeated.
 
-        It starts at the first entry that is not forgotten.
+        They start at the first entry that is not forgotten. Raises StoreError where they are to be `alone` and another
+        group of their kind (the name up to its first -) reads the log; none has joined then.
         """
 
     def leave(self, group: str) -> None:
@@ -188,8 +222,19 @@ class Registry(Protocol):
     def run(self) -> str:
         """Whose they are: the name of this run among those on one server."""
 
-    def publish(self, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
+    def publish(
+        self,
+        generation: int,
+        parts: Mapping[str, bytes],
+        about: Mapping[str, Any],
+        shard: Shard = WHOLE,
+        join: Join = itemgetter(0),
+    ) -> int:
         """Store all parts, then announce the generation in one step; forget all but the last KEPT.
+
+        A shard stores its own parts, which then stay for ten minutes at least; with the last one's the generation is
+        announced. Returns how many others are missing: publish again, within that time, until none is. One that is seen
+        to be at a later generation has seen this one announced (a server that loses power may forget its last second).
 
         Publishing the newest generation again with the same parts is harmless (a trainer that died in between); what
         was announced first stays. `about` holds what JSON can. Raises StoreError for a generation that is older than
@@ -217,7 +262,7 @@ class Registry(Protocol):
 
 
 class Leases(Protocol):
-    """Who serves which duplicate."""
+    """Who serves which duplicate, and who is which shard."""
 
     def claim(self, owner: str, duplicates: int, seconds: float) -> int:
         """A duplicate number, 0 to `duplicates` - 1, for `seconds`: one that nobody holds, else the least shared.
@@ -227,6 +272,15 @@ class Leases(Protocol):
 
     def release(self, owner: str) -> None:
         """Give the number back and leave the members (`owner` is the member's name)."""
+
+    def claim_shard(self, owner: str, shards: int, seconds: float) -> int:
+        """A shard number, 0 to `shards` - 1, for `seconds`: the lowest that nobody else holds, -1 where all are held.
+
+        Repeated in time, it keeps the number and renews it.
+        """
+
+    def release_shard(self, owner: str) -> None:
+        """Give it back."""
 
     def announce(self, member: Member, seconds: float) -> None:
         """Be found by routers for `seconds`; repeat before they are over."""
@@ -258,6 +312,12 @@ def refuse_appending(events: int, waiting: int, capacity: int) -> None:
             f"the log has no room for {events} events: {waiting} of at most {capacity} wait until trainers have "
             "learned and saved them; try again later"
         )
+
+
+def refuse_other_groups(group: str, other: str) -> StoreError:
+    """For a log that another group of the same kind reads."""
+    hint = "start as many trainers as before, or name another --run"
+    return StoreError(f"{other} reads this log, beside which {group} cannot: {hint}")
 
 
 def unknown_group(group: str) -> StoreError:

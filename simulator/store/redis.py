@@ -16,36 +16,31 @@ consumer group's last id is what the group acknowledged (XGROUP SETID); the log 
 
 **Published generations** are one stream, whose ids are generation + 1, and one key for each part.
 
-    generations                     stream: "G+1-0" -> manifest, and the key of every part
-    part:GENERATION:NAME:SHA256     list: the pieces of a part (one value would be at most 512 MB, and grow by copying)
-    ...:WRITER                      what a writer has uploaded of it so far
-    shared:SHA256                   list: the pieces of what generations have in common
+    generations     stream: "G+1-0" -> manifest, and the key of every part
+    pending         hash: "I/N" -> "GENERATION manifest" of what this shard has handed in
+    part:..., shared:...    the parts themselves, unless they lie elsewhere: see parts.py
 
-The digest in its key makes a part immutable. Parts are uploaded to run out after UPLOAD seconds and kept for good by
-the script that announces them: what a trainer left behind half-way disappears by itself. They travel in pieces with
-rests between them, so that neither end nor the server keeps queries waiting. A blocking read of the stream
-from the last known generation cannot miss an announcement, which a subscription to a channel could while reconnecting.
+They travel in pieces with rests between them, so that neither end nor the server keeps queries waiting. A blocking read
+of the stream from the last known generation cannot miss an announcement, which a subscription to a channel could while
+reconnecting.
 
 **Leases and members** run out by the server's clock, so that the clocks of replicas do not matter.
 
-    leases   hash: owner -> "number end"      members  hash: name -> "end JSON"      (end: ms since the unix epoch)
+    leases   hash: owner -> "number end", of replicas; shards   the same of trainers
+    members  hash: name -> "end JSON"      (end: ms since the unix epoch)
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import itertools
 import json
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from operator import itemgetter
 from typing import Any
 
 from redis import ResponseError
 
-from simulator.pace import throttled
 from simulator.store.access import URL_ALONE, Access
 from simulator.store.codec import decode_entries, encode
 from simulator.store.connection import Connection
@@ -54,31 +49,34 @@ from simulator.store.manifest import (
     damaged_part,
     damaged_share,
     digest,
-    pieces,
+    listed,
+    missing_part,
     read_manifest,
     write_manifest,
 )
+from simulator.store.parts import UPLOAD, Parts, RedisParts
 from simulator.store.protocol import (
     KEPT,
     MOST_KEYS,
     QUARANTINE,
     REMEMBERED,
+    WHOLE,
     Entry,
+    Join,
     Member,
     Repeated,
     SetAside,
+    Shard,
     StoreAway,
     check_position,
     entry_order,
     refuse_appending,
+    refuse_other_groups,
     refuse_publishing,
     unknown_generation,
     unknown_group,
 )
 from simulator.types import Batch
-
-UPLOAD = 600
-"""Seconds from the upload of a part to the announcement of its generation."""
 
 # First lines of scripts. A server without memory runs those that take next to none, or give some back: replicas stay
 # known, and what is learned is forgotten. Reading needs nobody's leave to write, which a read-only server refuses.
@@ -149,9 +147,18 @@ if #ARGV >= first then
 end
 return {1, new}
 """
-# ARGV = group
+# ARGV = 1 where no other group of their kind may be there, else 0; groups. Answers such another one's name, or ''.
 JOIN = """
-if not groups()[ARGV[1]] then redis.call('XGROUP', 'CREATE', log, ARGV[1], id(count('forgotten')), 'MKSTREAM') end
+local own, kinds, there = {}, {}, groups()
+local function kind(group) return string.match(group, '^[^-]*') end
+for i = 2, #ARGV do own[ARGV[i]], kinds[kind(ARGV[i])] = true, true end
+for group in pairs(there) do
+  if ARGV[1] == '1' and kinds[kind(group)] and not own[group] then return group end
+end
+for group in pairs(own) do
+  if not there[group] then redis.call('XGROUP', 'CREATE', log, group, id(count('forgotten')), 'MKSTREAM') end
+end
+return ''
 """
 LEAVE = """
 if groups()[ARGV[1]] then
@@ -178,28 +185,12 @@ if last and events(last[1]) >= events(ARGV[1]) then return 0 end
 redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[4], ARGV[1], 'why', ARGV[2], 'data', ARGV[3])
 return 1
 """
-# KEYS = a writer's part. ARGV = number of the piece, piece, UPLOAD. Answers 1, or 0 where those before it ran out.
-# May be repeated, unlike RPUSH alone.
-PUT_PIECE = """
-local length, number = redis.call('LLEN', KEYS[1]), tonumber(ARGV[1])
-if length < number then return 0 end
-if length == number then redis.call('RPUSH', KEYS[1], ARGV[2]) end
+# KEYS = pending. ARGV = the shard, what it hands in, UPLOAD. Answers all that is there: shards and what each handed in.
+HAND_IN = """
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
-return 1
+return redis.call('HGETALL', KEYS[1])
 """
-# KEYS = a writer's part, all of it, and the part. ARGV = UPLOAD. Answers 1, or 0 where it ran out before. What is there
-# already under its digest has the same bytes, and may be announced: then it does not run out.
-WHOLE = """
-if redis.call('EXISTS', KEYS[2]) == 1 then
-  redis.call('UNLINK', KEYS[1])
-  if redis.call('TTL', KEYS[2]) >= 0 then redis.call('EXPIRE', KEYS[2], ARGV[1]) end
-  return 1
-end
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('RENAME', KEYS[1], KEYS[2])
-return 1
-"""
-
 # KEYS = generations, the new parts. ARGV = generation, manifest, KEPT. Answers 1, or 0 where a part ran out before.
 # The caller looks first; a generation that another announced in between is left to it (answer -1).
 PUBLISH = """
@@ -225,6 +216,29 @@ return 1
 NOW = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+"""
+# KEYS = shards. ARGV = owner, shards, milliseconds. Answers the number, or -1 where others hold all.
+CLAIM_SHARD = """
+local owner, shards = ARGV[1], tonumber(ARGV[2])
+local held, mine = {}, nil
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  local number, ending = string.match(all[i + 1], '^(%d+) (%d+)$')
+  number = tonumber(number)
+  if all[i] == owner then mine = number
+  elseif tonumber(ending) <= now then redis.call('HDEL', KEYS[1], all[i])
+  else held[number] = true end
+end
+if mine and (held[mine] or mine >= shards) then mine = nil end
+for number = 0, shards - 1 do
+  if not mine and not held[number] then mine = number end
+end
+if not mine then
+  redis.call('HDEL', KEYS[1], owner)
+  return -1
+end
+redis.call('HSET', KEYS[1], owner, string.format('%d %.0f', mine, now + tonumber(ARGV[3])))
+return mine
 """
 # KEYS = leases. ARGV = owner, duplicates, milliseconds.
 CLAIM = """
@@ -282,8 +296,12 @@ class RedisStore:
         patience: float = 1.0,
         access: Access = URL_ALONE,
         signing_keys: Callable[[], Sequence[bytes]] = tuple,
+        parts: Parts | None = None,
     ) -> None:
-        """Does not connect yet. `capacity` in events. Raises SettingError for a URL that cannot be one."""
+        """Does not connect yet. `capacity` in events; `parts`: where those of generations lie (default: on the server).
+
+        Raises SettingError for a URL that cannot be one.
+        """
         self.run, self._server = run, (server := Connection(url, run, patience, access))
         self._keys = signing_keys
         self._capacity = capacity
@@ -294,10 +312,11 @@ class RedisStore:
         self._quarantine, self._set_aside = server.key("quarantine"), server.script(SET_ASIDE)
         self._generations = server.key("generations")
         self._announce_generation = server.script(PUBLISH)
-        self._put_piece, self._make_whole = server.script(PUT_PIECE), server.script(WHOLE)
-        self._writer = uuid.uuid4().hex
-        self._leases, self._members = server.key("leases"), server.key("members")
+        self._pending, self._hand_in = server.key("pending"), server.script(HAND_IN)
+        self._parts: Parts = parts or RedisParts(server)
+        self._leases, self._members, self._shards = map(server.key, ("leases", "members", "shards"))
         self._claim, self._announce = server.script(ALWAYS, NOW, CLAIM), server.script(ALWAYS, NOW, ANNOUNCE)
+        self._claim_shard = server.script(ALWAYS, NOW, CLAIM_SHARD)
         self._list = server.script(READS, NOW, MEMBERS)
 
     # the log
@@ -318,9 +337,10 @@ class RedisStore:
         last = self._server.ask(lambda: self._server.client.hget(self._marks, writer)) or b""
         return str(last.decode().partition(" ")[2])
 
-    def join(self, group: str) -> None:
+    def join(self, *groups: str, alone: bool = False) -> None:
         """See EventLog."""
-        self._server.ask(lambda: self._run(self._join, group))
+        if other := self._server.ask(lambda: self._run(self._join, int(alone), *groups)):
+            raise refuse_other_groups(groups[0], other.decode())
 
     def leave(self, group: str) -> None:
         """See EventLog."""
@@ -389,24 +409,54 @@ class RedisStore:
 
     # the registry
 
-    def publish(self, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
+    def publish(
+        self,
+        generation: int,
+        parts: Mapping[str, bytes],
+        about: Mapping[str, Any],
+        shard: Shard = WHOLE,
+        join: Join = itemgetter(0),
+    ) -> int:
         """See Registry."""
-        keys_now = self._keys()
-        manifest = write_manifest(self.run, generation, parts, about, keys_now)
-        announced = read_manifest(manifest, self.run, generation, keys_now)
-        if self._is_published(announced):
-            return
-        keys = {name: self._part_key(generation, name, announced.part(name)) for name in parts}
-        whole = all(self._upload(keys[name], data) for name, data in parts.items())
-        args = [generation, manifest, KEPT]
-        announce = lambda: self._announce_generation(keys=[self._generations, *keys.values()], args=args)  # noqa: E731
-        done = self._server.ask(announce) if whole else 0
+        keys = self._keys()
+        text = write_manifest(self.run, generation, listed(parts), about, keys, shard)
+        own = read_manifest(text, self.run, generation, keys, shard)
+        if self._is_published(own, shard):
+            return 0
+        for name, data in parts.items():
+            self._parts.put(part_name(own, name), data)
+        given = self._given(text, own, shard, keys)
+        if any(one.generation > generation for one in given):
+            return 0
+        if missing := shard.count - sum(one.generation == generation for one in given):
+            return missing
+        together = {name: part for one in given for name, part in one.parts.items()}
+        text = write_manifest(self.run, generation, together, join([one.about for one in given]), keys)
+        self._announce_whole(read_manifest(text, self.run, generation, keys), text)
+        return 0
+
+    def _given(self, text: str, own: Manifest, shard: Shard, keys: Sequence[bytes]) -> list[Manifest]:
+        """What this shard and the others have handed in, in order. Raises StoreError where it is damaged."""
+        if shard == WHOLE:
+            return [own]
+        args = [str(shard), f"{own.generation} {text}", UPLOAD]
+        flat = self._server.ask(lambda: self._hand_in(keys=[self._pending], args=args))
+        there = dict(zip(flat[::2], flat[1::2], strict=True))
+        found = ((one, there[str(one).encode()].partition(b" ")) for one in shard.all if str(one).encode() in there)
+        return [read_manifest(given, self.run, int(number or -1), keys, one) for one, (number, _, given) in found]
+
+    def _announce_whole(self, made: Manifest, text: str) -> None:
+        keys = self._parts.keys(part_name(made, name) for name in made.parts)
+        args = [made.generation, text, KEPT]
+        done = self._server.ask(lambda: self._announce_generation(keys=[self._generations, *keys], args=args))
         if done == 0:
             raise StoreAway(
-                f"a part of generation {generation} ran out after {UPLOAD} s, before all were there: try again"
+                f"a part of generation {made.generation} ran out after {UPLOAD} s, before all were there: try again"
             )
-        if done == -1 and not self._is_published(announced):
+        if done == -1 and not self._is_published(made, WHOLE):
             raise AssertionError("announced generations do not disappear")
+        oldest = self._server.ask(lambda: self._server.client.xrange(self._generations, count=1))
+        self._parts.forget(int(oldest[0][0].partition(b"-")[0]) - 1)
 
     def newest(self) -> int:
         """See Registry."""
@@ -419,28 +469,27 @@ class RedisStore:
 
     def fetch(self, generation: int, part: str) -> bytearray:
         """See Registry."""
-        expected = self._manifest(generation).part(part)
-        data = self._download(self._part_key(generation, part, expected), expected)
-        if data is None:
+        manifest = self._manifest(generation)
+        found = self._parts.get(part_name(manifest, part))
+        if found is None:
             self._manifest(generation)  # raises where newer ones have displaced it
+            raise missing_part(generation, part, self._parts.where)
+        if found.sha256 != manifest.part(part):
             raise damaged_part(generation, part)
-        return data
+        return found.data
 
     def share(self, data: bytes) -> str:
         """See Registry."""
-        key = self._server.key(f"shared:{(found := digest(data))}")
-        client = self._server.client
-        if not self._server.ask(lambda: client.exists(key)) and not self._upload(key, data):
-            raise StoreAway(f"what is shared ran out after {UPLOAD} s, before all was there: try again")
-        self._server.ask(lambda: client.persist(key))
+        found = digest(data)
+        self._parts.put(f"shared:{found}", data, stay=True)
         return found
 
     def shared(self, digest: str) -> bytearray:
         """See Registry."""
-        data = self._download(self._server.key(f"shared:{digest}"), digest)
-        if data is None:
+        found = self._parts.get(f"shared:{digest}")
+        if found is None or found.sha256 != digest:
             raise damaged_share(digest)
-        return data
+        return found.data
 
     def wait_newer(self, than: int, wait: float) -> int:
         """See Registry."""
@@ -451,35 +500,16 @@ class RedisStore:
                 return newest
             self._server.wait_for_entry(self._generations, f"{than + 1}-0", left)
 
-    def _part_key(self, generation: int, part: str, digest: str) -> str:
-        return self._server.key(f"part:{generation}:{part}:{digest}")
-
-    def _upload(self, key: str, data: bytes) -> bool:
-        """Whether the part is there as a whole now."""
-        own = [f"{key}:{self._writer}"]
-        for number, piece in enumerate(pieces(len(data))):
-            args = [number, data[piece], UPLOAD]
-            if not self._server.ask(functools.partial(self._put_piece, keys=own, args=args)):
-                return False
-        return bool(self._server.ask(lambda: self._make_whole(keys=[*own, key], args=[UPLOAD])))
-
-    def _download(self, key: str, expected: str) -> bytearray | None:
-        """The pieces under a key together; None where they do not have the digest `expected`."""
-        data, found = bytearray(), hashlib.sha256()
-        for number in throttled(itertools.count()):
-            read = self._server.ask(functools.partial(self._server.client.lindex, key, number))
-            if read is None:
-                break
-            found.update(read)
-            data += read
-        return data if found.hexdigest() == expected else None
-
-    def _is_published(self, made: Manifest) -> bool:
-        """Whether these parts are published already. Raises StoreError where the generation may not be published."""
+    def _is_published(self, made: Manifest, shard: Shard) -> bool:
+        """Whether these parts are published already, among those of all shards. Raises StoreError where they may not
+        be."""
         newest = self.newest()
-        same = newest == made.generation and self._manifest(newest).parts == made.parts
+        if newest < made.generation:
+            return False
+        there = self._manifest(newest).parts if newest == made.generation else {}
+        same = made.parts == there if shard == WHOLE else made.parts.items() <= there.items()
         refuse_publishing(made.generation, newest, same)
-        return same
+        return True
 
     def _manifest(self, generation: int) -> Manifest:
         id = f"{generation + 1}-0"
@@ -501,6 +531,15 @@ class RedisStore:
         self._server.ask(lambda: self._server.client.hdel(self._leases, owner))
         self._server.ask(lambda: self._server.client.hdel(self._members, owner))
 
+    def claim_shard(self, owner: str, shards: int, seconds: float) -> int:
+        """See Leases."""
+        args = [owner, shards, int(1000 * seconds)]
+        return int(self._server.ask(lambda: self._claim_shard(keys=[self._shards], args=args)))
+
+    def release_shard(self, owner: str) -> None:
+        """See Leases."""
+        self._server.ask(lambda: self._server.client.hdel(self._shards, owner))
+
     def announce(self, member: Member, seconds: float) -> None:
         """See Leases."""
         args = [member.name, int(1000 * seconds), json.dumps(asdict(member))]
@@ -520,3 +559,8 @@ class RedisStore:
     def close(self) -> None:
         """See Store."""
         self._server.client.close()
+
+
+def part_name(manifest: Manifest, part: str) -> str:
+    """What a part is stored as. Raises StoreError where the generation has no such one."""
+    return f"part:{manifest.generation}:{part}:{manifest.part(part)}"

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import DataError, FlickerError, SettingError
-from simulator.flags import parse_run
+from simulator.flags import Spread, parse_run
 from simulator.models.specs import parse_arms
 
 NOT_VARIED = ("out", "resume")
@@ -176,6 +176,9 @@ def _value(axis: str, value: Any) -> tuple[str, tuple[str, ...]]:
 def _require_valid(cell: Cell) -> None:
     """What `flicker run` can say about its flags before it opens the log."""
     try:
-        parse_arms(parse_run(list(cell.arguments)).config().arms)
+        flags = parse_run(list(cell.arguments))
+        if flags.spread != Spread():
+            raise FlickerError("part, parts, backend: a sweep runs whole runs: give the sweep --backend ray")
+        parse_arms(flags.config().arms)
     except FlickerError as problem:
         raise FlickerError(f"{cell.name}: {problem}") from None

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import TimeElapsedColumn
 
 from simulator.errors import SettingError
+from simulator.flags import Resources, require_ray
 from simulator.process import Parser
 from simulator.sweep.backend import Backend, Ended, OnRay, Processes
 from simulator.sweep.grid import Cell, Sheet, grid, read_grid
@@ -34,7 +35,7 @@ HELP = """Run a grid of experiments; each cell is a result folder of `flicker ru
   flicker sweep --vary arms relu smelu:beta=1 gelu --vary seed 0 1 2 --data ml-1m --fleets 3
   flicker sweep grid.toml --out results/grid
   flicker sweep grid.toml --out results/grid --resume       only what is missing
-  flicker sweep grid.toml --backend ray --address auto      on a Ray cluster
+  flicker sweep grid.toml --backend ray --address auto --cpus 2      on a Ray cluster, two cores for each run
 
 Whatever is not listed below is a flag of `flicker run` and the same for every cell. A file says the same in TOML:
 
@@ -58,6 +59,8 @@ class SweepFlags:
     jobs: int | None
     backend: Literal["local", "ray"]
     address: str | None
+    resources: Resources
+    """Of each cell, on a cluster."""
     resume: bool
 
 
@@ -78,9 +81,14 @@ def parse(arguments: list[str]) -> SweepFlags:
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at once on this machine (default: one per core)")
     parser.add_argument("--backend", default="local", choices=["local", "ray"], help="where the runs are started")
     parser.add_argument("--address", help="of a Ray cluster, such as auto (default: one on this machine)")
+    parser.add_argument("--cpus", type=float, default=1.0, help="cores of each run on a cluster (default: 1)")
+    parser.add_argument("--gpus", type=float, default=0.0, help="its GPUs (default: 0; with --device cuda)")
+    parser.add_argument("--memory", default="", metavar="SIZE", help="its memory, such as 2GiB (default: any)")
     own, rest = parser.parse_known_args(arguments)
     if own.jobs is not None and own.jobs < 1:
         raise SettingError("jobs", own.jobs, "at least 1")
+    resources = Resources(own.cpus, own.gpus, own.memory)
+    require_ray(own.backend, resources)
     sheets = _sheets(rest, any(axis == "data" for axis, *_ in own.vary))
     axes: dict[str, list[object]] = {}
     for axis, *values in own.vary:
@@ -91,7 +99,8 @@ def parse(arguments: list[str]) -> SweepFlags:
         axes[axis] = values
     grids = [grid([*sheet.shared, *rest], _joined(sheet.axes, axes), sheet.name) for sheet in sheets]
     cells = [cell for one in grids for cell in one.cells()]
-    return SweepFlags(cells, own.out or Path("results/sweep"), own.jobs, own.backend, own.address, own.resume)
+    where = own.jobs, own.backend, own.address, resources
+    return SweepFlags(cells, own.out or Path("results/sweep"), *where, own.resume)
 
 
 def _flag(axis: str) -> str:
@@ -154,7 +163,7 @@ def run_sweep(flags: SweepFlags, command: str) -> int:
 def _backend(flags: SweepFlags) -> Backend:
     if flags.backend == "local":
         return Processes(flags.jobs)
-    return OnRay(flags.address)
+    return OnRay(flags.address, flags.resources)
 
 
 def _run(backend: Backend, missing: list[Cell], folder: Path, console: Console, done: int) -> list[Ended]:

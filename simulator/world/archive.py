@@ -33,8 +33,8 @@ CHUNK = 65_536
 """Texts decoded at once where all are asked for."""
 
 
-class Texts(Sequence[str]):
-    """Texts that stay in their file until they are asked for."""
+class MappedTexts(Sequence[str]):
+    """Texts that stay in their file until they are read."""
 
     def __init__(self, offsets: Ints, data: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
         """`offsets` [n + 1] in the bytes `data`."""
@@ -94,7 +94,7 @@ class Writer:
         self._features[group].append((name, slots))
 
     def close(self, facts: dict[str, Any]) -> None:
-        """The rest, FACTS."""
+        """Write the facts, FACTS, which makes the log valid."""
         assert set(facts) == set(FACTS)
         sizes = {file.name: file.stat().st_size for file in self.folder.iterdir()}
         text = json.dumps({**facts, "features": self._features, "sizes": sizes}, indent=1)
@@ -132,12 +132,12 @@ def _entities(folder: Path, group: str, meta: dict[str, Any]) -> Entities:
 
 
 def _features(folder: Path, group: str, meta: dict[str, Any], values: Rows | None) -> tuple[Feature, ...]:
-    found, first = [], 0
+    features, first = [], 0
     for number, (name, slots) in enumerate(meta["features"][group]):
-        own = None if values is None else values[:, first : first + slots]
-        found.append(Feature(name, _texts(folder, f"{group}.{number}.names"), slots, own))
+        slots_values = None if values is None else values[:, first : first + slots]
+        features.append(Feature(name, _texts(folder, f"{group}.{number}.names"), slots, slots_values))
         first += slots
-    return tuple(found)
+    return tuple(features)
 
 
 def _array(folder: Path, name: str) -> np.ndarray[Any, Any]:
@@ -147,5 +147,5 @@ def _array(folder: Path, name: str) -> np.ndarray[Any, Any]:
     return array.view(np.ndarray)
 
 
-def _texts(folder: Path, name: str) -> Texts:
-    return Texts(_array(folder, f"{name}.offsets"), _array(folder, f"{name}.bytes"))
+def _texts(folder: Path, name: str) -> MappedTexts:
+    return MappedTexts(_array(folder, f"{name}.offsets"), _array(folder, f"{name}.bytes"))

@@ -1,8 +1,8 @@
-"""Where logs lie once they are coded: a folder for each, named by a digest of what it was made from.
+"""The cache of coded logs: a folder for each, named by a digest of its sources and settings.
 
 `FLICKER_CACHE` names the cache (default: flicker in the user's cache folder), `FLICKER_CACHE_LIMIT` how large it may
 grow (default 20 GB): the logs that were not opened for longest go. A log is made beside its place under a lock, then
-renamed: whoever wants it at the same time waits, and what a killed process leaves is never taken for a log.
+renamed: other processes wait for it, and the remnants of a killed process are never taken for a log.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from simulator.errors import SettingError
-from simulator.files import writing
+from simulator.files import parse_bytes, writing
 from simulator.world import archive
 from simulator.world.clicklog import ClickLog
 
 CACHE, LIMIT = "FLICKER_CACHE", "FLICKER_CACHE_LIMIT"
 DEFAULT_LIMIT = "20 GB"
-OURS = re.compile(r"[0-9a-f]{32}|\.[0-9a-f]{32}\.\d+")
-"""Names of logs, and of those in the making; nothing else in the folder is touched, for it may be anybody's."""
-UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+LOG_NAMES = re.compile(r"[0-9a-f]{32}|\.[0-9a-f]{32}\.\d+")
+"""Names of logs, and of those in the making; no other files in the folder are touched."""
 
 
 def cached(key: str, make: Callable[[Path], None]) -> ClickLog:
@@ -41,8 +39,8 @@ def cached(key: str, make: Callable[[Path], None]) -> ClickLog:
         with locked(folder, key):
             if (log := opened(folder / key)) is not None:
                 return log  # by somebody else, meanwhile
-            for left in (*folder.glob(f".{key}.*"), *folder.glob(key)):
-                shutil.rmtree(left)
+            for remnant in (*folder.glob(f".{key}.*"), *folder.glob(key)):
+                shutil.rmtree(remnant)
             making = folder / f".{key}.{os.getpid()}"
             making.mkdir()
             try:
@@ -68,27 +66,22 @@ def opened(place: Path) -> ClickLog | None:
 
 def cache_folder() -> Path:
     """FLICKER_CACHE, or the platform's."""
-    if told := os.environ.get(CACHE, "").strip():
-        return Path(told).expanduser()
+    if configured := os.environ.get(CACHE, "").strip():
+        return Path(configured).expanduser()
     default = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(default).expanduser() / "flicker"
 
 
 def size_limit() -> int:
     """Bytes that FLICKER_CACHE_LIMIT allows."""
-    told = os.environ.get(LIMIT, "").strip() or DEFAULT_LIMIT
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]?b?)", told.lower())
-    unit = UNITS.get(match[2] if match and match[2] in UNITS else f"{match[2]}b") if match else None
-    if match is None or unit is None:
-        raise SettingError(LIMIT, told, "a size such as 20 GB")
-    return int(float(match[1]) * unit)
+    return parse_bytes(LIMIT, os.environ.get(LIMIT, "").strip() or DEFAULT_LIMIT)
 
 
 @contextmanager
 def locked(folder: Path, key: str, wait: bool = True) -> Iterator[None]:
-    """Nobody else has this log in hand; the system lets go of it when a process ends, however that happens.
+    """Hold the lock of a log; the system releases it when a process ends, however that happens.
 
-    BlockingIOError where somebody has, unless we `wait`. A lock is shared by a 256th of all logs.
+    BlockingIOError where another process holds it, unless we `wait`. A lock is shared by a 256th of all logs.
     """
     with (folder / f"{key[:2]}.lock").open("ab") as file:
         try:
@@ -102,16 +95,16 @@ def locked(folder: Path, key: str, wait: bool = True) -> Iterator[None]:
 
 
 def evict(folder: Path, limit: int, keep: str) -> None:
-    """Remove what killed processes left, and the logs that were used longest ago until the others are within limit."""
-    found = []
+    """Remove remnants of killed processes, and least recently used logs until the others are within the limit (LRU)."""
+    logs = []
     for path in folder.iterdir():
-        if not OURS.fullmatch(path.name) or not (path.name[0] == "." or (path / archive.META).is_file()):
+        if not LOG_NAMES.fullmatch(path.name) or not (path.name[0] == "." or (path / archive.META).is_file()):
             continue
         with suppress(OSError):  # others evict, too
             size = sum(file.stat().st_size for file in path.rglob("*"))
-            found.append((path.name[0] != ".", path.stat().st_mtime_ns, size, path))
-    total = sum(size for _, _, size, _ in found)
-    for is_log, _, size, path in sorted(found):
+            logs.append((path.name[0] != ".", path.stat().st_mtime_ns, size, path))
+    total = sum(size for _, _, size, _ in logs)
+    for is_log, _, size, path in sorted(logs):
         key = path.name if is_log else path.name.split(".")[1]
         if key != keep and (total > limit or not is_log):
             with suppress(OSError), locked(folder, key, wait=False):

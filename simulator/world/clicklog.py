@@ -75,7 +75,7 @@ class ClickLog:
     skipped_rows: int = 0
     """Damaged rows that were left out."""
     notes: Sequence[str] = ()
-    """What was taken otherwise than its mapping says, one line each."""
+    """Deviations from the mapping, one line each."""
 
     def __len__(self) -> int:
         return len(self.time)

@@ -20,11 +20,11 @@ BASE_RATE = 0.4
 """Mean true click probability over impressions, before position bias; the default bias leaves 0.27 of them clicked."""
 
 
-class ClickModel:
+class TrueClickModel:
     """True log-odds = level + SPREAD x (sqrt((1 - x) / 2) x (of user + of item and context) + sqrt(x) x match).
 
     x is the share `interaction`. `match` is the inner product of the tastes of user and item, each about its mean over
-    impressions: what this user finds in this item, and nothing that is true of either by itself. The other two are
+    impressions: the user x item interaction, with no part of either alone. The other two are
     random tanh networks. All three have variance 1 over impressions, and do not correlate, since items are drawn
     independently of who comes when: so x is the share of the variance of the log-odds that is user x item, which no
     additive model can learn.
@@ -36,17 +36,17 @@ class ClickModel:
         self, rng: np.random.Generator, user: Floats, item: Floats, context: Floats, interaction: float
     ) -> None:
         """Tastes [n, TASTES] of a sample of impressions, at least some thousands."""
-        alone, together = (SPREAD * math.sqrt(share) for share in ((1 - interaction) / 2, interaction))
-        self._of_user = _Network(rng, user, alone)
-        self._of_item = _Network(rng, np.concatenate([item, context], axis=1), alone)
+        spread_alone, spread_match = (SPREAD * math.sqrt(share) for share in ((1 - interaction) / 2, interaction))
+        self._of_user = _Network(rng, user, spread_alone)
+        self._of_item = _Network(rng, np.concatenate([item, context], axis=1), spread_alone)
         self._means, self._scale, self._level = (user.mean(0), item.mean(0)), np.float32(1), np.float32(0)
-        self._scale = np.float32(together / self._match(user, item).std())
+        self._scale = np.float32(spread_match / self._match(user, item).std())
         self._level = np.float32(_level(self.log_odds(user, item, context).astype(np.float64)))
 
     def log_odds(self, user: Floats, item: Floats, context: Floats) -> Floats:
         """[n] from tastes [n, TASTES] each."""
-        alone = self._of_user(user) + self._of_item(np.concatenate([item, context], axis=1))
-        return np.asarray(alone + self._match(user, item) + self._level, np.float32)
+        additive = self._of_user(user) + self._of_item(np.concatenate([item, context], axis=1))
+        return np.asarray(additive + self._match(user, item) + self._level, np.float32)
 
     def probability(self, user: Floats, item: Floats, context: Floats) -> Floats:
         """[n] true probability of a click at an examined position, from tastes [n, TASTES] each."""
@@ -60,15 +60,15 @@ class ClickModel:
         that have a part in common and all else drawn anew is the variance that follows from this part.
         """
         parts = user, item, context
-        whole = self.log_odds(*parts)
+        log_odds = self.log_odds(*parts)
 
-        def common(*kept: int) -> float:
-            drawn = [part if number in kept else np.roll(part, number + 1, 0) for number, part in enumerate(parts)]
-            return float(np.cov(whole, self.log_odds(*drawn))[0, 1] / whole.var())
+        def common(*shared: int) -> float:
+            inputs = [part if number in shared else np.roll(part, number + 1, 0) for number, part in enumerate(parts)]
+            return float(np.cov(log_odds, self.log_odds(*inputs))[0, 1] / log_odds.var())
 
-        found = {"user": common(0), "item": common(1), "context": common(2)}
-        found["user x item"] = common(0, 1) - found["user"] - found["item"]
-        return found | {"rest": 1 - sum(found.values())}
+        by_part = {"user": common(0), "item": common(1), "context": common(2)}
+        by_part["user x item"] = common(0, 1) - by_part["user"] - by_part["item"]
+        return by_part | {"rest": 1 - sum(by_part.values())}
 
     def _match(self, user: Floats, item: Floats) -> Floats:
         of_user, of_item = self._means

@@ -13,7 +13,7 @@ import pyarrow as pa
 from simulator.native.loader import NativeMissing, library
 from simulator.types import Rows
 
-MOST_WAITING = 2_000_000
+MAX_WAITING = 2_000_000
 """Texts that wait to be numbered together, at most."""
 
 
@@ -89,7 +89,7 @@ class NativeCoder:
 
 
 class PlainCoder:
-    """By dictionary encoding of what is known with what is new behind it, in groups twice as large as what is known."""
+    """By dictionary encoding of known texts with new ones behind them, in groups twice as large as the known ones."""
 
     def __init__(self) -> None:
         self._known = pa.array([""], pa.large_string())
@@ -98,7 +98,7 @@ class PlainCoder:
     def code(self, texts: pa.StringArray) -> Rows:
         """See Coder."""
         self._waiting.append(filled(texts).cast(pa.large_string()))
-        is_due = sum(map(len, self._waiting)) >= min(2 * len(self._known), MOST_WAITING)
+        is_due = sum(map(len, self._waiting)) >= min(2 * len(self._known), MAX_WAITING)
         return self.rest() if is_due else np.empty(0, np.int32)
 
     def rest(self) -> Rows:

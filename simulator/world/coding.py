@@ -1,4 +1,4 @@
-"""A log on its way into an archive: read, sorted by time, numbered, written column by column.
+"""Coding of a log into an archive: read, sort by time, number, write column by column.
 
 Users, items and values are numbered by first appearance in time order, so the order of rows in the files means
 nothing, but for rows of equal time: they stay in that order. A log larger than memory passes through files: what is
@@ -27,7 +27,7 @@ from simulator.world.archive import Writer
 from simulator.world.coder import Coder, make_coder
 from simulator.world.mapping import EntityTable, FeatureColumn, Mapping
 from simulator.world.rows import Column
-from simulator.world.source import Damage, Source
+from simulator.world.source import DamagedRows, Source
 from simulator.world.values import (
     Values,
     buckets,
@@ -39,10 +39,10 @@ from simulator.world.values import (
     side_by_side,
 )
 
-PAST = 0.1
+FITTED_SHARE = 0.1
 """Share of the rows, the earliest, that buckets of numbers are fitted on."""
-FEWEST = 100
-"""Rows that they are fitted on at least, where there are so many."""
+MIN_FITTED_ROWS = 100
+"""Minimum of rows that they are fitted on, where there are so many."""
 
 
 def time_order(time: Doubles, limit: int | None = None) -> Ints | slice:
@@ -70,41 +70,45 @@ def previous_engagements(user: Rows, label: NDArray[np.uint8], users: int) -> In
     previous, last = np.empty(len(user), np.int64), np.full(users, -1, np.int64)
     for part in chunks(len(user)):
         order = np.argsort(user[part], kind="stable")
-        row, own = order + part.start, user[part][order]
+        row, users_of_rows = order + part.start, user[part][order]
         engaged = label[row] == 1
-        before = np.append(-1, np.maximum.accumulate(np.where(engaged, np.arange(len(row)), -1))[:-1])
-        previous[row] = np.where((before >= 0) & (own[before] == own), row[before], last[own])
-        np.maximum.at(last, own, np.where(engaged, row, -1))
+        last_place = np.append(-1, np.maximum.accumulate(np.where(engaged, np.arange(len(row)), -1))[:-1])
+        previous[row] = np.where(
+            (last_place >= 0) & (users_of_rows[last_place] == users_of_rows), row[last_place], last[users_of_rows]
+        )
+        np.maximum.at(last, users_of_rows, np.where(engaged, row, -1))
     return previous
 
 
-def changes(said: np.ndarray[Any, Any], entity: Rows, first: Ints) -> bool:
-    """Whether a user's or item's rows ever say another thing than its first row did; empty says nothing."""
-    static = said[first]
+def changes(cells: np.ndarray[Any, Any], entity: Rows, first: Ints) -> bool:
+    """Whether a user's or item's rows ever hold another value than its first row; empty cells do not count."""
+    static = cells[first]
     for part in chunks(len(entity)):
-        now, then = said[part], static[entity[part]]
-        differs = (now != then) & (now == now) & (then == then)  # not-a-number is empty, and differs from itself
-        if (differs if now.dtype.kind == "f" else differs & (now >= 0) & (then >= 0)).any():
+        current, original = cells[part], static[entity[part]]
+        differs = (
+            (current != original) & (current == current) & (original == original)
+        )  # not-a-number is empty, and differs from itself
+        if (differs if current.dtype.kind == "f" else differs & (current >= 0) & (original >= 0)).any():
             return True
     return False
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a column says of users, of items or of rows [m], in order of first appearance."""
+class FeatureCells:
+    """Cells of a feature for users, items or rows [m], in order of first appearance."""
 
     feature: FeatureColumn
     column: Column
     numbers: np.ndarray[Any, Any]
     """[m] codes of the column's coder, -1 is empty; or numbers where it has none, not-a-number is empty."""
 
-    def of(self, places: Ints) -> Said:
-        """What is said at some places; -1 is none."""
+    def of(self, places: Ints) -> FeatureCells:
+        """The cells at some places; -1 is none."""
         empty = np.full(1, -1 if self.column.coder else np.nan, self.numbers.dtype)
         return replace(self, numbers=np.append(self.numbers, empty)[places])
 
     def values(self, known: int) -> Values:
-        """As values; buckets of numbers are fitted on the first so many."""
+        """The cells as values; buckets of numbers are fitted on the first `known` ones."""
         feature, coder = self.feature, self.column.coder
         if coder is None:
             return buckets(self.numbers, self.numbers[:known], feature.buckets)
@@ -112,13 +116,13 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Users or items that the log shows, by number."""
+class NumberedEntities:
+    """Users or items of the log, by number."""
 
     number: Rows
     """[n] of each row."""
     codes: Ints
-    """[U] or [I] what their coder calls them."""
+    """[U] or [I] codes of their coder."""
     first: Ints
     """[U] or [I] the row of the first appearance."""
     coder: Coder
@@ -127,11 +131,11 @@ class Seen:
 class Coding:
     """One log; `run` is called once."""
 
-    def __init__(self, mapping: Mapping, damage: Damage, folder: Path, native: bool) -> None:
+    def __init__(self, mapping: Mapping, damage: DamagedRows, folder: Path, native: bool) -> None:
         self._mapping, self._damage, self._native = mapping, damage, native
         self._writer, self._spool = Writer(folder), folder / "spool"
-        self._past = 0
-        """Rows that are early enough to fit on."""
+        self._fitted_rows = 0
+        """Number of the earliest rows that buckets are fitted on."""
         self._context: list[tuple[str, Values]] = []
         self._notes: list[str] = []
 
@@ -140,27 +144,29 @@ class Coding:
 
         DataError for a damaged row (unless they are skipped), and where no row is left.
         """
-        mapping, beside = self._mapping, iter(sources[1:])
+        mapping, tables = self._mapping, iter(sources[1:])
         self._spool.mkdir()
         columns, features = self._columns(), self._features(mapping.features)
         rows.read(sources[0], [*columns.values(), *features], mapping.columns, self._damage, self._spool)
         order = self._sort(columns["time"], limit)
         with ThreadPoolExecutor(2) as pool:
-            seen = dict(pool.map(lambda side: (side, self._seen(side, columns[side], order)), ("user", "item")))
-            found = pool.map(lambda f, column: self._found(f, column, order, seen), mapping.features, features)
-            said = self._said(found)
-        self._events(columns, order, seen["user"])
+            numbered = dict(pool.map(lambda side: (side, self._numbered(side, columns[side], order)), ("user", "item")))
+            cells = pool.map(
+                lambda f, column: self._feature_cells(f, column, order, numbered), mapping.features, features
+            )
+            cells_of = self._entity_cells(cells)
+        self._events(columns, order, numbered["user"])
         if mapping.position:
             self._context.append((mapping.position, positions(columns["position"].take(order))))
         for side, table in (("user", mapping.users), ("item", mapping.items)):
-            self._entities(side, seen[side], said[side], table, next(beside) if table else None)
-        self._write_context(len(seen["user"].number))
+            self._entities(side, numbered[side], cells_of[side], table, next(tables) if table else None)
+        self._write_context(len(numbered["user"].number))
         shutil.rmtree(self._spool)
         facts = {"labelled": mapping.label is not None, "position": mapping.position, "history": mapping.history}
         self._writer.close({**facts, "skipped_rows": self._damage.skipped, "notes": self._notes})
 
     def _columns(self) -> dict[str, Column]:
-        """What is read of the log beside its features."""
+        """Columns of the log beside its features."""
         mapping = self._mapping
         columns = {
             "user": rows.ids(mapping.user, "a user", make_coder(self._native)),
@@ -192,18 +198,18 @@ class Coding:
             raise DataError(f"{self._mapping.log.path}: no rows in it{left_out}; give a log with at least one row")
         order = time_order(time, limit)
         count = len(self._writer.array("time", time[order]))
-        self._past = max(int(count * PAST), min(count, FEWEST))
+        self._fitted_rows = max(int(count * FITTED_SHARE), min(count, MIN_FITTED_ROWS))
         return order
 
-    def _seen(self, side: str, column: Column, order: Ints | slice) -> Seen:
+    def _numbered(self, side: str, column: Column, order: Ints | slice) -> NumberedEntities:
         """Write the number of each row's user or item."""
         taken = column.take(order)
         codes, first = by_appearance(taken)
         assert column.coder
-        return Seen(self._writer.array(side, renumbered(taken, codes)), codes, first, column.coder)
+        return NumberedEntities(self._writer.array(side, renumbered(taken, codes)), codes, first, column.coder)
 
-    def _events(self, columns: dict[str, Column], order: Ints | slice, users: Seen) -> None:
-        """Write what else the rows hold."""
+    def _events(self, columns: dict[str, Column], order: Ints | slice, users: NumberedEntities) -> None:
+        """Write labels, weights, pages and histories."""
         write = self._writer.array
         label = columns["label"].take(order) if "label" in columns else np.ones(len(users.number), np.uint8)
         write("label", label)
@@ -215,61 +221,66 @@ class Coding:
         if self._mapping.history:
             write("previous", previous_engagements(users.number, label, len(users.codes)))
 
-    def _found(
-        self, feature: FeatureColumn, column: Column, order: Ints | slice, seen: dict[str, Seen]
-    ) -> Said | Values:
-        """What the rows say of users or items, or, of context and of an item that changes, their values."""
-        every, of = Said(feature, column, column.take(order)), seen.get(feature.side)
-        if of is None or (feature.side == "item" and changes(every.numbers, of.number, of.first)):
-            values = every.values(self._past)
+    def _feature_cells(
+        self, feature: FeatureColumn, column: Column, order: Ints | slice, numbered: dict[str, NumberedEntities]
+    ) -> FeatureCells | Values:
+        """Cells of users or items, or, of context and of an item that changes, the rows' values."""
+        cells, entities = FeatureCells(feature, column, column.take(order)), numbered.get(feature.side)
+        if entities is None or (feature.side == "item" and changes(cells.numbers, entities.number, entities.first)):
+            values = cells.values(self._fitted_rows)
             narrow = values.cell.astype(np.min_scalar_type(-len(values.table)), copy=False)
             return replace(values, cell=Writer(self._spool).array(column.path.stem, narrow))  # waits in a file
-        return every.of(of.first)
+        return cells.of(entities.first)
 
-    def _said(self, found: Iterable[Said | Values]) -> dict[str, list[Said]]:
-        """What is said of users and items; the rest joins the context."""
-        said: dict[str, list[Said]] = {"user": [], "item": []}
-        for feature, part in zip(self._mapping.features, found, strict=True):
-            if isinstance(part, Said):
-                said[feature.side].append(part)
+    def _entity_cells(self, parts_of_features: Iterable[FeatureCells | Values]) -> dict[str, list[FeatureCells]]:
+        """Cells of users and items; the rest joins the context."""
+        by_side: dict[str, list[FeatureCells]] = {"user": [], "item": []}
+        for feature, cells in zip(self._mapping.features, parts_of_features, strict=True):
+            if isinstance(cells, FeatureCells):
+                by_side[feature.side].append(cells)
                 continue
-            self._context.append((feature.column, part))
+            self._context.append((feature.column, cells))
             if feature.side == "item":
                 self._notes.append(f"{feature.column} changes between the rows of an item: it is taken as context")
-        return said
+        return by_side
 
     def _write_context(self, count: int) -> None:
         """All slots side by side."""
         for name, values in self._context:
             self._writer.feature("context", name, values.slots, values.names)
-        every = [values for _, values in self._context]
-        self._writer.parts("context", count, (side_by_side(every, part) for part in chunks(count)))
+        all_values = [values for _, values in self._context]
+        self._writer.parts("context", count, (side_by_side(all_values, part) for part in chunks(count)))
 
     def _entities(
-        self, side: str, seen: Seen, said: list[Said], beside: EntityTable | None, source: Source | None
+        self,
+        side: str,
+        numbered: NumberedEntities,
+        cells: list[FeatureCells],
+        table: EntityTable | None,
+        source: Source | None,
     ) -> None:
         """Write the ids, titles and features of users or items; items of the table alone come last."""
-        group, codes, write = f"{side}s", seen.codes, self._writer
-        if beside and source:
-            columns = {"id": rows.ids(beside.id, f"the id of one {side}", seen.coder)}
-            if beside.title:
-                columns["title"] = rows.titles(beside.title, make_coder(self._native))
-            features = self._features(beside.features)
-            rows.read(source, [*columns.values(), *features], beside.columns, self._damage, self._spool)
+        group, codes, write = f"{side}s", numbered.codes, self._writer
+        if table and source:
+            columns = {"id": rows.ids(table.id, f"the id of one {side}", numbered.coder)}
+            if table.title:
+                columns["title"] = rows.titles(table.title, make_coder(self._native))
+            features = self._features(table.features)
+            rows.read(source, [*columns.values(), *features], table.columns, self._damage, self._spool)
             codes, row = joined(codes, columns["id"].take(slice(None)), side == "item")
-            there = np.append(np.arange(len(seen.codes)), np.full(len(codes) - len(seen.codes), -1))
-            said = [part.of(there) for part in said]
-            for feature, column in zip(beside.features, features, strict=True):
-                said.append(Said(feature, column, column.take(slice(None))).of(row))
-        ids = seen.coder.texts().take(codes)
+            places = np.append(np.arange(len(numbered.codes)), np.full(len(codes) - len(numbered.codes), -1))
+            cells = [part.of(places) for part in cells]
+            for feature, column in zip(table.features, features, strict=True):
+                cells.append(FeatureCells(feature, column, column.take(slice(None))).of(row))
+        ids = numbered.coder.texts().take(codes)
         write.texts(f"{group}.ids", ids)
-        if beside and beside.title:
+        if table and table.title:
             write.texts(f"{group}.titles", titles_of(columns["title"], row, ids))
-        known = int(np.searchsorted(seen.first, self._past))
-        every = [part.values(known) for part in said]
-        for part, values in zip(said, every, strict=True):
+        known = int(np.searchsorted(numbered.first, self._fitted_rows))
+        all_values = [part.values(known) for part in cells]
+        for part, values in zip(cells, all_values, strict=True):
             write.feature(group, part.feature.column, values.slots, values.names)
-        write.array(f"{group}.values", side_by_side(every, slice(len(codes))))
+        write.array(f"{group}.values", side_by_side(all_values, slice(len(codes))))
 
 
 def joined(codes: Ints, ids: Rows, all_of_them: bool) -> tuple[Ints, Ints]:
@@ -277,11 +288,11 @@ def joined(codes: Ints, ids: Rows, all_of_them: bool) -> tuple[Ints, Ints]:
 
     `ids` are the codes of the table's rows; the first row of an id counts, -1 is none.
     """
-    there, first = by_appearance(ids)
-    row = np.full(max(codes.max(), there.max(initial=0)) + 1, -1)
-    row[there] = first
+    distinct, first = by_appearance(ids)
+    row = np.full(max(codes.max(), distinct.max(initial=0)) + 1, -1)
+    row[distinct] = first
     if all_of_them:
-        codes = np.append(codes, there[~np.isin(there, codes)])
+        codes = np.append(codes, distinct[~np.isin(distinct, codes)])
     return codes, row[codes]
 
 

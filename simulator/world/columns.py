@@ -1,4 +1,4 @@
-"""Columns of whatever type a file gives them, as text, as numbers, as times; what is none becomes null, never an error.
+"""Columns of any type as text, as numbers, as times; cells that are none become null, never an error.
 
 An empty text is null, too. Shapes: n rows of a batch.
 """
@@ -58,8 +58,8 @@ def as_text(column: pa.Array) -> pa.Array:
         return as_text(column.cast(pa.float64(), safe=False))
     if types.is_floating(kind):
         column = column.cast(pa.float32()) if types.is_float16(kind) else column
-        whole = pc.and_(pc.equal(column, pc.trunc(column)), pc.less(pc.abs(column), WHOLE))
-        number = pc.if_else(whole, column, None).cast(pa.int64())
+        is_whole = pc.and_(pc.equal(column, pc.trunc(column)), pc.less(pc.abs(column), WHOLE))
+        number = pc.if_else(is_whole, column, None).cast(pa.int64())
         text = pc.coalesce(number.cast(pa.string()), column.cast(pa.string()))
         return pc.if_else(pc.is_nan(column), None, text)
     if not is_text(kind):

@@ -1,4 +1,4 @@
-"""Logs that say themselves what their columns mean: the families of MovieLens, RecBole and MIND.
+"""Logs with known columns: the families of MovieLens, RecBole and MIND.
 
     MovieLens   ratings.dat  user::item::rating::unix seconds        every rating is an engagement, whatever its value
                 movies.dat   item::title (year)::genre|genre         the decade of the year is a column of its own
@@ -60,15 +60,15 @@ def _family(path: Path) -> Callable[[Path, Path], Mapping] | None:
     if path.suffix == ".inter" or (path.is_dir() and any(path.glob("*.inter"))):
         return _recbole
     files = [path] if path.is_file() else [path / name for name in FAMILIES if (path / name).is_file()]
-    return next((FAMILIES[file.name] for file in files if file.name in FAMILIES and _is_its_own(file)), None)
+    return next((FAMILIES[file.name] for file in files if file.name in FAMILIES and _has_header(file)), None)
 
 
-def _is_its_own(file: Path) -> bool:
-    """Others call a file ratings.csv, too."""
+def _has_header(file: Path) -> bool:
+    """Whether the file has the family's header: other logs have a ratings.csv, too."""
     if file.name != "ratings.csv":
         return True
-    with file.open("rb") as opened:
-        return opened.readline(100).removeprefix(b"\xef\xbb\xbf").startswith(b"userId,movieId,")
+    with file.open("rb") as stream:
+        return stream.readline(100).removeprefix(b"\xef\xbb\xbf").startswith(b"userId,movieId,")
 
 
 def _movielens(path: Path, folder: Path) -> Mapping:
@@ -180,9 +180,9 @@ def derived(form: Form, columns: dict[str, Any]) -> tuple[Ints | None, dict[str,
         return None, columns | {"decade": decade}
     if form != "mind" or "impressions" not in columns:
         return None, columns
-    shown = pc.split_pattern(pc.utf8_trim_whitespace(columns["impressions"]), " ")
-    row = pc.list_parent_indices(shown).to_numpy()
-    parts = pc.extract_regex(pc.list_flatten(shown), r"^(?P<item>.+)-(?P<clicked>[01])$")
+    impressions = pc.split_pattern(pc.utf8_trim_whitespace(columns["impressions"]), " ")
+    row = pc.list_parent_indices(impressions).to_numpy()
+    parts = pc.extract_regex(pc.list_flatten(impressions), r"^(?P<item>.+)-(?P<clicked>[01])$")
     unfolded = {name: column.take(pa.array(row)) for name, column in columns.items()}
     position = pa.array(np.arange(len(row)) - np.searchsorted(row, row) + 1)
     return row, unfolded | {name: pc.struct_field(parts, name) for name in ("item", "clicked")} | {"position": position}

@@ -21,7 +21,7 @@ HISTORY = "history"
 
 
 class Encoder:
-    """Joins what is known of a user, an item and a context into the row numbers that the click model looks up."""
+    """Joins the features of a user, an item and a context into the row numbers that the click model looks up."""
 
     def __init__(
         self,
@@ -94,21 +94,23 @@ def encoder_of(log: ClickLog, hash_rows: int = 0) -> Encoder:
     users, items = id_field("user", len(log.users), hash_rows), id_field("item", len(log.items), hash_rows)
     history = [replace(items, name=HISTORY, side="user", slots=log.history)] if log.history else []
     fields = [
-        *(users, *(_field(each, "user") for each in log.users.features), *history),
-        *(items, *(_field(each, "item") for each in log.items.features)),
-        *(_field(each, "context") for each in log.context_features),
+        *(users, *(_field(feature, "user") for feature in log.users.features), *history),
+        *(items, *(_field(feature, "item") for feature in log.items.features)),
+        *(_field(feature, "context") for feature in log.context_features),
     ]
     names = [field.name for field in fields]
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"{log.name}: two fields are called {name!r}: rename the column of the log")
     schema = Schema(tuple(fields))
-    known = {each.name: each.names for each in (*log.users.features, *log.items.features, *log.context_features)}
+    names_of = {
+        feature.name: feature.names for feature in (*log.users.features, *log.items.features, *log.context_features)
+    }
     if not hash_rows:
-        known |= {"user": log.users.ids, "item": log.items.ids, HISTORY: log.items.ids}
+        names_of |= {"user": log.users.ids, "item": log.items.ids, HISTORY: log.items.ids}
     user_rows = np.pad(_rows(schema, "user", log.users), ((0, 0), (0, log.history)))
-    of_items = id_rows(schema, HISTORY, len(log.items)) if log.history else None
-    return Encoder(schema, user_rows, _rows(schema, "item", log.items), known, of_items)
+    history_rows = id_rows(schema, HISTORY, len(log.items)) if log.history else None
+    return Encoder(schema, user_rows, _rows(schema, "item", log.items), names_of, history_rows)
 
 
 def _field(feature: Feature, side: Side) -> Field:
@@ -116,14 +118,14 @@ def _field(feature: Feature, side: Side) -> Field:
 
 
 def _rows(schema: Schema, side: Identified, entities: Entities) -> Rows:
-    known = {each.name: each.values for each in entities.features if each.values is not None}
-    return side_rows(schema, side, len(entities), known)
+    values = {feature.name: feature.values for feature in entities.features if feature.values is not None}
+    return side_rows(schema, side, len(entities), values)
 
 
-def side_rows(schema: Schema, side: Identified, count: int, known: Mapping[str, Integers]) -> Rows:
+def side_rows(schema: Schema, side: Identified, count: int, features: Mapping[str, Integers]) -> Rows:
     """[count, slots] table rows of all users or items; `known`: the values of each feature [count(, slots)]."""
     columns = [id_rows(schema, side, count).astype(np.int32)]
-    columns += [rows_of(values, schema.first_row(name)) for name, values in known.items()]
+    columns += [rows_of(values, schema.first_row(name)) for name, values in features.items()]
     return np.column_stack(columns)
 
 

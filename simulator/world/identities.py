@@ -1,4 +1,4 @@
-"""Which table row a user or an item has: one of its own, or one that it shares by a hash.
+"""The table row of a user or an item: its own, or one that it shares by a hash.
 
 Where I items share N < I rows, an item shares its row with some other with probability 1 - (1 - 1/N)^(I-1), about
 1 - exp(-I/N): 0.63 where N is just below I, 0.86 at half as many rows, all but certain at a tenth. Those that share a

@@ -18,7 +18,7 @@ from simulator.world.cache import cached
 from simulator.world.clicklog import ClickLog
 
 VERSION = 2
-"""Of what an archive holds: a log that another version read is read again."""
+"""Version of the archive's content: a log read by another version is read again."""
 
 
 def open_log(config: ReplayConfig, native: bool = True) -> ClickLog:
@@ -28,11 +28,13 @@ def open_log(config: ReplayConfig, native: bool = True) -> ClickLog:
     row where the log or its mapping is wrong, ResultError where the cache cannot be written.
     """
     from simulator.world.families import read_mapping
-    from simulator.world.source import Damage, Source
+    from simulator.world.source import DamagedRows, Source
 
-    mapping, damage = read_mapping(config.path), Damage(config.bad_rows)
+    mapping, damage = read_mapping(config.path), DamagedRows(config.bad_rows)
     tables = [(mapping.log, mapping.columns)]
-    tables += [(beside.table, beside.columns) for beside in (mapping.users, mapping.items) if beside]
+    tables += [
+        (entity_table.table, entity_table.columns) for entity_table in (mapping.users, mapping.items) if entity_table
+    ]
     sources = [Source(table, damage) for table, _ in tables]
     for (table, wanted), source in zip(tables, sources, strict=True):
         mapping.check_columns(table, wanted, source.columns)

@@ -1,4 +1,4 @@
-"""What makes a row an engagement: a column of 1 and 0, or an expression such as `event == 'buy' and seconds > 30`.
+"""The label of a row: a column of 1 and 0, or an expression such as `event == 'buy' and seconds > 30`.
 
 Expressions are parsed by `ast` and computed by pyarrow, column by column; nothing is ever run. docs/data.md says what
 they may hold and mean.
@@ -17,7 +17,7 @@ from typing import Any
 
 from simulator.world.columns import as_number, as_text, flat, pa, pc
 
-LONGEST = 1_000
+MAX_LENGTH = 1_000
 """Characters of an expression."""
 OPERATORS = {
     ast.Eq: pc.equal,
@@ -72,8 +72,8 @@ class Label:
 
 
 def _parsed(text: str) -> ast.expr:
-    if len(text) > LONGEST:
-        raise ValueError(f"longer than {LONGEST:,} characters; make a column of it")
+    if len(text) > MAX_LENGTH:
+        raise ValueError(f"longer than {MAX_LENGTH:,} characters; make a column of it")
     try:
         with warnings.catch_warnings(action="ignore"):
             return ast.parse(text.strip(), mode="eval").body
@@ -84,7 +84,7 @@ def _parsed(text: str) -> ast.expr:
 
 
 def _condition(node: ast.expr) -> Condition:
-    """What a node computes; ValueError for anything but conditions."""
+    """A node's condition; ValueError for anything else."""
     match node:
         case ast.BoolOp(op=operator, values=values):
             join = pc.and_kleene if isinstance(operator, ast.And) else pc.or_kleene
@@ -94,7 +94,9 @@ def _condition(node: ast.expr) -> Condition:
             return lambda rows: pc.invert(inner(rows))
         case ast.Compare():  # a < b < c is a < b and b < c
             sides = pairwise(map(_side, (node.left, *node.comparators)))
-            return _joined(pc.and_kleene, [_comparison(*pair, how) for pair, how in zip(sides, node.ops, strict=True)])
+            return _joined(
+                pc.and_kleene, [_comparison(*pair, operation) for pair, operation in zip(sides, node.ops, strict=True)]
+            )
         case ast.Name(id=column):
             return lambda rows: pc.not_equal(as_number(flat(rows, column)), 0)
     raise ValueError(f"{_excerpt(node)} is no condition; use comparisons, and, or, not, in")
@@ -142,8 +144,8 @@ def _comparison(left: Side, right: Side, operator: ast.cmpop) -> Condition:
 
     def inside(rows: pa.RecordBatch) -> pa.Array:
         column = value(left, rows)
-        found = pc.if_else(column.is_valid(), pc.is_in(column, pa.array(literal)), None)
-        return pc.invert(found) if isinstance(operator, ast.NotIn) else found
+        is_in_list = pc.if_else(column.is_valid(), pc.is_in(column, pa.array(literal)), None)
+        return pc.invert(is_in_list) if isinstance(operator, ast.NotIn) else is_in_list
 
     return inside if is_in else lambda rows: OPERATORS[type(operator)](value(left, rows), value(right, rows))
 

@@ -1,4 +1,4 @@
-"""What the columns of a log mean: a few lines of TOML, see docs/data.md, or what a family's files say of themselves."""
+"""The meaning of a log's columns: a few lines of TOML, see docs/data.md, or a family's known columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simulator.world.label import Label
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds", "iso8601")
 SIDES: tuple[Side, ...] = get_args(Side)
 Kind = Literal["category", "number"]
-SHOWN = 60
+MAX_SHOWN = 60
 """Characters of a value that a message shows."""
 Form = Literal["plain", "movielens", "recbole", "mind"]
 
@@ -34,7 +34,7 @@ class FeatureColumn:
     buckets: int = 16
     """How many, of numbers; 2 to 1,000."""
     vocabulary: int = 100_000
-    """Values that are told apart, the others share what is left by their hash; 1 to 10,000,000."""
+    """Distinct values, the others share the remaining rows by their hash; 1 to 10,000,000."""
 
 
 @dataclass(frozen=True)
@@ -93,30 +93,30 @@ class Mapping:
 
     @property
     def name(self) -> str:
-        """What results call the log."""
+        """The log's name in results."""
         return self.path.stem if self.path.is_file() else self.path.resolve().name
 
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns of the log that are read, each once."""
-        named = (self.user, self.item, self.time, self.weight, self.slate, self.position)
+        roles = (self.user, self.item, self.time, self.weight, self.slate, self.position)
         features = (feature.column for feature in self.features)
         label = self.label.columns if self.label else ()
-        return tuple(dict.fromkeys(column for column in (*named, *label, *features) if column is not None))
+        return tuple(dict.fromkeys(column for column in (*roles, *label, *features) if column is not None))
 
-    def check_columns(self, table: Table, wanted: Sequence[str], there: Sequence[str]) -> None:
+    def check_columns(self, table: Table, wanted: Sequence[str], available: Sequence[str]) -> None:
         """DataError for a column that a table lacks or holds twice."""
         for column in wanted:
-            if there.count(column) != 1:
-                fault = "no such column" if column not in there else "more than one such column"
-                message = f"column {column!r}: {fault} in {table.path}; it has {', '.join(there)}"
+            if available.count(column) != 1:
+                fault = "no such column" if column not in available else "more than one such column"
+                message = f"column {column!r}: {fault} in {table.path}; it has {', '.join(available)}"
                 raise _fault(self.path, column, message)
 
 
 def shown(value: object) -> str:
     """A value as a message shows it: on one line and not too long."""
     text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 REQUIRED = ("log", "user", "item", "time")
@@ -124,82 +124,84 @@ OPTIONAL = ("time_unit", "label", "weight", "slate", "position", "history", "sor
 KEYS = (*REQUIRED, *OPTIONAL, "features", "items", "users")
 TABLE_KEYS = ("file", "id", "title", "features", "delimiter", "columns")
 FEATURE_KEYS = ("column", "kind", "buckets", "separator", "vocabulary")
-TAKEN = {"user": "the user itself", "item": "the item itself", "history": "the user's history"}
+RESERVED_NAMES = {"user": "the user itself", "item": "the item itself", "history": "the user's history"}
 """Fields that no feature may be called as."""
 RANGES = {"history": (0, 64), "buckets": (2, 1_000), "vocabulary": (1, 10_000_000)}
 SECTIONS = ("features", "items", "users")
 
 
 def read_mapping_file(path: Path) -> Mapping:
-    """Reads and checks a mapping file; DataError naming the line, the key and the way out."""
+    """Reads and checks a mapping file; DataError naming the line, the key and a hint."""
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise DataError(f"{path}: not a readable TOML file ({error}); see docs/data.md") from error
-    _known(path, given, KEYS, "")
-    given.pop("sort", None)  # of version 1: logs are sorted, whatever their order
+    _known(path, settings, KEYS, "")
+    settings.pop("sort", None)  # of version 1: logs are sorted, whatever their order
     for key in REQUIRED:
-        if key not in given:
+        if key not in settings:
             raise DataError(f"{path}: {key} is missing; a mapping needs {', '.join(REQUIRED)}")
-    unit = given.get("time_unit", UNITS[0])
+    unit = settings.get("time_unit", UNITS[0])
     if unit not in UNITS and "%" not in unit:
         raise _fault(path, "time_unit", f"time_unit = {unit!r}: one of {', '.join(UNITS)}, or a form such as %Y%m%d%H")
-    given["log"] = _table(path, given, given["log"], {})
+    settings["log"] = _table(path, settings, settings["log"], {})
     for side in ("users", "items"):
-        if side in given:
-            given[side] = _entities(path, side, given[side], given["log"])
-    if "label" in given:
+        if side in settings:
+            settings[side] = _entities(path, side, settings[side], settings["log"])
+    if "label" in settings:
         try:
-            given["label"] = Label(given["label"])
+            settings["label"] = Label(settings["label"])
         except ValueError as error:
-            raise _fault(path, "label", f"label = {shown(given['label'])}: {error}") from None
-    given["features"] = _features(path, given.get("features", {}))
-    mapping = Mapping(path=path, **{key: value for key, value in given.items() if key not in ("delimiter", "columns")})
+            raise _fault(path, "label", f"label = {shown(settings['label'])}: {error}") from None
+    settings["features"] = _features(path, settings.get("features", {}))
+    mapping = Mapping(
+        path=path, **{key: value for key, value in settings.items() if key not in ("delimiter", "columns")}
+    )
     _distinct(mapping)
     return mapping
 
 
-def _table(path: Path, given: dict[str, Any], place: str, default: dict[str, str]) -> Table:
+def _table(path: Path, section: dict[str, Any], place: str, default: dict[str, str]) -> Table:
     """The table at a place beside the mapping file."""
-    usual = "\t" if re.search(r"\.(tsv|tab)(\.|$)", place) else ","
-    delimiter = given.get("delimiter", default.get("delimiter", usual))
+    default_delimiter = "\t" if re.search(r"\.(tsv|tab)(\.|$)", place) else ","
+    delimiter = section.get("delimiter", default.get("delimiter", default_delimiter))
     if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
         raise _fault(path, "delimiter", f"delimiter = {delimiter!r}: a single character of ASCII, no quote")
-    columns = tuple(given.get("columns", ()))
+    columns = tuple(section.get("columns", ()))
     if not all(isinstance(column, str) for column in columns) or len(set(columns)) < len(columns):
-        raise _fault(path, "columns", f"columns = {shown(given['columns'])}: a list of distinct texts")
+        raise _fault(path, "columns", f"columns = {shown(section['columns'])}: a list of distinct texts")
     return Table(place if "://" in place else str(path.parent / place), delimiter, columns)
 
 
-def _entities(path: Path, side: str, given: dict[str, Any], log: Table) -> EntityTable:
+def _entities(path: Path, side: str, section: dict[str, Any], log: Table) -> EntityTable:
     """The section [users] or [items]."""
-    _known(path, given, TABLE_KEYS, f"{side}.", {"features": list})
+    _known(path, section, TABLE_KEYS, f"{side}.", {"features": list})
     for key in ("file", "id"):
-        if key not in given:
+        if key not in section:
             raise _fault(path, side, f"[{side}]: {key} is missing; name the file and the column of its ids")
     default = {} if log.delimiter in ",\t" else {"delimiter": log.delimiter}
-    features = _features(path, {side[:-1]: given.get("features", [])})
-    return EntityTable(_table(path, given, given["file"], default), given["id"], given.get("title"), features)
+    features = _features(path, {side[:-1]: section.get("features", [])})
+    return EntityTable(_table(path, section, section["file"], default), section["id"], section.get("title"), features)
 
 
 def _features(path: Path, sides: dict[str, Any]) -> tuple[FeatureColumn, ...]:
     """The section [features], in schema order."""
     _known(path, sides, SIDES, "features.", dict.fromkeys(SIDES, list))
-    found = []
+    features = []
     for side in SIDES:
         for entry in sides.get(side, []):
-            given = {"column": entry} if isinstance(entry, str) else entry
-            if not isinstance(given, dict) or "column" not in given:
+            settings = {"column": entry} if isinstance(entry, str) else entry
+            if not isinstance(settings, dict) or "column" not in settings:
                 expected = 'expected "column" or {column = "c", kind = "number"}'
                 raise _fault(path, side, f"features of the {side}: {shown(entry)}: {expected}")
-            _known(path, given, FEATURE_KEYS, f"features of the {side}: ")
-            if given.get("kind", "category") not in get_args(Kind):
-                raise _fault(path, "kind", f"kind = {given['kind']!r}: one of {', '.join(get_args(Kind))}")
-            wrong, kind = ("separator", "category") if given.get("kind") == "number" else ("buckets", "number")
-            if wrong in given:
-                raise _fault(path, wrong, f'{wrong} = {given[wrong]!r}: only with kind = "{kind}"')
-            found.append(FeatureColumn(**given, side=side))
-    return tuple(found)
+            _known(path, settings, FEATURE_KEYS, f"features of the {side}: ")
+            if settings.get("kind", "category") not in get_args(Kind):
+                raise _fault(path, "kind", f"kind = {settings['kind']!r}: one of {', '.join(get_args(Kind))}")
+            wrong, kind = ("separator", "category") if settings.get("kind") == "number" else ("buckets", "number")
+            if wrong in settings:
+                raise _fault(path, wrong, f'{wrong} = {settings[wrong]!r}: only with kind = "{kind}"')
+            features.append(FeatureColumn(**settings, side=side))
+    return tuple(features)
 
 
 def _distinct(mapping: Mapping) -> None:
@@ -212,16 +214,16 @@ def _distinct(mapping: Mapping) -> None:
             message = f"column {column!r} decides the label, and would give it away as a feature; leave one out"
             raise _fault(mapping.path, column, message)
     roles = (mapping.user, mapping.item, mapping.time, mapping.weight, mapping.slate, mapping.position)
-    own = [column for column in (*roles, *features) if column is not None]
-    own += [column for column in label if not cast(Label, mapping.label).is_expression]
-    _once(mapping.path, own)
+    used = [column for column in (*roles, *features) if column is not None]
+    used += [column for column in label if not cast(Label, mapping.label).is_expression]
+    _once(mapping.path, used)
     for table in tables:
         _once(mapping.path, table.columns)
-    taken = dict(TAKEN)
+    names = dict(RESERVED_NAMES)
     for column in [*features, *filter(None, [mapping.position]), *(f.column for t in tables for f in t.features)]:
-        if column in taken:
-            raise _fault(mapping.path, column, f"feature {column!r} has the name of {taken[column]}; rename the column")
-        taken[column] = "another feature"
+        if column in names:
+            raise _fault(mapping.path, column, f"feature {column!r} has the name of {names[column]}; rename the column")
+        names[column] = "another feature"
 
 
 def _once(path: Path, columns: Sequence[str]) -> None:
@@ -230,20 +232,20 @@ def _once(path: Path, columns: Sequence[str]) -> None:
             raise _fault(path, column, f"column {column!r} is named twice; give each column one meaning")
 
 
-def _known(path: Path, given: Any, keys: Sequence[str], prefix: str, types: dict[str, type] | None = None) -> None:
+def _known(path: Path, section: Any, keys: Sequence[str], prefix: str, types: dict[str, type] | None = None) -> None:
     """DataError for a key that means nothing, or a value of the wrong type or out of range."""
-    of: dict[str, Any] = {
+    types_of: dict[str, Any] = {
         "sort": bool,
         "columns": list,
         **dict.fromkeys(RANGES, int),
         **dict.fromkeys(SECTIONS, dict),
         **(types or {}),
     }
-    for key, value in given.items():
+    for key, value in section.items():
         if key not in keys:
             raise _fault(path, key, f"{prefix}{key}: unknown key; the keys are {', '.join(keys)}")
         low, high = RANGES.get(key, (0, 0))
-        kind = of.get(key, str)
+        kind = types_of.get(key, str)
         if type(value) is not kind or value == "" or (kind is int and not low <= value <= high):
             expected = {str: "a text in quotes", bool: "true or false", dict: f"a section [{key}]"}.get(kind)
             expected = expected or ('a list such as ["a", "b"]' if kind is list else f"a whole number, {low} to {high}")

@@ -1,4 +1,4 @@
-"""The one door to worlds."""
+"""Opens the world of a configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who lives in the synthetic world: users whose tastes drift, contexts in which they come, items that come and go.
+"""The population of the synthetic world: users whose tastes drift, contexts in which they come, items that come and go.
 
 What is shown of a user or an item explains a part of its tastes, the rest is its own.
 Shapes: n events, U users, I items.
@@ -24,7 +24,7 @@ EXPLAINED = 0.5
 
 class Zipf:
     """Draws numbers 0 .. count - 1, that of rank r (first = 1) with probability proportional to r ** -exponent; which
-    number has which rank is itself random, so that numbers tell nothing."""
+    number has which rank is itself random, so that numbers carry no information."""
 
     def __init__(self, rng: np.random.Generator, count: int, exponent: float) -> None:
         weight = rng.permutation(np.arange(1, count + 1, dtype=np.float64) ** -exponent)
@@ -67,7 +67,7 @@ DEVICE_SHARES = (0.6, 0.3, 0.1)
 """Phone, desktop, tablet."""
 DEVICES, HOURS = len(DEVICE_SHARES), 24
 POSITIONS = 10
-"""Positions on a page that a model tells apart; whatever stands further down counts as the last of them."""
+"""Positions on a page that a model distinguishes; lower ones count as the last of them."""
 CONTEXT_WEIGHT = 0.5
 """Standard deviation of context tastes, where that of users and items is 1: who asks matters more than when."""
 
@@ -87,24 +87,27 @@ class Audience:
         self.zone: Ints = rng.integers(ZONES, size=count)
         self.region: Ints = self.zone // ZONES_PER_REGION
         self.activity = Zipf(rng, count, ACTIVITY)
-        shown = explained(rng, [(self.age_group, AGE_GROUPS), (self.region, REGIONS)])
-        own = math.sqrt(1 - EXPLAINED)
-        self._fixed = np.float32(math.sqrt(EXPLAINED)) * shown  # [U, TASTES]
-        self._first, self._second = np.float32(own) * normal(rng, count), np.float32(own) * normal(rng, count)
-        self._turn = 2 * math.asin(config.drift / (2 * own)) / span  # radians per second
+        explained_part = explained(rng, [(self.age_group, AGE_GROUPS), (self.region, REGIONS)])
+        own_share = math.sqrt(1 - EXPLAINED)
+        self._fixed = np.float32(math.sqrt(EXPLAINED)) * explained_part  # [U, TASTES]
+        self._first, self._second = (
+            np.float32(own_share) * normal(rng, count),
+            np.float32(own_share) * normal(rng, count),
+        )
+        self._turn = 2 * math.asin(config.drift / (2 * own_share)) / span  # radians per second
         self._contexts: Floats = _context_tastes(generator(seed, "contexts"))
         self._devices = np.cumsum(DEVICE_SHARES)[:-1]
 
     @property
     def shown(self) -> dict[str, Ints]:
-        """What a model sees of users beside who they are: [U] values."""
+        """Features of users that a model sees, beside the identity: [U] values."""
         return {"age_group": self.age_group, "region": self.region}
 
     def taste(self, user: Ints, time: Doubles) -> Floats:
         """[n, TASTES] of users [n] at times [n] in seconds."""
         angle = (self._turn * time).astype(np.float32)[:, None]
-        own = np.cos(angle) * self._first[user] + np.sin(angle) * self._second[user]
-        return np.asarray(self._fixed[user] + own, np.float32)
+        unobserved = np.cos(angle) * self._first[user] + np.sin(angle) * self._second[user]
+        return np.asarray(self._fixed[user] + unobserved, np.float32)
 
     def device(self, uniform: Doubles) -> Ints:
         """[n] devices from [n] uniform draws in [0, 1)."""
@@ -115,7 +118,7 @@ class Audience:
         return ((time // 3600).astype(np.int64) + self.zone[user]) % HOURS
 
     def context_taste(self, device: Ints, hour: Ints) -> Floats:
-        """[n, TASTES] what a device and an hour of the day do to tastes."""
+        """[n, TASTES] effect of a device and an hour of the day on tastes."""
         return np.take(self._contexts, device * HOURS + hour, axis=0)
 
 
@@ -123,8 +126,8 @@ def _context_tastes(rng: np.random.Generator) -> Floats:
     """[DEVICES * HOURS, TASTES] a vector for each device plus a daily rhythm, which is smooth around midnight."""
     angle = np.arange(HOURS, dtype=np.float32)[:, None] * np.float32(2 * math.pi / HOURS)
     rhythm = np.cos(angle) * normal(rng, 1) + np.sin(angle) * normal(rng, 1)  # [HOURS, TASTES]
-    both = normal(rng, DEVICES)[:, None] + rhythm  # [DEVICES, HOURS, TASTES]
-    return np.asarray(CONTEXT_WEIGHT / math.sqrt(2) * both, np.float32).reshape(DEVICES * HOURS, TASTES)
+    tastes = normal(rng, DEVICES)[:, None] + rhythm  # [DEVICES, HOURS, TASTES]
+    return np.asarray(CONTEXT_WEIGHT / math.sqrt(2) * tastes, np.float32).reshape(DEVICES * HOURS, TASTES)
 
 
 CATEGORIES, PRICE_BANDS, TAGS, TAG_SLOTS = 12, 5, 40, 3
@@ -144,9 +147,13 @@ class Catalog:
         self.price_band: Ints = rng.integers(PRICE_BANDS, size=count)
         self.tags: Ints = _tags(rng, count)
         """[I, TAG_SLOTS] distinct tags, empty slots last and -1."""
-        shown = explained(rng, [(self.category, CATEGORIES), (self.price_band, PRICE_BANDS), (self.tags, TAGS)])
-        own = normal(rng, count)
-        self.taste: Floats = np.float32(math.sqrt(EXPLAINED)) * shown + np.float32(math.sqrt(1 - EXPLAINED)) * own
+        explained_part = explained(
+            rng, [(self.category, CATEGORIES), (self.price_band, PRICE_BANDS), (self.tags, TAGS)]
+        )
+        unobserved = normal(rng, count)
+        self.taste: Floats = (
+            np.float32(math.sqrt(EXPLAINED)) * explained_part + np.float32(math.sqrt(1 - EXPLAINED)) * unobserved
+        )
         """[I, TASTES]"""
         self.popularity = Zipf(rng, count, POPULARITY)
         self.arrival: Doubles = np.full(count, -np.inf)
@@ -160,7 +167,7 @@ class Catalog:
 
     @property
     def shown(self) -> dict[str, Ints]:
-        """What a model sees of items beside which they are: [I] or [I, TAG_SLOTS] values."""
+        """Features of items that a model sees, beside the identity: [I] or [I, TAG_SLOTS] values."""
         return {"category": self.category, "price_band": self.price_band, "tags": self.tags}
 
     def present(self, time: float) -> Ints:
@@ -174,9 +181,9 @@ class Catalog:
         at least a tenth of the catalogue is always there (`SyntheticConfig.turnover` is at most 0.9).
         """
         item = self.popularity.draw(rng.random(len(time)))
-        again = np.arange(len(time))
-        while len(again := again[self._absent(item[again], time[again])]):
-            item[again] = self.popularity.draw(rng.random(len(again)))
+        redrawn = np.arange(len(time))
+        while len(redrawn := redrawn[self._absent(item[redrawn], time[redrawn])]):
+            item[redrawn] = self.popularity.draw(rng.random(len(redrawn)))
         return item
 
     def _absent(self, item: Ints, time: Doubles) -> NDArray[np.bool_]:

@@ -29,10 +29,10 @@ from simulator.world.retrieval import retrieve
 
 BLOCK = 8_192
 """Rows whose negatives are drawn at once, each block from its own generator."""
-QUERY_EVENTS = 50_000
+QUERY_WINDOW = 50_000
 """Queries are asked by users of this many events from `at` on: near enough to `at`, and all of a held-out tail."""
 COVERAGE = (200, 500, 1_000)
-"""Numbers of candidates for which a result says how often an answer is among them."""
+"""Numbers of candidates for which a result holds how often an answer is among them."""
 PAGE_ROWS = 10_000
 """Rows behind which a page does not go on."""
 
@@ -56,9 +56,11 @@ class ReplayWorld:
         self._per_row = 1 if log.labelled else 1 + config.negatives
         self.events = len(log) * self._per_row
         """Sampled negatives included."""
-        slots = [(self.schema.first_row(each.name), each) for each in log.context_features for _ in range(each.slots)]
+        slots = [
+            (self.schema.first_row(field.name), field) for field in log.context_features for _ in range(field.slots)
+        ]
         self._first_context = np.array([first for first, _ in slots], np.int32)
-        self._first_place = [place for place, (_, each) in enumerate(slots) if each.name == log.position]
+        self._position_slots = [place for place, (_, field) in enumerate(slots) if field.name == log.position]
         self._draws = lru_cache(maxsize=2)(self._draw)
 
     def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
@@ -98,36 +100,36 @@ class ReplayWorld:
             self._draws(block)[max(0, first - block * BLOCK) : stop - block * BLOCK]
             for block in range(first // BLOCK, -(-stop // BLOCK))
         ]
-        draws, now = np.concatenate(parts), np.arange(first, stop)[:, None]
-        oldest = np.maximum(0, now - self._config.recent + 1)
-        popular = self._log.item[oldest + (draws[:, :, 0] * (now - oldest + 1)).astype(np.int64)]
+        draws, rows = np.concatenate(parts), np.arange(first, stop)[:, None]
+        oldest = np.maximum(0, rows - self._config.recent + 1)
+        popular = self._log.item[oldest + (draws[:, :, 0] * (rows - oldest + 1)).astype(np.int64)]
         uniform = (draws[:, :, 1] * self.items).astype(np.int64)
         return np.where(draws[:, :, 2] < 0.5, popular, uniform)
 
     def _draw(self, block: int) -> Doubles:
         return generator(self._seed, "negatives", block).random((BLOCK, self._config.negatives, 3))
 
-    def _history(self, rows: Ints, before: int) -> Ints:
+    def _history(self, rows: Ints, limit: int) -> Ints:
         """[n, H] the last items that the user of each row [n] engaged with, latest first, -1 where there are no more:
         before the row's time, before row number `before`, and not on the row's page."""
-        log, found = self._log, np.full((len(rows), self._log.history), -1)
+        log, items_of_users = self._log, np.full((len(rows), self._log.history), -1)
         if log.previous is None or not log.history:
-            return found
-        time, there = log.time[rows], np.arange(len(rows))
+            return items_of_users
+        time, active = log.time[rows], np.arange(len(rows))
         place: Ints = log.previous[rows].astype(np.int64)
         for slot in range(log.history):
             while True:
-                there = there[place[there] >= 0]
-                now = place[there]
-                skip = (now >= before) | (log.time[now] >= time[there])
+                active = active[place[active] >= 0]
+                candidate = place[active]
+                skip = (candidate >= limit) | (log.time[candidate] >= time[active])
                 if log.slate is not None:
-                    skip |= log.slate[now] == log.slate[rows[there]]
+                    skip |= log.slate[candidate] == log.slate[rows[active]]
                 if not skip.any():
                     break
-                place[there[skip]] = log.previous[now[skip]]
-            found[there, slot] = log.item[now]
-            place[there] = log.previous[now]
-        return found
+                place[active[skip]] = log.previous[candidate[skip]]
+            items_of_users[active, slot] = log.item[candidate]
+            place[active] = log.previous[candidate]
+        return items_of_users
 
     def queries(self, count: int, candidates: int, at: int, purpose: str) -> list[Query]:
         """`count` queries (fewer where there are fewer) of the next QUERY_EVENTS events (or up to the end), in log
@@ -141,39 +143,39 @@ class ReplayWorld:
 
         `id` is the number of the first event, the history that as of `at`. SettingError where nobody is left to ask.
         """
-        first, stop = self._row(at), self._row(min(at + QUERY_EVENTS, self.events))
+        first, stop = self._row(at), self._row(min(at + QUERY_WINDOW, self.events))
         pages = self._pages(first, stop) if self.has_pages else None
         rows = first + np.flatnonzero(self._log.label[first:stop]) if pages is None else np.array([p[0] for p in pages])
         if not len(rows):
-            who = "nobody asks" if pages is None else "no page of two items or more begins"
-            raise SettingError("queries", count, f"{who} behind event {at} of {self.events} of the log")
+            fault = "nobody asks" if pages is None else "no page of two items or more begins"
+            raise SettingError("queries", count, f"{fault} behind event {at} of {self.events} of the log")
         draws = generator(self._seed, f"queries {purpose}", at)
         chosen = np.sort(draws.choice(len(rows), min(count, len(rows)), replace=False))
         rows = rows[chosen].astype(np.int64)
         if pages is not None:
-            parts = [self._page(pages[number]) for number in chosen]
-            return self._asked(rows, first, [part[0] for part in parts], [part[1] for part in parts])
-        return self._asked(rows, first, self._retrieved(rows, first, candidates), self._answers(rows, first))
+            parts = [self._page_answers(pages[number]) for number in chosen]
+            return self._queries_of(rows, first, [part[0] for part in parts], [part[1] for part in parts])
+        return self._queries_of(rows, first, self._retrieved(rows, first, candidates), self._answers(rows, first))
 
-    def _asked(self, rows: Ints, first: int, candidates: Sequence[Ints], answers: Sequence[Ints]) -> list[Query]:
+    def _queries_of(self, rows: Ints, first: int, candidates: Sequence[Ints], answers: Sequence[Ints]) -> list[Query]:
         """Queries as they were asked in rows [Q], by what was known before row `first`."""
         log, context, history = self._log, self._context(rows), self._history(rows, first)
-        context[:, self._first_place] = self._first_context[self._first_place]
-        found = []
+        context[:, self._position_slots] = self._first_context[self._position_slots]
+        queries = []
         for number, row in enumerate(rows.tolist()):
             items, user, rows_of_context = candidates[number], int(log.user[row]), tuple(context[number].tolist())
             features = self.encoder.candidates(user, items, rows_of_context, history[number])
             relevance = np.isin(items, answers[number]).astype(np.float32)
-            asked = row * self._per_row, user, float(log.time[row]), rows_of_context
-            found.append(Query(*asked, items, features, relevance, answers[number]))
-        return found
+            identity = row * self._per_row, user, float(log.time[row]), rows_of_context
+            queries.append(Query(*identity, items, features, relevance, answers[number]))
+        return queries
 
     def _retrieved(self, rows: Ints, first: int, count: int) -> list[Ints]:
         """For each row [Q] the candidates of its user before row `first`."""
         user, item = self.engagements(first)
         segments = self.encoder.segments
-        asked, place = np.unique(segments[self._log.user[rows]], return_inverse=True)
-        return list(retrieve(segments[user], item, self.present(0), asked, count)[place])
+        distinct, place = np.unique(segments[self._log.user[rows]], return_inverse=True)
+        return list(retrieve(segments[user], item, self.present(0), distinct, count)[place])
 
     def coverage(self, queries: list[Query], at: int) -> dict[str, float]:
         """Number of candidates -> share of queries, asked from event `at` on, that have an answer among so many; for
@@ -182,11 +184,11 @@ class ReplayWorld:
         if not sizes:
             return {}
         rows = np.array([query.id // self._per_row for query in queries])
-        found = [
+        hits = [
             np.isin(candidates, query.answers)
             for query, candidates in zip(queries, self._retrieved(rows, self._row(at), max(sizes)), strict=True)
         ]
-        return {str(size): float(np.mean([hit[:size].any() for hit in found])) for size in sizes}
+        return {str(size): float(np.mean([hit[:size].any() for hit in hits])) for size in sizes}
 
     def engagements(self, stop: int) -> tuple[Ints, Ints]:
         """Users and items of the last `recent` engagements strictly before a row, fewer near the start."""
@@ -201,19 +203,19 @@ class ReplayWorld:
         """For each row [Q] the distinct items that its user engages with from row `first` on within the horizon, in log
         order."""
         log, horizon = self._log, self._config.horizon
-        asks = np.zeros(self.users, bool)
-        asks[log.user[rows]] = True
+        is_asking = np.zeros(self.users, bool)
+        is_asking[log.user[rows]] = True
         stop = int(np.searchsorted(log.time, log.time[rows].max() + horizon, side="right"))
-        later = first + np.flatnonzero(asks[log.user[first:stop]] & (log.label[first:stop] > 0))
+        later = first + np.flatnonzero(is_asking[log.user[first:stop]] & (log.label[first:stop] > 0))
         later = later[np.argsort(log.user[later], kind="stable")]
         user, time, item = log.user[later], log.time[later], log.item[later]
-        found = []
-        for who, when in zip(log.user[rows], log.time[rows], strict=True):
-            start, end = np.searchsorted(user, who), np.searchsorted(user, who, side="right")
-            begin = start + np.searchsorted(time[start:end], when)
-            end = start + np.searchsorted(time[start:end], when + horizon, side="right")
-            found.append(np.array(list(dict.fromkeys(item[begin:end].tolist())), np.int64))
-        return found
+        answers = []
+        for user_of_row, time_of_row in zip(log.user[rows], log.time[rows], strict=True):
+            start, end = np.searchsorted(user, user_of_row), np.searchsorted(user, user_of_row, side="right")
+            begin = start + np.searchsorted(time[start:end], time_of_row)
+            end = start + np.searchsorted(time[start:end], time_of_row + horizon, side="right")
+            answers.append(np.array(list(dict.fromkeys(item[begin:end].tolist())), np.int64))
+        return answers
 
     def _pages(self, first: int, stop: int) -> list[Ints]:
         """The rows of each page of two items or more that begins in rows [first, stop), in log order."""
@@ -222,18 +224,18 @@ class ReplayWorld:
         page = self._log.slate[begin : stop + PAGE_ROWS]
         order = np.argsort(page, kind="stable")
         pages = np.split(begin + order, 1 + np.flatnonzero(np.diff(page[order])))
-        inside = [rows for rows in pages if first <= rows[0] < stop and len(np.unique(self._log.item[rows])) > 1]
-        return sorted(inside, key=lambda rows: int(rows[0]))
+        chosen = [rows for rows in pages if first <= rows[0] < stop and len(np.unique(self._log.item[rows])) > 1]
+        return sorted(chosen, key=lambda rows: int(rows[0]))
 
-    def _page(self, rows: Ints) -> tuple[Ints, Ints]:
+    def _page_answers(self, rows: Ints) -> tuple[Ints, Ints]:
         """Distinct items of a page, by position where the log has it, else in log order; and those engaged with."""
-        if self._first_place:
-            rows = rows[np.argsort(self._log.context[rows, self._first_place[0]], kind="stable")]
+        if self._position_slots:
+            rows = rows[np.argsort(self._log.context[rows, self._position_slots[0]], kind="stable")]
         item, engaged = self._log.item[rows].astype(np.int64), self._log.label[rows] > 0
         return np.array(list(dict.fromkeys(item.tolist()))), np.unique(item[engaged])
 
     def present(self, time: float) -> Ints:
-        """See World: all items, for a log does not tell when one came or left."""
+        """See World: all items, for a log does not hold when one came or left."""
         return np.arange(self.items)
 
     def name_of(self, field: str, value: int) -> str:

@@ -21,7 +21,7 @@ from simulator.types import Doubles, Ints
 from simulator.world.coder import Coder
 from simulator.world.columns import as_number, as_seconds, as_text, flat, is_list, joined
 from simulator.world.mapping import shown
-from simulator.world.source import Damage, Place, Source
+from simulator.world.source import DamagedRows, RowPlace, Source
 
 if TYPE_CHECKING:
     from simulator.world.label import Label
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 
 LATEST = 1e11
 """Seconds: the year 5138. Milliseconds taken for seconds lie beyond it."""
-LONGEST = 1_024
+MAX_BYTES = 1_024
 """Bytes of an id, or of a value."""
-MOST_VALUES = 64
+MAX_VALUES = 64
 """Values that one cell of a multi-valued feature may hold: every user or item gets as many slots as the longest."""
-LAST_PLACE = 10_000
+MAX_POSITION = 10_000
 """Largest position on a page."""
-LARGE = 50 << 20
-"""Bytes of a log that takes long enough to say how far it is."""
+SLOW_BYTES = 50 << 20
+"""Bytes of a log that takes long enough for a progress bar."""
 LIST = "\x1f"
 """Stands between the values of a list."""
 
 Cells = Any
 """Texts [n], pyarrow's, or numbers [n], NumPy's."""
-Sound = NDArray[np.bool_]
-"""[n] which cells are as they should be."""
-Anything = TypeVar("Anything")
+IsValid = NDArray[np.bool_]
+"""[n] which cells are valid."""
+Item = TypeVar("Item")
 
 
 class Column:
@@ -56,10 +56,10 @@ class Column:
         wanted: str,
         kind: type[np.generic],
         cells: Callable[[pa.RecordBatch], Cells],
-        sound: Callable[[Cells], Sound],
+        sound: Callable[[Cells], IsValid],
         coder: Coder | None = None,
     ) -> None:
-        """`wanted`: what a good cell is, for messages; a coder makes numbers of texts."""
+        """`wanted` describes a valid cell, for messages; a coder makes numbers of texts."""
         self.name, self.wanted, self.kind, self.coder = name, wanted, kind, coder
         self.cells, self.sound = cells, sound
         self.separator: str | None = None
@@ -81,7 +81,7 @@ class Column:
             self._file.write(self.coder.rest().data)
 
     def take(self, order: Ints | slice) -> np.ndarray[Any, Any]:
-        """All that was read, in an order, once: the file is gone then."""
+        """All cells, in an order, once: the file is removed then."""
         empty = self.path.stat().st_size == 0
         spooled = np.empty(0, self.kind) if empty else np.memmap(self.path, self.kind, "r").view(np.ndarray)
         taken = spooled[order] if isinstance(order, np.ndarray) else spooled[order].copy()
@@ -89,13 +89,13 @@ class Column:
         return taken
 
 
-def read(source: Source, columns: Sequence[Column], wanted: Sequence[str], damage: Damage, folder: Path) -> None:
+def read(source: Source, columns: Sequence[Column], wanted: Sequence[str], damage: DamagedRows, folder: Path) -> None:
     """Spool the columns of all sound rows to the folder."""
     batches = (sound(place, batch, columns, damage) for place, batch in source.batches(wanted))
     with ExitStack() as stack, progress(source) as advance:
         for number, column in enumerate(columns):
             column.open(folder / f"{number}.spool", stack)
-        for batch in ahead(batches):
+        for batch in prefetched(batches):
             for column, cells in zip(columns, batch, strict=True):
                 column.append(cells)
             advance(len(batch[0]))
@@ -103,34 +103,34 @@ def read(source: Source, columns: Sequence[Column], wanted: Sequence[str], damag
             column.end()
 
 
-def sound(place: Place, batch: pa.RecordBatch, columns: Sequence[Column], damage: Damage) -> list[Cells]:
+def sound(place: RowPlace, batch: pa.RecordBatch, columns: Sequence[Column], damage: DamagedRows) -> list[Cells]:
     """The cells of each column, without the rows in which one is damaged: those are reported."""
-    found = [column.cells(batch) for column in columns]
-    right = [column.sound(cells) for column, cells in zip(columns, found, strict=True)]
-    good = np.logical_and.reduce(right)
-    if good.all():
-        return found
-    row = int(np.argmin(good))
+    cells_of = [column.cells(batch) for column in columns]
+    is_valid = [column.sound(cells) for column, cells in zip(columns, cells_of, strict=True)]
+    is_good = np.logical_and.reduce(is_valid)
+    if is_good.all():
+        return cells_of
+    row = int(np.argmin(is_good))
 
     def first() -> str:
-        column = next(column for column, good in zip(columns, right, strict=True) if not good[row])
+        column = next(column for column, is_good in zip(columns, is_valid, strict=True) if not is_good[row])
         cell = batch.column(column.name)[row].as_py()
         return f"{place.of(row)}: {column.name} = {shown(cell)} is not {column.wanted}"
 
-    damage.report(int(len(good) - good.sum()), first)
-    return [cells[good] if isinstance(cells, np.ndarray) else cells.filter(pa.array(good)) for cells in found]
+    damage.report(int(len(is_good) - is_good.sum()), first)
+    return [cells[is_good] if isinstance(cells, np.ndarray) else cells.filter(pa.array(is_good)) for cells in cells_of]
 
 
 def ids(name: str, wanted: str, coder: Coder) -> Column:
     """Users, items, pages."""
-    sound = within(1, LONGEST + 1)
-    wanted = f"{wanted} of 1 to {LONGEST:,} bytes"
+    sound = within(1, MAX_BYTES + 1)
+    wanted = f"{wanted} of 1 to {MAX_BYTES:,} bytes"
     return Column(name, wanted, np.int32, lambda b: text_of(flat(b, name)), lambda texts: sound(sizes(texts)), coder)
 
 
 def titles(name: str, coder: Coder) -> Column:
     """Texts that may be anything."""
-    return Column(name, "a text", np.int32, lambda b: text_of(flat(b, name)), anything, coder)
+    return Column(name, "a text", np.int32, lambda b: text_of(flat(b, name)), always_valid, coder)
 
 
 def times(name: str, unit: str) -> Column:
@@ -147,8 +147,8 @@ def labels(label: Label) -> Column:
 
 
 def numbers(name: str) -> Column:
-    """Finite ones; whatever else there is is unknown."""
-    return Column(name, "a number", np.float64, number_of(name), anything)
+    """Finite numbers; all else is unknown."""
+    return Column(name, "a number", np.float64, number_of(name), always_valid)
 
 
 def weights(name: str) -> Column:
@@ -158,8 +158,8 @@ def weights(name: str) -> Column:
 
 def places(name: str) -> Column:
     """Positions on a page, as the log counts them."""
-    wanted = f"a position, a whole number from 0 to {LAST_PLACE:,}"
-    return Column(name, wanted, np.int32, number_of(name), within(0, LAST_PLACE + 1, whole=True))
+    wanted = f"a position, a whole number from 0 to {MAX_POSITION:,}"
+    return Column(name, wanted, np.int32, number_of(name), within(0, MAX_POSITION + 1, whole=True))
 
 
 def categories(feature: FeatureColumn, coder: Coder) -> Column:
@@ -172,19 +172,19 @@ def categories(feature: FeatureColumn, coder: Coder) -> Column:
         column.separator = LIST
         return joined(cells, LIST)
 
-    def sound(texts: pa.StringArray) -> Sound:
+    def sound(texts: pa.StringArray) -> IsValid:
         if column.separator is None:
-            return sizes(texts) <= LONGEST
-        column.wanted = f"at most {MOST_VALUES} values"
-        return counts(pc.count_substring(texts, column.separator)) < MOST_VALUES
+            return sizes(texts) <= MAX_BYTES
+        column.wanted = f"at most {MAX_VALUES} values"
+        return counts(pc.count_substring(texts, column.separator)) < MAX_VALUES
 
-    column = Column(feature.column, f"a value of at most {LONGEST:,} bytes", np.int32, texts, sound, coder)
+    column = Column(feature.column, f"a value of at most {MAX_BYTES:,} bytes", np.int32, texts, sound, coder)
     column.separator = feature.separator
     return column
 
 
 def number_of(name: str) -> Callable[[pa.RecordBatch], Doubles]:
-    """What takes a column of a batch as numbers."""
+    """Reads a column of a batch as numbers."""
     return lambda batch: doubles(as_number(flat(batch, name)))
 
 
@@ -208,29 +208,29 @@ def doubles(column: pa.Array) -> Doubles:
     return column.fill_null(np.nan).to_numpy()  # type: ignore[no-any-return]
 
 
-def within(low: float, end: float, whole: bool = False) -> Callable[[Cells], Sound]:
+def within(low: float, end: float, whole: bool = False) -> Callable[[Cells], IsValid]:
     """Whether numbers lie from `low` to below the end, and are whole ones where they have to be."""
     return lambda cells: (cells >= low) & (cells < end) & (not whole or cells == np.floor(cells))
 
 
-def anything(cells: Cells) -> Sound:
+def always_valid(cells: Cells) -> IsValid:
     """Every cell is fine."""
     return np.ones(len(cells), np.bool_)
 
 
-def ahead(things: Iterator[Anything]) -> Iterator[Anything]:
-    """The same things, the next one made by another thread while one is in use."""
+def prefetched(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, the next one prefetched by another thread while one is in use."""
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, things, None)
-        while (thing := coming.result()) is not None:
-            coming = pool.submit(next, things, None)
-            yield thing
+        pending = pool.submit(next, items, None)
+        while (item := pending.result()) is not None:
+            pending = pool.submit(next, items, None)
+            yield item
 
 
 @contextmanager
 def progress(source: Source) -> Iterator[Callable[[int], None]]:
-    """Tells a terminal how many rows have been read; nothing where there is none, or little to read."""
-    if not sys.stderr.isatty() or sum(part.size for part in source.parts) < LARGE:
+    """Shows a terminal how many rows have been read; nothing where there is none, or little to read."""
+    if not sys.stderr.isatty() or sum(part.size for part in source.parts) < SLOW_BYTES:
         yield lambda rows: None
         return
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""Where rows come from: the files of a log as batches of raw columns, file by file, for ingest.py.
+"""The files of a log as batches of raw columns, file by file, for ingest.py.
 
 A table is a file, a folder, a glob or an fsspec URL of CSV (plain or packed), Parquet, or the files of a family (see
 families.py). Columns of Parquet keep their types, those of text are text; columns.py makes numbers and times of either.
@@ -33,14 +33,14 @@ BLOCK, CHUNK = 8 << 20, 1 << 20
 """Bytes of text that are read at once, and that a thread takes apart."""
 ROWS = 65_536
 """Rows of Parquet that are read at once."""
-LONGEST = 64 << 20
+MAX_LINE_BYTES = 64 << 20
 """Bytes of a line of text."""
 SUFFIXES = re.compile(r"\.(csv|tsv|txt|parquet|pq)(\.(gz|bz2|xz|zst))?$")
 """Of the files of a folder that are read."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class Damage:
+class DamagedRows:
     """Receives every damaged row of a log, in log order."""
 
     def __init__(self, bad_rows: Literal["stop", "skip"]) -> None:
@@ -49,7 +49,7 @@ class Damage:
         self._stop = bad_rows == "stop"
 
     def report(self, rows: int, first: Callable[[], str]) -> None:
-        """Counts damaged rows, or raises DataError with what `first` says of the first one: its place and fault."""
+        """Counts damaged rows, or raises DataError with the first one's place and fault, from `first`."""
         if rows and self._stop:
             raise DataError(f"{first()}; correct the row, or leave damaged rows out with --bad-rows skip")
         self.skipped += rows
@@ -63,11 +63,11 @@ class Part:
     size: int
     """Bytes."""
     stamp: str
-    """Modification time in nanoseconds, or ETag: what tells a changed file."""
+    """Modification time in nanoseconds, or ETag: it shows a changed file."""
 
 
 @dataclass(frozen=True)
-class Place:
+class RowPlace:
     """Where the rows of a batch stand, for messages: FILE:LINE for text, FILE: row N for Parquet."""
 
     path: str
@@ -92,13 +92,13 @@ class Place:
 
     def start(self, record: int) -> tuple[int, int]:
         """Where a row of `text` starts: the lines and the bytes before it."""
-        inside, offset = False, 0
+        in_quotes, offset = False, 0
         for line, content in enumerate(self.text.split(b"\n")):
-            if not inside and content.strip(b"\r"):
+            if not in_quotes and content.strip(b"\r"):
                 if record == 0:
                     return line, offset
                 record -= 1
-            inside ^= self.quotes and content.count(b'"') % 2 == 1
+            in_quotes ^= self.quotes and content.count(b'"') % 2 == 1
             offset += len(content) + 1
         return line, offset
 
@@ -106,32 +106,32 @@ class Place:
 class Source:
     """All rows of a log, or of a table beside it: files of one format. DataError where there are none to read."""
 
-    def __init__(self, table: Table, damage: Damage) -> None:
+    def __init__(self, table: Table, damage: DamagedRows) -> None:
         self._table, self._damage = table, damage
         self._quotes = table.form == "plain" or table.delimiter == ","
         self._system, self._base, paths = _find(table.path)
         self.parts = tuple(_part(self._system, path) for path in paths)
         self._schemas = [self._schema(path) for path in paths]
         first = self._schemas[0].names
-        own = dict.fromkeys(name for schema in self._schemas for name in schema.names)
-        self._derived = {name: raw for name, raw in DERIVED.get(table.form, {}).items() if raw in own}
-        self.columns: tuple[str, ...] = (*first, *(name for name in own if name not in first), *self._derived)
+        raw_names = dict.fromkeys(name for schema in self._schemas for name in schema.names)
+        self._derived = {name: raw for name, raw in DERIVED.get(table.form, {}).items() if raw in raw_names}
+        self.columns: tuple[str, ...] = (*first, *(name for name in raw_names if name not in first), *self._derived)
         """All columns that there are."""
 
-    def batches(self, wanted: Sequence[str]) -> Iterator[tuple[Place, pa.RecordBatch]]:
+    def batches(self, wanted: Sequence[str]) -> Iterator[tuple[RowPlace, pa.RecordBatch]]:
         """All rows, some ten thousand at a time, with these columns.
 
         Rows that cannot be taken apart (a wrong number of cells) go to `damage`, and are not among them. DataError
         where a file is damaged, or a part has other types.
         """
-        own = list(dict.fromkeys(self._derived.get(name, name) for name in wanted))
-        self.check_types(own)
+        raw_names = list(dict.fromkeys(self._derived.get(name, name) for name in wanted))
+        self.check_types(raw_names)
         for part, schema in zip(self.parts, self._schemas, strict=True):
             folders = self._folders(part.path)
-            there = [name for name in own if name in schema.names and name not in folders]
+            present = [name for name in raw_names if name in schema.names and name not in folders]
             with _damage_named(part.path):
-                for place, batch in (self._parquet if _is_parquet(part.path) else self._text)(part.path, there):
-                    columns = dict(zip(there, batch.columns, strict=True)) if there else {}
+                for place, batch in (self._parquet if _is_parquet(part.path) else self._text)(part.path, present):
+                    columns = dict(zip(present, batch.columns, strict=True)) if present else {}
                     columns |= {
                         name: pa.repeat(pa.scalar(value, pa.string()), len(batch)) for name, value in folders.items()
                     }
@@ -157,8 +157,8 @@ class Source:
 
     def _folders(self, path: str) -> dict[str, str | None]:
         """Columns that the folders of a part name (day=2024-01-01/0.parquet), as Hive and Spark write them."""
-        named = re.findall(r"(?<=/)([^/=]+)=([^/]*)(?=/)", path.removeprefix(self._base))
-        return {name: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for name, value in named}
+        pairs = re.findall(r"(?<=/)([^/=]+)=([^/]*)(?=/)", path.removeprefix(self._base))
+        return {name: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for name, value in pairs}
 
     def _names(self, path: str) -> Sequence[str]:
         """The names of the columns of text."""
@@ -191,59 +191,59 @@ class Source:
                     raise DataError(f"{part.path}: {has}; write one of them again with the type of the other")
 
     def _opened(self, path: str) -> Any:
-        """What pyarrow reads Parquet from."""
+        """The path or stream that pyarrow reads Parquet from."""
         return path if _is_local(self._system) else pa.PythonFile(self._system.open(path), mode="r")
 
-    def _parquet(self, path: str, wanted: Sequence[str]) -> Iterator[tuple[Place, pa.RecordBatch]]:
+    def _parquet(self, path: str, wanted: Sequence[str]) -> Iterator[tuple[RowPlace, pa.RecordBatch]]:
         # Without pre_buffer: it would hold a whole row group, which may be the whole log
         with pa.parquet.ParquetFile(self._opened(path), pre_buffer=False, buffer_size=1 << 20) as file:
             row = 0
             for batch in file.iter_batches(ROWS, columns=list(wanted)):
-                yield Place(path, row), _utf8_texts(batch)
+                yield RowPlace(path, row), _utf8_texts(batch)
                 row += len(batch)
 
-    def _text(self, path: str, wanted: Sequence[str]) -> Iterator[tuple[Place, pa.RecordBatch]]:
+    def _text(self, path: str, wanted: Sequence[str]) -> Iterator[tuple[RowPlace, pa.RecordBatch]]:
         names, line, row = self._names(path), 1, 0
         with self._system.open(path, compression="infer") as file:
             for block in _blocks(file, path, self._quotes):
                 text = block if block.isascii() else _utf8(block.removeprefix(BYTE_ORDER_MARK) if line == 1 else block)
-                place = Place(path, row, line, text, quotes=self._quotes)
+                place = RowPlace(path, row, line, text, quotes=self._quotes)
                 if line == 1 and not self._table.columns:
                     end = text.find(b"\n") + 1 or len(text)
                     place = replace(place, first_line=2, text=text[end:])
                 line += count_of(b"\n", block)
-                for at, batch in self._taken_apart(place, names, wanted):
-                    yield at, batch
-                    row = at.row + len(batch)
+                for position, batch in self._parsed_rows(place, names, wanted):
+                    yield position, batch
+                    row = position.row + len(batch)
 
-    def _taken_apart(
-        self, place: Place, names: Sequence[str], wanted: Sequence[str]
-    ) -> Iterator[tuple[Place, pa.RecordBatch]]:
+    def _parsed_rows(
+        self, place: RowPlace, names: Sequence[str], wanted: Sequence[str]
+    ) -> Iterator[tuple[RowPlace, pa.RecordBatch]]:
         """The rows of a block of text; those with too few or too many cells are damage, reported in their turn."""
         while place.text.lstrip(b"\r\n"):  # without a copy
             table, faults = self._rows(place.text, names, wanted, threads=True)
             first = self._rows(place.text, names, names[:1], threads=False)[1][0] if faults else None
-            good = first.number - 1 if first else len(table)
-            yield from _batches(place, table.slice(0, good))
+            sound_rows = first.number - 1 if first else len(table)
+            yield from _batches(place, table.slice(0, sound_rows))
             if first is None:
                 return
             open_quote = any("\n" in fault.text for fault in faults)
-            place = replace(place, row=place.row + good, before=good)
+            place = replace(place, row=place.row + sound_rows, before=sound_rows)
             cells = f"{first.actual_columns} cells where there are {len(names)} columns"
             fault = f"{place.of(0)}: {cells}: {shown(first.text.replace(UNIT, '::'))}"
             self._damage.report(1 if open_quote else len(faults), partial(str, fault))
             if not open_quote:
-                yield from _batches(place, table.slice(good))
+                yield from _batches(place, table.slice(sound_rows))
                 return
             # The lines behind it were taken for one cell: without its own line they are rows again
-            line, start = place.start(good)
+            line, start = place.start(sound_rows)
             end = place.text.find(b"\n", start) + 1 or len(place.text)
             place = replace(place, first_line=place.first_line + line + 1, text=place.text[end:], before=0)
 
     def _rows(
         self, raw: bytes, names: Sequence[str], wanted: Sequence[str], threads: bool
     ) -> tuple[pa.Table, list[Any]]:
-        """The sound rows, and pyarrow's description of the others, which tells their numbers without threads alone."""
+        """The sound rows, and pyarrow's description of the others, which has their numbers only without threads."""
         faults: list[Any] = []
 
         def fault(row: Any) -> str:
@@ -278,7 +278,7 @@ class Source:
         return table, faults
 
 
-def _batches(place: Place, table: pa.Table) -> Iterator[tuple[Place, pa.RecordBatch]]:
+def _batches(place: RowPlace, table: pa.Table) -> Iterator[tuple[RowPlace, pa.RecordBatch]]:
     for batch in table.to_batches():
         yield place, batch
         place = replace(place, row=place.row + len(batch), before=place.before + len(batch))
@@ -290,8 +290,8 @@ def _find(path: str) -> tuple[Any, str, list[str]]:
         system, place = fsspec.core.url_to_fs(path)
         base = place.rstrip("/")
         if system.isdir(place):
-            every = [name for name in system.find(place) if not re.search(r"/[._]", name.removeprefix(base))]
-            paths = [name for name in every if SUFFIXES.search(name)]
+            visible = [name for name in system.find(place) if not re.search(r"/[._]", name.removeprefix(base))]
+            paths = [name for name in visible if SUFFIXES.search(name)]
         elif system.isfile(place):
             paths = [place]
         else:
@@ -310,8 +310,8 @@ def _find(path: str) -> tuple[Any, str, list[str]]:
 
 def _part(system: Any, path: str) -> Part:
     if _is_local(system):
-        found = os.stat(path)
-        return Part(path, found.st_size, str(found.st_mtime_ns))
+        status = os.stat(path)
+        return Part(path, status.st_size, str(status.st_mtime_ns))
     return Part(path, system.size(path) or 0, system.ukey(path))
 
 
@@ -324,12 +324,12 @@ def _is_parquet(path: str) -> bool:
 
 
 def _group(kind: pa.DataType) -> str | None:
-    """What columns of different parts must agree in; None fits all."""
+    """The type group in which columns of different parts must agree; None fits all."""
     if types.is_dictionary(kind):
         return _group(kind.value_type)
     if is_list(kind):
-        of = _group(kind.value_type)
-        return f"lists of {of}" if of in ("text", "numbers", "times") else of and "structures"
+        inner = _group(kind.value_type)
+        return f"lists of {inner}" if inner in ("text", "numbers", "times") else inner and "structures"
     if is_text(kind):
         return "text"
     if types.is_null(kind):
@@ -346,8 +346,8 @@ def _blocks(file: Any, path: str, quotes: bool) -> Iterator[bytes]:
         if end:
             yield b"".join((rest, memoryview(data)[:end]))
         rest = data[end:] if end else rest + data
-        if len(rest) > LONGEST:
-            raise DataError(f"{path}: a line of more than {LONGEST >> 20} MB; is it CSV?")
+        if len(rest) > MAX_LINE_BYTES:
+            raise DataError(f"{path}: a line of more than {MAX_LINE_BYTES >> 20} MB; is it CSV?")
     if rest:
         yield rest
 
@@ -355,9 +355,9 @@ def _blocks(file: Any, path: str, quotes: bool) -> Iterator[bytes]:
 def _row_end(rest: bytes, data: bytes, quotes: bool) -> int:
     """In the data behind a rest: after the last line end that is inside no quotes, else after the last one."""
     last = end = data.rfind(b"\n") + 1
-    before = count_of(b'"', rest)
+    quotes_before = count_of(b'"', rest)
     for _ in range(100 if quotes else 0):
-        if end and (before + count_of(b'"', data, end)) % 2 == 0:
+        if end and (quotes_before + count_of(b'"', data, end)) % 2 == 0:
             return end
         end = data.rfind(b"\n", 0, max(0, data.rfind(b'"', 0, end))) + 1
     return last

@@ -14,7 +14,7 @@ from simulator.config import SyntheticConfig
 from simulator.errors import SettingError
 from simulator.randomness import generator
 from simulator.types import Batch, Doubles, Floats, Ints, Names, Query, Rows
-from simulator.world.clicks import ClickModel, draw_clicks, examination, logit
+from simulator.world.clicks import TrueClickModel, draw_clicks, examination, logit
 from simulator.world.features import Encoder, side_rows
 from simulator.world.population import AGE_GROUPS, POSITIONS, Audience, Catalog, schema_of
 from simulator.world.retrieval import retrieve
@@ -61,13 +61,13 @@ class SyntheticWorld:
         page = np.cumsum(1 / np.arange(1, POSITIONS + 1))
         self._page: Doubles = page / page[-1]
         sample = self._impressions("click model", CALIBRATION)
-        self._clicks = ClickModel(generator(seed, "network"), *sample, config.interaction)
+        self._clicks = TrueClickModel(generator(seed, "network"), *sample, config.interaction)
         self._block = lru_cache(maxsize=KEPT_BLOCKS)(self._draw_block)
 
     def probability(self, user: Ints, item: Ints, context: Rows, time: Doubles) -> Floats:
         """[n] true click probability at an examined position, before position bias.
 
-        `user` [n], `item` [n] numbers, `context` [n, C] table rows (the position among them has no say), `time` [n] s.
+        `user` [n], `item` [n] numbers, `context` [n, C] table rows (the position does not matter), `time` [n] s.
         """
         device, hour, _ = (context - self._first_context).T
         return self._clicks.probability(
@@ -182,13 +182,13 @@ class SyntheticWorld:
         """Users and items of the last RECENT engagements strictly before event `at`, fewer near the start."""
         users: list[Ints] = []
         items: list[Ints] = []
-        found, block = 0, (at - 1) // BLOCK
-        while block >= 0 and found < RECENT:
+        count, block = 0, (at - 1) // BLOCK
+        while block >= 0 and count < RECENT:
             events = self._block(block)[: at - block * BLOCK]
             clicked = events.label == 1
             users.insert(0, events.user[clicked])
             items.insert(0, events.item[clicked])
-            found, block = found + len(users[0]), block - 1
+            count, block = count + len(users[0]), block - 1
         if not users:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         return np.concatenate(users)[-RECENT:], np.concatenate(items)[-RECENT:]

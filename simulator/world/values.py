@@ -25,14 +25,14 @@ SAMPLE = 100_000
 
 @dataclass(frozen=True)
 class Values:
-    """What the rows have of one feature."""
+    """Values of one feature."""
 
     cell: Rows
     """[n] which of the distinct cells, -1 is empty; of any type of whole numbers."""
     table: Rows
     """[K + 1, S] the values of each cell, -1 in slots that it leaves free; the last row is that of -1."""
     names: pa.LargeStringArray
-    """Of the values, at least one."""
+    """Names of the values, at least one."""
 
     @property
     def slots(self) -> int:
@@ -57,8 +57,8 @@ def by_appearance(codes: Rows) -> tuple[Ints, Ints]:
     first = np.full(int(codes.max(initial=-1)) + 2, len(codes), np.int64)  # the last place is that of -1
     for part in chunks(len(codes)):
         np.minimum.at(first, codes[part], np.arange(part.start, part.stop))
-    there = np.flatnonzero(first[:-1] < len(codes))
-    order = there[np.argsort(first[there])]
+    distinct = np.flatnonzero(first[:-1] < len(codes))
+    order = distinct[np.argsort(first[distinct])]
     return order, first[order]
 
 
@@ -66,13 +66,13 @@ def renumbered(codes: Rows, order: Ints) -> Rows:
     """[n] the place of each code in the order; -1 stays."""
     number = np.full(int(order.max(initial=-1)) + 2, -1, np.int32)
     number[order] = np.arange(len(order))
-    found = np.empty(len(codes), np.int32)
+    places = np.empty(len(codes), np.int32)
     for part in chunks(len(codes)):
-        found[part] = number[codes[part]]
-    return found
+        places[part] = number[codes[part]]
+    return places
 
 
-def categories(codes: Rows, coder: Coder, separator: str | None, most: int, name: str) -> Values:
+def categories(codes: Rows, coder: Coder, separator: str | None, maximum: int, name: str) -> Values:
     """Of cells numbered by a coder, rows in time order; values are numbered by first appearance.
 
     A separator stands between the values of a cell. More than `most` values: the later ones share a tenth by a hash.
@@ -82,8 +82,8 @@ def categories(codes: Rows, coder: Coder, separator: str | None, most: int, name
     table = np.arange(len(names), dtype=np.int32)[:, None]
     if separator is not None:
         table, names = _split(names, separator)
-    if len(names) > most:
-        table, names = _limited(table, names, most, name)
+    if len(names) > maximum:
+        table, names = _limited(table, names, maximum, name)
     placed = np.full((int(order.max(initial=-1)) + 2, table.shape[1]), -1, np.int32)
     placed[order] = table
     return _values(codes, placed, names)
@@ -100,7 +100,7 @@ def _plain(cell: Rows, names: list[str]) -> Values:
 
 
 def _split(cells: pa.LargeStringArray, separator: str) -> tuple[Rows, pa.LargeStringArray]:
-    """The distinct values of each cell [K, S], and what they are called."""
+    """The distinct values of each cell [K, S], and their names."""
     coder = make_coder()
     lists = pc.split_pattern(cells, separator)
     parts = [coder.code(lists.flatten().cast(pa.string())), coder.rest()]
@@ -108,41 +108,41 @@ def _split(cells: pa.LargeStringArray, separator: str) -> tuple[Rows, pa.LargeSt
     names = coder.texts()
     owner = np.repeat(np.arange(len(cells)), np.diff(lists.offsets.to_numpy()))
     _, first = np.unique(np.where(code < 0, -1, owner * len(names) + code), return_index=True)
-    kept = np.sort(first[code[first] >= 0])
-    owner, code = owner[kept], code[kept]
+    firsts = np.sort(first[code[first] >= 0])
+    owner, code = owner[firsts], code[firsts]
     count = np.bincount(owner, minlength=len(cells))
     table = np.full((len(cells), max(1, count.max(initial=1))), -1, np.int32)
     table[owner, np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)] = code
     return table, names
 
 
-def _limited(table: Rows, names: pa.LargeStringArray, most: int, name: str) -> tuple[Rows, list[str]]:
-    """At most so many values: the first ones keep their numbers, all others share what is left."""
-    shared = max(1, most // 10)
+def _limited(table: Rows, names: pa.LargeStringArray, maximum: int, name: str) -> tuple[Rows, list[str]]:
+    """At most `maximum` values: the first ones keep their numbers, all others share the remaining numbers."""
+    shared = max(1, maximum // 10)
     number = np.arange(len(names))
-    number[most - shared :] = most - shared + hashed(number[most - shared :], name, shared)
-    others = [f"others, {part} of {shared}" for part in range(1, shared + 1)]
-    return np.append(number, -1).astype(np.int32)[table], names[: most - shared].to_pylist() + others
+    number[maximum - shared :] = maximum - shared + hashed(number[maximum - shared :], name, shared)
+    shared_names = [f"others, {part} of {shared}" for part in range(1, shared + 1)]
+    return np.append(number, -1).astype(np.int32)[table], names[: maximum - shared].to_pylist() + shared_names
 
 
-def buckets(numbers: Doubles, past: Doubles, count: int) -> Values:
-    """Numbers [n] by the quantiles of those of the past; not-a-number is unknown.
+def buckets(numbers: Doubles, fitted: Doubles, count: int) -> Values:
+    """Numbers [n] in buckets by the quantiles of the `fitted` ones; not-a-number is unknown.
 
     A bucket holds its lower end, not its upper one. Each distinct number has its own where there are few enough.
     """
-    known = np.sort(past[:: -(-len(past) // SAMPLE) or 1])
-    known = known[np.isfinite(known)]
-    edges = np.unique(known)[1:]
+    sample = np.sort(fitted[:: -(-len(fitted) // SAMPLE) or 1])
+    sample = sample[np.isfinite(sample)]
+    edges = np.unique(sample)[1:]
     if len(edges) >= count:
-        edges = np.unique(known[np.arange(1, count) * len(known) // count])
-        edges = edges[edges > known[0]]
+        edges = np.unique(sample[np.arange(1, count) * len(sample) // count])
+        edges = edges[edges > sample[0]]
     cell = np.empty(len(numbers), np.int32)
     for part in chunks(len(numbers)):
         cell[part] = np.searchsorted(edges, numbers[part], side="right")
         cell[part][np.isnan(numbers[part])] = -1
     ends = [f"{edge:.12g}" for edge in edges.tolist()]
-    between = [f"{low} to {high}" for low, high in zip(ends, ends[1:], strict=False)]
-    names = [f"below {ends[0]}", *between, f"{ends[-1]} or more"] if ends else ["any number"]
+    inner_names = [f"{low} to {high}" for low, high in zip(ends, ends[1:], strict=False)]
+    names = [f"below {ends[0]}", *inner_names, f"{ends[-1]} or more"] if ends else ["any number"]
     return _plain(cell, names)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from simulator.article.claims import design
-from simulator.article.grid import Group, core
-from simulator.article.table import Line, Values, World, worlds
+from simulator.article.grid import ArmGroup, core
+from simulator.article.table import CellResult, Values, WorldCells, worlds
 from simulator.randomness import generator
 
 PLAIN: Values = {
@@ -22,10 +22,10 @@ RATES = {"0.02": 1.01, "0.04": 1.004, "0.08": 1.0, "0.16": 1.003}
 
 def world(
     effects: Mapping[str, Mapping[str, float]] | None = None,
-    groups: Sequence[Group] | None = None,
+    groups: Sequence[ArmGroup] | None = None,
     spread: float = 0.003,
     name: str = "made",
-) -> World:
+) -> WorldCells:
     """The core grid on one world. `effects`: design (or `group/design`) -> measure -> ratio to ReLU's; `spread`:
     standard deviation of the logarithm of each value but losses, which move a tenth of it."""
     lines = []
@@ -34,7 +34,7 @@ def world(
             labels = [spec if spec not in group.arms[:n] else f"{spec}#2" for n, spec in enumerate(group.arms)]
             arms = {spec: _arm(spec, group.name, seed, effects or {}, spread) for spec in labels}
             lines.append(
-                Line(name, group.name, seed, [*group.arms], arms, {"popularity": {"log_loss": 0.48}}, 1.0, "0")
+                CellResult(name, group.name, seed, [*group.arms], arms, {"popularity": {"log_loss": 0.48}}, 1.0, "0")
             )
     return worlds(lines)[name]
 

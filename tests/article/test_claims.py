@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from simulator.article import claims
-from simulator.article.claims import CLAIMS, Finding, choice, known, own_rate, prediction
+from simulator.article.claims import CLAIMS, Finding, at_best_rate, choice, known, prediction
 from simulator.article.grid import core
-from simulator.article.table import World
+from simulator.article.table import WorldCells
 from tests.article.made import world
 
 Effects = dict[str, dict[str, float]]
@@ -18,7 +18,7 @@ NOISES = {f"noise {name}/{arm}": {"pd": 0.5} for name in ("init", "order") for a
 CURES = ("codistill:relu:m=2", "antidistill:relu:m=3", "anchor:relu", "average:relu")
 QUIET = {f"noise nothing/{arm}": {"pd": 0.0} for arm in ("relu", "smelu:beta=0.25")}
 
-CASES: list[tuple[Callable[[World], Finding], Effects, str]] = [
+CASES: list[tuple[Callable[[WorldCells], Finding], Effects, str]] = [
     (claims.halved, SMELU, "yes"),
     (claims.halved, {"smelu:beta=0.25": {"pd": 0.6}}, "no"),
     (claims.halved, {"smelu:beta=0.25": {"pd": 0.5}}, "not shown"),
@@ -54,7 +54,9 @@ CASES: list[tuple[Callable[[World], Finding], Effects, str]] = [
 
 
 @pytest.mark.parametrize(("decide", "effects", "verdict"), CASES)
-def test_a_verdict_follows_what_was_made(decide: Callable[[World], Finding], effects: Effects, verdict: str) -> None:
+def test_a_verdict_follows_what_was_made(
+    decide: Callable[[WorldCells], Finding], effects: Effects, verdict: str
+) -> None:
     assert decide(world(effects)).verdict == verdict
 
 
@@ -69,7 +71,7 @@ def test_of_no_effect_nothing_is_shown() -> None:
     ):
         assert decide(world(spread=0.0)).verdict == "not shown", decide
     assert claims.halved(world(spread=0.0)).verdict == "no"
-    assert "not comparable" in claims.rivals(world({"gelu": {"log_loss": 1.02}})).say
+    assert "not comparable" in claims.rivals(world({"gelu": {"log_loss": 1.02}})).summary
 
 
 def test_an_a_a_run_that_differs_is_no_chance() -> None:
@@ -84,24 +86,24 @@ def test_what_was_not_run_is_said_so_and_nothing_breaks() -> None:
     for group in ("activations", "norms", "cures"):
         part = world(groups=[one for one in core(everything=False) if one.name == group])
         assert {finding.verdict for _, (finding,) in known([part])} >= {"not run"}
-    assert all(finding.verdict == "not run" for _, (finding,) in known([World("empty")]))
+    assert all(finding.verdict == "not run" for _, (finding,) in known([WorldCells("empty")]))
 
 
 def test_a_cell_of_the_page_has_at_most_thirty_words() -> None:
     for claim, (finding,) in known([world(SMELU | QUIET)]):
-        assert len(finding.say.split()) <= 30 and finding.verdict != "not run", claim.words
+        assert len(finding.summary.split()) <= 30 and finding.verdict != "not run", claim.words
         assert len(claim.words.split()) <= 15
 
 
 def test_the_rate_is_that_of_least_early_loss_and_the_end_has_no_say() -> None:
     held = world(spread=0.0)
-    assert own_rate(held, "activations", "relu") is held.units("activations", "relu:lr=0.08")
+    assert at_best_rate(held, "activations", "relu") is held.units("activations", "relu:lr=0.08")
     for values in held.units("activations", "relu:lr=0.04").values():
         values["log_loss"] = 0.1
-    assert own_rate(held, "activations", "relu") is held.units("activations", "relu:lr=0.08")
+    assert at_best_rate(held, "activations", "relu") is held.units("activations", "relu:lr=0.08")
     for values in held.units("activations", "relu:lr=0.04").values():
         values["early_loss"] = 0.1
-    assert own_rate(held, "activations", "relu") is held.units("activations", "relu:lr=0.04")
+    assert at_best_rate(held, "activations", "relu") is held.units("activations", "relu:lr=0.04")
 
 
 def test_beta_is_chosen_on_the_part_before_and_the_prediction_is_held_to_the_end() -> None:
@@ -110,7 +112,7 @@ def test_beta_is_chosen_on_the_part_before_and_the_prediction_is_held_to_the_end
     found = prediction(held)
     assert found is not None and not found.holds and found.between.mean == pytest.approx(0.7 / 0.3, rel=0.05)
     good = prediction(world(SMELU))
-    assert good is not None and good.name == "smelu:beta=0.25" and good.found.mean == pytest.approx(0.4, rel=0.05)
+    assert good is not None and good.name == "smelu:beta=0.25" and good.actual.mean == pytest.approx(0.4, rel=0.05)
     worse = world({f"smelu:beta={b}": {"part_loss": 1.01} for b in ("0.1", "0.25", "0.5", "1", "2")})
     assert choice(worse)[0] == "relu" and prediction(worse) is None
 

@@ -69,7 +69,7 @@ def test_a_family_with_half_the_instability_everywhere_has_half_of_it_at_equal_l
         and found.ratio.mean == pytest.approx(0.5)
         and found.ratio.low == pytest.approx(found.ratio.high)
     )
-    assert found.others["other"].mean == pytest.approx(0.25) and "missing" not in found.others
+    assert found.other_ratios["other"].mean == pytest.approx(0.25) and "missing" not in found.other_ratios
     assert sum(found.settings.values()) == pytest.approx(1)
 
 

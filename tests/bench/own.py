@@ -15,7 +15,7 @@ from sizes import Size
 from simulator.config import NO_NOISE
 from simulator.models.factories import ALLOWED
 from simulator.models.native.engine import NativeEngine
-from simulator.models.own_engine import OwnEngine
+from simulator.models.own_engine import CustomEngine
 from simulator.models.ranker import Rankers
 from simulator.models.torch_engine import TorchEngine
 from simulator.types import Schema
@@ -33,9 +33,9 @@ def measure_learning(size: Size) -> list[Figure]:
     """A step of all duplicates on one thread, and on two, each of which has half of the models."""
     chunks, own = make_chunks(size), "own module"
     variants = {
-        own: engine_learns(OwnEngine, size, chunks, spec(size)),
-        "SmeLU": engine_learns(OwnEngine, size, chunks, spec(size, "smelu:beta=1")),
-        "2 threads": engine_learns(OwnEngine, size, chunks, spec(size), threads=2),
+        own: engine_learns(CustomEngine, size, chunks, spec(size)),
+        "SmeLU": engine_learns(CustomEngine, size, chunks, spec(size, "smelu:beta=1")),
+        "2 threads": engine_learns(CustomEngine, size, chunks, spec(size), threads=2),
         "torch": engine_learns(TorchEngine, size, chunks),
         "plain": plain_models_learn(size, chunks),
     }
@@ -67,7 +67,7 @@ def measure_serving(size: Size) -> list[Figure]:
     user_rows, item_rows = (rows[side].astype(np.int32) for side in ("user", "item"))
     items = draws.permutation(1_000)[None, : size.candidates]
     nothing = np.empty((1, 0), np.int32)
-    kinds = {"own module": (OwnEngine, spec(size)), "torch": (TorchEngine, "relu")}
+    kinds = {"own module": (CustomEngine, spec(size)), "torch": (TorchEngine, "relu")}
     kinds |= {} if no_native() else {"native": (NativeEngine, "relu")}
     variants = {}
     for name, (kind, arm) in kinds.items():

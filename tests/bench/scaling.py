@@ -1,9 +1,10 @@
 """`make scaling`: how time and memory grow, measured, fitted and drawn. It writes docs/scaling.md and its figures.
 
-    python tests/bench/scaling.py [--repeats 2] [--at-once 1] [--docs docs] [--points FILE]
+    python tests/bench/scaling.py [--repeats 2] [--at-once 1] [--docs docs] [--points FILE] [--live]
 
 Every point is a process of its own; the points are gone through `repeats` times. `--points` keeps what was measured as
-JSON; where the file exists already nothing is measured again, only fitted and drawn.
+JSON; where the file exists already nothing is measured again, only fitted and drawn. `--live` measures the live system
+alone, for `flicker size` and the last part of the page: see scaling_size.py.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ Measured = dict[str, list[dict[str, Any]]]
 def main() -> None:
     """Measure, fit, draw, write."""
     given = arguments()
+    if given.live:
+        return measure_live(given)
     plan = QUICK if given.quick else FULL
     plan = replace(plan, repeats=given.repeats or plan.repeats)
     if given.points and given.points.exists():
@@ -47,6 +50,14 @@ def main() -> None:
         print(path)
 
 
+def measure_live(given: argparse.Namespace) -> None:
+    """Points of the live system, laws.json, the last part of the page."""
+    import scaling_size  # PyTorch, as above
+
+    with TemporaryDirectory() as folder:
+        scaling_size.main(given.points or Path(folder, "points.jsonl"), given.docs, given.at_once)
+
+
 def arguments() -> argparse.Namespace:
     """Where to write, and how much to measure."""
     parser = argparse.ArgumentParser(prog="make scaling", description="Measure how time and memory grow; draw it.")
@@ -54,6 +65,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--points", type=Path, metavar="FILE", help="keep what was measured, or draw what was kept")
     parser.add_argument("--repeats", type=int, metavar="N", help="processes per point")
     parser.add_argument("--at-once", type=int, default=1, metavar="N", help="points measured side by side")
+    parser.add_argument("--live", action="store_true", help="the live system alone: laws of flicker size")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; the figures say nothing")
     given = parser.parse_args()
     if not given.docs.is_dir():

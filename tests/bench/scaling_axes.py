@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from simulator.config import ExperimentConfig, ModelConfig, SyntheticConfig
 
 MODEL = ModelConfig(hidden=(128, 64, 32), norm="after")
-"""That of all of docs/scaling.md, larger than the default."""
+"""That of all of docs/scaling.md but its last part, larger than the default."""
+LIVE = "## The live system"
+"""Heading of that last part, which scaling_size.py writes."""
 
 
 @dataclass(frozen=True)

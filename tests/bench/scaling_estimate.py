@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from scaling_axes import Setting
+from scaling_axes import MODEL, Setting
 from scaling_laws import Law, Sum, fit, fit_sum
 
 from simulator.folder import CHECKPOINT_SHARE
@@ -20,6 +20,9 @@ from simulator.folder import CHECKPOINT_SHARE
 Point = Mapping[str, Any]
 """Medians over the repeated processes of one setting."""
 Points = Sequence[tuple[Setting, Point]]
+MAPPED = 32 << 20
+"""Bytes beyond which the C library gets memory from the system each time, and gives it back (mallopt(3)): every page of
+it is then made anew."""
 
 
 def memory_counts(setting: Setting, rows: int) -> tuple[float, ...]:
@@ -28,8 +31,9 @@ def memory_counts(setting: Setting, rows: int) -> tuple[float, ...]:
 
 
 def comparing_counts(setting: Setting) -> tuple[float, ...]:
-    """1, M, M N."""
-    return 1.0, float(setting.models), float(setting.models * setting.candidates)
+    """1, A, A P, A P N: intervals of each arm, pairs of duplicates, and their candidates."""
+    pairs = setting.arms * setting.duplicates * (setting.duplicates - 1) / 2
+    return 1.0, float(setting.arms), pairs, pairs * setting.candidates
 
 
 def measuring_counts(setting: Setting) -> tuple[float, ...]:
@@ -41,6 +45,12 @@ def measuring_counts(setting: Setting) -> tuple[float, ...]:
 def replica_counts(setting: Setting, rows: int) -> tuple[float, ...]:
     """1, E, A V, A I."""
     return 1.0, 2.0 * setting.entities, float(setting.arms * rows), float(setting.arms * setting.entities)
+
+
+def prepare_counts(setting: Setting, rows: int) -> tuple[float, ...]:
+    """The same, and A I once more where an arm's items' parts are mapped anew with every generation."""
+    counts = replica_counts(setting, rows)
+    return *counts, counts[-1] if 4 * MODEL.hidden[0] * setting.entities > MAPPED else 0.0
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ class ReplicaEstimate:
     memory: Sum
     """Peak bytes while it refreshes, by `replica_counts`."""
     prepare: Sum
-    """Seconds to prepare a generation, by `replica_counts`."""
+    """Seconds to prepare a generation, by `prepare_counts`."""
     query: Law
     """Seconds of one query, by N."""
 
@@ -138,8 +148,9 @@ class ReplicaEstimate:
 def replica_estimate(points: Points, candidates: Points) -> ReplicaEstimate:
     """The formula of a replica; `candidates` are the points in which nothing but N differs."""
     counts = [replica_counts(setting, point["rows"]) for setting, point in points]
+    preparing = [prepare_counts(setting, point["rows"]) for setting, point in points]
     return ReplicaEstimate(
         fit_sum(counts, [point["peak"]["refresh"] for _, point in points]),
-        fit_sum(counts, [point["cpu"]["refresh"] for _, point in points]),
+        fit_sum(preparing, [point["cpu"]["refresh"] for _, point in points]),
         fit([s.candidates for s, _ in candidates], [p["cpu"]["one"] for _, p in candidates]),
     )

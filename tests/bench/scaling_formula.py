@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from scaling_axes import Setting
-from scaling_estimate import ReplicaEstimate, RunEstimate, replica_counts
+from scaling_estimate import ReplicaEstimate, RunEstimate, prepare_counts, replica_counts
 from scaling_laws import Law, Sum
 from scaling_panels import MEGA, digits, law_words
 
@@ -54,10 +54,10 @@ def formula(run: RunEstimate, replica: ReplicaEstimate) -> dict[str, str]:
         "learn": law_words(run.learn, 1e6, "V"),
         "rank": span(run.rank),
         "checkpoint": span(run.checkpoint.coefficients[1]),
-        "compare": added(run.compare, ("", "M", "M N"), span),
+        "compare": added(run.compare, ("", "A", "A P", "A P N"), span),
         "measure": added(run.measure, ("", "A", "A P", "M N²"), span),
         "replica_memory": added(replica.memory, ("", "E", "A V", "A I"), size),
-        "replica_prepare": added(replica.prepare, ("", "E", "A V", "A I"), span),
+        "replica_prepare": added(replica.prepare, ("", "E", "A V", "A I", "A I where I > 65,536"), span),
         "replica_query": law_words(replica.query, 1e6, "N"),
         **{f"{name}_fit": f"R² {fit.r2:.4f}, largest error {fit.worst:.0%}" for name, fit in fits.items()},
     }
@@ -90,7 +90,12 @@ def checked(run: RunEstimate, replica: ReplicaEstimate, held: Whole, beside: dic
         ("run: learning, CPU", parts["learning"], said["learn"], "s"),
         ("run: all of it, CPU", sum(parts.values()), said["cpu"], "s"),
         ("replica: peak memory", replica.memory(counts) / MEGA, beside["peak"]["refresh"] / MEGA, "MB"),
-        ("replica: to prepare a generation, CPU", replica.prepare(counts), beside["cpu"]["refresh"], "s"),
+        (
+            "replica: to prepare a generation, CPU",
+            replica.prepare(prepare_counts(setting, rows)),
+            beside["cpu"]["refresh"],
+            "s",
+        ),
         ("replica: one query, CPU", 1e6 * query, 1e6 * beside["cpu"]["one"], "µs"),
     ]
     return "\n".join(

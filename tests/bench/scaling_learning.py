@@ -38,9 +38,9 @@ class Watched(Experiment):
         with self.meter.part("learn"):  # the world's events included
             return super()._learn(*arguments)
 
-    def _compare(self, *arguments: Any) -> None:
+    def compare(self, *arguments: Any) -> None:
         with self.meter.part("compare"):
-            super()._compare(*arguments)
+            super().compare(*arguments)
 
 
 def point(setting: Setting) -> dict[str, object]:

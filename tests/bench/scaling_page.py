@@ -9,7 +9,7 @@ from string import Template
 from typing import Any
 
 import machine
-from scaling_axes import Plan, Setting, served
+from scaling_axes import LIVE, Plan, Setting, served
 from scaling_drawing import draw
 from scaling_estimate import Point, Points, replica_estimate, run_estimate
 from scaling_formula import Whole, checked, formula, ranked
@@ -28,7 +28,8 @@ def write(plan: Plan, kept: dict[str, Any], docs: Path) -> list[Path]:
     draw([panel.drawn() for panel in replicas], 4, paths[1])
     values = about(plan, kept) | estimates(plan, kept, axes, serving)
     values |= {"learning_laws": law_table(learning), "serving_laws": law_table(replicas)}
-    paths[2].write_text(Template(TEMPLATE.read_text()).substitute(values))
+    below = paths[2].read_text().partition(LIVE)[1:] if paths[2].exists() else ()
+    paths[2].write_text(Template(TEMPLATE.read_text()).substitute(values) + "".join(below))
     return paths
 
 

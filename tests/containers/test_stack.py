@@ -15,7 +15,9 @@ import pytest
 from tests.containers.asking import ARMS, BUILT_IN, answering, answers, asked, metric, prometheus, read, value_of
 from tests.containers.engine import Container, ask, containers, get, until
 
-REPLICAS, ROUTERS = (int(os.environ.get(f"FLICKER_{name}", count)) for name, count in (("REPLICAS", 3), ("ROUTERS", 1)))
+REPLICAS, ROUTERS, TRAINERS = (
+    int(os.environ.get(f"FLICKER_{name}", count)) for name, count in (("REPLICAS", 3), ("ROUTERS", 1), ("TRAINERS", 1))
+)
 SERVICES = {"redis": 1, "replica": REPLICAS, "router": ROUTERS, "load": 1, "page": 1, "prometheus": 1}
 SERVICES |= {"grafana": 1}
 OURS = ("trainer", "replica", "router", "load", "page")
@@ -43,7 +45,7 @@ def test_every_service_runs_and_is_healthy() -> None:
 
 
 def test_prometheus_finds_every_process() -> None:
-    wanted = {"trainer": 1, "replica": REPLICAS, "router": ROUTERS, "load": 1, "prometheus": 1}
+    wanted = {"trainer": TRAINERS, "replica": REPLICAS, "router": ROUTERS, "load": 1, "prometheus": 1}
 
     def up() -> dict[str, int]:
         targets = prometheus("targets")["activeTargets"]

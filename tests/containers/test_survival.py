@@ -92,7 +92,7 @@ def test_a_trainer_that_dies_goes_on_where_it_was(note: Callable[[str], None]) -
 
     # Ids of the log count events. Had one been lost or learned twice, what was learned and what was read ahead, both
     # saved with the weights, would not add up to the place in the log that the trainer has acknowledged.
-    saved = json.loads(until(lambda: trainer.run("cat /state/*/manifest.json"), 5, "no state is saved"))
+    saved = json.loads(until(lambda: trainer.run("cat /state/shard-0/*/manifest.json"), 5, "no state is saved"))
     state, ahead = saved["about"]["state"], saved["tensors"].get("reader.user", [0])[0]
     assert state["generation"] >= generation + newest and state["events"] == state["generation"] * size
     assert state["events"] + ahead == order(state["after"])

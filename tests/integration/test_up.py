@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ SMALL = (
 ).split() + ["--arms", *ARMS]
 MADE_UP = "--events 200000 --users 500 --items 400".split()
 MARK = "FLICKER_TEST_MARK"
+NOTHING: Mapping[str, str] = {}
 PATIENCE = 40.0
 """Seconds until everyone serves: many on a busy machine."""
 ENDS = 15.0
@@ -45,19 +46,19 @@ ENDS = 15.0
 class Up:
     """One `flicker up`, and all that came of it: every descendant inherits a mark."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, environment: Mapping[str, str] = NOTHING) -> None:
         self.out, self._mark, self.port = folder / "out", secrets.token_hex(8), free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._said = folder / "said"
         page = [] if "--page-port" in arguments else ["--no-page"]
         page += [] if "--data" in arguments else MADE_UP
         command = ["up", "--out", str(self.out), "--port", str(self.port), *page, *SMALL, *arguments]
-        environment = {name: value for name, value in os.environ.items() if name != "FLICKER_REDIS_URL"}
+        own = {name: value for name, value in os.environ.items() if name != "FLICKER_REDIS_URL"} | environment
         with open(self._said, "wb") as said:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "simulator", *command],
                 cwd=ROOT,
-                env=environment | {MARK: self._mark, "COLUMNS": "200"},
+                env=own | {MARK: self._mark, "COLUMNS": "200"},
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
@@ -113,9 +114,9 @@ class Up:
 
 
 @contextmanager
-def running(folder: Path, *arguments: str) -> Iterator[Up]:
+def running(folder: Path, *arguments: str, environment: Mapping[str, str] = NOTHING) -> Iterator[Up]:
     """`flicker up` for as long as the block lasts; whatever it leaves behind is killed."""
-    up = Up(folder, *arguments)
+    up = Up(folder, *arguments, environment=environment)
     try:
         yield up
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from load.people import POOL, Asking, People, context_values
+from load.people import POOL, People, PlannedQuery, context_values
 from simulator.config import ReplayConfig, SyntheticConfig
 from simulator.types import Field, Schema, World
 from simulator.world.open import open_world
@@ -34,7 +34,9 @@ def log(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def asked(world: World, count: int, arms: tuple[str, ...] = (), worker: int = 0, at: int | None = None) -> list[Asking]:
+def asked(
+    world: World, count: int, arms: tuple[str, ...] = (), worker: int = 0, at: int | None = None
+) -> list[PlannedQuery]:
     people, found = People(world, arms, worker), []
     while len(found) < count:
         people.refill(at)
@@ -137,7 +139,7 @@ def test_workers_ask_different_queries_and_every_number_once(world: SyntheticWor
 
 
 def test_the_same_seed_asks_the_same(world: SyntheticWorld) -> None:
-    def told(askings: list[Asking]) -> list[tuple[object, ...]]:
+    def told(askings: list[PlannedQuery]) -> list[tuple[object, ...]]:
         return [(a.id, a.query.user, a.context, a.arm) for a in askings]
 
     again = SyntheticWorld(SYNTHETIC, 3)

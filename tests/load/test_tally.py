@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
 from load.metrics import LoadCollector
-from load.tally import WINDOW, Call, Outbox, Repeat, Tally, add_report, compare
+from load.tally import WINDOW, FinishedCall, Outbox, Repeat, Tally, add_report, compare
 from simulator.measures.swaps import slot_swaps
 
 CALLS = st.builds(
-    Call, st.sampled_from(["Recommend", "Feedback"]), st.sampled_from(["OK", "UNAVAILABLE"]), st.floats(1e-5, 10)
+    FinishedCall,
+    st.sampled_from(["Recommend", "Feedback"]),
+    st.sampled_from(["OK", "UNAVAILABLE"]),
+    st.floats(1e-5, 10),
 )
 REPEATS = st.builds(Repeat, st.sampled_from(["relu", "smelu"]), st.booleans(), st.integers(0, 10), st.just(10))
 
@@ -57,7 +60,9 @@ def test_the_summary_counts_repeats(repeats: list[Repeat]) -> None:
 
 
 @given(st.lists(CALLS, max_size=80), st.lists(REPEATS, max_size=20), st.integers(0, 80))
-def test_workers_reports_add_up_to_what_one_process_counts(calls: list[Call], repeats: list[Repeat], cut: int) -> None:
+def test_workers_reports_add_up_to_what_one_process_counts(
+    calls: list[FinishedCall], repeats: list[Repeat], cut: int
+) -> None:
     alone, master = Tally(), Tally()
     for sink in (alone, outbox := Outbox()):
         for number, call in enumerate(calls):
@@ -76,7 +81,7 @@ def test_workers_reports_add_up_to_what_one_process_counts(calls: list[Call], re
 def test_quantiles_are_right_to_one_percent(seconds: list[float]) -> None:
     tally = Tally()
     for one in seconds:
-        tally.call(Call("Recommend", "OK", one))
+        tally.call(FinishedCall("Recommend", "OK", one))
     summary = tally.summary()
     for name, share in (("p50", 0.5), ("p99", 0.99)):
         assert summary[name] == pytest.approx(np.quantile(seconds, share, method="inverted_cdf"), rel=0.0101)
@@ -84,8 +89,8 @@ def test_quantiles_are_right_to_one_percent(seconds: list[float]) -> None:
 
 def test_only_answered_queries_have_a_latency() -> None:
     tally = Tally()
-    tally.call(Call("Recommend", "UNAVAILABLE", 0.001))
-    tally.call(Call("Feedback", "OK", 0.001))
+    tally.call(FinishedCall("Recommend", "UNAVAILABLE", 0.001))
+    tally.call(FinishedCall("Feedback", "OK", 0.001))
     summary = tally.summary()
     assert summary["p50"] is None and summary["requests"] == 1 and summary["failures"] == {"UNAVAILABLE": 1}
     assert summary["feedback"] == {"requests": 1, "failures": {}, "clicks": 0}
@@ -95,8 +100,8 @@ def test_rates_and_latencies_of_the_last_ten_ticks() -> None:
     tally = Tally()
     for second in range(30):
         for _ in range(5 if second < 20 else 8):
-            tally.call(Call("Recommend", "OK", 1.0 if second < 20 else 0.1))
-        tally.call(Call("Recommend", "UNAVAILABLE", 1.0))
+            tally.call(FinishedCall("Recommend", "OK", 1.0 if second < 20 else 0.1))
+        tally.call(FinishedCall("Recommend", "UNAVAILABLE", 1.0))
         tally.tick(2.0, 18.0)
     assert tally.recent_rates() == (9.0, 4.0)
     assert tally.recent_latency(0.99) == pytest.approx(0.1, rel=0.0101)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from simulator.measures.intervals import (
     student_quantile,
     sums_by_user,
 )
+from simulator.randomness import generator
 
 REPETITIONS = 200
 
@@ -207,3 +209,37 @@ def test_student_quantile_against_scipy() -> None:
     for freedom in (1, 1.5, 2, 3, 4.7, 10, 99, 4095, 9999):
         for probability in (0.5, 0.9, 0.975, 0.995):
             assert student_quantile(probability, freedom) == pytest.approx(student.ppf(probability, freedom), rel=1e-4)
+
+
+@pytest.mark.parametrize(("duplicates", "partners"), [(6, 4), (7, 2), (7, 6), (8, 6), (30, 20), (31, 2)])
+def test_a_sample_of_pairs_has_each_duplicate_in_equally_many(duplicates: int, partners: int) -> None:
+    first, second = pair_index(duplicates, partners, seed=3)
+    pairs = list(zip(first.tolist(), second.tolist(), strict=True))
+    assert pairs == sorted(set(pairs)) and (first < second).all()
+    assert np.bincount([*first, *second]).tolist() == [partners] * duplicates
+    other = pair_index(duplicates, partners, seed=4)
+    assert (partners == duplicates - 1) == all(map(np.array_equal, (first, second), other))
+
+
+def test_few_duplicates_are_all_compared() -> None:
+    for duplicates in (2, 5, 21):
+        assert all(map(np.array_equal, pair_index(duplicates, 20, seed=1), pair_index(duplicates)))
+
+
+@pytest.mark.parametrize("fleets", [1, 3])
+def test_intervals_of_a_sample_of_pairs_cover_as_those_of_all(fleets: int) -> None:
+    """Values are what each duplicate adds, and noise of the pair; with one fleet a little wider, never narrower."""
+    draws, duplicates, inside, widths = generator(11, "sampled pairs"), 24, list[bool](), list[float]()
+    for number in range(150):
+        own = draws.normal(size=(fleets, duplicates))
+        between = draws.normal(scale=0.3, size=(fleets, duplicates, duplicates))
+        halves = []
+        for partners in (None, 6):
+            index = pair_index(duplicates, partners, seed=number)
+            values = 5 + own[:, index[0]] + own[:, index[1]] + between[:, index[0], index[1]]
+            found = Resamples(fleets, duplicates, 1, repetitions=200, seed=number)
+            interval = found.pairs(values[..., None], np.ones(1), index).interval(-99)
+            halves.append(interval.high - interval.low)
+        inside.append(interval.low < 5 < interval.high)
+        widths.append(halves[1] / halves[0])
+    assert fmean(inside) > 0.9 and 0.95 < fmean(widths) < 1.35

@@ -101,7 +101,7 @@ def test_pair_swaps_against_loops_and_kendall(rankings: tuple[list[int], list[in
 
 def test_few_rankings_are_counted_as_many_are() -> None:
     rng = np.random.default_rng(0)
-    one, two = (np.argsort(rng.random((swaps.FEW + 5, 60))) for _ in range(2))
+    one, two = (np.argsort(rng.random((swaps.FEW_RANKINGS + 5, 60))) for _ in range(2))
     few = [swaps.pair_swaps(one[n : n + 1], two[n : n + 1])[0] for n in range(len(one))]
     assert swaps.pair_swaps(one, two).tolist() == few and swaps.pair_swaps(one[:7], two[:7]).tolist() == few[:7]
 

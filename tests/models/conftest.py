@@ -24,7 +24,7 @@ from simulator.models.engine import Engine
 from simulator.models.fresh import FreshEngine
 from simulator.models.native import kernels
 from simulator.models.native.engine import NativeEngine
-from simulator.models.own_engine import OwnEngine
+from simulator.models.own_engine import CustomEngine
 from simulator.models.specs import CURES as CURES_BY_NAME
 from simulator.models.specs import _split, parse_arms
 from simulator.models.torch_engine import TorchEngine
@@ -148,12 +148,12 @@ BUILT_IN = [
     pytest.param(TORCH, id="torch"),
     pytest.param(Kind(TorchEngine, "cuda"), id="cuda", marks=NO_GPU),
 ]
-OWN, ODD = Kind(OwnEngine, factory="plain"), Kind(OwnEngine, factory="make")
+OWN, ODD = Kind(CustomEngine, factory="plain"), Kind(CustomEngine, factory="make")
 ENGINES = [
     *BUILT_IN,
     pytest.param(OWN, id="own"),
     pytest.param(ODD, id="odd"),
-    pytest.param(Kind(OwnEngine, "cuda", factory="make"), id="odd on cuda", marks=NO_GPU),
+    pytest.param(Kind(CustomEngine, "cuda", factory="make"), id="odd on cuda", marks=NO_GPU),
 ]
 
 

@@ -11,7 +11,7 @@ import torch
 
 from simulator.config import NO_NOISE, ExperimentConfig, NoiseConfig
 from simulator.errors import SettingError
-from simulator.models.engines import SLOWER, Engines, say_remarks, tensors_of
+from simulator.models.engines import TORCH_COST, Engines, say_remarks, tensors_of
 from simulator.models.snapshot import read_snapshot, write_snapshot
 from simulator.models.specs import parse_arms
 from tests.models.conftest import MIXED, MODEL, NO_KERNELS, make_chunks, make_events, make_query
@@ -28,7 +28,7 @@ def test_each_arm_has_its_engine_and_a_line_says_which_fell_back() -> None:
     assert (engines.engines[3].model.hidden, engines.engines[3].model.dim) == ((7, 5), 3)
     say_remarks(engines, told.append)
     assert told == [
-        f"smelu:norm=weight is taught by PyTorch, not by the native engine (it has no norm = weight): {SLOWER}"
+        f"smelu:norm=weight is taught by PyTorch, not by the native engine (it has no norm = weight): {TORCH_COST}"
     ]
 
 

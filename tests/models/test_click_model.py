@@ -19,8 +19,8 @@ def made(norm: str, spec: str = "relu") -> ClickModel:
     model = ClickModel(MIXED, ModelConfig(dim=3, hidden=(9, 6), norm=norm), activation(spec))  # type: ignore[arg-type]
     with torch.no_grad():
         for name, values in model.double().named_parameters():
-            drawn = torch.from_numpy(generator(0, name).standard_normal(values.shape))
-            values.copy_(0.5 * drawn + (1 if name.startswith("gain") else 0))
+            generator_states = torch.from_numpy(generator(0, name).standard_normal(values.shape))
+            values.copy_(0.5 * generator_states + (1 if name.startswith("gain") else 0))
     return model
 
 

@@ -344,9 +344,9 @@ def test_matched_duplicates_of_two_arms_start_alike_and_see_the_same_events(kind
 @every_engine
 def test_fleets_and_repeated_arms_are_independent(kind: Kind) -> None:
     first, second = (make_engine(kind, spec, noise=NoiseConfig(window=4), fleets=2) for spec in ("relu", "relu#2"))
-    drawn = [name for name, tensor in first.weights.tensors.items() if tensor[0].unique().numel() > 2]
-    assert len(drawn) >= 2
-    for name in drawn:
+    generator_states = [name for name, tensor in first.weights.tensors.items() if tensor[0].unique().numel() > 2]
+    assert len(generator_states) >= 2
+    for name in generator_states:
         tensor = first.weights.tensors[name]
         assert torch.equal(tensor[0], tensor[1]) and torch.equal(tensor[2], tensor[3])
         assert not torch.equal(tensor[0], tensor[2])

@@ -21,7 +21,7 @@ from simulator.errors import SettingError
 from simulator.models.activations import gsmelu, smelu
 from simulator.models.modules import ReLUCalls, SmeLU, gSmeLU, replace_relu, replaced
 from simulator.models.own import Maker
-from simulator.models.specs import Own
+from simulator.models.specs import CustomModel
 from simulator.types import Schema
 from tests.models.conftest import SINGLE
 from tests.models.cpp import NO_COMPILER
@@ -461,6 +461,6 @@ class Halfway(TwoLayers):
 def test_an_arm_in_which_relu_is_left_is_refused() -> None:
     """What reading does not find must not run as if it were replaced."""
     factory = f"{__name__}:Halfway"
-    assert Maker(SINGLE, Own(factory)).make(0).replaced == 0
+    assert Maker(SINGLE, CustomModel(factory)).make(0).replaced == 0
     with pytest.raises(SettingError, match="1 calls of relu are left that are not in the source"):
-        Maker(SINGLE, Own(factory, relu="smelu")).make(0)
+        Maker(SINGLE, CustomModel(factory, relu="smelu")).make(0)

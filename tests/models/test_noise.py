@@ -10,7 +10,7 @@ import torch
 
 from simulator.config import NO_NOISE, NoiseConfig
 from simulator.models.duplicates import Duplicates
-from simulator.models.noise import Member, Noise, round_to_bfloat16
+from simulator.models.noise import ModelIdentity, Noise, round_to_bfloat16
 from simulator.randomness import generator
 from simulator.types import Floats
 from tests.models.conftest import (
@@ -39,7 +39,7 @@ SOURCES = {
     "reductions": replace(NO_NOISE, reductions=True),
     "changed": replace(NO_NOISE, changed=1),
 }
-WHO = Member(fleet=1, duplicate=2)
+WHO = ModelIdentity(fleet=1, duplicate=2)
 every_source = pytest.mark.parametrize(
     ("kind", "source"),
     [
@@ -136,10 +136,14 @@ def test_a_changed_duplicate_learns_as_if_it_gave_its_own_engagements_no_weight(
 
 def test_who_leaves_out_what_is_drawn_from_the_engagements_of_the_first_chunk() -> None:
     noise, labels = Noise(NoiseConfig(changed=4), 7), np.repeat(np.array([0, 1], np.float32), 500)
-    drawn = [noise.left_out(replace(WHO, duplicate=each), 0, labels) for each in range(3)]
-    assert [len(set(places)) for places in drawn] == [0, 4, 4] and set(drawn[1]) != set(drawn[2])
-    assert all(500 <= place < 1_000 for places in drawn for place in places)
-    assert np.array_equal(noise.left_out(replace(WHO, part=3), 0, labels), drawn[2]), "the parts of a cure see the same"
+    generator_states = [noise.left_out(replace(WHO, duplicate=each), 0, labels) for each in range(3)]
+    assert [len(set(places)) for places in generator_states] == [0, 4, 4] and set(generator_states[1]) != set(
+        generator_states[2]
+    )
+    assert all(500 <= place < 1_000 for places in generator_states for place in places)
+    assert np.array_equal(noise.left_out(replace(WHO, part=3), 0, labels), generator_states[2]), (
+        "the parts of a cure see the same"
+    )
     assert not len(noise.left_out(WHO, 1, labels)) and not len(noise.left_out(WHO, 0, labels[:500]))
     assert sorted(noise.left_out(WHO, 0, labels[498:502])) == [2, 3], "all there are"
 

@@ -18,10 +18,10 @@ from torch.nn import functional
 from simulator.config import NO_NOISE, ModelConfig, NoiseConfig
 from simulator.errors import ResultError, SettingError
 from simulator.models.factories import ALLOWED
-from simulator.models.own import BLOCK, Maker, OwnRanker, drawn, seeded, tensors_of_module
-from simulator.models.own_engine import LATE, OwnEngine
+from simulator.models.own import BLOCK, CustomRanker, Maker, generator_states, seeded, tensors_of_module
+from simulator.models.own_engine import LATE_DRAWS, CustomEngine
 from simulator.models.ranker import Rankers
-from simulator.models.specs import Own, parse_arms
+from simulator.models.specs import CustomModel, parse_arms
 from simulator.types import Batch, Field, Schema
 from tests.models import own_modules
 from tests.models.conftest import MIXED, MODEL, SINGLE, WriteModule, assert_same_state, make_events, make_query, teach
@@ -61,12 +61,12 @@ def opened(
     fleets: int = 1,
     duplicates: int = 1,
     seed: int = 7,
-) -> OwnEngine:
+) -> CustomEngine:
     """An engine; `SPEC#2` is the second arm of its spec."""
     spec, _, number = spec.partition("#")
     arm = parse_arms((spec,) * int(number or 1))[-1]
     sizes = {"fleets": fleets, "duplicates": duplicates, "seed": seed}
-    return OwnEngine(schema, arm, arm.model(model), noise, **sizes)
+    return CustomEngine(schema, arm, arm.model(model), noise, **sizes)
 
 
 def chunks_of(count: int, schema: Schema = MIXED) -> list[Batch]:
@@ -88,7 +88,7 @@ def ids_of(features: np.ndarray, schema: Schema) -> dict[str, Tensor]:
 
 
 def test_features_are_the_documented_ids() -> None:
-    maker = Maker(MIXED, Own(PLAIN.removeprefix("torch:")))
+    maker = Maker(MIXED, CustomModel(PLAIN.removeprefix("torch:")))
     events = make_events(MIXED, 200)
     found = maker.features(torch.from_numpy(events.features))
     expected = ids_of(events.features, MIXED)
@@ -135,7 +135,7 @@ def test_a_module_is_never_given_what_is_no_id_nor_another_size_in_scoring(write
 def test_a_module_is_tried_with_the_last_values_of_each_field_and_with_none(write_module: WriteModule) -> None:
     schema = Schema((Field("user", "user", 3), Field("item", "item", 5_000), Field("tags", "item", 700, slots=3)))
     name = write_module(MODULE + RECORDING)
-    Maker(schema, Own(f"{name}:make")).make(0)
+    Maker(schema, CustomModel(f"{name}:make")).make(0)
     (_, features), *_ = sys.modules[name].SEEN
     for field in schema.fields:
         assert {2, field.size - 1} <= set(features[field.name].flatten().tolist())
@@ -144,7 +144,7 @@ def test_a_module_is_tried_with_the_last_values_of_each_field_and_with_none(writ
 
 
 def plain_loop(
-    engine: OwnEngine, module: nn.Module, optimizer: torch.optim.Optimizer, chunks: list[Batch], schema: Schema
+    engine: CustomEngine, module: nn.Module, optimizer: torch.optim.Optimizer, chunks: list[Batch], schema: Schema
 ) -> None:
     """What anybody would write."""
     module.train()
@@ -376,14 +376,14 @@ def test_making_and_learning_leave_the_global_generators_where_they_were(write_m
     seeds = torch.manual_seed, np.random.seed, random.seed
     for seed in seeds:
         seed(3)
-    before = drawn()
+    before = generator_states()
     opened(f"torch:{write_module(MODULE + DRAWING)}:make", duplicates=2)
     dropout = opened(ODD, duplicates=2)
     teach(dropout, chunks_of(2))
     dropout.score_events(make_events(MIXED, 5).features)
-    assert drawn() == before
+    assert generator_states() == before
     random.random()
-    assert drawn() != before
+    assert generator_states() != before
 
 
 def test_models_that_should_start_equal_do_and_others_do_not(write_module: WriteModule) -> None:
@@ -448,7 +448,7 @@ def test_a_module_that_begins_to_draw_later_is_named_once(
     with caplog.at_level(logging.WARNING, "engine"):
         for number, chunk in enumerate(chunks_of(4)):
             engine.learn(chunk)
-            assert caplog.messages == ([f"{spec}: {LATE}"] if number else [])
+            assert caplog.messages == ([f"{spec}: {LATE_DRAWS}"] if number else [])
     assert engine._draws
 
 
@@ -587,7 +587,7 @@ def test_another_source_or_shape_cannot_go_on() -> None:
         assert str(problem.value) == f"{PLAIN}: {hint}"
 
 
-def ranker_of(engine: OwnEngine, announced: dict[str, Any], device: str = "cpu") -> Any:
+def ranker_of(engine: CustomEngine, announced: dict[str, Any], device: str = "cpu") -> Any:
     """A ranker of its first duplicate, of two users and three items."""
     users, items = np.array([[1], [4]], np.int32), np.array([[10, 21, 22, 0], [11, 21, 0, 0], [12, 0, 0, 0]], np.int32)
     arm = engine.arm.function, engine.name, engine.model
@@ -648,10 +648,10 @@ def test_a_ranker_does_not_import_what_it_may_not(write_module: WriteModule, mon
 
 def test_of_a_user_whom_the_world_has_not_a_module_sees_id_1_in_every_field() -> None:
     schema = Schema((Field("user", "user", 3), Field("groups", "user", 4, slots=2), Field("item", "item", 5)))
-    maker = Maker(schema, Own("tests.models.own_modules:plain", {}))
+    maker = Maker(schema, CustomModel("tests.models.own_modules:plain", {}))
     module = maker.make(0).module
     users, items = np.array([[1, 4, 0], [2, 5, 6]], np.int32), np.array([[8], [9]], np.int32)
-    ranker = OwnRanker(maker, tensors_of_module(module), maker.identity(module), users, items)
+    ranker = CustomRanker(maker, tensors_of_module(module), maker.identity(module), users, items)
     scores = ranker.scores(np.array([1, 2]), np.empty((2, 0), np.int32), np.array([[0, 1], [0, 1]]))
     for row, (user, groups) in zip(scores, ((3, [3, 4]), (1, [1, 0])), strict=True):
         ids = {"user": [user] * 2, "groups": [groups] * 2, "item": [2, 3]}

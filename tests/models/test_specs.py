@@ -9,7 +9,7 @@ import pytest
 from simulator.config import ModelConfig
 from simulator.errors import SettingError
 from simulator.models.cures import Anchor, Antidistill, Average, Codistill, Cure, Ensemble, Fresh
-from simulator.models.specs import Own, parse_arm, parse_arms, with_rate
+from simulator.models.specs import CustomModel, parse_arm, parse_arms, with_rate
 
 
 @pytest.mark.parametrize(
@@ -105,30 +105,37 @@ def test_a_spec_that_cannot_be_read_is_one_line(spec: str, message: str) -> None
 @pytest.mark.parametrize(
     ("spec", "cure", "own", "settings"),
     [
-        ("torch:a.b:make", Cure(), Own("a.b:make"), {}),
-        ("torch:m:make,width=64", Cure(), Own("m:make", {"width": 64}), {}),
-        ("torch:m:make,lr=0.02,width=64", Cure(), Own("m:make", {"width": 64}), {"learning_rate": 0.02}),
-        ("torch:m:make,engine=torch,x=1", Cure(), Own("m:make", {"x": 1}), {"engine": "torch"}),
-        ("torch:m:make,relu=smelu:beta=1", Cure(), Own("m:make", {}, "smelu:beta=1"), {}),
+        ("torch:a.b:make", Cure(), CustomModel("a.b:make"), {}),
+        ("torch:m:make,width=64", Cure(), CustomModel("m:make", {"width": 64}), {}),
+        ("torch:m:make,lr=0.02,width=64", Cure(), CustomModel("m:make", {"width": 64}), {"learning_rate": 0.02}),
+        ("torch:m:make,engine=torch,x=1", Cure(), CustomModel("m:make", {"x": 1}), {"engine": "torch"}),
+        ("torch:m:make,relu=smelu:beta=1", Cure(), CustomModel("m:make", {}, "smelu:beta=1"), {}),
         (
             "torch:m:make,x=1,relu=gsmelu:alpha=1,beta=2,t=0.5",
             Cure(),
-            Own("m:make", {"x": 1}, "gsmelu:alpha=1,beta=2,t=0.5"),
+            CustomModel("m:make", {"x": 1}, "gsmelu:alpha=1,beta=2,t=0.5"),
             {},
         ),
-        ("average:torch:m:make,decay=0.9,x=1,lr=0.1", Average(0.9), Own("m:make", {"x": 1}), {"learning_rate": 0.1}),
-        ("ensemble:torch:m:make,x=2,m=3,relu=gelu", Ensemble(3), Own("m:make", {"x": 2}, "gelu"), {}),
-        ("codistill:torch:m:make,m=3,weight=2", Codistill(3, 2.0), Own("m:make"), {}),
-        ("torch:m:make,m=3,weight=2", Cure(), Own("m:make", {"m": 3, "weight": 2}), {}),  # no cure takes them
+        (
+            "average:torch:m:make,decay=0.9,x=1,lr=0.1",
+            Average(0.9),
+            CustomModel("m:make", {"x": 1}),
+            {"learning_rate": 0.1},
+        ),
+        ("ensemble:torch:m:make,x=2,m=3,relu=gelu", Ensemble(3), CustomModel("m:make", {"x": 2}, "gelu"), {}),
+        ("codistill:torch:m:make,m=3,weight=2", Codistill(3, 2.0), CustomModel("m:make"), {}),
+        ("torch:m:make,m=3,weight=2", Cure(), CustomModel("m:make", {"m": 3, "weight": 2}), {}),  # no cure takes them
         (
             "torch:m:make,dim=8,norm=none,hidden=8x4",
             Cure(),
-            Own("m:make", {"dim": 8, "norm": "none", "hidden": "8x4"}),
+            CustomModel("m:make", {"dim": 8, "norm": "none", "hidden": "8x4"}),
             {},
         ),
     ],
 )
-def test_a_module_of_your_own_with_its_options(spec: str, cure: Cure, own: Own, settings: dict[str, Any]) -> None:
+def test_a_module_of_your_own_with_its_options(
+    spec: str, cure: Cure, own: CustomModel, settings: dict[str, Any]
+) -> None:
     arm = parse_arm(spec)
     assert (arm.label, arm.cure, arm.own, arm.settings, arm.tuned) == (spec, cure, own, settings, False)
     assert arm.function == own.spec

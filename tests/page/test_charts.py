@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from page.charts import Dot, Line, limits, over_gap, over_time, plane, rows
+from page.charts import Dot, LineSeries, limits, over_gap, over_time, plane, rows
 from simulator.measures.intervals import Interval, exact
 
 NUMBERS = st.floats(0, 100).map(lambda value: float(f"{value:.3g}"))
@@ -63,7 +63,7 @@ def test_every_interval_is_inside_the_axes(dots: list[Dot]) -> None:
 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=9))
 def test_lines_have_milliseconds_or_the_gap_itself(points: list[tuple[float, float]]) -> None:
-    line = Line("ReLU", 1, points, 1)
+    line = LineSeries("ReLU", 1, points, 1)
     timed, gaps = over_time([line], "share", [(3.0, "7")]), over_gap([line], "s", "share", 5.0)
     assert [at for at, _ in timed["series"][0]["data"]] == [round(1000 * at) for at, _ in points]
     assert timed["series"][0]["markLine"]["data"] == [{"xAxis": 3_000, "name": "7"}]

@@ -8,20 +8,20 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from page.asking import Slate, Two
-from page.playground import MOST, differing, drawn, values_of
+from page.asking import SlatePair, TitledSlate
+from page.playground import MAX_PLACES, differing, field_values, pair_html
 from protos.recommender_pb2 import AnsweredBy
 from simulator.result import Place
 from tests.page.live import diff
 
-ITEMS = st.lists(st.integers(0, 12).map(str), max_size=MOST, unique=True)
+ITEMS = st.lists(st.integers(0, 12).map(str), max_size=MAX_PLACES, unique=True)
 TEXT = st.text(max_size=20)
 
 
-def slate(items: list[str], title: str = "Film", unknown: bool = False) -> Slate:
+def slate(items: list[str], title: str = "Film", unknown: bool = False) -> TitledSlate:
     """An answer of these items."""
     places = [Place(item, f"{title} {item}", 0.5 - number) for number, item in enumerate(items)]
-    return Slate(AnsweredBy(replica="a", arm="relu", duplicate=1, generation=2), places, unknown)
+    return TitledSlate(AnsweredBy(replica="a", arm="relu", duplicate=1, generation=2), places, unknown)
 
 
 class Elements(HTMLParser):
@@ -41,7 +41,7 @@ class Elements(HTMLParser):
 
 @given(ITEMS.filter(bool), ITEMS.filter(bool))
 def test_what_moved_is_joined_and_what_stands_alone_is_marked(one: list[str], other: list[str]) -> None:
-    text = str(drawn(Two((slate(one), slate(other)), {})))
+    text = str(pair_html(SlatePair((slate(one), slate(other)), {})))
     alone, moved = diff(one, other)
     paths = re.findall(r'<path class="(\w+)" d="M0 ([\d.]+) C[\d. ]+ 2 ([\d.]+)"', text)
     assert {(int(float(a)), int(float(b))) for kind, a, b in paths if kind == "moved"} == moved
@@ -56,7 +56,7 @@ def test_what_moved_is_joined_and_what_stands_alone_is_marked(one: list[str], ot
 @given(ITEMS.filter(bool), ITEMS.filter(bool))
 def test_what_changed_since_flashes(before: list[str], after: list[str]) -> None:
     same = slate(["1"])
-    rows = Elements(str(drawn(Two((slate(after), same), {}), Two((slate(before), same), {})))).rows
+    rows = Elements(str(pair_html(SlatePair((slate(after), same), {}), SlatePair((slate(before), same), {})))).rows
     changed = [number >= len(before) or before[number] != item for number, item in enumerate(after)]
     assert ["changed" in kind for kind in rows] == [*changed, False]
 
@@ -64,16 +64,16 @@ def test_what_changed_since_flashes(before: list[str], after: list[str]) -> None
 @given(TEXT)
 def test_titles_and_ids_stay_text(title: str) -> None:
     hostile = f"{title}</li><script>alert(1)</script><img src=x>"
-    names = Elements(str(drawn(Two((slate(["<b>"], hostile), slate(["1"], hostile)), {"slot": 1.0})))).names
+    names = Elements(str(pair_html(SlatePair((slate(["<b>"], hostile), slate(["1"], hostile)), {"slot": 1.0})))).names
     assert not names & {"script", "img", "b"}
 
 
 def test_whom_the_world_has_not_is_told() -> None:
     told = "The world has no such user"
-    assert told in drawn(Two((slate(["1"], unknown=True), slate(["1"], unknown=True)), {}))
-    assert told not in drawn(Two((slate(["1"]), slate(["1"])), {}))
+    assert told in pair_html(SlatePair((slate(["1"], unknown=True), slate(["1"], unknown=True)), {}))
+    assert told not in pair_html(SlatePair((slate(["1"]), slate(["1"])), {}))
 
 
 def test_values_of_a_context_have_names_or_numbers() -> None:
-    assert values_of(["phone", "tv"], 3) == ["phone", "tv", "2"] and values_of([], 2) == ["0", "1"]
-    assert len(values_of([], 10_000)) == 100
+    assert field_values(["phone", "tv"], 3) == ["phone", "tv", "2"] and field_values([], 2) == ["0", "1"]
+    assert len(field_values([], 10_000)) == 100

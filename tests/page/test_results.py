@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from page.results import Results, ratio_between, settings_apart
+from page.results import Results, differing_settings, ratio_between
 from simulator.measures.intervals import Interval
 from simulator.result import Arm, Result, write_result
 
@@ -52,9 +52,9 @@ def test_seeds_of_a_sweep_are_one_setting_or_each_alone(sweep: Path) -> None:
 def test_settings_differ_where_they_were_told_to(sweep: Path) -> None:
     (group,) = Results([sweep]).groups(pool=True)
     one, same_cell, other, _ = group.settings
-    assert settings_apart(one, one) == {}
-    assert settings_apart(one, other) == {"model.lr": (0.1, 0.2)}
-    assert settings_apart(one, same_cell) == {"arm": ("relu", "smelu:beta=1")}
+    assert differing_settings(one, one) == {}
+    assert differing_settings(one, other) == {"model.lr": (0.1, 0.2)}
+    assert differing_settings(one, same_cell) == {"arm": ("relu", "smelu:beta=1")}
 
 
 def test_ratios_are_paired_where_a_result_pairs_them(sweep: Path) -> None:

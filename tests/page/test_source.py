@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
 
 from page import source as module
-from page.asking import Query, Router
-from page.source import STEP, Moment, Source, addresses
+from page.asking import RouterClient, RouterQuery
+from page.source import STEP, LiveSource, Moment, addresses
 from simulator.errors import FlickerError
 from simulator.live.watch import WINDOW
 from simulator.process import free_ports
@@ -38,8 +38,8 @@ def live() -> Iterator[Live]:
 
 
 @pytest.fixture
-def router(live: Live) -> Iterator[Router]:
-    made = Router(live.address)
+def router(live: Live) -> Iterator[RouterClient]:
+    made = RouterClient(live.address)
     yield made
     made.close()
 
@@ -55,7 +55,7 @@ def moments(steps: list[tuple[int, int]]) -> list[Moment]:
 
 @given(st.lists(st.integers(0, 9).flatmap(lambda whole: st.tuples(st.integers(0, whole), st.just(whole))), min_size=2))
 def test_a_trend_is_sums_over_sums_of_the_minute_before(steps: list[tuple[int, int]]) -> None:
-    source = Source(None, [])
+    source = LiveSource(None, [])
     source.moments.extend(moments(steps))
     expected, back = [], round(WINDOW / STEP)
     for end in range(1, len(steps)):
@@ -75,7 +75,7 @@ def test_a_trend_is_sums_over_sums_of_the_minute_before(steps: list[tuple[int, i
 @given(st.lists(st.floats(0.0001, 20), min_size=1, max_size=60), st.sampled_from([0.5, 0.99]))
 def test_the_latency_at_the_router_is_right_to_within_a_bucket(waits: list[float], share: float) -> None:
     ends = [0.001, 0.01, 0.1, 1.0, 10.0, math.inf]
-    source = Source(None, [])
+    source = LiveSource(None, [])
     before = {end: 7.0 for end in ends}
     after = {end: 7.0 + sum(wait <= end for wait in waits) for end in ends}
     source.moments.extend(Moment(at, {}, 0.0, 0.0, found, math.nan) for at, found in ((1e9, before), (1e9 + 5, after)))
@@ -85,31 +85,31 @@ def test_the_latency_at_the_router_is_right_to_within_a_bucket(waits: list[float
 
 def test_nothing_is_known_of_a_system_that_never_answered() -> None:
     port = free_ports(1)[0]
-    source = Source(Router(f"127.0.0.1:{port}"), [f"http://127.0.0.1:{port}/metrics"])
-    source._look()
+    source = LiveSource(RouterClient(f"127.0.0.1:{port}"), [f"http://127.0.0.1:{port}/metrics"])
+    source._poll()
     assert source.problem.startswith(f"127.0.0.1:{port}: ") and source.heard == 0 and source.arms() == []
     assert math.isnan(source.latency(0.5)) and source.measured("relu").measures == {}
     assert [(one.kind, one.answers) for one in source.processes] == [("", False)]
 
 
 def test_counters_go_on_over_a_restart_and_what_is_away_is_said_to_be(live: Live) -> None:
-    router = Router(live.address)
-    source = Source(router, live.metrics)
+    router = RouterClient(live.address)
+    source = LiveSource(router, live.metrics)
     try:
-        source._look()
+        source._poll()
         kinds = sorted(one.kind for one in source.processes if one.answers)
         assert kinds == ["load", "router", "router", "trainer"] and source.problem == ""
         for _ in range(3):
-            live.asked.stub.Recommend(Query(IDS[0]).request(), timeout=5)
-        source._look()
+            live.asked.stub.Recommend(RouterQuery(IDS[0]).request(), timeout=5)
+        source._poll()
         assert source.moments[-1].answered - source.moments[0].answered == 3
         live.stop_router()
-        source._look()
+        source._poll()
         assert source.problem and source.world is None
         assert [one.kind for one in source.processes if not one.answers] == ["router"]
         live.start_router()
-        live.asked.stub.Recommend(Query(IDS[0]).request(), timeout=5)
-        until(lambda: source._look() or not source.problem, "the router answers")
+        live.asked.stub.Recommend(RouterQuery(IDS[0]).request(), timeout=5)
+        until(lambda: source._poll() or not source.problem, "the router answers")
         assert source.moments[-1].answered - source.moments[0].answered == 4
     finally:
         source.stop()
@@ -117,17 +117,17 @@ def test_counters_go_on_over_a_restart_and_what_is_away_is_said_to_be(live: Live
 
 
 def test_one_thread_looks_often_for_viewers_and_seldom_for_nobody(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SELDOM", 60.0)
-    router = Router(live.address)
-    source = Source(router, live.metrics)
+    monkeypatch.setattr(module, "IDLE_INTERVAL", 60.0)
+    router = RouterClient(live.address)
+    source = LiveSource(router, live.metrics)
     source.start()
     try:
         until(lambda: source.looks == 1, "the first look")
         time.sleep(1.5)
         assert source.looks == 1, "nobody looks"
-        source.come("a viewer")
+        source.add_viewer("a viewer")
         until(lambda: source.looks >= 3, "there is somebody")
-        source.leave("a viewer")
+        source.remove_viewer("a viewer")
     finally:
         source.stop()
         router.close()
@@ -153,15 +153,15 @@ def test_machines_of_one_name_are_asked_under_it(monkeypatch: pytest.MonkeyPatch
         serve_metrics(registry, port, host, authority.member(f"{name}-{host}", name))
     real, several = socket.getaddrinfo, [(0, 0, 0, "", (host, port)) for host in hosts]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **b: several if a[0] == "trainer" else real(*a, **b))
-    source = Source(None, [f"https://trainer:{port}/metrics"], authority.member("page", "page"))
-    source._look()
+    source = LiveSource(None, [f"https://trainer:{port}/metrics"], authority.member("page", "page"))
+    source._poll()
     assert [(one.url, one.answers) for one in source.processes] == [
         (f"https://{host}:{port}/metrics", host != hosts[2]) for host in hosts
     ]
     source.stop()
 
 
-def test_strangers_are_compared_on_the_same_candidates(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strangers_are_compared_on_the_same_candidates(router: RouterClient, monkeypatch: pytest.MonkeyPatch) -> None:
     users = iter([3, 17] * 4)
     monkeypatch.setattr(secrets, "randbelow", lambda _: next(users))
     expected = set()
@@ -171,12 +171,12 @@ def test_strangers_are_compared_on_the_same_candidates(router: Router, monkeypat
         pairs = list(itertools.combinations(range(len(items)), 2))
         swapped = sum((one[a] < one[b]) != (other[a] < other[b]) for a, b in pairs)
         expected.add((float(swapped), float(len(pairs))))
-    assert {router.strangers(ARMS[0], len(IDS)) for _ in range(4)} <= expected
+    assert {router.user_pair(ARMS[0], len(IDS)) for _ in range(4)} <= expected
 
 
 @pytest.mark.parametrize("duplicates", [(0, 1), (1, 0)])
-def test_two_slates_are_the_models_own(router: Router, duplicates: tuple[int, int]) -> None:
-    two = router.two(Query(IDS[5], k=8, arm=ARMS[1]), "duplicates", duplicates)
+def test_two_slates_are_the_models_own(router: RouterClient, duplicates: tuple[int, int]) -> None:
+    two = router.slate_pair(RouterQuery(IDS[5], k=8, arm=ARMS[1]), "duplicates", duplicates)
     for slate, duplicate in zip(two.slates, duplicates, strict=True):
         items = retrieved(5, 1)
         best = items[np.argsort(-scores(ARMS[1], duplicate, 1, 5, items), kind="stable")][:8]
@@ -185,8 +185,8 @@ def test_two_slates_are_the_models_own(router: Router, duplicates: tuple[int, in
         assert slate.by.duplicate == duplicate
 
 
-def test_two_arms_of_one_duplicate(router: Router) -> None:
-    two = router.two(Query(IDS[5], arm=ARMS[0]), "arms", (1, 0), ARMS[1])
+def test_two_arms_of_one_duplicate(router: RouterClient) -> None:
+    two = router.slate_pair(RouterQuery(IDS[5], arm=ARMS[0]), "arms", (1, 0), ARMS[1])
     assert [slate.by.arm for slate in two.slates] == ARMS
     assert {(slate.by.duplicate, slate.by.generation) for slate in two.slates} == {(1, 1)}
     one, other = ([place.item for place in slate.places] for slate in two.slates)
@@ -196,6 +196,6 @@ def test_two_arms_of_one_duplicate(router: Router) -> None:
     assert "pd_candidates" not in two.measures and "pair" not in two.measures, "these need scores"
 
 
-def test_what_cannot_be_asked_is_one_line(router: Router) -> None:
+def test_what_cannot_be_asked_is_one_line(router: RouterClient) -> None:
     with pytest.raises(FlickerError, match=r"INVALID_ARGUMENT: arm = 'gelu'"):
-        router.two(Query(IDS[0], arm="gelu"), "duplicates", (0, 1))
+        router.slate_pair(RouterQuery(IDS[0], arm="gelu"), "duplicates", (0, 1))

@@ -141,13 +141,13 @@ def test_the_playground_shows_the_routers_own_answers_and_what_moved(live: Live,
 
 def test_a_killed_replica_is_seen_and_seen_to_be_back(live: Live, tab: Open) -> None:
     one = tab(live.address)
-    worries, healthy = one.page.locator(".worries"), one.page.locator("dl", has_text="replicas healthy")
+    alerts, healthy = one.page.locator(".worries"), one.page.locator("dl", has_text="replicas healthy")
     expect(healthy).to_contain_text("2 of 2")
     live.up.wait_for("replica-1").kill()
     killed = time.monotonic()
-    expect(worries).to_contain_text("1 replica missing or unhealthy")
+    expect(alerts).to_contain_text("1 replica missing or unhealthy")
     print(f"a killed replica is seen after {time.monotonic() - killed:.1f} s (target {TARGETS['seen']:g} s)")
-    expect(worries).not_to_contain_text("replica missing")
+    expect(alerts).not_to_contain_text("replica missing")
     expect(healthy).to_contain_text("2 of 2")
     assert one.errors == []
 
@@ -173,14 +173,14 @@ def test_buttons_do_what_they_say(live: Live, tab: Open) -> None:
 
 def test_a_router_that_goes_and_comes_back_is_seen(live: Live, tab: Open) -> None:
     one = tab(live.address)
-    worries = one.page.locator(".worries")
-    expect(worries).not_to_contain_text("router")
+    alerts = one.page.locator(".worries")
+    expect(alerts).not_to_contain_text("router")
     live.up.wait_for("router-0").kill()
     killed = time.monotonic()
-    expect(worries).to_contain_text("The router does not answer")
+    expect(alerts).to_contain_text("The router does not answer")
     print(f"a killed router is seen after {time.monotonic() - killed:.1f} s (target {TARGETS['seen']:g} s)")
     serves = time.monotonic() + until(lambda: serving(live), "it is back", PATIENCE)
-    expect(worries).not_to_contain_text("router")
+    expect(alerts).not_to_contain_text("router")
     print(f"one that serves again is seen after {time.monotonic() - serves:.1f} s (target {TARGETS['seen']:g} s)")
     one.page.get_by_role("tab", name="Playground").click()
     one.page.get_by_role("button", name="Ask both").click()

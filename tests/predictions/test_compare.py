@@ -258,7 +258,7 @@ def test_order_splitting_and_partitions_change_nothing(
 ) -> None:
     frames = [uneven(seed, 0.8) | {} for seed in (1, 2)]
     expected = compare_frames(frames, k=K, by=("country",), log_odds=True)
-    monkeypatch.setattr(parts, "PART", 200 // partitions)
+    monkeypatch.setattr(parts, "PART_ROWS", 200 // partitions)
     arguments = []
     for number, columns in enumerate(frames):
         columns = picked(columns, np.argsort(columns["q_id"], kind="stable")) if grouped else columns
@@ -277,7 +277,7 @@ def test_order_splitting_and_partitions_change_nothing(
 def test_many_users_are_counted_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = [frame(seed, queries=200) for seed in (1, 2)]
     exact = measured(*frames, k=K)
-    monkeypatch.setattr(comparing, "MOST_UNITS", 50)
+    monkeypatch.setattr(comparing, "MAX_UNITS", 50)
     frames = [{name: column for name, column in each.items() if name != "user"} for each in frames]
     assert measured(*frames, k=K) == pytest.approx(exact)
 
@@ -302,10 +302,10 @@ OF_THE_RUN_ALONE = {
 @pytest.mark.parametrize("kind", ["synthetic", "replay"])
 def test_kept_predictions_give_the_runs_own_numbers(tmp_path: Path, kind: str) -> None:
     config = replace(SMALL, fleets=2) if kind == "synthetic" else small_replay(tmp_path / "log")
-    own = kept(config, tmp_path / "predictions")
+    per_query = kept(config, tmp_path / "predictions")
     found = compare_frames([tmp_path], k=config.k)  # the run's folder: predictions/ in it is meant
-    assert [arm.spec for arm in found.arms] == [arm.spec for arm in own]
-    for arm, expected in zip(found.arms, own, strict=True):
+    assert [arm.spec for arm in found.arms] == [arm.spec for arm in per_query]
+    for arm, expected in zip(found.arms, per_query, strict=True):
         assert expected.measures.keys() - arm.measures.keys() == OF_THE_RUN_ALONE & expected.measures.keys()
         assert arm.ratios.keys() == expected.ratios.keys() - OF_THE_RUN_ALONE
         for name, value in (arm.measures | arm.ratios).items():
@@ -330,8 +330,8 @@ def test_kept_predictions_are_named_as_the_log_names_them(tmp_path: Path) -> Non
 
 def test_kept_predictions_have_the_columns_that_results_are_parted_by(tmp_path: Path) -> None:
     config = replace(SMALL, queries=200, by=("device", "age_group"), arms=("relu",))
-    (own,), found = kept(config, tmp_path), compare_frames([tmp_path], k=config.k, by=config.by).arms[0]
-    for column, expected in own.by.items():
+    (per_query,), found = kept(config, tmp_path), compare_frames([tmp_path], k=config.k, by=config.by).arms[0]
+    for column, expected in per_query.by.items():
         its = {part.value: part for part in found.by[column]}
         assert len(expected) > 2
         for part in expected:
@@ -366,8 +366,8 @@ def test_a_run_keeps_its_predictions(tmp_path: Path) -> None:
     run_experiment(
         RunFlags(out=out, keep_predictions=True), replace(SMALL, arms=("relu",), duplicates=2), "flicker run"
     )
-    found, own = compare_frames([out], k=SMALL.k).arms[0], read_result(out).arms[0]
-    assert own.measures["swaps.pair"].mean == found.measures["swaps.pair"].mean > 0
+    found, per_query = compare_frames([out], k=SMALL.k).arms[0], read_result(out).arms[0]
+    assert per_query.measures["swaps.pair"].mean == found.measures["swaps.pair"].mean > 0
     assert "refresh_lags.2.pair" in found.measures
 
 

@@ -151,7 +151,7 @@ def test_models_are_named_in_every_row_and_flags_name_columns_that_are_there() -
 
 
 def test_bad_rows_are_found_behind_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "PART", 10)
+    monkeypatch.setattr(parts, "PART_ROWS", 10)
     bad = write(tmp_path / "bad.parquet", row(70, score=float("nan")), row_group_size=9)
     with pytest.raises(DataError, match="row 71: score"):
         compare_frames([FRAMES[1], bad])
@@ -203,7 +203,7 @@ def test_duplicates_that_are_missing() -> None:
 
 
 def test_temporary_files_are_gone_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "PART", 20)
+    monkeypatch.setattr(parts, "PART_ROWS", 20)
     draws = np.random.default_rng(0)
     shuffled = [write(tmp_path / f"{n}.parquet", {c: v[draws.permutation(84)] for c, v in each.items()})
                 for n, each in enumerate(PLAIN)]  # fmt: skip

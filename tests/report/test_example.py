@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from simulator.report.example import LETTERS, PLACES, twice
+from simulator.report.example import MAX_LETTERS, MAX_PLACES, twice
 from simulator.report.page import page
 from simulator.result import Example, Place, read_result
 from tests.report.fake_results import fake_result, write
@@ -40,15 +40,15 @@ def test_moved_items_are_joined_and_others_marked(tmp_path: Path) -> None:
 
 
 def test_long_slates_and_titles_are_cut_and_hostile_ones_stay_text(tmp_path: Path) -> None:
-    letters = [chr(0x4E00 + number) for number in range(PLACES + 5)]
+    letters = [chr(0x4E00 + number) for number in range(MAX_PLACES + 5)]
     shown = twice(example("".join(letters), "".join(reversed(letters))))
-    assert [len(slate) for slate in shown.slates] == [PLACES] * 2
-    assert shown.joined == [(place, PLACES + 4 - place) for place in range(5, PLACES)]
+    assert [len(slate) for slate in shown.slates] == [MAX_PLACES] * 2
+    assert shown.joined == [(place, MAX_PLACES + 4 - place) for place in range(5, MAX_PLACES)]
     assert not any(row.kind for slate in shown.slates for row in slate), "the others are further down"
     bad = [[Place("1", "<script>x</script>" + "y" * 10_000, 0.0)], [Place("2", "b", 0.0)]]
     text = drawn(tmp_path, example("A", "B", user="<img src=x>", slates=bad))
     assert Page(text).open == [] and not Page(text).tags.keys() & {"script", "img"}
-    assert "y" * LETTERS not in text and "…</span>" in text
+    assert "y" * MAX_LETTERS not in text and "…</span>" in text
 
 
 def test_a_result_without_an_example_says_so(tmp_path: Path) -> None:

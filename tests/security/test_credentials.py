@@ -112,15 +112,15 @@ def test_a_file_is_read_again_when_it_has_changed_and_kept_while_it_is_broken(
     renamed = secret(tmp_path / "new", OTHER_TOKEN)
     os.replace(renamed, path)
     assert found() == (TOKEN.encode(),), "not looked at so soon"
-    now[0] += watched.EVERY
+    now[0] += watched.CHECK_INTERVAL
     assert found() == (OTHER_TOKEN.encode(),) and found.version == 1
     path.write_text("half")
-    now[0] += watched.EVERY
+    now[0] += watched.CHECK_INTERVAL
     assert found() == (OTHER_TOKEN.encode(),) and found.version == 1
     assert "not taken over" in caplog.text and "half" not in caplog.text
     path.unlink()
-    now[0] += watched.EVERY
+    now[0] += watched.CHECK_INTERVAL
     assert found() == (OTHER_TOKEN.encode(),)
     secret(path, TOKEN)
-    now[0] += watched.EVERY
+    now[0] += watched.CHECK_INTERVAL
     assert found() == (TOKEN.encode(),)

@@ -14,8 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2 import Failure, RankRequest, RankResponse, RecommendRequest, RecommendResponse
+from serving.replica.flags import ReplicaFlags
 from serving.replica.generation import Shelf
-from serving.replica.main import ReplicaFlags
 from serving.replica.metrics import Metrics
 from serving.replica.refresh import Refresher
 from serving.replica.replica import Replica

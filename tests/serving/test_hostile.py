@@ -1,6 +1,8 @@
 """Hostile connections to a router and a replica as processes: others do not notice, and memory stays bounded.
 
-The short forms allow what a busy machine does to a p99; the slow ones, in full numbers, hold it to twice that without.
+The short forms allow what a busy machine does to a p99. The slow ones, in full numbers, hold it to twice what it is
+while another router of the same machine is attacked: what an attack takes from the machine is no matter of the door.
+What it is without any attack they print.
 """
 
 from __future__ import annotations
@@ -73,7 +75,18 @@ def p99(took: list[float]) -> float:
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    folder: Path = tmp_path_factory.mktemp("hostile")
+    with running(tmp_path_factory.mktemp("hostile")) as system:
+        yield system
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    with running(tmp_path_factory.mktemp("other")) as system:
+        yield system
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[System]:
     with start_server(folder / "store") as server:
         store = open_store(server.url, run="test")
         publish_generation(store, 1)
@@ -244,14 +257,17 @@ def test_others_are_answered_and_memory_is_bounded(system: System, attack: Attac
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS, ids=name)
-def test_others_keep_their_p99_within_twice(system: System, attack: Attack) -> None:
-    """In full numbers, in turn with calm, and by the median of the turns."""
+def test_others_keep_their_p99_within_twice(system: System, other: System, attack: Attack) -> None:
+    """In full numbers, in turn with calm and with an attack on another router, and by the median of the turns."""
     ratios = list[float]()
     for _ in range(3):
-        calm = system.ask(3)
+        calm = p99(system.ask(3))
+        with attack(other, True):
+            apart = p99(system.ask(6))
         with attack(system, True):
-            beside = system.ask(6)
-        ratios.append(p99(beside) / p99(calm))
-        print(f"{name(attack)}: p99 {1e3 * p99(calm):.1f} -> {1e3 * p99(beside):.1f} ms, ", end="")
+            beside = p99(system.ask(6))
+        ratios.append(beside / apart)
+        words = f"{name(attack)}: p99 {1e3 * calm:.1f} ms, while another router is attacked {1e3 * apart:.1f}, "
+        print(f"{words}this one {1e3 * beside:.1f} ({beside / calm:.1f} and {beside / apart:.1f} times)")
         print(f"router {megabytes(system.router):.0f}, replica {megabytes(system.replica):.0f} MB")
     assert median(ratios) <= 2

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from protos.recommender_pb2 import AnsweredBy, RankRequest, RecommendRequest, RecommendResponse
 from serving.codec import slate_of
-from serving.replica import work
+from serving.replica import rank
 from simulator.models.engines import Engines
 from tests.serving.generations import (
     ARMS,
@@ -303,15 +303,15 @@ def test_work_that_its_caller_cancels_is_dropped(own: Asking) -> None:
 
 
 def test_a_user_does_not_wait_for_background_work(own: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "MOST_BESIDE", 1)
+    monkeypatch.setattr(rank, "MAX_BACKGROUND_PER_DRAIN", 1)
     gate, query, ended = put_gate(own.replica), RecommendRequest(arm="relu"), list[str]()
     busy = in_background(own, query)
     assert gate.reached.wait(10)
-    raw, rank = query.SerializeToString(), own.channel.unary_unary(RANK).future
-    behind = rank(RankRequest(queries=[raw, raw], background=True).SerializeToString(), timeout=30)
+    raw, ask = query.SerializeToString(), own.channel.unary_unary(RANK).future
+    behind = ask(RankRequest(queries=[raw, raw], background=True).SerializeToString(), timeout=30)
     behind.add_done_callback(lambda future: ended.append("background"))
     wait_for(lambda: own.metric("flicker_queue_length") == 2)
-    user = rank(RankRequest(queries=[raw]).SerializeToString(), timeout=30)
+    user = ask(RankRequest(queries=[raw]).SerializeToString(), timeout=30)
     user.add_done_callback(lambda future: ended.append("user"))
     wait_for(lambda: own.metric("flicker_queue_length") == 3)
     gate.open.set()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from serving.replica.flags import ReplicaFlags
 from serving.replica.generation import Generation
-from serving.replica.main import ReplicaFlags
-from serving.replica.work import Call, Job, passes
+from serving.replica.rank import Call, Job, passes
 from simulator.errors import SettingError
 from simulator.models.ranker import Rankers
 from tests.serving.generations import about_of, parts_of, stack_of

@@ -84,18 +84,18 @@ def test_a_replica_from_start_to_end(server: StoreServer) -> None:
 
 def publish_damaged(store: RedisStore, parts: dict[str, bytes], about: dict[str, Any]) -> None:
     """Publish generation 1 with one bit of a weight flipped on its way into the store."""
-    upload = store._upload
+    put = store._parts.put
 
-    def flipped(key: str, data: bytes) -> bool:
+    def flipped(name: str, data: bytes) -> None:
         middle = len(data) // 2
         damaged = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-        return upload(key, damaged if "duplicate" in key else data)
+        put(name, damaged if "duplicate" in name else data)
 
-    store._upload = flipped  # type: ignore[method-assign]
+    store._parts.put = flipped  # type: ignore[method-assign, assignment]
     try:
         store.publish(1, parts, about)
     finally:
-        del store._upload
+        store._parts.put = put  # type: ignore[method-assign]
 
 
 def page(address: str) -> str:

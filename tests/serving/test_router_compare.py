@@ -85,9 +85,9 @@ def test_a_generation_that_is_gone_is_told(asked: Asked) -> None:
 
 
 def test_the_cost_of_a_comparison_is_bounded(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.router.compare.MOST_COMPARED", 60)
+    monkeypatch.setattr("serving.router.compare.MAX_COMPARED", 60)
     assert len(asked.stub.Compare(CompareRequest(query=QUERY)).comparisons) == 3  # of 20 candidates each
-    monkeypatch.setattr("serving.router.compare.MOST_COMPARED", 59)
+    monkeypatch.setattr("serving.router.compare.MAX_COMPARED", 59)
     for query in (QUERY, RecommendRequest(user=4, candidates=range(20))):
         code, details = refusal(lambda query=query: asked.stub.Compare(CompareRequest(query=query)))
         assert code.name == "INVALID_ARGUMENT"

@@ -125,7 +125,7 @@ def test_a_long_description_keeps_no_query_waiting(asked: Asked, monkeypatch: py
 
 
 def test_titles_are_asked_for_in_parts(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "MOST_ITEMS", 7)
+    monkeypatch.setattr(query, "MAX_ITEMS", 7)
     monkeypatch.setattr(Published, "describe", partialmethod(bounded, Published.describe))
     answers, _, titles = query.ask(query.QueryFlags(asked.address, user=IDS[0], k=20, times=2))
     assert {place.item for answer in answers for place in answer.slate} == titles.keys() and len(titles) >= 20

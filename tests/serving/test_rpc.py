@@ -21,7 +21,7 @@ from serving import rpc
 from serving.codec import Refusal
 from serving.rpc import (
     INTERVAL,
-    TARGET,
+    TARGET_SECONDS,
     Begin,
     ControlledDelay,
     Door,
@@ -271,7 +271,7 @@ def test_a_standing_queue_is_cut_to_what_is_answered_in_time() -> None:
     now = answers(delay, 1.0, 2_000, 0.005, 0.0)
     assert delay.now == 256
     now = answers(delay, 3 * INTERVAL, 2_000, 0.15, now)
-    assert delay.now == pytest.approx(2_000 * TARGET, rel=0.1)
+    assert delay.now == pytest.approx(2_000 * TARGET_SECONDS, rel=0.1)
     now = answers(delay, 3 * INTERVAL, 2_000, 0.02, now, pressed=True)
     assert delay.now < 256  # quick only because others were refused
     now = answers(delay, 3 * INTERVAL, 2_000, 0.02, now)

@@ -17,7 +17,7 @@ from protos.recommender_pb2 import RecommendRequest
 from serving import backlog
 from serving.comparison import Answer, compare_pairs
 from serving.router.metrics import ShadowMetrics
-from serving.router.policies import RANGE, stable_hash
+from serving.router.pool import RANGE, stable_hash
 from simulator.measures.registry import MEASURES
 from simulator.types import Floats, Ints
 from tests.serving import fake_replica

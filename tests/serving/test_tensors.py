@@ -11,8 +11,8 @@ import pytest
 from protos import inference_pb2 as pb
 from serving.proxy.mirror import parsed
 from serving.proxy.tensors import (
-    MOST_ITEMS,
-    MOST_SCORES,
+    MAX_ITEMS,
+    MAX_SCORES,
     TYPES,
     UnusableError,
     ids_of,
@@ -59,7 +59,7 @@ def test_every_datatype_and_shape_is_read_in_both_forms(datatype: str, shape: tu
         ([0.5, 0.5], (1, 1, 2), "shape"),
         ([0.5, 0.5], (), "tensor"),
         ([0.5], (), "shape"),
-        ([0.5] * (MOST_ITEMS + 1), (MOST_ITEMS + 1,), "shape"),
+        ([0.5] * (MAX_ITEMS + 1), (MAX_ITEMS + 1,), "shape"),
     ],
 )
 def test_what_is_no_score_is_said(values: list[float], shape: tuple[int, ...], reason: str) -> None:
@@ -110,11 +110,11 @@ def test_damaged_messages_are_unusable_or_read_and_nothing_else() -> None:
     assert outcomes >= {"compared", "message", "tensor", "items"}
 
 
-@pytest.mark.parametrize("said", [1, MOST_SCORES, 4 * MOST_SCORES])
+@pytest.mark.parametrize("said", [1, MAX_SCORES, 4 * MAX_SCORES])
 def test_a_million_empty_texts_are_not_read(said: int) -> None:
     asked = pb.ModelInferRequest()
     asked.inputs.add(name="skus", datatype="BYTES", shape=[said])
-    asked.raw_input_contents.append(bytes(16 * MOST_SCORES))
+    asked.raw_input_contents.append(bytes(16 * MAX_SCORES))
     with pytest.raises(UnusableError) as error:
         items_of(asked, "skus", (1, said))
     assert error.value.reason == "tensor"

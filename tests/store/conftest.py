@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from simulator.store.objects import ObjectParts
 from simulator.store.protocol import Store
 from simulator.store.redis import RedisStore
 from simulator.store.server import StoreServer, start_server
@@ -26,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
         yield started
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "redis and a folder"])
 def make_store(request: pytest.FixtureRequest) -> Iterator[MakeStore]:
     """Makes empty stores of one kind, with room for CAPACITY events."""
     opened: list[Store] = []
@@ -35,8 +36,10 @@ def make_store(request: pytest.FixtureRequest) -> Iterator[MakeStore]:
         if request.param == "memory":
             opened.append(MemoryStore(CAPACITY))
         else:
-            url = request.getfixturevalue("server").url
-            opened.append(RedisStore(url, run=next(runs), capacity=CAPACITY))
+            url, run = request.getfixturevalue("server").url, next(runs)
+            folder = request.param == "redis and a folder"
+            parts = ObjectParts(f"file://{request.getfixturevalue('tmp_path')}/weights", run) if folder else None
+            opened.append(RedisStore(url, run=run, capacity=CAPACITY, parts=parts))
         return opened[-1]
 
     yield make

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from operator import itemgetter
 from typing import Any
 
 from simulator.store.codec import decode_entries, encode
-from simulator.store.manifest import Manifest, damaged_part, damaged_share, digest, read_manifest, write_manifest
+from simulator.store.manifest import (
+    Manifest,
+    damaged_part,
+    damaged_share,
+    digest,
+    listed,
+    read_manifest,
+    write_manifest,
+)
 from simulator.store.protocol import (
     KEPT,
     QUARANTINE,
+    WHOLE,
     Entry,
+    Join,
     Member,
     Repeated,
     SetAside,
+    Shard,
     check_position,
     entry_order,
     refuse_appending,
+    refuse_other_groups,
     refuse_publishing,
     unknown_generation,
     unknown_group,
@@ -48,8 +62,10 @@ class MemoryStore:
         self._aside: list[SetAside] = []
         self._manifests: dict[int, str] = {}  # in the order of publishing
         self._parts: dict[int, dict[str, bytes]] = {}
+        self._pending: dict[Shard, tuple[int, Mapping[str, bytes], Mapping[str, Any]]] = {}
         self._shared: dict[str, bytes] = {}  # by digest
         self._leases: dict[str, tuple[int, float]] = {}  # owner -> number, end
+        self._shards: dict[str, tuple[int, float]] = {}  # likewise
         self._members: dict[str, tuple[Member, float]] = {}
 
     # the log
@@ -81,10 +97,15 @@ class MemoryStore:
         with self._changed:
             return self._marks.get(writer, ("", ""))[0]
 
-    def join(self, group: str) -> None:
+    def join(self, *groups: str, alone: bool = False) -> None:
         """See EventLog."""
         with self._changed:
-            self._groups.setdefault(group, self._forgotten)
+            kinds = {group.partition("-")[0] for group in groups}
+            others = [group for group in self._groups if group.partition("-")[0] in kinds and group not in groups]
+            if alone and others:
+                raise refuse_other_groups(groups[0], others[0])
+            for group in groups:
+                self._groups.setdefault(group, self._forgotten)
 
     def leave(self, group: str) -> None:
         """See EventLog."""
@@ -147,21 +168,37 @@ class MemoryStore:
 
     # the registry
 
-    def publish(self, generation: int, parts: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
+    def publish(
+        self,
+        generation: int,
+        parts: Mapping[str, bytes],
+        about: Mapping[str, Any],
+        shard: Shard = WHOLE,
+        join: Join = itemgetter(0),
+    ) -> int:
         """See Registry."""
-        manifest = write_manifest(self.run, generation, parts, about)
         with self._changed:
             newest = self._newest()
-            made = read_manifest(manifest, self.run, generation)
-            same = generation == newest and self._manifest(newest).parts == made.parts
-            refuse_publishing(generation, newest, same)
-            if same:
-                return
-            self._manifests[generation] = manifest
-            self._parts[generation] = {name: bytes(data) for name, data in parts.items()}
+            if generation <= newest:
+                there = self._parts[newest] if generation == newest else {}
+                same = parts == there if shard == WHOLE else parts.items() <= there.items()
+                refuse_publishing(generation, newest, same)
+                return 0
+            self._pending[shard] = (generation, parts, json.loads(json.dumps(about)))
+            given = [self._pending[one] for one in shard.all if one in self._pending]
+            if any(number > generation for number, _, _ in given):
+                return 0
+            given = [one for one in given if one[0] == generation]
+            if len(given) < shard.count:
+                return shard.count - len(given)
+            whole = {name: bytes(data) for _, own, _ in given for name, data in own.items()}
+            announced = join([dict(own) for _, _, own in given])
+            self._manifests[generation] = write_manifest(self.run, generation, listed(whole), announced)
+            self._parts[generation] = whole
             for old in list(self._manifests)[:-KEPT]:
                 del self._manifests[old], self._parts[old]
             self._changed.notify_all()
+            return 0
 
     def newest(self) -> int:
         """See Registry."""
@@ -231,6 +268,23 @@ class MemoryStore:
         with self._changed:
             self._leases.pop(owner, None)
             self._members.pop(owner, None)
+
+    def claim_shard(self, owner: str, shards: int, seconds: float) -> int:
+        """See Leases."""
+        now = time.monotonic()
+        with self._changed:
+            others = {n for name, (n, end) in self._shards.items() if name != owner and end > now}
+            mine = self._shards.pop(owner, (-1, now))[0]
+            free = [n for n in (mine, *range(shards)) if 0 <= n < shards and n not in others]
+            if not free:
+                return -1
+            self._shards[owner] = (free[0], now + seconds)
+            return free[0]
+
+    def release_shard(self, owner: str) -> None:
+        """See Leases."""
+        with self._changed:
+            self._shards.pop(owner, None)
 
     def announce(self, member: Member, seconds: float) -> None:
         """See Leases."""

@@ -67,3 +67,27 @@ def test_a_member_leaves_by_releasing_or_by_silence(store: Store) -> None:
     assert store.members() == [ONE]
     store.release(ONE.name)
     assert store.members() == []
+
+
+def test_a_shard_is_held_by_one_alone(store: Store) -> None:
+    assert [store.claim_shard(owner, 2, 60.0) for owner in ("a", "b", "a", "c")] == [0, 1, 0, -1]
+    assert store.claim("a", 3, 60.0) == 0, "replicas have nothing to do with it"
+    store.release_shard("a")
+    store.release_shard("nobody")
+    assert [store.claim_shard(owner, 2, 60.0) for owner in ("c", "a")] == [0, -1]
+
+
+def test_a_shard_whose_lease_ran_out_goes_to_the_next_and_does_not_come_back(store: Store) -> None:
+    assert store.claim_shard("frozen", 1, 0.05) == 0
+    assert store.claim_shard("frozen", 1, 0.05) == 0
+    time.sleep(0.1)
+    assert store.claim_shard("next", 1, 60.0) == 0
+    assert store.claim_shard("frozen", 1, 60.0) == -1
+    store.release_shard("frozen")
+    assert store.claim_shard("frozen", 1, 60.0) == -1
+
+
+def test_of_shards_claimed_at_once_none_is_held_twice(store: Store) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(lambda owner: store.claim_shard(f"owner-{owner}", 4, 60.0), range(12)))
+    assert sorted(numbers) == [-1] * 8 + [0, 1, 2, 3]

@@ -264,3 +264,21 @@ def test_what_is_set_aside_is_kept_once_and_the_last_of_it_stays(store: Store) -
     assert all(store.set_aside(one) for one in all_of_them[5:])
     assert store.quarantine() == all_of_them[-QUARANTINE:]
     assert not store.set_aside(all_of_them[0])
+
+
+def test_groups_that_are_to_be_alone_of_their_kind(store: Store) -> None:
+    store.join("other")
+    for _ in range(2):
+        store.join("a-one", "a-two", alone=True)
+    for groups in (("a-one",), ("a-one", "a-three"), ("a",)):
+        with pytest.raises(StoreError, match="a-.* reads this log, beside which a.* cannot: start as many trainers"):
+            store.join(*groups, alone=True)
+    with pytest.raises(StoreError, match="a-three has not joined"):
+        store.read("a-three", "", 1, 0.0)
+    store.append(batch(0, 3))
+    for group in ("other", "a-one"):
+        store.acknowledge(group, "3-0")
+    assert store.waiting() == 3
+    store.leave("a-two")
+    assert store.waiting() == 0
+    store.join("a-one", alone=True)

@@ -13,6 +13,7 @@ import redis
 from simulator.errors import SettingError
 from simulator.store.manifest import PIECE
 from simulator.store.open import CAPACITY, open_store
+from simulator.store.parts import RedisParts
 from simulator.store.protocol import (
     MOST_KEYS,
     REMEMBERED,
@@ -117,10 +118,13 @@ def test_a_damaged_part_is_refused(redis_store: RedisStore) -> None:
     redis_store.publish(0, {"catalog": b"abc", "duplicate/0": b"def"}, {})
     (name,) = (key for key in keys(redis_store) if key.startswith("part:0:catalog:"))
     client, key = redis_store._server.client, redis_store._server.key(name)
-    for damage in (lambda: client.lset(key, 0, b"abd"), lambda: client.lset(key, 0, b"ab"), lambda: client.delete(key)):
+    for damage in (lambda: client.lset(key, 0, b"abd"), lambda: client.lset(key, 0, b"ab")):
         damage()
         with pytest.raises(StoreError, match="part catalog of generation 0 is damaged: its digest differs"):
             redis_store.fetch(0, "catalog")
+    client.delete(key)
+    with pytest.raises(StoreError, match="catalog of generation 0 is not in the store at redis.*the same --weights"):
+        redis_store.fetch(0, "catalog")
     assert redis_store.fetch(0, "duplicate/0") == b"def"
 
 
@@ -154,7 +158,7 @@ def test_a_damaged_entry_comes_with_its_problem_between_the_others(redis_store: 
 
 
 def test_only_announced_parts_stay(redis_store: RedisStore) -> None:
-    redis_store._upload(redis_store._part_key(0, "half", "digest"), b"from a trainer that died")
+    redis_store._parts.put("part:0:half:digest", b"from a trainer that died")
     for generation in range(5):
         redis_store.publish(generation, {"part": b"%d" % generation}, {})
     redis_store.share(b"names")
@@ -166,7 +170,9 @@ def test_only_announced_parts_stay(redis_store: RedisStore) -> None:
 
 def test_a_part_of_many_pieces_is_there_as_a_whole_or_not_at_all(redis_store: RedisStore) -> None:
     data = random.Random(0).randbytes(3 * PIECE + 5)
-    put, seen = redis_store._put_piece, []
+    parts, seen = redis_store._parts, []
+    assert isinstance(parts, RedisParts)
+    put = parts._put_piece
 
     def broken(keys: list[str], args: list[Any]) -> int:
         seen.append(args[0])
@@ -177,7 +183,7 @@ def test_a_part_of_many_pieces_is_there_as_a_whole_or_not_at_all(redis_store: Re
             redis_store._server.client.delete(*keys)
         return int(put(keys=keys, args=args))
 
-    redis_store._put_piece = broken  # type: ignore[method-assign]
+    parts._put_piece = broken
     with pytest.raises(StoreAway, match="ran out"):
         redis_store.publish(0, {"part": data}, {})
     assert redis_store.newest() == -1 and not [name for name in keys(redis_store) if "part:0:part" in name]
@@ -188,7 +194,7 @@ def test_a_part_of_many_pieces_is_there_as_a_whole_or_not_at_all(redis_store: Re
 
 
 def test_a_generation_is_not_announced_without_all_of_its_parts(redis_store: RedisStore) -> None:
-    redis_store._upload = lambda key, data: True  # type: ignore[method-assign]  # as if it ran out meanwhile
+    redis_store._parts.put = lambda name, data: None  # type: ignore[method-assign, assignment]  # it ran out meanwhile
     with pytest.raises(StoreAway, match="ran out"):
         redis_store.publish(0, {"part": b"x"}, {})
     assert redis_store.newest() == -1

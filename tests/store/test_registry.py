@@ -8,13 +8,14 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from simulator.errors import SettingError
-from simulator.store.manifest import read_manifest, write_manifest
+from simulator.store.manifest import listed, read_manifest, write_manifest
 from simulator.store.open import open_store
-from simulator.store.protocol import KEPT, Store, StoreError, Unsigned
+from simulator.store.protocol import KEPT, WHOLE, Shard, Store, StoreError, Unsigned
 from simulator.store.server import StoreServer
 
 
@@ -92,6 +93,57 @@ def test_waiting_ends_with_a_newer_generation(store: Store) -> None:
     assert found == [4]
 
 
+PARTS = {shard: {f"duplicate/{shard.number}": b"%d" % shard.number} for shard in Shard(0, 3).all}
+FIRST, SECOND, THIRD = PARTS
+ABOUT = {"arms": ["relu"], "says": 0}
+
+
+def joined(abouts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"arms": abouts[0]["arms"], "said": [about["says"] for about in abouts]}
+
+
+def hand_in(store: Store, generation: int, shard: Shard) -> int:
+    parts = {f"duplicate/{shard.number}": b"%d" % shard.number}
+    return store.publish(generation, parts, ABOUT | {"says": shard.number}, shard, joined)
+
+
+@pytest.mark.parametrize("order", [(FIRST, SECOND, THIRD), (THIRD, FIRST, SECOND)])
+def test_a_generation_of_shards_is_announced_by_the_last_of_them(store: Store, order: tuple[Shard, ...]) -> None:
+    for generation in range(KEPT + 1):
+        assert hand_in(store, generation, order[0]) == 2
+        assert hand_in(store, generation, order[0]) == 2, "once more"
+        assert hand_in(store, generation, order[1]) == 1
+        assert store.newest() == generation - 1
+        assert hand_in(store, generation, order[2]) == 0
+        assert store.newest() == generation
+        assert store.about(generation) == {"arms": ["relu"], "said": [0, 1, 2]}
+        for shard, own in PARTS.items():
+            assert {name: store.fetch(generation, name) for name in own} == own
+            assert hand_in(store, generation, shard) == 0, "each may, having died before it knew"
+    with pytest.raises(StoreError, match="is published with other content: another trainer runs"):
+        store.publish(KEPT, {"duplicate/1": b"other"}, ABOUT, SECOND, joined)
+    with pytest.raises(StoreError, match=f"generation 1 is older than {KEPT}"):
+        hand_in(store, 1, SECOND)
+
+
+def test_what_a_shard_hands_in_again_is_what_counts(store: Store) -> None:
+    store.publish(0, {"duplicate/1": b"of an earlier life"}, ABOUT, SECOND, joined)
+    for shard in PARTS:
+        hand_in(store, 0, shard)
+    assert store.fetch(0, "duplicate/1") == b"1"
+
+
+def test_shards_of_another_count_are_no_part_of_it(store: Store) -> None:
+    store.publish(0, {"duplicate/0": b"half"}, ABOUT, Shard(0, 2), joined)
+    assert [hand_in(store, 0, shard) for shard in (SECOND, THIRD)] == [2, 1]
+
+
+def test_a_shard_passes_over_a_generation_that_the_others_have_seen_and_the_store_forgot(store: Store) -> None:
+    assert hand_in(store, 5, FIRST) == 2
+    assert hand_in(store, 4, SECOND) == 0 and store.newest() == -1
+    assert [hand_in(store, 5, shard) for shard in (SECOND, THIRD)] == [1, 0]
+
+
 def test_of_two_trainers_that_publish_at_once_one_wins_whole(store: Store) -> None:
     def publish(trainer: int) -> bool:
         try:
@@ -109,7 +161,7 @@ def test_of_two_trainers_that_publish_at_once_one_wins_whole(store: Store) -> No
 
 
 def test_a_manifest_with_any_bit_flipped_is_refused_or_says_the_same() -> None:
-    text = write_manifest("one", 7, parts(7), {"arms": ["relu"], "published": 1.5, "none": None}).encode()
+    text = write_manifest("one", 7, listed(parts(7)), {"arms": ["relu"], "published": 1.5, "none": None}).encode()
     whole, refused = read_manifest(text, "one", 7), 0
     for place in range(8 * len(text)):
         damaged = bytearray(text)
@@ -131,7 +183,7 @@ def test_what_is_no_manifest_is_refused(text: bytes) -> None:
 @pytest.mark.parametrize(("run", "generation"), [("two", 7), ("one", 6)])
 def test_a_manifest_of_another_run_or_generation_is_refused(run: str, generation: int) -> None:
     with pytest.raises(StoreError, match=f"of run one is of run {run}, generation {generation}"):
-        read_manifest(write_manifest(run, generation, parts(7), {}), "one", 7)
+        read_manifest(write_manifest(run, generation, listed(parts(7)), {}), "one", 7)
 
 
 KEY, OTHER_KEY = b"key-of-this-run-0123", b"key-of-another-4567"
@@ -139,7 +191,7 @@ KEY, OTHER_KEY = b"key-of-this-run-0123", b"key-of-another-4567"
 
 def test_a_signature_is_the_hmac_of_what_the_digest_is_of() -> None:
     """By the formula of RFC 2104, not by the library's function."""
-    text = write_manifest("one", 7, parts(7), {"arms": ["relu"]}, [KEY, OTHER_KEY])
+    text = write_manifest("one", 7, listed(parts(7)), {"arms": ["relu"]}, [KEY, OTHER_KEY])
     entries = json.loads(text)
     signature, _ = entries.pop("hmac"), entries.pop("sha256")
     message, key = json.dumps(entries, sort_keys=True).encode(), KEY.ljust(64, b"\0")
@@ -157,7 +209,7 @@ def test_a_signature_is_the_hmac_of_what_the_digest_is_of() -> None:
     ],
 )
 def test_with_a_key_only_what_it_has_signed_is_read(signed: list[bytes], known: list[bytes], how: str) -> None:
-    text = write_manifest("one", 7, parts(7), {}, signed)
+    text = write_manifest("one", 7, listed(parts(7)), {}, signed)
     with pytest.raises(Unsigned, match=f"generation 7 is {how}: give its trainer the same --signing-key") as caught:
         read_manifest(text, "one", 7, known)
     assert KEY.decode() not in str(caught.value)
@@ -165,7 +217,7 @@ def test_with_a_key_only_what_it_has_signed_is_read(signed: list[bytes], known: 
 
 def test_nothing_of_a_signed_manifest_can_be_changed_by_who_has_no_key() -> None:
     """He can make the digest anew, and copy a signature from another manifest."""
-    text = write_manifest("one", 7, parts(7), {"arms": ["relu"], "duplicates": 2}, [KEY])
+    text = write_manifest("one", 7, listed(parts(7)), {"arms": ["relu"], "duplicates": 2}, [KEY])
     entries = json.loads(text)
     for changed in (
         {"about": {"arms": ["smelu"], "duplicates": 2}},
@@ -180,9 +232,33 @@ def test_nothing_of_a_signed_manifest_can_be_changed_by_who_has_no_key() -> None
         read_manifest(whole, "one", 7)
         with pytest.raises(Unsigned):
             read_manifest(whole, "one", 7, [KEY])
-    other = json.loads(write_manifest("one", 8, parts(7), {"arms": ["relu"], "duplicates": 2}, [KEY]))
+    other = json.loads(write_manifest("one", 8, listed(parts(7)), {"arms": ["relu"], "duplicates": 2}, [KEY]))
     with pytest.raises(Unsigned):
         read_manifest(json.dumps(entries | {"hmac": other["hmac"]}), "one", 7, [KEY])
+
+
+def test_what_a_shard_hands_in_is_signed_and_nobody_can_pass_it_off_as_the_whole() -> None:
+    text = write_manifest("one", 7, listed(PARTS[FIRST]), ABOUT, [KEY], FIRST)
+    assert read_manifest(text, "one", 7, [KEY], FIRST).parts == listed(PARTS[FIRST])
+    for other in (WHOLE, SECOND):
+        with pytest.raises(StoreError, match="is of run one, generation 7, shard 0/3"):
+            read_manifest(text, "one", 7, [KEY], other)
+    with pytest.raises(Unsigned):
+        read_manifest(text, "one", 7, [OTHER_KEY], FIRST)
+
+
+def test_a_shard_with_another_key_is_told_so_and_nothing_is_announced(server: StoreServer, tmp_path: Path) -> None:
+    stores = []
+    for number, key in enumerate((KEY, OTHER_KEY)):
+        (tmp_path / str(number)).write_bytes(key + b"\n")
+        stores.append(open_store(server.url, run="shards' keys", signing_key=tmp_path / str(number)))
+    assert hand_in(stores[0], 0, Shard(0, 2)) == 1
+    with pytest.raises(Unsigned, match="generation 0 is signed with another key: give its trainer the same --signing-"):
+        hand_in(stores[1], 0, Shard(1, 2))
+    assert stores[0].newest() == -1
+    assert hand_in(stores[0], 0, Shard(1, 2)) == 0, "over what the other has left"
+    for store in stores:
+        store.close()
 
 
 def test_a_store_with_a_key_signs_and_reads_what_is_signed_alone(server: StoreServer, tmp_path: Path) -> None:

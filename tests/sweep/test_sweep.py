@@ -10,18 +10,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from simulator.errors import FlickerError
+from simulator.errors import FlickerError, SettingError
+from simulator.flags import Resources
 from simulator.sweep.backend import Processes, run_cell
 from simulator.sweep.grid import Cell, grid
 from simulator.sweep.main import parse
 from simulator.sweep.record import claim
 from tests.conftest import ROOT
+from tests.nodes import ray_cluster
 from tests.small_runs import timeless
 from tests.sweep import quick
 from tests.terminal import Terminal
@@ -196,6 +197,9 @@ def _alive(pid: int) -> bool:
     [
         (["--vary", "seed"], "vary = seed: values after it"),
         (["--vary", "seed", "1", "--jobs", "0"], "jobs = 0: at least 1"),
+        (["--vary", "seed", "1", "--cpus", "2"], "cpus, gpus, memory = 2.0: with --backend ray alone"),
+        (["--vary", "seed", "1", "--backend", "ray", "--memory", "much"], "memory = much: a size such as 20 GB"),
+        (["--vary", "seed", "1", "--part", "0/2"], "a sweep runs whole runs: give the sweep --backend ray"),
         (["--vary", "seed", "1", "--backend", "slurm"], "slurm.*; see flicker sweep --help"),
         (["nothing.toml"], "nothing.toml: no such file"),
         (["some/file.json"], "file = some/file.json: name a grid file that ends in .toml"),
@@ -209,35 +213,19 @@ def test_bad_arguments_are_refused(arguments: list[str], complaint: str) -> None
         parse(arguments)
 
 
-@pytest.fixture
-def cluster() -> Iterator[str]:
-    """The address of a Ray cluster of two nodes on this machine."""
-    pytest.importorskip("ray", reason="needs Ray: pip install 'flicker-recsys[ray]'")
-    import ray
-    from ray.cluster_utils import Cluster
-
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    nodes.add_node(num_cpus=1)
-    nodes.wait_for_nodes()
-    try:
-        yield nodes.address
-    finally:
-        ray.shutdown()
-        nodes.shutdown()
-
-
 @pytest.mark.slow  # starting Ray takes longer than all else here: below is what a node does, without it
 @pytest.mark.filterwarnings("default")  # Ray's own are not ours to mend
-def test_a_cluster_of_two_nodes_gives_the_same_numbers(
-    local: tuple[list[Cell], Path], cluster: str, tmp_path: Path
-) -> None:
+def test_a_cluster_of_two_nodes_gives_the_same_numbers(local: tuple[list[Cell], Path], tmp_path: Path) -> None:
     from simulator.sweep.backend import OnRay
 
     cells, folder = local
     broken = Cell({"arms": "broken"}, (*TINY, "--learning-rate", "1e30"))
-    backend = OnRay(cluster)
-    assert backend.workers == 2
-    ended = {one.cell.name: one.failure for one in backend.run([*cells, broken], tmp_path)}
+    with ray_cluster(1, 2) as nodes:
+        backend = OnRay(nodes.address)
+        assert backend.workers == 3 and OnRay(nodes.address, Resources(cpus=2)).workers == 1
+        with pytest.raises(SettingError, match="cpus, gpus, memory = CPU 3: no node of the cluster has as much"):
+            OnRay(nodes.address, Resources(cpus=3))
+        ended = {one.cell.name: one.failure for one in backend.run([*cells, broken], tmp_path)}
     assert "diverged" in str(ended.pop(broken.name)) and list(ended.values()) == [None, None]
     assert results(tmp_path) == results(folder)
 
@@ -245,16 +233,16 @@ def test_a_cluster_of_two_nodes_gives_the_same_numbers(
 @pytest.mark.usefixtures("undrawn")
 def test_a_node_sends_back_all_files_of_a_cell_or_why_it_failed(local: tuple[list[Cell], Path]) -> None:
     cells, folder = local
-    files, failure, _ = run_cell(cells[0])
+    files, failure, _ = run_cell(cells[0], 1)
     assert failure is None and files.keys() == {"config.json", "result.json"}
     assert timeless(json.loads(files["result.json"])) == results(folder)[cells[0].name]
-    files, failure, _ = run_cell(Cell({"arms": "broken"}, (*TINY, "--learning-rate", "1e30")))
+    files, failure, _ = run_cell(Cell({"arms": "broken"}, (*TINY, "--learning-rate", "1e30")), 1)
     assert not files and failure is not None and "diverged" in failure
 
 
 def test_what_ray_says_of_a_lost_task_is_told_in_one_line() -> None:
     kinds = pytest.importorskip("ray", reason="needs Ray: pip install 'flicker-recsys[ray]'").exceptions
-    from simulator.sweep.backend import told
+    from simulator.cluster import told
 
     trace = "Traceback (most recent call last):\n  File 'x', line 1\nOSError: [Errno 28] No space left on device\n"
     problem = kinds.RayTaskError("run_cell", trace, OSError())

@@ -39,7 +39,7 @@ class Reference:
         ahead = len(tensors.pop("reader.label", ()))  # how much was read when it stopped is a matter of chance
         assert state["events"] + ahead == entry_order(state["after"])
         assert same_tensors(learned_only(tensors), learned_only(self.tensors))
-        learned = {name: state[name] for name in ("events", "generation", "quality")}
+        learned = {name: state[name] for name in ("events", "generation", "scores")}
         assert learned == {name: self.state[name] for name in learned}
         assert published(store) == self.parts
         assert announced(store) == self.abouts

@@ -16,11 +16,11 @@ from prometheus_client import CollectorRegistry
 from simulator.config import ExperimentConfig
 from simulator.flags import parse
 from simulator.models.snapshot import read_snapshot
-from simulator.store.protocol import Store
+from simulator.store.protocol import WHOLE, Shard, Store
 from simulator.world.open import open_world
 from simulator.world.stream import SyntheticWorld
 from trainer import loop
-from trainer.feeder import Feeder, steady
+from trainer.feeder import Feeder, NoFeeder, steady
 from trainer.flags import TrainerFlags
 from trainer.metrics import Metrics
 from trainer.resume import StateFolder
@@ -61,13 +61,15 @@ class Running:
         rate: float = AT_ONCE,
         run: str = "",
         config: ExperimentConfig = CONFIG,
+        shard: Shard = WHOLE,
         **settings: Any,
     ) -> None:
-        """Feeds `entry` events at a time."""
+        """Feeds `entry` events at a time, where it is the first shard."""
         world, self.stop, self.registry = small_world(), threading.Event(), CollectorRegistry()
         self.folder, metrics = StateFolder(path, run), Metrics(self.registry)
-        self.trainer = loop.Trainer(config, world, store, self.folder, metrics, self.stop, **settings)
-        self.feeder = Feeder(world, store, metrics, self.stop, steady(rate), entry)
+        self.trainer = loop.Trainer(config, world, store, self.folder, metrics, self.stop, shard=shard, **settings)
+        fed = Feeder(world, store, metrics, self.stop, steady(rate), entry)
+        self.feeder = fed if shard.number == 0 else NoFeeder()
         self.problem: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
 

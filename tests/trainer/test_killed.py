@@ -39,7 +39,7 @@ MOMENTS = {
     "saving, the weights written": ("simulator.models.snapshot:save_file", 3),
     "saving, all written but not in place": ("trainer.resume:write_snapshot", 3),
     "saved, nothing published": ("trainer.resume:StateFolder.save", 2),
-    "publishing, half of the parts there": ("simulator.store.redis:RedisStore._upload", 10),
+    "publishing, half of the parts there": ("simulator.store.parts:RedisParts.put", 10),
     "published, not acknowledged": ("simulator.store.redis:RedisStore.publish", 4),
     "fed, the mark just set": ("simulator.store.redis:RedisStore.append", 3),
 }

@@ -45,7 +45,7 @@ from tests.trainer.small_trainer import (
     small_world,
     wait_for,
 )
-from trainer.loop import GROUP, Trainer
+from trainer.loop import Trainer
 from trainer.metrics import Metrics
 from trainer.quarantine import REASONS
 from trainer.resume import StateFolder
@@ -167,9 +167,9 @@ class Watched(MemoryStore):
         super().acknowledge(group, upto)
         self.acknowledged.append(upto)
 
-    def publish(self, *arguments: Any) -> None:
+    def publish(self, *arguments: Any) -> int:
         self.ping()
-        super().publish(*arguments)
+        return super().publish(*arguments)
 
     def read(self, group: str, after: str, events: int, wait: float) -> Any:
         self.ping()
@@ -273,7 +273,7 @@ def test_an_empty_store_under_old_state(tmp_path: Path) -> None:
 
 def test_models_that_diverge_end_it_and_are_not_saved(tmp_path: Path) -> None:
     store, stop = MemoryStore(10_000), threading.Event()
-    store.join(GROUP)
+    store.join("trainer")
     store.append(next(small_world().batches(CHUNK)))
     trainer = Trainer(CONFIG, small_world(), store, StateFolder(tmp_path, "a test"), Metrics(CollectorRegistry()), stop)
     for engine in trainer.engines.engines:

@@ -39,6 +39,12 @@ from trainer.__main__ import main
             "arms = ensemble:torch:no_such_module:make,m=2: made of several models",
         ),
         ("--store redis://127.0.0.1:1 --fleets 3", "--fleets, 3"),
+        ("--store redis://127.0.0.1:1 --shard 2/2", "shard = 2/2: I/N, such as 0/2"),
+        (
+            "--store redis://127.0.0.1:1 --shard any/5 --duplicates 4",
+            "shard = any/5: at most as many trainers as --dup",
+        ),
+        ("--store redis://127.0.0.1:1 --weights nowhere", "weights = nowhere: a URL such as s3://bucket/prefix"),
         ("--store redis://127.0.0.1:1 --generation-events 100", "generation_events = 100: a multiple of 8192"),
         ("--store redis://127.0.0.1:1 --metrics-port 70000", "metrics_port = 70000: from 0 to 65535"),
         ("--store redis://127.0.0.1:1 --state /dev/null/x", "state = /dev/null/x: Not a directory"),

@@ -21,7 +21,7 @@ from simulator.world.stream import RECENT, SyntheticWorld
 from tests.small_runs import SMALL
 from tests.world.made_logs import log_of, rows_of, world_of
 from trainer.metrics import Metrics
-from trainer.progressive import Progressive
+from trainer.progressive import Progressive, quality_of
 from trainer.publish import Engagements, catalog, duplicate_part, parts
 
 
@@ -118,13 +118,13 @@ def test_progressive_quality_against_scikit_learn() -> None:
     other = Progressive(["a", "b"], 2)
     other.restore(one.state())
     other.add(logits[:, 50:], labels[50:])
-    quality, probability = other.cut(), 1 / (1 + np.exp(-logits.astype(np.float64)))
+    quality, probability = quality_of([other.cut()]), 1 / (1 + np.exp(-logits.astype(np.float64)))
     for arm, own in (("a", probability[:2]), ("b", probability[2:])):
         assert quality[arm]["log_loss"] == pytest.approx(np.mean([log_loss(labels, p) for p in own]))
         assert quality[arm]["auc"] == pytest.approx(np.mean([roc_auc_score(labels, p) for p in own]))
         assert quality[arm]["calibration"] == pytest.approx(own.mean() / labels.mean())
     other.add(logits, np.zeros(90, np.float32))  # forgets what was cut; nothing can be said without a click
-    assert other.cut()["a"]["auc"] is None
+    assert quality_of([other.cut()])["a"]["auc"] is None
 
 
 def test_what_is_undefined_is_no_sample() -> None:

@@ -44,7 +44,7 @@ def test_any_texts_are_numbered_by_first_appearance(kind: Any, batches: list[lis
 
 
 def test_many_distinct_texts_of_every_length(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_WAITING", 20_000)
+    monkeypatch.setattr(module, "MAX_WAITING", 20_000)
     draws = np.random.default_rng(0)
     texts = ["x" * (n % 37) + str(n * n) for n in range(60_000)]
     batches = [[texts[n] for n in draws.integers(0, len(texts), 7_000)] for _ in range(30)]

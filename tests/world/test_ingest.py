@@ -230,7 +230,7 @@ def test_a_terminal_is_told_how_far_a_long_log_is(tmp_path: Path, monkeypatch: p
 
     path = written(tmp_path, rows_of(300))
     for large, told in ((1, True), (10**9, False)):
-        monkeypatch.setattr(rows_module, "LARGE", large)
+        monkeypatch.setattr(rows_module, "SLOW_BYTES", large)
         monkeypatch.setattr("sys.stderr", screen := Screen())
         opened(path, limit=100 + large % 7)
         assert ("reading log.csv: 300 rows" in screen.getvalue()) == told

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.world.label import LONGEST, Label
+from simulator.world.label import MAX_LENGTH, Label
 
 Row = dict[str, Any]
 Condition = tuple[str, Callable[[Row], bool | None]]
@@ -126,7 +126,7 @@ def test_columns_are_those_that_an_expression_names_each_once() -> None:
         ("a = 1", "no expression"),
         ("a == '\\d' and \0", "no expression"),
         ("(" * 300 + "a == 1" + ")" * 300, "no expression (too many nested parentheses)"),
-        ("not " * 5_000 + "a", f"longer than {LONGEST:,} characters"),
+        ("not " * 5_000 + "a", f"longer than {MAX_LENGTH:,} characters"),
     ],
 )
 def test_anything_but_conditions_is_refused_in_one_line(text: str, message: str) -> None:
@@ -136,5 +136,5 @@ def test_anything_but_conditions_is_refused_in_one_line(text: str, message: str)
 
 
 def test_deep_conditions_are_computed() -> None:
-    deep = "not " * (LONGEST // 4 - 1) + "a"
+    deep = "not " * (MAX_LENGTH // 4 - 1) + "a"
     assert Label(deep).of(pa.record_batch({"a": [1, 0]})).to_pylist() == [0, 1]

@@ -10,7 +10,7 @@ from scipy.stats import chi2
 
 from simulator.config import SyntheticConfig
 from simulator.world import population
-from simulator.world.clicks import ClickModel, examination, logit
+from simulator.world.clicks import TrueClickModel, examination, logit
 from simulator.world.population import (
     AGE_GROUPS,
     CATEGORIES,
@@ -52,7 +52,7 @@ def some_tastes() -> list[np.ndarray]:
 def test_worlds_are_equally_hard_whatever_their_interaction_and_their_seed(interaction: float) -> None:
     tastes = some_tastes()
     for seed in range(3):
-        model = ClickModel(np.random.default_rng(seed), *tastes, interaction)
+        model = TrueClickModel(np.random.default_rng(seed), *tastes, interaction)
         log_odds, p = model.log_odds(*tastes).astype(np.float64), model.probability(*tastes)
         np.testing.assert_allclose(p, 1 / (1 + np.exp(-log_odds)), rtol=1e-5)
         assert log_odds.std() == pytest.approx(2, rel=0.02) and p.mean() == pytest.approx(0.4, abs=1e-4)
@@ -60,7 +60,7 @@ def test_worlds_are_equally_hard_whatever_their_interaction_and_their_seed(inter
 
 def test_with_interaction_alone_the_log_odds_are_the_product_of_tastes_about_their_means() -> None:
     user, item, context = some_tastes()
-    found = ClickModel(np.random.default_rng(1), user, item, context, 1.0).log_odds(user, item, context)
+    found = TrueClickModel(np.random.default_rng(1), user, item, context, 1.0).log_odds(user, item, context)
     match = ((user - user.mean(0)) * (item - item.mean(0))).sum(1)
     np.testing.assert_allclose(found - found.mean(), 2 * (match - match.mean()) / match.std(), atol=1e-4)
 

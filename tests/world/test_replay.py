@@ -29,7 +29,7 @@ def labelled(request: pytest.FixtureRequest) -> bool:
 def world(monkeypatch: pytest.MonkeyPatch, labelled: bool) -> ReplayWorld:
     """The log as a world, with blocks and a range of queries so short that everything crosses their borders."""
     monkeypatch.setattr(replay, "BLOCK", BLOCK)
-    monkeypatch.setattr(replay, "QUERY_EVENTS", 400)
+    monkeypatch.setattr(replay, "QUERY_WINDOW", 400)
     return world_of(log_of(ROWS, labelled, history=H))
 
 

@@ -22,16 +22,16 @@ from simulator.errors import DataError
 from simulator.world import source as module
 from simulator.world.ingest import open_log
 from simulator.world.mapping import Table
-from simulator.world.source import Damage, Part, Source
+from simulator.world.source import DamagedRows, Part, Source
 
 Rows = list[tuple[str, dict[str, Any]]]
 """Places and cells."""
 
 
-def read(table: Table | Path | str, wanted: list[str], damage: Damage | None = None) -> Rows:
+def read(table: Table | Path | str, wanted: list[str], damage: DamagedRows | None = None) -> Rows:
     """Every row with its place; damage stops unless told otherwise."""
     table = table if isinstance(table, Table) else Table(str(table))
-    batches = Source(table, damage or Damage("stop")).batches(wanted)
+    batches = Source(table, damage or DamagedRows("stop")).batches(wanted)
     return [(place.of(number), row) for place, batch in batches for number, row in enumerate(batch.to_pylist())]
 
 
@@ -99,14 +99,14 @@ def test_a_row_that_cannot_be_taken_apart_is_named_or_counted(tmp_path: Path, ba
     with pytest.raises(DataError) as caught:
         read(path, ["u"])
     assert str(caught.value).startswith(f"{path}:{line}: {fault}") and "--bad-rows skip" in str(caught.value)
-    damage = Damage("skip")
+    damage = DamagedRows("skip")
     assert sorted(cells(read(path, ["u"], damage), "u")) == ["1", "2\n", "6", "9"]
     assert damage.skipped == 2
 
 
 def test_damage_stops_behind_the_sound_rows_before_it(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("u,i\n1,2\n\n3,4\n5\n6,7\n")
-    batches = Source(Table(str(tmp_path / "a.csv")), Damage("stop")).batches(["u"])
+    batches = Source(Table(str(tmp_path / "a.csv")), DamagedRows("stop")).batches(["u"])
     assert next(batches)[1].to_pylist() == [{"u": "1"}, {"u": "3"}]
     with pytest.raises(DataError, match=r"a.csv:5: 1 cells"):
         next(batches)
@@ -127,8 +127,8 @@ def test_parts_are_unified_by_name_and_folders_are_columns(tmp_path: Path) -> No
     expected += [{"k": None, "u": "7", "day": None}, {"k": None, "u": "6", "day": "a:b"}]
     for path in (tmp_path, tmp_path / "*/*.csv"):
         assert [row for _, row in read(path, ["k", "u", "day"])] == expected
-    assert Source(Table(str(tmp_path)), Damage("stop")).columns == ("u", "i", "day", "k")
-    part = Source(Table(str(tmp_path / "day=1/a.csv")), Damage("stop")).parts[0]
+    assert Source(Table(str(tmp_path)), DamagedRows("stop")).columns == ("u", "i", "day", "k")
+    part = Source(Table(str(tmp_path / "day=1/a.csv")), DamagedRows("stop")).parts[0]
     stat = (tmp_path / "day=1/a.csv").stat()
     assert part == Part(str(tmp_path / "day=1/a.csv"), 8, str(stat.st_mtime_ns))
 
@@ -163,9 +163,9 @@ def test_urls_are_read_as_files_are(tmp_path: Path) -> None:
     memory.pipe("/csv/0.csv", b"u\n7\n")
     assert cells(read("memory://log/*.parquet", ["u"]), "u") == ["a", "b"]
     assert cells(read("memory://csv", ["u"]), "u") == ["7"]
-    before = Source(Table("memory://csv/0.csv"), Damage("stop")).parts
+    before = Source(Table("memory://csv/0.csv"), DamagedRows("stop")).parts
     memory.pipe("/csv/0.csv", b"u\n8\n")
-    assert Source(Table("memory://csv/0.csv"), Damage("stop")).parts != before  # of the same size
+    assert Source(Table("memory://csv/0.csv"), DamagedRows("stop")).parts != before  # of the same size
 
 
 def parquet(path: Path, **columns: Any) -> None:
@@ -237,7 +237,7 @@ def test_a_long_line_and_a_huge_cell_are_read(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(module, "BLOCK", 1 << 16)
     (tmp_path / "a.csv").write_text(f"u,i\n1,{'x' * 3_000_000}\n2,3\n")
     assert [len(cell) for cell in cells(read(tmp_path / "a.csv", ["i"]), "i")] == [3_000_000, 1]
-    monkeypatch.setattr(module, "LONGEST", 1 << 20)
+    monkeypatch.setattr(module, "MAX_LINE_BYTES", 1 << 20)
     with pytest.raises(DataError, match=r"a.csv: a line of more than 1 MB; is it CSV\?"):
         read(tmp_path / "a.csv", ["i"])
 

@@ -35,11 +35,11 @@ class NativeEngine(BuiltIn):
         self._model = NativeModel(self.schema, self.model, self.layout, self.activation)
 
     def _score(self, models: slice, rows: Tensor, weights: Weights) -> Tensor:
-        """See Duplicates: padded to whole mini-batches, so that a score does not depend on how many are asked for."""
+        """See Duplicates: padded to whole mini-batches, which makes scores batch-invariant."""
         events = rows.shape[-2]
         padded = functional.pad(rows, (0, 0, 0, -events % self.model.batch))
-        own = padded.expand(len(weights.dense), *padded.shape[-2:])
-        return torch.stack([self._model.score(weights[k], own[k])[:events] for k in range(len(own))])
+        per_model = padded.expand(len(weights.dense), *padded.shape[-2:])
+        return torch.stack([self._model.score(weights[k], per_model[k])[:events] for k in range(len(per_model))])
 
     def _learn(self, models: slice, chunk: Chunk) -> Tensor:
         """See Duplicates."""
@@ -68,8 +68,10 @@ class NativeEngine(BuiltIn):
         lost, learned, event_weights = torch.from_numpy(chunk.lost), [], chunk.event_weights
         for k, model in enumerate(range(models.start, models.stop)):
             weights, squares = self.weights[model], self.squares[model]
-            own = None if event_weights is None else event_weights[k]
-            learned.append(self._model.learn(weights, squares, chunk.rows[k], chunk.targets[k], lost[k], own))
+            weights_of_events = None if event_weights is None else event_weights[k]
+            learned.append(
+                self._model.learn(weights, squares, chunk.rows[k], chunk.targets[k], lost[k], weights_of_events)
+            )
         return torch.stack(learned)
 
 

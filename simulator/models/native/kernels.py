@@ -41,11 +41,11 @@ class Kernel:
 
     kind: int
     constants: Array[c_float]
-    """[5] From which activations.hpp makes it."""
+    """[5] Its parameters in activations.hpp."""
 
     @property
     def address(self) -> int:
-        """Of the constants: good as long as this object lives."""
+        """Address of the constants: valid as long as this object lives."""
         return addressof(self.constants)
 
 
@@ -130,7 +130,7 @@ def layer_backward(
 def _layer(
     kernel: Kernel, norm: str, product: Tensor, bias: Tensor, gain: Tensor | None, moments: Tensor | None
 ) -> tuple[int | None, ...]:
-    """What both passes of a layer are told."""
+    """Arguments that both passes of a layer share."""
     mean, scale = (None, None) if moments is None else (moments[0].data_ptr(), moments[1].data_ptr())
     tensors = product.data_ptr(), bias.data_ptr(), _address(gain), mean, scale
     return kernel.kind, NORMS[norm], kernel.address, *tensors, *product.shape
@@ -140,7 +140,7 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-class _Place(Structure):
+class _LayerOffsets(Structure):
     """`Place` of learning.hpp: where a layer's parameters begin."""
 
     _fields_ = [(name, c_int64) for name in ("fan_in", "width", "weight", "bias", "gain")]
@@ -172,7 +172,7 @@ class NativeModel:
             kernel.kind, NORMS[config.norm], len(config.hidden), schema.slots, len(schema.fields), config.dim,
             schema.rows, layout.length, config.batch,
         )  # fmt: skip
-        self._kept = kernel, places  # the model holds their addresses
+        self._alive = kernel, places  # the model holds their addresses
         self._threads = threading.local()
 
     def score(self, weights: Weights, rows: Tensor) -> Tensor:
@@ -229,22 +229,22 @@ class NativeModel:
 
     def _memory(self) -> tuple[Tensor, Tensor, Tensor]:
         """A thread's buffers."""
-        held: tuple[Tensor, Tensor, Tensor] | None = getattr(self._threads, "memory", None)
-        if held is None:
+        buffers: tuple[Tensor, Tensor, Tensor] | None = getattr(self._threads, "memory", None)
+        if buffers is None:
             size = self._library.memory_size(byref(self._model))
-            place = torch.full((self._model.table_rows,), -1, dtype=torch.int32)
+            places = torch.full((self._model.table_rows,), -1, dtype=torch.int32)
             touched = torch.empty(self._model.batch * self._model.slots, dtype=torch.int64)
-            held = self._threads.memory = torch.empty(size), place, touched
-        return held
+            buffers = self._threads.memory = torch.empty(size), places, touched
+        return buffers
 
 
-def _places(layout: Layout, depth: int) -> Array[_Place]:
-    places = (_Place * (depth + 1))()
+def _places(layout: Layout, depth: int) -> Array[_LayerOffsets]:
+    places = (_LayerOffsets * (depth + 1))()
     for n in range(depth + 1):
         end = n if n < depth else "_out"
         weight, bias, gain = (layout.parts.get(f"{name}{end}") for name in ("weight", "bias", "gain"))
         assert weight and bias
-        places[n] = _Place(*weight.shape, weight.start, bias.start, gain.start if gain else 0)
+        places[n] = _LayerOffsets(*weight.shape, weight.start, bias.start, gain.start if gain else 0)
     return places
 
 
@@ -289,36 +289,36 @@ class NativeScorer:
         self._library, self.items = library(), items
         table, user_rows, field_of_slot, weight = query
         stages = (_Stage * len(layers))()
-        self._kept: list[object] = [kernel, stages]
+        self._alive: list[object] = [kernel, stages]
         for number, (matrix, bias, gain) in enumerate(layers):
             panels = None if number == 0 else _panels(matrix, self._library.panel_width())
-            held = [self._hold(part) for part in (bias, gain, panels)]
-            stages[number] = _Stage(kernel.kind, NORMS[norm], len(bias), kernel.address, *held)
+            addresses = [self._pin(part) for part in (bias, gain, panels)]
+            stages[number] = _Stage(kernel.kind, NORMS[norm], len(bias), kernel.address, *addresses)
         fields = int(field_of_slot.max()) + 1 if len(field_of_slot) else 0
         self._context_slots = context_slots
         self._model = _Scorer(
             len(layers), table.shape[1], user_rows.shape[1], context_slots, fields, addressof(stages),
-            *(self._hold(part.float()) for part in (*output, items, table, weight)),
-            self._hold(user_rows.int()), self._hold(field_of_slot.int()),
+            *(self._pin(part.float()) for part in (*output, items, table, weight)),
+            self._pin(user_rows.int()), self._pin(field_of_slot.int()),
         )  # fmt: skip
 
-    def _hold(self, tensor: Tensor | None) -> int | None:
+    def _pin(self, tensor: Tensor | None) -> int | None:
         """The address of a tensor's numbers, which stay where they are as long as this object."""
         if tensor is None:
             return None
         tensor = tensor.contiguous()
-        self._kept.append(tensor)
+        self._alive.append(tensor)
         return tensor.data_ptr()
 
     def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
         """Log-odds [Q, N] of candidates [Q, N] for users [Q] in contexts [Q, C] (table rows)."""
-        found = np.empty(items.shape, np.float32)
+        logits = np.empty(items.shape, np.float32)
         parts = np.ascontiguousarray(users), np.ascontiguousarray(context), np.ascontiguousarray(items)
         assert [part.dtype for part in parts] == [np.int64, np.int32, np.int64]
         assert parts[1].shape == (len(items), self._context_slots) and len(users) == len(items)
-        addresses = [part.ctypes.data for part in (*parts, found)]
+        addresses = [part.ctypes.data for part in (*parts, logits)]
         self._library.score_candidates(byref(self._model), *items.shape, *addresses)
-        return found
+        return logits
 
 
 def _panels(weight: Tensor, width: int) -> Tensor:

@@ -1,5 +1,6 @@
-"""Ranking by one thread that drains what is pending: queries that come while it computes are ranked together.
+"""`Replica.Rank` with raw bytes: the server's thread parses and checks the queries of a call, one thread ranks them.
 
+It drains what is pending, and builds and sends the answers: queries that come while it computes are ranked together.
 There is no timer: a lone query is ranked at once. Whoever shares its pass, its scores are the same to the last bit: the
 ranker sees to that.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -17,15 +18,17 @@ import numpy as np
 import torch
 from grpc import StatusCode
 
-from serving.codec import Refusal
-from serving.replica.generation import Generation
+from protos.recommender_pb2 import Failure, RankRequest, RankResponse, RecommendRequest
+from serving.codec import MAX_QUERIES, UNKNOWN_USER, Refusal, answer, bad, length, parse
+from serving.replica.generation import Generation, Shelf
 from serving.replica.metrics import Metrics
-from simulator.types import Floats, Ints, order
+from serving.rpc import Reply, as_refusal
+from simulator.types import Floats, Ints, order, slate
 
 log = logging.getLogger(__name__)
-MOST_PER_DRAIN = 64
+MAX_PER_DRAIN = 64
 """Users' queries taken from the queue at once; those behind them are not kept waiting by other arms for long."""
-MOST_BESIDE = 20
+MAX_BACKGROUND_PER_DRAIN = 20
 """Queries that no user waits for, taken beside them: so many delay a user by some 2 ms, and still fill whole passes."""
 
 
@@ -78,10 +81,10 @@ class Job:
 
 
 class Queue:
-    """Queries that wait, at most `most` of them: those that users wait for, and the others."""
+    """Queries that wait, at most `limit` of them: those that users wait for, and the others."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.full = most, f"queue = {most} queries: full, try again later"
+    def __init__(self, limit: int) -> None:
+        self.limit, self.full = limit, f"queue = {limit} queries: full, try again later"
         self._users: deque[Job] = deque()
         self._others: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -97,7 +100,7 @@ class Queue:
         room is not for them.
         """
         with self._changed:
-            room = self.most - len(self) - (self.most // 2 if background else 0)
+            room = self.limit - len(self) - (self.limit // 2 if background else 0)
             taken = jobs[: max(0, room)] if not self._closed else []
             for job in jobs[len(taken) :]:
                 job.refusal = Refusal(StatusCode.RESOURCE_EXHAUSTED, self.full)
@@ -111,7 +114,7 @@ class Queue:
         """What is pending, as soon as there is something; empty when the queue is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: len(self) or self._closed)
-            return [*_first(self._users, MOST_PER_DRAIN), *_first(self._others, MOST_BESIDE)]
+            return [*_first(self._users, MAX_PER_DRAIN), *_first(self._others, MAX_BACKGROUND_PER_DRAIN)]
 
     def close(self) -> None:
         """Take no more; what is there will be ranked."""
@@ -120,9 +123,9 @@ class Queue:
             self._changed.notify_all()
 
 
-def _first(jobs: deque[Job], most: int) -> Iterator[Job]:
+def _first(jobs: deque[Job], limit: int) -> Iterator[Job]:
     """The first ones, which are then no longer there."""
-    return (jobs.popleft() for _ in range(min(len(jobs), most)))
+    return (jobs.popleft() for _ in range(min(len(jobs), limit)))
 
 
 class Worker:
@@ -188,3 +191,100 @@ def score(jobs: list[Job]) -> None:
     scores = jobs[0].generation.rankers[jobs[0].arm].scores(users, context, items)
     for job, row, ranked in zip(jobs, scores, order(scores, items), strict=True):
         job.scores, job.ranked = row, ranked
+
+
+class RankService:
+    """Answers `Rank`; called from many threads."""
+
+    def __init__(self, shelf: Shelf, queue: Queue, metrics: Metrics) -> None:
+        self._shelf, self._queue, self._metrics = shelf, queue, metrics
+        metrics.queue.set_function(lambda: float(len(queue)))
+
+    def rank(self, raw: bytes, reply: Reply) -> None:
+        """Answers the bytes of a RankRequest with those of a RankResponse; the worker does, which ends the call.
+
+        Raises Refusal for the call as a whole.
+        """
+        request, now = parse_call(raw), time.monotonic()
+        self._shelf.find(None)  # refuses the call as a whole where nothing is published
+        until = reply.deadline
+        timeouts = request.timeouts_ms or [0] * len(request.queries)
+        asked: list[tuple[RecommendRequest, Job] | Refusal] = []
+        call = Call(lambda: self._finish(asked, reply))
+        for query, timeout in zip(request.queries, timeouts, strict=True):
+            deadline = min(until, now + timeout / 1_000) if timeout else until
+            try:
+                asked.append(self._job(parse(RecommendRequest, query, "query"), call, deadline))
+            except Refusal as refusal:
+                # its traceback would hold this list, and so itself and the generations that were looked through
+                asked.append(refusal.with_traceback(None))
+        if jobs := [each[1] for each in asked if not isinstance(each, Refusal)]:
+            self._work(jobs, request.background)
+            reply.when_gone(call.cancel)
+        else:
+            self._finish(asked, reply)
+
+    def _finish(self, asked: list[tuple[RecommendRequest, Job] | Refusal], reply: Reply) -> None:
+        """All queries of a call are done with."""
+        try:
+            answer = self._response(asked)
+        except Exception as problem:
+            return reply.end(b"", as_refusal(problem, "replica"))
+        reply.end(answer, None)
+
+    def _job(self, query: RecommendRequest, call: Call, deadline: float) -> tuple[RecommendRequest, Job]:
+        """What the worker needs to rank a query. Raises Refusal."""
+        generation = self._shelf.find(query.generation if query.HasField("generation") else None)
+        ranges, duplicate = generation.ranges, generation.duplicate
+        if query.HasField("duplicate") and ranges.duplicate(query.duplicate) != duplicate:
+            message = f"duplicate = {query.duplicate}: here is {duplicate}"
+            raise Refusal(StatusCode.FAILED_PRECONDITION, message, "duplicate")
+        arm, user, rows = ranges.arm(query.arm), ranges.known(query.user), ranges.context_rows(query.context)
+        length(query.k)
+        items = ranges.candidates(query.candidates)
+        if not len(items):
+            items = generation.candidates[generation.segment[user]]
+        return query, Job(call, generation, arm, user, rows, items, deadline)
+
+    def _work(self, jobs: list[Job], background: bool) -> None:
+        """Have the jobs done. Raises Refusal where there is room for none."""
+        taken = self._queue.put(jobs, background)
+        self._metrics.shed.inc(len(jobs) - taken)
+        if not taken:
+            jobs[0].call.drop()
+            raise Refusal(StatusCode.RESOURCE_EXHAUSTED, self._queue.full)
+
+    def _response(self, asked: list[tuple[RecommendRequest, Job] | Refusal]) -> bytes:
+        response, answered = RankResponse(), Counter[str]()
+        for index, each in enumerate(asked):
+            refusal = each if isinstance(each, Refusal) else each[1].refusal
+            if refusal is not None:
+                if refusal.code is StatusCode.INVALID_ARGUMENT:
+                    self._metrics.bad_queries.labels(refusal.field).inc()
+                failure = Failure(index=index, code=refusal.code.value[0], message=refusal.message)
+                response.failures.append(failure)
+                response.answers.append(b"")
+                continue
+            assert not isinstance(each, Refusal)
+            query, job = each
+            best = slate(job.scores, job.candidates, length(query.k), job.ranked)
+            scored = (job.candidates, job.scores) if query.score_all else None
+            ranges, who = job.generation.ranges, job.generation.who[job.arm]
+            if job.user == ranges.users:
+                who += UNKNOWN_USER
+            response.answers.append(answer(query.query_id, best, who, scored))
+            answered[ranges.arms[job.arm]] += 1
+        for arm, queries in answered.items():
+            self._metrics.queries.labels(arm).inc(queries)
+        return response.SerializeToString()
+
+
+def parse_call(raw: bytes) -> RankRequest:
+    """A call from its bytes. Raises Refusal."""
+    request = parse(RankRequest, raw)
+    queries, timeouts = len(request.queries), len(request.timeouts_ms)
+    if not 1 <= queries <= MAX_QUERIES:
+        raise bad("queries", f"{queries} queries", f"1 to {MAX_QUERIES:,}")
+    if timeouts not in (0, queries):
+        raise bad("timeouts_ms", f"{timeouts} values", f"as many as queries ({queries}), or none")
+    return request

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from serving.replica import work
+from serving.replica import rank
 from serving.replica.generation import Generation
-from serving.replica.work import Call, Job, Queue, passes, score
+from serving.replica.rank import Call, Job, Queue, passes, score
 from simulator.models.ranker import Rankers
 from simulator.randomness import generator
 from tests.serving.generations import about_of, parts_of, stack_of
@@ -84,14 +84,14 @@ def test_the_queue_is_bounded_and_drained_at_once() -> None:
 
 
 def test_a_drain_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "MOST_PER_DRAIN", 3)
+    monkeypatch.setattr(rank, "MAX_PER_DRAIN", 3)
     queue, jobs = Queue(9), jobs_of(served(), [4] * 5)
     queue.put(jobs)
     assert [len(queue.take()), len(queue.take())] == [3, 2]
 
 
 def test_users_come_first_and_background_work_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "MOST_BESIDE", 2)
+    monkeypatch.setattr(rank, "MAX_BACKGROUND_PER_DRAIN", 2)
     queue, jobs = Queue(8), jobs_of(served(), [4] * 7)
     assert queue.put(jobs[:5], background=True) == 4, "half of the room is for users"
     assert queue.put(jobs[5:]) == 2

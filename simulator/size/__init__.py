@@ -1,0 +1,1 @@
+"""How many machines a deployment takes: `flicker size`, from laws that `make scaling` measured."""

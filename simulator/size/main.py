@@ -1,0 +1,94 @@
+"""`flicker size`: a plan as tables, or as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from simulator.size.laws import Laws, digits, read_laws, size
+from simulator.size.plan import Plan, SizeFlags, plan
+from simulator.terminal import open_console
+
+WIDE = 150
+"""Columns of a table where it is a file or a pipe."""
+
+
+def run_size(flags: SizeFlags) -> None:
+    """Print what it takes."""
+    laws = read_laws()
+    made = plan(flags, laws)
+    if flags.json:
+        print(json.dumps(as_json(flags, made, laws), indent=2))
+        return
+    console = open_console()
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDE)
+    console.print(parts_table(made))
+    console.print(laws_table(made))
+    console.print(limits_table(made))
+    console.print(f"Laws measured {laws.date} on {escape(laws.machine)}: docs/scaling.md.")
+    replicas = next(part.processes for part in made.parts if part.name == "replica")
+    if replicas < flags.duplicates:
+        served = f"{digits(replicas)} of {digits(flags.duplicates)} duplicates"
+        console.print(f"Replicas serve {served}: for all of them as many replicas are needed, whatever they are asked.")
+    if made.beyond:
+        console.print("Extrapolated: " + "; ".join(made.beyond) + ".")
+    console.print("CPU is of a core like that machine's. Not in it: TLS, peaks over the daily mean, failover, disks.")
+
+
+def as_json(flags: SizeFlags, made: Plan, laws: Laws) -> dict[str, Any]:
+    """All of it, in seconds, bytes and cores."""
+    about = {"date": laws.date, "machine": laws.machine}
+    demand = {name: value for name, value in asdict(flags).items() if name != "json"}
+    return {"demand": demand, "laws": about, **asdict(made)}
+
+
+def parts_table(made: Plan) -> Table:
+    """A row for each part."""
+    drawn = Table(box=SIMPLE_HEAD)
+    for name in ("part", "processes", "busy cores", "memory each", "network", "machines"):
+        drawn.add_column(name, justify="left" if name == "part" else "right", no_wrap=True)
+    for part in made.parts:
+        within = part.machines == 0
+        drawn.add_row(
+            part.name,
+            "" if within else digits(part.processes),
+            digits(part.cores) if part.cores else "",
+            size(part.memory) if part.memory else "",
+            f"{size(part.network)}/s",
+            "" if within else digits(part.machines),
+        )
+    return drawn
+
+
+def laws_table(made: Plan) -> Table:
+    """What each part grows with, and by which law."""
+    drawn = Table(box=SIMPLE_HEAD)
+    drawn.add_column("part", no_wrap=True)
+    drawn.add_column("grows with")
+    drawn.add_column("law")
+    for part in made.parts:
+        drawn.add_row(part.name, part.driver, part.law)
+    return drawn
+
+
+def limits_table(made: Plan) -> Table:
+    """What saturates, first what saturates first."""
+    drawn = Table(box=SIMPLE_HEAD)
+    drawn.add_column("of its limit", justify="right", no_wrap=True)
+    drawn.add_column("what more machines do not mend")
+    drawn.add_column("what takes over")
+    for limit in made.limits:
+        drawn.add_row(shared(limit.share), limit.what, limit.then if limit.share > 0.5 else "")
+    return drawn
+
+
+def shared(share: float) -> str:
+    """As a percentage, or as a factor where it is beyond."""
+    return f"{share:.1%}" if share < 1 else f"× {digits(share)}"

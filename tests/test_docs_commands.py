@@ -32,9 +32,10 @@ from simulator.article.table import write_lines
 from simulator.flags import RunFlags, parse, parse_flags, parse_run
 from simulator.live.flags import UpFlags
 from simulator.models.specs import parse_arms
+from simulator.run import MergeFlags
 from simulator.sweep import main as sweep
 from tests.article.made import world
-from tests.documents import NOT_RUN, PAGES, ROOT, Block, blocks, recipes
+from tests.documents import NOT_RUN, PAGES, ROOT, Block, blocks, prose, recipes
 from tests.predictions.logs import frame, write
 from tests.small_runs import small_log
 from tests.terminal import SMALL_RUN, Terminal
@@ -70,7 +71,7 @@ def typed(block: Block, folder: Path) -> list[Call]:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", block.text],
         cwd=folder,
-        env={"PATH": f"{shims}:/usr/bin:/bin"},
+        env={"PATH": f"{shims}:/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": "0"},
         text=True,
         capture_output=True,
         timeout=60,
@@ -139,6 +140,7 @@ def of_show(words: list[str]) -> None:
 PARSED: dict[tuple[str, ...], Callable[[list[str]], Any]] = {
     ("flicker", "run"): of_run,
     ("flicker", "tune"): lambda words: parse(RunFlags, "flicker tune", words),
+    ("flicker", "merge"): lambda words: parse_flags(MergeFlags, "flicker merge", words),
     ("flicker", "up"): of_up,
     ("flicker", "sweep"): of_sweep,
     ("flicker", "query"): lambda words: parse_flags(QueryFlags, "flicker query", words),
@@ -196,6 +198,8 @@ def called(words: list[str], flicker: Terminal) -> None:
 def test_there_are_commands_and_few_are_left_out() -> None:
     assert len(RUN) > 20 and len(MARKED) < len(RUN)
     assert [block.place for block in EVERY if not block.language] == [], "say what a block holds: sh, text, python"
+    indented = {page.name: re.findall(r"\n\n {4,}(\S.*)", prose(page)) for page in PAGES}
+    assert {name: lines for name, lines in indented.items() if lines} == {}, "fence it: nobody reads these"
 
 
 @pytest.mark.parametrize("block", MARKED, ids=lambda block: block.place)

@@ -204,11 +204,8 @@ def test_each_is_asked_what_compose_asks(overlay: str, name: str) -> None:
         assert ["CMD", *ready["exec"]["command"]] == service["healthcheck"]["test"]
     elif name == "page":
         how = ready["httpGet"]
-        assert (
-            how["path"] == HEALTH_PATH
-            and how.get("scheme", "HTTP").lower() in composed
-            and "127.0.0.1:8080" in composed
-        )
+        assert how["path"] == HEALTH_PATH
+        assert f"{how.get('scheme', 'HTTP').lower()}://127.0.0.1:8080{HEALTH_PATH}" in composed
     else:
         assert ready["httpGet"] == {"path": "/metrics", "port": "metrics"} and "pages import probe" in composed
     interval, timeout = (int(service["healthcheck"][key].removesuffix("s")) for key in ("interval", "timeout"))

@@ -40,21 +40,21 @@ def main(arguments: list[str]) -> None:
     with ExitStack() as ends:
         ends.callback(store.close)
         try:
-            held = hold(flags.shard, store, stop, metrics.store_failed)
+            lease = hold(flags.shard, store, stop, metrics.store_failed)
         except Stopped:
             return
-        ends.callback(held.release)
-        folder = StateFolder(flags.folder(held.shard), flags.run)
+        ends.callback(lease.release)
+        folder = StateFolder(flags.folder(lease.shard), flags.run)
         world = open_world(config.world, config.seed, config.model.hash_rows)
         config, size, adapted = fitted_live(config, world, flags.given(), flags.generation_events)
         if adapted:
             print(f"trainer: {adapted}", flush=True)
-        trainer = loop.Trainer(config, world, store, folder, metrics, stop, size, held.shard, held.check)
+        trainer = loop.Trainer(config, world, store, folder, metrics, stop, size, lease.shard, lease.check)
         feeder: Feeder | NoFeeder = NoFeeder()
-        if held.shard.number == 0:
-            fed = flags.open_store(capacity=WORLD_CAPACITY)
-            ends.callback(fed.close)
-            feeder = Feeder(world, fed, metrics, stop, *flags.pace(world, size))
+        if lease.shard.number == 0:
+            world_log = flags.open_store(capacity=WORLD_CAPACITY)
+            ends.callback(world_log.close)
+            feeder = Feeder(world, world_log, metrics, stop, *flags.pace(world, size))
             feeder.feed_at_once(flags.head(size))
         # SIGUSR1: the events of a generation at once, so that the next one is cut as soon as they are learned
         signal.signal(signal.SIGUSR1, lambda number, frame: feeder.feed_at_once(trainer.generation_events))

@@ -72,7 +72,7 @@ class Feeder:
         self._world, self._store, self._metrics, self._stop = world, store, metrics, stop
         self._pace, self._entry = pace, entry
         self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
-        self._wishes: SimpleQueue[int] = SimpleQueue()
+        self._requests: SimpleQueue[int] = SimpleQueue()
         self.problem: BaseException | None = None
         """Why it ended before the world did; it has raised the flag then."""
 
@@ -85,7 +85,7 @@ class Feeder:
 
         From the next entry on. A signal handler may call it, too.
         """
-        self._wishes.put(events)
+        self._requests.put(events)
 
     def join(self, seconds: float) -> None:
         """Wait until the thread has ended, `seconds` at most."""
@@ -97,7 +97,7 @@ class Feeder:
             self._feed()
         except Stopped:
             pass
-        except BaseException as problem:  # told by the main thread, which alone can end the process
+        except BaseException as problem:  # raised by the main thread, which alone can end the process
             self.problem = problem
             self._stop.set()
 
@@ -107,8 +107,8 @@ class Feeder:
             log.info("the world goes on from event %s of %s", f"{position:,}", f"{self._world.events:,}")
         due, hurried = time.monotonic(), 0
         for batch in self._world.batches(self._entry, position):
-            while not self._wishes.empty():
-                hurried += self._wishes.get()
+            while not self._requests.empty():
+                hurried += self._requests.get()
             seconds = self._pace(batch)
             due = max(due + (0.0 if hurried > 0 else seconds), time.monotonic() - CATCH_UP)
             hurried = max(0, hurried - len(batch))
@@ -120,7 +120,7 @@ class Feeder:
 
     def _position(self) -> int:
         """Events of the world that are in the log already."""
-        mark = retry(lambda: self._store.mark(WRITER), StoreAway, self._stop, self._told)
+        mark = retry(lambda: self._store.mark(WRITER), StoreAway, self._stop, self._on_error)
         if mark and not (mark.isdecimal() and int(mark) <= self._world.events):
             raise FlickerError(f"run: its log was fed from another world (mark {mark}): name another --run")
         return int(mark or 0)
@@ -139,7 +139,7 @@ class Feeder:
             self._metrics.paused_seconds.inc(now - counted)
             counted = now
             if isinstance(problem, StoreAway):
-                self._told(problem)
+                self._on_error(problem)
 
         append = partial(self._store.append, batch, writer=WRITER, mark=mark)
         retry(append, (LogFull, StoreAway), self._stop, count_pause)
@@ -147,6 +147,6 @@ class Feeder:
             self._metrics.paused_seconds.inc(time.monotonic() - counted)
         self._metrics.fed.inc(len(batch))
 
-    def _told(self, problem: Exception) -> None:
+    def _on_error(self, problem: Exception) -> None:
         self._metrics.store_failed(problem)
         log.warning("%s", problem)

@@ -17,13 +17,13 @@ from simulator.types import World
 from trainer.feeder import Pace, as_logged, steady
 from trainer.lease import parse_shard
 
-RATE = 2_000.0
+DEFAULT_RATE = 2_000.0
 """Events per second that are fed where no flag says otherwise."""
-LOG_SECONDS = 300.0
-"""What a real log takes at least where no flag says otherwise: a small one would be over in seconds."""
+MIN_LOG_SECONDS = 300.0
+"""Minimum duration of a real log where no flag says otherwise: a small one would be over in seconds."""
 STEADY_ENTRY, AS_LOGGED_ENTRY = 0.1, 250
 """Seconds of events per entry of the log where they come steadily; events per entry where the log sets the pace."""
-ENTRY_MOST = 1_000
+MAX_ENTRY = 1_000
 """Events per entry, at most."""
 
 
@@ -89,7 +89,7 @@ class TrainerFlags(LiveFlags, Wiring):
         """How fast the world comes, and how many of its events go into one entry of the log; a generation is `size`."""
         if self.speed is not None:
             return as_logged(self.speed), AS_LOGGED_ENTRY
-        slowest = RATE if world.has_truth else min(RATE, world.events / LOG_SECONDS)
+        slowest = DEFAULT_RATE if world.has_truth else min(DEFAULT_RATE, world.events / MIN_LOG_SECONDS)
         paced = max(1, world.events - self.head(size))
         rate = self.rate or (paced / self.for_ if self.for_ is not None else slowest)
-        return steady(rate), max(1, min(ENTRY_MOST, round(rate * STEADY_ENTRY)))
+        return steady(rate), max(1, min(MAX_ENTRY, round(rate * STEADY_ENTRY)))

@@ -1,8 +1,8 @@
 """Which shard a trainer is: named, or the first that is free by a lease in the store (`--shard any/N`).
 
-A lease is renewed three times before it runs out. Who was frozen for longer may have lost his shard to another: then he
-ends without having saved or published anything more. The state folder's lock keeps a second one out besides, wherever
-its file system has locks.
+A lease is renewed three times before it runs out. A trainer that was frozen for longer may have lost it to
+another: then it ends without saving or publishing anything more. The lock of the state folder keeps a second one out,
+wherever its file system has locks.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ PATTERN = re.compile(r"(any|0|[1-9][0-9]{0,3})/([1-9][0-9]{0,3})")
 
 def parse_shard(text: str) -> tuple[int | None, int]:
     """I and N of `I/N`; None for `any`. Raises SettingError."""
-    found = PATTERN.fullmatch(text)
-    number = int(found[1]) if found and found[1] != "any" else None
-    if not found or (number is not None and number >= int(found[2])):
+    match = PATTERN.fullmatch(text)
+    number = int(match[1]) if match and match[1] != "any" else None
+    if not match or (number is not None and number >= int(match[2])):
         raise SettingError("shard", text or "nothing", "I/N, such as 0/2: I from 0 to N - 1, or any/N")
-    return number, int(found[2])
+    return number, int(match[2])
 
 
 class Named:
-    """The shard that a trainer was told to be; its state folder keeps out a second one."""
+    """The shard that a flag names; the state folder's lock keeps a second trainer out."""
 
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
@@ -52,19 +52,19 @@ class Named:
 
 
 class Lease:
-    """A shard that nobody else holds, for as long as it is renewed."""
+    """A shard that no other trainer holds, for as long as the lease is renewed."""
 
     def __init__(
         self,
         store: Leases,
         count: int,
         stop: threading.Event,
-        told: Callable[[Exception], None],
+        on_error: Callable[[Exception], None],
         seconds: float = SECONDS,
         owner: str = "",
     ) -> None:
         """Of `count` shards, as `owner` (default: host and process id). Waits until one is free. Raises Stopped."""
-        self._store, self._stop, self._told, self._seconds = store, stop, told, seconds
+        self._store, self._stop, self._on_error, self._seconds = store, stop, on_error, seconds
         self._owner = owner or f"{socket.gethostname()}-{os.getpid()}"
         self._lock = threading.Lock()
         self._until, self._lost = 0.0, False
@@ -73,9 +73,9 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Raises FlickerError where the shard is another's by now; Stopped."""
+        """Raises FlickerError where another trainer holds the shard by now; Stopped."""
         if not self._lost and time.monotonic() >= self._until:
-            retry(self._renew, StoreAway, self._stop, self._told)
+            retry(self._renew, StoreAway, self._stop, self._on_error)
         if self._lost:
             raise FlickerError(
                 f"shard = {self.shard}: another trainer has taken it, since this one was not heard of for "
@@ -93,7 +93,7 @@ class Lease:
         waits = False
         while True:
             asked = time.monotonic()
-            number = retry(self._ask(count), StoreAway, self._stop, self._told)
+            number = retry(self._ask(count), StoreAway, self._stop, self._on_error)
             if number >= 0:
                 self._until = asked + self._seconds
                 return Shard(number, count)
@@ -111,7 +111,7 @@ class Lease:
             try:
                 self._renew()
             except StoreAway as problem:
-                self._told(problem)
+                self._on_error(problem)
 
     def _renew(self) -> None:
         """Raises StoreAway."""
@@ -125,7 +125,7 @@ class Lease:
             self._stop.set()
 
 
-def hold(text: str, store: Leases, stop: threading.Event, told: Callable[[Exception], None]) -> Named | Lease:
+def hold(text: str, store: Leases, stop: threading.Event, on_error: Callable[[Exception], None]) -> Named | Lease:
     """The shard that `--shard` says. Waits until one is free. Raises SettingError, Stopped."""
     number, count = parse_shard(text)
-    return Lease(store, count, stop, told) if number is None else Named(Shard(number, count))
+    return Lease(store, count, stop, on_error) if number is None else Named(Shard(number, count))

@@ -77,20 +77,20 @@ class Trainer:
         for module in (arm.own for arm in arms if arm.own):
             require_allowed(module.factory)
         self.arms = arms
-        own = shard.of(config.duplicates)
-        self.engines = Engines(world.schema, arms, config, here=slice(own.start, own.stop))
+        numbers = shard.of(config.duplicates)
+        self.engines = Engines(world.schema, arms, config, here=slice(numbers.start, numbers.stop))
         say_remarks(self.engines, log.warning)
         chunk = self.engines.chunk_events
         self.generation_events = 2 * chunk if generation_events is None else generation_events
         whole = self.generation_events > 0 and self.generation_events % chunk == 0
         hint = f"a multiple of {chunk}, the events of a shuffle window"
         require(whole, "generation_events", self.generation_events, hint)
-        most = store.capacity() // 2  # or the log would be full before a generation is complete, and stay so
-        require(self.generation_events <= most, "generation_events", self.generation_events, f"at most {most}")
+        maximum = store.capacity() // 2  # or the log would be full before a generation is complete, and stay so
+        require(self.generation_events <= maximum, "generation_events", self.generation_events, f"at most {maximum}")
         users, items = len(world.encoder.user_rows), len(world.encoder.item_rows)
         self.quarantine = Quarantine(store, world.schema, users, items, metrics.set_aside)
         self.reader = self._reader()
-        self.progressive = Progressive([arm.label for arm in arms], len(own))
+        self.progressive = Progressive([arm.label for arm in arms], len(numbers))
         recent = config.world.recent if isinstance(config.world, ReplayConfig) else RECENT
         self.engagements = Engagements(recent, np.full((users, world.encoder.history), -1, np.int32))
         learned = {"config": as_json(config), "generation_events": self.generation_events}
@@ -103,12 +103,12 @@ class Trainer:
         """Take up what is saved, and bring the store to where that is. Raises ResultError, StoreError, Stopped."""
         self._restore()
         groups = [shard.group for shard in self.shard.all]  # or what others have learned would be forgotten
-        self._insist(lambda: self.store.join(*groups, alone=True))
+        self._retry(lambda: self.store.join(*groups, alone=True))
         self._acknowledge()
         if self.world.names.users:
             names = pack(self.world.names)
-            self.names = self._insist(lambda: self.store.share(names))
-        newest, generation = self._insist(self.store.newest), self.state.generation
+            self.names = self._retry(lambda: self.store.share(names))
+        newest, generation = self._retry(self.store.newest), self.state.generation
         if newest > generation:
             hint = f"holds generation {generation}, but {newest} is published"
             raise ResultError(f"state = {self.folder.path}: {hint}: name its own folder, or another --run")
@@ -141,8 +141,8 @@ class Trainer:
         log.info("stopped after %s events, generation %s", f"{self.state.events:,}", self.state.generation)
 
     def _read(self) -> Batch | None:
-        chunk = self._insist(lambda: self.reader.take(WAIT))
-        unread = self._insist(self.store.waiting) - self._unacknowledged()
+        chunk = self._retry(lambda: self.reader.take(WAIT))
+        unread = self._retry(self.store.waiting) - self._unacknowledged()
         self.metrics.waiting.set(max(0, unread) + self.reader.ahead)
         return chunk
 
@@ -197,11 +197,13 @@ class Trainer:
         state = self.state
         cut = {"generation": state.generation, "events": state.events, "published": state.cut, "scores": state.scores}
         with self.metrics.publish_seconds.time():
-            whose = self.store.run, state.generation, self.shard
-            made = parts(self.engines, self.config, self.world, self.engagements, *whose)
-            said = about(self.engines, self.config, self.world, cut | {"names": self.names, "settings": self._learned})
-            publish = partial(self.store.publish, state.generation, made, said, self.shard, joined)
-            missing = self._insist(publish)
+            identity = self.store.run, state.generation, self.shard
+            shard_parts = parts(self.engines, self.config, self.world, self.engagements, *identity)
+            content = about(
+                self.engines, self.config, self.world, cut | {"names": self.names, "settings": self._learned}
+            )
+            publish = partial(self.store.publish, state.generation, shard_parts, content, self.shard, joined)
+            missing = self._retry(publish)
         if missing:
             self._wait_for_others(publish, missing)
         self._show()
@@ -214,7 +216,7 @@ class Trainer:
             self.metrics.shards_missing.set(missing)
             if self.stop.is_set():
                 raise Stopped
-            newest = self._insist(lambda: self.store.wait_newer(self.state.generation - 1, WAIT))
+            newest = self._retry(lambda: self.store.wait_newer(self.state.generation - 1, WAIT))
             now = time.monotonic()
             self.metrics.shards_wait_seconds.inc(now - looked)
             looked = now
@@ -222,28 +224,28 @@ class Trainer:
                 missing = 0
             elif now >= handed_in + AGAIN:
                 log.info("generation %s waits for %s of %s trainers", self.state.generation, missing, self.shard.count)
-                missing, handed_in = self._insist(publish), now
+                missing, handed_in = self._retry(publish), now
         self.metrics.shards_missing.set(0)
 
     def _show(self) -> None:
         """The newest generation, as it was announced."""
-        newest = self._insist(self.store.newest)
+        newest = self._retry(self.store.newest)
         try:
-            said = self._insist(lambda: self.store.about(newest))
+            announced = self._retry(lambda: self.store.about(newest))
         except StoreError as problem:  # whoever serves it says so, too
             return log.warning("%s", problem)
-        self.metrics.show_generation(newest, said["published"], said["quality"])
+        self.metrics.show_generation(newest, announced["published"], announced["quality"])
 
     def _acknowledge(self) -> None:
         if self.state.after:
-            self._insist(lambda: self.store.acknowledge(self.shard.group, self.state.after))
+            self._retry(lambda: self.store.acknowledge(self.shard.group, self.state.after))
             self._acknowledged = entry_order(self.state.after)
 
-    def _insist(self, action: Callable[[], Result]) -> Result:
+    def _retry(self, action: Callable[[], Result]) -> Result:
         """Try until the store is there. Raises Stopped."""
-        return retry(action, StoreAway, self.stop, self._told)
+        return retry(action, StoreAway, self.stop, self._on_error)
 
-    def _told(self, problem: Exception) -> None:
+    def _on_error(self, problem: Exception) -> None:
         self.metrics.store_failed(problem)
         log.warning("%s", problem)
 

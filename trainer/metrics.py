@@ -50,10 +50,10 @@ class Metrics:
         self.log_loss, self.auc, self.calibration = (
             gauge(
                 name,
-                f"{what} of the last generation's events, predicted before they were learned; mean over duplicates.",
+                f"{title} of the last generation's events, predicted before they were learned; mean over duplicates.",
                 ["arm"],
             )
-            for name, what in (
+            for name, title in (
                 ("flicker_progressive_log_loss", "Log loss in nats"),
                 ("flicker_progressive_auc", "Area under the ROC curve"),
                 ("flicker_calibration", "Mean prediction / mean label"),

@@ -41,18 +41,18 @@ class Progressive:
         self._labels.append(labels)
 
     def cut(self) -> Scores:
-        """What each model is worth by what was added since the last call."""
+        """Log loss, AUC and calibration of each model over what was added since the last call."""
         logits, labels = np.concatenate(self._logits, axis=1), np.concatenate(self._labels)
         self._clear()
-        found: Scores = {}
+        scores: Scores = {}
         for number, arm in enumerate(self._arms):
             models = logits[number * self._duplicates : (number + 1) * self._duplicates]
-            found[arm] = {
-                "log_loss": [_finite(float(log_loss(scores, labels).mean())) for scores in models],
-                "auc": [_finite(auc(scores, labels)) for scores in models],
-                "calibration": [_finite(calibration(scores, labels).ratio) for scores in models],
+            scores[arm] = {
+                "log_loss": [_finite(float(log_loss(predictions, labels).mean())) for predictions in models],
+                "auc": [_finite(auc(predictions, labels)) for predictions in models],
+                "calibration": [_finite(calibration(predictions, labels).ratio) for predictions in models],
             }
-        return found
+        return scores
 
     def state(self) -> dict[str, Tensor]:
         """What was added since the last cut."""

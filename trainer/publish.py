@@ -38,7 +38,7 @@ from trainer.progressive import quality_of
 
 CATALOG = "catalog"
 STRANGERS = -1
-"""Segment of those whom the world has not: nobody in it has clicked, so it gets what is popular with all."""
+"""Segment of unknown users: nobody in it has clicked, so it gets the most popular items overall."""
 NO_HISTORY: Rows = np.empty((0, 0), np.int32)
 
 
@@ -56,9 +56,9 @@ class Catalog(Protocol):
 class Engagements:
     """The trailing engagements of the log, from which candidates are retrieved, and each user's history."""
 
-    def __init__(self, most: int, history: Rows = NO_HISTORY) -> None:
+    def __init__(self, capacity: int, history: Rows = NO_HISTORY) -> None:
         """Keeps the last `most` of all, and in `history` [U, H] those of each user, latest first, -1 where none is."""
-        self._most, self.history = most, history
+        self._capacity, self.history = capacity, history
         self.user: Ints = np.empty(0, np.int64)
         """[n] oldest first."""
         self.item: Ints = np.empty(0, np.int64)
@@ -69,8 +69,8 @@ class Engagements:
         """The next events of the log, engagements or not."""
         clicked = events.label == 1
         user, item = events.user[clicked], events.item[clicked]
-        self.user = np.concatenate([self.user, user])[-self._most :]
-        self.item = np.concatenate([self.item, item])[-self._most :]
+        self.user = np.concatenate([self.user, user])[-self._capacity :]
+        self.item = np.concatenate([self.item, item])[-self._capacity :]
         self.time = float(events.time[-1])
         if self.history.shape[1]:
             remember(self.history, user, item)
@@ -119,14 +119,14 @@ def parts(
     """A shard's parts of a generation: its duplicates' weights, of the only fleet; the first one's candidates, too (all
     present items, if fewer than asked)."""
     assert config.fleets == 1
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     if shard.number == 0:
         tables = catalog(world, recent, config.candidates)
-        found[CATALOG] = safetensors.numpy.save(tables, label(run, generation, CATALOG))
+        contents[CATALOG] = safetensors.numpy.save(tables, label(run, generation, CATALOG))
     for number in shard.of(config.duplicates):
         part = duplicate_part(number)
-        found[part] = safetensors.torch.save(engines.published(number), label(run, generation, part))
-    return found
+        contents[part] = safetensors.torch.save(engines.published(number), label(run, generation, part))
+    return contents
 
 
 def catalog(world: Catalog, recent: Engagements, count: int) -> dict[str, np.ndarray]:
@@ -145,7 +145,7 @@ def catalog(world: Catalog, recent: Engagements, count: int) -> dict[str, np.nda
 
 
 def about(engines: Engines, config: ExperimentConfig, world: World, cut: Mapping[str, Any]) -> dict[str, Any]:
-    """What a trainer says about a generation; `cut` holds `generation`, `events`, `published`, `scores`, `names`,
+    """Metadata of a generation; `cut` holds `generation`, `events`, `published`, `scores`, `names`,
     `settings` (a digest of all that decides the numbers)."""
     return json.loads(  # type: ignore[no-any-return]  # as every store gives it back: lists, no tuples
         json.dumps(
@@ -165,13 +165,13 @@ def about(engines: Engines, config: ExperimentConfig, world: World, cut: Mapping
 
 
 def joined(abouts: list[dict[str, Any]]) -> dict[str, Any]:
-    """What is announced, from what each shard says, in order. Raises StoreError where they are not of one kind."""
-    own = {"published", "scores"}
+    """What is announced: what all shards publish, merged in order. Raises StoreError where they are not of one kind."""
+    per_shard = {"published", "scores"}
     for number, about in enumerate(abouts[1:], 1):
-        alike = ({name: value for name, value in one.items() if name not in own} for one in (abouts[0], about))
+        alike = ({name: value for name, value in one.items() if name not in per_shard} for one in (abouts[0], about))
         if different := differences(*alike):
             hint = "start all trainers with the same settings and code"
             raise StoreError(f"shard {number} learns something else than shard 0 ({different}): {hint}")
-    said = {name: value for name, value in abouts[0].items() if name not in (*own, "settings")}
+    shared = {name: value for name, value in abouts[0].items() if name not in (*per_shard, "settings")}
     published = max(about["published"] for about in abouts)
-    return said | {"published": published, "quality": quality_of([about["scores"] for about in abouts])}
+    return shared | {"published": published, "quality": quality_of([about["scores"] for about in abouts])}

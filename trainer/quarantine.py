@@ -25,7 +25,7 @@ class Quarantine:
     def __init__(
         self, store: EventLog, schema: Schema, users: int, items: int, count: Callable[[str, int], object]
     ) -> None:
-        """Of a catalogue of so many users and items; `count` is told the reason and number of what is set aside."""
+        """Of a catalogue of so many users and items; `count` is called with reason and number of those set aside."""
         self._store, self._users, self._items, self._count = store, users, items, count
         fields = [(schema.first_row(field.name), field) for field in schema.fields]
         self._first = np.array([first for first, field in fields for _ in range(field.slots)])

@@ -42,14 +42,14 @@ class State:
     cut: float = 0.0
     """When the generation was cut, unix seconds."""
     scores: Scores = field(default_factory=dict)
-    """What each duplicate's predictions for the generation's events were worth."""
+    """Measures of each duplicate's predictions for the generation's events."""
 
 
 class StateFolder:
     """Where one trainer keeps its state."""
 
     def __init__(self, path: Path, run: str) -> None:
-        """`run`: whose state it is."""
+        """`run`: name of the run that the state belongs to."""
         self.path, self._run = path, run
         self._lock: IO[str] | None = None
 
@@ -98,9 +98,9 @@ class StateFolder:
             write_snapshot(unfinished, tensors, about)
             os.rename(unfinished, finished)
             flush(self.path)
-            for other in self._saved():
-                if other != number:
-                    shutil.rmtree(self.path / str(other))
+            for old in self._saved():
+                if old != number:
+                    shutil.rmtree(self.path / str(old))
 
     def _saved(self) -> list[int]:
         return [int(entry.name) for entry in self.path.iterdir() if entry.name.isdecimal()]

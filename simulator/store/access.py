@@ -20,10 +20,10 @@ class Access:
     """What a server asks for beside its URL."""
 
     credentials: Credentials = PLAIN
-    """By whose authorities a server of rediss:// is believed (those of this machine where none are named), and the
+    """Authorities that a server of rediss:// is verified by (this machine's where none are named), and the
     certificate that is shown to it."""
     password_file: Path | None = None
-    """Where the password stands of the user that the URL names, or of the server's default user."""
+    """File with the password of the user that the URL names, or of the server's default user."""
 
     @cached_property
     def passwords(self) -> Callable[[], tuple[bytes, ...]] | None:
@@ -47,10 +47,10 @@ def user_of(url: str) -> str:
 
 def without_password(url: str) -> str:
     """A URL that may be shown: without user and query, also where a password has letters that end a host's name."""
-    shown = url.partition("?")[0] if "password=" in url else url
-    scheme, separator, rest = shown.partition("://")
+    address = url.partition("?")[0] if "password=" in url else url
+    scheme, separator, rest = address.partition("://")
     if not separator:
-        return shown.rpartition("@")[2]
+        return address.rpartition("@")[2]
     return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 

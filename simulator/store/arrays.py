@@ -37,22 +37,22 @@ class Mislabelled(ValueError):
 
 
 def label(run: str, generation: int, part: str) -> dict[str, str]:
-    """What a published part says of itself in its header. One entry: the library writes several in any order."""
+    """The label in a published part's header. One entry: the library writes several in any order."""
     return {LABEL: f"run {run}, generation {generation}, {part}"}
 
 
 def arrays_of(data: bytearray, expected: Mapping[str, str] | None = None) -> dict[str, NDArray[Any]]:
     """The arrays by name; they share memory with `data`.
 
-    Raises ValueError where it is damaged or truncated, Mislabelled where it does not say of itself what is `expected`.
+    Raises ValueError where it is damaged or truncated, Mislabelled where its label is not the `expected` one.
     """
     begin = 8 + int.from_bytes(data[:8], "little")
     if not 8 < begin <= len(data):
         raise ValueError(f"{len(data)} bytes, of which {begin} are the header")
     try:
         header = json.loads(bytes(data[8:begin]))
-        if expected and (found := header.get("__metadata__", {}).get(LABEL)) != expected[LABEL]:
-            raise Mislabelled(f"it says that it is {found!r}, expected {expected[LABEL]!r}")
+        if expected and (stated := header.get("__metadata__", {}).get(LABEL)) != expected[LABEL]:
+            raise Mislabelled(f"it says that it is {stated!r}, expected {expected[LABEL]!r}")
         return {name: _array(data, begin, about) for name, about in header.items() if name != "__metadata__"}
     except (AttributeError, KeyError, TypeError, RecursionError) as problem:
         raise ValueError(f"header: {problem!r}") from None

@@ -48,7 +48,7 @@ class Connection:
                 retry=Retry(NoBackoff(), 0),
                 socket_timeout=TIMEOUT,
                 socket_connect_timeout=TIMEOUT,
-                **shown(url, access),
+                **client_options(url, access),
             )
         except ValueError:  # what it says may be a piece of the password
             hint = "a URL such as redis://127.0.0.1:6379/0, special letters of a password as %XX"
@@ -66,7 +66,7 @@ class Connection:
         script: Callable[..., Any] = self.client.register_script("".join(parts))
         return script
 
-    def ask(self, what: Callable[[], T], *, repeat: bool = True) -> T:
+    def ask(self, command: Callable[[], T], *, repeat: bool = True) -> T:
         """What the server answers; tried again while it is away, unless a second time could change more.
 
         Raises StoreAway or StoreRefuses after `patience` seconds, StoreError for what is wrong for good.
@@ -74,7 +74,7 @@ class Connection:
         give_up, pause = time.monotonic() + self._patience, FIRST_PAUSE
         while True:
             try:
-                return what()
+                return command()
             except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
                 raise StoreError(f"the store at {self.name} refuses the user or password: {one_line(error)}") from error
             except redis.RedisError as error:
@@ -87,13 +87,13 @@ class Connection:
 
     def _in_our_words(self, error: redis.RedisError) -> tuple[StoreError, bool]:
         """Which of the three kinds an error is, and whether the server has surely changed nothing."""
-        said = one_line(error)
+        message = one_line(error)
         if (code := code_of(error)) in FOR_NOW:
-            said = said if said.startswith(code) else f"{code} {said}"
-            return StoreRefuses(f"the store at {self.name} refuses for now: {said}"), True
+            message = message if message.startswith(code) else f"{code} {message}"
+            return StoreRefuses(f"the store at {self.name} refuses for now: {message}"), True
         if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
-            return StoreAway(f"the store at {self.name} is away: {said}"), False
-        return StoreError(f"the store at {self.name} refuses: {said}"), True
+            return StoreAway(f"the store at {self.name} is away: {message}"), False
+        return StoreError(f"the store at {self.name} refuses: {message}"), True
 
     def wait_for_entry(self, stream: str, after: str, wait: float) -> None:
         """Returns as soon as `stream` has an entry after the id `after`, or after `wait` seconds (or BLOCK)."""
@@ -113,17 +113,17 @@ class _Password(redis.CredentialProvider):
         return (self._user, password) if self._user else (password,)
 
 
-def shown(url: str, access: Access) -> dict[str, Any]:
-    """What the client is told beside the URL. It reads certificates anew with each connection."""
-    told: dict[str, Any] = {}
+def client_options(url: str, access: Access) -> dict[str, Any]:
+    """The client's options beside the URL. It reads certificates anew with each connection."""
+    options: dict[str, Any] = {}
     if access.passwords is not None:
-        told["credential_provider"] = _Password(user_of(url), access.passwords)
+        options["credential_provider"] = _Password(user_of(url), access.passwords)
     if url.startswith("rediss://"):
         files = access.credentials
-        told |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+        options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
         names = {"ssl_ca_certs": files.tls_ca, "ssl_certfile": files.tls_cert, "ssl_keyfile": files.tls_key}
-        told |= {name: str(file) for name, file in names.items() if file}
-    return told
+        options |= {name: str(file) for name, file in names.items() if file}
+    return options
 
 
 def code_of(error: redis.RedisError) -> str:

@@ -30,7 +30,7 @@ PUBLISHING = 1.0
 
 @dataclass(frozen=True)
 class Manifest:
-    """One that was read and is whole."""
+    """A manifest that was read and verified."""
 
     generation: int
     parts: dict[str, dict[str, Any]]
@@ -39,13 +39,13 @@ class Manifest:
     def part(self, name: str) -> str:
         """SHA-256 of a part in hexadecimal. Raises StoreError where the generation has no such one."""
         if name not in self.parts:
-            there = ", ".join(sorted(self.parts)) or "none"
-            raise StoreError(f"generation {self.generation} has no part {name}: it has {there}")
+            names = ", ".join(sorted(self.parts)) or "none"
+            raise StoreError(f"generation {self.generation} has no part {name}: it has {names}")
         return str(self.parts[name]["sha256"])
 
 
 def listed(parts: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    """What a manifest says of parts."""
+    """Size and digest of parts, as a manifest lists them."""
     return {name: {"bytes": len(data), "sha256": digest(data)} for name, data in parts.items()}
 
 
@@ -72,18 +72,18 @@ def read_manifest(
         entries = json.loads(text)
         signature = str(entries.pop("hmac", ""))
         whole = entries.pop("sha256") == _digest(entries)
-        whose = entries["run"], entries["generation"], entries.get("shard")
+        identity = entries["run"], entries["generation"], entries.get("shard")
         parts, about = dict(entries["parts"]), dict(entries["about"])
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         whole = False
     if not whole:
         raise StoreError(f"the manifest of generation {generation} is damaged: it does not match its digest")
-    if whose != (run, generation, _of(shard).get("shard")):
-        found = f"of run {whose[0]}, generation {whose[1]}{f', shard {whose[2]}' if whose[2] else ''}"
-        raise StoreError(f"the manifest of generation {generation} of run {run} is {found}: it was written by hand")
+    if identity != (run, generation, _of(shard).get("shard")):
+        stated = f"of run {identity[0]}, generation {identity[1]}{f', shard {identity[2]}' if identity[2] else ''}"
+        raise StoreError(f"the manifest of generation {generation} of run {run} is {stated}: it was written by hand")
     if keys and not any([_is_signed(entries, key, signature) for key in keys]):
-        how = "signed with another key" if signature else "not signed"
-        raise Unsigned(f"generation {generation} is {how}: give its trainer the same --signing-key")
+        signing = "signed with another key" if signature else "not signed"
+        raise Unsigned(f"generation {generation} is {signing}: give its trainer the same --signing-key")
     return Manifest(generation, parts, about)
 
 
@@ -116,10 +116,10 @@ def pieces(size: int) -> Iterator[slice]:
 
 def digest(data: bytes | bytearray) -> str:
     """SHA-256 in hexadecimal."""
-    found, view = hashlib.sha256(), memoryview(data)
+    sha256, view = hashlib.sha256(), memoryview(data)
     for piece in pieces(len(data)):
-        found.update(view[piece])
-    return found.hexdigest()
+        sha256.update(view[piece])
+    return sha256.hexdigest()
 
 
 def missing_part(generation: int, part: str, where: str) -> StoreError:

@@ -56,15 +56,15 @@ class Texts(Sequence[str]):
             raise ValueError(f"{value!r}: none of {len(self)} texts")
         return int(order[place])
 
-    def beginning(self, start: str, most: int) -> list[str]:
+    def beginning(self, start: str, maximum: int) -> list[str]:
         """The first texts that begin so, by rising bytes; of lists that are looked up."""
         assert self._order is not None
-        raw, found = start.encode(), list[str]()
+        raw, matches = start.encode(), list[str]()
         place = bisect_left(self._order, raw, key=self._raw)
-        while place < len(self) and len(found) < most and self._raw(self._order[place]).startswith(raw):
-            found.append(self[self._order[place]])
+        while place < len(self) and len(matches) < maximum and self._raw(self._order[place]).startswith(raw):
+            matches.append(self[self._order[place]])
             place += 1
-        return found
+        return matches
 
     def _raw(self, number: int) -> bytes:
         return bytes(self._data[self._ends[number - 1] if number else 0 : self._ends[number]])
@@ -75,14 +75,14 @@ def pack(names: Names) -> bytes:
     import safetensors.numpy  # of a router only the other half is asked
 
     lists = {"users": names.users, "items": names.items, "titles": names.titles}
-    found: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for name, texts in (lists | {CONTEXT + field: values for field, values in names.context.items()}).items():
         raw = [text.encode(errors="replace") for text in texts]
-        found[f"text/{name}"] = np.frombuffer(b"".join(raw), np.uint8)
-        found[f"ends/{name}"] = np.cumsum([len(each) for each in raw], dtype=np.int64)
+        arrays[f"text/{name}"] = np.frombuffer(b"".join(raw), np.uint8)
+        arrays[f"ends/{name}"] = np.cumsum([len(each) for each in raw], dtype=np.int64)
         if name != "titles":
-            found[f"order/{name}"] = np.array(sorted(range(len(raw)), key=raw.__getitem__), np.int32)
-    return safetensors.numpy.save(found)
+            arrays[f"order/{name}"] = np.array(sorted(range(len(raw)), key=raw.__getitem__), np.int32)
+    return safetensors.numpy.save(arrays)
 
 
 def unpack(data: bytearray) -> Names:

@@ -9,8 +9,8 @@ object store shows an object as a whole or not at all; elsewhere a part is writt
 `.SHA256.WRITER`, and then renamed. Whoever announces a generation removes the older ones that are no longer kept, with
 all that was left there half-way.
 
-Where the service is and who we are is told to fsspec and to the service's own library by their variables, such as
-FSSPEC_S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: nothing of it goes through our hands.
+Endpoint and credentials reach fsspec and the service's library by their own environment variables, such as
+FSSPEC_S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: none of them passes through this code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from simulator.errors import FlickerError, SettingError
 from simulator.store.access import require_weights, without_password
 from simulator.store.connection import Connection, one_line
 from simulator.store.manifest import pieces
-from simulator.store.parts import Found, joined
+from simulator.store.parts import StoredPart, concatenated
 from simulator.store.protocol import StoreAway, StoreError, StoreRefuses
 
 ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"})
@@ -35,13 +35,13 @@ ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss
 READ = 1 << 20
 """Bytes that are read at once."""
 S3 = {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 1}}
-"""Seconds and tries after which S3 counts as away: who asked tries again by itself, and must hear of a signal."""
+"""Seconds and tries after which S3 counts as away: who asked retries by itself, and must notice a signal."""
 REFUSES = frozenset({errno.EBUSY, errno.EIO, errno.EREMOTEIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """What is answered by a service that is there and does for now not do it: slow down, an error of its own, no room."""
 FOR_GOOD = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EREMCHG, errno.ENAMETOOLONG, errno.EMSGSIZE})
 """What no second try changes: a bad name, another region."""
-NOT_WHO = ("Credential", "ProfileNotFound", "ParamValidation")
-"""In the name of an error: nobody has said who we are, or not well."""
+CREDENTIAL_ERRORS = ("Credential", "ProfileNotFound", "ParamValidation")
+"""In the name of an error: credentials are missing or malformed."""
 
 
 class ObjectParts:
@@ -59,20 +59,20 @@ class ObjectParts:
 
     def put(self, name: str, data: bytes, *, stay: bool = False) -> None:
         """See Parts: all of it stays until it is forgotten."""
-        mine = uuid.uuid4().hex[:12]
-        self._server.ask(lambda: self._server.client.set(self._key, mine, nx=True))
+        drawn = uuid.uuid4().hex[:12]
+        self._server.ask(lambda: self._server.client.set(self._key, drawn, nx=True))
         path = f"{self._place()}/{path_of(name)}"
         with self._in_our_words():
             if self._size(path) != len(data):
                 self._write(path, data)
 
-    def get(self, name: str) -> Found | None:
+    def get(self, name: str) -> StoredPart | None:
         """See Parts."""
         path = f"{self._place()}/{path_of(name)}"
         with self._in_our_words():
             try:
                 size = self._size(path)
-                return None if size is None else joined(self._read(path, size))
+                return None if size is None else concatenated(self._read(path, size))
             except FileNotFoundError:  # forgotten meanwhile
                 return None
 
@@ -127,20 +127,20 @@ class ObjectParts:
         except StoreError:
             raise
         except Exception as problem:  # each service's library has errors of its own
-            raise self._told(problem) from problem
+            raise self._translated(problem) from problem
 
-    def _told(self, problem: Exception) -> StoreError:
-        number, said = getattr(problem, "errno", None), one_line(problem)
+    def _translated(self, problem: Exception) -> StoreError:
+        number, message = getattr(problem, "errno", None), one_line(problem)
         if isinstance(problem, FileNotFoundError):
-            return StoreError(f"weights = {self.where}: {said}: make the bucket or folder, or name another")
-        if isinstance(problem, PermissionError) or any(name in type(problem).__name__ for name in NOT_WHO):
+            return StoreError(f"weights = {self.where}: {message}: make the bucket or folder, or name another")
+        if isinstance(problem, PermissionError) or any(name in type(problem).__name__ for name in CREDENTIAL_ERRORS):
             hint = "its credentials (AWS_ACCESS_KEY_ID ...) must have leave to read, list, write and delete there"
-            return StoreError(f"weights = {self.where}: {said}: {hint}")
+            return StoreError(f"weights = {self.where}: {message}: {hint}")
         if isinstance(problem, (NotADirectoryError, FileExistsError, IsADirectoryError)) or number in FOR_GOOD:
-            return StoreError(f"weights = {self.where}: {said}: name another place")
+            return StoreError(f"weights = {self.where}: {message}: name another place")
         if number in REFUSES:
-            return StoreRefuses(f"the weights at {self.where} are refused for now: {said}")
-        return StoreAway(f"the weights at {self.where} are away: {said}")
+            return StoreRefuses(f"the weights at {self.where} are refused for now: {message}")
+        return StoreAway(f"the weights at {self.where} are away: {message}")
 
 
 def path_of(name: str) -> str:

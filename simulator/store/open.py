@@ -1,4 +1,4 @@
-"""One store from one URL, so that every process is told where the store is in the same way."""
+"""One store from one URL, so that every process names the store in the same way."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ UPLOAD = 600
 """Seconds from the upload of a part to the announcement of its generation."""
 
 
-class Found(NamedTuple):
+class StoredPart(NamedTuple):
     """A part as it is there."""
 
     data: bytearray
@@ -45,7 +45,7 @@ class Parts(Protocol):
         Raises StoreAway, StoreError.
         """
 
-    def get(self, name: str) -> Found | None:
+    def get(self, name: str) -> StoredPart | None:
         """It, as a copy; None where it is not there. Raises StoreAway, StoreError."""
 
     def keys(self, names: Iterable[str]) -> list[str]:
@@ -90,23 +90,23 @@ class RedisParts:
     def put(self, name: str, data: bytes, *, stay: bool = False) -> None:
         """See Parts."""
         key = self._server.key(name)
-        own = f"{key}:{self._writer}"
-        if not self._is_whole(own, key):
+        upload_key = f"{key}:{self._writer}"
+        if not self._is_whole(upload_key, key):
             for number, piece in enumerate(pieces(len(data))):
                 args = [number, data[piece], UPLOAD]
-                if not self._server.ask(functools.partial(self._put_piece, keys=[own], args=args)):
+                if not self._server.ask(functools.partial(self._put_piece, keys=[upload_key], args=args)):
                     raise ran_out()
-            if not self._is_whole(own, key):
+            if not self._is_whole(upload_key, key):
                 raise ran_out()
         if stay:
             self._server.ask(lambda: self._server.client.persist(key))
 
-    def get(self, name: str) -> Found | None:
+    def get(self, name: str) -> StoredPart | None:
         """See Parts."""
         key = self._server.key(name)
         read = (self._server.ask(functools.partial(self._server.client.lindex, key, n)) for n in itertools.count())
-        found = joined(itertools.takewhile(lambda piece: piece is not None, read))
-        return found if found.data or self._server.ask(lambda: self._server.client.exists(key)) else None
+        part = concatenated(itertools.takewhile(lambda piece: piece is not None, read))
+        return part if part.data or self._server.ask(lambda: self._server.client.exists(key)) else None
 
     def keys(self, names: Iterable[str]) -> list[str]:
         """See Parts."""
@@ -115,17 +115,17 @@ class RedisParts:
     def forget(self, generation: int) -> None:
         """See Parts: all of them are keys of the server."""
 
-    def _is_whole(self, own: str, key: str) -> bool:
-        return bool(self._server.ask(lambda: self._make_whole(keys=[own, key], args=[UPLOAD])))
+    def _is_whole(self, upload_key: str, key: str) -> bool:
+        return bool(self._server.ask(lambda: self._make_whole(keys=[upload_key, key], args=[UPLOAD])))
 
 
-def joined(read: Iterable[bytes]) -> Found:
+def concatenated(read: Iterable[bytes]) -> StoredPart:
     """Pieces together, with a reader's rest after each."""
     data, digest = bytearray(), hashlib.sha256()
     for piece in throttled(read):
         digest.update(piece)
         data += piece
-    return Found(data, digest.hexdigest())
+    return StoredPart(data, digest.hexdigest())
 
 
 def ran_out() -> StoreAway:

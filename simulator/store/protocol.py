@@ -37,7 +37,7 @@ KEPT = 3
 """Generations kept in the registry."""
 REMEMBERED = 3_600
 """Seconds for which a key is remembered at least, unless too many others come."""
-MOST_KEYS = 400_000
+MAX_KEYS = 400_000
 """Keys after which half of what is remembered may be forgotten early: 111 reports a second for an hour. The server then
 holds twice as many at most."""
 QUARANTINE = 256
@@ -59,7 +59,7 @@ class StoreAway(StoreError):
 class StoreRefuses(StoreAway):
     """The store can be reached, and does for now not do what was asked: no memory, no disk, read-only, loading, busy.
 
-    Nothing was changed. For callers it is away; it is told apart because someone may have to make room.
+    Nothing was changed. For callers it is away; a class of its own because someone may have to make room.
     """
 
 
@@ -76,7 +76,7 @@ class UnknownGeneration(StoreError):
 
 
 class Unsigned(StoreError):
-    """A generation that nobody has signed whose key is known here."""
+    """A generation that none of the known keys has signed."""
 
 
 class LogFull(StoreError):
@@ -130,7 +130,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Shard:
-    """Which of several trainers: each teaches a share of the duplicates."""
+    """One of several trainers: each trains a share of the duplicates."""
 
     number: int = 0
     count: int = 1
@@ -199,7 +199,7 @@ class EventLog(Protocol):
         where the group has not joined or the log ends before `upto`.
         """
 
-    def set_aside(self, what: SetAside) -> bool:
+    def set_aside(self, rejected: SetAside) -> bool:
         """Keep what cannot be learned, for someone to look at; entries come in the log's order.
 
         Whether it is new: nothing is kept twice, however often the log is read. Raises StoreAway.

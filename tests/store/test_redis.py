@@ -15,7 +15,7 @@ from simulator.store.manifest import PIECE
 from simulator.store.open import CAPACITY, open_store
 from simulator.store.parts import RedisParts
 from simulator.store.protocol import (
-    MOST_KEYS,
+    MAX_KEYS,
     REMEMBERED,
     LogFull,
     Member,
@@ -86,13 +86,13 @@ def test_keys_are_remembered_for_an_hour_at_least_and_not_for_ever(redis_store: 
     for key in (b"first", b"second"):
         with pytest.raises(Repeated):
             redis_store.append(batch(2, 1), keys=[key])
-    client.sadd(recent, *(b"%08d" % number for number in range(MOST_KEYS)))
+    client.sadd(recent, *(b"%08d" % number for number in range(MAX_KEYS)))
     most = client.memory_usage(recent)
     redis_store.append(batch(2, 1), keys=[b"third"])  # too many: those before the last are forgotten
     redis_store.append(batch(3, 1), keys=[b"first"])
     with pytest.raises(Repeated):
         redis_store.append(batch(4, 1), keys=[b"second"])
-    assert client.scard(recent) == 2 and 2 * most < 60e6, f"{most} bytes for {MOST_KEYS} keys"
+    assert client.scard(recent) == 2 and 2 * most < 60e6, f"{most} bytes for {MAX_KEYS} keys"
     client.delete(before)
 
 

@@ -117,16 +117,16 @@ def test_a_lost_shard_holds_up_the_generation_and_goes_on_where_it_was(
 
 MOMENTS = {
     "one has handed in, the other not": (
-        ("simulator.store.redis:RedisStore._given", 2),
+        ("simulator.store.redis:RedisStore._handed_in", 2),
         ("trainer.resume:StateFolder.save", 2),
     ),
     "one has uploaded half of its parts, the other has handed in": (
         ("simulator.store.parts:RedisParts.put", 3),
-        ("simulator.store.redis:RedisStore._given", 2),
+        ("simulator.store.redis:RedisStore._handed_in", 2),
     ),
     "both have handed in, and the last died before it announced": (
-        ("simulator.store.redis:RedisStore._given", 2),
-        ("simulator.store.redis:RedisStore._given", 2),
+        ("simulator.store.redis:RedisStore._handed_in", 2),
+        ("simulator.store.redis:RedisStore._handed_in", 2),
     ),
     "one has renamed half of its files, the other has begun to write": (
         ("fsspec.implementations.local:LocalFileSystem.mv", 3),

@@ -17,7 +17,7 @@ import pytest
 from simulator.errors import FlickerError, SettingError
 from simulator.flags import parse
 from simulator.live.children import RESTARTS, Child
-from simulator.live.controls import LONGEST, Controls, Order, done
+from simulator.live.controls import MAX_ORDER_BYTES, Controls, Order, done
 from simulator.live.flags import UpFlags
 from simulator.live.orders import Operator
 from simulator.live.plan import Plan, plan
@@ -117,7 +117,7 @@ def test_what_cannot_be_done_is_said_in_a_line(controls: Controls, line: bytes, 
 
 def test_a_line_without_an_end_is_not_read_on(controls: Controls) -> None:
     with Client(controls.path) as client:
-        assert client.send(b"7" * LONGEST) is None
+        assert client.send(b"7" * MAX_ORDER_BYTES) is None
 
 
 def test_one_that_waits_holds_up_no_other(controls: Controls) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from simulator.errors import FlickerError
 from simulator.flags import parse_flags
 from simulator.size.laws import FORMS, Law, Laws, Shape, read_laws, size, span
-from simulator.size.plan import SizeFlags, fewest, plan
+from simulator.size.plan import SizeFlags, plan, smallest_fitting
 
 ROOT = Path(__file__).parents[1]
 INTERNET = "--queries-per-second 1e5 --duplicates 1000 --events-per-day 1e9 --items 1e8".split()
@@ -66,16 +66,16 @@ def test_trainers_are_as_many_as_the_events_ask_for_and_at_most_the_duplicates()
     trainer = plan(flags, laws).parts[2]
     assert trainer.cores == pytest.approx(1e4 * 2 * 100 * per_event)
     assert trainer.processes == math.ceil(trainer.cores / 0.5)
-    most = plan(replace(flags, events_per_day=86_400e6), laws)
-    assert most.parts[2].processes == 100
-    assert any("trainer of one duplicate" in limit.what and limit.share > 1 for limit in most.limits)
+    crowded = plan(replace(flags, events_per_day=86_400e6), laws)
+    assert crowded.parts[2].processes == 100
+    assert any("trainer of one duplicate" in limit.what and limit.share > 1 for limit in crowded.limits)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 200), st.integers(0, 220))
-def test_the_fewest_shards_are_found(most: int, least: int) -> None:
-    found = fewest(most, lambda shards: shards >= least)
-    assert found == next((n for n in range(1, most + 1) if n >= least), most)
+def test_the_fewest_shards_are_found(maximum: int, minimum: int) -> None:
+    shards = smallest_fitting(maximum, lambda shards: shards >= minimum)
+    assert shards == next((n for n in range(1, maximum + 1) if n >= minimum), maximum)
 
 
 @settings(deadline=None, max_examples=60)
@@ -142,7 +142,7 @@ def test_laws_are_whole_and_stand_in_the_page() -> None:
     assert set(laws.laws) == set(FORMS)
     for name, law in laws.laws.items():
         assert len(law.coefficients) == len(FORMS[name].terms) and all(c >= 0 for c in law.coefficients)
-        assert f"| {law.form.what} | {law.words()} |" in page
+        assert f"| {law.form.title} | {law.words()} |" in page
     assert f"Measured {laws.date} by `make scaling ARGS=--live`" in page
 
 

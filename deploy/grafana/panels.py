@@ -113,7 +113,7 @@ def dashboard(
     variables: Sequence[Json] = (),
 ) -> Json:
     """An introduction (Markdown) of so many rows, then panels that flow from left to right; links to the others."""
-    told = {
+    introduction = {
         "type": "text",
         "title": "What am I looking at?",
         "description": "How to read this page.",
@@ -154,20 +154,20 @@ def dashboard(
         "links": [links],
         "annotations": {"list": [refreshes]},
         "templating": {"list": list(variables)},
-        "panels": _placed([told, *panels]),
+        "panels": _placed([introduction, *panels]),
     }
 
 
 def choice(name: str, label: str, values: dict[str, str]) -> Json:
     """A variable with a fixed list of values (value -> what the reader sees); the first is the default."""
     options = [
-        {"selected": number == 0, "text": shown, "value": value} for number, (value, shown) in enumerate(values.items())
+        {"selected": number == 0, "text": text, "value": value} for number, (value, text) in enumerate(values.items())
     ]
     return {
         "type": "custom",
         "name": name,
         "label": label,
-        "query": ",".join(f"{shown} : {value}" for value, shown in values.items()),
+        "query": ",".join(f"{text} : {value}" for value, text in values.items()),
         "current": options[0],
         "options": options,
         "multi": False,

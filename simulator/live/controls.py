@@ -10,7 +10,7 @@ by one: {"do": "rate", "queries": 100} by {"ok": true, "say": "..."}, or {"ok": 
     {"do": "refresh"}                                    the next generation's events come at once
     {"do": "experiment", "events": 20000, "arms": [...]} `flicker run` on so much of the log; both may be left out
 
-This file has no more of ours in it than errors: the page imports it too.
+This file imports no more of this project than its errors: the page imports it too.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from simulator.errors import FlickerError, SettingError
 log = logging.getLogger("controls")
 
 TOKEN = "FLICKER_PAGE_TOKEN"
-"""The variable in which the page is told its token: a command line would show it to everybody on this machine."""
-LONGEST = 65_536
+"""The environment variable with the page's token: a command line would show it to everybody on this machine."""
+MAX_ORDER_BYTES = 65_536
 """Bytes of an order at most."""
 Order = dict[str, Any]
 Orders = Mapping[str, Callable[[Order], dict[str, Any]]]
@@ -72,7 +72,7 @@ class _Connection(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         """Until the client leaves, or sends a line that is too long to go on behind."""
         with contextlib.suppress(OSError):  # it has gone before its answer
-            while (line := self.rfile.readline(LONGEST)).endswith(b"\n"):
+            while (line := self.rfile.readline(MAX_ORDER_BYTES)).endswith(b"\n"):
                 self.wfile.write(json.dumps(obey(self.server.orders, line)).encode() + b"\n")
 
 
@@ -94,14 +94,14 @@ def obey(orders: Orders, line: bytes) -> dict[str, Any]:
         return refused("it did not work: the log of `flicker up` says why")
 
 
-def done(say: str) -> dict[str, Any]:
-    """The answer where it is done."""
-    return {"ok": True, "say": say}
+def done(message: str) -> dict[str, Any]:
+    """The answer where an order is carried out."""
+    return {"ok": True, "say": message}
 
 
-def refused(say: str) -> dict[str, Any]:
-    """The answer where it is not, and why."""
-    return {"ok": False, "say": say}
+def refused(message: str) -> dict[str, Any]:
+    """The answer where an order is refused, with the reason."""
+    return {"ok": False, "say": message}
 
 
 def number_of(order: Order, name: str, low: float, high: float, unit: str) -> float:

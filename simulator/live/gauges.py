@@ -33,11 +33,11 @@ class Page:
 
     def total(self, name: str, **labels: str) -> float:
         """Sum of all samples of this name that carry these labels (and perhaps others); 0 where there is none."""
-        return sum(v for (n, found), v in self.samples.items() if n == name and labels.items() <= dict(found).items())
+        return sum(v for (n, pairs), v in self.samples.items() if n == name and labels.items() <= dict(pairs).items())
 
     def labels(self, name: str, label: str) -> list[str]:
         """The values of a label of this name's samples, sorted."""
-        return sorted({dict(found)[label] for n, found in self.samples if n == name and label in dict(found)})
+        return sorted({dict(pairs)[label] for n, pairs in self.samples if n == name and label in dict(pairs)})
 
 
 def scrape(ports: Mapping[str, int], seconds: float = 1.0, credentials: Credentials = PLAIN) -> dict[str, Page]:

@@ -38,7 +38,7 @@ class Operator:
     def __init__(self, flags: UpFlags, plan: Plan, out: Path) -> None:
         self.flags, self.plan, self.out = flags, plan, out
         self.rate = flags.rate
-        """Queries per second that the load was last told to offer."""
+        """Queries per second that the load was last set to offer."""
         self.experiments: list[Child] = []
         self._lock = threading.Lock()
         # a child ends with the thread that starts it (process.launched), and those of orders end with their client

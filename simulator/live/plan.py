@@ -40,7 +40,7 @@ class Plan:
     routers: dict[str, int] = field(default_factory=dict)
     """Port of each router."""
     load_settings: Path | None = None
-    """What the traffic is told, and looks at again when it changes; None without traffic."""
+    """Settings of the traffic, reloaded when they change; None without traffic."""
     load_page: str = ""
     """Address of Locust's page, empty where there is none."""
     scheme: str = "http"

@@ -62,20 +62,20 @@ def _measures(watch: Watch, load: dict[str, Any], arm: str) -> Iterator[tuple[st
     blocks = [*watch.blocks, watch.recent[-1][1]]  # with what was compared since the last whole block
     for cause, name in CAUSES.items():
         for measure in MEASURES.values():
-            if found := ratio(blocks, (arm, cause), measure):
-                yield f"{name}.{measure.name}", found
-    seen = load.get("user_visible_swap_ratio", {}).get(arm, {})
+            if interval := ratio(blocks, (arm, cause), measure):
+                yield f"{name}.{measure.name}", interval
+    visible = load.get("user_visible_swap_ratio", {}).get(arm, {})
     single = {name: watch.trainer.value(f"flicker_progressive_{name}", arm=arm) for name in ("log_loss", "auc")}
-    single |= {"user_visible_swap_ratio": seen.get("ratio"), "user_visible_slot_ratio": seen.get("slot_ratio")}
+    single |= {"user_visible_swap_ratio": visible.get("ratio"), "user_visible_slot_ratio": visible.get("slot_ratio")}
     for name, value in single.items():
         if value is not None and math.isfinite(value):
             yield name, exact(value)
 
 
-def ratio(blocks: Sequence[Sums], whose: tuple[str, str], measure: Measure) -> Interval | None:
+def ratio(blocks: Sequence[Sums], comparison: tuple[str, str], measure: Measure) -> Interval | None:
     """Of (arm, cause) in the steps between blocks: sum of numerators / sum of denominators, with a bootstrap over them;
     None where nothing was compared."""
-    totals = np.array([block.get((*whose, measure.name), (0.0, 0.0)) for block in blocks])
+    totals = np.array([block.get((*comparison, measure.name), (0.0, 0.0)) for block in blocks])
     steps = np.diff(totals, axis=0, prepend=0.0)
     steps = steps[steps[:, 1] > 0]
     if len(steps) == 0:
@@ -108,7 +108,7 @@ def _serving(watch: Watch, load: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

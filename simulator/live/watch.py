@@ -109,20 +109,20 @@ class Watch:
 
     def _sums(self) -> Sums:
         """Of all that the routers compared."""
-        found: Sums = {}
-        for (name, labels), whole in self.router.samples.items():
+        sums: Sums = {}
+        for (name, labels), total in self.router.samples.items():
             if name == "flicker_compared_total":
-                of = dict(labels)
+                values = dict(labels)
                 part = self.router.samples.get(("flicker_differences_total", labels), 0.0)
-                found[of["arm"], of["cause"], of["measure"]] = part, whole
-        return found
+                sums[values["arm"], values["cause"], values["measure"]] = part, total
+        return sums
 
     def seconds(self) -> float:
         """Since the start."""
         return time.monotonic() - self.started
 
-    def _seen(self, what: str) -> None:
-        self.first.setdefault(what, self.seconds())
+    def _seen(self, event: str) -> None:
+        self.first.setdefault(event, self.seconds())
 
 
 def resident(pid: int) -> int:

@@ -1,6 +1,6 @@
 """What each part of the live system takes: sums of counts, each times a coefficient that was measured.
 
-The counts stand here, once for the fit (tests/bench/scaling_size.py) and for what it foretells; the coefficients in
+The counts stand here, once for the fit (tests/bench/scaling_size.py) and for its predictions; the coefficients in
 laws.json.
 """
 
@@ -44,8 +44,8 @@ class Shape:
     @property
     def rows(self) -> float:
         """Of a model's table."""
-        most = self.hash_rows or float("inf")
-        return min(self.users, most) + min(self.items, most) + OTHER_ROWS
+        limit = self.hash_rows or float("inf")
+        return min(self.users, limit) + min(self.items, limit) + OTHER_ROWS
 
     @property
     def models(self) -> float:
@@ -88,9 +88,9 @@ class Term:
 
 @dataclass(frozen=True)
 class Form:
-    """What a law is a sum of, and of what it is a law."""
+    """The terms that a law adds up, and the cost that they add up to."""
 
-    what: str
+    title: str
     unit: str
     """s or B."""
     terms: tuple[Term, ...]
@@ -163,9 +163,9 @@ class Law:
 
     def words(self) -> str:
         """The terms that are not zero, such as `150 µs + 0.2 µs x candidates`."""
-        shown = quantity_of(self.form.unit)
+        quantity = quantity_of(self.form.unit)
         pairs = zip(self.coefficients, self.form.terms, strict=True)
-        terms = [f"{shown(c)}{' x ' + term.words if term.words else ''}" for c, term in pairs if c > 0]
+        terms = [f"{quantity(c)}{' x ' + term.words if term.words else ''}" for c, term in pairs if c > 0]
         return " + ".join(terms) or "0"
 
 
@@ -178,7 +178,7 @@ class Laws:
     laws: dict[str, Law]
     samples: dict[str, float]
     """Samples on the metrics page of a process, by kind."""
-    most: dict[str, float]
+    maxima: dict[str, float]
     """The largest value of each count of a Shape that was measured: beyond it is extrapolation."""
 
     def __getitem__(self, name: str) -> Law:
@@ -191,10 +191,10 @@ def read_laws() -> Laws:
     return parsed(json.loads(files("simulator.size").joinpath("laws.json").read_text()))
 
 
-def parsed(said: Mapping[str, Any]) -> Laws:
+def parsed(content: Mapping[str, Any]) -> Laws:
     """Of what `make scaling` writes."""
-    laws = {name: Law(FORMS[name], tuple(one["coefficients"]), one["worst"]) for name, one in said["laws"].items()}
-    return Laws(said["date"], said["machine"], laws, said["samples"], said["most"])
+    laws = {name: Law(FORMS[name], tuple(one["coefficients"]), one["worst"]) for name, one in content["laws"].items()}
+    return Laws(content["date"], content["machine"], laws, content["samples"], content["most"])
 
 
 def quantity_of(unit: str) -> Callable[[float], str]:

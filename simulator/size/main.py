@@ -22,41 +22,41 @@ WIDE = 150
 def run_size(flags: SizeFlags) -> None:
     """Print what it takes."""
     laws = read_laws()
-    made = plan(flags, laws)
+    planned = plan(flags, laws)
     if flags.json:
-        print(json.dumps(as_json(flags, made, laws), indent=2))
+        print(json.dumps(as_json(flags, planned, laws), indent=2))
         return
     console = open_console()
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDE)
-    console.print(parts_table(made))
-    console.print(laws_table(made))
-    console.print(limits_table(made))
+    console.print(parts_table(planned))
+    console.print(laws_table(planned))
+    console.print(limits_table(planned))
     console.print(f"Laws measured {laws.date} on {escape(laws.machine)}: docs/scaling.md.")
-    replicas = next(part.processes for part in made.parts if part.name == "replica")
+    replicas = next(part.processes for part in planned.parts if part.name == "replica")
     if replicas < flags.duplicates:
         served = f"{digits(replicas)} of {digits(flags.duplicates)} duplicates"
         console.print(f"Replicas serve {served}: for all of them as many replicas are needed, whatever they are asked.")
-    if made.beyond:
-        console.print("Extrapolated: " + "; ".join(made.beyond) + ".")
+    if planned.beyond:
+        console.print("Extrapolated: " + "; ".join(planned.beyond) + ".")
     console.print("CPU is of a core like that machine's. Not in it: TLS, peaks over the daily mean, failover, disks.")
 
 
-def as_json(flags: SizeFlags, made: Plan, laws: Laws) -> dict[str, Any]:
+def as_json(flags: SizeFlags, planned: Plan, laws: Laws) -> dict[str, Any]:
     """All of it, in seconds, bytes and cores."""
     about = {"date": laws.date, "machine": laws.machine}
     demand = {name: value for name, value in asdict(flags).items() if name != "json"}
-    return {"demand": demand, "laws": about, **asdict(made)}
+    return {"demand": demand, "laws": about, **asdict(planned)}
 
 
-def parts_table(made: Plan) -> Table:
+def parts_table(planned: Plan) -> Table:
     """A row for each part."""
-    drawn = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
     for name in ("part", "processes", "busy cores", "memory each", "network", "machines"):
-        drawn.add_column(name, justify="left" if name == "part" else "right", no_wrap=True)
-    for part in made.parts:
+        table.add_column(name, justify="left" if name == "part" else "right", no_wrap=True)
+    for part in planned.parts:
         within = part.machines == 0
-        drawn.add_row(
+        table.add_row(
             part.name,
             "" if within else digits(part.processes),
             digits(part.cores) if part.cores else "",
@@ -64,29 +64,29 @@ def parts_table(made: Plan) -> Table:
             f"{size(part.network)}/s",
             "" if within else digits(part.machines),
         )
-    return drawn
+    return table
 
 
-def laws_table(made: Plan) -> Table:
+def laws_table(planned: Plan) -> Table:
     """What each part grows with, and by which law."""
-    drawn = Table(box=SIMPLE_HEAD)
-    drawn.add_column("part", no_wrap=True)
-    drawn.add_column("grows with")
-    drawn.add_column("law")
-    for part in made.parts:
-        drawn.add_row(part.name, part.driver, part.law)
-    return drawn
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("part", no_wrap=True)
+    table.add_column("grows with")
+    table.add_column("law")
+    for part in planned.parts:
+        table.add_row(part.name, part.driver, part.law)
+    return table
 
 
-def limits_table(made: Plan) -> Table:
+def limits_table(planned: Plan) -> Table:
     """What saturates, first what saturates first."""
-    drawn = Table(box=SIMPLE_HEAD)
-    drawn.add_column("of its limit", justify="right", no_wrap=True)
-    drawn.add_column("what more machines do not mend")
-    drawn.add_column("what takes over")
-    for limit in made.limits:
-        drawn.add_row(shared(limit.share), limit.what, limit.then if limit.share > 0.5 else "")
-    return drawn
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("of its limit", justify="right", no_wrap=True)
+    table.add_column("what more machines do not mend")
+    table.add_column("what takes over")
+    for limit in planned.limits:
+        table.add_row(shared(limit.share), limit.what, limit.then if limit.share > 0.5 else "")
+    return table
 
 
 def shared(share: float) -> str:

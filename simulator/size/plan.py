@@ -1,4 +1,4 @@
-"""From a demand to processes and machines: what each part takes by its law, and what more machines do not mend."""
+"""From a demand to processes and machines: each part by its law, and the limits that more machines do not lift."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONNECTIONS = 4_096
 SAMPLE_BYTES, SERIES_BYTES, SCRAPE = 2.0, 4_096.0, 5.0
 """Prometheus: bytes of a sample on disk (its manual says 1 to 2), memory of a series (a rule of thumb), seconds between
 scrapes. Not measured here."""
-MOST = 1e15
+MAX_COUNT = 1e15
 """Of any count: beyond it nothing is a deployment."""
 
 
@@ -75,8 +75,8 @@ class SizeFlags:
     def __post_init__(self) -> None:
         for name in ("queries_per_second", "events_per_day", "gib", "gbit"):
             value = getattr(self, name)
-            require(0 < value <= MOST, name, f"{value:g}", f"more than 0, at most {MOST:g}")
-        for name, least in (
+            require(0 < value <= MAX_COUNT, name, f"{value:g}", f"more than 0, at most {MAX_COUNT:g}")
+        for name, minimum in (
             ("duplicates", 2),
             ("items", 1),
             ("users", 1),
@@ -85,15 +85,15 @@ class SizeFlags:
             ("cores", 1),
         ):
             value = getattr(self, name)
-            fits = value is None or least <= value <= MOST
-            require(fits, name, "none" if value is None else f"{value:g}", f"from {least} to {MOST:g}")
-        require(0 <= self.hash_rows <= MOST, "hash_rows", f"{self.hash_rows:g}", f"from 0 to {MOST:g}")
+            fits = value is None or minimum <= value <= MAX_COUNT
+            require(fits, name, "none" if value is None else f"{value:g}", f"from {minimum} to {MAX_COUNT:g}")
+        require(0 <= self.hash_rows <= MAX_COUNT, "hash_rows", f"{self.hash_rows:g}", f"from 0 to {MAX_COUNT:g}")
         require(1 <= self.dim <= 512, "dim", self.dim, "from 1 to 512")
         good = bool(self.hidden) and all(1 <= width <= 8_192 for width in self.hidden)
         require(good, "hidden", " ".join(map(str, self.hidden)), "at least one width, each from 1 to 8192")
         require(0 <= self.shadow <= 1, "shadow", self.shadow, "from 0 to 1")
-        require(1 <= self.refresh_every <= MOST, "refresh_every", f"{self.refresh_every:g}", "at least 1 second")
-        require(0 <= self.outage <= MOST, "outage", f"{self.outage:g}", "0 seconds or more")
+        require(1 <= self.refresh_every <= MAX_COUNT, "refresh_every", f"{self.refresh_every:g}", "at least 1 second")
+        require(0 <= self.outage <= MAX_COUNT, "outage", f"{self.outage:g}", "0 seconds or more")
         require(0 < self.use <= 1, "use", self.use, "more than 0, at most 1")
 
     @property
@@ -163,10 +163,10 @@ def plan(flags: SizeFlags, laws: Laws) -> Plan:
 
 def beyond(flags: SizeFlags, laws: Laws) -> Iterator[str]:
     """What is extrapolated, and how far."""
-    for name, most in laws.most.items():
+    for name, maximum in laws.maxima.items():
         value = float(getattr(flags.shape, name))
-        if value > most:
-            yield f"{name.replace('_', ' ')} {digits(value)} (measured up to {digits(most)})"
+        if value > maximum:
+            yield f"{name.replace('_', ' ')} {digits(value)} (measured up to {digits(maximum)})"
 
 
 class Sizing:
@@ -232,7 +232,7 @@ class Sizing:
                 self._law("trainer_generation", shape) <= room and self._law("trainer_memory", shape) <= self._capacity
             )
 
-        shards = fewest(flags.duplicates, fits)
+        shards = smallest_fitting(flags.duplicates, fits)
         shape = self._shard(shards)
         cores = shards * self._law("trainer_generation", shape) / flags.refresh_every
         network = shards * flags.events_per_second * self._law("waiting_bytes")
@@ -291,15 +291,15 @@ class Sizing:
         smallest = self._law("trainer_memory", one)
         index = "retrieval by an index (Faiss, ScaNN) in front, items' parts in shards"
         apart = "weights in an object store (--weights s3://...), events in Kafka"
-        for memory, whose, then in (
+        for memory, owner, remedy in (
             (replica.memory, "a replica", index),
             (router.memory, "a router", "the catalogue in an index of its own"),
             (smallest, "a trainer of one duplicate", "--hash-rows, or a parameter server"),
             (store.memory, "the store", apart),
             (watched.memory, "Prometheus", "Prometheus in shards, with Thanos or Mimir above"),
         ):
-            yield Limit(memory / self._capacity, f"memory of {whose}: {size(memory)}", then)
-        for busy, whose, then in (
+            yield Limit(memory / self._capacity, f"memory of {owner}: {size(memory)}", remedy)
+        for busy, owner, remedy in (
             (
                 taking / flags.refresh_every,
                 f"a replica that takes up a generation in {span(taking)}",
@@ -308,16 +308,16 @@ class Sizing:
             (learning, "a trainer of one duplicate", "a GPU per trainer (--device cuda), or arms in runs of their own"),
             (store.cores, "the store", "Kafka behind the event log's protocol"),
         ):
-            yield Limit(busy / flags.use, f"the one core of {whose}: {digits(busy)} of it", then)
+            yield Limit(busy / flags.use, f"the one core of {owner}: {digits(busy)} of it", remedy)
         wire = flags.gbit * 1e9 / 8
         yield Limit(store.network / wire, f"network of the store: {size(store.network)}/s", apart)
         routers = f"{digits(router.processes)} routers that know every replica"
         yield Limit(router.processes / CONNECTIONS, routers, "Envoy in front, which asks a subset")
 
 
-def fewest(most: float, fits: Any) -> float:
+def smallest_fitting(maximum: float, fits: Any) -> float:
     """The smallest whole number of shards from 1 to `most` that fits, by bisection; `most` where none does."""
-    low, high = 1, math.floor(most)
+    low, high = 1, math.floor(maximum)
     if not fits(high):
         return high
     while low < high:

@@ -62,7 +62,7 @@ class Grid:
     axes: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]]
     """Axis -> its values, each as it is called and as arguments of `flicker run`."""
     name: str = ""
-    """What tells its cells from those of other grids; empty where there is one grid."""
+    """Distinguishes its cells from those of other grids; empty where there is one grid."""
 
     def cells(self) -> list[Cell]:
         """All combinations, the last axis fastest. Raises FlickerError for what `flicker run` would refuse."""
@@ -70,8 +70,8 @@ class Grid:
         for values in itertools.product(*self.axes.values()):
             place = {"grid": self.name} if self.name else {}
             place |= dict(zip(self.axes, (called for called, _ in values), strict=True))
-            own = tuple(argument for _, arguments in values for argument in arguments)
-            cells.append(Cell(place, self.shared + own))
+            extra = tuple(argument for _, arguments in values for argument in arguments)
+            cells.append(Cell(place, self.shared + extra))
         names = [cell.name for cell in cells]
         for cell in cells:
             if names.count(cell.name) > 1:

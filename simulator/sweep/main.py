@@ -26,7 +26,7 @@ from simulator.process import Parser
 from simulator.sweep.backend import Backend, Ended, OnRay, Processes
 from simulator.sweep.grid import Cell, Sheet, grid, read_grid
 from simulator.sweep.record import claim, set_aside
-from simulator.sweep.table import drawn, rows, write_csv
+from simulator.sweep.table import rows, table_of, write_csv
 from simulator.terminal import open_console, progress_bar
 from simulator.words import duration, plural
 
@@ -84,14 +84,14 @@ def parse(arguments: list[str]) -> SweepFlags:
     parser.add_argument("--cpus", type=float, default=1.0, help="cores of each run on a cluster (default: 1)")
     parser.add_argument("--gpus", type=float, default=0.0, help="its GPUs (default: 0; with --device cuda)")
     parser.add_argument("--memory", default="", metavar="SIZE", help="its memory, such as 2GiB (default: any)")
-    own, rest = parser.parse_known_args(arguments)
-    if own.jobs is not None and own.jobs < 1:
-        raise SettingError("jobs", own.jobs, "at least 1")
-    resources = Resources(own.cpus, own.gpus, own.memory)
-    require_ray(own.backend, resources)
-    sheets = _sheets(rest, any(axis == "data" for axis, *_ in own.vary))
+    options, rest = parser.parse_known_args(arguments)
+    if options.jobs is not None and options.jobs < 1:
+        raise SettingError("jobs", options.jobs, "at least 1")
+    resources = Resources(options.cpus, options.gpus, options.memory)
+    require_ray(options.backend, resources)
+    sheets = _sheets(rest, any(axis == "data" for axis, *_ in options.vary))
     axes: dict[str, list[object]] = {}
-    for axis, *values in own.vary:
+    for axis, *values in options.vary:
         if not values:
             raise SettingError("vary", axis, f"values after it, as in --vary {axis} A B")
         if _flag(axis) in map(_flag, axes):
@@ -99,8 +99,8 @@ def parse(arguments: list[str]) -> SweepFlags:
         axes[axis] = values
     grids = [grid([*sheet.shared, *rest], _joined(sheet.axes, axes), sheet.name) for sheet in sheets]
     cells = [cell for one in grids for cell in one.cells()]
-    where = own.jobs, own.backend, own.address, resources
-    return SweepFlags(cells, own.out or Path("results/sweep"), *where, own.resume)
+    where = options.jobs, options.backend, options.address, resources
+    return SweepFlags(cells, options.out or Path("results/sweep"), *where, options.resume)
 
 
 def _flag(axis: str) -> str:
@@ -108,10 +108,10 @@ def _flag(axis: str) -> str:
     return axis.replace("-", "_")
 
 
-def _joined(axes: Mapping[str, list[Any]], own: dict[str, list[object]]) -> dict[str, list[Any]]:
+def _joined(axes: Mapping[str, list[Any]], given: dict[str, list[object]]) -> dict[str, list[Any]]:
     """The axes of a file with those of the command line, which go first where both name a flag."""
     spelled = {_flag(axis): axis for axis in axes}
-    return {**axes, **{spelled.get(_flag(axis), axis): values for axis, values in own.items()}}
+    return {**axes, **{spelled.get(_flag(axis), axis): values for axis, values in given.items()}}
 
 
 def _sheets(rest: list[str], replay: bool) -> list[Sheet]:
@@ -133,7 +133,7 @@ def run_sweep(flags: SweepFlags, command: str) -> int:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     cells, folder, console = flags.cells, flags.out / "cells", open_console()
-    held = claim(flags.out, cells, command, flags.resume)
+    all_cells = claim(flags.out, cells, command, flags.resume)
     damaged = set_aside(cells, flags.out)
     missing = [cell for cell in cells if not (folder / cell.name / "result.json").exists()]
     backend = _backend(flags) if missing else Processes(1)
@@ -143,13 +143,13 @@ def run_sweep(flags: SweepFlags, command: str) -> int:
         f"results go to {flags.out}; Ctrl-C is safe (--resume goes on)",
         soft_wrap=True,
     )
-    for said in damaged:
-        console.print(said, soft_wrap=True, markup=False)
+    for line in damaged:
+        console.print(line, soft_wrap=True, markup=False)
     failed = _run(backend, missing, folder, console, done)
-    found, unread = rows(held, folder)
-    write_csv(found, flags.out / "sweep.csv")
+    table_rows, unread = rows(all_cells, folder)
+    write_csv(table_rows, flags.out / "sweep.csv")
     asked = {cell.name for cell in cells}
-    console.print(drawn([row for row in found if row.cell.name in asked]))
+    console.print(table_of([row for row in table_rows if row.cell.name in asked]))
     for problem in unread:
         console.print(f"Left out: {problem}", soft_wrap=True, markup=False)
     console.print(f"All measures: {flags.out / 'sweep.csv'}", soft_wrap=True)
@@ -173,10 +173,10 @@ def _run(backend: Backend, missing: list[Cell], folder: Path, console: Console, 
     with progress_bar(console, TimeElapsedColumn(), "{task.fields[left]}") as bar:
         task = bar.add_task("cells", total=done + len(missing), completed=done, left="")
         for number, one in enumerate(backend.run(missing, folder), 1):
-            each = (time.monotonic() - started) / number
-            bar.update(task, advance=1, left=f"{duration(each * (len(missing) - number))} left")
-            how = f"failed: {one.failure}" if one.failure else f"done in {duration(one.seconds)}"
-            bar.console.print(f"{one.cell.name}: {how}", soft_wrap=True, markup=False)
+            mean = (time.monotonic() - started) / number
+            bar.update(task, advance=1, left=f"{duration(mean * (len(missing) - number))} left")
+            outcome = f"failed: {one.failure}" if one.failure else f"done in {duration(one.seconds)}"
+            bar.console.print(f"{one.cell.name}: {outcome}", soft_wrap=True, markup=False)
             if one.failure:
                 failed.append(one)
     return failed

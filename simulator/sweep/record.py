@@ -1,4 +1,4 @@
-"""The folder of a sweep: which cells are its own, and what is done about a result that cannot be read.
+"""The folder of a sweep: which cells belong to it, and results that cannot be read.
 
 OUT/sweep.json      {"command": "flicker sweep ...", "cells": {NAME: [argument of flicker run, ...]},
                      "places": {NAME: {axis: value}}}
@@ -29,18 +29,20 @@ def claim(out: Path, cells: list[Cell], command: str, resume: bool) -> list[Cell
     elif not record.exists():
         raise ResultError(f"out = {out}: no sweep to resume there: leave --resume away")
     before: dict[str, Any] = read_record(record) if resume else {"command": command, "cells": {}, "places": {}}
-    held, places = before["cells"], before["places"]
+    recorded, places = before["cells"], before["places"]
     wanted = {cell.name: list(cell.arguments) for cell in cells}
-    for name in held.keys() & wanted.keys():
-        if held[name] != wanted[name]:
-            raise ResultError(f"out = {out}: cell {name} ran with {' '.join(held[name])}: name another folder")
-    grown = bool(wanted.keys() - held.keys())  # who only went on repeats the sweep by its first command
-    content = {"command": command if grown else before["command"], "cells": held | wanted}
+    for name in recorded.keys() & wanted.keys():
+        if recorded[name] != wanted[name]:
+            raise ResultError(f"out = {out}: cell {name} ran with {' '.join(recorded[name])}: name another folder")
+    grown = bool(wanted.keys() - recorded.keys())  # who only went on repeats the sweep by its first command
+    content = {"command": command if grown else before["command"], "cells": recorded | wanted}
     content["places"] = places | {cell.name: dict(cell.place) for cell in cells}
     with writing("out", out):
         (out / "cells").mkdir(parents=True, exist_ok=True)
         write_atomically(record, json.dumps(content, indent=1).encode())
-    earlier = [Cell(places.get(name) or place_of(name), tuple(held[name])) for name in held if name not in wanted]
+    earlier = [
+        Cell(places.get(name) or place_of(name), tuple(recorded[name])) for name in recorded if name not in wanted
+    ]
     return [*earlier, *cells]
 
 

@@ -1,4 +1,4 @@
-"""What a sweep found, as one table: a row per cell and arm, in sweep.csv and on the terminal."""
+"""The results of a sweep as one table: a row per cell and arm, in sweep.csv and on the terminal."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ class Row:
 
 def rows(cells: list[Cell], folder: Path) -> tuple[list[Row], list[ResultError]]:
     """Every arm of every finished cell, and what is wrong with the results that cannot be read."""
-    found, unread = list[Row](), list[ResultError]()
+    readable, unread = list[Row](), list[ResultError]()
     for cell in cells:
         if (folder / cell.name / "result.json").exists():
             try:
-                found += [Row(cell, arm) for arm in read_result(folder / cell.name).arms]
+                readable += [Row(cell, arm) for arm in read_result(folder / cell.name).arms]
             except ResultError as problem:
                 unread.append(problem)
-    return found, unread
+    return readable, unread
 
 
-def write_csv(found: list[Row], path: Path) -> None:
+def write_csv(rows: list[Row], path: Path) -> None:
     """The axes, the arm, and all measures with their limits; empty where a run has no such measure."""
-    axes = _axes(found)
-    measures = list(dict.fromkeys(name for row in found for name in row.arm.measures))
-    costs = list(dict.fromkeys(name for row in found for name in row.arm.costs))
+    axes = _axes(rows)
+    measures = list(dict.fromkeys(name for row in rows for name in row.arm.measures))
+    costs = list(dict.fromkeys(name for row in rows for name in row.arm.costs))
     limits = [f"{name}{part}" for name in measures for part in ("", "_low", "_high")]
     lines = [["cell", *(f"axis_{axis}" for axis in axes), "arm", *limits, *costs]]
-    for row in found:
+    for row in rows:
         values = [row.cell.name, *(row.cell.place.get(axis, "") for axis in axes), row.arm.spec]
         for name in measures:
             interval = row.arm.measures.get(name)
@@ -56,15 +56,15 @@ def write_csv(found: list[Row], path: Path) -> None:
     write_atomically(path, as_csv(lines).encode())
 
 
-def drawn(found: list[Row]) -> Table:
+def table_of(rows: list[Row]) -> Table:
     """The terminal's table; where a cell stands in the grid is said once, by values alone."""
-    axes = {tuple(axis for axis in row.cell.place if axis != "arms") for row in found}
+    axes = {tuple(axis for axis in row.cell.place if axis != "arms") for row in rows}
     table, last = Table(box=SIMPLE_HEAD), ""
     for heading in (" ".join(axes.pop()) if len(axes) == 1 else "cell", "arm"):
         table.add_column(heading, no_wrap=True)
     for heading in ("PD", *(heading for heading, *_ in SHOWN), "train time"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in found:
+    for row in rows:
         measures = row.arm.measures
         values = [number(measures[name].mean, n) if name in measures else DASH for _, name, n in SHOWN]
         values.insert(0, written(measures.get("pd")).replace(" to ", "–"))
@@ -75,6 +75,6 @@ def drawn(found: list[Row]) -> Table:
     return table
 
 
-def _axes(found: list[Row]) -> list[str]:
+def _axes(rows: list[Row]) -> list[str]:
     """Of all cells: those of several grids do not have the same."""
-    return list(dict.fromkeys(axis for row in found for axis in row.cell.place))
+    return list(dict.fromkeys(axis for row in rows for axis in row.cell.place))

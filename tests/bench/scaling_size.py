@@ -172,7 +172,7 @@ def values(points: Sequence[Point], said: dict[str, Any], laws: Laws) -> dict[st
     """What the template asks for."""
     rows = checks(points, laws)
     missed = [row for row in rows if abs(row[2] / row[3] - 1) > CLOSE]
-    words = "; ".join(f"{FORMS[name].what}, {guess / found - 1:+.0%}" for _, name, guess, found, _ in missed)
+    words = "; ".join(f"{FORMS[name].title}, {guess / found - 1:+.0%}" for _, name, guess, found, _ in missed)
     return {
         "date": said["date"],
         "machine": said["machine"],
@@ -192,7 +192,7 @@ def values(points: Sequence[Point], said: dict[str, Any], laws: Laws) -> dict[st
 
 def law_row(law: Law, said: dict[str, Any]) -> str:
     """Of the table of laws."""
-    return f"| {law.form.what} | {law.words()} | {said['r2']:.3f} | {said['worst']:.0%} |"
+    return f"| {law.form.title} | {law.words()} | {said['r2']:.3f} | {said['worst']:.0%} |"
 
 
 def combinations(rows: Sequence[tuple[dict[str, Any], str, float, float, int]]) -> str:
@@ -213,10 +213,9 @@ def combinations(rows: Sequence[tuple[dict[str, Any], str, float, float, int]]) 
 def check_row(row: tuple[dict[str, Any], str, float, float, int]) -> str:
     """Of the table of forecasts."""
     setting, name, guess, found, _ = row
-    shown = quantity_of(FORMS[name].unit)
-    return (
-        f"| {FORMS[name].what} | {setting['entities']:,} | {shown(guess)} | {shown(found)} | {guess / found - 1:+.0%} |"
-    )
+    form = FORMS[name]
+    shown = quantity_of(form.unit)
+    return f"| {form.title} | {setting['entities']:,} | {shown(guess)} | {shown(found)} | {guess / found - 1:+.0%} |"
 
 
 def saturation(laws: Laws) -> str:

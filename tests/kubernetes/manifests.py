@@ -55,8 +55,8 @@ class Workload:
     @property
     def container(self) -> Resource:
         """The one that is the process."""
-        (found,) = self.spec["containers"]
-        return dict(found)
+        (container,) = self.spec["containers"]
+        return dict(container)
 
     @property
     def all_containers(self) -> list[Resource]:
@@ -71,19 +71,19 @@ class Workload:
     @property
     def environment(self) -> dict[str, str]:
         """Variables of ConfigMaps resolved; a field of the pod stands as <path>."""
-        found: dict[str, str] = {}
+        variables: dict[str, str] = {}
         for source in self.container.get("envFrom", []):
             if "configMapRef" in source:
-                found |= self.settings[source["configMapRef"]["name"]]
+                variables |= self.settings[source["configMapRef"]["name"]]
         for variable in self.container.get("env", []):
             origin = variable.get("valueFrom", {})
             if key := origin.get("configMapKeyRef"):
-                found[variable["name"]] = self.settings[key["name"]][key["key"]]
+                variables[variable["name"]] = self.settings[key["name"]][key["key"]]
             elif field := origin.get("fieldRef"):
-                found[variable["name"]] = f"<{field['fieldPath']}>"
+                variables[variable["name"]] = f"<{field['fieldPath']}>"
             else:
-                found[variable["name"]] = variable["value"]
-        return found
+                variables[variable["name"]] = variable["value"]
+        return variables
 
     @property
     def ports(self) -> dict[str, int]:
@@ -109,12 +109,12 @@ class Workload:
 def workloads(overlay: str) -> dict[str, Workload]:
     """By name."""
     settings = {one["metadata"]["name"]: one["data"] for one in resources(overlay, "ConfigMap")}
-    found = {}
+    pods = {}
     for one in resources(overlay, "Deployment", "StatefulSet", "Job"):
         template, name = one["spec"]["template"], one["metadata"]["name"]
         labels = template["metadata"]["labels"]
-        found[name] = Workload(name, one["kind"], one, template["spec"], labels, settings)
-    return found
+        pods[name] = Workload(name, one["kind"], one, template["spec"], labels, settings)
+    return pods
 
 
 def addressed(words: list[str]) -> Iterator[tuple[str, int]]:

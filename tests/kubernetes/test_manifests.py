@@ -61,32 +61,33 @@ def mebibytes(quantity: str) -> int:
 
 @each
 def test_images_and_memory_are_those_of_compose(overlay: str, name: str) -> None:
-    found, composed = workloads(overlay)[name], services()
+    pod, composed = workloads(overlay)[name], services()
     service = composed["trainer-gpu" if (overlay, name) == ("gpu", "trainer") else name]
     registry = "" if overlay == "local" else "registry.example.org/"
-    assert {one["image"] for one in found.all_containers} == {registry + service["image"]}
-    for container in found.all_containers:
-        told = container["resources"]
-        assert told["limits"]["memory"] == told["requests"]["memory"]
-        assert mebibytes(told["limits"]["memory"]) == mebibytes(service["mem_limit"].split()[0])
-        assert "cpu" in told["requests"] and "cpu" not in told["limits"], "who waits for a share is not slowed down"
+    assert {one["image"] for one in pod.all_containers} == {registry + service["image"]}
+    for container in pod.all_containers:
+        requirements = container["resources"]
+        assert requirements["limits"]["memory"] == requirements["requests"]["memory"]
+        assert mebibytes(requirements["limits"]["memory"]) == mebibytes(service["mem_limit"].split()[0])
+        assert "cpu" in requirements["requests"]
+        assert "cpu" not in requirements["limits"], "who waits for a share is not slowed down"
 
 
 @each
 def test_every_container_is_restricted(overlay: str, name: str) -> None:
-    found = workloads(overlay)[name].spec
-    pod = found["securityContext"]
+    spec = workloads(overlay)[name].spec
+    pod = spec["securityContext"]
     assert pod["runAsNonRoot"] and pod["runAsUser"] > 0 and pod["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert not found["automountServiceAccountToken"] and not found["enableServiceLinks"]
+    assert not spec["automountServiceAccountToken"] and not spec["enableServiceLinks"]
     for container in workloads(overlay)[name].all_containers:
-        own = container["securityContext"]
-        assert own == {
+        context = container["securityContext"]
+        assert context == {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
             "readOnlyRootFilesystem": True,
         }
-    kinds = {kind for volume in found["volumes"] for kind in volume if kind != "name"}
-    assert kinds <= {"emptyDir", "secret"} and not found.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+    kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
+    assert kinds <= {"emptyDir", "secret"} and not spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}
     assert "/tmp" in {mount["mountPath"] for mount in workloads(overlay)[name].container["volumeMounts"]}
 
 
@@ -94,26 +95,26 @@ def test_every_container_is_restricted(overlay: str, name: str) -> None:
 def test_the_namespace_takes_nothing_else(overlay: str) -> None:
     (namespace,) = resources(overlay, "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    own = [one for one in resources(overlay) if one["kind"] != "Namespace"]
-    assert {one["metadata"]["namespace"] for one in own} == {namespace["metadata"]["name"]}
+    namespaced = [one for one in resources(overlay) if one["kind"] != "Namespace"]
+    assert {one["metadata"]["namespace"] for one in namespaced} == {namespace["metadata"]["name"]}
 
 
 @each
 def test_the_environment_is_that_of_compose(overlay: str, name: str) -> None:
-    found = workloads(overlay)[name]
+    pod = workloads(overlay)[name]
     service = services()[name] if overlay == "local" else secure_services()[name]
-    told = {key: "" if value is None else str(value) for key, value in service.get("environment", {}).items()}
-    expected = {key: value for key, value in told.items() if value and key not in LEFT_OUT}
-    own = {key: value for key, value in found.environment.items() if key not in OF_PODS}
+    composed = {key: "" if value is None else str(value) for key, value in service.get("environment", {}).items()}
+    expected = {key: value for key, value in composed.items() if value and key not in LEFT_OUT}
+    variables = {key: value for key, value in pod.environment.items() if key not in OF_PODS}
     if name == "page":
         expected["FLICKER_PAGE_TOKEN_FILE"] = "/secrets/page.token"
     if overlay != "local":
-        own = {key: value.replace("redis.example.org", "redis") for key, value in own.items()}
-        assert ("FLICKER_WEIGHTS" in own) == ("FLICKER_WEIGHTS" in told)
-        assert own.pop("FLICKER_WEIGHTS", "s3://").startswith("s3://")
-    assert own == expected
-    for key in found.environment.keys() & OF_PODS.keys() - {"POD_INDEX"}:
-        assert found.environment[key] == OF_PODS[key]
+        variables = {key: value.replace("redis.example.org", "redis") for key, value in variables.items()}
+        assert ("FLICKER_WEIGHTS" in variables) == ("FLICKER_WEIGHTS" in composed)
+        assert variables.pop("FLICKER_WEIGHTS", "s3://").startswith("s3://")
+    assert variables == expected
+    for key in pod.environment.keys() & OF_PODS.keys() - {"POD_INDEX"}:
+        assert pod.environment[key] == OF_PODS[key]
 
 
 @each
@@ -125,33 +126,33 @@ def test_every_variable_is_one_that_the_code_reads(overlay: str, name: str) -> N
     assert {key for key in names if key not in code} - settings == set()
 
 
-def words_of(found: Workload, pod: int = 0) -> list[str]:
+def words_of(workload: Workload, pod: int = 0) -> list[str]:
     """Arguments as the kubelet gives them to one of the pods."""
-    return [word.replace("$(POD_INDEX)", str(pod)) for word in found.args]
+    return [word.replace("$(POD_INDEX)", str(pod)) for word in workload.args]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_trainers_learn_what_compose_does_and_know_how_many_they_are(overlay: str) -> None:
-    found = workloads(overlay)["trainer"]
-    assert found.environment["POD_INDEX"] == "<metadata.labels['apps.kubernetes.io/pod-index']>"
+    workload = workloads(overlay)["trainer"]
+    assert workload.environment["POD_INDEX"] == "<metadata.labels['apps.kubernetes.io/pod-index']>"
     device = ["--device=cuda"] if overlay == "gpu" else []
     composed = parse(TrainerFlags, "trainer", [*shlex.split(services()["trainer"]["command"]), *device])
-    count = found.resource["spec"]["replicas"]
+    count = workload.resource["spec"]["replicas"]
     for pod in range(count):
-        told = parse(TrainerFlags, "trainer", words_of(found, pod))
-        assert told == replace(composed, shard=f"{pod}/{count}")
+        flags = parse(TrainerFlags, "trainer", words_of(workload, pod))
+        assert flags == replace(composed, shard=f"{pod}/{count}")
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_page_reads_those_whose_names_are_services(overlay: str) -> None:
-    found = workloads(overlay)["page"]
+    workload = workloads(overlay)["page"]
     secured = [] if overlay == "local" else ["--tls-ca=/secrets/ca.crt"]
-    flags = parse_flags(PageFlags, "page", [*words_of(found), *secured])
+    flags = parse_flags(PageFlags, "page", [*words_of(workload), *secured])
     composed = services() if overlay == "local" else secure_services()
-    told = parse_flags(PageFlags, "page", [*shlex.split(composed["page"]["command"]), *secured])
-    assert (flags.router, flags.host, flags.port) == (told.router, told.host, told.port)
-    here = {service["metadata"]["name"] for service in resources(overlay, "Service")}
-    assert set(flags.metrics) == {url for url in told.metrics if url.split("/")[2].split(":")[0] in here}
+    composed_flags = parse_flags(PageFlags, "page", [*shlex.split(composed["page"]["command"]), *secured])
+    assert (flags.router, flags.host, flags.port) == (composed_flags.router, composed_flags.host, composed_flags.port)
+    names = {service["metadata"]["name"] for service in resources(overlay, "Service")}
+    assert set(flags.metrics) == {url for url in composed_flags.metrics if url.split("/")[2].split(":")[0] in names}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -159,10 +160,10 @@ def test_routers_and_replicas_start_with_what_they_are_told(
     overlay: str, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, flags in {"router": RouterFlags, "replica": ReplicaFlags}.items():
-        found = workloads(overlay)[name]
-        assert found.args == []
+        workload = workloads(overlay)[name]
+        assert workload.args == []
         with monkeypatch.context() as patched:
-            for key, value in found.environment.items():
+            for key, value in workload.environment.items():
                 patched.setenv(key, value.replace("/secrets/", f"{made}/{name}/"))
             read: Any = parse_flags(flags, name, [])
         assert (read.host, read.port, read.metrics_port) == ("0.0.0.0", 50051, 9100)
@@ -170,76 +171,78 @@ def test_routers_and_replicas_start_with_what_they_are_told(
 
 
 def test_locust_takes_the_flags_of_its_job() -> None:
-    found = workloads("local")["load"]
+    workload = workloads("local")["load"]
     script = "import json, sys; from locust.argument_parser import get_parser as p; p().parse_args(sys.argv[1:])"
-    ran = subprocess.run([sys.executable, "-c", script, *found.args], cwd=ROOT, text=True, capture_output=True)
+    ran = subprocess.run([sys.executable, "-c", script, *workload.args], cwd=ROOT, text=True, capture_output=True)
     assert ran.returncode == 0, ran.stderr
     command = shlex.split(services()["load"]["command"])
-    assert f"--host={command[command.index('--host') + 1]}" in found.args
-    assert f"--users={command[command.index('--users') + 1]}" in found.args
-    assert read_settings(found.environment).rate == 100
+    assert f"--host={command[command.index('--host') + 1]}" in workload.args
+    assert f"--users={command[command.index('--users') + 1]}" in workload.args
+    assert read_settings(workload.environment).rate == 100
 
 
 @each
 def test_every_port_is_one_that_the_process_opens(overlay: str, name: str) -> None:
-    found = workloads(overlay)[name]
-    opened = {int(value) for key, value in found.environment.items() if key in ("FLICKER_PORT", "FLICKER_METRICS_PORT")}
-    opened |= {int(word.partition("=")[2]) for word in found.args if word.startswith("--port=")}
-    assert set(found.ports.values()) == (opened or {6379})
-    for kind, probe in found.probes.items():
-        how = probe.get("httpGet") or probe.get("tcpSocket") or probe.get("grpc")
-        assert how is None or how["port"] in found.ports or how["port"] in found.ports.values(), kind
+    workload = workloads(overlay)[name]
+    opened = {
+        int(value) for key, value in workload.environment.items() if key in ("FLICKER_PORT", "FLICKER_METRICS_PORT")
+    }
+    opened |= {int(word.partition("=")[2]) for word in workload.args if word.startswith("--port=")}
+    assert set(workload.ports.values()) == (opened or {6379})
+    for kind, probe in workload.probes.items():
+        action = probe.get("httpGet") or probe.get("tcpSocket") or probe.get("grpc")
+        assert action is None or action["port"] in workload.ports or action["port"] in workload.ports.values(), kind
 
 
 @each
 def test_each_is_asked_what_compose_asks(overlay: str, name: str) -> None:
-    found = workloads(overlay)[name]
+    workload = workloads(overlay)[name]
     service = services()[name] if overlay == "local" else secure_services()[name]
-    composed, ready = " ".join(service["healthcheck"]["test"]), found.probes["readinessProbe"]
+    composed, ready = " ".join(service["healthcheck"]["test"]), workload.probes["readinessProbe"]
     if overlay != "local" and name != "page":  # by TLS: what runs in the container can show its certificate
         assert composed == " ".join(["CMD", *ready["exec"]["command"]])
     elif "serving health" in composed:
-        assert ready["grpc"] == {"port": found.ports["grpc"]} and f":{found.ports['grpc']}" in composed
+        assert ready["grpc"] == {"port": workload.ports["grpc"]} and f":{workload.ports['grpc']}" in composed
     elif name == "redis":
         assert ["CMD", *ready["exec"]["command"]] == service["healthcheck"]["test"]
     elif name == "page":
-        how = ready["httpGet"]
-        assert how["path"] == HEALTH_PATH
-        assert f"{how.get('scheme', 'HTTP').lower()}://127.0.0.1:8080{HEALTH_PATH}" in composed
+        request = ready["httpGet"]
+        assert request["path"] == HEALTH_PATH
+        assert f"{request.get('scheme', 'HTTP').lower()}://127.0.0.1:8080{HEALTH_PATH}" in composed
     else:
         assert ready["httpGet"] == {"path": "/metrics", "port": "metrics"} and "pages import probe" in composed
     interval, timeout = (int(service["healthcheck"][key].removesuffix("s")) for key in ("interval", "timeout"))
     assert (ready["periodSeconds"], ready["timeoutSeconds"]) == (interval, timeout)
-    if found.kind != "Job":
-        alive = found.probes["livenessProbe"]
+    if workload.kind != "Job":
+        alive = workload.probes["livenessProbe"]
         assert "grpc" not in alive and "exec" not in alive, "no restart brings a generation or a store"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_who_is_told_to_end_has_the_time(overlay: str) -> None:
-    found = workloads(overlay)
-    pause = int(found["router"].container["lifecycle"]["preStop"]["exec"]["command"][1])
+    pods = workloads(overlay)
+    pause = int(pods["router"].container["lifecycle"]["preStop"]["exec"]["command"][1])
     waits = {
         "router": pause + 2 * router.GRACE + 2 * PATIENCE + 3 * FLUSH,
         "replica": replica.LEAVING + replica.DRAINING + 1.0,
     }
     for name, seconds in waits.items():
-        assert found[name].spec["terminationGracePeriodSeconds"] >= seconds, name
+        assert pods[name].spec["terminationGracePeriodSeconds"] >= seconds, name
 
 
 @each
 def test_secrets_are_those_that_the_script_makes(overlay: str, name: str, made: Path) -> None:
-    found = workloads(overlay)[name]
-    for mounted, secret in found.secret_folders.items():
+    workload = workloads(overlay)[name]
+    for mounted, secret in workload.secret_folders.items():
         folder = made / secret.removeprefix("flicker-")
-        wanted = {value for value in found.environment.values() if value.startswith(f"{mounted}/")}
+        wanted = {value for value in workload.environment.values() if value.startswith(f"{mounted}/")}
         assert wanted and {Path(value).name for value in wanted} <= {file.name for file in folder.iterdir()}
-    assert found.secret_folders or not any("/secrets/" in value for value in found.environment.values())
-    named = {one["secretRef"]["name"] for one in found.container.get("envFrom", []) if "secretRef" in one}
+    assert workload.secret_folders or not any("/secrets/" in value for value in workload.environment.values())
+    named = {one["secretRef"]["name"] for one in workload.container.get("envFrom", []) if "secretRef" in one}
     assert named <= PROVIDED
     for monitor in resources(overlay, "PodMonitor"):
         for endpoint in monitor["spec"]["podMetricsEndpoints"]:
-            keys = [how.get("secret", how) for how in endpoint["tlsConfig"].values() if isinstance(how, dict)]
+            keys = [value.get("secret", value) for value in endpoint["tlsConfig"].values() if isinstance(value, dict)]
             assert {key["key"] for key in keys} == set(GIVEN)
             assert {key["name"] for key in keys} == {"flicker-prometheus"} and (made / "prometheus").is_dir()
 
@@ -264,16 +267,16 @@ def test_selectors_find_their_pods(overlay: str) -> None:
         target = pods[one["spec"]["scaleTargetRef"]["name"]]
         assert one["spec"]["scaleTargetRef"]["kind"] == target.kind and "replicas" not in target.resource["spec"]
     for one in resources(overlay, "PodMonitor"):
-        found = selected(one["spec"]["selector"]["matchLabels"])
-        assert found == [one["metadata"]["name"]] or one["metadata"]["name"] == "load"
-        assert all(one["spec"]["podMetricsEndpoints"][0]["port"] in pods[name].ports for name in found)
-        assert all(one["spec"]["jobLabel"] in pods[name].labels for name in found)
+        names = selected(one["spec"]["selector"]["matchLabels"])
+        assert names == [one["metadata"]["name"]] or one["metadata"]["name"] == "load"
+        assert all(one["spec"]["podMetricsEndpoints"][0]["port"] in pods[name].ports for name in names)
+        assert all(one["spec"]["jobLabel"] in pods[name].labels for name in names)
 
 
 def test_routers_expect_as_many_replicas_as_there_are() -> None:
     for overlay in OVERLAYS:
-        found = workloads(overlay)
-        assert int(found["router"].environment["FLICKER_REPLICAS"]) == found["replica"].resource["spec"]["replicas"]
+        pods = workloads(overlay)
+        assert int(pods["router"].environment["FLICKER_REPLICAS"]) == pods["replica"].resource["spec"]["replicas"]
 
 
 def test_routers_are_asked_in_turn() -> None:

@@ -64,15 +64,15 @@ def allowed(overlay: str) -> Iterator[Link]:
     labels = {name: pod.labels for name, pod in workloads(overlay).items()}
     policies = [one["spec"] for one in resources(overlay, "NetworkPolicy")]
 
-    def passes(way: str, own: str, other: str, port: int) -> bool:
+    def passes(way: str, pod: str, peer_name: str, port: int) -> bool:
         """Whether one of ours may take from (Ingress), or turn to (Egress), the other."""
-        if own not in labels:
+        if pod not in labels:
             return True
-        mine = [p for p in policies if way in p["policyTypes"] and matches(p["podSelector"], labels[own])]
+        mine = [p for p in policies if way in p["policyTypes"] and matches(p["podSelector"], labels[pod])]
         side = "from" if way == "Ingress" else "to"
         rules = [rule for policy in mine for rule in policy.get(way.lower(), [])]
         return not mine or any(
-            any(is_peer(peer, other, labels) for peer in rule[side])
+            any(is_peer(peer, peer_name, labels) for peer in rule[side])
             and port in {each["port"] for each in rule["ports"]}
             for rule in rules
         )

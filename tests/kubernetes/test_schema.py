@@ -65,10 +65,10 @@ def checked(resource: Resource) -> str:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_resource_passes_a_strict_schema(overlay: str) -> None:
-    found = {resource["kind"]: checked(resource) for resource in resources(overlay)}
-    without = {kind for kind, schema in found.items() if schema == "ours"}
-    assert without == (set() if overlay == "local" else set(OURS))
-    assert {schema for schema in found.values()} - {"ours"} == {".".join(VERSION.split(".")[:2])}
+    schemas = {resource["kind"]: checked(resource) for resource in resources(overlay)}
+    unknown = {kind for kind, schema in schemas.items() if schema == "ours"}
+    assert unknown == (set() if overlay == "local" else set(OURS))
+    assert {schema for schema in schemas.values()} - {"ours"} == {".".join(VERSION.split(".")[:2])}
 
 
 @pytest.mark.parametrize(

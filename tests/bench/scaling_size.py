@@ -172,7 +172,10 @@ def values(points: Sequence[Point], said: dict[str, Any], laws: Laws) -> dict[st
     """What the template asks for."""
     rows = checks(points, laws)
     missed = [row for row in rows if abs(row[2] / row[3] - 1) > CLOSE]
-    words = "; ".join(f"{FORMS[name].what}, {guess / found - 1:+.0%}" for _, name, guess, found, _ in missed)
+    words = "; ".join(
+        f"{FORMS[name].what} with {setting['entities']:,} users, {guess / found - 1:+.0%}"
+        for setting, name, guess, found, _ in missed
+    )
     return {
         "date": said["date"],
         "machine": said["machine"],

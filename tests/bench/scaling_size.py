@@ -135,7 +135,7 @@ def fitted_laws(points: Sequence[Point]) -> dict[str, Any]:
         "machine": f"{about['cpu']}, {about['cores']} cores, {about['instructions']}; Python {about['python']}",
         "load": [min(loads), max(loads)],
         "points": len({key(point["setting"]) for point in own}),
-        "repeats": len(own) / len({key(point["setting"]) for point in own}),
+        "measurements": len(own),
         "most": {name: max(getattr(shape, name) for shape in shapes) for name in names},
         "samples": {name: median(point["samples"][name] for point in own) for name in own[0]["samples"]},
         "laws": laws,
@@ -181,7 +181,7 @@ def values(points: Sequence[Point], said: dict[str, Any], laws: Laws) -> dict[st
         "machine": said["machine"],
         "load": f"{said['load'][0]:.1f} to {said['load'][1]:.1f}",
         "points": str(said["points"]),
-        "repeats": f"{said['repeats']:.3g}",
+        "measurements": str(said["measurements"]),
         "laws": "\n".join(law_row(laws.laws[name], said["laws"][name]) for name in FORMS),
         "verdict": f"**{len(missed)} of {len(rows)} forecasts miss by more than {CLOSE:.0%}**"
         + (f": {words}." if missed else "."),

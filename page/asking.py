@@ -95,7 +95,7 @@ class RouterClient:
 
     def recommend(self, query: RouterQuery, **pinned: Any) -> TitledSlate:
         """One answer; `pinned`: the duplicate and the generation that give it."""
-        return self._titled([self._call(self._stub.Recommend, query.request(**pinned), ASKED_TIMEOUT)])[0]
+        return self._with_titles([self._call(self._stub.Recommend, query.request(**pinned), ASKED_TIMEOUT)])[0]
 
     def slate_pair(
         self, query: RouterQuery, beside: PairKind, duplicates: tuple[int, int], other_arm: str = ""
@@ -105,7 +105,7 @@ class RouterClient:
             first = self._call(self._stub.Recommend, query.request(duplicate=duplicates[0]), ASKED_TIMEOUT)
             pinned = {"duplicate": duplicates[0], "generation": first.answered_by.generation, "arm": other_arm}
             answers = [first, self._call(self._stub.Recommend, query.request(**pinned), ASKED_TIMEOUT)]
-            left, right = self._titled(answers)
+            left, right = self._with_titles(answers)
             return SlatePair((left, right), slate_measures(*answers))
         is_refresh = beside == "generations"
         request = CompareRequest(
@@ -114,7 +114,7 @@ class RouterClient:
             cause=CAUSE_REFRESH if is_refresh else CAUSE_DUPLICATE,
         )
         compared = self._call(self._stub.Compare, request, ASKED_TIMEOUT)
-        left, right = self._titled(compared.answers)
+        left, right = self._with_titles(compared.answers)
         if not is_refresh and left.by.duplicate != duplicates[0]:
             left, right = right, left
         return SlatePair((left, right), dict(compared.comparisons[0].measures))
@@ -146,7 +146,7 @@ class RouterClient:
     def _request_for(user: str, arm: str, **fields: Any) -> RecommendRequest:
         return RecommendRequest(query_id=secrets.randbits(63) | 1, user=int(user), arm=arm, **fields)
 
-    def _titled(self, answers: Sequence[RecommendResponse]) -> list[TitledSlate]:
+    def _with_titles(self, answers: Sequence[RecommendResponse]) -> list[TitledSlate]:
         items = sorted({place.item for answer in answers for place in answer.slate})
         descriptions = self._call(self._stub.Describe, DescribeRequest(items=items), ASKED_TIMEOUT).items
         by_item = dict(zip(items, descriptions, strict=True))

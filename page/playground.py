@@ -16,7 +16,7 @@ from page.source import LiveSource
 from protos.recommender_pb2 import AnsweredBy, World
 from simulator.errors import FlickerError
 from simulator.measures.registry import MEASURES
-from simulator.report.example import beside
+from simulator.report.example import joined_slates
 from simulator.result import Place
 from simulator.words import label, number, plural
 
@@ -204,7 +204,7 @@ def pair_html(pair: SlatePair, previous: SlatePair | None = None) -> Markup:
     left, right = pair.slates
     moved = differing(left.places, right.places)
     unique = len({place.item for place in left.places} - {place.item for place in right.places})
-    rows, joined = beside(left.places, right.places)
+    rows, joined = joined_slates(left.places, right.places)
     for side, old in enumerate(previous.slates if previous else ()):
         for place in differing(old.places, pair.slates[side].places):
             if place < len(rows[side]):
@@ -239,7 +239,7 @@ def history_html(slates: Sequence[TitledSlate]) -> Markup:
     html = Markup("<h2>What a user gets who asks again</h2>")
     if len(slates) > 1:
         left, right = slates[-2:]
-        rows, joined = beside(left.places, right.places)
+        rows, joined = joined_slates(left.places, right.places)
         html += slate_headings(left.by, right.by) + Markup(kit().beside(rows, joined))
     return html + table(["answered by", "places changed", "first item"], lines[::-1])
 

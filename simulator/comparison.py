@@ -6,7 +6,8 @@ Q queries, N candidates, K slate length, n events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -269,18 +270,25 @@ class Comparison:
         self, arm: int, pairs: tuple[Ints, Ints], measure: Callable[[int, int], Doubles], users: Users | None = None
     ) -> Doubles:
         """Sums [..., F, P, U] of `measure(model, model) -> [..., n]` for pairs of each fleet."""
-        users = users or self.asking
-        fleets = [
-            np.stack([users.sums(measure(int(row[r]), int(row[s]))) for r, s in zip(*pairs, strict=True)], axis=-2)
-            for row in self.shape.models(arm)
-        ]
-        return np.stack(fleets, axis=-3)
+        rows, index = self.shape.models(arm), list(zip(*pairs, strict=True))
+        measured = (measure(int(row[r]), int(row[s])) for row in rows for r, s in index)
+        return _sums(users or self.asking, (len(rows), len(index)), measured)
 
     def _over_models(self, arm: int, measure: Callable[[int], Doubles], users: Users | None = None) -> Doubles:
         """Sums [..., F, R, U] of `measure(model) -> [..., n]`."""
-        users = users or self.asking
-        fleets = [np.stack([users.sums(measure(int(m))) for m in row], axis=-2) for row in self.shape.models(arm)]
-        return np.stack(fleets, axis=-3)
+        rows = self.shape.models(arm)
+        return _sums(users or self.asking, rows.shape, (measure(int(m)) for m in rows.flat))
+
+
+def _sums(users: Users, shape: tuple[int, ...], measured: Iterable[Doubles]) -> Doubles:
+    """Sums [..., *shape, U] of values [..., n] in that order: they may be gigabytes, and are never held twice."""
+    found = np.empty(0)
+    for number, values in enumerate(measured):
+        sums = users.sums(values)
+        if not number:
+            found = np.empty((*sums.shape[:-1], math.prod(shape), users.count))
+        found[..., number, :] = sums
+    return found.reshape(*found.shape[:-2], *shape, users.count)
 
 
 def _of_model(fn: Callable[[Any, Any], Any], of: Any, truth: Any, model: int) -> Any:

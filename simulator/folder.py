@@ -172,7 +172,7 @@ class Folder:
             write_snapshot(root / str(generation), experiment.tensors(), asdict(experiment.state))
             for old in root.iterdir():
                 if old.name != str(generation):
-                    shutil.rmtree(old)
+                    shutil.rmtree(old, ignore_errors=True)  # gone already, where a part runs twice
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - start
 

@@ -18,7 +18,7 @@ from rich.progress import TimeElapsedColumn
 from simulator.cluster import Cluster
 from simulator.config import ExperimentConfig, ReplayConfig, require
 from simulator.errors import DataError, FlickerError, ResultError, SettingError
-from simulator.evaluation import Evaluation, Final, Part
+from simulator.evaluation import WHOLE, Evaluation, Final, Part
 from simulator.experiment import Experiment, Others
 from simulator.flags import RunFlags, Spread
 from simulator.folder import Folder, as_json, config_of, machine
@@ -135,10 +135,15 @@ def _prepare(
     return experiment, adapted
 
 
-def _check(config: ExperimentConfig, world: World) -> None:
+def _check(config: ExperimentConfig, world: World, part: Part = WHOLE) -> None:
     """What cannot be is refused before minutes of tuning."""
-    if asked := {arm.spec: config.model.learning_rate for arm in parse_arms(config.arms) if arm.tuned}:
-        Experiment(config, world, asked).check()
+    if asked := _any_rates(config):
+        Experiment(config, world, asked, part).check()
+
+
+def _any_rates(config: ExperimentConfig) -> dict[str, float]:
+    """A rate for every arm that asks for a tuned one, where it does not matter which."""
+    return {arm.spec: config.model.learning_rate for arm in parse_arms(config.arms) if arm.tuned}
 
 
 def _announce(experiment: Experiment, folder: Folder, console: Console) -> None:
@@ -217,10 +222,10 @@ def run_part(flags: RunFlags, config: ExperimentConfig, command: str, console: C
     parse_arms(config.arms)
     world, config, adapted = _open(flags, config, console)
     _require_divisible(config, world, part.of)
-    experiment = _join(config, command, world, part, folder, console)
-    if part in standing(folder.path, part.of).complete:
+    if folder.begun(config, part.of) and part in standing(folder.path, part.of).complete:
         console.print(f"Part {part} is complete; nothing is left to learn")
         return
+    experiment = _join(config, command, world, part, folder, console)
     own.restore(experiment)
     before = experiment.state.seconds
     _announce(experiment, folder, console)
@@ -241,7 +246,7 @@ def _join(
     """The part, at its start, of a run that begins with it, or that other parts began."""
     begun = folder.begun(config, part.of)
     if not begun:
-        _check(config, world)
+        _check(config, world, part)
     tuned = {} if begun else tune_arms(config, world, progress_bar(console))
     rates = folder.rates() if begun else {spec: found.rate for spec, found in tuned.items()}
     experiment = Experiment(config, world, rates, part)
@@ -312,9 +317,8 @@ def _run_on_ray(
 ) -> None:
     """All parts as tasks on a cluster, up to result.json."""
     spread, on_gpu = flags.spread, config.device == "cuda"
-    require(
-        on_gpu == (spread.resources.gpus > 0), "gpus", spread.resources.gpus, "more than 0 with --device cuda alone"
-    )
+    gpus, hint = spread.resources.gpus, "more than 0 with --device cuda, and with it alone"
+    require(on_gpu == (gpus > 0), "gpus", gpus, hint)
     if not resume:
         folder.check(config, resume=False)
     world, fit, _ = _open(flags, config, console)
@@ -330,25 +334,23 @@ def _run_on_ray(
     if isinstance(config.world, ReplayConfig):  # nodes do not start in this folder
         config = replace(config, world=replace(config.world, path=config.world.path.resolve()))
     own = replace(flags, out=folder.path.resolve(), keep_predictions=False)
-    calls = [(own, config, command, f"{number}/{parts}") for number in range(parts)]
-    _await(cluster, calls, Evaluation(fit, world, _any_rates(fit)).plan.generations, folder, console)
+    calls = [(own, config, command, str(part)) for part in standing(folder.path, parts).missing]
+    _await(cluster, calls, parts, Evaluation(fit, world, _any_rates(fit)).plan.generations, folder, console)
     _merge(fit, world, folder, parts, console, flags.keep_predictions)
-
-
-def _any_rates(config: ExperimentConfig) -> dict[str, float]:
-    """A rate for every arm that asks for a tuned one, where it does not matter which."""
-    return {arm.spec: config.model.learning_rate for arm in parse_arms(config.arms) if arm.tuned}
 
 
 def _await(
     cluster: Cluster,
     calls: list[tuple[RunFlags, ExperimentConfig, str, str]],
+    parts: int,
     generations: int,
     folder: Folder,
     console: Console,
 ) -> None:
-    """Run the parts, showing how far they are. Raises FlickerError where one fails: the others end."""
-    parts = len(calls)
+    """Run those of so many parts that are called for, showing how far all are.
+
+    Raises FlickerError where one fails: the others end.
+    """
     with progress_bar(console, TimeElapsedColumn(), "{task.fields[last]}") as bar:
         task = bar.add_task("generations of all parts", total=parts * generations, last="")
 

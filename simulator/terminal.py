@@ -83,7 +83,7 @@ def _baselines(result: Result) -> Table:
 def _cell(arm: Arm, first: Arm, measure: str, places: int | None) -> str:
     mean, limits = interval(arm.measures.get(measure), places)
     return " ".join(
-        filter(None, [mean, limits.replace(" to ", "–"), _beside(arm, first, ratio_to(arm, first, measure))])
+        filter(None, [mean, limits.replace(" to ", "–"), _ratio_text(arm, first, ratio_to(arm, first, measure))])
     )
 
 
@@ -91,10 +91,10 @@ def _seconds(arm: Arm, first: Arm) -> str:
     seconds, ratio = arm.costs.get("train_seconds"), arm.cost_ratio(first, "train_seconds")
     if not seconds:
         return DASH
-    return f"{duration(seconds)} {_beside(arm, first, exact(ratio) if ratio else None)}".strip()
+    return f"{duration(seconds)} {_ratio_text(arm, first, exact(ratio) if ratio else None)}".strip()
 
 
-def _beside(arm: Arm, first: Arm, ratio: Interval | None) -> str:
+def _ratio_text(arm: Arm, first: Arm, ratio: Interval | None) -> str:
     """The ratio to the first arm, such as `×0.45`; close to 1 it takes more digits to say anything."""
     if arm is first or ratio is None:
         return ""

@@ -59,3 +59,13 @@ def headings(page: Path) -> list[str]:
 def anchor(heading: str) -> str:
     """Of a heading, as sites for Markdown make it."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def recipes() -> dict[str, list[Block]]:
+    """Heading -> blocks, in order, of CONTRIBUTING.md; what stands before its first heading is none."""
+    page = ROOT / "CONTRIBUTING.md"
+    lines = page.read_text(encoding="utf-8").splitlines()
+    starts = {title: lines.index(f"## {title}") for title in headings(page)[1:]}
+    ends = [*list(starts.values())[1:], len(lines)]
+    spans = zip(starts.items(), ends, strict=True)
+    return {title: [one for one in blocks(page) if start < one.line <= end] for (title, start), end in spans}

@@ -473,7 +473,7 @@ def test_with_the_secure_overlay_the_page_looks_at_the_same_by_tls(
     opens = tokens_of("", flags.page_token_file)()
     assert opens == [(tmp_path / "user/page.token").read_text().strip()]
     assert os.environ["FLICKER_NAMES"] == "ranks.lan", "as its certificate has it"
-    assert flags.security.credentials().shown("router:50051")[0][1].split()[1] in (
+    assert flags.security.credentials().call_metadata("router:50051")[0][1].split()[1] in (
         (tmp_path / "router/tokens").read_text().split()
     )
     assert f"https://127.0.0.1:{flags.port}/healthz" in service["healthcheck"]["test"][3]

@@ -27,14 +27,15 @@ from serving.replica.main import ReplicaFlags
 from serving.router.main import RouterFlags
 from simulator.article.pages import WriteFlags
 from simulator.article.pages import write as write_article
-from simulator.article.run import RunFlags as ArticleFlags
+from simulator.article.run import GridFlags as ArticleFlags
 from simulator.article.table import write_lines
 from simulator.flags import RunFlags, parse, parse_flags, parse_run
 from simulator.live.flags import UpFlags
 from simulator.models.specs import parse_arms
+from simulator.run import MergeFlags
 from simulator.sweep import main as sweep
 from tests.article.made import world
-from tests.documents import NOT_RUN, PAGES, ROOT, Block, blocks
+from tests.documents import NOT_RUN, PAGES, ROOT, Block, blocks, prose, recipes
 from tests.predictions.logs import frame, write
 from tests.small_runs import small_log
 from tests.terminal import SMALL_RUN, Terminal
@@ -42,7 +43,10 @@ from trainer.flags import TrainerFlags
 
 EVERY = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [block for block in EVERY if block.language in ("sh", "bash", "console", "shell")]
-RUN = [block for block in COMMANDS if not NOT_RUN.fullmatch(block.before)]
+TYPED = [block for steps in recipes().values() for block in steps]
+"""What test_recipes.py runs, in a copy of the project."""
+RUN = [block for block in COMMANDS if not NOT_RUN.fullmatch(block.before) and block not in TYPED]
+MARKED = [block for block in COMMANDS if NOT_RUN.fullmatch(block.before)]
 QUICK = {"check": {0}, "compare": {0}, "report": {0}, "recommend": {0, 3}, "gate": {0, 1, 3}, "size": {0}}
 """Commands of `flicker` that are run, with the exit codes that the pages tell of."""
 NOTING = """#!{python}
@@ -67,7 +71,7 @@ def typed(block: Block, folder: Path) -> list[Call]:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", block.text],
         cwd=folder,
-        env={"PATH": f"{shims}:/usr/bin:/bin"},
+        env={"PATH": f"{shims}:/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": "0"},
         text=True,
         capture_output=True,
         timeout=60,
@@ -136,6 +140,7 @@ def of_show(words: list[str]) -> None:
 PARSED: dict[tuple[str, ...], Callable[[list[str]], Any]] = {
     ("flicker", "run"): of_run,
     ("flicker", "tune"): lambda words: parse(RunFlags, "flicker tune", words),
+    ("flicker", "merge"): lambda words: parse_flags(MergeFlags, "flicker merge", words),
     ("flicker", "up"): of_up,
     ("flicker", "sweep"): of_sweep,
     ("flicker", "query"): lambda words: parse_flags(QueryFlags, "flicker query", words),
@@ -191,11 +196,13 @@ def called(words: list[str], flicker: Terminal) -> None:
 
 
 def test_there_are_commands_and_few_are_left_out() -> None:
-    assert len(RUN) > 20 and len(COMMANDS) - len(RUN) < len(RUN)
+    assert len(RUN) > 20 and len(MARKED) < len(RUN)
     assert [block.place for block in EVERY if not block.language] == [], "say what a block holds: sh, text, python"
+    indented = {page.name: re.findall(r"\n\n {4,}(\S.*)", prose(page)) for page in PAGES}
+    assert {name: lines for name, lines in indented.items() if lines} == {}, "fence it: nobody reads these"
 
 
-@pytest.mark.parametrize("block", [block for block in COMMANDS if block not in RUN], ids=lambda block: block.place)
+@pytest.mark.parametrize("block", MARKED, ids=lambda block: block.place)
 def test_what_is_not_run_names_variables_that_exist(block: Block) -> None:
     known = set(re.findall(r"FLICKER_\w+", (ROOT / ".env").read_text() + (ROOT / "docker-compose.yml").read_text()))
     assert set(re.findall(r"(FLICKER_\w+)=", block.text)) - known == set()

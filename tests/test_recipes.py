@@ -11,20 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import ROOT, Block, blocks, headings
+from tests.documents import ROOT, recipes
 
-PAGE = ROOT / "CONTRIBUTING.md"
 NEEDED = ("flicker", "simulator", "trainer", "serving", "load", "page", "protos", "deploy", "examples", "docs", "tests")
 PLACE = re.compile(r"# ([\w/.-]+\.py)(?:, below: ([^\n]+))?\n(.*)", re.DOTALL)
-
-
-def recipes() -> dict[str, list[Block]]:
-    """Heading -> its blocks, in order; what stands before the first recipe is none."""
-    lines = PAGE.read_text().splitlines()
-    starts = {title: lines.index(f"## {title}") for title in headings(PAGE)[1:]}
-    ends = [*list(starts.values())[1:], len(lines)]
-    spans = zip(starts.items(), ends, strict=True)
-    return {title: [one for one in blocks(PAGE) if start < one.line <= end] for (title, start), end in spans}
 
 
 @pytest.fixture

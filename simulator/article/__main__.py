@@ -24,9 +24,9 @@ def main() -> int:
         return 0
     try:
         if command == "run":
-            from simulator.article.run import RunFlags, run_grid
+            from simulator.article.run import GridFlags, run_grid
 
-            return run_grid(parse_flags(RunFlags, "flicker article run", arguments))
+            return run_grid(parse_flags(GridFlags, "flicker article run", arguments))
         if command == "write":
             from simulator.article.pages import WriteFlags, write
 

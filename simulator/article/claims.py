@@ -116,10 +116,10 @@ def rivals(world: WorldCells) -> Finding:
         lower += match is not None and match.ratio.high < 1
         higher += match is not None and match.ratio.low > 1
     summary = "PD at equal log loss, to " + ", ".join(parts)
-    return Finding(_counted(lower, higher, len(RIVALS)), summary)
+    return Finding(_verdict(lower, higher, len(RIVALS)), summary)
 
 
-def _counted(confirmed: int, refuted: int, total: int) -> Verdict:
+def _verdict(confirmed: int, refuted: int, total: int) -> Verdict:
     if confirmed == total:
         return "yes"
     return "partly" if confirmed else "no" if refuted else "not shown"
@@ -182,7 +182,7 @@ def ensembles(world: WorldCells) -> Finding:
     )
 
 
-def _beside(words: str, ratios: tuple[Interval, Interval]) -> str:
+def _pd_and_loss_text(words: str, ratios: tuple[Interval, Interval]) -> str:
     return f"{words} {number(ratios[0].mean, 2)} / {number(ratios[1].mean, 3)}"
 
 
@@ -192,11 +192,11 @@ def equal_cost(world: WorldCells) -> Finding:
     ratios = {
         words: _pd_and_loss(at_best_rate(world, "cures", name), relu(world)) for words, name in designs_by_words.items()
     }
-    known = {words: both for words, both in ratios.items() if both}
-    helped = any(pd.high < 1 and loss.high < NO_WORSE for pd, loss in known.values())
-    failed = all(pd.low > 1 or loss.low > 1 for pd, loss in known.values())
-    summary = "PD / log loss: " + ", ".join(_beside(words, both) for words, both in known.items())
-    return Finding("no" if helped else "yes" if failed else "not shown", summary) if known else NOT_RUN
+    run_ratios = {words: both for words, both in ratios.items() if both}
+    helped = any(pd.high < 1 and loss.high < NO_WORSE for pd, loss in run_ratios.values())
+    failed = all(pd.low > 1 or loss.low > 1 for pd, loss in run_ratios.values())
+    summary = "PD / log loss: " + ", ".join(_pd_and_loss_text(words, both) for words, both in run_ratios.items())
+    return Finding("no" if helped else "yes" if failed else "not shown", summary) if run_ratios else NOT_RUN
 
 
 def distilled(world: WorldCells) -> Finding:
@@ -208,8 +208,8 @@ def distilled(world: WorldCells) -> Finding:
             helps = pd.high < 1 and loss.high < NO_WORSE
             hurts = pd.low > 1 or loss.low > NO_WORSE
             confirmed, refuted = confirmed + helps, refuted + hurts
-            parts.append(_beside(label(name).removeprefix("ReLU, "), ratios))
-    return Finding(_counted(confirmed, refuted, len(parts)), "PD / log loss: " + ", ".join(parts)) if parts else NOT_RUN
+            parts.append(_pd_and_loss_text(label(name).removeprefix("ReLU, "), ratios))
+    return Finding(_verdict(confirmed, refuted, len(parts)), "PD / log loss: " + ", ".join(parts)) if parts else NOT_RUN
 
 
 CONDITIONS = {"own": "own start", "shuffled": "window 128", "both": "both"}
@@ -231,7 +231,7 @@ def conditions(world: WorldCells) -> Finding:
     gains_text = ", ".join(
         f"{words} {written(interval, 2)}" for words, interval in zip(CONDITIONS.values(), measured, strict=True)
     )
-    relu_pd = _each([interval for interval in raised if interval], 2)
+    relu_pd = _joined_means([interval for interval in raised if interval], 2)
     summary = f"SmeLU / ReLU: usual {number(usual.mean, 2)}, {gains_text}; ReLU's PD × {relu_pd}"
     if lost:
         return Finding("yes" if lost == len(measured) else "partly", summary)
@@ -269,7 +269,7 @@ def asynchronous(world: WorldCells) -> Finding:
             parts.append(f"{words} {times(pd_ratio)}")
             confirmed, refuted = confirmed + (pd_ratio.high < 1), refuted + (pd_ratio.low > 1)
     return (
-        Finding(_counted(confirmed, refuted, len(parts)), "SmeLU's PD to ReLU's: " + ", ".join(parts))
+        Finding(_verdict(confirmed, refuted, len(parts)), "SmeLU's PD to ReLU's: " + ", ".join(parts))
         if parts
         else NOT_RUN
     )
@@ -300,11 +300,11 @@ def no_norm(world: WorldCells) -> Finding:
         total += len(ratios)
         confirmed += sum(pd.low > 1 and loss.low > 1 for pd, loss in ratios.values())
         refuted += sum(pd.high < 1 or loss.high < 1 for pd, loss in ratios.values())
-        parts.append(f"{norm} PD {_each(pds, 2)}, log loss {_each(losses, 3)}")
-    return Finding(_counted(confirmed, refuted, total), f"{' / '.join(ratios)}: " + "; ".join(parts))
+        parts.append(f"{norm} PD {_joined_means(pds, 2)}, log loss {_joined_means(losses, 3)}")
+    return Finding(_verdict(confirmed, refuted, total), f"{' / '.join(ratios)}: " + "; ".join(parts))
 
 
-def _each(values: Sequence[Interval], places: int) -> str:
+def _joined_means(values: Sequence[Interval], places: int) -> str:
     return "/".join(number(value.mean, places) for value in values)
 
 
@@ -318,15 +318,17 @@ def at_a_refresh(world: WorldCells) -> Finding:
     return Finding("yes" if swap_ratio.high < 1 else "no" if swap_ratio.low > 1 else "not shown", summary)
 
 
-def again(world: WorldCells) -> Finding:
+def same_arm_twice(world: WorldCells) -> Finding:
     """Claim 14."""
     first, second = (world.units("again", spec) for spec in ("relu", "relu#2"))
     ratios = {name: ratio(second, first, name) for name in ("pd", "pair", "log_loss")}
-    known = {name: value for name, value in ratios.items() if value}
-    if len(known) < len(ratios):
+    measured = {name: value for name, value in ratios.items() if value}
+    if len(measured) < len(ratios):
         return NOT_RUN
-    excluding_one = [name for name, value in known.items() if not value.low <= 1 <= value.high]
-    summary = f"PD {times(known['pd'])}, pair swaps {times(known['pair'])}, log loss {times(known['log_loss'], 3)}"
+    excluding_one = [name for name, value in measured.items() if not value.low <= 1 <= value.high]
+    summary = (
+        f"PD {times(measured['pd'])}, pair swaps {times(measured['pair'])}, log loss {times(measured['log_loss'], 3)}"
+    )
     return Finding("no" if len(excluding_one) > 1 else "partly" if excluding_one else "yes", summary)
 
 
@@ -353,7 +355,7 @@ CLAIMS = (
     Claim("SmeLU helps where training is asynchronous", "sources", asynchronous),
     Claim("ReLU without layer norm has less PD and less log loss", "norms", no_norm),
     Claim("A smooth activation changes less at a refresh", "seen", at_a_refresh),
-    Claim("The same arm twice differs by chance alone (A/A)", "matched", again),
+    Claim("The same arm twice differs by chance alone (A/A)", "matched", same_arm_twice),
 )
 
 
@@ -402,7 +404,7 @@ def families(world: WorldCells) -> dict[str, Family]:
     return {words: members for words, members in by_words.items() if members}
 
 
-def known(worlds: Iterable[WorldCells]) -> list[tuple[Claim, list[Finding]]]:
+def decide_all(worlds: Iterable[WorldCells]) -> list[tuple[Claim, list[Finding]]]:
     """Every claim on every world."""
     all_worlds = list(worlds)
     return [(claim, [claim.decide(world) for world in all_worlds]) for claim in CLAIMS]

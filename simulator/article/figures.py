@@ -32,8 +32,8 @@ def _plane(world: WorldCells, group: Mapping[str, Sequence[str]], source: Mappin
         }  # fmt: skip
         frontier = envelope(points(relative, "pd", sorted(base), across="x"))
         kept = [(mean(relative[spec], "x"), ratio(settings[spec], base, "pd"), spec) for *_, spec in frontier]
-        drawn = [Point(x, y, key=spec) for x, y, spec in kept if x is not None and y is not None and x.mean < 3]
-        lines += [Line(words, drawn, look, strength=0.35)] if drawn else []
+        all_figures = [Point(x, y, key=spec) for x, y, spec in kept if x is not None and y is not None and x.mean < 3]
+        lines += [Line(words, all_figures, look, strength=0.35)] if all_figures else []
     if len(lines) < 2:
         return None
     axes = Axis("log loss above ReLU's, %", air=0.2), Axis("PD / ReLU's", zero=True, air=0.1)
@@ -248,7 +248,7 @@ def seen(worlds: Sequence[WorldCells]) -> Figure:
 DRAWN = (frontiers, norms, equal_loss, over_beta, conditions, by_source, costs, seen)
 
 
-def drawn(worlds: Sequence[WorldCells]) -> list[Figure]:
+def all_figures(worlds: Sequence[WorldCells]) -> list[Figure]:
     """Every figure that there are cells for."""
     return [figure for draw in DRAWN if (figure := draw(worlds)).panels]
 

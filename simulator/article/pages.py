@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from simulator.article import decide, figures
-from simulator.article.claims import Claim, Finding, choice, designs, family, known, norm_ratios, prediction, relu
+from simulator.article.claims import Claim, Finding, choice, decide_all, designs, family, norm_ratios, prediction, relu
 from simulator.article.compose import standalone
 from simulator.article.frontier import matched
 from simulator.article.run import CELLS
@@ -46,17 +46,17 @@ def write(flags: WriteFlags) -> list[Path]:
     all_worlds = in_order(worlds(read_lines(flags.cells / CELLS)))
     if not all_worlds:
         raise ResultError(f"{flags.cells / CELLS}: no finished cell: flicker article run --out {flags.cells}")
-    drawn = figures.drawn(all_worlds)
+    all_figures = figures.all_figures(all_worlds)
     images = relpath(flags.cells, flags.pages)
     texts = {
-        flags.pages / "results.md": results(all_worlds, drawn, images),
+        flags.pages / "results.md": results(all_worlds, all_figures, images),
         flags.pages / "decide.md": advice(all_worlds),
     }
     readme = Path(relpath(flags.pages.absolute().parent / "README.md"))
     if readme.is_file() and SUMMARY.search(old := readme.read_text(encoding="utf-8")):
         texts[readme] = SUMMARY.sub(lambda _: summary(all_worlds), old)
     with writing("cells", flags.cells):
-        for figure in drawn:
+        for figure in all_figures:
             stem = flags.cells / f"{figure.number}-{figure.name}"
             write_atomically(stem.with_suffix(".svg"), standalone(figure).encode())
             write_atomically(stem.with_suffix(".csv"), figure.csv().encode())
@@ -71,9 +71,9 @@ def in_order(unordered: Mapping[str, WorldCells]) -> list[WorldCells]:
     return sorted(unordered.values(), key=lambda world: (world.name[:4] == "made", world.name))
 
 
-def results(all_worlds: Sequence[WorldCells], drawn: Sequence[Figure], images: str) -> str:
+def results(all_worlds: Sequence[WorldCells], all_figures: Sequence[Figure], images: str) -> str:
     """The page of claims."""
-    decided = known(all_worlds)
+    decided = decide_all(all_worlds)
     return _rendered(
         "results.md",
         count=figures.count(all_worlds),
@@ -81,12 +81,14 @@ def results(all_worlds: Sequence[WorldCells], drawn: Sequence[Figure], images: s
         claims=decided,
         refuted=_summed(decided, "no", all_worlds),
         holding=_summed(decided, "yes", all_worlds),
-        numbers={figure.name: figure.number for figure in drawn} | {name: DASH for name in _missing(decided, drawn)},
-        anchors={figure.name: _anchor(figure) for figure in drawn} | {name: "" for name in _missing(decided, drawn)},
+        numbers={figure.name: figure.number for figure in all_figures}
+        | {name: DASH for name in _missing(decided, all_figures)},
+        anchors={figure.name: _anchor(figure) for figure in all_figures}
+        | {name: "" for name in _missing(decided, all_figures)},
         logs=[world.name for world in all_worlds if not world.name.startswith("made-up")],
         predictions=[(world.name, prediction(world)) for world in all_worlds],
         accuracy=[row for world in all_worlds for row in accuracy(world)],
-        figures=drawn,
+        figures=all_figures,
         costs=[[world.name, *row] for world in all_worlds for row in figures.cost_rows(world)],
         sources=[[world.name, *row] for world in all_worlds for row in figures.source_rows(world)],
         images=images,
@@ -95,7 +97,7 @@ def results(all_worlds: Sequence[WorldCells], drawn: Sequence[Figure], images: s
 
 def summary(all_worlds: Sequence[WorldCells]) -> str:
     """The part of README: what does not hold, what does, of each world the gain beside what it must be read with."""
-    decided = known(all_worlds)
+    decided = decide_all(all_worlds)
     return _rendered(
         "summary.md",
         refuted=_summed(decided, "no", all_worlds),
@@ -163,8 +165,8 @@ def _rendered(template: str, **values: Any) -> str:
     return re.sub(r"\n{3,}", "\n\n", render(template, TEMPLATES, **values)).rstrip() + "\n"
 
 
-def _missing(decided: Sequence[tuple[Claim, list[Finding]]], drawn: Sequence[Figure]) -> set[str]:
-    return {claim.figure for claim, _ in decided} - {figure.name for figure in drawn}
+def _missing(decided: Sequence[tuple[Claim, list[Finding]]], all_figures: Sequence[Figure]) -> set[str]:
+    return {claim.figure for claim, _ in decided} - {figure.name for figure in all_figures}
 
 
 def _anchor(figure: Figure) -> str:

@@ -28,7 +28,7 @@ CELLS = "cells.jsonl"
 
 
 @dataclass(frozen=True)
-class RunFlags:
+class GridFlags:
     """Run the grid that decides the article's claims (docs/protocol.md) on made-up worlds, and on your logs.
 
     What a cell found is a line of OUT/cells.jsonl: a run that was stopped goes on there, on any machine."""
@@ -79,7 +79,7 @@ def _groups(size: str) -> Iterator[grid.ArmGroup]:
     return grid.quick() if size == "quick" else grid.full()
 
 
-def run_grid(flags: RunFlags) -> int:
+def run_grid(flags: GridFlags) -> int:
     """Run; returns the exit code: 1 where a cell has failed. Raises FlickerError.
 
     For the main thread: SIGTERM ends it as Ctrl-C does, since its runs would not end with it.

@@ -112,7 +112,7 @@ def pooled(runs: list[tuple[Result, Arm]], measure: str) -> SwapEstimate:
     """
     sizes, means, within, users = [], [], [], []
     for run, arm in runs:
-        swaps, these = _swaps(arm, measure), _these(run, arm, measure)
+        swaps, these = _swaps(arm, measure), _of_these_models(run, arm, measure)
         half, half_by_users, count = _half(swaps), _half_by_users(run, arm, these), fleets(run)
         sizes.append(count)
         means.append(swaps.mean)
@@ -150,7 +150,7 @@ def _half_by_users(run: Result, arm: Arm, these: Interval) -> float:
     return float(1 - 0.025 ** (1 / min([*sizes, users] if isinstance(users, int) and users else sizes)))
 
 
-def _these(run: Result, arm: Arm, measure: str) -> Interval:
+def _of_these_models(run: Result, arm: Arm, measure: str) -> Interval:
     """The swap ratio conditional on these models: only users are resampled."""
     estimate = arm.measures.get(f"swaps_these.{measure}")
     if estimate is None and run.kind == "run":
@@ -196,7 +196,7 @@ def gate(flags: GateFlags) -> tuple[list[str], int]:
     verdicts = {"pass": ("passed, inconclusive", DECIDED), "hold": ("held back, inconclusive", REFUSED)}
     verdict, code = verdicts.get(flags.inconclusive, ("inconclusive", INCONCLUSIVE))
     ask = "give predictions of more queries" if new_runs[0][0].kind == "compare" else "ask more --queries"
-    return [f"{verdict}: {line}: {_more([new, old], abs(flags.allowed - mean), flags.these, ask)}"], code
+    return [f"{verdict}: {line}: {_way_to_conclusive([new, old], abs(flags.allowed - mean), flags.these, ask)}"], code
 
 
 def _line(flags: GateFlags, sides: list[SwapEstimate], runs: list[list[tuple[Result, Arm]]], increase: Interval) -> str:
@@ -217,7 +217,7 @@ def _written(side: SwapEstimate, these: bool) -> str:
     return written(side.interval(these)) if math.isfinite(half) else number(side.mean)
 
 
-def _more(sides: list[SwapEstimate], distance: float, these: bool, advice: str) -> str:
+def _way_to_conclusive(sides: list[SwapEstimate], distance: float, these: bool, advice: str) -> str:
     """The way to a conclusive gate, if the estimates stay where they are."""
     known = [side.spread for side in sides if side.spread is not None and side is not NO_BASELINE]
     if these or math.hypot(*(side.users for side in sides)) >= distance:

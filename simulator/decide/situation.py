@@ -109,10 +109,10 @@ def what_a_user_sees(arm: Arm, situation: Situation, measure: str, *, older: int
         if measured is None:
             return None
         sum_so_far = parts.get(cause, exact(0))
-        parts[cause] = _plus(sum_so_far, measured, weight)
+        parts[cause] = _add_weighted(sum_so_far, measured, weight)
     total = exact(0)
     for part in parts.values():
-        total = _plus(total, part, 1)
+        total = _add_weighted(total, part, 1)
     return ExpectedChange(total, parts, list(dict.fromkeys(notes)))
 
 
@@ -124,7 +124,7 @@ def at_lag(arm: Arm, cause: str, lag: int, measure: str, notes: list[str]) -> In
     by_lag |= {n: arm.measures.get(f"{cause.replace('swaps', 'lags')}.{n}.{measure}") for n in (2, 4, 8)}
     points = {n: value for n, value in by_lag.items() if value is not None}
     if not points:
-        return _together(arm, lag, measure, notes) if cause == "both_swaps" else None
+        return _independent_causes(arm, lag, measure, notes) if cause == "both_swaps" else None
     if lag in points:
         return points[lag]
     below, above = max((n for n in points if n < lag), default=0), min((n for n in points if n > lag), default=0)
@@ -133,10 +133,10 @@ def at_lag(arm: Arm, cause: str, lag: int, measure: str, notes: list[str]) -> In
         return points[below or above]
     notes.append(f"{lag} refreshes lie between: interpolated between {below} and {above}")
     share = (lag - below) / (above - below)
-    return _plus(_plus(exact(0), points[below], 1 - share), points[above], share)
+    return _add_weighted(_add_weighted(exact(0), points[below], 1 - share), points[above], share)
 
 
-def _together(arm: Arm, lag: int, measure: str, notes: list[str]) -> Interval | None:
+def _independent_causes(arm: Arm, lag: int, measure: str, notes: list[str]) -> Interval | None:
     """Another duplicate after refreshes, from the two causes apart, of a live system: these measures are metrics, so
     that it lies between the larger and the sum of the two."""
     by_duplicate, by_refresh = (
@@ -150,7 +150,7 @@ def _together(arm: Arm, lag: int, measure: str, notes: list[str]) -> Interval | 
     return Interval(mean, max(by_duplicate.low, by_refresh.low), min(by_duplicate.high + by_refresh.high, 1.0))
 
 
-def _plus(first: Interval, second: Interval, weight: float) -> Interval:
+def _add_weighted(first: Interval, second: Interval, weight: float) -> Interval:
     return Interval(
         first.mean + weight * second.mean, first.low + weight * second.low, first.high + weight * second.high
     )
@@ -166,5 +166,5 @@ def seen_ratio(arm: Arm, base: Arm, situation: Situation, measure: str) -> Inter
         ratio = ratio_to(arm, base, f"{cause}.{measure}") if paired else independent_ratio(of_arm.parts[cause], part)
         if ratio is None:
             return independent_ratio(of_arm.total, of_base.total)
-        total = _plus(total, ratio, part.mean / of_base.total.mean)
+        total = _add_weighted(total, ratio, part.mean / of_base.total.mean)
     return total

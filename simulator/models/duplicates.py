@@ -206,7 +206,7 @@ class Duplicates(ABC):
         assert 0 < len(chunk) <= self.chunk_events
         rows, labels = (torch.from_numpy(part).to(self.device) for part in (chunk.features, chunk.label))
         weights = None if chunk.weight is None else torch.from_numpy(chunk.weight).to(self.device)
-        logits = self._each(lambda models: self._learn_unit(models, rows, labels, weights), self._seconds)
+        logits = self._for_each_unit(lambda models: self._learn_unit(models, rows, labels, weights), self._seconds)
         self.chunks += 1
         self.events += len(chunk)
         if not np.isfinite(logits).all():
@@ -237,9 +237,9 @@ class Duplicates(ABC):
 
     def _scored(self, features: Rows, seconds: Doubles) -> Floats:
         rows = torch.from_numpy(features).to(self.device)
-        return self._each(lambda models: self._score(models, rows, self.served[models]), seconds)
+        return self._for_each_unit(lambda models: self._score(models, rows, self.served[models]), seconds)
 
-    def _each(self, compute: Callable[[slice], Tensor], seconds: Doubles) -> Floats:
+    def _for_each_unit(self, compute: Callable[[slice], Tensor], seconds: Doubles) -> Floats:
         """Results [k, n] of all units as [M, n]; adds each model's time to `seconds` [M]."""
         clock = time.thread_time if self.device.type == "cpu" else time.perf_counter
 

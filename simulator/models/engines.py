@@ -100,12 +100,12 @@ class Engines:
         """Label of each arm -> its engine, and the settings in which arms may differ."""
         return {engine.arm.label: _design(engine) for engine in self.engines}
 
-    def _each(self, task: Callable[[Engine], T]) -> list[T]:
+    def _for_each_arm(self, task: Callable[[Engine], T]) -> list[T]:
         return list(self._arm_threads.map(task, self.engines))
 
     def learn(self, chunk: Batch) -> Floats:
         """Log-odds [S, n] given to each event of a chunk just before it is learned; raises as `Engine.learn` does."""
-        return np.concatenate(self._each(lambda engine: engine.learn(chunk)))
+        return np.concatenate(self._for_each_arm(lambda engine: engine.learn(chunk)))
 
     def try_learn(self, chunk: Batch) -> list[Floats | None]:
         """The same by arm; None for an arm that diverges, now or before."""
@@ -116,19 +116,19 @@ class Engines:
             except SettingError:
                 return None
 
-        return self._each(attempt)
+        return self._for_each_arm(attempt)
 
     def score_events(self, features: Rows) -> Floats:
         """Log-odds [S, n] of events with table rows [n, slots]; nothing is learned."""
-        return np.concatenate(self._each(lambda engine: engine.score_events(features)))
+        return np.concatenate(self._for_each_arm(lambda engine: engine.score_events(features)))
 
     def score_queries(self, queries: list[Query]) -> Floats:
         """Log-odds [S, Q, N] of the candidates of queries; NaN behind the last of a query with fewer than others."""
-        return np.concatenate(self._each(lambda engine: engine.score_queries(queries)))
+        return np.concatenate(self._for_each_arm(lambda engine: engine.score_queries(queries)))
 
     def refresh(self) -> None:
         """End a generation."""
-        self._each(lambda engine: engine.refresh())
+        self._for_each_arm(lambda engine: engine.refresh())
 
     def take_seconds(self) -> Doubles:
         """[S] see Engine."""

@@ -237,18 +237,18 @@ class ComparisonSums:
             key = (arm.label, cause, fleet, pair)
             counts = self.counts if cause == "swaps" or arm.shape[1] == 1 else Counter()
             for aligned in matched(ranked.get(model1, {}), ranked.get(model2, {}), self.k, counts):
-                self._compare(key, aligned, counts)
+                self._add_swaps(key, aligned, counts)
             if cause == "swaps" and self.predicted:
                 for aligned in matched(events.get(model1, {}), events.get(model2, {}), self.k, Counter()):
-                    self._differ(key, aligned, None)
+                    self._add_differences(key, aligned, None)
         for arm in self.arms:
             for cell, number in np.ndenumerate(arm.generations[0]):
                 for lists in ranked.get(int(number), {}).values():
                     self.counts["tied"] += int(lists.tied.sum())
                     if self.labelled:
-                        self._rate(arm.label, cell, lists)
+                        self._add_qualities(arm.label, cell, lists)
                 for lists in events.get(int(number), {}).values():
-                    self._judge(arm.label, cell, lists.block)
+                    self._add_accuracy(arm.label, cell, lists.block)
 
     def _lists(self, rows: Any, model: int) -> Lists:
         try:
@@ -256,7 +256,7 @@ class ComparisonSums:
         except BadRowError as bad:
             raise BadRowError(bad.query, bad.item, bad.column, model) from None
 
-    def _compare(self, key: Key, aligned: AlignedAnswers, counts: Counter[str]) -> None:
+    def _add_swaps(self, key: Key, aligned: AlignedAnswers, counts: Counter[str]) -> None:
         """Measures of the queries of one shape."""
         if not len(aligned.first.slates):
             return
@@ -267,7 +267,7 @@ class ComparisonSums:
         counts["pairs"] += aligned.first.items.size
         self._add(key, values.reshape(-1, values.shape[-1]), aligned.per_query)
         if key[1] == "swaps" and self.predicted and not self.roles and aligned.label is not None and aligned.label.size:
-            self._differ(key, aligned, aligned.label)
+            self._add_differences(key, aligned, aligned.label)
 
     def _add(self, key: Key, values: Doubles, per_query: Rows) -> None:
         """Sums per user, and per value of the columns of --by."""
@@ -277,9 +277,9 @@ class ComparisonSums:
                 mask = per_query[name] == value
                 self.slices[name, value].add(key, values[:, mask], per_query["user"][mask])
 
-    def _differ(self, key: Key, aligned: AlignedAnswers, label: Doubles | None) -> None:
+    def _add_differences(self, key: Key, aligned: AlignedAnswers, label: Doubles | None) -> None:
         """Prediction difference of events, or of rows with a label [Q, N]."""
-        self._predict(
+        self._add_events(
             (key[0], "pd", *key[2:]),
             pd_of_logits,
             (aligned.first.scores, aligned.second.scores),
@@ -287,7 +287,7 @@ class ComparisonSums:
             aligned.per_query,
         )
 
-    def _predict(self, key: Key, fn: Any, arrays: tuple[Any, Any], label: Doubles | None, per_query: Rows) -> None:
+    def _add_events(self, key: Key, fn: Any, arrays: tuple[Any, Any], label: Doubles | None, per_query: Rows) -> None:
         """Sum up `fn` of the given arrays [Q, N] where there is a label, and keep them for what is no sum."""
         is_labelled = np.ones(arrays[0].shape, bool) if label is None else ~np.isnan(label)
         users = np.broadcast_to(per_query["user"][:, None], is_labelled.shape)[is_labelled]
@@ -299,7 +299,7 @@ class ComparisonSums:
         else:
             self._events[key].append((first, second, users))
 
-    def _rate(self, arm: str, place: Key, lists: Ranked) -> None:
+    def _add_qualities(self, arm: str, place: Key, lists: Ranked) -> None:
         """QUALITIES of the rankings of one model, where a query has labels; an item without one is not relevant."""
         label = lists.block.columns["label"]
         which = np.flatnonzero(~np.isnan(label).all(axis=-1))
@@ -311,18 +311,18 @@ class ComparisonSums:
         values = np.stack([np.stack(quality.fn(answers, relevance)) for quality in self.qualities.values()])
         self.sums.add((arm, "quality", *place), values.reshape(-1, len(which)), lists.block.per_query["user"][which])
         if not self.roles:
-            self._judge(arm, place, lists.block)
+            self._add_accuracy(arm, place, lists.block)
 
-    def _judge(self, arm: str, place: Key, block: Block) -> None:
+    def _add_accuracy(self, arm: str, place: Key, block: Block) -> None:
         """Accuracy of the predictions of one model."""
         label, logit = block.columns.get("label"), block.columns.get("logit")
         if label is None or logit is None:
             return
         self.outside |= bool((label > 1).any())
         self.shares |= bool(((label > 0) & (label < 1)).any())
-        self._predict((arm, "log_loss", *place), ACCURACY["log_loss"].fn, (logit, label), label, block.per_query)
+        self._add_events((arm, "log_loss", *place), ACCURACY["log_loss"].fn, (logit, label), label, block.per_query)
 
-    def asked(self, arm: ArmModels) -> int:
+    def answered_queries(self, arm: ArmModels) -> int:
         """Queries that two models of an arm answered: the most of any two."""
         top1 = 2 * self.measures.index("top1") + 1
         keys = [key for key in self.sums.keys() if key[:2] == (arm.label, "swaps")]
@@ -488,7 +488,7 @@ def compare_sources(
     estimates = {arm.label: tally.estimates(arm) for arm in arms}
     return Result(
         kind="compare",
-        world={"name": "predictions", "queries": tally.asked(arms[0])}
+        world={"name": "predictions", "queries": tally.answered_queries(arms[0])}
         | ({"users": len(tally.sums.users)} if available["user"] else {}),
         arms=[_arm(arm, arms, estimates, tally, reading.values) for arm in arms],
         notes=_notes(tally, arms, sources, optional) + (_matched_notes(sources) if matched else []),
@@ -584,7 +584,7 @@ def _notes(
         )
         if tally.labelled:
             notes.append("NDCG, recall and MRR are of each list's own items: they do not miss what a list lacks.")
-    answered = {arm.label: tally.asked(arm) for arm in arms}
+    answered = {arm.label: tally.answered_queries(arm) for arm in arms}
     if len(set(answered.values())) > 1:
         counts_text = ", ".join(f"{arm} {number:,}" for arm, number in answered.items())
         notes.append(

@@ -12,7 +12,7 @@ MAX_PLACES, MAX_LETTERS = 20, 80
 
 
 @dataclass(frozen=True)
-class Row:
+class SlateRow:
     """A place of a slate."""
 
     title: str
@@ -31,7 +31,7 @@ class Twice:
     """The user, and the models that answered."""
     chosen: str
     """How this query was chosen."""
-    slates: list[list[Row]]
+    slates: list[list[SlateRow]]
     joined: list[tuple[int, int]]
     """Place in the first slate and in the second, from 0, of what both show."""
 
@@ -49,11 +49,11 @@ def twice(example: Example) -> Twice:
         "events under the same conditions.",
         f"Chosen by rule: of {count(example.queries)} queries {count(example.differ)} got different slates of these "
         "two; ordered by how many places differ, this one stands in the middle.",
-        *beside(*example.slates),
+        *joined_slates(*example.slates),
     )
 
 
-def beside(first: list[Place], second: list[Place]) -> tuple[list[list[Row]], list[tuple[int, int]]]:
+def joined_slates(first: list[Place], second: list[Place]) -> tuple[list[list[SlateRow]], list[tuple[int, int]]]:
     """Two slates as `Twice` has them, and their joined places."""
     items1, items2 = ([place.item for place in slate] for slate in (first, second))
     joined = [
@@ -62,9 +62,9 @@ def beside(first: list[Place], second: list[Place]) -> tuple[list[list[Row]], li
     return [_rows(first, items2), _rows(second, items1)], joined
 
 
-def _rows(slate: list[Place], other: list[str]) -> list[Row]:
+def _rows(slate: list[Place], other: list[str]) -> list[SlateRow]:
     return [
-        Row(_short(place.title), _signed(place.score), "" if place.item in other else "alone")
+        SlateRow(_short(place.title), _signed(place.score), "" if place.item in other else "alone")
         for place in slate[:MAX_PLACES]
     ]
 

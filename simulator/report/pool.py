@@ -51,7 +51,9 @@ def pooled(cells: Sequence[tuple[Path, Result]]) -> Result:
         arms=[_arm(arms, shared) for arms in same],
         generations=[
             Generation(
-                step[0].number, step[0].events, {spec: _of([g.arms[spec] for g in step], shared) for spec in kept}
+                step[0].number,
+                step[0].events,
+                {spec: _pooled_measures([g.arms[spec] for g in step], shared) for spec in kept},
             )
             for step in steps
             if all(g.arms.keys() >= set(kept) for g in step)
@@ -66,7 +68,7 @@ def pooled(cells: Sequence[tuple[Path, Result]]) -> Result:
         command="\n".join(run.command for run in results),
         config=first.config | {"seeds": seeds},
         baselines={
-            name: _of([run.baselines[name] for run in results], shared)
+            name: _pooled_measures([run.baselines[name] for run in results], shared)
             for name in first.baselines
             if all(name in run.baselines for run in results)
         },
@@ -104,11 +106,11 @@ def _arm(arms: list[Arm], shared: bool) -> Arm:
     first = arms[0]
     return replace(
         first,
-        measures=_of([arm.measures for arm in arms], shared),
-        ratios=_of([arm.ratios for arm in arms], shared, logarithms=True),
+        measures=_pooled_measures([arm.measures for arm in arms], shared),
+        ratios=_pooled_measures([arm.ratios for arm in arms], shared, logarithms=True),
         costs={name: float(np.mean([arm.costs[name] for arm in arms])) for name in _common([a.costs for a in arms])},
         against={
-            other: _of([arm.against[other] for arm in arms], shared, logarithms=True)
+            other: _pooled_measures([arm.against[other] for arm in arms], shared, logarithms=True)
             for other in _common([arm.against for arm in arms])
         },
         buckets={
@@ -132,7 +134,7 @@ def _common(mappings: Sequence[Mapping[str, object]]) -> list[str]:
     return [name for name in mappings[0] if all(name in mapping for mapping in mappings)]
 
 
-def _of(runs: list[Measures], shared: bool, logarithms: bool = False) -> Measures:
+def _pooled_measures(runs: list[Measures], shared: bool, logarithms: bool = False) -> Measures:
     return {
         name: within(estimate([measures[name] for measures in runs], shared, logarithms), "" if logarithms else name)
         for name in _common(runs)

@@ -31,7 +31,7 @@ def schema() -> dict[str, Any]:
         "additionalProperties": False,
     }
     definitions: dict[str, Any] = {"Interval": interval, "Measures": _measures()}
-    _of(Result, definitions)
+    _type_schema(Result, definitions)
     root: dict[str, Any] = definitions.pop("Result")
     root["properties"] = {"schema": {"const": SCHEMA}} | root["properties"]
     root["required"] = ["schema", *root["required"]]
@@ -58,27 +58,27 @@ def _measure(name: str) -> dict[str, Any]:
     return {"$ref": f"{DEFINITIONS}Interval", "title": wording.words, "description": wording.about}
 
 
-def _of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+def _type_schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     """The schema of a type; classes are put in `known`."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind == Measures:
         return {"$ref": f"{DEFINITIONS}Measures"}
     if isinstance(kind, type) and is_dataclass(kind):
         if kind.__name__ not in definitions:
-            definitions[kind.__name__] = _class(kind, definitions)
+            definitions[kind.__name__] = _class_schema(kind, definitions)
         return {"$ref": f"{DEFINITIONS}{kind.__name__}"}
     if origin is UnionType:
-        return {"anyOf": [_of(arguments[0], definitions), {"type": "null"}]}
+        return {"anyOf": [_type_schema(arguments[0], definitions), {"type": "null"}]}
     if origin is Literal:
         return {"enum": list(arguments)}
     if origin is list:
-        return {"type": "array", "items": _of(arguments[0], definitions)}
+        return {"type": "array", "items": _type_schema(arguments[0], definitions)}
     if origin is dict:
-        return {"type": "object", "additionalProperties": _of(arguments[1], definitions)}
+        return {"type": "object", "additionalProperties": _type_schema(arguments[1], definitions)}
     return {} if kind is Any else {"type": PLAIN[kind]}
 
 
-def _class(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+def _class_schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     required, rest = [], False
     for field in fields(kind):
@@ -89,16 +89,16 @@ def _class(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         )
         if "spread" in field.metadata:
             rest |= not field.metadata["spread"]
-            values = _of(kind_of_field, definitions).get("additionalProperties", {})
+            values = _type_schema(kind_of_field, definitions).get("additionalProperties", {})
             properties |= {part: values | description for part in field.metadata["spread"]}
         elif field.metadata.get("key"):
             properties[name] = {
                 "type": "object",
-                "additionalProperties": _of(get_args(kind_of_field)[0], definitions),
+                "additionalProperties": _type_schema(get_args(kind_of_field)[0], definitions),
             } | description
             required.append(name)
         elif field.name != "spec":
-            properties[name] = _of(kind_of_field, definitions) | description
+            properties[name] = _type_schema(kind_of_field, definitions) | description
             if field.default is MISSING and field.default_factory is MISSING:
                 required.append(name)
     if rest:  # measures stand beside the class's own

@@ -44,9 +44,9 @@ def connect(credentials: Credentials, target: str, options: Options = ()) -> grp
 
     Raises SettingError where a token would travel unencrypted.
     """
-    if not credentials.shown(target):
+    if not credentials.call_metadata(target):
         return open_bare(credentials, target, options)
-    token = _WithToken(lambda: credentials.shown(target))
+    token = _WithToken(lambda: credentials.call_metadata(target))
     return grpc.intercept_channel(open_bare(credentials, target, options), token)
 
 

@@ -116,7 +116,7 @@ class Credentials:
         matches = [hmac.compare_digest(sent, digest(known)) for known in tokens]
         return any(matches) and scheme.lower() == SCHEME.encode()
 
-    def shown(self, address: str) -> tuple[tuple[str, str], ...]:
+    def call_metadata(self, address: str) -> tuple[tuple[str, str], ...]:
         """Metadata of a call to an address: the first token, where there is one.
 
         Raises SettingError where it would travel unencrypted.

@@ -120,7 +120,7 @@ def fetch(address: str, credentials: Credentials, seconds: float = 3.0, name: st
     """
     context = credentials.client_context()
     scheme = "http" if context is None else "https"
-    request = urllib.request.Request(f"{scheme}://{address}/metrics", headers=dict(credentials.shown(address)))
+    request = urllib.request.Request(f"{scheme}://{address}/metrics", headers=dict(credentials.call_metadata(address)))
     # by no proxy that the environment names: it would see the token
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _ByName(context, name or host_of(address)))
     with opener.open(request, timeout=seconds) as answer:

@@ -113,7 +113,7 @@ class Mapping:
                 raise _fault(self.path, column, message)
 
 
-def shown(value: object) -> str:
+def excerpt(value: object) -> str:
     """A value as a message shows it: on one line and not too long."""
     text = repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
@@ -136,7 +136,7 @@ def read_mapping_file(path: Path) -> Mapping:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise DataError(f"{path}: not a readable TOML file ({error}); see docs/data.md") from error
-    _known(path, settings, KEYS, "")
+    _check_keys(path, settings, KEYS, "")
     settings.pop("sort", None)  # of version 1: logs are sorted, whatever their order
     for key in REQUIRED:
         if key not in settings:
@@ -152,12 +152,12 @@ def read_mapping_file(path: Path) -> Mapping:
         try:
             settings["label"] = Label(settings["label"])
         except ValueError as error:
-            raise _fault(path, "label", f"label = {shown(settings['label'])}: {error}") from None
+            raise _fault(path, "label", f"label = {excerpt(settings['label'])}: {error}") from None
     settings["features"] = _features(path, settings.get("features", {}))
     mapping = Mapping(
         path=path, **{key: value for key, value in settings.items() if key not in ("delimiter", "columns")}
     )
-    _distinct(mapping)
+    _require_distinct(mapping)
     return mapping
 
 
@@ -169,13 +169,13 @@ def _table(path: Path, section: dict[str, Any], place: str, default: dict[str, s
         raise _fault(path, "delimiter", f"delimiter = {delimiter!r}: a single character of ASCII, no quote")
     columns = tuple(section.get("columns", ()))
     if not all(isinstance(column, str) for column in columns) or len(set(columns)) < len(columns):
-        raise _fault(path, "columns", f"columns = {shown(section['columns'])}: a list of distinct texts")
+        raise _fault(path, "columns", f"columns = {excerpt(section['columns'])}: a list of distinct texts")
     return Table(place if "://" in place else str(path.parent / place), delimiter, columns)
 
 
 def _entities(path: Path, side: str, section: dict[str, Any], log: Table) -> EntityTable:
     """The section [users] or [items]."""
-    _known(path, section, TABLE_KEYS, f"{side}.", {"features": list})
+    _check_keys(path, section, TABLE_KEYS, f"{side}.", {"features": list})
     for key in ("file", "id"):
         if key not in section:
             raise _fault(path, side, f"[{side}]: {key} is missing; name the file and the column of its ids")
@@ -186,15 +186,15 @@ def _entities(path: Path, side: str, section: dict[str, Any], log: Table) -> Ent
 
 def _features(path: Path, sides: dict[str, Any]) -> tuple[FeatureColumn, ...]:
     """The section [features], in schema order."""
-    _known(path, sides, SIDES, "features.", dict.fromkeys(SIDES, list))
+    _check_keys(path, sides, SIDES, "features.", dict.fromkeys(SIDES, list))
     features = []
     for side in SIDES:
         for entry in sides.get(side, []):
             settings = {"column": entry} if isinstance(entry, str) else entry
             if not isinstance(settings, dict) or "column" not in settings:
                 expected = 'expected "column" or {column = "c", kind = "number"}'
-                raise _fault(path, side, f"features of the {side}: {shown(entry)}: {expected}")
-            _known(path, settings, FEATURE_KEYS, f"features of the {side}: ")
+                raise _fault(path, side, f"features of the {side}: {excerpt(entry)}: {expected}")
+            _check_keys(path, settings, FEATURE_KEYS, f"features of the {side}: ")
             if settings.get("kind", "category") not in get_args(Kind):
                 raise _fault(path, "kind", f"kind = {settings['kind']!r}: one of {', '.join(get_args(Kind))}")
             wrong, kind = ("separator", "category") if settings.get("kind") == "number" else ("buckets", "number")
@@ -204,7 +204,7 @@ def _features(path: Path, sides: dict[str, Any]) -> tuple[FeatureColumn, ...]:
     return tuple(features)
 
 
-def _distinct(mapping: Mapping) -> None:
+def _require_distinct(mapping: Mapping) -> None:
     """Every column has one meaning, and no two features have the same name, or that of an identity."""
     tables = [table for table in (mapping.users, mapping.items) if table]
     features = [feature.column for feature in mapping.features]
@@ -216,9 +216,9 @@ def _distinct(mapping: Mapping) -> None:
     roles = (mapping.user, mapping.item, mapping.time, mapping.weight, mapping.slate, mapping.position)
     used = [column for column in (*roles, *features) if column is not None]
     used += [column for column in label if not cast(Label, mapping.label).is_expression]
-    _once(mapping.path, used)
+    _require_once(mapping.path, used)
     for table in tables:
-        _once(mapping.path, table.columns)
+        _require_once(mapping.path, table.columns)
     names = dict(RESERVED_NAMES)
     for column in [*features, *filter(None, [mapping.position]), *(f.column for t in tables for f in t.features)]:
         if column in names:
@@ -226,13 +226,15 @@ def _distinct(mapping: Mapping) -> None:
         names[column] = "another feature"
 
 
-def _once(path: Path, columns: Sequence[str]) -> None:
+def _require_once(path: Path, columns: Sequence[str]) -> None:
     for number, column in enumerate(columns):
         if column in columns[:number]:
             raise _fault(path, column, f"column {column!r} is named twice; give each column one meaning")
 
 
-def _known(path: Path, section: Any, keys: Sequence[str], prefix: str, types: dict[str, type] | None = None) -> None:
+def _check_keys(
+    path: Path, section: Any, keys: Sequence[str], prefix: str, types: dict[str, type] | None = None
+) -> None:
     """DataError for a key that means nothing, or a value of the wrong type or out of range."""
     types_of: dict[str, Any] = {
         "sort": bool,
@@ -249,7 +251,7 @@ def _known(path: Path, section: Any, keys: Sequence[str], prefix: str, types: di
         if type(value) is not kind or value == "" or (kind is int and not low <= value <= high):
             expected = {str: "a text in quotes", bool: "true or false", dict: f"a section [{key}]"}.get(kind)
             expected = expected or ('a list such as ["a", "b"]' if kind is list else f"a whole number, {low} to {high}")
-            raise _fault(path, key, f"{prefix}{key} = {shown(value)}: expected {expected}")
+            raise _fault(path, key, f"{prefix}{key} = {excerpt(value)}: expected {expected}")
 
 
 def _fault(path: Path, word: str, message: str) -> DataError:

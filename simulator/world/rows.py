@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from simulator.types import Doubles, Ints
 from simulator.world.coder import Coder
 from simulator.world.columns import as_number, as_seconds, as_text, flat, is_list, joined
-from simulator.world.mapping import shown
+from simulator.world.mapping import excerpt
 from simulator.world.source import DamagedRows, RowPlace, Source
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def sound(place: RowPlace, batch: pa.RecordBatch, columns: Sequence[Column], dam
     def first() -> str:
         column = next(column for column, is_good in zip(columns, is_valid, strict=True) if not is_good[row])
         cell = batch.column(column.name)[row].as_py()
-        return f"{place.of(row)}: {column.name} = {shown(cell)} is not {column.wanted}"
+        return f"{place.of(row)}: {column.name} = {excerpt(cell)} is not {column.wanted}"
 
     damage.report(int(len(is_good) - is_good.sum()), first)
     return [cells[is_good] if isinstance(cells, np.ndarray) else cells.filter(pa.array(is_good)) for cells in cells_of]

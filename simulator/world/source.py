@@ -27,7 +27,7 @@ from simulator.errors import DataError
 from simulator.types import Ints
 from simulator.world.columns import as_text, decoded, is_list, is_text, pa, types
 from simulator.world.families import DERIVED, UNIT, derived, prepared
-from simulator.world.mapping import Table, shown
+from simulator.world.mapping import Table, excerpt
 
 BLOCK, CHUNK = 8 << 20, 1 << 20
 """Bytes of text that are read at once, and that a thread takes apart."""
@@ -230,7 +230,7 @@ class Source:
             open_quote = any("\n" in fault.text for fault in faults)
             place = replace(place, row=place.row + sound_rows, before=sound_rows)
             cells = f"{first.actual_columns} cells where there are {len(names)} columns"
-            fault = f"{place.of(0)}: {cells}: {shown(first.text.replace(UNIT, '::'))}"
+            fault = f"{place.of(0)}: {cells}: {excerpt(first.text.replace(UNIT, '::'))}"
             self._damage.report(1 if open_quote else len(faults), partial(str, fault))
             if not open_quote:
                 yield from _batches(place, table.slice(sound_rows))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from simulator.article import claims
-from simulator.article.claims import CLAIMS, Finding, at_best_rate, choice, known, prediction
+from simulator.article.claims import CLAIMS, Finding, at_best_rate, choice, decide_all, prediction
 from simulator.article.grid import core
 from simulator.article.table import WorldCells
 from tests.article.made import world
@@ -75,22 +75,22 @@ def test_of_no_effect_nothing_is_shown() -> None:
 
 
 def test_an_a_a_run_that_differs_is_no_chance() -> None:
-    assert claims.again(world()).verdict in ("yes", "partly")
+    assert claims.same_arm_twice(world()).verdict in ("yes", "partly")
     off = world()
     for values in off.groups["again"]["relu#2"].values():
         values["pd"], values["pair"] = 1.5 * values["pd"], 1.5 * values["pair"]
-    assert claims.again(off).verdict == "no"
+    assert claims.same_arm_twice(off).verdict == "no"
 
 
 def test_what_was_not_run_is_said_so_and_nothing_breaks() -> None:
     for group in ("activations", "norms", "cures"):
         part = world(groups=[one for one in core(everything=False) if one.name == group])
-        assert {finding.verdict for _, (finding,) in known([part])} >= {"not run"}
-    assert all(finding.verdict == "not run" for _, (finding,) in known([WorldCells("empty")]))
+        assert {finding.verdict for _, (finding,) in decide_all([part])} >= {"not run"}
+    assert all(finding.verdict == "not run" for _, (finding,) in decide_all([WorldCells("empty")]))
 
 
 def test_a_cell_of_the_page_has_at_most_thirty_words() -> None:
-    for claim, (finding,) in known([world(SMELU | QUIET)]):
+    for claim, (finding,) in decide_all([world(SMELU | QUIET)]):
         assert len(finding.summary.split()) <= 30 and finding.verdict != "not run", claim.words
         assert len(claim.words.split()) <= 15
 

@@ -12,9 +12,9 @@ import pytest
 
 from simulator.article import grid
 from simulator.article.claims import CLAIMS
-from simulator.article.figures import DRAWN, drawn
+from simulator.article.figures import DRAWN, all_figures
 from simulator.article.pages import WriteFlags, in_order, summary, write
-from simulator.article.run import RunFlags, recorded, run_grid
+from simulator.article.run import GridFlags, recorded, run_grid
 from simulator.article.table import read_lines, worlds, write_lines
 from simulator.errors import ResultError, SettingError
 from simulator.flags import parse_run
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("size", ["core", "quick", "full"])
 def test_every_cell_is_a_run_that_can_start(size: str) -> None:
-    cells = RunFlags(data=(Path("my/log"),), size=size).cells()  # type: ignore[arg-type]
+    cells = GridFlags(data=(Path("my/log"),), size=size).cells()  # type: ignore[arg-type]
     for cell in cells:
         parse_arms(parse_run(list(cell.arguments)).config().arms)
     assert len({cell.name for cell in cells}) == len(cells)
@@ -35,10 +35,10 @@ def test_every_cell_is_a_run_that_can_start(size: str) -> None:
 
 
 def test_a_part_of_the_grid_is_run_by_the_names_of_its_groups() -> None:
-    cells = RunFlags(only=("norms", "noise order")).cells()
+    cells = GridFlags(only=("norms", "noise order")).cells()
     assert {cell.place["group"] for cell in cells} == {"norms", "noise order"}
     with pytest.raises(SettingError, match="only = walks: of activations, norms"):
-        RunFlags(only=("walks",)).cells()
+        GridFlags(only=("walks",)).cells()
 
 
 def test_the_core_grid_keeps_to_its_size() -> None:
@@ -47,7 +47,7 @@ def test_the_core_grid_keeps_to_its_size() -> None:
 
 def test_a_grid_that_was_stopped_goes_on_and_its_lines_name_no_folder(tmp_path: Path) -> None:
     log, out = small_log(tmp_path / "films", ratings=9_000), tmp_path / "out"
-    flags = RunFlags(out=out, data=(log,), made_up=(), size="quick", limit=1, jobs=1)
+    flags = GridFlags(out=out, data=(log,), made_up=(), size="quick", limit=1, jobs=1)
     assert run_grid(flags) == 0
     (first,) = read_lines(out / "cells.jsonl")
     assert first.name == "films activations 0" and str(tmp_path) not in (out / "cells.jsonl").read_text()
@@ -60,7 +60,7 @@ def test_a_grid_that_was_stopped_goes_on_and_its_lines_name_no_folder(tmp_path: 
 
 def test_a_cell_that_fails_is_told_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = tmp_path / "films"
-    flags = RunFlags(out=tmp_path / "out", data=(missing,), made_up=(), size="quick", limit=1, jobs=1)
+    flags = GridFlags(out=tmp_path / "out", data=(missing,), made_up=(), size="quick", limit=1, jobs=1)
     assert run_grid(flags) == 1
     assert (
         f"failed: {missing}" in capsys.readouterr().out.replace("\n", "")
@@ -74,7 +74,7 @@ def test_a_cell_that_fails_is_told_and_counted(tmp_path: Path, capsys: pytest.Ca
 )
 def test_flags_that_cannot_be_are_refused(settings: dict[str, object], complaint: str) -> None:
     with pytest.raises(SettingError, match=complaint):
-        RunFlags(**settings)  # type: ignore[arg-type]
+        GridFlags(**settings)  # type: ignore[arg-type]
 
 
 def test_pages_are_made_from_lines_alone_and_are_the_same_each_time(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_readme_says_what_the_cells_say() -> None:
 
 
 def test_figures_are_titled_in_fifteen_words_and_say_how_many_units() -> None:
-    figures = drawn([world()])
+    figures = all_figures([world()])
     assert [figure.number for figure in figures] == list(range(1, len(DRAWN) + 1))
     for figure in figures:
         assert len(figure.claim.split()) <= 15 and "units of 2 duplicates" in figure.note and figure.panels
@@ -147,7 +147,7 @@ def test_a_ray_cluster_finds_the_same_numbers(tmp_path: Path) -> None:
     log, found = small_log(tmp_path / "films", ratings=9_000), []
     for name in ("local", "ray"):
         out: Any = {"out": tmp_path / name, "backend": name}
-        assert run_grid(RunFlags(**out, data=(log,), made_up=(), size="quick", limit=1, jobs=1)) == 0
+        assert run_grid(GridFlags(**out, data=(log,), made_up=(), size="quick", limit=1, jobs=1)) == 0
         (line,) = read_lines(tmp_path / name / "cells.jsonl")
         found.append({arm: {k: v for k, v in own.items() if "seconds" not in k} for arm, own in line.arms.items()})
     assert found[0] == found[1]

@@ -24,7 +24,7 @@ def authority(tmp_path: Path) -> Authority:
 def test_without_files_nothing_is_asked_or_shown() -> None:
     assert PLAIN.tokens is None and not PLAIN.wants_certificates
     assert PLAIN.server_context is None and PLAIN.client_context() is None
-    assert PLAIN.shown("anywhere:1") == ()
+    assert PLAIN.call_metadata("anywhere:1") == ()
     PLAIN.require_safe("0.0.0.0")
 
 
@@ -35,7 +35,7 @@ def test_all_tokens_of_the_file_let_in_and_the_first_is_shown(tmp_path: Path) ->
     wrong = [None, "", "Bearer", "Bearer ", TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}"]
     wrong += [f"Bearer {TOKEN.upper()}", f"Bearer {TOKEN},{OTHER_TOKEN}", "Bearer # one a line", "Bearer \udcff"[:-1]]
     assert not any(map(found.admits, wrong))
-    assert found.shown("127.0.0.1:1") == (("authorization", f"Bearer {OTHER_TOKEN}"),)
+    assert found.call_metadata("127.0.0.1:1") == (("authorization", f"Bearer {OTHER_TOKEN}"),)
 
 
 @pytest.mark.parametrize("text", ["", "# a comment\n\n", "short", "a space in it, and long", "ünïcödé-is-not-ascii"])
@@ -80,12 +80,12 @@ def test_a_token_goes_nowhere_unencrypted(tmp_path: Path, authority: Authority) 
     token = secret(tmp_path / "token", TOKEN)
     clear = Credentials(token_file=token)
     for address in ("127.0.0.1:1", "localhost:1", "[::1]:1", "unix:/run/x", "ipv4:127.0.0.1:1,127.0.0.2:1"):
-        assert clear.shown(address), address
+        assert clear.call_metadata(address), address
     for address in ("router:1", "dns:///router:1", "10.0.0.1:1", "127.0.0.1:1,10.0.0.1:1"):
         with pytest.raises(SettingError, match="token_file = .*must not travel unencrypted.* name tls_ca") as caught:
-            clear.shown(address)
+            clear.call_metadata(address)
         assert TOKEN not in str(caught.value)
-        assert authority.client(token).shown(address), "by TLS it may"
+        assert authority.client(token).call_metadata(address), "by TLS it may"
     with pytest.raises(
         SettingError, match=r"host = 0\.0\.0\.0: .*name tls_cert and tls_key, or listen at 127\.0\.0\.1"
     ):

@@ -200,7 +200,7 @@ def test_what_cannot_be_read_is_one_line_with_the_file(tmp_path: Path) -> None:
         (tmp_path / "none.csv", "u", "none.csv: no such file"),
         (tmp_path / "nothing", "u", "nothing: no such file, or none of CSV or Parquet in the folder"),
         (tmp_path, "u", "both Parquet and text in it"),
-        ("s3://bucket/log.parquet", "u", "s3://bucket/log.parquet: Install s3fs to access S3"),
+        ("gs://bucket/log.parquet", "u", "gs://bucket/log.parquet: Please install gcsfs to access Google Storage"),
         ("nothing://log", "u", "nothing://log: cannot be reached (Protocol not known: nothing)"),
     ]:
         with pytest.raises(DataError) as caught:

@@ -44,8 +44,13 @@ class Cluster:
             raise FlickerError("backend = ray: it is not installed: pip install 'flicker-recsys[ray]'") from None
         self._ray, self._options = ray, resources.as_ray()
         if not ray.is_initialized():
-            try:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
+            try:  # `local`: without an address Ray would join whatever cluster it finds on this machine
+                ray.init(
+                    address=address or "local",
+                    log_to_driver=False,
+                    logging_level=logging.WARNING,
+                    include_dashboard=False,
+                )
             except (ConnectionError, ValueError, RuntimeError) as problem:
                 reason = str(problem).splitlines()[0]
                 raise FlickerError(f"address = {address}: {reason}: give that of a running cluster") from None

@@ -135,7 +135,7 @@ def fitted_laws(points: Sequence[Point]) -> dict[str, Any]:
         "machine": f"{about['cpu']}, {about['cores']} cores, {about['instructions']}; Python {about['python']}",
         "load": [min(loads), max(loads)],
         "points": len({key(point["setting"]) for point in own}),
-        "repeats": len(own) / len({key(point["setting"]) for point in own}),
+        "measurements": len(own),
         "most": {name: max(getattr(shape, name) for shape in shapes) for name in names},
         "samples": {name: median(point["samples"][name] for point in own) for name in own[0]["samples"]},
         "laws": laws,
@@ -172,13 +172,16 @@ def values(points: Sequence[Point], said: dict[str, Any], laws: Laws) -> dict[st
     """What the template asks for."""
     rows = checks(points, laws)
     missed = [row for row in rows if abs(row[2] / row[3] - 1) > CLOSE]
-    words = "; ".join(f"{FORMS[name].title}, {guess / found - 1:+.0%}" for _, name, guess, found, _ in missed)
+    words = "; ".join(
+        f"{FORMS[name].title} with {setting['entities']:,} users, {guess / found - 1:+.0%}"
+        for setting, name, guess, found, _ in missed
+    )
     return {
         "date": said["date"],
         "machine": said["machine"],
         "load": f"{said['load'][0]:.1f} to {said['load'][1]:.1f}",
         "points": str(said["points"]),
-        "repeats": f"{said['repeats']:.3g}",
+        "measurements": str(said["measurements"]),
         "laws": "\n".join(law_row(laws.laws[name], said["laws"][name]) for name in FORMS),
         "verdict": f"**{len(missed)} of {len(rows)} forecasts miss by more than {CLOSE:.0%}**"
         + (f": {words}." if missed else "."),

@@ -58,8 +58,8 @@ class Cluster:
         self.room = sum(_fitting(node["Resources"], asked) for node in ray.nodes() if node["Alive"])
         """How many tasks run at once."""
         if not self.room:
-            said = ", ".join(f"{name} {value:,g}" for name, value in asked.items() if value)
-            raise SettingError("cpus, gpus, memory", said, "no node of the cluster has as much: ask for less")
+            demand = ", ".join(f"{name} {value:,g}" for name, value in asked.items() if value)
+            raise SettingError("cpus, gpus, memory", demand, "no node of the cluster has as much: ask for less")
 
     def run(
         self,
@@ -87,11 +87,11 @@ class Cluster:
                     try:
                         done = Done(number, ray.get(one), None)
                     except ray.exceptions.RayError as problem:
-                        done = Done(number, None, told(problem, ray.exceptions))
+                        done = Done(number, None, error_message(problem, ray.exceptions))
                     yield done
         finally:
-            for left in pending:
-                ray.cancel(left, force=True)
+            for unfinished in pending:
+                ray.cancel(unfinished, force=True)
 
 
 def _fitting(node: dict[str, float], asked: dict[str, float]) -> int:
@@ -99,7 +99,7 @@ def _fitting(node: dict[str, float], asked: dict[str, float]) -> int:
     return min(int(node.get(name, 0) / value) for name, value in asked.items() if value)
 
 
-def told(problem: Exception, kinds: Any) -> str:
+def error_message(problem: Exception, kinds: Any) -> str:
     """Why Ray brings no result of a task, in one line; `kinds` is ray.exceptions."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or ["no reason given"]
     if isinstance(problem, kinds.RayTaskError):  # a traceback of the node, whose last line is the cause

@@ -27,7 +27,7 @@ BUCKETS = 5
 """Of PD by a value: at most so many, of about equally many events each."""
 CHUNK = 65_536
 """Events counted at a time."""
-MOST_SLICES, FEWEST = 10, 20
+MAX_SLICES, MIN_SLICE = 10, 20
 """Values of a column that are shown, at most; and queries (events) that one needs for it."""
 Estimates = dict[str, Estimate]
 """Measure -> estimate, e.g. `slot`, `top1`, `set`, `pair`, `rbo`."""
@@ -106,9 +106,9 @@ class Rankings:
         self.parts = []
         for n in np.unique(sizes):
             places = np.flatnonzero(sizes == n)
-            own = scores if len(places) == len(queries) else scores[:, places]
+            columns = scores if len(places) == len(queries) else scores[:, places]
             items = np.stack([queries[place].candidates for place in places])
-            self.parts.append(Alike(places, own[..., :n], items, k))
+            self.parts.append(Alike(places, columns[..., :n], items, k))
 
     def part(self, places: Ints) -> Rankings:
         """Those of some of the queries."""
@@ -125,19 +125,19 @@ class Rankings:
         sizes = [len(query.candidates) for query in self._queries]
         return np.concatenate([row[:size] for row, size in zip(self.scores[model], sizes, strict=True)])
 
-    def compared(self, model: int, other: Rankings, its: int) -> Doubles:
+    def compared(self, model: int, other: Rankings, other_model: int) -> Doubles:
         """[measures, 2, Q] how a model's answers differ from what model `its` of another stack answers to the same."""
         pairs = zip(self.parts, other.parts, strict=True)
-        return self.joined([compare(one.answers(model), two.answers(its)) for one, two in pairs])
+        return self.joined([compare(one.answers(model), two.answers(other_model)) for one, two in pairs])
 
     def joined(self, parts: Sequence[NDArray[Any]]) -> Doubles:
         """What was measured of the parts [..., q] for all queries [..., Q], in their order."""
         if len(parts) == 1:
             return np.asarray(parts[0])
-        found = np.empty((*parts[0].shape[:-1], len(self._queries)))
-        for part, values in zip(self.parts, parts, strict=True):
-            found[..., part.places] = values
-        return found
+        values = np.empty((*parts[0].shape[:-1], len(self._queries)))
+        for part, part_values in zip(self.parts, parts, strict=True):
+            values[..., part.places] = part_values
+        return values
 
 
 class Comparison:
@@ -159,20 +159,20 @@ class Comparison:
 
     def duplicate_swaps(self, arm: int, now: Rankings) -> Estimates:
         """Cause `duplicate`: two duplicates of a fleet at one generation."""
-        found = self._over_pairs(arm, self.pairs, lambda a, b: now.compared(a, now, b))
-        return _named(found, self._of_pairs)
+        sums = self._over_pairs(arm, self.pairs, lambda a, b: now.compared(a, now, b))
+        return _named(sums, self._of_pairs)
 
     def refresh_swaps(self, arm: int, before: Rankings, after: Rankings) -> Estimates:
         """Cause `refresh`: a duplicate against itself some generations later."""
-        found = self._over_models(arm, lambda m: before.compared(m, after, m))
-        return _named(found, self.resamples.models)
+        sums = self._over_models(arm, lambda m: before.compared(m, after, m))
+        return _named(sums, self.resamples.models)
 
     def both_swaps(self, arm: int, before: Rankings, after: Rankings) -> Estimates:
         """Cause `both`: a duplicate against another one, some generations later."""
         r, s = self.pairs
         ordered = np.concatenate([r, s]), np.concatenate([s, r])
-        found = self._over_pairs(arm, ordered, lambda a, b: before.compared(a, after, b))
-        return _named(found, lambda sums, weights: self.resamples.pairs(sums, weights, ordered))
+        totals = self._over_pairs(arm, ordered, lambda a, b: before.compared(a, after, b))
+        return _named(totals, lambda sums, weights: self.resamples.pairs(sums, weights, ordered))
 
     def differences(self, arm: int, logits: Floats) -> Estimates:
         """DIFFERENCES of log-odds [M, n] given to the events."""
@@ -180,9 +180,9 @@ class Comparison:
         def parts(a: int, b: int) -> Doubles:
             return np.stack([each.fn(logits[a], logits[b]) for each in DIFFERENCES.values()])
 
-        found = self._over_pairs(arm, self.pairs, parts, self.shown)
+        sums = self._over_pairs(arm, self.pairs, parts, self.shown)
         return {
-            name: self._of_pairs(values, self.shown.weights()) for name, values in zip(DIFFERENCES, found, strict=True)
+            name: self._of_pairs(values, self.shown.weights()) for name, values in zip(DIFFERENCES, sums, strict=True)
         }
 
     def pd_among(self, arm: int, logits: Floats, inside: NDArray[np.bool_]) -> Estimate:
@@ -194,19 +194,19 @@ class Comparison:
 
     def accuracy(self, arm: int, logits: Floats, labels: Floats) -> Estimates:
         """ACCURACY of log-odds [M, n] against labels [n]; what is one number for all events does not cover users."""
-        models, found = self.shape.models(arm), Estimates()
+        models, estimates = self.shape.models(arm), Estimates()
         for name, each in ACCURACY.items():
             measured = partial(_of_model, each.fn, logits, labels)
-            if each.whole:
-                found[name] = self.resamples.whole(np.vectorize(measured, otypes=[float])(models))
+            if each.aggregate:
+                estimates[name] = self.resamples.aggregates(np.vectorize(measured, otypes=[float])(models))
             else:
                 sums = self._over_models(arm, measured, self.shown)
-                found[name] = self.resamples.models(sums, self.shown.weights())
-        return found
+                estimates[name] = self.resamples.models(sums, self.shown.weights())
+        return estimates
 
     def ranking_quality(self, arm: int, now: Rankings, queries: list[Query], truth: bool) -> Estimates:
         """QUALITIES of the rankings; `truth`: relevance is a probability, and not what a log recorded."""
-        relevance, found = _relevance(now, queries), Estimates()
+        relevance, estimates = _relevance(now, queries), Estimates()
         for name, each in QUALITIES.items():
             if truth and each.binary:
                 continue
@@ -217,8 +217,8 @@ class Comparison:
 
             sums, weights = self._over_models(arm, measured)
             if weights.any():
-                found[name] = self.resamples.models(sums, weights.mean(axis=1))
-        return found
+                estimates[name] = self.resamples.models(sums, weights.mean(axis=1))
+        return estimates
 
     def regret(self, arm: int, now: Rankings, queries: list[Query], bias: float) -> Estimate:
         """Regret, where the truth is known; `bias`: exponent of the position bias."""
@@ -231,13 +231,13 @@ class Comparison:
         lost = self._over_models(arm, measured)
         return self.resamples.models(lost[0], self.asking.weights())
 
-    def personalisation(self, arm: int, own: Rankings, strangers: Rankings) -> Estimate:
+    def personalisation(self, arm: int, rankings: Rankings, strangers: Rankings) -> Estimate:
         """PERSONALISATION: pair swaps of the queries' rankings with those that the same models give to other users."""
         pair = MEASURES["pair"].fn
 
         def measured(m: int) -> Doubles:
-            pairs = zip(own.parts, strangers.parts, strict=True)
-            return own.joined([np.stack(pair(one.answers(m), other.answers(m))) for one, other in pairs])
+            pairs = zip(rankings.parts, strangers.parts, strict=True)
+            return rankings.joined([np.stack(pair(one.answers(m), other.answers(m))) for one, other in pairs])
 
         sums, weights = self._over_models(arm, measured)
         return self.resamples.models(sums, weights.mean(axis=1))
@@ -260,7 +260,7 @@ class Comparison:
 
     def progressive(self, arm: int, losses: Doubles) -> Estimate:
         """Mean log loss [M] of the events scored before they were learned; users are not resampled."""
-        return self.resamples.whole(losses[self.shape.models(arm)])
+        return self.resamples.aggregates(losses[self.shape.models(arm)])
 
     def _of_pairs(self, sums: Doubles, weights: Doubles) -> Estimate:
         """From sums [F, P, U] of the pairs that are compared."""
@@ -282,13 +282,13 @@ class Comparison:
 
 def _sums(users: Users, shape: tuple[int, ...], measured: Iterable[Doubles]) -> Doubles:
     """Sums [..., *shape, U] of values [..., n] in that order: they may be gigabytes, and are never held twice."""
-    found = np.empty(0)
+    totals = np.empty(0)
     for number, values in enumerate(measured):
         sums = users.sums(values)
         if not number:
-            found = np.empty((*sums.shape[:-1], math.prod(shape), users.count))
-        found[..., number, :] = sums
-    return found.reshape(*found.shape[:-2], *shape, users.count)
+            totals = np.empty((*sums.shape[:-1], math.prod(shape), users.count))
+        totals[..., number, :] = sums
+    return totals.reshape(*totals.shape[:-2], *shape, users.count)
 
 
 def _of_model(fn: Callable[[Any, Any], Any], of: Any, truth: Any, model: int) -> Any:
@@ -306,11 +306,11 @@ def under(cause: str, swaps: Estimates) -> Estimates:
     return {f"{cause}.{name}": estimate for name, estimate in swaps.items()}
 
 
-def _named(found: Doubles, estimate: Callable[[Doubles, Doubles], Estimate]) -> Estimates:
+def _named(by_measure: Doubles, estimate: Callable[[Doubles, Doubles], Estimate]) -> Estimates:
     """Of sums [MEASURES, 2, F, P, U] of pairs of models; without what no query has anything to measure of."""
     return {
         name: estimate(sums, weights.mean(axis=1))
-        for name, (sums, weights) in zip(MEASURES, found, strict=True)
+        for name, (sums, weights) in zip(MEASURES, by_measure, strict=True)
         if weights.any()
     }
 
@@ -331,16 +331,16 @@ class Slice:
 
 def column_of(schema: Schema, column: str) -> Field:
     """The field that is this column of the log. Raises SettingError where there is none with one value each."""
-    found = {field.name: field for field in schema.fields if field.slots == 1}
-    if column not in found:
-        raise SettingError("by", column, f"one of {', '.join(found)}: columns of the log with one value each")
-    return found[column]
+    columns = {field.name: field for field in schema.fields if field.slots == 1}
+    if column not in columns:
+        raise SettingError("by", column, f"one of {', '.join(columns)}: columns of the log with one value each")
+    return columns[column]
 
 
 def slices(world: World, column: str, queries: list[Query], events: Rows) -> list[Slice]:
     """The commonest values of a column of the log, most frequent first, and what is left.
 
-    `events` [n, S] rows of the held-out events. A value with fewer than FEWEST queries (events) counts as left.
+    `events` [n, S] rows of the held-out events. A value with fewer than MIN_SLICE queries (events) counts as left.
     """
     schema = world.schema
     of_items = column_of(schema, column).side == "item"
@@ -349,16 +349,16 @@ def slices(world: World, column: str, queries: list[Query], events: Rows) -> lis
     asked = np.array([query.features[0, slot] for query in queries]) if not of_items else np.empty(0, np.int64)
     counted = shown if of_items else asked
     rows, counts = np.unique(counted, return_counts=True)
-    common = rows[np.lexsort((rows, -counts))][:MOST_SLICES]
-    common = common[np.isin(common, rows[counts >= FEWEST])]
-    found = []
+    common = rows[np.lexsort((rows, -counts))][:MAX_SLICES]
+    common = common[np.isin(common, rows[counts >= MIN_SLICE])]
+    parts = []
     for row in [*common.tolist(), None]:
         here, there = ((~np.isin(c, common) if row is None else c == row) for c in (asked, shown))
         inside = there if of_items else here
         if inside.sum() >= 2:
             value = "others" if row is None else world.name_of(column, row - first)
-            found.append(Slice(value, float(inside.mean()), np.flatnonzero(here), np.flatnonzero(there)))
-    return found
+            parts.append(Slice(value, float(inside.mean()), np.flatnonzero(here), np.flatnonzero(there)))
+    return parts
 
 
 def learned_counts(world: World, learned: int) -> Ints:
@@ -371,8 +371,8 @@ def learned_counts(world: World, learned: int) -> Ints:
 
 def mean_score(comparison: Comparison, arm: int, logits: Floats) -> Doubles:
     """[n] probability of an engagement: the mean of all the arm's models."""
-    own = logits[comparison.shape.models(arm).ravel()].astype(np.float64)
-    return np.asarray((0.5 + 0.5 * np.tanh(own / 2)).mean(axis=0))
+    scores = logits[comparison.shape.models(arm).ravel()].astype(np.float64)
+    return np.asarray((0.5 + 0.5 * np.tanh(scores / 2)).mean(axis=0))
 
 
 def pd_by(

@@ -42,8 +42,8 @@ class Part:
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
-    def here(self, models: int) -> slice:
-        """Its share of so many models."""
+    def subset(self, models: int) -> slice:
+        """Its share of so many models, as a slice."""
         return slice(models * self.number // self.of, models * (self.number + 1) // self.of)
 
 
@@ -82,7 +82,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Said:
+class Outputs:
     """What M models said when a generation was cut."""
 
     generation: int
@@ -193,35 +193,35 @@ class Evaluation:
         draws = (generator(self.config.seed, "route", query.id) for query in queries)
         return np.array([draw.integers(self.shape.all) for draw in draws], np.int64)
 
-    def compare(self, said: Said, before: Asked | None) -> None:
+    def compare(self, outputs: Outputs, before: Asked | None) -> None:
         """Write down how much the results of all S models differ at a generation, what the refresh changed since the
         one `before`, and what users clicked on."""
-        if said.position >= self.counted_from:
-            self._count_clicks(said.asked)
-        if said.begun >= self.counted_from:
-            arms = self._differences(said, before)
-            self.state.records.append({"generation": said.generation, "events": said.events, "arms": arms})
+        if outputs.position >= self.counted_from:
+            self._count_clicks(outputs.asked)
+        if outputs.begun >= self.counted_from:
+            arms = self._differences(outputs, before)
+            self.state.records.append({"generation": outputs.generation, "events": outputs.events, "arms": arms})
 
     def _count_clicks(self, asked: Asked) -> None:
         for number, (query, model) in enumerate(zip(asked.queries, self.routes(asked.queries).tolist(), strict=True)):
             clicked = self.world.click(query, asked.ranked.slate(model, number).items, "live")
             self.state.clicks[self.arms[self.shape.arm(model)].label].append(float(clicked.sum()))
 
-    def _differences(self, said: Said, before: Asked | None) -> dict[str, Any]:
+    def _differences(self, outputs: Outputs, before: Asked | None) -> dict[str, Any]:
         """Of each arm, as result.json has them."""
-        asked, users, arms = said.asked, said.ahead.user, dict[str, Any]()
+        asked, users, arms = outputs.asked, outputs.ahead.user, dict[str, Any]()
         now, past = (
             Comparison(self.shape, queries, users, repetitions=self.config.few_resamples, seed=self.config.seed)
             for queries in (asked.queries, before.queries if before else [])
         )
         for number, arm in enumerate(self.arms):
-            found = {"pd": now.differences(number, said.logits)["pd"]}
-            found |= under("swaps", now.duplicate_swaps(number, asked.ranked))
-            found["progressive_log_loss"] = now.progressive(number, said.losses)
-            if before and said.again:
-                found |= under("refresh_swaps", past.refresh_swaps(number, before.ranked, said.again))
-                found |= under("both_swaps", past.both_swaps(number, before.ranked, said.again))
-            arms[arm.label] = nested(intervals(found))
+            estimates = {"pd": now.differences(number, outputs.logits)["pd"]}
+            estimates |= under("swaps", now.duplicate_swaps(number, asked.ranked))
+            estimates["progressive_log_loss"] = now.progressive(number, outputs.losses)
+            if before and outputs.again:
+                estimates |= under("refresh_swaps", past.refresh_swaps(number, before.ranked, outputs.again))
+                estimates |= under("both_swaps", past.both_swaps(number, before.ranked, outputs.again))
+            arms[arm.label] = nested(intervals(estimates))
         return arms
 
     @cached_property
@@ -245,9 +245,9 @@ def asked_by_others(queries: list[Query], schema: Schema, seed: int) -> list[Que
     """Each query with the user of another one, drawn at random; candidates and context stay."""
     shuffled = generator(seed, "strangers").permutation(len(queries))
     slots = sum(field.slots for field in schema.fields if field.side == "user")  # users' slots come first
-    found = list(queries)
-    for here, there in zip(shuffled, np.roll(shuffled, 1), strict=True):
-        features = queries[here].features.copy()
-        features[:, :slots] = queries[there].features[0, :slots]
-        found[here] = replace(queries[here], user=queries[there].user, features=features)
-    return found
+    swapped = list(queries)
+    for place, donor in zip(shuffled, np.roll(shuffled, 1), strict=True):
+        features = queries[place].features.copy()
+        features[:, :slots] = queries[donor].features[0, :slots]
+        swapped[place] = replace(queries[place], user=queries[donor].user, features=features)
+    return swapped

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from simulator.comparison import Rankings
 from simulator.config import ExperimentConfig, ReplayConfig
-from simulator.evaluation import WHOLE, Asked, Evaluation, Final, Part, Said, State, Taught
+from simulator.evaluation import WHOLE, Asked, Evaluation, Final, Outputs, Part, State, Taught
 from simulator.measures.quality import log_loss
 from simulator.models.baselines import Baselines
 from simulator.models.engines import Engines
@@ -33,28 +33,28 @@ LAGS = (1, 2, 4, 8)
 """So many generations before the last the final queries are ranked too: users meet several refreshes between visits."""
 
 
-class Others(Protocol):
+class OtherParts(Protocol):
     """The other parts of a run."""
 
-    def say(self, said: Said, before: Asked | None) -> None:
-        """What the models here said at a generation, and of the one `before`."""
+    def report(self, outputs: Outputs, before: Asked | None) -> None:
+        """Hand on what this part's models predicted at a generation, and the rankings of the one `before`."""
 
     def shown(self, generation: int, slates: Ints) -> Ints:
-        """[Q, K] the slates that users are shown; `slates` are those by models here, -1 where another's is shown."""
+        """[Q, K] the slates that users are shown; `slates` are those by this part's models, else -1."""
 
 
-class NoOthers:
-    """All models are here: what they say is compared at once."""
+class NoOtherParts:
+    """For a run in one part: its outputs are compared at once."""
 
     def __init__(self, evaluation: Evaluation) -> None:
         self._evaluation = evaluation
 
-    def say(self, said: Said, before: Asked | None) -> None:
-        """See Others."""
-        self._evaluation.compare(said, before)
+    def report(self, outputs: Outputs, before: Asked | None) -> None:
+        """See OtherParts."""
+        self._evaluation.compare(outputs, before)
 
     def shown(self, generation: int, slates: Ints) -> Ints:
-        """See Others."""
+        """See OtherParts."""
         return slates
 
 
@@ -66,9 +66,9 @@ class Experiment(Evaluation):
     ) -> None:
         """`rates`: see Evaluation. Raises SettingError for an arm that cannot be."""
         super().__init__(config, world, rates)
-        here = part.here(config.fleets * config.duplicates)
-        self.engines = Engines(world.schema, self.arms, config, here=here)
-        models = [self.shape.models(arm).ravel()[here] for arm in range(len(self.arms))]
+        subset = part.subset(config.fleets * config.duplicates)
+        self.engines = Engines(world.schema, self.arms, config, subset=subset)
+        models = [self.shape.models(arm).ravel()[subset] for arm in range(len(self.arms))]
         self.models: Ints = np.concatenate(models)
         """[M] the numbers of those here among all S."""
         recent = config.world.recent if isinstance(config.world, ReplayConfig) else RECENT
@@ -79,14 +79,14 @@ class Experiment(Evaluation):
         self.state.compute = [0.0] * len(self.models)
 
     def run(
-        self, progress: Callable[[int], None], checkpoint: Callable[[], None], others: Others | None = None
+        self, progress: Callable[[int], None], checkpoint: Callable[[], None], others: OtherParts | None = None
     ) -> Final:
         """Run from wherever `state` stands to the end; returns what the final measurement is made from.
 
-        `progress` is told how many events were learned after each step; `checkpoint` is called after each generation.
+        `progress` is called with the events learned after each step; `checkpoint` is called after each generation.
         Raises SettingError where learning diverges or the world has too few candidates or queries.
         """
-        others = others or NoOthers(self)
+        others = others or NoOtherParts(self)
         log = Log(self.world, self.state.position, self.plan.learned, self.engines.chunk_events)
         before = self._resumed(log, others)
         while self.state.generation < self.plan.generations - 1:
@@ -98,8 +98,8 @@ class Experiment(Evaluation):
             ahead = self.ahead(self.state.position)
             logits, events = self.engines.score_events(ahead.features), self.state.scored
             place = self.state.generation, begun, self.state.position, events
-            others.say(
-                Said(*place, asked, again, ahead, logits, losses), before
+            others.report(
+                Outputs(*place, asked, again, ahead, logits, losses), before
             )  # 5. compare: duplicate, refresh, both
             log.put_first(self._feedback(asked, others))  # 6. click what a random duplicate shows
             before = asked
@@ -107,7 +107,7 @@ class Experiment(Evaluation):
             checkpoint()
         return self._finish(log, progress)
 
-    def _resumed(self, log: Log, others: Others) -> Asked | None:
+    def _resumed(self, log: Log, others: OtherParts) -> Asked | None:
         """What was asked at the generation that an interrupted run ended with, once more."""
         if not self.state.generation:
             return None
@@ -148,14 +148,14 @@ class Experiment(Evaluation):
     def _rank(self, queries: list[Query]) -> Rankings:
         return Rankings(self.engines.score_queries(queries), queries, self.config.k)
 
-    def _feedback(self, asked: Asked, others: Others) -> list[Batch]:
+    def _feedback(self, asked: Asked, others: OtherParts) -> list[Batch]:
         """A random model answers each query and its user clicks; returns what is learned from it."""
         if not self.world.has_truth:
             return []  # a log supplies all events
         slates = np.full((len(asked.queries), self.config.k), -1)
         for number, model in enumerate(self.routes(asked.queries)):
-            for here in np.flatnonzero(self.models == model):
-                slates[number] = asked.ranked.slate(int(here), number).items
+            for row in np.flatnonzero(self.models == model):
+                slates[number] = asked.ranked.slate(int(row), number).items
         feedback: list[Batch] = []
         for query, items in zip(asked.queries, others.shown(self.state.generation, slates), strict=True):
             shown = self.world.feedback(query, items, self.world.click(query, items, "live"))
@@ -199,14 +199,14 @@ class Experiment(Evaluation):
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything besides `state` that the run needs to go on from here, as named tensors on the CPU."""
-        own: dict[str, Any] = {f"baselines.{name}": value for name, value in self.baselines.state().items()}
-        own |= {f"earlier.{lag}": scores for lag, scores in self.earlier.items()}
-        return self.engines.state() | {name: torch.from_numpy(value) for name, value in own.items()}
+        arrays: dict[str, Any] = {f"baselines.{name}": value for name, value in self.baselines.state().items()}
+        arrays |= {f"earlier.{lag}": scores for lag, scores in self.earlier.items()}
+        return self.engines.state() | {name: torch.from_numpy(value) for name, value in arrays.items()}
 
     def restore(self, tensors: dict[str, Tensor], state: State) -> None:
         """Go on from what `tensors` returned and its state. Raises ResultError, see Engine."""
         self.engines.restore(tensors)
-        own = {tuple(name.split(".", 1)): value.numpy() for name, value in tensors.items()}
-        self.baselines.restore({name: value for (kind, name), value in own.items() if kind == "baselines"})
-        self.earlier = {int(name): value for (kind, name), value in own.items() if kind == "earlier"}
+        arrays = {tuple(name.split(".", 1)): value.numpy() for name, value in tensors.items()}
+        self.baselines.restore({name: value for (kind, name), value in arrays.items() if kind == "baselines"})
+        self.earlier = {int(name): value for (kind, name), value in arrays.items() if kind == "earlier"}
         self.state = state

@@ -73,8 +73,8 @@ class Resources:
 
 def require_ray(backend: str, resources: Resources) -> None:
     """Raise SettingError where resources are named that only Ray would give."""
-    said = ", ".join(str(value) for value in values(resources).values() if value)
-    require(backend == "ray" or resources == Resources(), "cpus, gpus, memory", said, "with --backend ray alone")
+    requested = ", ".join(str(value) for value in values(resources).values() if value)
+    require(backend == "ray" or resources == Resources(), "cpus, gpus, memory", requested, "with --backend ray alone")
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,8 @@ class RunFlags:
 
     def given(self) -> set[str]:
         """Names of the settings of what is compared that differ from the preset's: they are not fitted to a log."""
-        own, default = self.compare, type(self).of(self.preset).compare
-        pairs = (own, default), (own.model, default.model), (own.noise, default.noise)
+        chosen, default = self.compare, type(self).of(self.preset).compare
+        pairs = (chosen, default), (chosen.model, default.model), (chosen.noise, default.noise)
         return {name for one, other in pairs for name, value in values(one).items() if value != getattr(other, name)}
 
     def config(self) -> ExperimentConfig:
@@ -207,9 +207,9 @@ def choice_from_env(name: str, default: str, choices: Any) -> Any:
     """The same of a Literal, whose name must be one of its own."""
 
     def named() -> str:
-        found = from_environment(name, default)
-        require(found in get_args(choices), name, found, f"one of {', '.join(get_args(choices))}")
-        return found
+        value = from_environment(name, default)
+        require(value in get_args(choices), name, value, f"one of {', '.join(get_args(choices))}")
+        return value
 
     return field(default_factory=named)
 

@@ -91,10 +91,10 @@ class Folder:
         if not self.begun(config, parts):
             self._claim(config, command, designs, tuned, {"parts": parts})
         held = self.about()
-        for what, there, here in ("arms", held["arms"], designs), ("versions", held["versions"], versions()):
-            if different := differences(as_plain(there), as_plain(here)):
+        for kind, theirs, ours in ("arms", held["arms"], designs), ("versions", held["versions"], versions()):
+            if different := differences(as_plain(theirs), as_plain(ours)):
                 hint = "run all parts on machines that are set up alike"
-                raise ResultError(f"out = {self.path}: its other parts have other {what} ({different}): {hint}")
+                raise ResultError(f"out = {self.path}: its other parts have other {kind} ({different}): {hint}")
 
     def begun(self, config: ExperimentConfig, parts: int) -> bool:
         """Whether some part of this very run was begun. Raises ResultError where the folder holds anything else."""
@@ -123,7 +123,7 @@ class Folder:
             "config": as_json(config),
             "repeatable": config.repeatable,
             "arms": designs,
-            "tuned": {spec: found.as_dict() for spec, found in tuned.items()},
+            "tuned": {spec: result.as_dict() for spec, result in tuned.items()},
             "versions": versions(),
             "machine": machine(),
             "command": command,
@@ -137,7 +137,7 @@ class Folder:
     def rates(self) -> dict[str, float]:
         """The learning rates that the interrupted run found for specs with `lr=tuned`."""
         tuned = json.loads((self.path / "config.json").read_bytes()).get("tuned", {})
-        return {spec: float(found["rate"]) for spec, found in tuned.items()}
+        return {spec: float(result["rate"]) for spec, result in tuned.items()}
 
     def withdraw(self) -> None:
         """Take back all of a run that cannot be brought to its end; one that was only resumed stays as it is."""
@@ -157,8 +157,8 @@ class Folder:
         if different := differences(config, resolved):
             raise ResultError(f"out = {self.path}: cannot resume with other settings ({different}): use the same ones")
         if cut != parts:
-            there, here = (f"in {many} parts" if many else "in one piece" for many in (cut, parts))
-            raise ResultError(f"out = {self.path}: holds this run {there}, not {here}: go on as it was begun")
+            stored, wanted = (f"in {many} parts" if many else "in one piece" for many in (cut, parts))
+            raise ResultError(f"out = {self.path}: holds this run {stored}, not {wanted}: go on as it was begun")
         if (self.path / "result.json").exists():
             raise ResultError(f"out = {self.path}: this run is complete: flicker report {self.path}")
 
@@ -218,11 +218,11 @@ def config_of(plain: Mapping[str, Any]) -> ExperimentConfig:
     try:
         world, model = dict(plain["world"]), dict(plain["model"])
         replayed = world.pop("kind") == "replay"
-        own: dict[str, Any] = {name: tuple(value) for name, value in plain.items() if isinstance(value, list)}
-        own["world"] = ReplayConfig(**world | {"path": Path(world["path"])}) if replayed else SyntheticConfig(**world)
-        own["model"] = ModelConfig(**model | {"hidden": tuple(model["hidden"])})
-        own["noise"] = NoiseConfig(**plain["noise"])
-        return ExperimentConfig(**{**plain, **own})
+        typed: dict[str, Any] = {name: tuple(value) for name, value in plain.items() if isinstance(value, list)}
+        typed["world"] = ReplayConfig(**world | {"path": Path(world["path"])}) if replayed else SyntheticConfig(**world)
+        typed["model"] = ModelConfig(**model | {"hidden": tuple(model["hidden"])})
+        typed["noise"] = NoiseConfig(**plain["noise"])
+        return ExperimentConfig(**{**plain, **typed})
     except (KeyError, TypeError) as problem:
         raise ResultError(f"config.json: config: {problem}: of another version of flicker: run it again") from None
 
@@ -235,9 +235,9 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """What the speed depends on."""
-    found: dict[str, Any] = {"platform": platform.platform(), "cores": os.cpu_count()}
-    found["torch_threads"] = torch.get_num_threads()
-    found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+    description: dict[str, Any] = {"platform": platform.platform(), "cores": os.cpu_count()}
+    description["torch_threads"] = torch.get_num_threads()
+    description["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
+        description["gpu"] = torch.cuda.get_device_name()
+    return description

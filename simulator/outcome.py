@@ -12,7 +12,7 @@ from simulator.comparison import Comparison, Estimates, learned_counts, mean_sco
 from simulator.config import SyntheticConfig
 from simulator.evaluation import Evaluation, Final
 from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratios
-from simulator.measures.intervals import Resamples, way
+from simulator.measures.intervals import Resamples, gap_closed
 from simulator.measures.registry import GAP, PERSONALISATION
 from simulator.models.activations import curve
 from simulator.models.baselines import BASELINES
@@ -36,14 +36,14 @@ def measure(evaluation: Evaluation, final: Final) -> Result:
     values = {"pd_by_score": score, "pd_by_popularity": popularity}
     known = dict(zip((arm.label for arm in evaluation.arms), estimates, strict=True))
     baselines = _baselines(final, comparison, evaluation.world.has_truth)
-    for own in estimates:
-        own |= _gap_closed(own, baselines)
+    for arm_estimates in estimates:
+        arm_estimates |= _gap_closed(arm_estimates, baselines)
     by = {column: _by_column(evaluation, final, column) for column in config.by}
     arms = [
         Arm(
             spec=arm.label,
-            measures=intervals(own) | _clicks(state.clicks[arm.label], config.seed),
-            ratios=ratios(own, estimates[0], RATIOS),
+            measures=intervals(arm_estimates) | _clicks(state.clicks[arm.label], config.seed),
+            ratios=ratios(arm_estimates, estimates[0], RATIOS),
             costs=_costs(evaluation, final, number),
             activation=_activation(arm),
             buckets={
@@ -51,14 +51,14 @@ def measure(evaluation: Evaluation, final: Final) -> Result:
                 for name, value in values.items()
             },
             against={
-                other: ratios(own, its, RATIOS_TO_ANY)
-                for other, its in (known | baselines).items()
+                other: ratios(arm_estimates, other_estimates, RATIOS_TO_ANY)
+                for other, other_estimates in (known | baselines).items()
                 if other != arm.label
             },
             design=final.taught.designs[arm.label],
-            by={column: found[number] for column, found in by.items()},
+            by={column: by_arm[number] for column, by_arm in by.items()},
         )
-        for number, (arm, own) in enumerate(zip(evaluation.arms, estimates, strict=True))
+        for number, (arm, arm_estimates) in enumerate(zip(evaluation.arms, estimates, strict=True))
     ]
     last = {}
     for number, arm in enumerate(arms):
@@ -81,30 +81,30 @@ def measure(evaluation: Evaluation, final: Final) -> Result:
 
 def _estimates(evaluation: Evaluation, final: Final, comparison: Comparison, number: int) -> Estimates:
     """All measures of an arm."""
-    found, swaps = _single(evaluation, final, comparison, number), comparison.duplicate_swaps(number, final.after)
-    found |= under("swaps", swaps)
-    found |= under("refresh_swaps", comparison.refresh_swaps(number, final.earlier[1], final.after))
-    found |= under("both_swaps", comparison.both_swaps(number, final.earlier[1], final.after))
-    found |= under("swaps_these", {name: estimate.these() for name, estimate in swaps.items()})
+    estimates, swaps = _single(evaluation, final, comparison, number), comparison.duplicate_swaps(number, final.after)
+    estimates |= under("swaps", swaps)
+    estimates |= under("refresh_swaps", comparison.refresh_swaps(number, final.earlier[1], final.after))
+    estimates |= under("both_swaps", comparison.both_swaps(number, final.earlier[1], final.after))
+    estimates |= under("swaps_these", {name: estimate.given_models() for name, estimate in swaps.items()})
     for lag in sorted(final.earlier.keys() - {1}):
-        found |= under(f"refresh_lags.{lag}", comparison.refresh_swaps(number, final.earlier[lag], final.after))
-        found |= under(f"both_lags.{lag}", comparison.both_swaps(number, final.earlier[lag], final.after))
-    return found
+        estimates |= under(f"refresh_lags.{lag}", comparison.refresh_swaps(number, final.earlier[lag], final.after))
+        estimates |= under(f"both_lags.{lag}", comparison.both_swaps(number, final.earlier[lag], final.after))
+    return estimates
 
 
 def _single(evaluation: Evaluation, final: Final, comparison: Comparison, number: int) -> Estimates:
     """All other measures of an arm: prediction difference, accuracy and, where the truth is known, regret and churn."""
     world, state, truth = evaluation.config.world, evaluation.state, evaluation.world.has_truth
-    found = comparison.differences(number, final.logits)
-    found |= comparison.accuracy(number, final.logits, final.held_out.label)
-    found |= comparison.ranking_quality(number, final.after, final.queries, truth)
+    estimates = comparison.differences(number, final.logits)
+    estimates |= comparison.accuracy(number, final.logits, final.held_out.label)
+    estimates |= comparison.ranking_quality(number, final.after, final.queries, truth)
     if isinstance(world, SyntheticConfig):
-        found["regret"] = comparison.regret(number, final.after, final.queries, world.position_bias)
-    found["progressive_log_loss"] = comparison.progressive(number, np.array(state.losses) / state.counted)
-    found[PERSONALISATION] = comparison.personalisation(number, final.after, final.strangers)
+        estimates["regret"] = comparison.regret(number, final.after, final.queries, world.position_bias)
+    estimates["progressive_log_loss"] = comparison.progressive(number, np.array(state.losses) / state.counted)
+    estimates[PERSONALISATION] = comparison.personalisation(number, final.after, final.strangers)
     if truth:
-        found |= comparison.churn(number, final.earlier[1], final.after, final.queries)
-    return found
+        estimates |= comparison.churn(number, final.earlier[1], final.after, final.queries)
+    return estimates
 
 
 def _baselines(final: Final, comparison: Comparison, truth: bool) -> dict[str, Estimates]:
@@ -119,30 +119,30 @@ def _baselines(final: Final, comparison: Comparison, truth: bool) -> dict[str, E
     }
 
 
-def _gap_closed(own: Estimates, baselines: dict[str, Estimates]) -> Estimates:
+def _gap_closed(estimates: Estimates, baselines: dict[str, Estimates]) -> Estimates:
     """GAP of an arm; nothing where there is no oracle, or none that is better."""
-    losses = {name: its["log_loss"] for name, its in baselines.items()}
+    losses = {name: estimates_of["log_loss"] for name, estimates_of in baselines.items()}
     oracle = losses.pop(ORACLE, None)
     best = min(losses.values(), key=lambda loss: loss.mean)
-    return {GAP: way(own["log_loss"], best, oracle)} if oracle and oracle.mean < best.mean else {}
+    return {GAP: gap_closed(estimates["log_loss"], best, oracle)} if oracle and oracle.mean < best.mean else {}
 
 
 def _by_column(evaluation: Evaluation, final: Final, column: str) -> list[list[Slice]]:
     """For each arm its results by the values of a column: share of queries (events), swaps, PD and accuracy."""
-    found: list[list[Slice]] = [[] for _ in evaluation.arms]
+    by_arm: list[list[Slice]] = [[] for _ in evaluation.arms]
     for part in slices(evaluation.world, column, final.queries, final.held_out.features):
         queries, events = [final.queries[place] for place in part.asked], final.held_out[part.shown]
         few, seed = evaluation.config.few_resamples, evaluation.config.seed
         comparison = Comparison(evaluation.shape, queries, events.user, repetitions=few, seed=seed)
-        for number, own in enumerate(found):
+        for number, of_arm in enumerate(by_arm):
             estimates: Estimates = {}
             if len(part.asked):
                 estimates |= under("swaps", comparison.duplicate_swaps(number, final.after.part(part.asked)))
             if len(part.shown):
                 logits = final.logits[:, part.shown]
                 estimates |= comparison.differences(number, logits) | comparison.accuracy(number, logits, events.label)
-            own.append(Slice(part.value, part.share, intervals(estimates)))
-    return found
+            of_arm.append(Slice(part.value, part.share, intervals(estimates)))
+    return by_arm
 
 
 def _example(evaluation: Evaluation, final: Final) -> Example | None:
@@ -157,8 +157,8 @@ def _example(evaluation: Evaluation, final: Final) -> Example | None:
     place = int(differ[np.argsort(changed[differ], kind="stable")[(len(differ) - 1) // 2]])
     query, slates = queries[place], []
     for slate in both[place]:
-        shown = zip(slate.items.tolist(), slate.scores.tolist(), strict=True)
-        slates.append([Place(names.item(item), names.title(item), score) for item, score in shown])
+        pairs = zip(slate.items.tolist(), slate.scores.tolist(), strict=True)
+        slates.append([Place(names.item(item), names.title(item), score) for item, score in pairs])
     context, arm = dict(_context(world, query)), evaluation.arms[0].label
     return Example(names.user(query.user), arm, [0, 1], slates, len(final.queries), len(differ), context)
 
@@ -216,8 +216,8 @@ def _clicks(clicks: list[float], seed: int) -> Measures:
     if not clicks:
         return {}
     slates = np.array(clicks)[None, None]
-    found = Resamples(1, 1, len(clicks), seed=seed).models(slates, np.ones(len(clicks))).interval()
-    return {"clicks_per_slate": found}
+    interval = Resamples(1, 1, len(clicks), seed=seed).models(slates, np.ones(len(clicks))).interval()
+    return {"clicks_per_slate": interval}
 
 
 def _notes(evaluation: Evaluation, resamples: Resamples, final: Final, world: dict[str, Any]) -> list[str]:
@@ -225,8 +225,8 @@ def _notes(evaluation: Evaluation, resamples: Resamples, final: Final, world: di
     config, plan = evaluation.config, evaluation.plan
     asked = f"queries of {config.candidates:,} candidates"
     if evaluation.world.has_pages:
-        few, many = (f"{of(len(query.candidates) for query in final.queries):,}" for of in (min, max))
-        asked = f"pages that users saw, of {few if few == many else f'{few} to {many}'} items"
+        fewest, largest = (f"{of(len(query.candidates) for query in final.queries):,}" for of in (min, max))
+        asked = f"pages that users saw, of {fewest if fewest == largest else f'{fewest} to {largest}'} items"
     notes = [
         f"Final measures: {plan.held_out:,} held-out events and {len(final.queries):,} {asked}, "
         f"slates of {config.k}. 95 % intervals over {resamples.covers}; those of AUC and calibration "

@@ -3,7 +3,7 @@
 OUT/config.json                  of the whole run, with `parts`: how many; by the part that comes first
 OUT/parts/1-of-4/checkpoint/G/   where the part stands
 OUT/parts/1-of-4/slates/G/       the slates that its models showed at generation G; on a made-up world alone
-OUT/parts/1-of-4/said/G/         what its models said at generation G, see `Said`
+OUT/parts/1-of-4/said/G/         what its models said at generation G, see `Outputs`
 OUT/parts/1-of-4/final/          what they said at the end; with it the part is complete
 
 All are snapshots (models/snapshot.py): whole, or not there. A part that does a generation again writes what it wrote
@@ -31,7 +31,7 @@ from torch import Tensor
 
 from simulator.comparison import Rankings
 from simulator.errors import FlickerError, ResultError
-from simulator.evaluation import Asked, Evaluation, Final, Part, Said, State, Taught
+from simulator.evaluation import Asked, Evaluation, Final, Outputs, Part, State, Taught
 from simulator.files import writing
 from simulator.models.engine import Costs
 from simulator.models.snapshot import read_about, read_snapshot, write_snapshot
@@ -39,7 +39,7 @@ from simulator.types import Ints
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 """Seconds between looks for another part's slates: doubled each time."""
-SAY_AFTER = 10.0
+NOTIFY_AFTER = 10.0
 """Seconds of waiting after which a line says for whom."""
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -50,31 +50,31 @@ def place_of(out: Path, part: Part) -> Path:
 
 
 class Beside:
-    """A part beside the others (see `Others`), which share the folder OUT."""
+    """A part beside the others (see `OtherParts`), which share the folder OUT."""
 
-    def __init__(self, out: Path, part: Part, patience: float, tell: Callable[[str], object]) -> None:
+    def __init__(self, out: Path, part: Part, patience: float, notify: Callable[[str], object]) -> None:
         """It waits `patience` seconds for another part's slates, and tells whom it waits for."""
         self.place = place_of(out, part)
-        self._out, self._part, self._patience, self._tell = out, part, patience, tell
+        self._out, self._part, self._patience, self._notify = out, part, patience, notify
 
-    def say(self, said: Said, before: Asked | None) -> None:
+    def report(self, outputs: Outputs, before: Asked | None) -> None:
         """Leave it for `joined`. Raises ResultError where the folder cannot be written."""
         arrays: dict[str, NDArray[Any]] = {
-            "ranked": said.asked.ranked.scores,
-            "logits": said.logits,
-            "losses": said.losses,
+            "ranked": outputs.asked.ranked.scores,
+            "logits": outputs.logits,
+            "losses": outputs.losses,
         }
-        arrays |= {"again": said.again.scores} if said.again else {}
-        about = {"begun": said.begun, "position": said.position, "events": said.events}
-        self._leave(f"said/{said.generation}", arrays, about)
+        arrays |= {"again": outputs.again.scores} if outputs.again else {}
+        about = {"begun": outputs.begun, "position": outputs.position, "events": outputs.events}
+        self._leave(f"said/{outputs.generation}", arrays, about)
 
     def shown(self, generation: int, slates: Ints) -> Ints:
-        """See Others. Raises ResultError where another part keeps this one waiting for too long."""
+        """See OtherParts. Raises ResultError where another part keeps this one waiting for too long."""
         self._leave(f"slates/{generation}", {"slates": slates}, {})
         others = [Part(number, self._part.of) for number in range(self._part.of) if number != self._part.number]
         for other in others:
-            theirs = self._wait(other, generation)
-            slates = np.where(slates < 0, theirs, slates)
+            other_slates = self._wait(other, generation)
+            slates = np.where(slates < 0, other_slates, slates)
         if (slates < 0).any():
             raise FlickerError(
                 f"out = {self._out}: the parts' slates of generation {generation} are damaged: run again"
@@ -93,7 +93,7 @@ class Beside:
 
     def _wait(self, other: Part, generation: int) -> Ints:
         """[Q, K] the slates that another part showed, -1 where it showed none."""
-        folder, begun, pause, told = (
+        folder, begun, pause, notified = (
             place_of(self._out, other) / "slates" / str(generation),
             time.monotonic(),
             0.0,
@@ -107,9 +107,9 @@ class Beside:
             if waited > self._patience:
                 hint = "the parts of a made-up world run side by side: run that one too, and this one again"
                 raise ResultError(f"part {other}: has not come to generation {generation} in {waited:,.0f} s: {hint}")
-            if waited > SAY_AFTER and not told:
-                self._tell(f"Waiting for part {other} to come to generation {generation} ...")
-                told = True
+            if waited > NOTIFY_AFTER and not notified:
+                self._notify(f"Waiting for part {other} to come to generation {generation} ...")
+                notified = True
             time.sleep(pause)
 
     def _leave(self, name: str, arrays: Arrays, about: dict[str, Any]) -> None:
@@ -157,42 +157,42 @@ def joined(evaluation: Evaluation, out: Path, parts: int) -> Final:
     """
     before: Asked | None = None
     for generation in range(1, evaluation.plan.generations):
-        said = _said(evaluation, out, parts, generation, before)
-        evaluation.compare(said, before)
-        before = said.asked
+        outputs = _outputs(evaluation, out, parts, generation, before)
+        evaluation.compare(outputs, before)
+        before = outputs.asked
     return _final(evaluation, out, parts)
 
 
-def _said(evaluation: Evaluation, out: Path, parts: int, generation: int, before: Asked | None) -> Said:
-    found, (about, *_) = _read(evaluation, out, parts, f"said/{generation}")
+def _outputs(evaluation: Evaluation, out: Path, parts: int, generation: int, before: Asked | None) -> Outputs:
+    arrays, (about, *_) = _read(evaluation, out, parts, f"said/{generation}")
     queries, k = evaluation.ask(about["position"]), evaluation.config.k
-    asked = Asked(queries, Rankings(found["ranked"], queries, k))
-    again = Rankings(found["again"], before.queries, k) if before else None
+    asked = Asked(queries, Rankings(arrays["ranked"], queries, k))
+    again = Rankings(arrays["again"], before.queries, k) if before else None
     ahead = evaluation.ahead(about["position"])
     place = generation, about["begun"], about["position"], about["events"]
-    return Said(*place, asked, again, ahead, found["logits"], found["losses"])
+    return Outputs(*place, asked, again, ahead, arrays["logits"], arrays["losses"])
 
 
 def _final(evaluation: Evaluation, out: Path, parts: int) -> Final:
-    found, every = _read(evaluation, out, parts, "final", alike=("baselines", "baseline_rankings"))
+    arrays, every = _read(evaluation, out, parts, "final", alike=("baselines", "baseline_rankings"))
     queries, k, state = evaluation.final_queries, evaluation.config.k, evaluation.state
     for name, value in every[0]["state"].items():
         setattr(state, name, value)
     state.seconds = max(about["state"]["seconds"] for about in every)
-    state.losses, state.compute = found["losses"].tolist(), found["compute"].tolist()
-    lags = [int(name.split(".")[1]) for name in found if name.startswith("earlier.")]
+    state.losses, state.compute = arrays["losses"].tolist(), arrays["compute"].tolist()
+    lags = [int(name.split(".")[1]) for name in arrays if name.startswith("earlier.")]
     taught = every[0]["taught"]
     return Final(
         queries,
-        {lag: Rankings(found[f"earlier.{lag}"], queries, k) for lag in sorted(lags, reverse=True)},
-        Rankings(found["after"], queries, k),
-        Rankings(found["strangers"], evaluation.strangers, k),
+        {lag: Rankings(arrays[f"earlier.{lag}"], queries, k) for lag in sorted(lags, reverse=True)},
+        Rankings(arrays["after"], queries, k),
+        Rankings(arrays["strangers"], evaluation.strangers, k),
         evaluation.held_out,
-        found["logits"],
-        found["progressive"],
-        found["scoring_seconds"],
-        found["baselines"],
-        Rankings(found["baseline_rankings"], queries, k),
+        arrays["logits"],
+        arrays["progressive"],
+        arrays["scoring_seconds"],
+        arrays["baselines"],
+        Rankings(arrays["baseline_rankings"], queries, k),
         Taught(**taught | {"costs": [Costs(**costs) for costs in taught["costs"]]}),
     )
 
@@ -206,16 +206,16 @@ def _read(
     for number in range(parts):
         place = place_of(out, Part(number, parts))
         try:
-            own, about = read_snapshot(place / name)
+            part_tensors, about = read_snapshot(place / name)
         except ResultError as problem:
             raise ResultError(f"{problem}; or delete {place} and run part {number}/{parts} again") from None
-        tensors.append(own)
+        tensors.append(part_tensors)
         abouts.append(about)
     arms = len(evaluation.arms)
 
     def whole(key: str) -> NDArray[Any]:
         """The models of each arm behind one another."""
-        cut = [np.split(own[key].numpy(), arms) for own in tensors]
+        cut = [np.split(part_tensors[key].numpy(), arms) for part_tensors in tensors]
         return np.concatenate([part[arm] for arm in range(arms) for part in cut])
 
     return {key: tensors[0][key].numpy() if key in alike else whole(key) for key in tensors[0]}, abouts

@@ -116,10 +116,10 @@ class Arm:
 
     def cost_ratio(self, other: Arm, cost: str) -> float | None:
         """Ratio of a cost to another arm's; None where one is unknown, or times are those of two engines."""
-        own, base = self.costs.get(cost), other.costs.get(cost)
-        if own is None or not base:
+        value, base = self.costs.get(cost), other.costs.get(cost)
+        if value is None or not base:
             return None
-        return None if cost in TIMES and self.design.get("engine") != other.design.get("engine") else own / base
+        return None if cost in TIMES and self.design.get("engine") != other.design.get("engine") else value / base
 
     def ratio(self, other: Arm, measure: str) -> Interval | None:
         """Ratio of a measure to another arm's, paired with it; None where the result does not give it."""
@@ -281,23 +281,23 @@ def read_result(folder: str | Path) -> Result:
 
 def worlds_of(folder: Path) -> list[Path]:
     """The folders of the single worlds where several were run in (`--worlds`), else the folder itself."""
-    return sorted(found.parent for found in folder.glob("seed-*/result.json")) or [folder]
+    return sorted(path.parent for path in folder.glob("seed-*/result.json")) or [folder]
 
 
 def differing(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
     """Dotted names of the settings in which two configs differ, with both values; None where one has none."""
     if not (isinstance(one, dict) and isinstance(other, dict)):
         return {} if one == other else {name: (one, other)}
-    found: dict[str, tuple[Any, Any]] = {}
+    changes: dict[str, tuple[Any, Any]] = {}
     for key in dict.fromkeys([*one, *other]):
-        found |= differing(one.get(key), other.get(key), _at(name, str(key)))
-    return found
+        changes |= differing(one.get(key), other.get(key), _at(name, str(key)))
+    return changes
 
 
 def differences(held: Any, wanted: Any) -> str:
     """The same in a line; empty where they agree."""
     apart = differing(held, wanted)
-    return ", ".join(f"{name}: {there} there, {here} here" for name, (there, here) in apart.items())
+    return ", ".join(f"{name}: {old} there, {new} here" for name, (old, new) in apart.items())
 
 
 def load_json(path: Path, missing: str, damaged: str) -> dict[str, Any]:
@@ -318,15 +318,15 @@ def load_json(path: Path, missing: str, damaged: str) -> dict[str, Any]:
 
 def nested(measures: Measures) -> dict[str, Any]:
     """Measures as JSON, nested at their dots; those that are no finite numbers are left out."""
-    found: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
     for name, value in measures.items():
         if all(map(math.isfinite, (value.mean, value.low, value.high))):
             *parents, last = name.split(".")
-            inner = found
+            inner = tree
             for parent in parents:
                 inner = inner.setdefault(parent, {})
             inner[last] = value.as_dict()
-    return found
+    return tree
 
 
 def to_json(value: Any) -> Any:
@@ -346,16 +346,16 @@ def to_json(value: Any) -> Any:
 
 
 def _members(value: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for each in fields(value):
-        own = getattr(value, each.name)
+        content = getattr(value, each.name)
         if "spread" in each.metadata:
-            found |= to_json(own)
+            members |= to_json(content)
         elif key := each.metadata.get("key"):
-            found[each.name] = {getattr(one, key): _without(to_json(one), key) for one in own}
-        elif own or not isinstance(own, (dict, str)):  # what is empty says nothing
-            found[json_name(each)] = to_json(own)
-    return found
+            members[each.name] = {getattr(one, key): _without(to_json(one), key) for one in content}
+        elif content or not isinstance(content, (dict, str)):  # what is empty says nothing
+            members[json_name(each)] = to_json(content)
+    return members
 
 
 def _without(members: dict[str, Any], key: str) -> dict[str, Any]:
@@ -382,10 +382,10 @@ def from_json(kind: Any, raw: Any, where: str = "") -> Any:
     if kind == Measures:
         return _measures(raw, where)
     if kind is Interval:
-        found = _interval(raw, where)
-        if found is None:
+        interval = _interval(raw, where)
+        if interval is None:
             raise Damage(f"{where}: missing")
-        return found
+        return interval
     if origin is UnionType:
         return None if raw is None else from_json(inside[0], raw, where)
     if origin is Literal:
@@ -406,26 +406,26 @@ def from_json(kind: Any, raw: Any, where: str = "") -> Any:
 def _object(kind: Any, raw: Any, where: str) -> Any:
     """A dataclass."""
     left = dict(_typed(raw, dict, where))
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for each in sorted(fields(kind), key=lambda one: one.metadata.get("spread") == ()):  # what takes the rest is last
-        name, its = json_name(each), hints(kind)[each.name]
+        name, hint = json_name(each), hints(kind)[each.name]
         if "spread" in each.metadata:
             names: Iterable[str] = each.metadata["spread"] or list(left)
-            found[each.name] = from_json(
-                its, {one: v for one in names if (v := left.pop(one, None)) is not None}, where
+            values[each.name] = from_json(
+                hint, {one: v for one in names if (v := left.pop(one, None)) is not None}, where
             )
         elif name not in left and (each.default is not MISSING or each.default_factory is not MISSING):
             continue
         elif key := each.metadata.get("key"):
-            element, members = get_args(its)[0], _typed(left.get(name), dict, _at(where, name))
-            found[each.name] = [
+            element, members = get_args(hint)[0], _typed(left.get(name), dict, _at(where, name))
+            values[each.name] = [
                 _object(element, _typed(one, dict, _at(name, called)) | {key: called}, _at(_at(where, name), called))
                 for called, one in members.items()
             ]
         else:
-            found[each.name] = from_json(its, left.pop(name, None), _at(where, name))
+            values[each.name] = from_json(hint, left.pop(name, None), _at(where, name))
     try:
-        return kind(**found)
+        return kind(**values)
     except ValueError as error:
         raise Damage(f"{where}: {error}") from None
 
@@ -449,14 +449,14 @@ def _number(value: Any, where: str) -> float:
 
 def _measures(raw: Any, where: str) -> Measures:
     """All intervals of a JSON object under dotted names."""
-    found: Measures = {}
+    measures: Measures = {}
     for key, value in _typed(raw, dict, where).items():
         if isinstance(value, dict) and "mean" not in value:
             inner = _measures(value, _at(where, key))
-            found |= {f"{key}.{name}": interval for name, interval in inner.items()}
+            measures |= {f"{key}.{name}": interval for name, interval in inner.items()}
         elif (interval := _interval(value, _at(where, key))) is not None:
-            found[key] = interval
-    return found
+            measures[key] = interval
+    return measures
 
 
 def _interval(value: Any, where: str) -> Interval | None:

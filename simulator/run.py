@@ -19,10 +19,10 @@ from simulator.cluster import Cluster
 from simulator.config import ExperimentConfig, ReplayConfig, require
 from simulator.errors import DataError, FlickerError, ResultError, SettingError
 from simulator.evaluation import WHOLE, Evaluation, Final, Part
-from simulator.experiment import Experiment, Others
+from simulator.experiment import Experiment, OtherParts
 from simulator.flags import RunFlags, Spread
 from simulator.folder import Folder, as_json, config_of, machine
-from simulator.models.engines import say_remarks
+from simulator.models.engines import log_remarks
 from simulator.models.specs import parse_arms
 from simulator.outcome import measure
 from simulator.parts import Beside, abouts, joined, place_of, standing
@@ -69,19 +69,19 @@ def _run_worlds(flags: RunFlags, config: ExperimentConfig, command: str, whole: 
         whole.check(config, resume=True)
     else:
         whole.start(config, command)
-    for number, (seed, own) in enumerate(zip(seeds, folders, strict=True)):
-        if (own.path / "result.json").exists():
+    for number, (seed, world_folder) in enumerate(zip(seeds, folders, strict=True)):
+        if (world_folder.path / "result.json").exists():
             continue
         console.print(f"World {number + 1} of {config.worlds}, seed {seed}")
-        going_on = (own.path / "config.json").exists()
+        going_on = (world_folder.path / "config.json").exists()
         try:
-            _run(flags, replace(config, seed=seed, worlds=1), command, own, going_on, console)
+            _run(flags, replace(config, seed=seed, worlds=1), command, world_folder, going_on, console)
         except FlickerError:
             if number == 0:  # none will come to its end
                 whole.withdraw()
             raise
-    found = pooled([(own.path, read_result(own.path)) for own in folders])
-    whole.finish(replace(found, **{about: type(getattr(found, about))() for about in ABOUT}))
+    result = pooled([(world_folder.path, read_result(world_folder.path)) for world_folder in folders])
+    whole.finish(replace(result, **{about: type(getattr(result, about))() for about in ABOUT}))
 
 
 def _run(
@@ -128,7 +128,7 @@ def _prepare(
     else:
         _check(config, world)
         tuned = tune_arms(config, world, progress_bar(console))
-        experiment = Experiment(config, world, {spec: found.rate for spec, found in tuned.items()})
+        experiment = Experiment(config, world, {spec: tuning.rate for spec, tuning in tuned.items()})
         experiment.check()
         folder.start(config, command, experiment.engines.designs(), tuned)
     _announce(experiment, folder, console)
@@ -149,7 +149,7 @@ def _any_rates(config: ExperimentConfig) -> dict[str, float]:
 def _announce(experiment: Experiment, folder: Folder, console: Console) -> None:
     """What is learned here, and where it goes."""
     config, plan = experiment.config, experiment.plan
-    say_remarks(experiment.engines, lambda line: console.print(line, style="yellow", soft_wrap=True))
+    log_remarks(experiment.engines, lambda line: console.print(line, style="yellow", soft_wrap=True))
     models = f"{plural(len(config.arms), 'arm')} x {plural(config.fleets, 'fleet')} x {config.duplicates} duplicates"
     if len(experiment.models) < experiment.shape.all:
         models = f"{len(experiment.models)} of {models}"
@@ -162,7 +162,7 @@ def _learn(
     folder: Folder,
     console: Console,
     seconds: Callable[[], float],
-    others: Others | None = None,
+    other_parts: OtherParts | None = None,
 ) -> Final:
     """The story, with a progress bar and checkpoints; `seconds` tells how long the run has taken so far."""
 
@@ -173,7 +173,7 @@ def _learn(
     with progress_bar(console) as bar:
         task = bar.add_task("learning", total=experiment.plan.total, completed=experiment.state.scored)
         try:
-            return experiment.run(lambda events: bar.update(task, completed=events), checkpoint, others)
+            return experiment.run(lambda events: bar.update(task, completed=events), checkpoint, other_parts)
         except (SettingError, DataError):  # it would end like this every time
             folder.withdraw()
             raise
@@ -218,7 +218,7 @@ def run_part(flags: RunFlags, config: ExperimentConfig, command: str, console: C
     require(config.worlds == 1, "worlds", config.worlds, "1 with --part; run each world by itself with --seed")
     require(not flags.keep_predictions, "keep_predictions", True, f"give it to flicker merge {flags.out}")
     folder, started = Folder(flags.out), time.monotonic()
-    own = Folder(place_of(folder.path, part))
+    part_folder = Folder(place_of(folder.path, part))
     parse_arms(config.arms)
     world, config, adapted = _open(flags, config, console)
     _require_divisible(config, world, part.of)
@@ -226,17 +226,17 @@ def run_part(flags: RunFlags, config: ExperimentConfig, command: str, console: C
         console.print(f"Part {part} is complete; nothing is left to learn")
         return
     experiment = _join(config, command, world, part, folder, console)
-    own.restore(experiment)
+    part_folder.restore(experiment)
     before = experiment.state.seconds
     _announce(experiment, folder, console)
     beside = Beside(folder.path, part, flags.spread.patience, lambda line: console.print(line, soft_wrap=True))
-    final = _learn(experiment, own, console, lambda: before + time.monotonic() - started, beside)
+    final = _learn(experiment, part_folder, console, lambda: before + time.monotonic() - started, beside)
     experiment.state.seconds = before + time.monotonic() - started
     about = {"config": as_json(config), "adapted": adapted, "machine": machine(), "peak": peak_memory()}
     beside.finish(final, experiment.state, about)
-    own.forget()
-    left = [str(one) for one in standing(folder.path, part.of).missing]
-    then = f"still to be learned: part {', '.join(left)}; then" if left else "all parts are:"
+    part_folder.forget()
+    missing = [str(one) for one in standing(folder.path, part.of).missing]
+    then = f"still to be learned: part {', '.join(missing)}; then" if missing else "all parts are:"
     console.print(f"Part {part} is complete; {then} flicker merge {folder.path}", soft_wrap=True)
 
 
@@ -248,7 +248,7 @@ def _join(
     if not begun:
         _check(config, world, part)
     tuned = {} if begun else tune_arms(config, world, progress_bar(console))
-    rates = folder.rates() if begun else {spec: found.rate for spec, found in tuned.items()}
+    rates = folder.rates() if begun else {spec: tuning.rate for spec, tuning in tuned.items()}
     experiment = Experiment(config, world, rates, part)
     experiment.check()
     folder.join(config, command, experiment.engines.designs(), tuned, part.of)
@@ -333,8 +333,8 @@ def _run_on_ray(
     console.print(f"Results go to {folder.path}; Ctrl-C is safe (--resume goes on)", soft_wrap=True)
     if isinstance(config.world, ReplayConfig):  # nodes do not start in this folder
         config = replace(config, world=replace(config.world, path=config.world.path.resolve()))
-    own = replace(flags, out=folder.path.resolve(), keep_predictions=False)
-    calls = [(own, config, command, str(part)) for part in standing(folder.path, parts).missing]
+    part_flags = replace(flags, out=folder.path.resolve(), keep_predictions=False)
+    calls = [(part_flags, config, command, str(part)) for part in standing(folder.path, parts).missing]
     _await(cluster, calls, parts, Evaluation(fit, world, _any_rates(fit)).plan.generations, folder, console)
     _merge(fit, world, folder, parts, console, flags.keep_predictions)
 
@@ -356,7 +356,7 @@ def _await(
 
         def look() -> None:
             now = standing(folder.path, parts)
-            done = sum(generations if part in now.complete else said for part, said in now.generations.items())
+            done = sum(generations if part in now.complete else reached for part, reached in now.generations.items())
             last = min(now.missing, key=lambda part: now.generations[part], default=None)
             behind = f"part {last} is last, {now.generations[last]} of {generations}" if last else ""
             bar.update(task, completed=done, last=behind)
@@ -386,5 +386,5 @@ def _show(path: Path, console: Console, page: bool) -> None:
     for note in truths(result) + result.notes:
         console.print(note, style="dim")
     console.print(f"{headline(result)}.", style="bold")
-    shown = f"Pictures and all measures: {write_report(path)}" if page else f"All measures: {path / 'result.json'}"
-    console.print(shown, soft_wrap=True)
+    message = f"Pictures and all measures: {write_report(path)}" if page else f"All measures: {path / 'result.json'}"
+    console.print(message, soft_wrap=True)

@@ -15,10 +15,10 @@ from simulator.config import ExperimentConfig, ReplayConfig
 from simulator.errors import DataError, SettingError
 from simulator.types import Batch, World
 
-HELD_OUT_SHARE, HELD_OUT_MOST = 10, 50_000
-EVENTS_LEAST = 200
+HELD_OUT_SHARE, MAX_HELD_OUT = 10, 50_000
+MIN_EVENTS = 200
 """Events of a log, negatives included: fewer teach nothing."""
-WINDOWS_LEAST, LIVE_GENERATIONS = 8, 16
+MIN_WINDOWS, LIVE_GENERATIONS = 8, 16
 """Shuffle windows that a run should have, at most as many as generations; generations of the live system over a log."""
 BATCHES, WINDOWS = (64, 8), (4, 1)
 """Down to where a batch and a window are halved: first each to one limit, then to the other."""
@@ -42,12 +42,12 @@ class Plan:
     @staticmethod
     def of(config: ExperimentConfig, world: World, chunk: int) -> Plan:
         """At most `config.generations` of them. Raises SettingError where the world is too short for two."""
-        held_out = min(world.events // HELD_OUT_SHARE, HELD_OUT_MOST)
+        held_out = min(world.events // HELD_OUT_SHARE, MAX_HELD_OUT)
         learned = world.events - held_out
         feedback = config.queries_per_generation * config.k if world.has_truth else 0
-        least = feedback + 2 * chunk
-        if learned <= least:
-            hint = f"more than {least * 10 // 9}, or a smaller batch ({config.model.batch}), window or feedback"
+        minimum = feedback + 2 * chunk
+        if learned <= minimum:
+            hint = f"more than {minimum * 10 // 9}, or a smaller batch ({config.model.batch}), window or feedback"
             raise SettingError("events", world.events, f"too few for two generations: {hint}")
         # each generation but the first begins with feedback, which must leave room for the world's own events
         whole = learned + feedback * (config.generations - 1)
@@ -61,11 +61,11 @@ def fitted(config: ExperimentConfig, world: World, given: Collection[str]) -> tu
 
     Settings named in `given` stay. Raises DataError and SettingError for a log that is too small for any settings.
     """
-    found = _fit_windows(config, world, given, min(WINDOWS_LEAST, config.generations))
+    adapted = _fit_windows(config, world, given, min(MIN_WINDOWS, config.generations))
     if not isinstance(config.world, ReplayConfig):
-        return found, ""
+        return adapted, ""
     free = {"candidates", "k", "queries", "queries_per_generation"} - set(given)
-    plan = Plan.of(found, world, found.chunk_events)
+    plan = Plan.of(adapted, world, adapted.chunk_events)
     candidates = min(config.candidates, world.items)
     final = world.queries(config.queries, candidates, plan.learned, "final")
     live = world.queries(config.queries_per_generation, candidates, plan.size, "live")
@@ -75,11 +75,11 @@ def fitted(config: ExperimentConfig, world: World, given: Collection[str]) -> tu
         "queries": len(final),
         "queries_per_generation": len(live),
     }
-    found = replace(found, **{name: value for name, value in room.items() if name in free})
+    adapted = replace(adapted, **{name: value for name, value in room.items() if name in free})
     # `generations` stays: it says how many at most, and another number would be planned for in another way
-    fewer = plan.learned < config.generations * found.chunk_events
+    fewer = plan.learned < config.generations * adapted.chunk_events
     also = f"generations {config.generations} -> {plan.generations}" if fewer else ""
-    return found, _changes(config, found, world.events, also)
+    return adapted, _changes(config, adapted, world.events, also)
 
 
 def fitted_live(
@@ -87,26 +87,26 @@ def fitted_live(
 ) -> tuple[ExperimentConfig, int, str]:
     """The same of the live system, with its events per generation: `size`, or two shuffle windows, but fewer where the
     log would have less than two generations of it, or LIVE_GENERATIONS where nobody named a size."""
-    found = _fit_windows(config, world, given, LIVE_GENERATIONS)
-    chunk = found.chunk_events
+    adapted = _fit_windows(config, world, given, LIVE_GENERATIONS)
+    chunk = adapted.chunk_events
     if not isinstance(config.world, ReplayConfig):
-        return found, size or 2 * chunk, ""
-    least, asked = (2, size) if size else (LIVE_GENERATIONS, 2 * chunk)
-    fit = asked if world.events >= least * asked else chunk * max(1, world.events // (LIVE_GENERATIONS * chunk))
+        return adapted, size or 2 * chunk, ""
+    minimum, asked = (2, size) if size else (LIVE_GENERATIONS, 2 * chunk)
+    fit = asked if world.events >= minimum * asked else chunk * max(1, world.events // (LIVE_GENERATIONS * chunk))
     also = f"events per generation {asked:,} -> {fit:,}" if fit != asked else ""
-    return found, fit, _changes(config, found, world.events, also)
+    return adapted, fit, _changes(config, adapted, world.events, also)
 
 
-def _fit_windows(config: ExperimentConfig, world: World, given: Collection[str], least: int) -> ExperimentConfig:
+def _fit_windows(config: ExperimentConfig, world: World, given: Collection[str], min_windows: int) -> ExperimentConfig:
     """Batch and window halved until a log has at least so many windows, where they may be."""
     if not isinstance(config.world, ReplayConfig):
         return config
-    if world.events < EVENTS_LEAST:
-        hint = f"at least {EVENTS_LEAST} are needed: give more rows"
+    if world.events < MIN_EVENTS:
+        hint = f"at least {MIN_EVENTS} are needed: give more rows"
         raise DataError(f"{config.world.path}: a log of {world.events} events: {hint}")
-    learned = world.events - min(world.events // HELD_OUT_SHARE, HELD_OUT_MOST)
+    learned = world.events - min(world.events // HELD_OUT_SHARE, MAX_HELD_OUT)
     for batch, window in zip(BATCHES, WINDOWS, strict=True):
-        while config.chunk_events * least > learned:
+        while config.chunk_events * min_windows > learned:
             if config.model.batch > batch and "batch" not in given:
                 config = replace(config, model=replace(config.model, batch=config.model.batch // 2))
             elif config.noise.window > window and "window" not in given:
@@ -116,11 +116,11 @@ def _fit_windows(config: ExperimentConfig, world: World, given: Collection[str],
     return config
 
 
-def _changes(asked: ExperimentConfig, found: ExperimentConfig, events: int, also: str = "") -> str:
+def _changes(asked: ExperimentConfig, adapted: ExperimentConfig, events: int, also: str = "") -> str:
     """The line that says what was fitted."""
-    pairs = [("batch", asked.model.batch, found.model.batch), ("window", asked.noise.window, found.noise.window)]
+    pairs = [("batch", asked.model.batch, adapted.model.batch), ("window", asked.noise.window, adapted.noise.window)]
     names = ("candidates", "k", "queries", "queries_per_generation")
-    pairs += [(name, getattr(asked, name), getattr(found, name)) for name in names]
+    pairs += [(name, getattr(asked, name), getattr(adapted, name)) for name in names]
     changes = [f"{name} {before:,} -> {now:,}" for name, before, now in pairs if before != now]
     changes += [also] if also else []
     return f"Adapted to a log of {events:,} events: {', '.join(changes)}" if changes else ""

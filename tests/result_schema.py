@@ -46,7 +46,7 @@ def assert_swaps(value: Json, where: str) -> None:
     # of a few short slates no two may share a pair of items
     assert value.keys() | {"slate_pair"} == SWAPS, (where, SWAPS ^ value.keys())
     for name in value:
-        assert_interval(value[name], f"{where}.{name}", 0, registry.MEASURES[name].most)
+        assert_interval(value[name], f"{where}.{name}", 0, registry.MEASURES[name].maximum)
 
 
 DOCUMENTED = Path(__file__).parents[1] / "docs" / "result.schema.json"

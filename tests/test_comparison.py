@@ -121,7 +121,7 @@ def agree(found: Estimates, expected: dict[str, float], tolerance: float = 1e-12
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name].mean == pytest.approx(value, rel=tolerance, abs=tolerance), name
-        interval = found[name].interval(least=-math.inf)
+        interval = found[name].interval(minimum=-math.inf)
         assert interval.low <= interval.mean <= interval.high
 
 

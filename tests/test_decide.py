@@ -408,7 +408,7 @@ def test_no_swap_among_few_is_not_shown_to_be_fewer() -> None:
 
     def both(values: Doubles) -> list[Interval | None]:
         a, b = (draws.models(each[None, None], np.ones(100)) for each in (none, values))
-        return [ratio(a, b), independent_ratio(a.interval(most=1), b.interval(most=1))]
+        return [ratio(a, b), independent_ratio(a.interval(maximum=1), b.interval(maximum=1))]
 
     assert [compared(found) for found in both(swapped)] == ["unclear", "unclear"]
     swapped[:20] = 1

@@ -241,7 +241,7 @@ def drawn(seed: int, fleets: int, truth: float, duplicates: int = 4) -> tuple[Es
 
 
 def a_run(estimate: Estimate, fleets: int, seed: int = 0, **world: Any) -> Result:
-    measures = {"swaps.pair": estimate.interval(), "swaps_these.pair": estimate.these().interval()}
+    measures = {"swaps.pair": estimate.interval(), "swaps_these.pair": estimate.given_models().interval()}
     about = {"name": "log", "has_truth": False} | world
     return Result(kind="run", world=about, arms=[Arm("relu", measures)], config={"fleets": fleets, "seed": seed})
 

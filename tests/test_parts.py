@@ -82,7 +82,7 @@ def own(learned: Path, tmp_path: Path) -> Path:
 def test_every_model_is_in_one_part_and_the_shares_are_even() -> None:
     for models in range(1, 40):
         for parts in range(1, models + 1):
-            shares = [range(models)[Part(number, parts).here(models)] for number in range(parts)]
+            shares = [range(models)[Part(number, parts).subset(models)] for number in range(parts)]
             assert [model for share in shares for model in share] == list(range(models))
             assert {len(share) for share in shares} <= {models // parts, -(-models // parts)}
 
@@ -147,7 +147,7 @@ def test_a_part_that_dies_goes_on_where_it_stood_while_the_others_wait(
 
 def dying_part(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
     """Part 1/3, up to its third generation."""
-    ordinary = Beside.say
+    ordinary = Beside.report
 
     def say(self: Beside, said: Any, before: Any) -> None:
         ordinary(self, said, before)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from simulator.config import ExperimentConfig, ReplayConfig
 from simulator.errors import DataError, SettingError
 from simulator.experiment import Experiment
-from simulator.schedule import LIVE_GENERATIONS, WINDOWS_LEAST, Log, Plan, fitted, fitted_live
+from simulator.schedule import LIVE_GENERATIONS, MIN_WINDOWS, Log, Plan, fitted, fitted_live
 from simulator.types import Batch, Field, Floats, Ints, Query, Schema
 from simulator.world.replay import ReplayWorld
 from tests.small_runs import SMALL
@@ -217,7 +217,7 @@ def test_a_small_log_is_run_at_the_first_try(rows: int, labelled: bool) -> None:
     config, line = fitted(DEFAULT, world, ())
     Experiment(config, world).check()
     plan = Plan.of(config, world, config.chunk_events)
-    assert 20 >= plan.generations >= WINDOWS_LEAST * 3 // 4 and "\n" not in line
+    assert 20 >= plan.generations >= MIN_WINDOWS * 3 // 4 and "\n" not in line
     assert (f", generations 20 -> {plan.generations}" in line) == (plan.learned < 20 * config.chunk_events)
     assert line.startswith(f"Adapted to a log of {world.events:,} events: batch 512 -> {config.model.batch}, ")
     for name in ("candidates", "k", "queries", "queries_per_generation"):

@@ -22,7 +22,7 @@ import numpy as np
 from simulator.config import ExperimentConfig, ReplayConfig, require
 from simulator.errors import ResultError
 from simulator.folder import as_json
-from simulator.models.engines import Engines, say_remarks
+from simulator.models.engines import Engines, log_remarks
 from simulator.models.factories import require_allowed
 from simulator.models.specs import parse_arms, require_live
 from simulator.process import Stopped, retry
@@ -78,8 +78,8 @@ class Trainer:
             require_allowed(module.factory)
         self.arms = arms
         numbers = shard.of(config.duplicates)
-        self.engines = Engines(world.schema, arms, config, here=slice(numbers.start, numbers.stop))
-        say_remarks(self.engines, log.warning)
+        self.engines = Engines(world.schema, arms, config, subset=slice(numbers.start, numbers.stop))
+        log_remarks(self.engines, log.warning)
         chunk = self.engines.chunk_events
         self.generation_events = 2 * chunk if generation_events is None else generation_events
         whole = self.generation_events > 0 and self.generation_events % chunk == 0

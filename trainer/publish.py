@@ -137,7 +137,7 @@ def catalog(world: Catalog, recent: Engagements, count: int) -> dict[str, np.nda
     present = world.present(recent.time)
     users = encoder.user_rows
     return {
-        "user_rows": encoder.remembering(users.copy(), recent.history) if encoder.history else users,
+        "user_rows": encoder.with_history(users.copy(), recent.history) if encoder.history else users,
         "item_rows": encoder.item_rows,
         "segment": segment.astype(np.int64),
         "candidates": retrieve(segments[recent.user], recent.item, present, distinct, count),

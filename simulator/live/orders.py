@@ -22,9 +22,9 @@ from simulator.models.factories import factories_of
 
 KILLABLE = ("replica", "router", "trainer")
 """What may be killed: each is started again, and nothing is lost."""
-LEAST_RATE, MOST_RATE = 0.1, 5_000.0
+MIN_RATE, MAX_RATE = 0.1, 5_000.0
 """Queries per second that may be asked for."""
-LEAST_EVENTS, MOST_EVENTS, EVENTS = 5_000, 1_000_000, 20_000
+MIN_EVENTS, MAX_EVENTS, EVENTS = 5_000, 1_000_000, 20_000
 """Events of an experiment; what it has where the order does not say."""
 SETTINGS_SECONDS = 30.0
 """Seconds in which an experiment has looked at its settings."""
@@ -85,7 +85,7 @@ class Operator:
 
     def _change_rate(self, order: Order) -> dict[str, Any]:
         """The load looks at its settings once a second; one that is started again finds them there."""
-        rate = number_of(order, "queries", LEAST_RATE, MOST_RATE, "queries per second")
+        rate = number_of(order, "queries", MIN_RATE, MAX_RATE, "queries per second")
         path = self.plan.load_settings
         assert path is not None
         with self._lock:
@@ -108,7 +108,7 @@ class Operator:
 
     def _experiment(self, order: Order) -> dict[str, Any]:
         events = EVENTS if order.get("events") is None else order["events"]
-        events = int(number_of({"events": events}, "events", LEAST_EVENTS, MOST_EVENTS, "events"))
+        events = int(number_of({"events": events}, "events", MIN_EVENTS, MAX_EVENTS, "events"))
         arms = order.get("arms") or list(self.flags.compare.arms)
         good = isinstance(arms, list) and all(isinstance(arm, str) and arm and arm[0] != "-" for arm in arms)
         require(good, "arms", str(arms)[:80], 'a list of arms, such as ["relu", "smelu:beta=0.25"]')

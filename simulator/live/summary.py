@@ -80,7 +80,7 @@ def ratio(blocks: Sequence[Sums], comparison: tuple[str, str], measure: Measure)
     steps = steps[steps[:, 1] > 0]
     if len(steps) == 0:
         return None
-    return _draws(len(steps)).models(steps[None, None, :, 0], steps[:, 1]).interval(most=measure.most)
+    return _draws(len(steps)).models(steps[None, None, :, 0], steps[:, 1]).interval(maximum=measure.maximum)
 
 
 @lru_cache(maxsize=32)

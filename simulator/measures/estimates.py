@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from simulator.measures.intervals import Estimate, Interval, ratio
 from simulator.measures.registry import ACCURACY, DIFFERENCES, GAP, MEASURES, PERSONALISATION, QUALITIES
 
-MAXIMA = {name: measure.most for group in (MEASURES, QUALITIES, ACCURACY) for name, measure in group.items()}
+MAXIMA = {name: measure.maximum for group in (MEASURES, QUALITIES, ACCURACY) for name, measure in group.items()}
 MAXIMA |= dict.fromkeys(("regret", "useful_swaps", "useless_swaps", PERSONALISATION), 1.0)
 """The largest value of each measure, under any cause."""
 RATIOS_TO_ANY = {name: name for name in ("pd", "log_loss", "auc", *QUALITIES, PERSONALISATION)}

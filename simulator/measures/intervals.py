@@ -89,13 +89,13 @@ class Estimate:
     users: int
     """Users (groups) with weight; 1 means that they are not resampled."""
 
-    def interval(self, least: float = 0.0, most: float = math.inf) -> Interval:
-        """Mean and limits; the measure cannot lie outside [least, most]."""
+    def interval(self, minimum: float = 0.0, maximum: float = math.inf) -> Interval:
+        """Mean and limits; the measure cannot lie outside [minimum, maximum]."""
         half = self.half_width()
-        return Interval(self.mean, max(self.mean - half, least), min(self.mean + half, most))
+        return Interval(self.mean, max(self.mean - half, minimum), min(self.mean + half, maximum))
 
-    def these(self) -> Estimate:
-        """The same, conditional on these models: only users are resampled."""
+    def given_models(self) -> Estimate:
+        """The same, conditional on the given models: only users are resampled."""
         zeros = np.zeros_like(self.moves[1])
         return Estimate(self.mean, np.stack([zeros, self.moves[1], zeros]), 1, self.users)
 
@@ -130,10 +130,10 @@ def ratio(a: Estimate, b: Estimate) -> Interval | None:
 
 def difference(a: Estimate, b: Estimate) -> Interval:
     """a - b of two paired estimates."""
-    return _paired(a.mean - b.mean, a.moves - b.moves, a, b).interval(least=-math.inf)
+    return _paired(a.mean - b.mean, a.moves - b.moves, a, b).interval(minimum=-math.inf)
 
 
-def way(estimate: Estimate, start: Estimate, end: Estimate) -> Estimate:
+def gap_closed(estimate: Estimate, start: Estimate, end: Estimate) -> Estimate:
     """Share of the gap from `start` to `end` that it closes, (start - estimate) / (start - end), all three paired: to
     first order in what moves them; start and end differ."""
     gap = start.mean - end.mean
@@ -229,7 +229,7 @@ class Resamples:
             return self._estimate(sums.mean(axis=1), weights)
         return self._estimate(sums[0], np.repeat(weights, self.duplicates, axis=0))
 
-    def whole(self, values: Doubles) -> Estimate:
+    def aggregates(self, values: Doubles) -> Estimate:
         """Values [F, R] that are no mean over users, such as AUC: fleets or duplicates are resampled, users are not."""
         assert values.shape == (self.fleets, self.duplicates), values.shape
         units = values.mean(axis=1) if self.fleets > 1 else values[0]

@@ -66,7 +66,7 @@ class Measure(Described):
     """How much two models' answers to the same queries differ: 0 where they are the same."""
 
     fn: Callable[[Answers, Answers], Parts]
-    most: float = 1.0
+    maximum: float = 1.0
     """The largest value it can have."""
     unit: str = "share"
     swap: bool = True
@@ -81,7 +81,7 @@ class Quality(Described):
     """Answers and relevance [Q, N]."""
     binary: bool = False
     """Whether relevance has to be 0 or 1: measured on logs alone, not where the truth is a probability."""
-    most: float = 1.0
+    maximum: float = 1.0
 
 
 def _ones(values: Doubles) -> Parts:
@@ -162,7 +162,7 @@ MEASURES = _by_name(
         "PD of candidates",
         "Relative prediction difference 2 |p1 - p2| / (p1 + p2), mean over the candidates of queries, from 0 to 2.",
         _candidates(differences.pd_of_logits),
-        most=2.0,
+        maximum=2.0,
         unit="relative difference",
         swap=False,
     ),
@@ -171,7 +171,7 @@ MEASURES = _by_name(
         "PD of candidates, ranking part",
         "The same after both models' log-odds were moved to their common mean: the part that can change a ranking.",
         _candidates(differences.ranking_pd),
-        most=2.0,
+        maximum=2.0,
         unit="relative difference",
         swap=False,
     ),
@@ -201,7 +201,7 @@ QUALITIES = _by_name(
         "ranking loss",
         "Log loss over pairs of an engagement and a non-engagement of one query. Lower is better.",
         lambda answers, relevance: _where_known(quality.ranking_loss(answers.scores, relevance)),
-        most=np.inf,
+        maximum=np.inf,
     ),
     Quality(
         "ndcg",
@@ -266,9 +266,9 @@ class Accuracy(Described):
     """How good one model's predictions of events are."""
 
     fn: Callable[[Reals, Reals], Any]
-    """Log-odds [n] and labels [n] -> a value per event [n], or, where `whole`, one number."""
-    whole: bool = False
-    most: float = np.inf
+    """Log-odds [n] and labels [n] -> a value per event [n], or, where `aggregate`, one number."""
+    aggregate: bool = False
+    maximum: float = np.inf
 
 
 ACCURACY = _by_name(
@@ -283,15 +283,15 @@ ACCURACY = _by_name(
         "AUC",
         "Chance that an engagement is scored above a non-engagement: 0.5 is guessing. Higher is better.",
         quality.auc,
-        whole=True,
-        most=1.0,
+        aggregate=True,
+        maximum=1.0,
     ),
     Accuracy(
         "calibration",
         "calibration",
         "Mean predicted probability / share of engagements: 1 is right on average.",
         lambda logits, labels: quality.calibration(logits, labels).ratio,
-        whole=True,
+        aggregate=True,
     ),
 )
 """Name -> accuracy of predictions."""

@@ -140,17 +140,18 @@ class Duplicates(ABC):
         device: str = "cpu",
         pool: ThreadPoolExecutor | None = None,
         dtype: torch.dtype = torch.float32,
-        here: slice = ALL_MODELS,
+        subset: slice = ALL_MODELS,
     ) -> None:
         """Initialise every model; where `noise.init` is `same`, the duplicates of a fleet are equal to the last bit.
 
-        `here`: of the F x R served models only these, each the same as beside all the others.
+        `subset`: of the F x R served models only these, each the same as beside all the others.
         `model`: the settings of one model, see `Engine.model`. `pool`: threads with one thread per operation, each at
         work on other models; by default a single one.
         """
         self.schema, self.arm, self.model, self.device = schema, arm, model, torch.device(device)
         self.noise, self._seed = Noise(noise, seed), seed
-        served, m = [(fleet, duplicate) for fleet in range(fleets) for duplicate in range(duplicates)][here], arm.cure.m
+        served = [(fleet, duplicate) for fleet in range(fleets) for duplicate in range(duplicates)][subset]
+        m = arm.cure.m
         self.members = [ModelIdentity(f, r, arm.copy, part) for f, r in served for part in range(m)]
         self.served_models = len(served)
         self.chunk_events = model.batch * (noise.window or 16)

@@ -44,10 +44,10 @@ class Engines:
         fleets: int | None = None,
         duplicates: int | None = None,
         threads: int | None = None,
-        here: slice = ALL_MODELS,
+        subset: slice = ALL_MODELS,
     ) -> None:
         """`fleets`, `duplicates`: other numbers than the config's. `threads`: CPU workers, each at work on other models
-        (default: as many as PyTorch would use). `here`: of each arm's F x R served models only these; S counts them.
+        (default: as many as PyTorch would use). `subset`: of each arm's F x R served models only these; S counts them.
 
         Raises SettingError for a device that is not there, an arm that the engine it names cannot teach, and a cure
         that the model is too small for.
@@ -60,14 +60,14 @@ class Engines:
         self.replaced: dict[str, int] = {}
         """Label of each arm in whose modules another activation replaces ReLUs -> how many."""
         sizes = fleets or config.fleets, duplicates or config.duplicates
-        self.engines: list[Engine] = [self._open(schema, arm, config, *sizes, here) for arm in arms]
+        self.engines: list[Engine] = [self._open(schema, arm, config, *sizes, subset) for arm in arms]
         # the threads of this one wait for those of the other: no arm waits for another's slowest model
         self._arm_threads = ThreadPoolExecutor(len(arms) if config.device == "cpu" else 1)
         self._candidates = config.candidates
         self.chunk_events = self.engines[0].chunk_events
 
     def _open(
-        self, schema: Schema, arm: Arm, config: ExperimentConfig, fleets: int, duplicates: int, here: slice
+        self, schema: Schema, arm: Arm, config: ExperimentConfig, fleets: int, duplicates: int, subset: slice
     ) -> Engine:
         if arm.tuned:
             raise SettingError(f"{arm.spec}: lr", "tuned", "give a rate here; `flicker run` and `flicker up` find one")
@@ -82,7 +82,7 @@ class Engines:
             seed=config.seed,
             device=config.device,
             pool=self._pool,
-            here=here,
+            subset=subset,
         )
         if isinstance(engine, CustomEngine) and engine.replaced:
             self.replaced[arm.label] = engine.replaced
@@ -192,7 +192,7 @@ def choose_engine(arm: Arm, model: ModelConfig, noise: NoiseConfig, device: str)
     return "torch", "" if model.engine == "torch" or device != "cpu" else reason
 
 
-def say_remarks(engines: Engines, log: Callable[[str], object]) -> None:
+def log_remarks(engines: Engines, log: Callable[[str], object]) -> None:
     """A line for each arm that fell back, and for each in whose modules ReLUs were replaced."""
     for label, count in engines.replaced.items():
         log(f"{label}: ReLUs replaced: {count}")

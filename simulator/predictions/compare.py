@@ -345,10 +345,10 @@ class ComparisonSums:
         shape = arm.generations[0].shape
         cells: list[Key] = [(arm.label, "log_loss", *place) for place in np.ndindex(shape)]
         for name, accuracy in ACCURACY.items():
-            if accuracy.whole and name not in left_out and self._events.keys() >= set(cells):
+            if accuracy.aggregate and name not in left_out and self._events.keys() >= set(cells):
                 values = np.array([float(accuracy.fn(*self._all(key)[:2])) for key in cells]).reshape(shape)
                 if np.isfinite(values).all():
-                    by_name[name] = draws.whole(arm.by_fleet(values))
+                    by_name[name] = draws.aggregates(arm.by_fleet(values))
         return {name: accuracy for name, accuracy in by_name.items() if name not in left_out}
 
     @property
@@ -381,7 +381,7 @@ class ComparisonSums:
             of_cause = _estimates(sums, draws, arm, cause, self.measures)
             estimates |= {f"{cause}.{name}": estimate for name, estimate in of_cause.items()}
             if cause == "swaps":
-                estimates |= {f"swaps_these.{name}": estimate.these() for name, estimate in of_cause.items()}
+                estimates |= {f"swaps_these.{name}": estimate.given_models() for name, estimate in of_cause.items()}
         return estimates
 
     def by_value(self, arm: ArmModels, words: dict[str, dict[int, str]]) -> dict[str, list[Slice]]:

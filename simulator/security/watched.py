@@ -71,7 +71,7 @@ def read_file(setting: str, path: Path) -> bytes:
         raise SettingError(setting, path, f"{problem.strerror}: name a file that this process may read") from None
 
 
-def read_secrets(setting: str, path: Path, least: int = MIN_CHARACTERS) -> tuple[bytes, ...]:
+def read_secrets(setting: str, path: Path, min_length: int = MIN_CHARACTERS) -> tuple[bytes, ...]:
     """The secrets of a file, one a line, at least one; lines that begin with # are comments.
 
     Raises SettingError, which never repeats the file's content.
@@ -80,12 +80,12 @@ def read_secrets(setting: str, path: Path, least: int = MIN_CHARACTERS) -> tuple
     secrets = tuple(line for line in lines if line and not line.startswith(b"#"))
     if not secrets:
         raise SettingError(setting, path, "holds no secret: one a line, such as `openssl rand -hex 32` prints")
-    if any(len(line) < least or not all(32 < byte < 127 for byte in line) for line in secrets):
-        hint = f"a secret has at least {least} characters, no spaces: such as `openssl rand -hex 32` prints"
+    if any(len(line) < min_length or not all(32 < byte < 127 for byte in line) for line in secrets):
+        hint = f"a secret has at least {min_length} characters, no spaces: such as `openssl rand -hex 32` prints"
         raise SettingError(setting, path, hint)
     return secrets
 
 
-def secret_file(setting: str, path: Path, least: int = MIN_CHARACTERS) -> Watched[tuple[bytes, ...]]:
+def secret_file(setting: str, path: Path, min_length: int = MIN_CHARACTERS) -> Watched[tuple[bytes, ...]]:
     """The secrets of a file, as they are now: the first is used, all of them are accepted. Raises SettingError."""
-    return Watched([path], lambda: read_secrets(setting, path, least))
+    return Watched([path], lambda: read_secrets(setting, path, min_length))

@@ -28,7 +28,7 @@ class Access:
     @cached_property
     def passwords(self) -> Callable[[], tuple[bytes, ...]] | None:
         """The first is the password now. Raises SettingError where the file cannot be used."""
-        return secret_file("store_password_file", self.password_file, least=1) if self.password_file else None
+        return secret_file("store_password_file", self.password_file, min_length=1) if self.password_file else None
 
 
 URL_ALONE = Access()

@@ -69,7 +69,7 @@ class Encoder:
     def encode(self, user: Ints, item: Ints, context: Rows, history: Integers | None = None) -> Rows:
         """Features [n, S] of the events (user [n], item [n], context [n, C], history [n, H] item numbers or -1)."""
         features = np.concatenate([self.user_rows[user], self.item_rows[item], context], axis=1)
-        return features if history is None else self.remembering(features, history)
+        return features if history is None else self.with_history(features, history)
 
     def candidates(self, user: int, items: Ints, context: tuple[int, ...], history: Integers | None = None) -> Rows:
         """Features [N, S] of the candidates [N] of one query; `history` [H] as of `encode`."""
@@ -78,9 +78,9 @@ class Encoder:
         rows[:, :head] = self.user_rows[user]
         rows[:, head:tail] = self.item_rows[items]
         rows[:, tail:] = context
-        return rows if history is None else self.remembering(rows, history)
+        return rows if history is None else self.with_history(rows, history)
 
-    def remembering(self, rows: Rows, history: Integers) -> Rows:
+    def with_history(self, rows: Rows, history: Integers) -> Rows:
         """Rows [n, S] (or [U, Su] of users) with the items [n, H] of their history, in place; -1 is no item."""
         rows[:, self._history] = self._history_rows[history]
         return rows

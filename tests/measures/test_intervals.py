@@ -86,7 +86,7 @@ def test_coverage_of_single_models_with_and_without_users(fleets: int, duplicate
         users = 0.3 * draw.normal(size=80) + draw.normal(size=(fleets, duplicates, 80))
         resamples = Resamples(fleets, duplicates, 80, repetitions=400, seed=repetition)
         by_user = resamples.models(model[:, :, None] + users, np.ones(80)).interval()
-        whole = resamples.whole(model).interval()
+        whole = resamples.aggregates(model).interval()
         hits += [interval.low <= truth <= interval.high for interval in (by_user, whole)]
     assert (hits >= 0.90 * REPETITIONS).all() and (hits <= 0.99 * REPETITIONS).all(), hits / REPETITIONS
 
@@ -94,7 +94,7 @@ def test_coverage_of_single_models_with_and_without_users(fleets: int, duplicate
 def test_few_clusters_without_users_give_the_t_interval() -> None:
     """Oracle: mean -+ t s / sqrt(n), the textbook interval of a mean, for fleets and for duplicates."""
     for values in (np.array([[1.0, 3.0], [2.0, 2.5], [0.5, 0.7]]), np.array([[1.0, 3.0, 2.0, 5.0]])):
-        got = Resamples(*values.shape, users=1, repetitions=20_000).whole(values).interval(least=-math.inf)
+        got = Resamples(*values.shape, users=1, repetitions=20_000).aggregates(values).interval(minimum=-math.inf)
         units = values.mean(axis=1) if len(values) > 1 else values[0]
         half = student.ppf(0.975, len(units) - 1) * units.std(ddof=1) / math.sqrt(len(units))
         assert got.mean == pytest.approx(units.mean())
@@ -179,9 +179,9 @@ def test_ratio_of_an_estimate_to_itself_is_one_and_to_its_multiple_has_no_width(
 
 
 def test_limits_stay_inside_the_range_of_the_measure() -> None:
-    estimate = Resamples(2, 2, 1).whole(np.array([[0.1, 0.1], [0.9, 0.9]]))
-    assert estimate.interval(most=1.0) == Interval(0.5, 0.0, 1.0)
-    assert estimate.interval(least=-math.inf).low < 0
+    estimate = Resamples(2, 2, 1).aggregates(np.array([[0.1, 0.1], [0.9, 0.9]]))
+    assert estimate.interval(maximum=1.0) == Interval(0.5, 0.0, 1.0)
+    assert estimate.interval(minimum=-math.inf).low < 0
     narrow = Estimate(0.5, np.zeros((3, 10)), 3, 3).interval()
     assert narrow == Interval(0.5, 0.5, 0.5)
 

@@ -11,7 +11,7 @@ import torch
 
 from simulator.config import NO_NOISE, ExperimentConfig, NoiseConfig
 from simulator.errors import SettingError
-from simulator.models.engines import TORCH_COST, Engines, say_remarks, tensors_of
+from simulator.models.engines import TORCH_COST, Engines, log_remarks, tensors_of
 from simulator.models.snapshot import read_snapshot, write_snapshot
 from simulator.models.specs import parse_arms
 from tests.models.conftest import MIXED, MODEL, NO_KERNELS, make_chunks, make_events, make_query
@@ -26,7 +26,7 @@ def test_each_arm_has_its_engine_and_a_line_says_which_fell_back() -> None:
     assert [engine.name for engine in engines.engines] == ["native", "torch", "torch", "native"]
     assert [engine.model.norm for engine in engines.engines] == ["after", "weight", "after", "after"]
     assert (engines.engines[3].model.hidden, engines.engines[3].model.dim) == ((7, 5), 3)
-    say_remarks(engines, told.append)
+    log_remarks(engines, told.append)
     assert told == [
         f"smelu:norm=weight is taught by PyTorch, not by the native engine (it has no norm = weight): {TORCH_COST}"
     ]
@@ -63,7 +63,7 @@ def test_all_arms_learn_side_by_side_as_each_does_alone(tmp_path: Path) -> None:
 def test_a_share_of_the_models_learns_as_it_does_beside_all_the_others(spec: str) -> None:
     config, arms = replace(RUN, fleets=2, duplicates=3), parse_arms((spec, "relu"))
     whole = Engines(MIXED, arms, config)
-    shares = [Engines(MIXED, arms, config, here=slice(start, start + 2)) for start in (0, 2, 4)]
+    shares = [Engines(MIXED, arms, config, subset=slice(start, start + 2)) for start in (0, 2, 4)]
 
     def joined(parts: list[np.ndarray]) -> np.ndarray:
         """Models of each arm behind one another, as they stand in the whole."""

@@ -242,9 +242,9 @@ def test_a_node_sends_back_all_files_of_a_cell_or_why_it_failed(local: tuple[lis
 
 def test_what_ray_says_of_a_lost_task_is_told_in_one_line() -> None:
     kinds = pytest.importorskip("ray", reason="needs Ray: pip install 'flicker-recsys[ray]'").exceptions
-    from simulator.cluster import told
+    from simulator.cluster import error_message
 
     trace = "Traceback (most recent call last):\n  File 'x', line 1\nOSError: [Errno 28] No space left on device\n"
     problem = kinds.RayTaskError("run_cell", trace, OSError())
-    assert told(problem, kinds) == "OSError: [Errno 28] No space left on device"
-    assert told(kinds.WorkerCrashedError(), kinds).startswith("WorkerCrashedError: The worker died")
+    assert error_message(problem, kinds) == "OSError: [Errno 28] No space left on device"
+    assert error_message(kinds.WorkerCrashedError(), kinds).startswith("WorkerCrashedError: The worker died")

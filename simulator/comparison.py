@@ -316,7 +316,7 @@ def _named(by_measure: Doubles, estimate: Callable[[Doubles, Doubles], Estimate]
 
 
 @dataclass(frozen=True)
-class Slice:
+class ColumnSlice:
     """The queries and events of one value of a column."""
 
     value: str
@@ -337,7 +337,7 @@ def column_of(schema: Schema, column: str) -> Field:
     return columns[column]
 
 
-def slices(world: World, column: str, queries: list[Query], events: Rows) -> list[Slice]:
+def slices(world: World, column: str, queries: list[Query], events: Rows) -> list[ColumnSlice]:
     """The commonest values of a column of the log, most frequent first, and what is left.
 
     `events` [n, S] rows of the held-out events. A value with fewer than MIN_SLICE queries (events) counts as left.
@@ -357,7 +357,7 @@ def slices(world: World, column: str, queries: list[Query], events: Rows) -> lis
         inside = there if of_items else here
         if inside.sum() >= 2:
             value = "others" if row is None else world.name_of(column, row - first)
-            parts.append(Slice(value, float(inside.mean()), np.flatnonzero(here), np.flatnonzero(there)))
+            parts.append(ColumnSlice(value, float(inside.mean()), np.flatnonzero(here), np.flatnonzero(there)))
     return parts
 
 

@@ -31,7 +31,7 @@ Flat, Hidden = tyro.conf.OmitArgPrefixes, tyro.conf.Suppress
 
 
 @dataclass(frozen=True)
-class Comparison(ExperimentConfig):
+class ComparisonFlags(ExperimentConfig):
     """What is compared, and how it is measured."""
 
     world: Annotated[SyntheticConfig | ReplayConfig, Hidden] = field(default_factory=SyntheticConfig)
@@ -141,7 +141,7 @@ class RunFlags:
     page: bool = True
     """Draw report.html; `flicker report DIR` draws it later."""
     spread: Annotated[Spread, Flat] = field(default_factory=Spread)
-    compare: Annotated[Comparison, Flat] = field(default_factory=Comparison)
+    compare: Annotated[ComparisonFlags, Flat] = field(default_factory=ComparisonFlags)
     synthetic: Annotated[SyntheticConfig, Flat] = field(default_factory=SyntheticConfig)
     replay: Annotated[Replay, Flat] = field(default_factory=Replay)
 
@@ -171,7 +171,7 @@ class RunFlags:
 
 
 @dataclass(frozen=True)
-class Learning(Comparison):
+class Learning(ComparisonFlags):
     """What is learned. Every replica serves one duplicate of every arm."""
 
     fleets: Annotated[int, Hidden, tyro.conf.Fixed] = 1

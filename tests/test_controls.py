@@ -20,7 +20,7 @@ from simulator.live.children import RESTARTS, Child
 from simulator.live.controls import MAX_ORDER_BYTES, Controls, Order, done
 from simulator.live.flags import UpFlags
 from simulator.live.orders import Operator
-from simulator.live.plan import Plan, plan
+from simulator.live.plan import LivePlan, plan
 from simulator.process import free_ports
 from simulator.result import read_result
 from tests.integration.system import until
@@ -185,7 +185,7 @@ def sleeper(tmp_path: Path, name: str) -> Child:
 
 def test_what_is_killed_on_purpose_is_started_again_however_often(tmp_path: Path) -> None:
     victim, load = sleeper(tmp_path, "replica-0"), sleeper(tmp_path, "load")
-    made = Plan([victim], [load], {"replica-0": 1, "load": 2}, "", tmp_path / "load.json")
+    made = LivePlan([victim], [load], {"replica-0": 1, "load": 2}, "", tmp_path / "load.json")
     one = Operator(flags(), made, tmp_path)
     victim.start()
     try:
@@ -213,7 +213,7 @@ def test_a_refresh_needs_a_trainer_that_is_up(tmp_path: Path) -> None:
     with pytest.raises(FlickerError, match="the trainer is not up"):
         obey(one, "refresh")
     trainer = sleeper(tmp_path, "trainer")  # not yet: its page does not answer, and SIGUSR1 would end it
-    starting = Operator(flags(), Plan([trainer], [], {"trainer": free_ports(1)[0]}, "", tmp_path), tmp_path)
+    starting = Operator(flags(), LivePlan([trainer], [], {"trainer": free_ports(1)[0]}, "", tmp_path), tmp_path)
     trainer.start()
     try:
         with pytest.raises(FlickerError, match="the trainer is not up"):

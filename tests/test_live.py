@@ -21,7 +21,7 @@ from simulator.flags import parse
 from simulator.live.children import RESTARTS, Child
 from simulator.live.flags import UpFlags
 from simulator.live.gauges import Counters, Page
-from simulator.live.plan import Plan, plan
+from simulator.live.plan import LivePlan, plan
 from simulator.live.summary import write_summary
 from simulator.live.up import fitted_flags, run_up
 from simulator.live.view import picture, plain_line, sparkline
@@ -337,7 +337,7 @@ def test_a_startup_that_fails_half_way_leaves_a_summary_and_no_process(
 ) -> None:
     handlers = {number: signal.getsignal(number) for number in ENDING}
     one, out = child(tmp_path, "import time; time.sleep(60)"), tmp_path / "out"
-    made = Plan([one, Broken("two", [], tmp_path / "two.log")], [], {}, "127.0.0.1:1", out / "load.json")
+    made = LivePlan([one, Broken("two", [], tmp_path / "two.log")], [], {}, "127.0.0.1:1", out / "load.json")
     monkeypatch.setenv("FLICKER_REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setattr("simulator.live.up.plan", lambda *_: made)
     try:

@@ -149,12 +149,12 @@ def dying_part(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
     """Part 1/3, up to its third generation."""
     ordinary = Beside.report
 
-    def say(self: Beside, said: Any, before: Any) -> None:
+    def report(self: Beside, said: Any, before: Any) -> None:
         ordinary(self, said, before)
         if self.place == place_of(out, Part(1, 3)) and said.generation == 3:
             raise CutOff
 
-    monkeypatch.setattr(Beside, "say", say)
+    monkeypatch.setattr(Beside, "report", report)
     with pytest.raises(CutOff):
         learn(MADE_UP, out, "1/3")
     assert (place_of(out, Part(1, 3)) / "checkpoint" / "2").is_dir()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from simulator.errors import FlickerError
 from simulator.flags import parse_flags
-from simulator.size.laws import FORMS, Law, Laws, Shape, read_laws, size, span
+from simulator.size.laws import FORMS, Law, Laws, Workload, read_laws, size, span
 from simulator.size.plan import SizeFlags, plan, smallest_fitting
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ def made_up(**coefficients: tuple[float, ...]) -> Laws:
 
 
 def test_a_shape_counts_what_a_model_has() -> None:
-    shape = Shape(users=1_000, items=500, hash_rows=600, arms=2, duplicates=3, dim=16, hidden=(64, 32))
+    shape = Workload(users=1_000, items=500, hash_rows=600, arms=2, duplicates=3, dim=16, hidden=(64, 32))
     assert shape.rows == 600 + 500 + 109 and shape.models == 6
     assert shape.late == 64 * 32 + 32 and shape.dense == 10 * 16 * 64 + shape.late
     assert shape.published == 4 * 2 * (shape.rows * 16 + shape.dense)
@@ -44,7 +44,7 @@ def test_a_shape_counts_what_a_model_has() -> None:
 
 def test_a_law_is_the_sum_of_its_terms() -> None:
     law = Law(FORMS["replica_query"], (1e-4, 2e-7, 0.0), 0.1)
-    shape = Shape(1_000, 1_000, candidates=300)
+    shape = Workload(1_000, 1_000, candidates=300)
     assert law(shape) == pytest.approx(1e-4 + 300 * 2e-7)
     assert law.words() == "100 µs + 200 ns x candidates"
 

@@ -37,7 +37,7 @@ from trainer.progressive import Progressive
 from trainer.publish import Engagements, about, joined, parts
 from trainer.quarantine import Quarantine
 from trainer.reader import Reader
-from trainer.resume import State, StateFolder
+from trainer.resume import StateFolder, TrainerState
 
 log = logging.getLogger("trainer")
 
@@ -71,7 +71,7 @@ class Trainer:
         the shard has become another's: nothing is saved or published then. Raises SettingError."""
         self.config, self.world, self.store, self.folder = config, world, store, folder
         self.metrics, self.stop, self.shard, self._check_held = metrics, stop, shard, check_held
-        self.state, self._saved, self._acknowledged = State(), 0, 0
+        self.state, self._saved, self._acknowledged = TrainerState(), 0, 0
         arms = parse_arms(config.arms)
         require_live(arms)
         for module in (arm.own for arm in arms if arm.own):

@@ -30,7 +30,7 @@ SAVING = ".saving"
 
 
 @dataclass
-class State:
+class TrainerState:
     """What a trainer needs besides tensors to go on."""
 
     events: int = 0
@@ -70,7 +70,7 @@ class StateFolder:
         if self._lock:
             self._lock.close()
 
-    def load(self, settings: dict[str, Any]) -> tuple[dict[str, Tensor], State] | None:
+    def load(self, settings: dict[str, Any]) -> tuple[dict[str, Tensor], TrainerState] | None:
         """The newest state, None where nothing was ever saved. `settings`: all that decides the numbers, as JSON.
 
         Raises ResultError where it is damaged, or was saved under other settings.
@@ -83,12 +83,12 @@ class StateFolder:
             hint = "use the same ones, or name another --state and --run"
             raise ResultError(f"state = {self.path}: cannot go on with other settings ({different}): {hint}")
         try:
-            return tensors, State(**about["state"])
+            return tensors, TrainerState(**about["state"])
         except TypeError:
             hint = "name another --state and --run"
             raise ResultError(f"state = {self.path}: was saved by another version of Flicker: {hint}") from None
 
-    def save(self, tensors: dict[str, Tensor], state: State, settings: dict[str, Any]) -> None:
+    def save(self, tensors: dict[str, Tensor], state: TrainerState, settings: dict[str, Any]) -> None:
         """Replace what is saved. Raises ResultError where the folder cannot be written."""
         with writing("state", self.path):
             number = max(self._saved(), default=0) + 1

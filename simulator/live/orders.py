@@ -17,7 +17,7 @@ from simulator.live.children import Child
 from simulator.live.controls import Order, Orders, done, number_of
 from simulator.live.flags import UpFlags
 from simulator.live.gauges import scrape
-from simulator.live.plan import Plan, child
+from simulator.live.plan import LivePlan, child
 from simulator.models.factories import factories_of
 
 KILLABLE = ("replica", "router", "trainer")
@@ -35,7 +35,7 @@ STOP_SECONDS = 3.0
 class Operator:
     """Carries out orders, each in the thread that brings it; those that change something one at a time."""
 
-    def __init__(self, flags: UpFlags, plan: Plan, out: Path) -> None:
+    def __init__(self, flags: UpFlags, plan: LivePlan, out: Path) -> None:
         self.flags, self.plan, self.out = flags, plan, out
         self.rate = flags.rate
         """Queries per second that the load was last set to offer."""

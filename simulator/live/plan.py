@@ -27,7 +27,7 @@ USERS_PER_RATE = 0.5
 
 
 @dataclass(frozen=True)
-class Plan:
+class LivePlan:
     servers: list[Child]
     load: list[Child]
     """The traffic, which begins when every replica serves; empty where there is none."""
@@ -52,7 +52,7 @@ class Plan:
         return {name: f"{self.scheme}://127.0.0.1:{port}/metrics" for name, port in self.metrics.items()}
 
 
-def plan(flags: UpFlags, store: str, out: Path) -> Plan:
+def plan(flags: UpFlags, store: str, out: Path) -> LivePlan:
     """All processes of a run whose results go to `out` and whose store is at the URL `store`, but for its page."""
     replicas = [f"replica-{number}" for number in range(flags.replicas)]
     routers = [f"router-{number}" for number in range(flags.routers)]
@@ -83,7 +83,7 @@ def plan(flags: UpFlags, store: str, out: Path) -> Plan:
     ]
     address, summary = ",".join(f"127.0.0.1:{port}" for port in router_ports.values()), out / "load.json"
     scheme = Credentials.from_environment().scheme
-    made = Plan(servers, [], metrics, address, summary, router_ports, scheme=scheme)
+    made = LivePlan(servers, [], metrics, address, summary, router_ports, scheme=scheme)
     if flags.no_load:
         return made
     settings, page = out / "load-settings.json", next(free) if flags.load_page else 0
@@ -104,7 +104,7 @@ def _trainer(flags: UpFlags, state: Path, shard: str) -> list[str]:
     return [*command, "--generation-events", size, "--head-start", size, *flags.learning_arguments()]
 
 
-def page_of(made: Plan, port: int, runs: list[Path], controls: Path, token: str, out: Path) -> Child:
+def page_of(made: LivePlan, port: int, runs: list[Path], controls: Path, token: str, out: Path) -> Child:
     """The live page of a plan, at this port, with these folders of results and the socket of the controls."""
     command = ["-m", "page", "--port", str(port), "--router", made.address, "--controls", str(controls)]
     command += ["--metrics", *made.pages.values(), "--runs", *map(str, runs)]
@@ -141,7 +141,7 @@ def _load(flags: UpFlags, settings: Path, store: str, address: str, page: int) -
     return _child("load", command, settings.parent, store, {"FLICKER_LOAD_CONFIG": str(settings)})
 
 
-def _load_settings(flags: UpFlags, made: Plan) -> dict[str, Any]:
+def _load_settings(flags: UpFlags, made: LivePlan) -> dict[str, Any]:
     world = values(flags.synthetic if flags.data is None else flags.replay)
     world.pop("path", None)
     return {

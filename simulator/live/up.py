@@ -22,7 +22,7 @@ from simulator.live.controls import TOKEN, Controls
 from simulator.live.flags import UpFlags
 from simulator.live.gauges import Page
 from simulator.live.orders import Operator
-from simulator.live.plan import Plan, page_of, plan
+from simulator.live.plan import LivePlan, page_of, plan
 from simulator.live.summary import write_summary
 from simulator.live.view import picture, plain_line
 from simulator.live.watch import Watch
@@ -56,7 +56,7 @@ class Up:
         self.console: Console = open_console()
         self.stop: threading.Event = stop_on_signals()
         self.server: StoreServer | None = None
-        self.plan: Plan | None = None
+        self.plan: LivePlan | None = None
         self.page: Child | None = None
         self.controls: Controls | None = None
         self.operator: Operator | None = None
@@ -85,7 +85,7 @@ class Up:
         self.say(f"Metrics: {', '.join(f'{name} {url}' for name, url in self.plan.pages.items())}")
         self.say(f"Logs and summary: {self.out}")
 
-    def _start_page(self, made: Plan) -> None:
+    def _start_page(self, made: LivePlan) -> None:
         """The live page, and what takes its orders. Its address is the first thing that is said."""
         if self.flags.no_page:
             return

@@ -20,7 +20,7 @@ FLOAT = 4
 
 
 @dataclass(frozen=True)
-class Shape:
+class Workload:
     """What decides how much a process has to do, and to keep."""
 
     users: float
@@ -83,7 +83,7 @@ class Term:
     """One count, in words."""
 
     words: str
-    count: Callable[[Shape], float]
+    count: Callable[[Workload], float]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Form:
     """s or B."""
     terms: tuple[Term, ...]
 
-    def counts(self, shape: Shape) -> list[float]:
+    def counts(self, shape: Workload) -> list[float]:
         """In the order of the terms."""
         return [term.count(shape) for term in self.terms]
 
@@ -157,7 +157,7 @@ class Law:
     worst: float
     """Largest error of the points that it was fitted to, as a share."""
 
-    def __call__(self, shape: Shape) -> float:
+    def __call__(self, shape: Workload) -> float:
         """Seconds or bytes."""
         return sum(c * n for c, n in zip(self.coefficients, self.form.counts(shape), strict=True))
 
@@ -179,7 +179,7 @@ class Laws:
     samples: dict[str, float]
     """Samples on the metrics page of a process, by kind."""
     maxima: dict[str, float]
-    """The largest value of each count of a Shape that was measured: beyond it is extrapolation."""
+    """The largest value of each count of a Workload that was measured: beyond it is extrapolation."""
 
     def __getitem__(self, name: str) -> Law:
         return self.laws[name]

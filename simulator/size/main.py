@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from simulator.size.laws import Laws, digits, read_laws, size
-from simulator.size.plan import Plan, SizeFlags, plan
+from simulator.size.plan import DeploymentPlan, SizeFlags, plan
 from simulator.terminal import open_console
 
 WIDE = 150
@@ -42,14 +42,14 @@ def run_size(flags: SizeFlags) -> None:
     console.print("CPU is of a core like that machine's. Not in it: TLS, peaks over the daily mean, failover, disks.")
 
 
-def as_json(flags: SizeFlags, planned: Plan, laws: Laws) -> dict[str, Any]:
+def as_json(flags: SizeFlags, planned: DeploymentPlan, laws: Laws) -> dict[str, Any]:
     """All of it, in seconds, bytes and cores."""
     about = {"date": laws.date, "machine": laws.machine}
     demand = {name: value for name, value in asdict(flags).items() if name != "json"}
     return {"demand": demand, "laws": about, **asdict(planned)}
 
 
-def parts_table(planned: Plan) -> Table:
+def parts_table(planned: DeploymentPlan) -> Table:
     """A row for each part."""
     table = Table(box=SIMPLE_HEAD)
     for name in ("part", "processes", "busy cores", "memory each", "network", "machines"):
@@ -67,7 +67,7 @@ def parts_table(planned: Plan) -> Table:
     return table
 
 
-def laws_table(planned: Plan) -> Table:
+def laws_table(planned: DeploymentPlan) -> Table:
     """What each part grows with, and by which law."""
     table = Table(box=SIMPLE_HEAD)
     table.add_column("part", no_wrap=True)
@@ -78,7 +78,7 @@ def laws_table(planned: Plan) -> Table:
     return table
 
 
-def limits_table(planned: Plan) -> Table:
+def limits_table(planned: DeploymentPlan) -> Table:
     """What saturates, first what saturates first."""
     table = Table(box=SIMPLE_HEAD)
     table.add_column("of its limit", justify="right", no_wrap=True)

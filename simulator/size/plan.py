@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from simulator.config import require
-from simulator.size.laws import Laws, Shape, digits, size, span
+from simulator.size.laws import Laws, Workload, digits, size, span
 from simulator.store.protocol import KEPT
 
 DAY = 86_400.0
@@ -102,17 +102,17 @@ class SizeFlags:
         return self.events_per_day / DAY
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> Workload:
         """Of one trainer that learns everything."""
         users = self.items if self.users is None else self.users
-        return Shape(
+        return Workload(
             users, self.items, self.hash_rows, self.arms, self.duplicates, self.candidates, self.dim, self.hidden,
             self.events_per_second * self.refresh_every,
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Part:
+class Component:
     """What one kind of process takes."""
 
     name: str
@@ -141,24 +141,25 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DeploymentPlan:
     """A demand met."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[Component, ...]
     limits: tuple[Limit, ...]
     """The one that saturates first comes first."""
     beyond: tuple[str, ...]
     """Counts that are larger than any that was measured, in words."""
 
 
-def plan(flags: SizeFlags, laws: Laws) -> Plan:
+def plan(flags: SizeFlags, laws: Laws) -> DeploymentPlan:
     """Each part by its laws."""
     sizing = Sizing(flags, laws)
     serving = sizing.router(), sizing.replica(), sizing.trainer(), sizing.store()
     watched = sizing.watching(sum(part.processes for part in serving[:3]))
     limits = sorted(sizing.limits(*serving, watched), key=lambda limit: -limit.share)
     objects = [sizing.objects()] if flags.weights == "objects" else []
-    return Plan((*serving, *objects, sizing.comparisons(), watched), tuple(limits), tuple(beyond(flags, laws)))
+    parts = *serving, *objects, sizing.comparisons(), watched
+    return DeploymentPlan(parts, tuple(limits), tuple(beyond(flags, laws)))
 
 
 def beyond(flags: SizeFlags, laws: Laws) -> Iterator[str]:
@@ -177,7 +178,7 @@ class Sizing:
         self._reports = flags.events_per_second / SLATE
         self._capacity = flags.gib * 2**30
 
-    def _law(self, name: str, shape: Shape | None = None) -> float:
+    def _law(self, name: str, shape: Workload | None = None) -> float:
         return self._laws[name](shape or self._shape)
 
     def _machines(self, processes: float, cores: float, memory: float, network: float) -> float:
@@ -189,11 +190,11 @@ class Sizing:
         held = processes / together if together else processes * math.ceil(memory / self._capacity)
         return math.ceil(max(busy, held, network / (flags.gbit * 1e9 / 8 * flags.use), 1.0))
 
-    def _part(self, name: str, processes: float, cores: float, memory: float, network: float, *words: str) -> Part:
+    def _part(self, name: str, processes: float, cores: float, memory: float, network: float, *words: str) -> Component:
         machines = self._machines(processes, cores, memory, network)
-        return Part(name, processes, cores, memory, network, machines, *words)
+        return Component(name, processes, cores, memory, network, machines, *words)
 
-    def router(self) -> Part:
+    def router(self) -> Component:
         """Python on one core each; a query is bytes to it."""
         flags = self._flags
         cores = flags.queries_per_second * self._law("router_query") + self._reports * self._law("router_report")
@@ -204,7 +205,7 @@ class Sizing:
         processes = math.ceil(max(cores / flags.use, 2.0))
         return self._part("router", processes, cores, self._law("router_memory"), network, "queries", law)
 
-    def replica(self) -> Part:
+    def replica(self) -> Component:
         """One duplicate of every arm each."""
         flags = self._flags
         asked = flags.queries_per_second * (1 + 2 * flags.shadow)
@@ -218,10 +219,10 @@ class Sizing:
         cores, memory = ranking + processes * refresh, self._law("replica_memory")
         return self._part("replica", processes, cores, memory, network, "queries x candidates; items x arms", law)
 
-    def _shard(self, shards: float) -> Shape:
+    def _shard(self, shards: float) -> Workload:
         return replace(self._shape, duplicates=self._flags.duplicates / shards)
 
-    def trainer(self) -> Part:
+    def trainer(self) -> Component:
         """Shards of whole duplicates, each on one core, that all read the whole log."""
         flags = self._flags
         room = flags.refresh_every * flags.use
@@ -241,7 +242,7 @@ class Sizing:
         memory = self._law("trainer_memory", shape)
         return self._part("trainer shard", shards, cores, memory, network, "events x models; models x rows", law)
 
-    def store(self) -> Part:
+    def store(self) -> Component:
         """The event log and the registry, one Redis: a process on one core."""
         flags, trainers = self._flags, self.trainer().processes
         waiting = flags.events_per_second * max(flags.outage, flags.refresh_every) * self._law("waiting_bytes")
@@ -263,27 +264,31 @@ class Sizing:
         moved = self._flags.duplicates + self.replica().processes
         return moved * self._law("duplicate_bytes") / self._flags.refresh_every
 
-    def objects(self) -> Part:
+    def objects(self) -> Component:
         """An object store: somebody else's machines."""
         law = f"{KEPT + 1} generations of {self._laws['duplicate_bytes'].words()}"
-        return Part("object store", 0, 0, self._generations(), self._moved(), 0, "duplicates x rows", law)
+        return Component("object store", 0, 0, self._generations(), self._moved(), 0, "duplicates x rows", law)
 
-    def comparisons(self) -> Part:
+    def comparisons(self) -> Component:
         """A part of routers and replicas, as a row of its own: no machines of theirs."""
         flags = self._flags
         rate = flags.queries_per_second * flags.shadow
         cores = rate * (self._law("router_compared") + 2 * self._law("replica_query"))
         law = f"{self._laws['router_compared'].words()} in the router, two more rankings"
-        return Part("comparisons (within)", 0, cores, 0, rate * 2 * self._law("rank_bytes"), 0, "compared queries", law)
+        return Component(
+            "comparisons (within)", 0, cores, 0, rate * 2 * self._law("rank_bytes"), 0, "compared queries", law
+        )
 
-    def watching(self, processes: float) -> Part:
+    def watching(self, processes: float) -> Component:
         """Prometheus; the page reads the same."""
         series = processes * max(self._laws.samples.values())
         network = series / SCRAPE * 100  # bytes of a sample in text
         law = f"{digits(max(self._laws.samples.values()))} series a process, {size(SERIES_BYTES)} each (not measured)"
         return self._part("Prometheus", 1, 0.0, series * SERIES_BYTES, network, "processes", law)
 
-    def limits(self, router: Part, replica: Part, trainer: Part, store: Part, watched: Part) -> Iterator[Limit]:
+    def limits(
+        self, router: Component, replica: Component, trainer: Component, store: Component, watched: Component
+    ) -> Iterator[Limit]:
         """What cannot be mended by more of the same."""
         flags, one = self._flags, self._shard(self._flags.duplicates)
         taking = self._law("replica_refresh")

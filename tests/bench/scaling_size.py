@@ -27,8 +27,8 @@ from scaling_laws import fit_sum
 from scaling_live import QUERIES, REPORTS, WINDOWS, Live
 from scaling_live_plan import FITTED, SEED, drawn
 
-from simulator.size.laws import FORMS, Law, Laws, Shape, parsed, quantity_of
-from simulator.size.plan import Plan, SizeFlags, plan
+from simulator.size.laws import FORMS, Law, Laws, Workload, parsed, quantity_of
+from simulator.size.plan import DeploymentPlan, SizeFlags, plan
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -79,10 +79,10 @@ def one(kind: str, setting: Live) -> Point:
     return {"kind": kind, "load": os.getloadavg()[0], **json.loads(ran.stdout)}
 
 
-def shape_of(setting: dict[str, Any]) -> Shape:
+def shape_of(setting: dict[str, Any]) -> Workload:
     """A setting as the laws count it."""
     s = Live(**setting | {"hidden": tuple(setting["hidden"])})
-    return Shape(
+    return Workload(
         s.entities, s.entities, s.hash_rows, s.arms, s.duplicates, s.candidates, s.dim, s.hidden, s.generation_events
     )
 
@@ -235,7 +235,7 @@ def saturation(laws: Laws) -> str:
     return "\n".join(lines)
 
 
-def first_of(made: Plan) -> str:
+def first_of(made: DeploymentPlan) -> str:
     """What saturates first, and how far it is."""
     limit = made.limits[0]
     share = f"{limit.share:.0%}" if limit.share < 1 else f"**× {limit.share:.1f}**"

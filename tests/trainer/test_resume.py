@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from simulator.errors import ResultError
-from trainer.resume import State, StateFolder
+from trainer.resume import StateFolder, TrainerState
 
 SETTINGS = {"generation_events": 512}
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "none": torch.empty(3, 0)}
-STATE = State(512, 1, "500-0", 1_700_000_000.25, {"relu": {"log_loss": 0.5, "auc": None, "calibration": 1.0}})
+STATE = TrainerState(512, 1, "500-0", 1_700_000_000.25, {"relu": {"log_loss": 0.5, "auc": None, "calibration": 1.0}})
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_nothing_was_saved(folder: StateFolder) -> None:
 
 
 def test_what_was_saved_comes_back_and_replaces_what_was_before(folder: StateFolder) -> None:
-    folder.save({"a": torch.zeros(1)}, State(256), SETTINGS)
+    folder.save({"a": torch.zeros(1)}, TrainerState(256), SETTINGS)
     folder.save(TENSORS, STATE, SETTINGS)
     loaded = folder.load(SETTINGS)
     assert loaded is not None and loaded[1] == STATE
@@ -42,7 +42,7 @@ def test_what_was_saved_comes_back_and_replaces_what_was_before(folder: StateFol
 def test_a_save_that_breaks_off_leaves_one_whole_state(
     folder: StateFolder, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder.save({"a": torch.zeros(1)}, State(256), SETTINGS)
+    folder.save({"a": torch.zeros(1)}, TrainerState(256), SETTINGS)
 
     def fail(*arguments: object, **named: object) -> None:
         if not named:  # leave the first look around alone
@@ -54,7 +54,7 @@ def test_a_save_that_breaks_off_leaves_one_whole_state(
             folder.save(TENSORS, STATE, SETTINGS)
     loaded = folder.load(SETTINGS)
     assert loaded is not None and loaded[1].events == (512 if step == "shutil.rmtree" else 256)
-    folder.save(TENSORS, State(512), SETTINGS)  # nothing learned since, but read
+    folder.save(TENSORS, TrainerState(512), SETTINGS)  # nothing learned since, but read
     (left,) = (entry.name for entry in folder.path.iterdir() if entry.name != "lock")
     assert int(left) > 1
 
@@ -91,6 +91,6 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
 def test_state_of_another_version_is_named(folder: StateFolder) -> None:
     folder.save(TENSORS, STATE, SETTINGS)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("trainer.resume.State", lambda **entries: State(**entries, offset=3))
+        patched.setattr("trainer.resume.TrainerState", lambda **entries: TrainerState(**entries, offset=3))
         with pytest.raises(ResultError, match="saved by another version of Flicker: name another --state"):
             folder.load(SETTINGS)

@@ -301,7 +301,7 @@ def _relevance(rankings: Rankings, queries: list[Query]) -> list[Floats]:
     return [np.stack([queries[place].relevance for place in part.places]) for part in rankings.parts]
 
 
-def under(cause: str, swaps: Estimates) -> Estimates:
+def prefixed(cause: str, swaps: Estimates) -> Estimates:
     """By their names in results: `swaps.pair`."""
     return {f"{cause}.{name}": estimate for name, estimate in swaps.items()}
 
@@ -353,11 +353,11 @@ def slices(world: World, column: str, queries: list[Query], events: Rows) -> lis
     common = common[np.isin(common, rows[counts >= MIN_SLICE])]
     parts = []
     for row in [*common.tolist(), None]:
-        here, there = ((~np.isin(c, common) if row is None else c == row) for c in (asked, shown))
-        inside = there if of_items else here
+        in_asked, in_shown = ((~np.isin(c, common) if row is None else c == row) for c in (asked, shown))
+        inside = in_shown if of_items else in_asked
         if inside.sum() >= 2:
             value = "others" if row is None else world.name_of(column, row - first)
-            parts.append(ColumnSlice(value, float(inside.mean()), np.flatnonzero(here), np.flatnonzero(there)))
+            parts.append(ColumnSlice(value, float(inside.mean()), np.flatnonzero(in_asked), np.flatnonzero(in_shown)))
     return parts
 
 

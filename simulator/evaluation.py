@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from simulator.comparison import Comparison, Rankings, Shape, column_of, under
+from simulator.comparison import Comparison, Rankings, Shape, column_of, prefixed
 from simulator.config import ExperimentConfig
 from simulator.errors import SettingError
 from simulator.measures.estimates import intervals
@@ -216,11 +216,11 @@ class Evaluation:
         )
         for number, arm in enumerate(self.arms):
             estimates = {"pd": now.differences(number, outputs.logits)["pd"]}
-            estimates |= under("swaps", now.duplicate_swaps(number, asked.ranked))
+            estimates |= prefixed("swaps", now.duplicate_swaps(number, asked.ranked))
             estimates["progressive_log_loss"] = now.progressive(number, outputs.losses)
             if before and outputs.again:
-                estimates |= under("refresh_swaps", past.refresh_swaps(number, before.ranked, outputs.again))
-                estimates |= under("both_swaps", past.both_swaps(number, before.ranked, outputs.again))
+                estimates |= prefixed("refresh_swaps", past.refresh_swaps(number, before.ranked, outputs.again))
+                estimates |= prefixed("both_swaps", past.both_swaps(number, before.ranked, outputs.again))
             arms[arm.label] = nested(intervals(estimates))
         return arms
 

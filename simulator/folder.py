@@ -157,7 +157,7 @@ class Folder:
         if different := differences(config, resolved):
             raise ResultError(f"out = {self.path}: cannot resume with other settings ({different}): use the same ones")
         if cut != parts:
-            stored, wanted = (f"in {many} parts" if many else "in one piece" for many in (cut, parts))
+            stored, wanted = (f"in {count} parts" if count else "in one piece" for count in (cut, parts))
             raise ResultError(f"out = {self.path}: holds this run {stored}, not {wanted}: go on as it was begun")
         if (self.path / "result.json").exists():
             raise ResultError(f"out = {self.path}: this run is complete: flicker report {self.path}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by, slices, under
+from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by, prefixed, slices
 from simulator.config import SyntheticConfig
 from simulator.evaluation import Evaluation, Final
 from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratios
@@ -82,13 +82,13 @@ def measure(evaluation: Evaluation, final: Final) -> Result:
 def _estimates(evaluation: Evaluation, final: Final, comparison: Comparison, number: int) -> Estimates:
     """All measures of an arm."""
     estimates, swaps = _single(evaluation, final, comparison, number), comparison.duplicate_swaps(number, final.after)
-    estimates |= under("swaps", swaps)
-    estimates |= under("refresh_swaps", comparison.refresh_swaps(number, final.earlier[1], final.after))
-    estimates |= under("both_swaps", comparison.both_swaps(number, final.earlier[1], final.after))
-    estimates |= under("swaps_these", {name: estimate.given_models() for name, estimate in swaps.items()})
+    estimates |= prefixed("swaps", swaps)
+    estimates |= prefixed("refresh_swaps", comparison.refresh_swaps(number, final.earlier[1], final.after))
+    estimates |= prefixed("both_swaps", comparison.both_swaps(number, final.earlier[1], final.after))
+    estimates |= prefixed("swaps_these", {name: estimate.given_models() for name, estimate in swaps.items()})
     for lag in sorted(final.earlier.keys() - {1}):
-        estimates |= under(f"refresh_lags.{lag}", comparison.refresh_swaps(number, final.earlier[lag], final.after))
-        estimates |= under(f"both_lags.{lag}", comparison.both_swaps(number, final.earlier[lag], final.after))
+        estimates |= prefixed(f"refresh_lags.{lag}", comparison.refresh_swaps(number, final.earlier[lag], final.after))
+        estimates |= prefixed(f"both_lags.{lag}", comparison.both_swaps(number, final.earlier[lag], final.after))
     return estimates
 
 
@@ -132,12 +132,12 @@ def _by_column(evaluation: Evaluation, final: Final, column: str) -> list[list[S
     by_arm: list[list[Slice]] = [[] for _ in evaluation.arms]
     for part in slices(evaluation.world, column, final.queries, final.held_out.features):
         queries, events = [final.queries[place] for place in part.asked], final.held_out[part.shown]
-        few, seed = evaluation.config.few_resamples, evaluation.config.seed
-        comparison = Comparison(evaluation.shape, queries, events.user, repetitions=few, seed=seed)
+        repetitions, seed = evaluation.config.few_resamples, evaluation.config.seed
+        comparison = Comparison(evaluation.shape, queries, events.user, repetitions=repetitions, seed=seed)
         for number, of_arm in enumerate(by_arm):
             estimates: Estimates = {}
             if len(part.asked):
-                estimates |= under("swaps", comparison.duplicate_swaps(number, final.after.part(part.asked)))
+                estimates |= prefixed("swaps", comparison.duplicate_swaps(number, final.after.part(part.asked)))
             if len(part.shown):
                 logits = final.logits[:, part.shown]
                 estimates |= comparison.differences(number, logits) | comparison.accuracy(number, logits, events.label)

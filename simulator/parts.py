@@ -49,7 +49,7 @@ def place_of(out: Path, part: Part) -> Path:
     return out / "parts" / f"{part.number}-of-{part.of}"
 
 
-class Beside:
+class ConcurrentPart:
     """A part beside the others (see `OtherParts`), which share the folder OUT."""
 
     def __init__(self, out: Path, part: Part, patience: float, notify: Callable[[str], object]) -> None:

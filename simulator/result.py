@@ -114,16 +114,16 @@ class Arm:
     by: dict[str, list[Slice]] = field(default_factory=dict)
     """Results by a column of the log."""
 
-    def cost_ratio(self, other: Arm, cost: str) -> float | None:
+    def cost_ratio(self, baseline: Arm, cost: str) -> float | None:
         """Ratio of a cost to another arm's; None where one is unknown, or times are those of two engines."""
-        value, base = self.costs.get(cost), other.costs.get(cost)
+        value, base = self.costs.get(cost), baseline.costs.get(cost)
         if value is None or not base:
             return None
-        return None if cost in TIMES and self.design.get("engine") != other.design.get("engine") else value / base
+        return None if cost in TIMES and self.design.get("engine") != baseline.design.get("engine") else value / base
 
-    def ratio(self, other: Arm, measure: str) -> Interval | None:
+    def ratio(self, baseline: Arm, measure: str) -> Interval | None:
         """Ratio of a measure to another arm's, paired with it; None where the result does not give it."""
-        return self.against.get(other.spec, {}).get(measure)
+        return self.against.get(baseline.spec, {}).get(measure)
 
 
 @dataclass(frozen=True)
@@ -207,11 +207,11 @@ class Result:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the arms, how often results differ, and accuracy beside it."""
-        shown = {name: words for name, words in IN_NOTEBOOKS.items() if any(name in arm.measures for arm in self.arms)}
-        head = "".join(f"<th>{words}</th>" for words in ("arm", *shown.values()))
+        heads = {name: words for name, words in IN_NOTEBOOKS.items() if any(name in arm.measures for arm in self.arms)}
+        head = "".join(f"<th>{words}</th>" for words in ("arm", *heads.values()))
         rows = "".join(
             f"<tr><td>{escape(arm.spec)}</td>"
-            + "".join(f"<td>{_in_notebooks(arm.measures.get(name))}</td>" for name in shown)
+            + "".join(f"<td>{_in_notebooks(arm.measures.get(name))}</td>" for name in heads)
             + "</tr>"
             for arm in self.arms
         )
@@ -284,13 +284,13 @@ def worlds_of(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob("seed-*/result.json")) or [folder]
 
 
-def differing(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
+def differing(first: Any, second: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
     """Dotted names of the settings in which two configs differ, with both values; None where one has none."""
-    if not (isinstance(one, dict) and isinstance(other, dict)):
-        return {} if one == other else {name: (one, other)}
+    if not (isinstance(first, dict) and isinstance(second, dict)):
+        return {} if first == second else {name: (first, second)}
     changes: dict[str, tuple[Any, Any]] = {}
-    for key in dict.fromkeys([*one, *other]):
-        changes |= differing(one.get(key), other.get(key), _at(name, str(key)))
+    for key in dict.fromkeys([*first, *second]):
+        changes |= differing(first.get(key), second.get(key), _at(name, str(key)))
     return changes
 
 
@@ -405,25 +405,25 @@ def from_json(kind: Any, raw: Any, where: str = "") -> Any:
 
 def _object(kind: Any, raw: Any, where: str) -> Any:
     """A dataclass."""
-    left = dict(_typed(raw, dict, where))
+    remaining = dict(_typed(raw, dict, where))
     values: dict[str, Any] = {}
     for each in sorted(fields(kind), key=lambda one: one.metadata.get("spread") == ()):  # what takes the rest is last
         name, hint = json_name(each), hints(kind)[each.name]
         if "spread" in each.metadata:
-            names: Iterable[str] = each.metadata["spread"] or list(left)
+            names: Iterable[str] = each.metadata["spread"] or list(remaining)
             values[each.name] = from_json(
-                hint, {one: v for one in names if (v := left.pop(one, None)) is not None}, where
+                hint, {one: v for one in names if (v := remaining.pop(one, None)) is not None}, where
             )
-        elif name not in left and (each.default is not MISSING or each.default_factory is not MISSING):
+        elif name not in remaining and (each.default is not MISSING or each.default_factory is not MISSING):
             continue
         elif key := each.metadata.get("key"):
-            element, members = get_args(hint)[0], _typed(left.get(name), dict, _at(where, name))
+            element, members = get_args(hint)[0], _typed(remaining.get(name), dict, _at(where, name))
             values[each.name] = [
                 _object(element, _typed(one, dict, _at(name, called)) | {key: called}, _at(_at(where, name), called))
                 for called, one in members.items()
             ]
         else:
-            values[each.name] = from_json(hint, left.pop(name, None), _at(where, name))
+            values[each.name] = from_json(hint, remaining.pop(name, None), _at(where, name))
     try:
         return kind(**values)
     except ValueError as error:

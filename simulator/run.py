@@ -25,7 +25,7 @@ from simulator.folder import Folder, as_json, config_of, machine
 from simulator.models.engines import log_remarks
 from simulator.models.specs import parse_arms
 from simulator.outcome import measure
-from simulator.parts import Beside, abouts, joined, place_of, standing
+from simulator.parts import ConcurrentPart, abouts, joined, place_of, standing
 from simulator.predictions.keep import keep_predictions
 from simulator.process import peak_memory
 from simulator.report import write_report
@@ -229,7 +229,7 @@ def run_part(flags: RunFlags, config: ExperimentConfig, command: str, console: C
     part_folder.restore(experiment)
     before = experiment.state.seconds
     _announce(experiment, folder, console)
-    beside = Beside(folder.path, part, flags.spread.patience, lambda line: console.print(line, soft_wrap=True))
+    beside = ConcurrentPart(folder.path, part, flags.spread.patience, lambda line: console.print(line, soft_wrap=True))
     final = _learn(experiment, part_folder, console, lambda: before + time.monotonic() - started, beside)
     experiment.state.seconds = before + time.monotonic() - started
     about = {"config": as_json(config), "adapted": adapted, "machine": machine(), "peak": peak_memory()}

@@ -23,7 +23,7 @@ from simulator.experiment import Experiment
 from simulator.flags import RunFlags, Spread
 from simulator.folder import Folder, as_json, config_of
 from simulator.models.snapshot import read_snapshot, write_snapshot
-from simulator.parts import Beside, place_of, standing
+from simulator.parts import ConcurrentPart, place_of, standing
 from simulator.run import MergeFlags, merge, run_experiment, run_part
 from tests.interrupted import CutOff, files
 from tests.small_runs import SMALL, outcome, prepared, small_replay, timeless
@@ -147,14 +147,14 @@ def test_a_part_that_dies_goes_on_where_it_stood_while_the_others_wait(
 
 def dying_part(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
     """Part 1/3, up to its third generation."""
-    ordinary = Beside.report
+    ordinary = ConcurrentPart.report
 
-    def report(self: Beside, said: Any, before: Any) -> None:
-        ordinary(self, said, before)
-        if self.place == place_of(out, Part(1, 3)) and said.generation == 3:
+    def report(self: ConcurrentPart, outputs: Any, before: Any) -> None:
+        ordinary(self, outputs, before)
+        if self.place == place_of(out, Part(1, 3)) and outputs.generation == 3:
             raise CutOff
 
-    monkeypatch.setattr(Beside, "report", report)
+    monkeypatch.setattr(ConcurrentPart, "report", report)
     with pytest.raises(CutOff):
         learn(MADE_UP, out, "1/3")
     assert (place_of(out, Part(1, 3)) / "checkpoint" / "2").is_dir()
@@ -180,7 +180,7 @@ def test_a_complete_part_is_not_learned_again(own: Path) -> None:
 
 def test_a_part_that_waits_in_vain_names_the_way_out(tmp_path: Path) -> None:
     told = list[str]()
-    beside = Beside(tmp_path, Part(0, 2), 0.1, told.append)
+    beside = ConcurrentPart(tmp_path, Part(0, 2), 0.1, told.append)
     with pytest.raises(ResultError, match="part 1/2: has not come to generation 7 .*: run that one too, and this one"):
         beside.shown(7, np.zeros((2, 3), np.int64))
 

@@ -351,10 +351,10 @@ class RedisStore:
         start, end = entry_order(after), time.monotonic() + wait
         while True:
             entries = self._server.ask(lambda: self._read_now(group, after, events))
-            left = end - time.monotonic()
-            if entries or left <= 0:
+            remaining = end - time.monotonic()
+            if entries or remaining <= 0:
                 return decode_entries(after, [(id.decode(), fields.get(b"batch", b"")) for id, fields in entries])
-            self._server.wait_for_entry(self._log, f"{start}-0", left)
+            self._server.wait_for_entry(self._log, f"{start}-0", remaining)
 
     def acknowledge(self, group: str, upto: str) -> None:
         """See EventLog."""
@@ -495,10 +495,10 @@ class RedisStore:
         """See Registry."""
         end = time.monotonic() + wait
         while True:
-            newest, left = self.newest(), end - time.monotonic()
-            if newest > than or left <= 0:
+            newest, remaining = self.newest(), end - time.monotonic()
+            if newest > than or remaining <= 0:
                 return newest
-            self._server.wait_for_entry(self._generations, f"{than + 1}-0", left)
+            self._server.wait_for_entry(self._generations, f"{than + 1}-0", remaining)
 
     def _is_published(self, manifest: Manifest, shard: Shard) -> bool:
         """Whether these parts are published already, among those of all shards. Raises StoreError where they may not

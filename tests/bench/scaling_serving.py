@@ -24,7 +24,7 @@ from simulator.models.engines import Engines
 from simulator.models.ranker import Rankers
 from simulator.models.specs import parse_arms
 from simulator.randomness import generator
-from simulator.store.manifest import write_manifest
+from simulator.store.manifest import listed, write_manifest
 from simulator.types import slate
 from simulator.world.open import open_world
 from simulator.world.stream import SyntheticWorld
@@ -48,7 +48,7 @@ def publish(setting: Setting, folder: Path) -> dict[str, object]:
     announced = about(engines, config, world, {"generation": 1, "events": 0, "published": 0.0, "quality": {}})
     with meter.part("publish"):
         made = parts(engines, config, world, engagements, "default", 1)
-        write_manifest("default", 1, made, announced)
+        write_manifest("default", 1, listed(made), announced)
     for name in (CATALOG, duplicate_part(0)):
         (folder / Path(name).name).write_bytes(made[name])
     (folder / "about.json").write_text(json.dumps(announced))

@@ -25,7 +25,7 @@ from tests.small_runs import small_log
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("size", ["core", "quick", "full"])
+@pytest.mark.parametrize("size", ["core", "quick", pytest.param("full", marks=pytest.mark.slow)])
 def test_every_cell_is_a_run_that_can_start(size: str) -> None:
     cells = GridFlags(data=(Path("my/log"),), size=size).cells()  # type: ignore[arg-type]
     for cell in cells:

@@ -177,7 +177,8 @@ def test_a_router_that_goes_and_comes_back_is_seen(live: Live, tab: Open) -> Non
     expect(alerts).not_to_contain_text("router")
     live.up.wait_for("router-0").kill()
     killed = time.monotonic()
-    expect(alerts).to_contain_text("The router does not answer")
+    # its metrics page, or itself: one of two that is back within a second is missed by the other look
+    expect(alerts).to_contain_text(re.compile("The router .*not answer"))
     print(f"a killed router is seen after {time.monotonic() - killed:.1f} s (target {TARGETS['seen']:g} s)")
     serves = time.monotonic() + until(lambda: serving(live), "it is back", PATIENCE)
     expect(alerts).not_to_contain_text("router")

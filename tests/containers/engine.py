@@ -140,7 +140,8 @@ class Container:
         host |= {"PortBindings": {}, "RestartPolicy": {"Name": "no"}}
         if command is not None:
             config["Cmd"] = command
-        names = dict(line.split("=", 1) for line in config["Env"]) | (environment or {})
+        given = (line.split("=", 1) for line in config["Env"] if "=" in line)  # a name alone: Compose had no value for it
+        names = dict(given) | (environment or {})
         config["Env"] = [f"{key}={value}" for key, value in names.items()]
         service = config["Labels"][LABEL + "service"]
         config["Labels"][LABEL + "container-number"] = "99"

@@ -176,8 +176,8 @@ def test_images_are_small_and_hold_no_secret(service: str, note: Callable[[str],
 
 
 def test_no_container_is_told_a_secret() -> None:
-    told = [line for container in containers() for line in container.inspect()["Config"]["Env"]]
-    assert [line for line in told if SECRET.search(line)] == []
+    variables = [line for container in containers() for line in container.inspect()["Config"]["Env"]]
+    assert [line for line in variables if "=" in line and SECRET.search(line)] == []  # a name alone has no value
 
 
 def refused(service: str, command: list[str] | None = None, **environment: str) -> str:

@@ -140,7 +140,8 @@ class Container:
         host |= {"PortBindings": {}, "RestartPolicy": {"Name": "no"}}
         if command is not None:
             config["Cmd"] = command
-        given = (line.split("=", 1) for line in config["Env"] if "=" in line)  # a name alone: Compose had no value for it
+        # a name alone is one that Compose had no value for
+        given = (line.split("=", 1) for line in config["Env"] if "=" in line)
         names = dict(given) | (environment or {})
         config["Env"] = [f"{key}={value}" for key, value in names.items()]
         service = config["Labels"][LABEL + "service"]

@@ -46,9 +46,10 @@ def filled(expression: str, values: dict[str, str]) -> str:
 
 
 def may_be_empty(expression: str) -> bool:
-    """Series of arms beyond those that run, of failures that nobody has seen, and of a trainer that waits for another."""
+    """Series of arms beyond those that run, of failures that nobody has seen, and of trainers that wait for others."""
     beyond = [f"(last_over_time(flicker_arm_position[1h]) {sign})" for sign in ("== 2", "== 3", ">= 4")]
-    return any(part in expression for part in (*beyond[len(ARMS) - 2 :], *NOTHING_FAILED, *NOBODY_WAITS))
+    empty = (*beyond[len(ARMS) - 2 :], *NOTHING_FAILED, *NOBODY_WAITS)
+    return any(part in expression for part in empty)
 
 
 @pytest.mark.parametrize(("board", "title", "expressions"), panels())

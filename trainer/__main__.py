@@ -39,16 +39,17 @@ def main(arguments: list[str]) -> None:
     print(f"trainer: metrics at {scheme}://{flags.host}:{port}/metrics", flush=True)
     with ExitStack() as ends:
         ends.callback(store.close)
+        loop.live_arms(config)  # what cannot be is refused at once, not when a shard is free
+        world = open_world(config.world, config.seed, config.model.hash_rows)
+        config, size, adapted = fitted_live(config, world, flags.given(), flags.generation_events)
+        if adapted:
+            print(f"trainer: {adapted}", flush=True)
         try:
             lease = hold(flags.shard, store, stop, metrics.store_failed)
         except Stopped:
             return
         ends.callback(lease.release)
         folder = StateFolder(flags.folder(lease.shard), flags.run)
-        world = open_world(config.world, config.seed, config.model.hash_rows)
-        config, size, adapted = fitted_live(config, world, flags.given(), flags.generation_events)
-        if adapted:
-            print(f"trainer: {adapted}", flush=True)
         trainer = loop.Trainer(config, world, store, folder, metrics, stop, size, lease.shard, lease.check)
         feeder: Feeder | NoFeeder = NoFeeder()
         if lease.shard.number == 0:

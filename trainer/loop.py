@@ -24,7 +24,7 @@ from simulator.errors import ResultError
 from simulator.folder import as_json
 from simulator.models.engines import Engines, log_remarks
 from simulator.models.factories import require_allowed
-from simulator.models.specs import parse_arms, require_live
+from simulator.models.specs import Arm, parse_arms, require_live
 from simulator.process import Stopped, retry
 from simulator.store.names import pack
 from simulator.store.protocol import WHOLE, Shard, Store, StoreAway, StoreError, entry_order
@@ -51,6 +51,15 @@ LAST_SECONDS = 2.0
 Result = TypeVar("Result")
 
 
+def live_arms(config: ExperimentConfig) -> tuple[Arm, ...]:
+    """The arms that are taught. Raises SettingError for one that cannot be live, or whose module is not allowed."""
+    arms = parse_arms(config.arms)
+    require_live(arms)
+    for module in (arm.own for arm in arms if arm.own):
+        require_allowed(module.factory)
+    return arms
+
+
 class Trainer:
     """Teaches all duplicates of all arms, or a share of them, what is in the log, and publishes generation by
     generation."""
@@ -72,11 +81,7 @@ class Trainer:
         self.config, self.world, self.store, self.folder = config, world, store, folder
         self.metrics, self.stop, self.shard, self._check_held = metrics, stop, shard, check_held
         self.state, self._saved, self._acknowledged = TrainerState(), 0, 0
-        arms = parse_arms(config.arms)
-        require_live(arms)
-        for module in (arm.own for arm in arms if arm.own):
-            require_allowed(module.factory)
-        self.arms = arms
+        self.arms = arms = live_arms(config)
         numbers = shard.of(config.duplicates)
         self.engines = Engines(world.schema, arms, config, subset=slice(numbers.start, numbers.stop))
         log_remarks(self.engines, log.warning)

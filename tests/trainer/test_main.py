@@ -38,6 +38,11 @@ from trainer.__main__ import main
             "--store redis://127.0.0.1:1 --arms ensemble:torch:no_such_module:make,m=2",
             "arms = ensemble:torch:no_such_module:make,m=2: made of several models",
         ),
+        (  # at once, though no store says whether a shard is free
+            "--store redis://127.0.0.1:1 --shard any/1 --arms relu torch:no_such_module:make",
+            "arms = torch:no_such_module:make: not among the factories that may be imported here (nothing): add it to",
+        ),
+        ("--store redis://127.0.0.1:1 --shard any/1 --data /no/such.toml", "/no/such.toml: no such file"),
         ("--store redis://127.0.0.1:1 --fleets 3", "--fleets, 3"),
         ("--store redis://127.0.0.1:1 --shard 2/2", "shard = 2/2: I/N, such as 0/2"),
         (

@@ -53,7 +53,18 @@ def test_a_run_on_two_nodes_is_the_local_one_and_a_lost_node_changes_nothing(tmp
             running = pool.submit(run_on, nodes.address, MADE_UP, tmp_path / "killed")
             lose_a_node(nodes, lost, tmp_path / "killed")  # with two parts: all four cores were taken
             assert running.result() == whole
+        until_known(2)
         refused(nodes.address, tmp_path)
+
+
+def until_known(count: int) -> None:
+    """Wait until the cluster knows that the node it lost is none: so long it would count its room."""
+    import ray
+
+    deadline = time.monotonic() + 120
+    while sum(node["Alive"] for node in ray.nodes()) != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def refused(address: str, folder: Path) -> None:

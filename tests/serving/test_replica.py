@@ -277,9 +277,12 @@ def test_a_call_ends_at_its_deadline_and_its_work_is_dropped(own: Asking) -> Non
     gate, query = put_gate(own.replica), RecommendRequest(arm="relu")
     busy = in_background(own, query)
     assert gate.reached.wait(10)
-    with pytest.raises(grpc.RpcError) as error:
-        own.rank(query, query, timeout=0.5)
-    assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    raw = RankRequest(queries=[query.SerializeToString()] * 2).SerializeToString()
+    waiting = own.channel.unary_unary(RANK).future(raw, timeout=2)
+    wait_for(lambda: own.metric("flicker_queue_length") == 2)
+    deadline = own.replica.queue._users[0].deadline
+    assert waiting.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    wait_for(lambda: time.monotonic() > deadline)  # the replica counts from when the call came in: a little later
     gate.open.set()
     assert all(busy.result().answers)
     wait_for(lambda: own.metric("flicker_expired_total") == 2)

@@ -1,7 +1,7 @@
 """A Ray cluster: tasks of one kind, each with its share of a node, and what became of them.
 
 `pip install 'flicker-recsys[ray]'`. Every node needs the same Flicker, torch and modules installed and, for a replayed
-log, the log at the same path.
+log, the log at the same path or at a URL.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from simulator import folder as folder_module
-from simulator.config import NO_NOISE, ExperimentConfig
+from simulator.config import NO_NOISE, ExperimentConfig, ReplayConfig
 from simulator.errors import ResultError
 from simulator.evaluation import Part
 from simulator.experiment import Experiment
@@ -27,7 +27,9 @@ from simulator.parts import ConcurrentPart, place_of, standing
 from simulator.run import MergeFlags, merge, run_experiment, run_part
 from tests.interrupted import CutOff, files
 from tests.small_runs import SMALL, outcome, prepared, small_replay, timeless
+from tests.store.s3 import BUCKET, S3
 from tests.terminal import SMALL_RUN, Terminal, assert_refused
+from tests.world.logs import rows_of, written
 
 MADE_UP = replace(SMALL, fleets=2, duplicates=4, generations=5)
 """Eight models of each arm: three parts have 2, 3 and 3."""
@@ -288,3 +290,21 @@ def test_a_part_teaches_its_own_models_alone() -> None:
     experiment = Experiment(MADE_UP, prepared(MADE_UP).world, part=Part(1, 3))
     assert experiment.models.tolist() == [2, 3, 4, 10, 11, 12]
     assert len(experiment.state.losses) == len(experiment.state.compute) == 6
+
+
+def test_a_log_in_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part reads it where it is: a mapping file with the log's URL is all that nodes share."""
+    mapping = written(tmp_path / "local", rows_of(3_000), more="")
+    config = replace(SMALL, world=ReplayConfig(mapping))
+    in_one_piece = timeless(outcome(prepared(config)))
+    service = S3()
+    try:
+        for name, value in service.environment.items():
+            monkeypatch.setenv(name, value)
+        service.client.put_object(Bucket=BUCKET, Key="logs/log.csv", Body=(mapping.parent / "log.csv").read_bytes())
+        (mapping.parent / "log.csv").unlink()
+        mapping.write_text(mapping.read_text().replace('"log.csv"', f'"s3://{BUCKET}/logs/log.csv"'))
+        learn_all(config, tmp_path / "out", 2)
+        assert merged(tmp_path / "out") == in_one_piece
+    finally:
+        service.stop()

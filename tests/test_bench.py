@@ -53,7 +53,9 @@ def bench(*flags: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "kinds", [KINDS, pytest.param((*KINDS, "queries", "shadow", "overload"), marks=pytest.mark.slow)], ids=len
+    "kinds",
+    [KINDS, pytest.param((*KINDS, "queries", "security", "shadow", "overload"), marks=pytest.mark.slow)],
+    ids=len,
 )
 def test_every_figure_is_printed_and_written(tmp_path: Path, kinds: tuple[str, ...]) -> None:
     ran = bench("--out", str(tmp_path / "figures.json"), *(("--only", *kinds) if kinds == KINDS else ()))

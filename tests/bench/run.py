@@ -36,6 +36,7 @@ MEASURED = {
     "ranking": ("ranking:measure", "query_path.scoring:measure"),
     "own": ("own:measure_learning", "own:measure_serving"),
     "queries": ("query_path.measure:measure",),
+    "security": ("query_path.secured:measure",),
     "shadow": ("query_path.shadowed:measure",),
     "overload": ("overload:measure",),
     "compare": ("predictions:measure",),

@@ -32,11 +32,11 @@ class Slices:
 class LoadClient:
     """The process, for as long as the block lasts."""
 
-    def __init__(self, sized: str, module: str = "query_path.load") -> None:
+    def __init__(self, sized: str, module: str = "query_path.load", **environment: str) -> None:
         command = [sys.executable, "-m", module, sized]
         paths = {"PYTHONPATH": f"{ROOT}:{BENCH}", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            command, env=os.environ | paths, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, env=os.environ | paths | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def __enter__(self) -> LoadClient:

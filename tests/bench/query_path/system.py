@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 
 import grpc
@@ -13,11 +14,19 @@ from protos.recommender_pb2 import RankRequest, RankResponse, RecommendRequest
 from query_path.contender import RECOMMEND, pid, process, ready
 from query_path.model import Model
 from simulator.live.gauges import Page, scrape
+from simulator.security.channels import connect
+from simulator.security.credentials import PLAIN, Credentials
 from simulator.store.arrays import label
 from simulator.store.open import open_store
 from simulator.store.server import StoreServer
 
 RANK = "/flicker.v1.Replica/Rank"
+
+
+def credentials_flags(credentials: Credentials) -> list[str]:
+    """As a process is given them."""
+    named = {field.name: getattr(credentials, field.name) for field in fields(credentials) if field.init}
+    return [text for name, path in named.items() if path for text in (f"--{name.replace('_', '-')}", str(path))]
 
 
 def relabelled(part: bytes, whose: dict[str, str]) -> bytes:
@@ -31,9 +40,15 @@ def relabelled(part: bytes, whose: dict[str, str]) -> bytes:
 class System:
     """Replicas of one run in a store, with generations to publish; routers are contenders in front of it."""
 
-    def __init__(self, store: StoreServer, run: str, replicas: int, model: Model, folder: Path) -> None:
+    def __init__(
+        self, store: StoreServer, run: str, replicas: int, model: Model, folder: Path, credentials: Credentials = PLAIN
+    ) -> None:
+        """`credentials`: of all of its processes."""
         self.server, self.run, self.model, self.folder, self.generation = store, run, model, folder, -1
-        self.wiring = ["--store", store.url, "--run", run]
+        self.credentials, self.wiring = (
+            credentials,
+            ["--store", store.url, "--run", run, *credentials_flags(credentials)],
+        )
         self.store = open_store(store.url, run=run)
         self.replicas = [
             process(name, folder, "-m", "serving", "replica", *self.wiring, "--name", name)
@@ -45,7 +60,8 @@ class System:
         """Publish three generations and wait until they are served: from then on memory is used again."""
         for replica in self.replicas:
             replica.start()
-        self._ranks = [grpc.insecure_channel(ready(child)["address"]).unary_unary(RANK) for child in self.replicas]
+        addresses = [ready(child)["address"] for child in self.replicas]
+        self._ranks = [connect(self.credentials, address).unary_unary(RANK) for address in addresses]
         for _ in range(3):
             self.publish()
 
@@ -126,7 +142,7 @@ class Routed:
 
     def page(self) -> Page:
         """The router's metrics."""
-        return scrape({self.name: self._metrics}, seconds=10.0)[self.name]
+        return scrape({self.name: self._metrics}, 10.0, self._system.credentials)[self.name]
 
     def settle(self) -> float:
         """Waits until no comparison is under way; returns how many were made since the start."""

@@ -230,7 +230,12 @@ def run_part(flags: RunFlags, config: ExperimentConfig, command: str, console: C
     before = experiment.state.seconds
     _announce(experiment, folder, console)
     beside = ConcurrentPart(folder.path, part, flags.spread.patience, lambda line: console.print(line, soft_wrap=True))
-    final = _learn(experiment, part_folder, console, lambda: before + time.monotonic() - started, beside)
+    try:
+        final = _learn(experiment, part_folder, console, lambda: before + time.monotonic() - started, beside)
+    except (SettingError, DataError):
+        if not (folder.path / "parts").exists():  # nothing is lost: the next try may have other settings
+            folder.withdraw()
+        raise
     experiment.state.seconds = before + time.monotonic() - started
     about = {"config": as_json(config), "adapted": adapted, "machine": machine(), "peak": peak_memory()}
     beside.finish(final, experiment.state, about)

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from simulator import folder as folder_module
 from simulator.config import NO_NOISE, ExperimentConfig, ReplayConfig
-from simulator.errors import ResultError
+from simulator.errors import ResultError, SettingError
 from simulator.evaluation import Part
 from simulator.experiment import Experiment
 from simulator.flags import RunFlags, Spread
@@ -290,6 +290,13 @@ def test_a_part_teaches_its_own_models_alone() -> None:
     experiment = Experiment(MADE_UP, prepared(MADE_UP).world, part=Part(1, 3))
     assert experiment.models.tolist() == [2, 3, 4, 10, 11, 12]
     assert len(experiment.state.losses) == len(experiment.state.compute) == 6
+
+
+def test_a_part_that_diverges_at_once_leaves_the_folder_to_other_settings(tmp_path: Path) -> None:
+    fast = replace(MADE_UP, model=replace(MADE_UP.model, learning_rate=1e30))
+    with pytest.raises(SettingError, match="diverged"):
+        learn(fast, tmp_path / "out", "0/2")
+    learn_all(MADE_UP, tmp_path / "out", 2)
 
 
 def test_a_log_in_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

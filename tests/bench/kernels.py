@@ -19,7 +19,7 @@ from sizes import Size
 from torch import Tensor
 
 from simulator.models.activations import activation
-from simulator.models.native.kernels import kernel_of, layer, layer_backward, missing
+from simulator.models.native_engine import kernel_of, layer, layer_backward, missing
 from simulator.randomness import generator
 
 SMELU, ROWS, WIDTH, REPEATS = "smelu:beta=1", 512, 448, 50

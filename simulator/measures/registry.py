@@ -290,7 +290,7 @@ ACCURACY = _by_name(
         "calibration",
         "calibration",
         "Mean predicted probability / share of engagements: 1 is right on average.",
-        lambda logits, labels: quality.calibration(logits, labels).ratio,
+        quality.calibration,
         aggregate=True,
     ),
 )

@@ -101,52 +101,8 @@ def sgemm() -> int:
     raise NativeMissing("this PyTorch shows no BLAS")
 
 
-def layer(
-    kernel: Kernel,
-    norm: str,
-    product: Tensor,
-    bias: Tensor,
-    gain: Tensor | None,
-    out: Tensor | None = None,
-    moments: Tensor | None = None,
-) -> Tensor:
-    """A layer behind its matrix product [B, H] -> its output [B, H]; bias and gain [H]. For tests and the bench.
-
-    Norm `after`: product + bias -> activation -> layer norm -> gain. `before`: product -> layer norm -> gain -> bias ->
-    activation. `none`: product + bias -> activation, no gain. `out` may be the product itself, which is then
-    overwritten. `moments` [2, B] receives mean and 1 / standard deviation of each row, for `layer_backward`.
-    """
-    out = torch.empty_like(product) if out is None else out
-    library().layer_forward(*_layer(kernel, norm, product, bias, gain, moments), out.data_ptr())
-    return out
-
-
-def layer_backward(
-    kernel: Kernel,
-    norm: str,
-    product: Tensor,
-    bias: Tensor,
-    gain: Tensor | None,
-    moments: Tensor | None,
-    grad: Tensor,
-    bias_grad: Tensor,
-    gain_grad: Tensor | None,
-) -> None:
-    """Turn the gradient of `layer`'s output [B, H] into its product's, in place; fill bias_grad and gain_grad."""
-    grads = grad.data_ptr(), bias_grad.data_ptr(), _address(gain_grad)
-    library().layer_backward(*_layer(kernel, norm, product, bias, gain, moments), *grads)
-
-
-def _layer(
-    kernel: Kernel, norm: str, product: Tensor, bias: Tensor, gain: Tensor | None, moments: Tensor | None
-) -> tuple[int | None, ...]:
-    """Arguments that both passes of a layer share."""
-    mean, scale = (None, None) if moments is None else (moments[0].data_ptr(), moments[1].data_ptr())
-    tensors = product.data_ptr(), bias.data_ptr(), _address(gain), mean, scale
-    return kernel.kind, NORMS[norm], kernel.address, *tensors, *product.shape
-
-
-def _address(tensor: Tensor | None) -> int | None:
+def address(tensor: Tensor | None) -> int | None:
+    """Where a tensor's numbers begin."""
     return None if tensor is None else tensor.data_ptr()
 
 
@@ -220,7 +176,7 @@ class NativeModel:
         assert event_weights is None or event_weights.is_contiguous() and len(event_weights) == len(rows)
         wrong = self._library.learn_chunk(
             byref(self._model), weights.dense.data_ptr(), squares.dense.data_ptr(), weights.table.data_ptr(),
-            squares.table.data_ptr(), rows.data_ptr(), labels.data_ptr(), _address(event_weights), lost.data_ptr(),
+            squares.table.data_ptr(), rows.data_ptr(), labels.data_ptr(), address(event_weights), lost.data_ptr(),
             len(rows), self.config.learning_rate, *addresses, logits.data_ptr(),
         )  # fmt: skip
         self._refuse(rows, wrong)

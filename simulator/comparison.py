@@ -248,8 +248,7 @@ class Comparison:
 
         def split(m: int) -> Doubles:
             pairs = zip(before.parts, after.parts, relevance, strict=True)
-            parts = [swaps.useful_swaps(one.positions[m], two.positions[m], relevant) for one, two, relevant in pairs]
-            return after.joined([np.stack([part.useful, part.useless]) for part in parts])
+            return after.joined([swaps.useful_swaps(a.positions[m], b.positions[m], truth) for a, b, truth in pairs])
 
         useful, useless = self._over_models(arm, split)
         weights = self.asking.weights()

@@ -1,11 +1,12 @@
 """Science settings as frozen dataclasses; every field says unit and range, checked when it is built.
 
-Presets are functions that return a full `ExperimentConfig` (simulator/presets.py); variants are made by `replace`.
+Presets, at the end, are functions that return a full `ExperimentConfig`; variants are made by `replace`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -239,3 +240,31 @@ class ExperimentConfig:
     def chunk_events(self) -> int:
         """Events that are learned at a time: a shuffle window, or 16 mini-batches where nothing is shuffled."""
         return self.model.batch * (self.noise.window or 16)
+
+
+def relu_vs_smelu() -> ExperimentConfig:
+    """The question itself: ReLU against SmeLU on a synthetic world of a million events. About two minutes."""
+    return ExperimentConfig(fleets=3)
+
+
+def smoke() -> ExperimentConfig:
+    """Everything once, small and in a few seconds; too short to conclude anything from."""
+    return ExperimentConfig(
+        world=SyntheticConfig(events=40_000, users=500, items=300),
+        model=ModelConfig(dim=8, hidden=(32, 16), batch=256),
+        noise=NoiseConfig(window=8),
+        duplicates=3,
+        generations=5,
+        candidates=100,
+        queries=100,
+        queries_per_generation=20,
+    )
+
+
+def no_noise() -> ExperimentConfig:
+    """The null experiment: every source of noise is off, and every difference must be exactly 0."""
+    return replace(smoke(), world=SyntheticConfig(events=100_000), noise=NO_NOISE)
+
+
+PRESETS: dict[str, Callable[[], ExperimentConfig]] = {make.__name__: make for make in (relu_vs_smelu, smoke, no_noise)}
+"""Name -> what makes the config."""

@@ -18,7 +18,7 @@ import numpy as np
 from simulator.comparison import Comparison, Rankings, Shape, column_of, prefixed
 from simulator.config import ExperimentConfig
 from simulator.errors import SettingError
-from simulator.measures.estimates import intervals
+from simulator.measures.registry import intervals
 from simulator.models.engine import Costs
 from simulator.models.engines import Engines
 from simulator.models.specs import parse_arms

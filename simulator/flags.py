@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_ar
 
 import tyro
 
-from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig, require
+from simulator.config import PRESETS, ExperimentConfig, ReplayConfig, SyntheticConfig, require
 from simulator.errors import FlickerError, SettingError
 from simulator.files import parse_bytes
-from simulator.presets import PRESETS
 from simulator.process import Setting, from_environment
 from simulator.security.credentials import VARIABLES, Credentials, file_from_environment
 from simulator.store.access import URL_VARIABLE, Access, has_password, without_password

@@ -11,9 +11,8 @@ import numpy as np
 from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by, prefixed, slices
 from simulator.config import SyntheticConfig
 from simulator.evaluation import Evaluation, Final
-from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratios
 from simulator.measures.intervals import Resamples, gap_closed
-from simulator.measures.registry import GAP, PERSONALISATION
+from simulator.measures.registry import GAP, PERSONALISATION, RATIOS, RATIOS_TO_ANY, intervals, ratios
 from simulator.models.activations import curve
 from simulator.models.baselines import BASELINES
 from simulator.models.specs import Arm as Design

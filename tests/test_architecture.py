@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 FLOORS: list[set[str]] = [
     {"errors"},
     {"randomness", "types", "config", "process", "security", "files", "pace", "native"},
-    {"world", "models", "measures", "presets", "store"},
+    {"world", "models", "measures", "store"},
     {"comparison", "schedule", "tuning", "flags", "result", "words"},
     {"evaluation", "decide", "predictions"},
     {"experiment", "folder", "outcome", "parts", "cluster", "terminal", "report"},

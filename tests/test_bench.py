@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from simulator.config import NO_NOISE, ModelConfig
-from simulator.models.native.engine import NativeEngine
+from simulator.models.native_engine import NativeEngine
 from simulator.models.torch_engine import TorchEngine
 from simulator.types import Batch, Field, Schema
 from tests.bench.engine import make_engine, no_native

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from simulator.cli import main
+from simulator.config import smoke
 from simulator.flags import parse_run
 from simulator.folder import as_json
 from simulator.models.snapshot import read_snapshot, write_snapshot
-from simulator.presets import smoke
 from tests.interrupted import cut_off
 from tests.result_schema import assert_schema
 from tests.small_runs import timeless

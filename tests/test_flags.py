@@ -7,10 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, NoiseConfig, ReplayConfig, SyntheticConfig
+from simulator.config import (
+    NO_NOISE,
+    PRESETS,
+    ExperimentConfig,
+    ModelConfig,
+    NoiseConfig,
+    ReplayConfig,
+    SyntheticConfig,
+    smoke,
+)
 from simulator.errors import FlickerError, SettingError
 from simulator.flags import RunFlags, parse_run
-from simulator.presets import PRESETS, smoke
 
 CONFIGS = (ExperimentConfig, ModelConfig, NoiseConfig, SyntheticConfig, ReplayConfig)
 NOT_FLAGS = {"world", "model", "noise", "path"}

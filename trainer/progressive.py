@@ -50,7 +50,7 @@ class Progressive:
             scores[arm] = {
                 "log_loss": [_finite(float(log_loss(predictions, labels).mean())) for predictions in models],
                 "auc": [_finite(auc(predictions, labels)) for predictions in models],
-                "calibration": [_finite(calibration(predictions, labels).ratio) for predictions in models],
+                "calibration": [_finite(calibration(predictions, labels)) for predictions in models],
             }
         return scores
 

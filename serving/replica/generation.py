@@ -17,9 +17,8 @@ from grpc import StatusCode
 from serving.codec import MAX_CANDIDATES, Ranges, Refusal, answered_by, schema_of
 from simulator.config import ModelConfig
 from simulator.errors import SettingError
-from simulator.models.engine import EngineName, Ranker
-from simulator.models.engines import tensors_of
-from simulator.models.ranker import Rankers
+from simulator.models.engine import EngineName, tensors_of
+from simulator.models.ranker import Ranker, Rankers
 from simulator.models.specs import parse_arm
 from simulator.store.arrays import LABEL, Mislabelled, arrays_of, label
 from simulator.types import Ints, Schema, Side

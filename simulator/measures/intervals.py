@@ -32,7 +32,6 @@ three, 2.8 for five: more fleets are the way to a narrow interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -62,10 +61,6 @@ class Interval:
     def known(self) -> bool:
         """Whether the uncertainty of the mean is known."""
         return self.low < self.high < math.inf
-
-    def moved(self, by: Callable[[float], float]) -> Interval:
-        """Mean and limits under an increasing function."""
-        return Interval(by(self.mean), by(self.low), by(self.high))
 
     def as_dict(self) -> dict[str, float]:
         """As in result.json: {"mean", "low", "high"}."""

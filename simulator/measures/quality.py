@@ -5,8 +5,6 @@ Shapes: n examples, Q queries, N candidates, K slate length.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,25 +35,12 @@ def auc(scores: Reals, labels: Reals) -> float:
     return float(u / (positives * negatives))
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Whether predicted probabilities are right on average."""
-
-    ratio: float
-    """Mean prediction / mean label; 1 is best, above 1 is too optimistic. NaN without a positive label."""
-    error: float
-    """Expected calibration error: mean over examples of |mean prediction - mean label| of the example's bin."""
-
-
-def calibration(logits: Reals, labels: Reals, bins: int = 20) -> Calibration:
-    """Calibration of log-odds [n] against labels [n] with `bins` bins of equal mass; equal predictions share a bin."""
+def calibration(logits: Reals, labels: Reals) -> float:
+    """Mean prediction / mean label of log-odds [n] and labels [n]: 1 is right on average, above 1 too optimistic. NaN
+    without a positive label."""
     x, y = np.asarray(logits, np.float64), np.asarray(labels, np.float64)
-    p = np.exp(-np.logaddexp(0, -x))
-    edges = np.quantile(p, np.arange(1, bins) / bins)
-    which = np.searchsorted(edges, p, side="right")
-    gap = np.bincount(which, weights=p - y)  # sum over a bin = its mass times the difference of the means
     clicks = float(y.mean())
-    return Calibration(float(p.mean()) / clicks if clicks > 0 else float("nan"), float(np.abs(gap).sum() / len(p)))
+    return float(np.exp(-np.logaddexp(0, -x)).mean()) / clicks if clicks > 0 else float("nan")
 
 
 def ranking_loss(scores: Reals, relevance: Reals) -> Doubles:

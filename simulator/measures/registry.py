@@ -4,12 +4,15 @@ An entry here is all that a new measure takes: results, reports, the terminal, t
 dashboards and the answers of `Compare` go through these lists. A measure gives a numerator and a denominator per query,
 so that sums over queries, windows, replicas or users divide to its value: never a mean of ratios.
 
+Estimates stand under dotted names (`pd`, `swaps.pair`, `refresh_lags.2.top1`); at the end: as intervals and as ratios.
+
 Shapes: Q queries, N candidates, K slate length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -17,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from simulator.measures import differences, quality, swaps
+from simulator.measures.intervals import Estimate, Interval, ratio
 from simulator.types import Doubles, Floats, Integers, Ints, Reals, order
 
 Parts = tuple[Doubles, Doubles]
@@ -290,7 +294,7 @@ ACCURACY = _by_name(
         "calibration",
         "calibration",
         "Mean predicted probability / share of engagements: 1 is right on average.",
-        lambda logits, labels: quality.calibration(logits, labels).ratio,
+        quality.calibration,
         aggregate=True,
     ),
 )
@@ -307,3 +311,42 @@ PERSONALISATION = "personalisation"
 a cure that merely ranks everybody alike is seen."""
 GAP = "gap_closed"
 """How much of the way from the log loss of the best baseline to that of the oracle an arm goes."""
+MAXIMA = {name: measure.maximum for group in (MEASURES, QUALITIES, ACCURACY) for name, measure in group.items()}
+MAXIMA |= dict.fromkeys(("regret", "useful_swaps", "useless_swaps", PERSONALISATION), 1.0)
+"""The largest value of each measure, under any cause."""
+RATIOS_TO_ANY = {name: name for name in ("pd", "log_loss", "auc", *QUALITIES, PERSONALISATION)}
+RATIOS_TO_ANY["pair"] = "swaps.pair"
+"""Short name of a ratio to every other arm -> the measure."""
+RATIOS = RATIOS_TO_ANY | {name: f"swaps.{name}" for name in MEASURES}
+RATIOS |= {f"{cause}_{name}": f"{cause}_swaps.{name}" for cause in ("refresh", "both") for name in MEASURES}
+RATIOS["pd_ranking"] = "pd_ranking"
+"""The same of ratios to the first arm."""
+
+
+def intervals(estimates: Mapping[str, Estimate]) -> dict[str, Interval]:
+    """Their intervals, within the range of each measure."""
+    return {name: estimate.interval(*_range(name)) for name, estimate in estimates.items()}
+
+
+def _range(name: str) -> tuple[float, float]:
+    """The smallest and the largest value of a measure."""
+    signed = name == GAP or (name in DIFFERENCES and DIFFERENCES[name].signed)
+    return -math.inf if signed else 0.0, MAXIMA.get(name.rpartition(".")[2], math.inf)
+
+
+def within(value: Interval, name: str) -> Interval:
+    """With limits within the range of a measure; of a ratio (no name) not below 0."""
+    minimum, maximum = _range(name)
+    return Interval(value.mean, max(value.low, minimum), min(value.high, maximum))
+
+
+def ratios(
+    estimates: Mapping[str, Estimate], base: Mapping[str, Estimate], names: Mapping[str, str]
+) -> dict[str, Interval]:
+    """Of an arm to another, under short names; without those of 0, and of AUC where a log holds engagements only."""
+    defined = {
+        short: ratio(estimates[name], base[name])
+        for short, name in names.items()
+        if name in estimates and name in base and not math.isnan(base[name].mean)
+    }
+    return {name: value for name, value in defined.items() if value}

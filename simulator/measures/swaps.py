@@ -8,7 +8,6 @@ candidate, 0 for the best. Rankings are strict: equal scores are ordered by item
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -115,50 +114,25 @@ def pair_swaps(positions1: Integers, positions2: Integers) -> Doubles:
     return np.asarray((swapped / _pairs(n)).reshape(positions1.shape[:-1]))
 
 
-@dataclass(frozen=True)
-class SwapSplit:
-    """Pair swaps from model 1 to model 2, split by the truth; all per query [Q] and as shares of all pairs."""
+def useful_swaps(positions1: Integers, positions2: Integers, relevance: Reals) -> Doubles:
+    """The pair swaps from model 1 to model 2, split by the true relevance [Q, N]: shares of all pairs [2, Q].
 
-    useful: Doubles
-    """Pairs swapped so that the more relevant item gets above; in [0, 1]."""
-    useless: Doubles
-    """All other swapped pairs: the less relevant item gets above, or both are equally relevant.
-    useful + useless = pair_swaps."""
-    gained: Doubles
-    """Sum of the differences in relevance over the useful swaps, divided by the number of all pairs."""
-    lost: Doubles
-    """The same over the swaps away from the truth."""
-
-
-def useful_swaps(positions1: Integers, positions2: Integers, relevance: Reals) -> SwapSplit:
-    """Split the pair swaps between positions1 and positions2 [Q, N] by the true relevance [Q, N]; N >= 2.
-
-    The direction matters: for cause `refresh`, model 1 is the old generation and model 2 the new one. Between two
-    duplicates it is arbitrary, and each direction is as likely as the other.
+    Useful are those by which the more relevant item gets above, useless all others; together they are `pair_swaps`.
+    positions1 and positions2 [Q, N], N >= 2. The direction matters: for cause `refresh`, model 1 is the old generation
+    and model 2 the new one. Between two duplicates it is arbitrary, and each direction is as likely as the other.
     """
     n = positions1.shape[-1]
     first, second = positions1.reshape(-1, n), positions2.reshape(-1, n)
     truth = np.broadcast_to(relevance, positions1.shape).reshape(-1, n)
-    sums = np.empty((4, len(first)))
+    counts = np.zeros((2, len(first)))
     for start in range(0, len(first), CHUNK):
         part = slice(start, start + CHUNK)
-        sums[:, part] = _split(_sorted_by(first[part], second[part]), _scattered(first[part], truth[part]))
-    useful, useless, gained, lost = (sums / _pairs(n)).reshape(4, *positions1.shape[:-1])
-    return SwapSplit(useful, useless, gained, lost)
-
-
-def _split(place: Integers, truth: Reals) -> Doubles:
-    """Counts of useful and useless swaps, relevance gained and lost [4, Q]; both inputs [N, Q] in model 1's order."""
-    sums = np.zeros((4, place.shape[1]))
-    for distance in range(1, len(place)):
-        swapped = place[:-distance] > place[distance:]
-        change = np.where(swapped, truth[distance:] - truth[:-distance], 0)  # what model 2 puts above, less below
-        useful = change > 0
-        sums[0] += np.count_nonzero(useful, axis=0)
-        sums[1] += np.count_nonzero(swapped & ~useful, axis=0)
-        sums[2] += np.maximum(change, 0).sum(axis=0, dtype=np.float64)
-        sums[3] -= np.minimum(change, 0).sum(axis=0, dtype=np.float64)
-    return sums
+        place, worth = _sorted_by(first[part], second[part]), _scattered(first[part], truth[part])
+        for distance in range(1, n):
+            swapped = place[:-distance] > place[distance:]
+            useful = swapped & (worth[distance:] > worth[:-distance])
+            counts[:, part] += np.count_nonzero(useful, axis=0), np.count_nonzero(swapped & ~useful, axis=0)
+    return np.asarray((counts / _pairs(n)).reshape(2, *positions1.shape[:-1]))
 
 
 @functools.lru_cache(16)

@@ -10,6 +10,7 @@ Shapes: m parts, B events of a mini-batch, k models (whole duplicates in a row).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -18,8 +19,7 @@ from torch import Tensor
 
 from simulator.config import ModelConfig, require
 from simulator.errors import SettingError
-from simulator.models.click_model import Layout
-from simulator.types import Floats, Schema
+from simulator.types import Floats
 
 MAX_PARTS = 64
 
@@ -52,8 +52,8 @@ class Cure:
         """Targets of coupled parts [k, B], from their log-odds [k, B] and the labels [k, B]."""
         return labels
 
-    def model(self, schema: Schema, model: ModelConfig) -> ModelConfig:
-        """The shape of a part, given that of a plain model."""
+    def model(self, model: ModelConfig, dense_parameters: Callable[[ModelConfig], int]) -> ModelConfig:
+        """The shape of a part, given that of a plain model, and what counts a model's dense parameters."""
         return model
 
 
@@ -73,18 +73,18 @@ class Ensemble(Cure):
         """All."""
         return self.m
 
-    def model(self, schema: Schema, model: ModelConfig) -> ModelConfig:
+    def model(self, model: ModelConfig, dense_parameters: Callable[[ModelConfig], int]) -> ModelConfig:
         """Narrow: an m-th of the embedding length, rounded down, and the widest hidden layers of equal proportions
         with which the parts have no more dense parameters than the plain model.
         """
         if not self.narrow or self.m == 1:
             return model
         require(model.dim >= self.m, "ensemble: narrow, m", self.m, f"at most the embedding length ({model.dim})")
-        limit = Layout(schema, model).parameters
+        limit = dense_parameters(model)
         for percent in range(99, 0, -1):
             hidden = tuple(max(1, width * percent // 100) for width in model.hidden)
             part = replace(model, dim=model.dim // self.m, hidden=hidden)
-            if Layout(schema, part).parameters * self.m <= limit:
+            if dense_parameters(part) * self.m <= limit:
                 return part
         raise SettingError("ensemble: narrow, m", self.m, "fewer parts, or a wider model: not even widths of 1 fit")
 

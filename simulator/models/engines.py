@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,11 +16,9 @@ from torch import Tensor
 
 from simulator.config import ExperimentConfig, ModelConfig, NoiseConfig
 from simulator.errors import SettingError
-from simulator.models.cures import Fresh
-from simulator.models.duplicates import ALL_MODELS, Duplicates
-from simulator.models.engine import Costs, Engine, EngineName
-from simulator.models.fresh import FreshEngine
-from simulator.models.native.engine import NativeEngine, refusal
+from simulator.models.click_model import dense_parameters
+from simulator.models.engine import ALL_MODELS, Costs, Engine, EngineName, tensors_of
+from simulator.models.native_engine import NativeEngine, refusal
 from simulator.models.own_engine import CustomEngine
 from simulator.models.specs import Arm
 from simulator.models.torch_engine import TorchEngine
@@ -71,7 +70,7 @@ class Engines:
     ) -> Engine:
         if arm.tuned:
             raise SettingError(f"{arm.spec}: lr", "tuned", "give a rate here; `flicker run` and `flicker up` find one")
-        model = arm.cure.model(schema, arm.model(config.model))
+        model = arm.cure.model(arm.model(config.model), partial(dense_parameters, schema))
         engine = self._kind(arm, model, config)(
             schema,
             arm,
@@ -86,9 +85,9 @@ class Engines:
         )
         if isinstance(engine, CustomEngine) and engine.replaced:
             self.replaced[arm.label] = engine.replaced
-        return FreshEngine(engine) if isinstance(arm.cure, Fresh) else engine
+        return engine
 
-    def _kind(self, arm: Arm, model: ModelConfig, config: ExperimentConfig) -> type[Duplicates]:
+    def _kind(self, arm: Arm, model: ModelConfig, config: ExperimentConfig) -> type[Engine]:
         if arm.own and not config.noise.racing:
             return CustomEngine
         name, reason = choose_engine(arm, model, config.noise, config.device)
@@ -166,12 +165,6 @@ def _design(engine: Engine) -> dict[str, Any]:
     else:
         settings = {name: getattr(engine.model, name) for name in ARM_SETTINGS}
     return {"engine": engine.name, **settings}
-
-
-def tensors_of(tensors: dict[str, Tensor], arm: int) -> dict[str, Tensor]:
-    """Tensors of arm number `arm`, without the arm's number in their names."""
-    prefix = f"{arm}."
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def choose_engine(arm: Arm, model: ModelConfig, noise: NoiseConfig, device: str) -> tuple[EngineName, str]:

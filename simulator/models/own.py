@@ -257,7 +257,7 @@ def tensors_of_module(module: nn.Module) -> dict[str, Tensor]:
 
 
 class CustomRanker:
-    """A module of your own in service; see engine.Ranker."""
+    """A module of your own in service; see ranker.Ranker."""
 
     name: EngineName = "torch"
 

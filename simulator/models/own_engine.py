@@ -4,7 +4,7 @@ Without an optimiser of its own a module learns by Adagrad, as the built-in mode
 gradients, which is the same arithmetic at a fraction of the cost: where a gradient is 0, Adagrad changes nothing.
 
 Parameters are views of what the engine holds for all models [M, ...]; a model's are aligned alike in memory, so that
-equal models round alike. Shapes as in duplicates.py.
+equal models round alike. Shapes as in engine.py.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from simulator.errors import ResultError, SettingError
-from simulator.models.duplicates import Chunk, Duplicates, Weights, part_of
-from simulator.models.engine import EngineName
+from simulator.models.engine import Chunk, Engine, EngineName, Weights, part_of
 from simulator.models.factories import blame
 from simulator.models.noise import ModelIdentity, round_to_bfloat16
 from simulator.models.own import (
@@ -35,7 +34,6 @@ from simulator.models.own import (
     seeded,
     tensors_of_module,
 )
-from simulator.models.torch_engine import check_device
 from simulator.randomness import generator
 from simulator.types import Batch, Floats
 
@@ -76,15 +74,14 @@ class TrainedModel:
             part.training = False
 
 
-class CustomEngine(Duplicates):
+class CustomEngine(Engine):
     """The duplicates of one arm whose model is a module of the user's."""
 
     name: EngineName = "torch"
     query_block = BLOCK
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """See Duplicates. Raises SettingError for what is wrong with the module or its factory."""
-        check_device(options.get("device", "cpu"))
+        """See Engine. Raises SettingError for what is wrong with the module or its factory."""
         torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]  # else it warns
         self._models: list[TrainedModel] = []
         self._draws: bool | None = None
@@ -99,7 +96,7 @@ class CustomEngine(Duplicates):
         self.model = replace(self.model, learning_rate=rate)
 
     def _allocate(self) -> Weights:
-        """See Duplicates."""
+        """See Engine."""
         assert self.arm.own
         self.maker = Maker(self.schema, self.arm.own, self.device)
         sample = self.maker.make(0)
@@ -155,7 +152,7 @@ class CustomEngine(Duplicates):
         return room[:, : like.numel()].view(len(self), *like.shape)
 
     def initialise(self, anew: int = 0) -> None:
-        """See Duplicates."""
+        """See Engine."""
         made = [self.maker.make(self._seed_of("make", member, anew)) for member in self.members]
         self._models = [self._model(number, new) for number, new in enumerate(made)]
         if self.noise.config.precision == "bfloat16":
@@ -211,21 +208,21 @@ class CustomEngine(Duplicates):
 
     @property
     def parameters(self) -> int:
-        """See Duplicates."""
+        """See Engine."""
         return sum(parameter.numel() for parameter in self._models[0].trained)
 
     def _score(self, models: slice, rows: Tensor, weights: Weights) -> Tensor:
-        """See Duplicates."""
+        """See Engine."""
         rows, scores = rows.expand(len(self.members[models]), *rows.shape[-2:]), []
         for k, model in enumerate(self._models[models]):
             with _borrowing(model.module, weights[k].tensors):
                 scores.append(self.maker.scores(model.module, rows[k]))
         return torch.stack(scores)
 
-    def learn(self, chunk: Batch) -> Floats:
+    def _learn_chunk(self, chunk: Batch) -> Floats:
         """See Engine."""
         states = self._states_if_free() if self._draws is False else None
-        logits = super().learn(chunk)
+        logits = super()._learn_chunk(chunk)
         if self._draws is None:
             self._draws, self._modes = "draws" in self._traits, "modes" in self._traits
         elif states and states != (self._states_if_free() or states):
@@ -243,7 +240,7 @@ class CustomEngine(Duplicates):
             RANDOM.release()
 
     def _learn(self, models: slice, chunk: Chunk) -> Tensor:
-        """See Duplicates."""
+        """See Engine."""
         numbers = range(len(self))[models]
         return torch.stack([self._learn_one(number, chunk[k : k + 1]) for k, number in enumerate(numbers)])
 
@@ -317,7 +314,7 @@ class CustomEngine(Duplicates):
                 parameter.data.copy_(round_to_bfloat16(parameter.data, rounding[0]))
 
     def _optimiser(self) -> dict[str, Tensor]:
-        """See Duplicates: `optimiser.MODEL.PARAMETER.NAME`, and gradients that wait."""
+        """See Engine: `optimiser.MODEL.PARAMETER.NAME`, and gradients that wait."""
         first_chunk = [-1 if trait is None else int(trait) for trait in (self._draws, self._modes)]
         tensors = {"first_chunk": torch.tensor(first_chunk)}
         for number, model in enumerate(self._models):
@@ -345,11 +342,11 @@ class CustomEngine(Duplicates):
         return tensors
 
     def state(self) -> dict[str, Tensor]:
-        """See Duplicates: with the digest of the module's source."""
+        """See Engine: with the digest of the module's source."""
         return super().state() | {"source": self._source()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """See Duplicates."""
+        """See Engine."""
         shapes = {name: tensor.shape for name, tensor in part_of(state, "weights").tensors.items()}
         expected = {name: tensor.shape for name, tensor in self.weights.tensors.items()}
         if shapes != expected or not torch.equal(state.get("source", torch.empty(0)), self._source()):
@@ -361,7 +358,7 @@ class CustomEngine(Duplicates):
         return torch.frombuffer(bytearray.fromhex(self.identity["source"]), dtype=torch.uint8)
 
     def _restore_optimiser(self, state: dict[str, Tensor]) -> None:
-        """See Duplicates."""
+        """See Engine."""
         self._draws, self._modes = (None if trait < 0 else bool(trait) for trait in state["first_chunk"].tolist())
         for number, model in enumerate(self._models):
             values: dict[int, dict[str, Any]] = {}

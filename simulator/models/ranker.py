@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,13 +21,11 @@ from torch import Tensor
 
 from simulator.config import ModelConfig, NoiseConfig
 from simulator.models.click_model import ClickModel, Layout, Pooling, check_shapes, padding
-from simulator.models.engine import EngineName, Ranker
+from simulator.models.engine import EngineName, check_device
 from simulator.models.factories import require_allowed
-from simulator.models.native.engine import refusal
-from simulator.models.native.kernels import NativeScorer, kernel_of
+from simulator.models.native_engine import NativeScorer, kernel_of, refusal
 from simulator.models.own import CustomRanker, Maker
 from simulator.models.specs import parse_arm
-from simulator.models.torch_engine import check_device
 from simulator.pace import throttled
 from simulator.types import Floats, Ints, Rows, Schema, Side
 
@@ -38,6 +36,25 @@ PAIRS = {"cpu": 2_048, "cuda": 32_768}
 """Query-candidate pairs of a pass: what it touches stays in a CPU's cache, or fills a GPU."""
 Empty = Callable[[int, int], Tensor]
 """Makes an uninitialised float32 tensor of so many rows and columns."""
+
+
+class Ranker(Protocol):
+    """One arm's model in service; safe to ask from several threads.
+
+    A query's scores are the same to the last bit whichever queries they are computed with, wherever a ranker of the
+    same weights and engine runs on the same kind of machine: scores are batch-invariant.
+    """
+
+    name: EngineName
+    pairs_at_once: int
+    """Query-candidate pairs to score in one call, where more are waiting."""
+
+    def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
+        """Log-odds [Q, N] of candidates [Q, N] for users [Q] in contexts [Q, C] (table rows).
+
+        The number behind the last user's stands for one whom the world has not. Of him the built-in model sees padding,
+        a module of the user's id 1 in every field (see Field.size).
+        """
 
 
 class Rankers:

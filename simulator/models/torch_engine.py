@@ -5,7 +5,7 @@ fetched outside of autograd and updated by row-wise Adagrad (one sum of squares 
 mini-batch touches is read and written. On a CPU models learn one by one, as many at a time as the pool has threads; on
 a GPU all models of the arm learn in one step (`torch.func.vmap`).
 
-Shapes as in duplicates.py; g models of a group, that are computed in one step; u distinct table rows of a mini-batch.
+Shapes as in engine.py; g models of a group, that are computed in one step; u distinct table rows of a mini-batch.
 """
 
 from __future__ import annotations
@@ -22,11 +22,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
-from simulator.errors import SettingError
-from simulator.models.built_in import BuiltIn
-from simulator.models.click_model import ClickModel, Pooling, padding
-from simulator.models.duplicates import Chunk, Weights
-from simulator.models.engine import EngineName
+from simulator.models.click_model import BuiltInEngine, ClickModel, Pooling, padding
+from simulator.models.engine import Chunk, EngineName, Weights
 from simulator.models.noise import round_to_bfloat16
 
 log = logging.getLogger("engine")
@@ -101,14 +98,13 @@ class ModelGroup:
     """In the order of their steps."""
 
 
-class TorchEngine(BuiltIn):
+class TorchEngine(BuiltInEngine):
     """The duplicates of one arm by PyTorch."""
 
     name: EngineName = "torch"
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """See Duplicates. Raises SettingError for `cuda` where there is no GPU."""
-        check_device(options.get("device", "cpu"))
+        """See Engine."""
         super().__init__(*arguments, **options)
         module = ClickModel(self.schema, self.model, self.activation).to(self.device)
         self.pooling = Pooling(self.schema, self.model.dim)
@@ -151,7 +147,7 @@ class TorchEngine(BuiltIn):
         return self.layout.views(dense[0] if len(dense) == 1 else dense)
 
     def _score(self, models: slice, rows: Tensor, weights: Weights) -> Tensor:
-        """See Duplicates: padded, which makes scores batch-invariant."""
+        """See Engine: padded, which makes scores batch-invariant."""
         rows = rows.expand(len(weights.dense), *rows.shape[-2:])
         size = EVENTS_PER_PASS
         if self.device.type != "cpu":
@@ -184,7 +180,7 @@ class TorchEngine(BuiltIn):
         return rows.long() + models.view(-1, 1, 1) * self.schema.rows
 
     def _learn(self, models: slice, chunk: Chunk) -> Tensor:
-        """See Duplicates."""
+        """See Engine."""
         learned = []
         for group in self._groups_of(models):
             members = slice(group.models.start - models.start, group.models.stop - models.start)
@@ -255,7 +251,7 @@ class TorchEngine(BuiltIn):
                 group.dense[model] = round_to_bfloat16(group.dense[model], draws)
 
     def initialise(self, anew: int = 0) -> None:
-        """See Duplicates."""
+        """See Engine."""
         super().initialise(anew)
         for group in getattr(self, "_groups", ()):
             group.pending = []
@@ -297,14 +293,3 @@ def _forward(
     stacked = parameters or dict(module.named_parameters())
     batched: Tensor = vmap(forward_one, (0, 0, None if shares is None else 0))(stacked, vectors, shares)
     return batched
-
-
-def check_device(device: str) -> None:
-    """Raises SettingError for `cuda` where there is no GPU; from here on float32 is float32 there."""
-    if device != "cuda":
-        return
-    if not torch.cuda.is_available():
-        raise SettingError("device", device, "no GPU is visible to PyTorch here; use --device cpu")
-    # PyTorch's default, unless TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is set, as NVIDIA's images do: TF32 rounds products to
-    # 10 bits, which is noise of another size than a CPU's, and swaps candidates with close scores
-    torch.set_float32_matmul_precision("highest")

@@ -21,9 +21,18 @@ import numpy as np
 
 from simulator.errors import DataError, SettingError
 from simulator.measures.differences import pd_of_logits
-from simulator.measures.estimates import RATIOS, RATIOS_TO_ANY, intervals, ratios
 from simulator.measures.intervals import Estimate, Resamples, pair_index, sums_by_user
-from simulator.measures.registry import ACCURACY, DIFFERENCES, QUALITIES, compare, measured
+from simulator.measures.registry import (
+    ACCURACY,
+    DIFFERENCES,
+    QUALITIES,
+    RATIOS,
+    RATIOS_TO_ANY,
+    compare,
+    intervals,
+    measured,
+    ratios,
+)
 from simulator.predictions.align import AlignedAnswers, Lists, Ranked, matched
 from simulator.predictions.parts import BadRowError, Block, NotGroupedError, Part, Reading, blocks, spilled, streamed
 from simulator.predictions.read import ColumnNames, PredictionSource, Rows, arrow, mix, open_files, open_frame, row_of

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from simulator.errors import ResultError
-from simulator.measures.estimates import within
 from simulator.measures.intervals import Interval, student_quantile
+from simulator.measures.registry import within
 from simulator.result import Arm, Bucket, Generation, Measures, Result
 
 

@@ -7,16 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from simulator.config import ModelConfig, NoiseConfig
-from simulator.models.duplicates import Duplicates
-from simulator.models.native.engine import refusal
+from simulator.models.engine import Engine
+from simulator.models.native_engine import refusal
 from simulator.models.specs import parse_arm
 from simulator.types import Schema
 
-Made = Duplicates
+Made = Engine
 
 
 def make_engine(
-    kind: type[Duplicates],
+    kind: type[Engine],
     schema: Schema,
     spec: str,
     model: ModelConfig,

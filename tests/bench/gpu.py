@@ -29,7 +29,8 @@ from sizes import QUICK, Size
 from simulator.config import NoiseConfig
 from simulator.errors import SettingError
 from simulator.models.activations import activation
-from simulator.models.torch_engine import TorchEngine, check_device
+from simulator.models.engine import check_device
+from simulator.models.torch_engine import TorchEngine
 from simulator.randomness import generator
 
 SMELU = "smelu:beta=1"

@@ -19,8 +19,9 @@ from sizes import Size
 from torch import Tensor
 
 from simulator.models.activations import activation
-from simulator.models.native.kernels import kernel_of, layer, layer_backward, missing
+from simulator.models.native_engine import kernel_of, missing
 from simulator.randomness import generator
+from tests.models.native_layers import layer, layer_backward
 
 SMELU, ROWS, WIDTH, REPEATS = "smelu:beta=1", 512, 448, 50
 

@@ -15,8 +15,8 @@ from plain import PlainLearner, plain_copies
 from sizes import Size
 
 from simulator.config import NO_NOISE, NoiseConfig
-from simulator.models.duplicates import Duplicates
-from simulator.models.native.engine import NativeEngine
+from simulator.models.engine import Engine
+from simulator.models.native_engine import NativeEngine
 from simulator.models.torch_engine import TorchEngine
 from simulator.randomness import generator
 from simulator.types import Batch, Field, Schema
@@ -26,7 +26,7 @@ CHUNKS = 8
 """Made in advance; round r learns chunk r modulo this, so that memory is touched as in a run."""
 
 Work = Callable[[int], object]
-Kind = type[Duplicates]
+Kind = type[Engine]
 
 
 def measure_native(size: Size) -> list[Figure]:

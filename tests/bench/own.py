@@ -14,7 +14,7 @@ from sizes import Size
 
 from simulator.config import NO_NOISE
 from simulator.models.factories import ALLOWED
-from simulator.models.native.engine import NativeEngine
+from simulator.models.native_engine import NativeEngine
 from simulator.models.own_engine import CustomEngine
 from simulator.models.ranker import Rankers
 from simulator.models.torch_engine import TorchEngine

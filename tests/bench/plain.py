@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from simulator.config import ModelConfig
 from simulator.models.click_model import EPSILON
-from simulator.models.duplicates import Duplicates
+from simulator.models.engine import Engine
 from simulator.types import Schema
 
 
@@ -59,7 +59,7 @@ class PlainLearner:
 
 
 @torch.no_grad()
-def plain_copies(engine: Duplicates) -> list[PlainModel]:
+def plain_copies(engine: Engine) -> list[PlainModel]:
     """Each model of an engine again, with its weights."""
     models = [PlainModel(engine.schema, engine.model) for _ in engine.members]
     for number, model in enumerate(models):

@@ -12,7 +12,7 @@ from learning import make_chunks, sized_engine
 from sizes import Size
 
 from simulator.config import NO_NOISE
-from simulator.models.native.engine import NativeEngine
+from simulator.models.native_engine import NativeEngine
 from simulator.models.torch_engine import TorchEngine
 from simulator.types import slate
 

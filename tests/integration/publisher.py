@@ -7,7 +7,6 @@ import time
 import torch
 
 from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, SyntheticConfig
-from simulator.models.duplicates import Duplicates
 from simulator.models.engines import Engines
 from simulator.models.specs import parse_arms
 from simulator.randomness import generator
@@ -47,7 +46,6 @@ class Publisher:
         self.generation += 1
         draws = generator(0, "test generation", self.generation)
         for engine in self.engines.engines:
-            assert isinstance(engine, Duplicates)
             table = engine.weights.table
             table += torch.from_numpy(draws.normal(0, OWN, table.shape)).float()
             table[:, 0] = 0  # padding

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,11 @@ import torch
 from torch import Tensor
 
 from simulator.config import NO_NOISE, ModelConfig, NoiseConfig
+from simulator.models import native_engine
 from simulator.models.activations import parameters_of
-from simulator.models.cures import Fresh
-from simulator.models.duplicates import Duplicates, Weights
-from simulator.models.engine import Engine
-from simulator.models.fresh import FreshEngine
-from simulator.models.native import kernels
-from simulator.models.native.engine import NativeEngine
+from simulator.models.click_model import dense_parameters
+from simulator.models.engine import Engine, Weights
+from simulator.models.native_engine import NativeEngine
 from simulator.models.own_engine import CustomEngine
 from simulator.models.specs import CURES as CURES_BY_NAME
 from simulator.models.specs import _split, parse_arms
@@ -113,7 +112,7 @@ def make_query(number: int, count: int) -> Query:
 class Kind:
     """An engine as the tests ask for it."""
 
-    make: type[Duplicates]
+    make: type[Engine]
     device: str = "cpu"
     options: dict[str, Any] = field(default_factory=dict)
     factory: str = ""
@@ -141,7 +140,7 @@ class Kind:
 
 
 NATIVE, TORCH, EXACT = Kind(NativeEngine), Kind(TorchEngine), Kind(TorchEngine, options={"dtype": torch.float64})
-NO_KERNELS = pytest.mark.skipif(bool(kernels.missing()), reason=f"no kernels here: {kernels.missing()}")
+NO_KERNELS = pytest.mark.skipif(bool(native_engine.missing()), reason=f"no kernels here: {native_engine.missing()}")
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible to PyTorch here")
 BUILT_IN = [
     pytest.param(NATIVE, id="native", marks=NO_KERNELS),
@@ -168,17 +167,17 @@ def make_engine(
     duplicates: int = 2,
     seed: int = 7,
     threads: int = 1,
-) -> Duplicates:
-    """An engine of small models; `relu#2` is the second arm of its spec. Of `fresh` it is the engine inside."""
-    if kind.make is NativeEngine and kernels.missing():
-        pytest.skip(kernels.missing())
+) -> Engine:
+    """An engine of small models; `relu#2` is the second arm of its spec."""
+    if kind.make is NativeEngine and native_engine.missing():
+        pytest.skip(native_engine.missing())
     name, _, number = spec.partition("#")
     name = kind.arm(name)
     arm = parse_arms((name,) * int(number or 1))[-1]
     return kind.make(
         schema,
         arm,
-        arm.cure.model(schema, arm.model(model)),
+        arm.cure.model(arm.model(model), partial(dense_parameters, schema)),
         noise,
         fleets=fleets,
         duplicates=duplicates,
@@ -187,11 +186,6 @@ def make_engine(
         pool=ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)),
         **kind.options,
     )
-
-
-def whole(engine: Duplicates) -> Engine:
-    """The engine as a run has it, around the one of `make_engine` where the arm is trained afresh."""
-    return FreshEngine(engine) if isinstance(engine.arm.cure, Fresh) else engine
 
 
 def make_chunks(engine: Engine, count: int, schema: Schema = MIXED) -> list[Batch]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from simulator.config import NO_NOISE, NoiseConfig
 from simulator.models import activations
-from simulator.models.duplicates import Duplicates
+from simulator.models.engine import Engine
 from simulator.models.torch_engine import TorchEngine
 from simulator.types import Batch, Schema
 from tests.models.conftest import (
@@ -32,7 +32,6 @@ from tests.models.conftest import (
     make_events,
     teach,
     weighted,
-    whole,
 )
 from tests.models.reference import LoneLearner
 
@@ -66,7 +65,7 @@ def test_one_step_from_equal_weights_is_the_same_in_both_engines(norm: str, spec
             assert not torch.equal(moved, state[name])
 
 
-def lone_learners(engine: Duplicates) -> list[LoneLearner]:
+def lone_learners(engine: Engine) -> list[LoneLearner]:
     """Every model of an engine as it stands, on its own."""
     dense = engine.layout.views(engine.weights.dense)
     return [
@@ -97,7 +96,7 @@ def learn_alone(lone: LoneLearner, chunk: Batch, order: np.ndarray, delays: np.n
     return predicted
 
 
-def assert_agree(engine: Duplicates, chunks: list[Batch], tolerance: float) -> None:
+def assert_agree(engine: Engine, chunks: list[Batch], tolerance: float) -> None:
     """Learn the chunks both ways and compare every prediction and every weight."""
     lone, waiting = lone_learners(engine), [Waiting() for _ in engine.members]
     close = {"rtol": tolerance, "atol": tolerance}
@@ -162,7 +161,7 @@ def test_a_delayed_gradient_is_applied_as_many_steps_later(window: int) -> None:
 @pytest.mark.parametrize("spec", ["smelu", *CURES])
 def test_all_models_in_one_step_learn_as_one_after_another(spec: str) -> None:
     apart, together = (
-        whole(make_engine(kind, spec, noise=SHUFFLED, fleets=2)) for kind in (EXACT, replace(EXACT, make=OneStep))
+        make_engine(kind, spec, noise=SHUFFLED, fleets=2) for kind in (EXACT, replace(EXACT, make=OneStep))
     )
     chunks = make_chunks(apart, 4)
     expected = teach(apart, chunks, refresh=True)

@@ -11,7 +11,8 @@ import torch
 
 from simulator.config import NO_NOISE, ExperimentConfig, NoiseConfig
 from simulator.errors import SettingError
-from simulator.models.engines import TORCH_COST, Engines, log_remarks, tensors_of
+from simulator.models.engine import tensors_of
+from simulator.models.engines import TORCH_COST, Engines, log_remarks
 from simulator.models.snapshot import read_snapshot, write_snapshot
 from simulator.models.specs import parse_arms
 from tests.models.conftest import MIXED, MODEL, NO_KERNELS, make_chunks, make_events, make_query

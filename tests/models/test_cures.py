@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from torch.nn import functional
 
 from simulator.config import ModelConfig, NoiseConfig
 from simulator.errors import SettingError
-from simulator.models.click_model import Layout
+from simulator.models.click_model import Layout, dense_parameters
 from simulator.models.cures import Antidistill, Codistill, Cure, Ensemble
-from simulator.models.duplicates import Duplicates
+from simulator.models.engine import Engine
 from tests.models.conftest import (
     BUILT_IN,
     ENGINES,
@@ -29,7 +30,6 @@ from tests.models.conftest import (
     make_engine,
     make_events,
     teach,
-    whole,
 )
 from tests.models.reference import LoneLearner
 
@@ -119,7 +119,7 @@ def test_equal_predictions_for_all_events_are_pushed_nowhere(events: int) -> Non
     assert torch.equal(Antidistill(3, 1.0).targets(torch.full((3, events), 0.25), labels), labels)
 
 
-def alone(engine: Duplicates) -> list[LoneLearner]:
+def alone(engine: Engine) -> list[LoneLearner]:
     """Every model of an engine as it stands, its sums of squares included, on its own."""
     dense, squares = (engine.layout.views(each.dense) for each in (engine.weights, engine.squares))
     found = []
@@ -207,8 +207,8 @@ def test_an_average_is_the_forgetting_mean_of_the_weights_after_each_window(kind
 @every_engine
 def test_trained_afresh_is_new_models_on_the_last_generations(kind: Kind) -> None:
     noise = NoiseConfig(window=4)
-    inside, plain = (make_engine(kind, spec, noise=noise) for spec in ("fresh:relu:last=2", "relu"))
-    fresh, chunks = whole(inside), make_chunks(plain, 6)
+    fresh, plain = (make_engine(kind, spec, noise=noise) for spec in ("fresh:relu:last=2", "relu"))
+    chunks = make_chunks(plain, 6)
     assert np.array_equal(teach(fresh, chunks[:2]), teach(plain, chunks[:2]))
     for generation in (1, 2, 3):
         fresh.refresh()
@@ -232,7 +232,7 @@ def test_trained_afresh_is_new_models_on_the_last_generations(kind: Kind) -> Non
 @pytest.mark.parametrize("m", [1, 2, 3, 5])
 def test_a_narrow_ensemble_has_no_more_parameters_than_one_plain_model(m: int) -> None:
     model = ModelConfig()
-    part = Ensemble(m, narrow=True).model(MIXED, model)
+    part = Ensemble(m, narrow=True).model(model, partial(dense_parameters, MIXED))
     used, most = Layout(MIXED, part).parameters * m, Layout(MIXED, model).parameters
     assert 0.93 * most < used <= most and part.dim == 16 // m
     assert replace(part, dim=16, hidden=model.hidden) == model
@@ -240,4 +240,4 @@ def test_a_narrow_ensemble_has_no_more_parameters_than_one_plain_model(m: int) -
 
 def test_a_model_too_small_to_be_divided_is_one_line() -> None:
     with pytest.raises(SettingError, match="ensemble: narrow, m = 6: at most the embedding length \\(5\\)"):
-        Ensemble(6, narrow=True).model(MIXED, MODEL)
+        Ensemble(6, narrow=True).model(MODEL, partial(dense_parameters, MIXED))

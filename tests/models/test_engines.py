@@ -14,7 +14,7 @@ from torch import Tensor
 
 from simulator.config import NO_NOISE, ModelConfig, NoiseConfig, SyntheticConfig
 from simulator.errors import ResultError, SettingError
-from simulator.models.duplicates import Duplicates
+from simulator.models.engine import Engine
 from simulator.models.factories import ALLOWED
 from simulator.models.ranker import Rankers
 from simulator.models.snapshot import read_snapshot, write_snapshot
@@ -42,7 +42,6 @@ from tests.models.conftest import (
     make_query,
     teach,
     weighted,
-    whole,
 )
 
 WORLD = SyntheticWorld(SyntheticConfig(events=1_000, users=20, items=30), seed=3)
@@ -100,7 +99,7 @@ def test_the_number_of_threads_does_not_matter(kind: Kind, spec: str) -> None:
 @pytest.mark.parametrize("noisy", [False, True], ids=["shuffled", "every noise"])
 def test_goes_on_from_disk_as_if_it_had_never_stopped(kind: Kind, spec: str, noisy: bool, tmp_path: Path) -> None:
     noise = kind.every_noise if noisy else SHUFFLED
-    steady, resumed = (whole(make_engine(kind, spec, noise=noise, threads=threads)) for threads in (1, 3))
+    steady, resumed = (make_engine(kind, spec, noise=noise, threads=threads) for threads in (1, 3))
     chunks = weighted(make_chunks(steady, 5))
     teach(steady, chunks[:2], refresh=True)
     steady.learn(chunks[2])
@@ -127,7 +126,7 @@ def test_queries_of_different_lengths_are_scored_as_each_alone(kind: Kind) -> No
 @every_engine
 @pytest.mark.parametrize("spec", ["relu", *CURES])
 def test_weights_of_1_are_none_and_an_event_of_weight_0_teaches_nothing(kind: Kind, spec: str) -> None:
-    plain, ones, some, changed = (whole(make_engine(kind, spec, noise=SHUFFLED)) for _ in range(4))
+    plain, ones, some, changed = (make_engine(kind, spec, noise=SHUFFLED) for _ in range(4))
     chunks = make_chunks(plain, 3)
     assert np.array_equal(
         teach(plain, chunks, refresh=True),
@@ -144,7 +143,7 @@ def test_weights_of_1_are_none_and_an_event_of_weight_0_teaches_nothing(kind: Ki
 @every_engine
 @pytest.mark.parametrize("spec", ["relu", "anchor:relu", "average:relu", "fresh:relu"])
 def test_a_state_stays_as_it_was_while_learning_goes_on(kind: Kind, spec: str) -> None:
-    engine = whole(make_engine(kind, spec, noise=kind.every_noise))
+    engine = make_engine(kind, spec, noise=kind.every_noise)
     first, second = make_chunks(engine, 2)
     teach(engine, [first], refresh=True)
     state = engine.state()
@@ -165,7 +164,7 @@ def test_the_state_of_another_engine_is_refused(kind: Kind) -> None:
     assert str(problem.value).startswith(f"relu: saved by the {saved} engine") and "\n" not in str(problem.value)
 
 
-def taught(kind: Kind, spec: str, norm: str, hidden: tuple[int, ...] = (6, 4)) -> Duplicates:
+def taught(kind: Kind, spec: str, norm: str, hidden: tuple[int, ...] = (6, 4)) -> Engine:
     """An engine on WORLD with weights all away from their start: zeros and ones hide mistakes."""
     model = ModelConfig(dim=3, hidden=hidden, batch=16, norm=norm)  # type: ignore[arg-type]
     engine = make_engine(kind, spec, schema=WORLD.schema, model=model, noise=NoiseConfig(window=4))
@@ -179,7 +178,7 @@ def taught(kind: Kind, spec: str, norm: str, hidden: tuple[int, ...] = (6, 4)) -
     return engine
 
 
-def served_scores(engine: Duplicates, tensors: dict[str, Tensor], device: str) -> Floats:
+def served_scores(engine: Engine, tensors: dict[str, Tensor], device: str) -> Floats:
     """Log-odds [Q, N] of QUERIES by a ranker of what the engine published."""
     users, contexts = np.array([q.user for q in QUERIES]), np.array([q.context for q in QUERIES], np.int32)
     encoder, arm = WORLD.encoder, engine.arm
@@ -307,7 +306,7 @@ def test_a_row_that_is_not_in_the_batch_does_not_change(kind: Kind) -> None:
 @pytest.mark.parametrize("spec", ["relu", "codistill:relu", "average:relu", "fresh:relu"])
 def test_predicts_every_event_before_it_learns_from_it(kind: Kind, spec: str) -> None:
     """In the order of the log, although each duplicate learns in its own."""
-    engine = whole(make_engine(kind, spec, noise=NoiseConfig(window=1)))
+    engine = make_engine(kind, spec, noise=NoiseConfig(window=1))
     for start in (0, 8, 16):
         chunk = make_events(MIXED, MODEL.batch, start=start)
         expected = engine.score_events(chunk.features)

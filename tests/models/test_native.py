@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from simulator.models.activations import activation
-from simulator.models.native.kernels import KINDS, Kernel, kernel_of, layer, layer_backward, missing
+from simulator.models.native_engine import KINDS, Kernel, kernel_of, missing
 from simulator.randomness import generator
 from tests.models import reference
+from tests.models.native_layers import layer, layer_backward
 
 if missing():
     pytest.skip(missing(), allow_module_level=True)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from simulator.models.native import kernels
+from simulator.models import native_engine
 from simulator.native import build, loader
 from simulator.native.loader import NativeMissing
 from tests.models.conftest import MIXED, MODEL, make_events
@@ -122,12 +122,12 @@ def test_without_a_compiler_the_script_says_so_in_one_line(tmp_path: Path) -> No
 
 
 def test_a_pytorch_without_blas_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "PYTORCH", ())
-    kernels.sgemm.cache_clear()
+    monkeypatch.setattr(native_engine, "PYTORCH", ())
+    native_engine.sgemm.cache_clear()
     try:
-        assert kernels.missing() == "this PyTorch shows no BLAS"
+        assert native_engine.missing() == "this PyTorch shows no BLAS"
     finally:
-        kernels.sgemm.cache_clear()
+        native_engine.sgemm.cache_clear()
 
 
 @pytest.fixture(params=["none", "before", "after"])
@@ -152,7 +152,7 @@ def test_all_builds_give_the_same_bits(spec: str, norm: Any, monkeypatch: pytest
 
 def everything(spec: str, config: Any, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray[Any, Any]]:
     """What one build makes of some chunks, of events and of candidates."""
-    monkeypatch.setattr(kernels, "library", lambda: loaded)
+    monkeypatch.setattr(native_engine, "library", lambda: loaded)
     both = Both(spec, config)
     chunks = [make_events(MIXED, 150, start=1_000 * number) for number in range(4)]
     found = []

@@ -16,8 +16,8 @@ from torch import Tensor
 from simulator.config import ModelConfig
 from simulator.models.activations import activation
 from simulator.models.click_model import Layout
-from simulator.models.duplicates import Weights
-from simulator.models.native.kernels import Kernel, NativeModel, NativeScorer, kernel_of, missing
+from simulator.models.engine import Weights
+from simulator.models.native_engine import Kernel, NativeModel, NativeScorer, kernel_of, missing
 from simulator.randomness import generator
 from simulator.types import Batch, Schema
 from tests.models import reference

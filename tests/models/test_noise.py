@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from simulator.config import NO_NOISE, NoiseConfig
-from simulator.models.duplicates import Duplicates
+from simulator.models.engine import Engine
 from simulator.models.noise import ModelIdentity, Noise, round_to_bfloat16
 from simulator.randomness import generator
 from simulator.types import Floats
@@ -51,7 +51,7 @@ every_source = pytest.mark.parametrize(
 )
 
 
-def learn(kind: Kind, noise: NoiseConfig, threads: int = 1) -> tuple[Duplicates, Floats]:
+def learn(kind: Kind, noise: NoiseConfig, threads: int = 1) -> tuple[Engine, Floats]:
     """Three matched duplicates after 16 mini-batches, and their log-odds of fresh events."""
     engine = make_engine(kind, "smelu", noise=noise, duplicates=3, threads=threads)
     teach(engine, make_chunks(engine, 16 // (noise.window or 16)))

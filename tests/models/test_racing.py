@@ -13,9 +13,9 @@ from simulator import folder as folder_module
 from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, NoiseConfig, SyntheticConfig
 from simulator.errors import SettingError
 from simulator.measures.quality import log_loss
-from simulator.models.duplicates import Duplicates
+from simulator.models.engine import Engine
 from simulator.models.engines import Engines
-from simulator.models.native.kernels import missing
+from simulator.models.native_engine import missing
 from simulator.models.specs import parse_arms
 from simulator.types import Doubles
 from simulator.world.stream import SyntheticWorld
@@ -34,7 +34,7 @@ ATTEMPTS = 20
 """Each of 128 mini-batches for each of three duplicates: that no two of them ever meet is as good as impossible."""
 
 
-def raced(racing: int) -> tuple[Duplicates, Doubles]:
+def raced(racing: int) -> tuple[Engine, Doubles]:
     """Three duplicates that learned the world with so many threads each, and the log loss [3] of each on the way."""
     engine = make_engine(
         NATIVE, schema=WORLD.schema, model=WIDE, noise=replace(NO_NOISE, racing=racing), duplicates=3, threads=2

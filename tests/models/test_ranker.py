@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from simulator.config import ModelConfig, SyntheticConfig
-from simulator.models.duplicates import Duplicates
-from simulator.models.engine import Ranker
+from simulator.models import native_engine
+from simulator.models.engine import Engine
 from simulator.models.factories import ALLOWED
-from simulator.models.native import kernels
-from simulator.models.ranker import Rankers, Recycled
+from simulator.models.ranker import Ranker, Rankers, Recycled
 from simulator.types import Field, Floats, Query, Schema, slate
 from simulator.world.features import Encoder
 from simulator.world.stream import SyntheticWorld
@@ -28,7 +27,7 @@ QUERIES = WORLD.queries(8, 20, 700, "test")
 ROWS = WORLD.encoder.user_rows, WORLD.encoder.item_rows
 
 
-def trained(kind: Kind, spec: str = "smelu") -> Duplicates:
+def trained(kind: Kind, spec: str = "smelu") -> Engine:
     """Two duplicates whose parameters are all away from their start (zeros and ones hide mistakes)."""
     engine = make_engine(kind, spec, schema=WORLD.schema, model=ModelConfig(dim=4, hidden=(12, 6)))
     draws = torch.Generator().manual_seed(1)
@@ -45,7 +44,7 @@ def may_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ALLOWED, ",".join(f"tests.models.own_modules:{kind.factory}" for kind in (OWN, ODD)))
 
 
-def ranker(engine: Duplicates, make: Rankers) -> Ranker:
+def ranker(engine: Engine, make: Rankers) -> Ranker:
     return make(
         WORLD.schema, engine.arm.function, engine.name, engine.model, engine.published(0), *ROWS, engine.identity
     )
@@ -134,7 +133,7 @@ def test_without_the_engine_that_taught_it_pytorch_scores_and_a_line_says_so(
 ) -> None:
     engine = trained(NATIVE)
     native = ranker(engine, Rankers())
-    monkeypatch.setattr(kernels, "missing", lambda: "nothing was built")
+    monkeypatch.setattr(native_engine, "missing", lambda: "nothing was built")
     make = Rankers()
     with caplog.at_level(logging.WARNING, "ranker"):
         found = [ranker(engine, make) for _ in range(3)][-1]

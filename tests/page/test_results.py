@@ -17,7 +17,7 @@ def result(folder: Path, scale: float = 1.0, **config: object) -> Path:
     """A finished result of two arms."""
     measures = {"swaps.pair": Interval(0.1 * scale, 0.09 * scale, 0.11 * scale), "log_loss": Interval(0.5, 0.49, 0.51)}
     measures["refresh_swaps.pair"] = Interval(0.2, 0.18, 0.22)
-    half = measures | {"swaps.pair": measures["swaps.pair"].moved(lambda value: value / 2)}
+    half = measures | {"swaps.pair": Interval(0.05 * scale, 0.045 * scale, 0.055 * scale)}
     paired = {"relu": {"swaps.pair": Interval(0.5, 0.45, 0.55)}}
     arms = [Arm("relu", measures), Arm("smelu:beta=1", half, against=paired)]
     folder.mkdir(parents=True)

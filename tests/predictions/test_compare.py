@@ -19,7 +19,7 @@ from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 from simulator.config import NO_NOISE, ExperimentConfig
 from simulator.errors import DataError
 from simulator.flags import RunFlags
-from simulator.models.native import kernels
+from simulator.models import native_engine
 from simulator.outcome import measure
 from simulator.predictions import compare as comparing
 from simulator.predictions import parts
@@ -349,7 +349,7 @@ def test_two_runs_are_paired(tmp_path: Path) -> None:
         assert (ratio.mean, ratio.low, ratio.high) == (1, 1, 1), name
 
 
-@pytest.mark.skipif(bool(kernels.missing()), reason="no kernels here")
+@pytest.mark.skipif(bool(native_engine.missing()), reason="no kernels here")
 def test_two_engines_differ_by_rounding_alone_where_nothing_else_does(tmp_path: Path) -> None:
     quiet = small_replay(tmp_path / "log", noise=NO_NOISE, duplicates=2)  # what is shown teaches nothing there
     for engine in ("native", "torch"):

@@ -10,7 +10,6 @@ import torch
 
 from protos.recommender_pb2 import RecommendRequest
 from simulator.config import ExperimentConfig, ModelConfig, SyntheticConfig
-from simulator.models.duplicates import Duplicates
 from simulator.models.engines import Engines
 from simulator.models.specs import parse_arms
 from simulator.store.protocol import Registry
@@ -34,7 +33,6 @@ def stack_of(generation: int, **changes: Any) -> Engines:
     config = replace(CONFIG, model=replace(CONFIG.model, **changes))
     stack, noise = Engines(WORLD.schema, parse_arms(ARMS), config, threads=1), torch.Generator().manual_seed(generation)
     for engine in stack.engines:
-        assert isinstance(engine, Duplicates)
         weights = engine.weights
         weights.dense.add_(torch.randn(weights.dense.shape, generator=noise) * 0.3)
         weights.table[:, 1:] += torch.randn(weights.table[:, 1:].shape, generator=noise) * 0.3

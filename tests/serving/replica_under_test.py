@@ -19,8 +19,7 @@ from serving.replica.generation import Shelf
 from serving.replica.metrics import Metrics
 from serving.replica.refresh import Refresher
 from serving.replica.replica import Replica
-from simulator.models.engine import Ranker
-from simulator.models.ranker import Rankers
+from simulator.models.ranker import Ranker, Rankers
 from simulator.store.protocol import Store
 from simulator.types import Floats, Ints, Rows
 

@@ -20,10 +20,9 @@ from protos.recommender_pb2_grpc import RecommenderStub
 from serving.comparison import Answer
 from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, SyntheticConfig
 from simulator.measures.registry import MEASURES, Answers, compare
-from simulator.models.duplicates import Duplicates
-from simulator.models.engine import Ranker
-from simulator.models.engines import Engines, tensors_of
-from simulator.models.ranker import Rankers
+from simulator.models.engine import tensors_of
+from simulator.models.engines import Engines
+from simulator.models.ranker import Ranker, Rankers
 from simulator.models.specs import parse_arms
 from simulator.store.open import open_store
 from simulator.store.protocol import Store
@@ -50,7 +49,6 @@ def publish(store: Store, world: SyntheticWorld, engines: Engines, generation: i
     """Weights that differ between duplicates and generations; candidates of the world's first events."""
     torch.manual_seed(generation)
     for engine in engines.engines:
-        assert isinstance(engine, Duplicates)
         engine.weights.table.normal_(0, 0.5)
         engine.weights.table[:, 0] = 0
     engagements = Engagements(5_000)

@@ -18,7 +18,6 @@ from prometheus_client import CollectorRegistry
 from sklearn.metrics import log_loss, roc_auc_score
 
 from simulator.errors import FlickerError, ResultError, SettingError
-from simulator.models.duplicates import Duplicates
 from simulator.models.engines import Engines
 from simulator.models.factories import ALLOWED, source_digest
 from simulator.models.specs import parse_arms
@@ -277,7 +276,6 @@ def test_models_that_diverge_end_it_and_are_not_saved(tmp_path: Path) -> None:
     store.append(next(small_world().batches(CHUNK)))
     trainer = Trainer(CONFIG, small_world(), store, StateFolder(tmp_path, "a test"), Metrics(CollectorRegistry()), stop)
     for engine in trainer.engines.engines:
-        assert isinstance(engine, Duplicates)
         engine.weights.dense.fill_(float("nan"))
     trainer.startup()
     with pytest.raises(SettingError, match="learning_rate = .* diverged within 256 events"):

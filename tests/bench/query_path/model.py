@@ -12,10 +12,9 @@ import torch
 
 from protos.recommender_pb2 import RecommendRequest
 from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig
-from simulator.models.duplicates import Duplicates
-from simulator.models.engine import EngineName, Ranker
+from simulator.models.engine import EngineName
 from simulator.models.engines import Engines
-from simulator.models.ranker import Rankers
+from simulator.models.ranker import Ranker, Rankers
 from simulator.models.specs import parse_arms
 from simulator.randomness import generator
 from simulator.types import Batch, Field, Ints, Rows, Schema
@@ -73,7 +72,6 @@ class Model:
         )
         self.engines = Engines(self.schema, parse_arms(self.config.arms), self.config, threads=1)
         engine = self.engines.engines[0]
-        assert isinstance(engine, Duplicates)
         self.engine, weights = engine, engine.weights
         draws = torch.Generator().manual_seed(0)
         weights.dense.add_(torch.randn(weights.dense.shape, generator=draws) * OWN)

@@ -1,4 +1,9 @@
-"""The native kernels called from Python: one call per chunk or pass, without Python's global lock while it runs.
+"""The engine of compiled kernels: the built-in click model on a CPU, a chunk of a model in one call, without Python's
+global lock while it runs.
+
+It knows the activations of KINDS, no weight norm, no delayed gradients, no bfloat16: `refusal` says what an arm asks
+that it cannot. Here alone threads may race (`noise.racing`): a call on one mini-batch is what each of them does.
+Everything else is as in engine.py.
 
 Tensors are contiguous and on the CPU, float32 where nothing else is said.
 
@@ -12,19 +17,24 @@ import ctypes
 import functools
 import os
 import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from ctypes import CDLL, Array, Structure, addressof, byref, c_float, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from simulator.config import ModelConfig
+from simulator.config import ModelConfig, NoiseConfig
 from simulator.models.activations import Activation
-from simulator.models.click_model import Layout
-from simulator.models.duplicates import Weights
+from simulator.models.click_model import BuiltInEngine, Layout
+from simulator.models.engine import Chunk, EngineName, Weights
+from simulator.models.specs import Arm
 from simulator.native.loader import NativeMissing, library
 from simulator.types import Floats, Ints, Rows, Schema
 
@@ -91,52 +101,8 @@ def sgemm() -> int:
     raise NativeMissing("this PyTorch shows no BLAS")
 
 
-def layer(
-    kernel: Kernel,
-    norm: str,
-    product: Tensor,
-    bias: Tensor,
-    gain: Tensor | None,
-    out: Tensor | None = None,
-    moments: Tensor | None = None,
-) -> Tensor:
-    """A layer behind its matrix product [B, H] -> its output [B, H]; bias and gain [H]. For tests and the bench.
-
-    Norm `after`: product + bias -> activation -> layer norm -> gain. `before`: product -> layer norm -> gain -> bias ->
-    activation. `none`: product + bias -> activation, no gain. `out` may be the product itself, which is then
-    overwritten. `moments` [2, B] receives mean and 1 / standard deviation of each row, for `layer_backward`.
-    """
-    out = torch.empty_like(product) if out is None else out
-    library().layer_forward(*_layer(kernel, norm, product, bias, gain, moments), out.data_ptr())
-    return out
-
-
-def layer_backward(
-    kernel: Kernel,
-    norm: str,
-    product: Tensor,
-    bias: Tensor,
-    gain: Tensor | None,
-    moments: Tensor | None,
-    grad: Tensor,
-    bias_grad: Tensor,
-    gain_grad: Tensor | None,
-) -> None:
-    """Turn the gradient of `layer`'s output [B, H] into its product's, in place; fill bias_grad and gain_grad."""
-    grads = grad.data_ptr(), bias_grad.data_ptr(), _address(gain_grad)
-    library().layer_backward(*_layer(kernel, norm, product, bias, gain, moments), *grads)
-
-
-def _layer(
-    kernel: Kernel, norm: str, product: Tensor, bias: Tensor, gain: Tensor | None, moments: Tensor | None
-) -> tuple[int | None, ...]:
-    """Arguments that both passes of a layer share."""
-    mean, scale = (None, None) if moments is None else (moments[0].data_ptr(), moments[1].data_ptr())
-    tensors = product.data_ptr(), bias.data_ptr(), _address(gain), mean, scale
-    return kernel.kind, NORMS[norm], kernel.address, *tensors, *product.shape
-
-
-def _address(tensor: Tensor | None) -> int | None:
+def address(tensor: Tensor | None) -> int | None:
+    """Where a tensor's numbers begin."""
     return None if tensor is None else tensor.data_ptr()
 
 
@@ -210,7 +176,7 @@ class NativeModel:
         assert event_weights is None or event_weights.is_contiguous() and len(event_weights) == len(rows)
         wrong = self._library.learn_chunk(
             byref(self._model), weights.dense.data_ptr(), squares.dense.data_ptr(), weights.table.data_ptr(),
-            squares.table.data_ptr(), rows.data_ptr(), labels.data_ptr(), _address(event_weights), lost.data_ptr(),
+            squares.table.data_ptr(), rows.data_ptr(), labels.data_ptr(), address(event_weights), lost.data_ptr(),
             len(rows), self.config.learning_rate, *addresses, logits.data_ptr(),
         )  # fmt: skip
         self._refuse(rows, wrong)
@@ -325,3 +291,72 @@ def _panels(weight: Tensor, width: int) -> Tensor:
     """A matrix [K, H] as panels [H / width, K, width], the last one filled up with zeros."""
     padded = torch.nn.functional.pad(weight, (0, -weight.shape[1] % width))
     return padded.view(len(weight), -1, width).transpose(0, 1).contiguous()
+
+
+class NativeEngine(BuiltInEngine):
+    """The duplicates of one arm by compiled kernels."""
+
+    name: EngineName = "native"
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """See Engine. The settings are such that `refusal` is empty."""
+        super().__init__(*arguments, **options)
+        self._model = NativeModel(self.schema, self.model, self.layout, self.activation)
+
+    def _score(self, models: slice, rows: Tensor, weights: Weights) -> Tensor:
+        """See Engine: padded to whole mini-batches, which makes scores batch-invariant."""
+        events = rows.shape[-2]
+        padded = functional.pad(rows, (0, 0, 0, -events % self.model.batch))
+        per_model = padded.expand(len(weights.dense), *padded.shape[-2:])
+        return torch.stack([self._model.score(weights[k], per_model[k])[:events] for k in range(len(per_model))])
+
+    def _learn(self, models: slice, chunk: Chunk) -> Tensor:
+        """See Engine."""
+        return self._race(models, chunk) if self.noise.config.racing else self._learn_in_turn(models, chunk)
+
+    def _race(self, models: slice, chunk: Chunk) -> Tensor:
+        """Hogwild: threads share the weights and Adagrad's sums of a model, and lock nothing. Each takes the next
+        mini-batch when done with one. A number that two change at once keeps one of the changes, and a gradient may
+        mix older and newer weights: which, the machine decides. It is over when the chunk is, so a state is whole.
+
+        C++ does not define such a race; the loops that it is run in read and write whole floats, by plain loads and
+        stores, on every processor that there is a build for."""
+        parts = [chunk.mini_batch(number, self.model.batch) for number in range(chunk.lost.shape[1])]
+
+        def learn(part: Chunk) -> tuple[Tensor, float]:
+            start = time.thread_time()
+            return self._learn_in_turn(models, part), time.thread_time() - start
+
+        racing = self.noise.config.racing
+        with ThreadPoolExecutor(racing, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+            logits, seconds = zip(*threads.map(learn, parts), strict=True)
+        self._seconds[models] += sum(seconds)
+        return torch.cat(logits, 1)
+
+    def _learn_in_turn(self, models: slice, chunk: Chunk) -> Tensor:
+        lost, learned, event_weights = torch.from_numpy(chunk.lost), [], chunk.event_weights
+        for k, model in enumerate(range(models.start, models.stop)):
+            weights, squares = self.weights[model], self.squares[model]
+            weights_of_events = None if event_weights is None else event_weights[k]
+            learned.append(
+                self._model.learn(weights, squares, chunk.rows[k], chunk.targets[k], lost[k], weights_of_events)
+            )
+        return torch.stack(learned)
+
+
+def refusal(arm: Arm, model: ModelConfig, noise: NoiseConfig, device: str) -> str:
+    """Why this engine cannot teach an arm, in a few words; empty where it can."""
+    if arm.own:
+        return "it teaches no modules of your own"
+    if device != "cpu":
+        return f"it computes on a CPU, not on {device}"
+    if model.norm == "weight":
+        return "it has no norm = weight"
+    if noise.delay or noise.precision != "float32":
+        return "it has no delayed gradients" if noise.delay else f"it has no {noise.precision}"
+    if noise.racing and arm.cure.coupled:
+        return "its models learn from one another at each mini-batch, in turn"
+    assert arm.activation
+    if kernel_of(arm.activation) is None:
+        return f"it has no kernel for {arm.activation.name}"
+    return missing()

@@ -8,7 +8,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from serving.router.metrics import ShadowMetrics
+from serving.metrics import ShadowMetrics
 
 log = logging.getLogger(__name__)
 Sample = tuple[bytes, bytes]
@@ -44,7 +44,7 @@ class Backlog:
             full = self._queue.qsize() >= BACKLOG or self._held + size > HELD
             self._held += 0 if full else size
         if full:
-            self._recorder.drop()
+            self._recorder.dropped.inc()
         else:
             self._queue.put((request, answer))
 
@@ -72,5 +72,5 @@ class Backlog:
                 samples.append(self._queue.get_nowait())
         with self._lock:
             self._held -= sum(len(request) + len(answer) for request, answer in samples)
-        self._recorder.backlog(self._queue.qsize())
+        self._recorder.backlog.set(self._queue.qsize())
         return samples

@@ -48,11 +48,10 @@ from grpc import _common, _server
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry
 
 from serving.codec import Refusal, parse
+from serving.metrics import GrpcMetrics
 from simulator.errors import SettingError
-from simulator.process import instruments
 from simulator.security.channels import listen
 from simulator.security.credentials import HEADER, PLAIN, WANTED, Credentials
 
@@ -60,7 +59,6 @@ log = logging.getLogger(__name__)
 FOREVER = 1e9
 """Seconds: as good as no deadline."""
 NOTHING = "the server says OK, and gives no answer"
-REASONS = ("in_flight", "delay", "bytes", "busy", "half_open", "broken", "unread", "no_token")
 WATCHERS = 16
 """Health's Watch and reflection, which take a thread each: at most so many, the oldest makes room."""
 TARGET_SECONDS, INTERVAL, MIN_IN_FLIGHT = 0.025, 0.1, 32
@@ -134,40 +132,6 @@ def options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.http2.bdp_probe", 0),  # windows stay at 64 KiB: what is not read yet stays with who sends it
         ("grpc.http2.lookahead_bytes", 65_536),
     ]
-
-
-class GrpcMetrics:
-    """What every gRPC server counts, under the names of go-grpc-prometheus, whose dashboards fit them."""
-
-    def __init__(self, registry: CollectorRegistry, buckets: Sequence[float]) -> None:
-        """`buckets`: upper ends of those of a call's seconds."""
-        counter, gauge, histogram = instruments(registry)
-        labels = ["grpc_type", "grpc_service", "grpc_method"]
-        self._started = counter("grpc_server_started", "Calls begun", labels)
-        self._handled = counter("grpc_server_handled", "Calls ended", [*labels, "grpc_code"])
-        seconds = "From begin to end of a call"
-        self._seconds = histogram("grpc_server_handling_seconds", seconds, labels, buckets=buckets)
-        words = "Calls that were too much, by reason; broken: a request larger than allowed, or taken back too early"
-        refused = counter("flicker_rpc_refused", words, ["reason"])
-        self.refused = {reason: refused.labels(reason) for reason in REASONS}
-        self.in_flight = gauge("flicker_rpc_in_flight", "Calls between request and answer")
-
-    def method(self, service: str, name: str) -> tuple[Callable[[], None], Callable[[grpc.StatusCode, float], None]]:
-        """To be called where a call of this method begins, and with its code and its seconds where it ends."""
-        labels = ("unary", service, name)
-        handled = {code: self._handled.labels(*labels, spelled(code)) for code in grpc.StatusCode}
-        seconds = self._seconds.labels(*labels)
-
-        def end(code: grpc.StatusCode, took: float) -> None:
-            handled[code].inc()
-            seconds.observe(took)
-
-        return self._started.labels(*labels).inc, end
-
-
-def spelled(code: grpc.StatusCode) -> str:
-    """As the metrics of other gRPC servers spell it: `InvalidArgument`, `OK`."""
-    return "OK" if code is grpc.StatusCode.OK else code.name.title().replace("_", "")
 
 
 def as_refusal(problem: Exception, who: str) -> Refusal:

@@ -27,7 +27,7 @@ from protos.recommender_pb2 import PackedResponse, RecommendRequest
 from serving.backlog import Backlog, Sample
 from serving.codec import Refusal
 from serving.comparison import Answer, compare_pairs
-from serving.router.metrics import ShadowMetrics
+from serving.metrics import ShadowMetrics
 from serving.router.pool import RANGE, Pool, Replica, stable_hash
 from serving.router.work import Waiting
 from simulator.measures.registry import MEASURES

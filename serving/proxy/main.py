@@ -8,15 +8,14 @@ from functools import partial
 import grpc
 from prometheus_client import CollectorRegistry
 
+from serving.metrics import SECONDS, GrpcMetrics, ProxyMetrics
 from serving.process import serve_alone
 from serving.proxy.channel import SERVICE, open_channel
 from serving.proxy.flags import ShadowFlags
 from serving.proxy.kept import Kept
-from serving.proxy.metrics import ProxyMetrics
 from serving.proxy.mirror import Mirror
 from serving.proxy.proxy import Proxy
-from serving.router.metrics import SECONDS
-from serving.rpc import FOREVER, Door, GrpcMetrics, GrpcServer, Limits
+from serving.rpc import FOREVER, Door, GrpcServer, Limits
 from simulator.flags import parse_flags
 
 GRACE = 5.0

@@ -25,11 +25,11 @@ from protos.inference_pb2 import ModelInferRequest, ModelInferResponse
 from serving.backlog import Backlog, Sample
 from serving.codec import Refusal
 from serving.comparison import TOGETHER
+from serving.metrics import ShadowMetrics
 from serving.proxy.channel import INFER, open_channel
 from serving.proxy.flags import ShadowFlags
 from serving.proxy.kept import PART_SECONDS, Kept
 from serving.proxy.tensors import UnusableError, ids_of, is_sequence, items_of, numbers_of, scores_of
-from serving.router.metrics import ShadowMetrics
 from serving.rpc import begin_call, end_call
 from simulator.measures.registry import MEASURES, Answers, compare, measured
 from simulator.measures.swaps import positions

@@ -20,8 +20,8 @@ from grpc import StatusCode
 
 from protos.recommender_pb2 import Failure, RankRequest, RankResponse, RecommendRequest
 from serving.codec import MAX_QUERIES, UNKNOWN_USER, Refusal, answer, bad, length, parse
+from serving.metrics import ReplicaMetrics
 from serving.replica.generation import Generation, Shelf
-from serving.replica.metrics import Metrics
 from serving.rpc import Reply, as_refusal
 from simulator.types import Floats, Ints, order, slate
 
@@ -131,7 +131,7 @@ def _first(jobs: deque[Job], limit: int) -> Iterator[Job]:
 class Worker:
     """The thread that ranks."""
 
-    def __init__(self, queue: Queue, metrics: Metrics) -> None:
+    def __init__(self, queue: Queue, metrics: ReplicaMetrics) -> None:
         self._queue, self._metrics = queue, metrics
 
     def run(self) -> None:
@@ -196,7 +196,7 @@ def score(jobs: list[Job]) -> None:
 class RankService:
     """Answers `Rank`; called from many threads."""
 
-    def __init__(self, shelf: Shelf, queue: Queue, metrics: Metrics) -> None:
+    def __init__(self, shelf: Shelf, queue: Queue, metrics: ReplicaMetrics) -> None:
         self._shelf, self._queue, self._metrics = shelf, queue, metrics
         metrics.queue.set_function(lambda: float(len(queue)))
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import torch
 
+from serving.metrics import ReplicaMetrics
 from serving.replica.generation import Generation, Refused, Shelf
 from serving.replica.membership import Membership
-from serving.replica.metrics import Metrics
 from simulator.models.ranker import Rankers
 from simulator.process import repeat
 from simulator.store.protocol import KEPT, Registry, StoreAway, StoreError, UnknownGeneration, Unsigned
@@ -36,7 +36,7 @@ class Refresher:
         name: str,
         shelf: Shelf,
         membership: Membership,
-        metrics: Metrics,
+        metrics: ReplicaMetrics,
         ready: Callable[[], None],
         stop: threading.Event,
         make_rankers: Rankers,

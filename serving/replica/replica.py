@@ -10,10 +10,10 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2 import DESCRIPTOR
+from serving.metrics import ReplicaMetrics
 from serving.replica.flags import ReplicaFlags
 from serving.replica.generation import Shelf
 from serving.replica.membership import Membership
-from serving.replica.metrics import Metrics
 from serving.replica.rank import Queue, RankService, Worker
 from serving.replica.refresh import Refresher
 from serving.rpc import Door, GrpcServer, Handler, Limits
@@ -43,7 +43,7 @@ class Replica:
         """Listens nowhere yet, but has its address. Raises SettingError where that or the device cannot be had."""
         rankers = Rankers(flags.device)
         torch.set_num_threads(1)  # products this small lose by being shared, and the cores are the other replicas'
-        self.metrics, self.shelf, self.queue, self._stop = Metrics(registry), Shelf(), Queue(flags.queue), stop
+        self.metrics, self.shelf, self.queue, self._stop = ReplicaMetrics(registry), Shelf(), Queue(flags.queue), stop
         self.name = flags.name
         rank = Handler(RankService(self.shelf, self.queue, self.metrics).rank, "replica", sheds=True)
         door = Door(LIMITS, self.metrics.grpc)

@@ -22,15 +22,15 @@ from protos.recommender_pb2 import (
     ListReplicasResponse,
 )
 from serving.codec import Refusal, parse
+from serving.metrics import SECONDS, GrpcMetrics, RouterMetrics, ShadowMetrics
 from serving.process import ServerFlags, serve
 from serving.router.compare import compare_all
 from serving.router.feedback import MAX_EVENTS, Feedback, InStore, Keeper, OnDisk, report_of
-from serving.router.metrics import SECONDS, RouterMetrics, ShadowMetrics
 from serving.router.pool import Dialling, Pool, make_policy
 from serving.router.published import Watch
 from serving.router.router import Router
 from serving.router.spool import MIN_BYTES, Spool
-from serving.rpc import Door, GrpcMetrics, GrpcServer, Handler, Limits, Reply, by_threads
+from serving.rpc import Door, GrpcServer, Handler, Limits, Reply, by_threads
 from serving.shadow import Shadow
 from simulator.config import require
 from simulator.errors import SettingError

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from protos.recommender_pb2 import ReplicaState
 from protos.recommender_pb2_grpc import ReplicaStub
 from serving.codec import Refusal
-from serving.router.metrics import RouterMetrics
+from serving.metrics import RouterMetrics
 from serving.router.work import Lane
 from simulator.security.channels import NAME, connect
 from simulator.security.credentials import PLAIN, Credentials

@@ -17,7 +17,7 @@ from prometheus_client import Counter, Histogram
 
 from protos.recommender_pb2 import RecommendRequest
 from serving.codec import Refusal, parse, with_user, without_scores
-from serving.router.metrics import RouterMetrics
+from serving.metrics import RouterMetrics
 from serving.router.pool import Policy, Pool, Replica, stable_hash
 from serving.router.published import Published
 from serving.router.work import Call

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from protos.recommender_pb2 import RecommendRequest
 from serving import backlog
 from serving.comparison import Answer, compare_pairs
-from serving.router.metrics import ShadowMetrics
+from serving.metrics import ShadowMetrics
 from serving.router.pool import RANGE, stable_hash
 from simulator.measures.registry import MEASURES
 from simulator.types import Floats, Ints

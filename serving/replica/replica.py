@@ -11,11 +11,10 @@ from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2 import DESCRIPTOR
 from serving.metrics import ReplicaMetrics
-from serving.replica.flags import ReplicaFlags
 from serving.replica.generation import Shelf
-from serving.replica.membership import Membership
+from serving.replica.main import ReplicaFlags
 from serving.replica.rank import Queue, RankService, Worker
-from serving.replica.refresh import Refresher
+from serving.replica.refresh import Membership, Refresher
 from serving.rpc import Door, GrpcServer, Handler, Limits
 from simulator.models.ranker import Rankers
 from simulator.store.protocol import Store, StoreError

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2 import Failure, RankRequest, RankResponse, RecommendRequest, RecommendResponse
 from serving.metrics import ReplicaMetrics
-from serving.replica.flags import ReplicaFlags
 from serving.replica.generation import Shelf
+from serving.replica.main import ReplicaFlags
 from serving.replica.refresh import Refresher
 from serving.replica.replica import Replica
 from simulator.models.engine import Ranker

@@ -22,9 +22,8 @@ from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from protos.inference_pb2 import ModelInferRequest, ModelInferResponse
-from serving.backlog import Backlog, Sample
 from serving.codec import Refusal
-from serving.comparison import TOGETHER
+from serving.comparison import TOGETHER, Backlog, Sample
 from serving.metrics import ShadowMetrics
 from serving.proxy.channel import INFER, open_channel
 from serving.proxy.flags import ShadowFlags
@@ -66,46 +65,39 @@ class Asked:
     """Bytes of the second answer."""
 
 
-class Mirror:
-    """Samples, asks and compares, in one thread of its own; nothing at all where the share is 0."""
+class Mirror(Backlog):
+    """Samples, asks and compares, in one thread of its own."""
 
     def __init__(self, flags: ShadowFlags, recorder: ShadowMetrics, kept: Kept | None) -> None:
-        self._flags, self._recorder, self._kept = flags, recorder, kept
+        super().__init__(recorder, round(flags.sample * RANGE))
+        self._flags, self._kept = flags, kept
         self._second = open_channel(
             flags.second or flags.first, SECOND_BYTES, flags.towards_servers(), flags.server_name
         )
-        self._below = round(flags.sample * RANGE)
         self._measured = measured(flags.scores_are != "scores")
         self._counted = [name in self._measured for name in MEASURES]
         self._renamed = renamed(flags.second_model, flags.second_version)
-        self._backlog = Backlog(recorder, self._work)
-        self.offer = self._backlog.offer
-        """Takes a request that `samples` chose, and the first server's answer."""
         self._closed, self._asking = False, threading.Lock()
         self._told: set[str] = set()
-
-    def start(self) -> None:
-        """Begin to compare."""
-        if self._below:
-            self._backlog.start()
 
     def close(self) -> None:
         """Wait for no answer any more, and write what was kept."""
         with self._asking:
             self._closed = True
         self._second.close()
-        self._backlog.close(PATIENCE)
+        self.finish(PATIENCE)
         if self._kept:
             self._kept.end_part()
 
     def samples(self, request: bytes) -> bool:
-        """Whether a request is chosen: the same bytes always, or never."""
+        """Whether a request is chosen, to be offered with its answer: the same bytes always, or never."""
         if not self._below:
             return False
         ends = request if len(request) <= 2 * HASHED else request[:HASHED] + request[-HASHED:]
         return zlib.crc32(ends, self._flags.seed) < self._below
 
-    def _work(self, samples: list[Sample]) -> None:
+    def work(self, samples: list[Sample]) -> None:
+        """See Backlog."""
         asked = [query for sample in samples if (query := self._read(*sample))]
         compared: dict[tuple[str, int], list[tuple[Asked, Doubles]]] = defaultdict(list)
         for start in range(0, len(asked), size := self._flags.second_in_flight):

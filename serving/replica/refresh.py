@@ -155,15 +155,10 @@ class Refresher:
             return False
         self._shelf.put(generation)
         self._metrics.refreshed(number, generation.published, time.perf_counter() - started)
-        native = [ranker.name == "native" for ranker in generation.rankers]
-        self._metrics.native.set(sum(native))
-        log.info(
-            "serving generation %d, duplicate %d, %d of %d arms by the native engine",
-            number,
-            generation.duplicate,
-            sum(native),
-            len(native),
-        )
+        arms, native = len(generation.rankers), sum(ranker.name == "native" for ranker in generation.rankers)
+        self._metrics.native.set(native)
+        words = "serving generation %d, duplicate %d, %d of %d arms by the native engine"
+        log.info(words, number, generation.duplicate, native, arms)
         self._membership.tell()
         self._ready()
         return True

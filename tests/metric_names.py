@@ -16,8 +16,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-from load.metrics import LoadCollector
-from load.tally import FinishedCall, Repeat, Tally
+from load.tally import FinishedCall, LoadCollector, Repeat, Tally
 from serving.metrics import GrpcMetrics, ProxyMetrics, ReplicaMetrics, RouterMetrics, ShadowMetrics
 from simulator.measures.registry import MEASURES
 from tests.promql import Labels, labels

@@ -9,6 +9,10 @@ N limits: a user waits for each answer, so N users have at most N queries in fli
 offered rate is achieved as long as a query is answered within N / rate seconds. A user that fell behind makes up for
 one second; offered and achieved rates are both reported. Locust ends with exit code 1 when calls failed, see its
 --exit-code-on-error.
+
+Users speak gRPC: one channel per process, to all routers, and every call is reported to Locust. gRPC blocks the whole
+process unless `init_gevent` comes before its first channel. It is called with that and not on import, since
+Locust's `--processes` forks in between.
 """
 
 from __future__ import annotations
@@ -16,25 +20,26 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 import grpc
 import numpy as np
-from locust import events, task
+from grpc.experimental.gevent import init_gevent  # type: ignore[import-not-found]  # the stubs lack it
+from locust import User, events, task
 from locust.env import Environment
 from locust.event import EventHook
 from locust.runners import MasterRunner, WorkerRunner
 from prometheus_client import CollectorRegistry
 
-from load.grpc_user import Failed, GrpcUser
-from load.metrics import LoadCollector
 from load.people import PlannedQuery
-from load.session import CATCH_UP, STOPPING_MESSAGE, USERS_MESSAGE, Session
+from load.session import CATCH_UP, STOPPING_MESSAGE, USERS_MESSAGE, Session, dial, target
 from load.settings import read_settings
-from load.tally import FinishedCall, Repeat, add_report, compare
+from load.tally import FinishedCall, LoadCollector, Repeat, add_report, compare
 from protos.recommender_pb2 import FeedbackRequest, RecommendRequest, RecommendResponse, ShownItem
+from protos.recommender_pb2_grpc import RecommenderStub
 from simulator.errors import FlickerError
 from simulator.process import end_on_sigterm, say_ready
 from simulator.security.pages import serve_metrics
@@ -48,14 +53,50 @@ GOLDEN = 0.6180339887498949
 """Users' turns are this share of a period apart (mod 1): nearly even for any number of users."""
 
 
-class Searcher(GrpcUser):
+class Failed(Exception):
+    """A call that failed, in one line, so that Locust's list of errors stays short."""
+
+    def __init__(self, problem: grpc.Call) -> None:
+        self.code = problem.code().name
+        super().__init__(f"{self.code}: {problem.details()}")
+
+
+class LocustReporter(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Fires Locust's `request` event for every call that ends, by the method's name, with its error."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._fire: Callable[..., None] = environment.events.request.fire
+
+    def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        """The call, once it has ended."""
+        start = time.perf_counter()
+        call = continuation(details, request)
+        problem = call.exception()  # waits, and lets the other users go on meanwhile
+        self._fire(
+            request_type="grpc",
+            name=str(details.method).rpartition("/")[2],
+            response_time=1_000 * (time.perf_counter() - start),
+            response_length=0 if problem else call.result().ByteSize(),
+            exception=Failed(problem) if problem else None,
+            context={},
+        )
+        return call
+
+
+class Searcher(User):
     """Searches, clicks items of the slate, and now and then repeats the query from another device."""
 
     session: ClassVar[Session]
     _count: ClassVar[int] = 0
+    _stubs: ClassVar[dict[str, RecommenderStub]] = {}
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
+        address = target(self.host)
+        if address not in self._stubs:
+            init_gevent()
+            self._stubs[address] = RecommenderStub(grpc.intercept_channel(dial(address), LocustReporter(environment)))
+        self.router = self._stubs[address]
         Searcher._count += 1
         phase = (Searcher._count * GOLDEN) % 1
         self._due = self.session.work_due() + (phase - 1) * self.session.period

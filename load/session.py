@@ -9,24 +9,32 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gevent  # type: ignore[import-untyped]
+import grpc
 from gevent.event import Event  # type: ignore[import-untyped]
 from gevent.pool import Group  # type: ignore[import-untyped]
+from grpc.experimental.gevent import init_gevent  # type: ignore[import-not-found]  # the stubs lack it
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
 
-from load.grpc_user import wait_until_served
 from load.people import POOL, People, PlannedQuery
 from load.settings import LoadSettings, due, modified_at, read_settings, work
 from load.tally import Outbox, Tally
+from protos.channel import router_channel
 from simulator.errors import SettingError
 from simulator.files import write_atomically
+from simulator.process import retry
 from simulator.randomness import generator
+from simulator.security.channels import connect
+from simulator.security.credentials import Credentials
 from simulator.store.protocol import Store, StoreError
 from simulator.types import World
 
@@ -42,6 +50,46 @@ LAST_CALLS = 1.0
 """Seconds that calls in flight have then: Locust's master waits half a second for the last reports, no longer."""
 CATCH_UP = 1.0
 """Seconds of queries that a user makes up for when answers were slow; older ones it never asks."""
+HEALTH_TIMEOUT = 2.0
+"""Seconds for the router's answer whether it serves."""
+
+
+class NotServing(Exception):
+    """The router cannot answer yet."""
+
+
+def target(host: str | None) -> str:
+    """Address of the routers, in any form that Locust's --host takes: host:port, several with commas, or dns:///name:port."""
+    return (host or "").removeprefix("grpc://").removeprefix("http://").rstrip("/")
+
+
+def dial(address: str) -> grpc.Channel:
+    """A channel to the routers, with the certificates and the token that the environment names."""
+    return router_channel(address, partial(connect, Credentials.from_environment()))
+
+
+def wait_until_served(environment: Environment) -> None:
+    """Wait until a router at Locust's host, which its page may change meanwhile, says that it serves.
+
+    One without a health service is taken at once.
+    """
+
+    def check() -> None:
+        address = target(environment.host)
+        with dial(address) as channel:
+            try:
+                request = health_pb2.HealthCheckRequest()
+                status = health_pb2_grpc.HealthStub(channel).Check(request, timeout=HEALTH_TIMEOUT).status
+            except grpc.RpcError as problem:
+                assert isinstance(problem, grpc.Call)
+                if problem.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    return
+                raise NotServing(f"{address}: {problem.code().name}") from None
+        if status != health_pb2.HealthCheckResponse.SERVING:
+            raise NotServing(f"{address}: {health_pb2.HealthCheckResponse.ServingStatus.Name(status)}")
+
+    init_gevent()
+    retry(check, NotServing, threading.Event(), lambda problem: log.info("waiting for the router at %s", problem))
 
 
 class Session:

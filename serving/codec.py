@@ -32,8 +32,6 @@ MAX_QUERIES = 1_024
 """Queries of one call of Rank."""
 Parsed = TypeVar("Parsed", bound=Message)
 NO_ITEMS: Ints = np.empty(0, np.int64)
-REFUSED = "Generations that this process did not take, by what was wrong with them"
-"""Of flicker_snapshots_refused_total, which replicas and routers have."""
 UNKNOWN_USER = RecommendResponse(unknown_user=True).SerializeToString()
 """The last part of an answer to a user whom the world has not."""
 SHOWN = 80

@@ -41,18 +41,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from grpc import _common, _server
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry
 
 from serving.codec import Refusal, parse
+from serving.metrics import GrpcMetrics
 from simulator.errors import SettingError
-from simulator.process import instruments
 from simulator.security.channels import listen
 from simulator.security.credentials import HEADER, PLAIN, WANTED, Credentials
 
@@ -60,7 +59,6 @@ log = logging.getLogger(__name__)
 FOREVER = 1e9
 """Seconds: as good as no deadline."""
 NOTHING = "the server says OK, and gives no answer"
-REASONS = ("in_flight", "delay", "bytes", "busy", "half_open", "broken", "unread", "no_token")
 WATCHERS = 16
 """Health's Watch and reflection, which take a thread each: at most so many, the oldest makes room."""
 TARGET_SECONDS, INTERVAL, MIN_IN_FLIGHT = 0.025, 0.1, 32
@@ -136,40 +134,6 @@ def options(limits: Limits) -> list[tuple[str, int]]:
     ]
 
 
-class GrpcMetrics:
-    """What every gRPC server counts, under the names of go-grpc-prometheus, whose dashboards fit them."""
-
-    def __init__(self, registry: CollectorRegistry, buckets: Sequence[float]) -> None:
-        """`buckets`: upper ends of those of a call's seconds."""
-        counter, gauge, histogram = instruments(registry)
-        labels = ["grpc_type", "grpc_service", "grpc_method"]
-        self._started = counter("grpc_server_started", "Calls begun", labels)
-        self._handled = counter("grpc_server_handled", "Calls ended", [*labels, "grpc_code"])
-        seconds = "From begin to end of a call"
-        self._seconds = histogram("grpc_server_handling_seconds", seconds, labels, buckets=buckets)
-        words = "Calls that were too much, by reason; broken: a request larger than allowed, or taken back too early"
-        refused = counter("flicker_rpc_refused", words, ["reason"])
-        self.refused = {reason: refused.labels(reason) for reason in REASONS}
-        self.in_flight = gauge("flicker_rpc_in_flight", "Calls between request and answer")
-
-    def method(self, service: str, name: str) -> tuple[Callable[[], None], Callable[[grpc.StatusCode, float], None]]:
-        """To be called where a call of this method begins, and with its code and its seconds where it ends."""
-        labels = ("unary", service, name)
-        handled = {code: self._handled.labels(*labels, spelled(code)) for code in grpc.StatusCode}
-        seconds = self._seconds.labels(*labels)
-
-        def end(code: grpc.StatusCode, took: float) -> None:
-            handled[code].inc()
-            seconds.observe(took)
-
-        return self._started.labels(*labels).inc, end
-
-
-def spelled(code: grpc.StatusCode) -> str:
-    """As the metrics of other gRPC servers spell it: `InvalidArgument`, `OK`."""
-    return "OK" if code is grpc.StatusCode.OK else code.name.title().replace("_", "")
-
-
 def as_refusal(problem: Exception, who: str) -> Refusal:
     """What a caller is told of an error: where it is no refusal, that it is a fault of the router or replica."""
     if isinstance(problem, Refusal):
@@ -178,27 +142,9 @@ def as_refusal(problem: Exception, who: str) -> Refusal:
     return Refusal(grpc.StatusCode.INTERNAL, f"a fault of the {who}; its log says more")
 
 
-class Reply(Protocol):
-    """The end of one call, from any thread."""
-
-    deadline: float
-    """The caller's, on the monotonic clock."""
-
-    @property
-    def metadata(self) -> Metadata:
-        """What the caller sent beside the request."""
-
-    def end(self, answer: bytes, refusal: Refusal | None, headers: Metadata = (), trailers: Metadata = ()) -> None:
-        """With the answer's bytes or a refusal, and metadata before and after it, once; without effect where the caller
-        has gone."""
-
-    def when_gone(self, callback: Callable[[], None]) -> None:
-        """Call back when the caller has gone before its answer."""
-
-
 Metadata = Sequence[tuple[str, str | bytes]]
 """Names and values beside a message."""
-Begin = Callable[[bytes, Reply], None]
+Begin = Callable[[bytes, "Reply"], None]
 """Takes a request's bytes and sees to it that the reply comes; must not wait; raises Refusal."""
 Answers = Callable[[bytes, float], bytes]
 """From a request's bytes and its deadline to the answer's bytes; may wait; raises Refusal."""
@@ -245,11 +191,11 @@ class Door:
         self.limits, self.metrics = limits, metrics
         self.in_flight = self._bytes = self._unread_bytes = 0
         self._delay, self._lock = ControlledDelay(limits.calls, limits.target_seconds), threading.Lock()
-        self._half_open: OrderedDict[_Direct, float] = OrderedDict()  # -> since when; only of the server's thread
-        self._unread: OrderedDict[_Direct, tuple[float, int]] = OrderedDict()  # -> since when, bytes
+        self._half_open: OrderedDict[Reply, float] = OrderedDict()  # -> since when; only of the server's thread
+        self._unread: OrderedDict[Reply, tuple[float, int]] = OrderedDict()  # -> since when, bytes
         metrics.in_flight.set_function(lambda: self.in_flight)
 
-    def comes(self, call: _Direct, now: float) -> Refusal | None:
+    def comes(self, call: Reply, now: float) -> Refusal | None:
         """A call begins; its request is to come, unless it is refused."""
         self._sweep(now)
         if call.handler.sheds and (full := self._full()):
@@ -257,7 +203,7 @@ class Door:
         self._half_open[call] = now
         return None
 
-    def enters(self, call: _Direct, size: int) -> Refusal | None:
+    def enters(self, call: Reply, size: int) -> Refusal | None:
         """Its request is there."""
         self._half_open.pop(call, None)
         with self._lock:
@@ -270,7 +216,7 @@ class Door:
             call.size = size
         return None
 
-    def leaves(self, call: _Direct, answer: int, now: float, is_there: bool) -> None:
+    def leaves(self, call: Reply, answer: int, now: float, is_there: bool) -> None:
         """It is answered with so many bytes, which its caller, who may be gone already, takes or not."""
         with self._lock:
             if call.size >= 0:  # it had entered
@@ -282,7 +228,7 @@ class Door:
                 self._unread[call] = now, answer
                 self._unread_bytes += answer
 
-    def gone(self, call: _Direct) -> None:
+    def gone(self, call: Reply) -> None:
         """All of it is sent, or its caller has gone."""
         with self._lock:
             self._half_open.pop(call, None)
@@ -340,11 +286,7 @@ def _nothing(*_: object) -> None:
     pass
 
 
-def _no_method(raw: bytes, reply: Reply) -> None:
-    raise AssertionError("its calls are refused before")
-
-
-_OTHERS = Handler(_no_method, "server")
+_OTHERS = Handler(_nothing, "server")
 """For calls of methods that are not ours to answer, but to refuse."""
 
 
@@ -406,12 +348,12 @@ def _handle_call(event: Any, method: Any, interceptors: Any, pool: Any, exceeded
     handler = pool.handlers.get(event.call_details.method)
     if pool.admits and not pool.admits(dict(event.invocation_metadata).get(HEADER)):
         pool.door.metrics.refused["no_token"].inc()
-        call = _Direct(event, handler or _OTHERS, pool.door)
+        call = Reply(event, handler or _OTHERS, pool.door)
         call.refuse(_NO_TOKEN)
     elif handler is None:
         return _theirs(event, method, interceptors, pool, exceeded)
     else:
-        call = _Direct(event, handler, pool.door)
+        call = Reply(event, handler, pool.door)
         call.start()
     return call, None
 
@@ -423,28 +365,20 @@ _ONE = Refusal(grpc.StatusCode.UNIMPLEMENTED, "exactly one request message is ne
 _NO_TOKEN = Refusal(grpc.StatusCode.UNAUTHENTICATED, f"{WANTED} (metadata {HEADER}: Bearer TOKEN)")
 
 
-class _Direct:
-    """A call that nobody waits for, and its state to the server.
+class Reply:
+    """A call that nobody waits for, its state to the server, and, from any thread, its end.
 
     Operations are told of by the server's thread, which is answered by this call once nothing of it is left.
     """
 
     __slots__ = (
-        "handler",
-        "since",
-        "size",
-        "deadline",
-        "_event",
-        "_door",
-        "_lock",
-        "_due",
-        "_ended",
-        "_over",
-        "_on_gone",
-    )
+        "handler", "since", "size", "deadline", "_event", "_door", "_lock", "_due", "_ended", "_over", "_on_gone"
+    )  # fmt: skip
 
     def __init__(self, event: Any, handler: Handler, door: Door) -> None:
-        self.handler, self.since, self.size, self.deadline = handler, time.monotonic(), -1, FOREVER
+        self.handler, self.since, self.size = handler, time.monotonic(), -1
+        self.deadline = FOREVER
+        """The caller's, on the monotonic clock."""
         self._event, self._door, self._lock = event, door, threading.Lock()
         self._due = 2  # operations under way
         self._ended = self._over = False  # somebody has ended it; there is no more to send
@@ -501,11 +435,12 @@ class _Direct:
 
     @property
     def metadata(self) -> Metadata:
-        """See Reply."""
+        """What the caller sent beside the request."""
         return self._event.invocation_metadata  # type: ignore[no-any-return]
 
     def end(self, answer: bytes, refusal: Refusal | None, headers: Metadata = (), trailers: Metadata = ()) -> None:
-        """See Reply."""
+        """With the answer's bytes or a refusal, and metadata before and after it, once; without effect where the caller
+        has gone."""
         now = time.monotonic()
         with self._lock:
             if self._ended:  # a fault after the reply
@@ -519,15 +454,12 @@ class _Direct:
             message = () if refusal else (cygrpc.SendMessageOperation(answer, 0),)
             try:
                 status = _status(refusal, headers or None, trailers or None)
-                self._event.call.start_server_batch((*status, *message), self._sent)
+                self._event.call.start_server_batch((*status, *message), self._done)
             except Exception:  # who sends has other calls to end
                 self._due -= 1
                 log.exception("an answer was not sent")
 
-    def _sent(self, event: Any) -> Any:
-        return self._done()
-
-    def _done(self) -> Any:
+    def _done(self, event: Any = None) -> Any:
         """An operation is done."""
         with self._lock:
             self._due -= 1
@@ -541,7 +473,7 @@ class _Direct:
         self._event.call.cancel()
 
     def when_gone(self, callback: Callable[[], None]) -> None:
-        """See Reply."""
+        """Call back when the caller has gone before its answer."""
         with self._lock:
             over = self._over
             if not over:

@@ -31,7 +31,7 @@ Side = Literal["user", "item", "context"]
 Kind = Literal["category"]
 """The kind of a field's values."""
 PolicyName = Literal["random", "round_robin", "sticky", "least_loaded"]
-"""How a router chooses who answers a query; see serving/router/pool.py."""
+"""How a router chooses who answers a query; see serving/router/router.py."""
 
 FIRST_ID = 2
 """Id of a field's first value, behind those of padding and of what is unknown; see Field.size."""

@@ -16,12 +16,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-from load.metrics import LoadCollector
-from load.tally import FinishedCall, Repeat, Tally
-from serving.proxy.metrics import ProxyMetrics
-from serving.replica.metrics import Metrics as ReplicaMetrics
-from serving.router.metrics import RouterMetrics, ShadowMetrics
-from serving.rpc import GrpcMetrics
+from load.tally import FinishedCall, LoadCollector, Repeat, Tally
+from serving.metrics import GrpcMetrics, ProxyMetrics, ReplicaMetrics, RouterMetrics, ShadowMetrics
 from simulator.measures.registry import MEASURES
 from tests.promql import Labels, labels
 from trainer.metrics import Metrics as TrainerMetrics

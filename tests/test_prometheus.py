@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from serving import backlog
+from serving import comparison
 from serving.router.main import RouterFlags
 from simulator.store.open import CAPACITY
 from tests.metric_names import JOBS, PROMETHEUS, declared, rules
@@ -82,9 +82,9 @@ def test_one_rule_per_window_divides_by_measure() -> None:
 def test_alerts_know_the_sizes_that_the_code_has() -> None:
     alerts = {alert["alert"]: alert for alert in rules("alerts.yml")}
     wait, comments = alerts["FlickerComparisonsWait"], (PROMETHEUS / "alerts.yml").read_text()
-    assert wait["expr"] == f"max(flicker_shadow_backlog) > {backlog.BACKLOG // 2}"
-    assert f"room for {backlog.BACKLOG:,}." in wait["annotations"]["summary"]
-    assert f"The backlog holds {backlog.BACKLOG:,} queries: half full" in comments
+    assert wait["expr"] == f"max(flicker_shadow_backlog) > {comparison.BACKLOG // 2}"
+    assert f"room for {comparison.BACKLOG:,}." in wait["annotations"]["summary"]
+    assert f"The backlog holds {comparison.BACKLOG:,} queries: half full" in comments
     assert f"The log holds {CAPACITY:,} events" in comments
     assert f"The spool holds {RouterFlags.spool_bytes >> 20} MiB unless told" in comments
 

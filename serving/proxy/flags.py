@@ -1,4 +1,7 @@
-"""The flags of `flicker shadow`; what says where things are has an environment variable too."""
+"""The flags of `flicker shadow`, and how the model servers that they name are reached.
+
+What says where things are has an environment variable too.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import grpc
+
 from serving.proxy.tensors import Scale
 from simulator.config import require
 from simulator.flags import Listening, Secured, choice_from_env, file_from_env, from_env, require_address
-from simulator.security.channels import require_name
+from simulator.security.channels import NAME, open_bare, require_name
 from simulator.security.credentials import Credentials
 
 
@@ -113,7 +118,20 @@ class ShadowFlags(Listening):
             1_024 <= self.message_bytes <= 1 << 30, "message_bytes", self.message_bytes, "from 1,024 bytes to 1 GiB"
         )
 
-    def towards_servers(self) -> Credentials:
-        """How the model servers are called: the tokens that users send are for them, ours are for users."""
+    def connect(self, address: str, answer_bytes: int) -> grpc.Channel:
+        """A connection to a model server, shared with no other channel; its answers have so many bytes at most.
+
+        The tokens that users send pass, and none of ours is sent.
+        """
+        options = (
+            ("grpc.max_receive_message_length", answer_bytes),
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1_000),  # one that is back is asked again within a second
+            ("grpc.dns_min_time_between_resolutions_ms", 1_000),
+            ("grpc.enable_http_proxy", 0),
+            *(((NAME, self.server_name),) if self.server_name else ()),
+        )
         own = self.security if self.servers_ca else Secured(None, None, None, None)
-        return Credentials(own.tls_cert, own.tls_key, self.servers_ca)
+        return open_bare(Credentials(own.tls_cert, own.tls_key, self.servers_ca), address, options)

@@ -4,33 +4,40 @@ A request is chosen by a hash of its bytes, and not read before the first server
 second does is counted and hurts nobody: its calls have a connection, a limit and a deadline of their own, its answers
 may be so much larger than the first one's and no more, and nothing of what it says gets to a user.
 
+With `--keep FOLDER`, FOLDER/first and FOLDER/second hold both sides' scores as prediction logs for `flicker compare`:
+CSV files of the same names, each a part of some seconds that appears as a whole. So both may be read at any time, and a
+process that is killed loses the last seconds at most. A started one goes on beside what is there. Nothing but text is
+written: pyarrow is needed to read, not here.
+
 Shapes: B queries of a request, N items of each; Q queries of several requests with as many items.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import threading
+import time
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
-from protos.inference_pb2 import ModelInferRequest, ModelInferResponse
-from serving.backlog import Backlog, Sample
+from protos.inference_pb2 import DESCRIPTOR, ModelInferRequest, ModelInferResponse
 from serving.codec import Refusal
-from serving.comparison import TOGETHER
-from serving.proxy.channel import INFER, open_channel
+from serving.comparison import TOGETHER, Backlog, Sample
+from serving.metrics import ShadowMetrics
 from serving.proxy.flags import ShadowFlags
-from serving.proxy.kept import PART_SECONDS, Kept
 from serving.proxy.tensors import UnusableError, ids_of, is_sequence, items_of, numbers_of, scores_of
-from serving.router.metrics import ShadowMetrics
 from serving.rpc import begin_call, end_call
+from simulator.files import as_csv, write_atomically, writing
 from simulator.measures.registry import MEASURES, Answers, compare, measured
 from simulator.measures.swaps import positions
 from simulator.predictions.read import log_odds
@@ -38,6 +45,8 @@ from simulator.types import Doubles, Ints, order
 
 log = logging.getLogger(__name__)
 Parsed = TypeVar("Parsed", bound=Message)
+SERVICE = DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+INFER = f"/{SERVICE}/ModelInfer"
 RANGE, HASHED = 1 << 32, 1 << 15
 """Of the hash; and how many bytes of each end of a request go into it, so that a large one takes no longer."""
 SECOND_BYTES, LARGER, AND = 4 << 20, 4, 1 << 16
@@ -45,6 +54,66 @@ SECOND_BYTES, LARGER, AND = 4 << 20, 4, 1 << 16
 the first one's, and so many more."""
 PATIENCE = 5.0
 """Seconds for what is at work when the proxy ends."""
+SIDES = "first", "second"
+PART_SECONDS, PART_ROWS = 5.0, 20_000
+"""A part ends after so long, or with so many rows of each side."""
+Row = tuple[object, ...]
+
+
+class Kept:
+    """The folder, until it holds as much as it may."""
+
+    def __init__(self, folder: Path, limit: int, probabilities: bool) -> None:
+        """`limit` bytes of all files; `probabilities`: scores are some, and are said to be.
+
+        Raises ResultError where the folder cannot be written.
+        """
+        self._folder, self._max_bytes, self._probabilities = folder, limit, probabilities
+        self._rows: tuple[list[Row], list[Row]] = [], []
+        self._since = 0.0
+        with writing("keep", folder):
+            for side in SIDES:
+                (folder / side).mkdir(parents=True, exist_ok=True)
+            self._bytes = sum(file.stat().st_size for file in folder.glob("*/*.csv"))
+        # numbers of queries rise from one process to the next: none makes a million of them in a second
+        self._numbers = itertools.count(time.time_ns() // 1_000)
+
+    def add(self, ids: Sequence[str], items: NDArray[Any], scores: tuple[Doubles, Doubles]) -> None:
+        """Queries [B], as the asker calls them, with items [B, N] and both sides' scores [B, N]."""
+        if self._bytes > self._max_bytes:
+            return
+        self._since = self._since or time.monotonic()
+        for query, own in enumerate(ids):
+            number, names = next(self._numbers), items[query].tolist()
+            for rows, side in zip(self._rows, scores, strict=True):
+                values = side[query].tolist()
+                columns = (values, values) if self._probabilities else (values,)
+                rows += [(number, name, *row, own) for name, *row in zip(names, *columns, strict=True)]
+        if len(self._rows[0]) >= PART_ROWS:
+            self.end_part()
+
+    def end_part(self, after: float = 0.0) -> None:
+        """Write what was added, where the first of it is so many seconds old. What cannot be written ends the keeping,
+        not the proxy."""
+        if not self._since or time.monotonic() - self._since < after:
+            return
+        head = ("q_id", "doc_id", "score", *(["probability"] if self._probabilities else []), "request")
+        files = [self._folder / side / f"{self._rows[0][0][0]}.csv" for side in SIDES]
+        try:
+            for file, rows in zip(files, self._rows, strict=True):
+                content = as_csv([head, *rows]).encode()
+                write_atomically(file, content)
+                self._bytes += len(content)
+        except OSError as problem:
+            with contextlib.suppress(OSError):
+                files[0].unlink(missing_ok=True)  # one side alone is no comparison
+            log.error("keep = %s: %s: nothing is kept from now on", self._folder, problem.strerror or problem)
+            self._max_bytes = -1
+        else:
+            if self._bytes > self._max_bytes:
+                words = "keep = %s: full (--keep-bytes %d): nothing is kept from now on"
+                log.warning(words, self._folder, self._max_bytes)
+        self._rows, self._since = ([], []), 0.0
 
 
 @dataclass(eq=False)
@@ -66,46 +135,37 @@ class Asked:
     """Bytes of the second answer."""
 
 
-class Mirror:
-    """Samples, asks and compares, in one thread of its own; nothing at all where the share is 0."""
+class Mirror(Backlog):
+    """Samples, asks and compares, in one thread of its own."""
 
     def __init__(self, flags: ShadowFlags, recorder: ShadowMetrics, kept: Kept | None) -> None:
-        self._flags, self._recorder, self._kept = flags, recorder, kept
-        self._second = open_channel(
-            flags.second or flags.first, SECOND_BYTES, flags.towards_servers(), flags.server_name
-        )
-        self._below = round(flags.sample * RANGE)
+        super().__init__(recorder, round(flags.sample * RANGE))
+        self._flags, self._kept = flags, kept
+        self._second = flags.connect(flags.second or flags.first, SECOND_BYTES)
         self._measured = measured(flags.scores_are != "scores")
         self._counted = [name in self._measured for name in MEASURES]
         self._renamed = renamed(flags.second_model, flags.second_version)
-        self._backlog = Backlog(recorder, self._work)
-        self.offer = self._backlog.offer
-        """Takes a request that `samples` chose, and the first server's answer."""
         self._closed, self._asking = False, threading.Lock()
         self._told: set[str] = set()
-
-    def start(self) -> None:
-        """Begin to compare."""
-        if self._below:
-            self._backlog.start()
 
     def close(self) -> None:
         """Wait for no answer any more, and write what was kept."""
         with self._asking:
             self._closed = True
         self._second.close()
-        self._backlog.close(PATIENCE)
+        self.finish(PATIENCE)
         if self._kept:
             self._kept.end_part()
 
     def samples(self, request: bytes) -> bool:
-        """Whether a request is chosen: the same bytes always, or never."""
+        """Whether a request is chosen, to be offered with its answer: the same bytes always, or never."""
         if not self._below:
             return False
         ends = request if len(request) <= 2 * HASHED else request[:HASHED] + request[-HASHED:]
         return zlib.crc32(ends, self._flags.seed) < self._below
 
-    def _work(self, samples: list[Sample]) -> None:
+    def work(self, samples: list[Sample]) -> None:
+        """See Backlog."""
         asked = [query for sample in samples if (query := self._read(*sample))]
         compared: dict[tuple[str, int], list[tuple[Asked, Doubles]]] = defaultdict(list)
         for start in range(0, len(asked), size := self._flags.second_in_flight):

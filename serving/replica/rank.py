@@ -20,8 +20,8 @@ from grpc import StatusCode
 
 from protos.recommender_pb2 import Failure, RankRequest, RankResponse, RecommendRequest
 from serving.codec import MAX_QUERIES, UNKNOWN_USER, Refusal, answer, bad, length, parse
+from serving.metrics import ReplicaMetrics
 from serving.replica.generation import Generation, Shelf
-from serving.replica.metrics import Metrics
 from serving.rpc import Reply, as_refusal
 from simulator.types import Floats, Ints, order, slate
 
@@ -32,33 +32,26 @@ MAX_BACKGROUND_PER_DRAIN = 20
 """Queries that no user waits for, taken beside them: so many delay a user by some 2 ms, and still fill whole passes."""
 
 
+@dataclass(eq=False, slots=True)
 class Call:
     """One call and how many of its queries are still to be ranked."""
 
-    def __init__(self, done: Callable[[], None]) -> None:
-        """`done` is called by the worker when none is left; it must not raise."""
-        self.left = 0
-        self.cancelled = False
-        self._done = done
-
-    def end(self) -> None:
-        """None of its queries is left."""
-        done = self._done
-        self.drop()
-        done()
-
-    def drop(self) -> None:
-        """Nobody is told any more. What `done` holds holds the call: a generation would stay in memory until the next
-        garbage collection."""
-        self._done = _nothing
+    done: Callable[[], None] | None
+    """Called by the worker when none is left; it must not raise. Then let go of: what it holds holds the call, and a
+    generation would stay in memory until the next garbage collection."""
+    left: int = 0
+    cancelled: bool = False
 
     def cancel(self) -> None:
         """The caller no longer waits: drop what is not ranked yet."""
         self.cancelled = True
 
-
-def _nothing() -> None:
-    pass
+    def finish(self) -> None:
+        """One of its queries is done with. Only the worker says so: it needs no lock."""
+        self.left -= 1
+        if not self.left and (done := self.done):
+            self.done = None
+            done()
 
 
 @dataclass(eq=False, slots=True)
@@ -128,50 +121,6 @@ def _first(jobs: deque[Job], limit: int) -> Iterator[Job]:
     return (jobs.popleft() for _ in range(min(len(jobs), limit)))
 
 
-class Worker:
-    """The thread that ranks."""
-
-    def __init__(self, queue: Queue, metrics: Metrics) -> None:
-        self._queue, self._metrics = queue, metrics
-
-    def run(self) -> None:
-        """Rank until the queue is closed and empty."""
-        torch.set_num_threads(1)
-        while jobs := self._queue.take():
-            for batch in passes(jobs):
-                self._rank(self._unexpired(batch))
-            del jobs, batch  # and with them their generation, which may be refreshed before the next query comes
-
-    def _rank(self, jobs: list[Job]) -> None:
-        if not jobs:
-            return
-        with self._metrics.rank.time():
-            try:
-                score(jobs)
-            except Exception:  # a mistake of ours must not end the thread that all queries wait for
-                log.exception("ranking failed")
-                for job in jobs:
-                    job.refusal = Refusal(StatusCode.INTERNAL, "ranking failed; the replica's log says why")
-        self._metrics.batch.observe(len(jobs))
-        for job in jobs:
-            finish(job)
-
-    def _unexpired(self, jobs: list[Job]) -> list[Job]:
-        now = time.monotonic()
-        for job in (late := [job for job in jobs if job.deadline <= now or job.call.cancelled]):
-            job.refusal = Refusal(StatusCode.DEADLINE_EXCEEDED, "the deadline passed while the query waited")
-            self._metrics.expired.inc()
-            finish(job)
-        return [job for job in jobs if job.refusal is None] if late else jobs
-
-
-def finish(job: Job) -> None:
-    """Tell a call that one of its queries is done with. Only the worker does, so it needs no lock."""
-    job.call.left -= 1
-    if not job.call.left:
-        job.call.end()
-
-
 def passes(jobs: list[Job]) -> Iterator[list[Job]]:
     """Queries that are ranked together: of one generation and arm, with equally many candidates."""
     groups: dict[tuple[int, int, int], list[Job]] = {}
@@ -194,9 +143,9 @@ def score(jobs: list[Job]) -> None:
 
 
 class RankService:
-    """Answers `Rank`; called from many threads."""
+    """Answers `Rank`: the server's threads bring queries, and one thread ranks them."""
 
-    def __init__(self, shelf: Shelf, queue: Queue, metrics: Metrics) -> None:
+    def __init__(self, shelf: Shelf, queue: Queue, metrics: ReplicaMetrics) -> None:
         self._shelf, self._queue, self._metrics = shelf, queue, metrics
         metrics.queue.set_function(lambda: float(len(queue)))
 
@@ -223,6 +172,36 @@ class RankService:
             reply.when_gone(call.cancel)
         else:
             self._finish(asked, reply)
+
+    def run(self) -> None:
+        """The worker's thread: rank until the queue is closed and empty."""
+        torch.set_num_threads(1)
+        while jobs := self._queue.take():
+            for batch in passes(jobs):
+                self._rank(self._unexpired(batch))
+            del jobs, batch  # and with them their generation, which may be refreshed before the next query comes
+
+    def _rank(self, jobs: list[Job]) -> None:
+        if not jobs:
+            return
+        with self._metrics.rank.time():
+            try:
+                score(jobs)
+            except Exception:  # a mistake of ours must not end the thread that all queries wait for
+                log.exception("ranking failed")
+                for job in jobs:
+                    job.refusal = Refusal(StatusCode.INTERNAL, "ranking failed; the replica's log says why")
+        self._metrics.batch.observe(len(jobs))
+        for job in jobs:
+            job.call.finish()
+
+    def _unexpired(self, jobs: list[Job]) -> list[Job]:
+        now = time.monotonic()
+        for job in (late := [job for job in jobs if job.deadline <= now or job.call.cancelled]):
+            job.refusal = Refusal(StatusCode.DEADLINE_EXCEEDED, "the deadline passed while the query waited")
+            self._metrics.expired.inc()
+            job.call.finish()
+        return [job for job in jobs if job.refusal is None] if late else jobs
 
     def _finish(self, asked: list[tuple[RecommendRequest, Job] | Refusal], reply: Reply) -> None:
         """All queries of a call are done with."""
@@ -251,7 +230,7 @@ class RankService:
         taken = self._queue.put(jobs, background)
         self._metrics.shed.inc(len(jobs) - taken)
         if not taken:
-            jobs[0].call.drop()
+            jobs[0].call.done = None
             raise Refusal(StatusCode.RESOURCE_EXHAUSTED, self._queue.full)
 
     def _response(self, asked: list[tuple[RecommendRequest, Job] | Refusal]) -> bytes:

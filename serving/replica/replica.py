@@ -10,12 +10,11 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2 import DESCRIPTOR
-from serving.replica.flags import ReplicaFlags
+from serving.metrics import ReplicaMetrics
 from serving.replica.generation import Shelf
-from serving.replica.membership import Membership
-from serving.replica.metrics import Metrics
-from serving.replica.rank import Queue, RankService, Worker
-from serving.replica.refresh import Refresher
+from serving.replica.main import ReplicaFlags
+from serving.replica.rank import Queue, RankService
+from serving.replica.refresh import Membership, Refresher
 from serving.rpc import Door, GrpcServer, Handler, Limits
 from simulator.models.ranker import Rankers
 from simulator.store.protocol import Store, StoreError
@@ -43,9 +42,10 @@ class Replica:
         """Listens nowhere yet, but has its address. Raises SettingError where that or the device cannot be had."""
         rankers = Rankers(flags.device)
         torch.set_num_threads(1)  # products this small lose by being shared, and the cores are the other replicas'
-        self.metrics, self.shelf, self.queue, self._stop = Metrics(registry), Shelf(), Queue(flags.queue), stop
+        self.metrics, self.shelf, self.queue, self._stop = ReplicaMetrics(registry), Shelf(), Queue(flags.queue), stop
         self.name = flags.name
-        rank = Handler(RankService(self.shelf, self.queue, self.metrics).rank, "replica", sheds=True)
+        service = RankService(self.shelf, self.queue, self.metrics)
+        rank = Handler(service.rank, "replica", sheds=True)
         door = Door(LIMITS, self.metrics.grpc)
         address, credentials = (flags.host, flags.port), flags.security.credentials()
         self.server = GrpcServer(SERVICE, {"Rank": rank}, door, address, credentials=credentials)
@@ -53,7 +53,7 @@ class Replica:
         self.membership = Membership(store, flags.name, self.address, self.shelf, stop)
         ready = lambda: self.server.serving(True)  # noqa: E731
         refresher = Refresher(store, flags.name, self.shelf, self.membership, self.metrics, ready, stop, rankers)
-        work = {"worker": Worker(self.queue, self.metrics).run, "refresh": refresher.run, "beat": self.membership.run}
+        work = {"worker": service.run, "refresh": refresher.run, "beat": self.membership.run}
         self._threads = [threading.Thread(target=run, name=name, daemon=True) for name, run in work.items()]
 
     def start(self) -> None:

@@ -25,7 +25,7 @@ from grpc import StatusCode
 
 from protos.recommender_pb2 import FeedbackRequest
 from serving.codec import MAX_ITEMS, Refusal, bad
-from serving.router.metrics import RouterMetrics
+from serving.metrics import RouterMetrics
 from serving.router.published import Published
 from serving.router.spool import NotWritten, Record, Spool
 from simulator.process import Stopped, retry

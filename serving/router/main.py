@@ -22,16 +22,15 @@ from protos.recommender_pb2 import (
     ListReplicasResponse,
 )
 from serving.codec import Refusal, parse
+from serving.metrics import SECONDS, GrpcMetrics, RouterMetrics, ShadowMetrics
 from serving.process import ServerFlags, serve
-from serving.router.compare import compare_all
+from serving.router.compare import Shadow, compare_all
 from serving.router.feedback import MAX_EVENTS, Feedback, InStore, Keeper, OnDisk, report_of
-from serving.router.metrics import SECONDS, RouterMetrics, ShadowMetrics
-from serving.router.pool import Dialling, Pool, make_policy
+from serving.router.pool import Dialling, Pool
 from serving.router.published import Watch
-from serving.router.router import Router
+from serving.router.router import Router, make_policy
 from serving.router.spool import MIN_BYTES, Spool
-from serving.rpc import Door, GrpcMetrics, GrpcServer, Handler, Limits, Reply, by_threads
-from serving.shadow import Shadow
+from serving.rpc import Door, GrpcServer, Handler, Limits, Reply, by_threads
 from simulator.config import require
 from simulator.errors import SettingError
 from simulator.flags import choice_from_env, from_env, parse_flags
@@ -115,8 +114,8 @@ class RouterFlags(ServerFlags):
 class Methods:
     """What the router answers."""
 
-    def __init__(self, router: Router, shadow: Shadow, feedback: Feedback, metrics: RouterMetrics) -> None:
-        self._router, self._shadow, self._feedback, self._metrics = router, shadow, feedback, metrics
+    def __init__(self, router: Router, feedback: Feedback, metrics: RouterMetrics) -> None:
+        self._router, self._feedback, self._metrics = router, feedback, metrics
 
     def handlers(self, door: Door) -> dict[str, Handler]:
         """What answers each method."""
@@ -130,7 +129,7 @@ class Methods:
 
     def recommend(self, raw: bytes, reply: Reply) -> None:
         """Recommender.Recommend; does not wait."""
-        self._router.begin(raw, reply.deadline, self._shadow, reply.end)
+        self._router.begin(raw, reply.deadline, reply.end)
 
     def refused(self) -> None:
         """A query that did not come so far."""
@@ -186,18 +185,18 @@ class RunningRouter:
         credentials = flags.security.credentials()
         self._pool = Pool(self._metrics, self._say, Dialling(credentials, flags.replica_name))
         self._watch = Watch(store, self._pool, self._metrics, stop, self._say)
+        recorder = ShadowMetrics(registry, flags.window)
+        self._shadow = Shadow(self._pool, recorder, flags.seed, flags.shadow, open_lines(flags))
         policy = make_policy(flags.policy, flags.seed)
-        router = Router(flags.seed, policy, self._pool, self._watch.current, self._metrics)
+        router = Router(flags.seed, policy, self._pool, self._watch.current, self._shadow, self._metrics)
         keeper: Keeper = InStore(store, self.name, self._metrics)
         if flags.spool:
             self._metrics.spool_limit.set(flags.spool_bytes)
             keeper = OnDisk(store, Spool(flags.spool, flags.run, flags.spool_bytes), self._metrics)
         self._feedback = Feedback(keeper, self._metrics, min(MAX_EVENTS, store.capacity()))
-        recorder = ShadowMetrics(registry, flags.window)
-        self._shadow = Shadow(self._pool, recorder, flags.seed, flags.shadow, open_lines(flags))
         limits = Limits(flags.in_flight, REQUEST_BYTES, deadline_seconds=flags.deadline)
         door = Door(limits, GrpcMetrics(registry, SECONDS))
-        methods = Methods(router, self._shadow, self._feedback, self._metrics).handlers(door)
+        methods = Methods(router, self._feedback, self._metrics).handlers(door)
         self._listen = partial(GrpcServer, SERVICE, methods, door, (flags.host, flags.port), credentials=credentials)
         self._server: GrpcServer | None = None
         self.address = ""

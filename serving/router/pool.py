@@ -1,29 +1,34 @@
-"""The replicas that the router knows, each with a connection and two lanes, which can answer, and which one does."""
+"""The replicas that the router knows, which can answer, and how they are asked: each by a connection and two lanes.
+
+A *lane* has one RPC under way at a time. A query that comes while there is none goes out at once; those that come
+meanwhile go out together with the next. So calls that are pending share one RPC as much as the load makes them, with no
+timer, and nobody waits for others to come.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from protos.recommender_pb2 import ReplicaState
+from protos.recommender_pb2 import RankRequest, RankResponse, ReplicaState
 from protos.recommender_pb2_grpc import ReplicaStub
-from serving.codec import Refusal
-from serving.router.metrics import RouterMetrics
-from serving.router.work import Lane
+from serving.codec import MAX_QUERIES, Refusal
+from serving.metrics import RouterMetrics
+from serving.rpc import late
 from simulator.security.channels import NAME, connect
 from simulator.security.credentials import PLAIN, Credentials
 from simulator.store.protocol import Member
-from simulator.types import PolicyName
 
+log = logging.getLogger(__name__)
 CHANNEL = (
     ("grpc.max_receive_message_length", -1),  # 1,024 answers with all scores pass the default of 4 MiB
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -33,6 +38,168 @@ CHANNEL = (
 )
 HANGS = 2.0
 """Seconds after which a health check without an answer means that the replica hangs."""
+MAX_BYTES = 1 << 20
+"""Of the queries of one RPC, as recommender.proto allows."""
+MARGIN = 0.25
+"""Seconds that an RPC may take longer than its queries: the replica says itself which of them are late."""
+LOST = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+"""Nobody answered: the query may be asked elsewhere."""
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class Call:
+    """One query on its way to a replica; who sends it says what becomes of its outcome."""
+
+    __slots__ = ("query", "deadline")
+
+    def __init__(self, query: bytes, deadline: float) -> None:
+        """`query`: a serialised RecommendRequest; `deadline` on the monotonic clock, in seconds."""
+        self.query, self.deadline = query, deadline
+
+    def end(self, answer: bytes, refusal: Refusal | None) -> None:
+        """A serialised RecommendResponse, or a refusal. Called once, by any thread; must neither wait nor raise."""
+        raise NotImplementedError
+
+
+class Waiting(Call):
+    """A call whose outcome a thread waits for."""
+
+    __slots__ = ("_done", "_answer", "_refusal")
+
+    def __init__(self, query: bytes, deadline: float) -> None:
+        self._done = threading.Lock()  # released when there is an outcome: half the cost of an Event
+        self._done.acquire()
+        self._answer, self._refusal = b"", cast(Refusal | None, late())
+        super().__init__(query, deadline)
+
+    def end(self, answer: bytes, refusal: Refusal | None) -> None:
+        self._answer, self._refusal = answer, refusal
+        self._done.release()
+
+    def result(self) -> bytes:
+        """The answer. Raises Refusal, also when the deadline passes first."""
+        if self._done.acquire(timeout=max(self.deadline - time.monotonic(), 0)):
+            self._done.release()
+        if refusal := self._refusal:
+            raise refusal.with_traceback(None)  # it may be told to several
+        return self._answer
+
+
+class Lane:
+    """What goes to one replica, coalesced; a thread of its own sends, waits and hands out."""
+
+    def __init__(
+        self,
+        replica: str,
+        rank: grpc.UnaryUnaryMultiCallable[RankRequest, RankResponse],
+        lost: Callable[[], None],
+        sent: Callable[[float], None],
+        background: bool = False,
+    ) -> None:
+        """`lost` is told when the connection breaks, `sent` how many queries share an RPC.
+
+        `background`: no user waits for these queries.
+        """
+        self._replica, self._rank, self._lost, self._sent, self._background = replica, rank, lost, sent, background
+        # nobody answers: who asked may ask elsewhere
+        self._gone = Refusal(grpc.StatusCode.UNAVAILABLE, f"replica {replica} was lost")
+        self._pending: SimpleQueue[Call | None] = SimpleQueue()  # None: no more will come
+        self._next: Call | None = None  # taken from the queue, too large for the last RPC
+        self._lock = threading.Lock()
+        self._closed = False
+        self.in_flight = 0
+        """Queries that were handed in and have no answer."""
+        threading.Thread(target=self._run, name=f"ask {replica}", daemon=True).start()
+
+    def submit(self, call: Call) -> None:
+        """Send a query with the next RPC; its answer comes to `call`."""
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self.in_flight += 1
+                self._pending.put(call)
+        if closed:
+            call.end(b"", self._gone)
+
+    def close(self) -> None:
+        """Refuse what comes from now on, and what has not been sent."""
+        with self._lock:
+            self._closed = True
+            self._pending.put(None)
+
+    def _run(self) -> None:
+        while batch := self._take():
+            now = time.monotonic()
+            waiting = [call for call in batch if call.deadline > now]
+            if len(waiting) < len(batch):
+                end([call for call in batch if call.deadline <= now], late())
+            if waiting:
+                self._send(waiting, now)
+            with self._lock:
+                self.in_flight -= len(batch)
+
+    def _take(self) -> list[Call]:
+        """What is pending, as much as an RPC holds; waits for the first. Empty at the end."""
+        first = self._next or self._pending.get()
+        self._next = None
+        if first is None:
+            return []
+        batch, size = [first], len(first.query)
+        with contextlib.suppress(Empty):
+            while len(batch) < MAX_QUERIES:
+                call = self._pending.get_nowait()
+                if call is None:
+                    self._pending.put(None)
+                    break
+                size += len(call.query)
+                if size > MAX_BYTES:
+                    self._next = call
+                    break
+                batch.append(call)
+        return batch
+
+    def _send(self, batch: list[Call], now: float) -> None:
+        if self._closed:
+            return end(batch, self._gone)
+        left = [call.deadline - now for call in batch]
+        timeouts = [max(int(seconds * 1_000), 1) for seconds in left]
+        self._sent(len(batch))
+        try:
+            queries = [call.query for call in batch]
+            request = RankRequest(queries=queries, timeouts_ms=timeouts, background=self._background)
+            response = self._rank(request, timeout=max(left) + MARGIN)
+        except grpc.RpcError as problem:
+            return end(batch, self._failed(problem))
+        except ValueError:  # how gRPC says that the channel was closed
+            return end(batch, self._gone)
+        if len(response.answers) != len(batch):
+            log.error("replica %s gave %d answers to %d queries", self._replica, len(response.answers), len(batch))
+            return end(batch, self._gone)
+        failures = {failure.index: failure for failure in response.failures}
+        for index, (call, answer) in enumerate(zip(batch, response.answers, strict=True)):
+            if failure := failures.get(index):
+                code = CODES.get(failure.code, grpc.StatusCode.UNAVAILABLE)
+                call.end(b"", Refusal(code, failure.message))
+            else:
+                call.end(answer, None if answer else self._gone)
+
+    def _failed(self, problem: grpc.RpcError) -> Refusal:
+        """What the queries of an RPC that failed are told."""
+        code = problem.code() if isinstance(problem, grpc.Call) else None
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return Refusal(code, f"replica {self._replica} is too busy: ask again later")
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return late()
+        if code not in LOST:
+            log.error("replica %s failed: %s", self._replica, problem)
+        self._lost()
+        return self._gone
+
+
+def end(calls: list[Call], refusal: Refusal) -> None:
+    """No answers."""
+    for call in calls:
+        call.end(b"", refusal)
 
 
 @dataclass(frozen=True)
@@ -122,9 +289,6 @@ class Replica:
         self.users.close()
         self.shadow.close()
         self._channel.close()
-
-
-log = logging.getLogger(__name__)
 
 
 class Pool:
@@ -277,69 +441,3 @@ class Pool:
         for replica in known:
             replica.close()
         self._changed()
-
-
-Policy = Callable[[int, int, Sequence[Replica]], int]
-"""From query id, user and the healthy replicas, at least one, in the order of their names, to the place of the one that
-answers; may be called from many threads at once. On a retry the replica that failed is not among them."""
-
-
-def make_policy(name: PolicyName, seed: int) -> Policy:
-    """The policy of that name; `seed` decides the hashes of those that hash."""
-    turn = itertools.count()  # drawing from it is one step for all threads
-
-    def random(query_id: int, user: int, replicas: Sequence[Replica]) -> int:
-        """Every query for itself, by hash(seed, query_id): under the same seed and replicas it goes to the same."""
-        return stable_hash(seed, "replica", query_id) % len(replicas)
-
-    def round_robin(query_id: int, user: int, replicas: Sequence[Replica]) -> int:
-        """In turn, in the order in which queries come."""
-        return next(turn) % len(replicas)
-
-    def sticky(query_id: int, user: int, replicas: Sequence[Replica]) -> int:
-        """A user stays with a replica: what he sees does not depend on chance, though what two users see may differ.
-
-        Rendezvous hashing: the highest hash(seed, user, replica) wins. Only the users of a replica that goes away move,
-        and those that move to one that comes. Source: Thaler and Ravishankar, "Using name-based mappings to increase
-        hit rates", IEEE/ACM ToN 1998.
-        """
-        return max(range(len(replicas)), key=lambda n: stable_hash(seed, f"sticky/{replicas[n].name}", user))
-
-    def least_loaded(query_id: int, user: int, replicas: Sequence[Replica]) -> int:
-        """The fewest queries in flight, which keeps queues even where replicas are not equally fast; equals in turn."""
-        load = [replica.in_flight for replica in replicas]
-        shortest = [n for n, queries in enumerate(load) if queries == min(load)]
-        return shortest[next(turn) % len(shortest)]
-
-    policies = {policy.__name__: policy for policy in (random, round_robin, sticky, least_loaded)}
-    return policies[name]
-
-
-# Choices that a replay repeats: a hash of seed, purpose and index, for what must cost a fraction of a microsecond.
-# `simulator.randomness.generator` is for streams of numbers; making one takes 20 us, a tenth of what a query costs.
-
-RANGE = 1 << 64
-"""`stable_hash` is below this."""
-_MOST = RANGE - 1
-
-
-def stable_hash(seed: int, purpose: str, index: int) -> int:
-    """A number from 0 to RANGE - 1, evenly spread, the same for the same arguments on every machine."""
-    return splitmix64(_start(seed, purpose) + index)
-
-
-def splitmix64(index: int) -> int:
-    """Number `index` of the sequence that starts at 0.
-
-    Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-    """
-    mixed = index * 0x9E3779B97F4A7C15 & _MOST
-    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _MOST
-    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _MOST
-    return mixed ^ mixed >> 31
-
-
-@functools.lru_cache(1_024)
-def _start(seed: int, purpose: str) -> int:
-    """Where in the sequence the hashes of a purpose begin: far from those of others."""
-    return int.from_bytes(hashlib.blake2b(f"{purpose}/{seed}".encode(), digest_size=8).digest(), "little")

@@ -24,7 +24,7 @@ from protos.recommender_pb2 import (
     World,
 )
 from serving.codec import MAX_CANDIDATES, SHOWN, Ranges, Refusal, bad, schema_of
-from serving.router.metrics import RouterMetrics
+from serving.metrics import RouterMetrics
 from serving.router.pool import Pool
 from simulator.process import Stopped
 from simulator.store.arrays import Mislabelled, arrays_of, label

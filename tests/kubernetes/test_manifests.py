@@ -18,9 +18,9 @@ from page.guard import HEALTH_PATH
 from serving.replica import replica
 from serving.replica.main import ReplicaFlags
 from serving.router import main as router
+from serving.router.compare import PATIENCE
 from serving.router.feedback import FLUSH
 from serving.router.main import RouterFlags
-from serving.shadow import PATIENCE
 from simulator.flags import parse, parse_flags
 from tests.composed import ROOT, make_secrets, secure_services, services
 from tests.kubernetes.manifests import OVERLAYS, Workload, needs_kubectl, resources, workloads

@@ -409,7 +409,7 @@ def assert_refused(folder: Path, settings: dict[str, Any], told: str) -> None:
 
 
 def test_nothing_of_it_loads_torch() -> None:
-    modules = "load.grpc_user, load.metrics, load.people, load.session, load.settings, load.settings, load.tally"
+    modules = "load.people, load.session, load.settings, load.tally"
     code = f"import {modules}, load.locustfile, sys; sys.exit('torch' in sys.modules)"
     own = {name: value for name, value in os.environ.items() if not name.startswith("FLICKER_")}
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=own, timeout=60).returncode == 0

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from load.metrics import LoadCollector
-from load.tally import WINDOW, FinishedCall, Outbox, Repeat, Tally, add_report, compare
+from load.tally import WINDOW, FinishedCall, LoadCollector, Outbox, Repeat, Tally, add_report, compare
 from simulator.measures.swaps import slot_swaps
 
 CALLS = st.builds(

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 from prometheus_client import CollectorRegistry, start_http_server
 
-from load.metrics import LoadCollector
-from load.tally import Repeat, Tally
-from serving.router.metrics import RouterMetrics, ShadowMetrics
+from load.tally import LoadCollector, Repeat, Tally
+from serving.metrics import RouterMetrics, ShadowMetrics
 from simulator.flags import Secured
 from simulator.measures.registry import MEASURES
 from simulator.process import free_ports, wait_or_kill

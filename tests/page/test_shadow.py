@@ -6,8 +6,7 @@ import numpy as np
 from playwright.sync_api import expect
 from prometheus_client import CollectorRegistry, start_http_server
 
-from serving.proxy.metrics import ProxyMetrics
-from serving.rpc import GrpcMetrics
+from serving.metrics import GrpcMetrics, ProxyMetrics
 from simulator.measures.registry import MEASURES
 from tests.page.conftest import Open
 from tests.page.live import Served, until

@@ -16,7 +16,8 @@ from prometheus_client import CollectorRegistry
 
 from protos.channel import router_channel
 from serving import health
-from serving.rpc import Door, GrpcMetrics, GrpcServer, Handler, Limits, Reply
+from serving.metrics import GrpcMetrics
+from serving.rpc import Door, GrpcServer, Handler, Limits, Reply
 from simulator.errors import SettingError
 from simulator.security.channels import NAME, connect, require_name
 from simulator.security.credentials import PLAIN, Credentials

@@ -14,9 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2 import Failure, RankRequest, RankResponse, RecommendRequest, RecommendResponse
-from serving.replica.flags import ReplicaFlags
+from serving.metrics import ReplicaMetrics
 from serving.replica.generation import Shelf
-from serving.replica.metrics import Metrics
+from serving.replica.main import ReplicaFlags
 from serving.replica.refresh import Refresher
 from serving.replica.replica import Replica
 from simulator.models.ranker import Ranker, Rankers
@@ -96,7 +96,7 @@ class Loading:
 
     def __init__(self, store: Store) -> None:
         self.shelf, self.lease, self.registry = Shelf(), Lease(), CollectorRegistry()
-        metrics, ready, stop = Metrics(self.registry), lambda: None, threading.Event()
+        metrics, ready, stop = ReplicaMetrics(self.registry), lambda: None, threading.Event()
         self._refresher = Refresher(store, "a", self.shelf, self.lease, metrics, ready, stop, Rankers())  # type: ignore[arg-type]
 
     def refresh(self) -> int:

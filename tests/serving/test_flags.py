@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from serving.__main__ import main
-from serving.replica.flags import own_address
+from serving.replica.main import own_address
 from serving.router.main import RouterFlags
 from simulator.flags import parse_flags
 from simulator.process import run

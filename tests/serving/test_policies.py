@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from scipy.stats import chisquare
 
-from serving.router.pool import RANGE, make_policy, splitmix64, stable_hash
+from serving.router.router import RANGE, make_policy, splitmix64, stable_hash
 from simulator.types import PolicyName
 
 

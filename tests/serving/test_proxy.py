@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry
 
 from protos import inference_pb2 as pb
 from protos.inference_pb2_grpc import GRPCInferenceServiceStub
-from serving.proxy import kept
+from serving.proxy import mirror
 from serving.proxy.flags import ShadowFlags
 from serving.proxy.main import RunningProxy
 from simulator.errors import FlickerError, SettingError
@@ -119,7 +119,7 @@ def ask_all(call: Any, requests: list[bytes]) -> list[bytes]:
 
 def offline(folder: Path, **names: Any) -> dict[str, float]:
     """What `flicker compare` computes from what was kept."""
-    (arm,) = compare_frames([folder / side for side in kept.SIDES], **names).arms
+    (arm,) = compare_frames([folder / side for side in mirror.SIDES], **names).arms
     return {name: arm.measures[f"swaps.{name}"].mean for name in MEASURES if f"swaps.{name}" in arm.measures}
 
 
@@ -456,18 +456,18 @@ def test_the_end_waits_for_no_second_and_keeps_what_was_compared(
         until(lambda: len(second.asked) > 20)
         start = time.monotonic()
     assert time.monotonic() - start < 9
-    assert compare_frames([tmp_path / side for side in kept.SIDES]).world["queries"] == 20
+    assert compare_frames([tmp_path / side for side in mirror.SIDES]).world["queries"] == 20
 
 
 def test_a_full_folder_ends_the_keeping_and_nothing_else(
     first: ModelServer, second: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "PART_ROWS", 1_000)
+    monkeypatch.setattr(mirror, "PART_ROWS", 1_000)
     with proxied(first, second, keep=tmp_path, keep_bytes=1 << 20) as proxy:
         for _ in range(10):
             ask_all(proxy.raw, queries(100, rows=10))
         until(lambda: proxy.compared() == 10_000)
-    sizes = [sum(file.stat().st_size for file in (tmp_path / side).iterdir()) for side in kept.SIDES]
+    sizes = [sum(file.stat().st_size for file in (tmp_path / side).iterdir()) for side in mirror.SIDES]
     assert 1 << 20 < sum(sizes) < 1.5 * (1 << 20)
     assert offline(tmp_path)["pair"] > 0
     blocked = tmp_path / "file"
@@ -478,7 +478,7 @@ def test_a_full_folder_ends_the_keeping_and_nothing_else(
 
 
 def test_a_part_that_cannot_be_written_on_both_sides_is_on_none(tmp_path: Path) -> None:
-    folder, scores = kept.Kept(tmp_path, 1 << 20, False), np.ones((1, 2))
+    folder, scores = mirror.Kept(tmp_path, 1 << 20, False), np.ones((1, 2))
     folder.add(["q"], np.array([[1, 2]]), (scores, scores))
     (tmp_path / "second").rmdir()
     folder.end_part()
@@ -497,7 +497,7 @@ def test_a_killed_proxy_leaves_files_that_can_be_compared_and_the_next_one_adds_
                 until(lambda parts=number: len(list((tmp_path / "second").glob("*.csv"))) >= parts, 20)
                 ask_all(channel.unary_unary(INFER), asked)
             os.kill(proxy.pid, signal.SIGKILL)
-    result = compare_frames([tmp_path / side for side in kept.SIDES])
+    result = compare_frames([tmp_path / side for side in mirror.SIDES])
     assert result.world["queries"] == 80  # of each process the first forty, under numbers of their own
 
 

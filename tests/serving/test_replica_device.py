@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from serving.replica.flags import ReplicaFlags
 from serving.replica.generation import Generation
+from serving.replica.main import ReplicaFlags
 from serving.replica.rank import Call, Job, passes
 from simulator.errors import SettingError
 from simulator.models.ranker import Rankers

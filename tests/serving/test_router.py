@@ -29,7 +29,7 @@ from protos.recommender_pb2 import (
     RecommendResponse,
     ShownItem,
 )
-from serving.router.metrics import RouterMetrics
+from serving.metrics import RouterMetrics
 from serving.router.pool import Dialling, Pool, Replica
 from serving.router.published import Watch
 from simulator.store.protocol import Member

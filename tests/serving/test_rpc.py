@@ -19,13 +19,13 @@ from prometheus_client import CollectorRegistry
 
 from serving import rpc
 from serving.codec import Refusal
+from serving.metrics import GrpcMetrics
 from serving.rpc import (
     INTERVAL,
     TARGET_SECONDS,
     Begin,
     ControlledDelay,
     Door,
-    GrpcMetrics,
     GrpcServer,
     Handler,
     Reply,

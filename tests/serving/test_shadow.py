@@ -14,10 +14,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from protos.recommender_pb2 import RecommendRequest
-from serving import backlog
+from serving import comparison
 from serving.comparison import Answer, compare_pairs
-from serving.router.metrics import ShadowMetrics
-from serving.router.pool import RANGE, stable_hash
+from serving.metrics import ShadowMetrics
+from serving.router.router import RANGE, stable_hash
 from simulator.measures.registry import MEASURES
 from simulator.types import Floats, Ints
 from tests.serving import fake_replica
@@ -143,7 +143,7 @@ def test_the_sample_is_a_share_and_the_same_again(store: MemoryStore, tmp_path: 
 def test_a_refresh_while_samples_wait_is_what_they_are_compared_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog, "LINGER", 2.0)
+    monkeypatch.setattr(comparison, "LINGER", 2.0)
     store, replica, file = MemoryStore(10_000), FakeReplica("a", 0, generation=4), tmp_path / "comparisons.jsonl"
     publish(store, 5)
     replica.say(True)

@@ -18,7 +18,8 @@ from prometheus_client import CollectorRegistry
 from protos.inference_pb2 import ModelInferRequest, ModelInferResponse
 from protos.recommender_pb2 import RecommendRequest
 from query_path.callers import Ask
-from serving.rpc import Door, GrpcMetrics, GrpcServer, Handler, Limits
+from serving.metrics import GrpcMetrics
+from serving.rpc import Door, GrpcServer, Handler, Limits
 from simulator.randomness import generator
 
 SERVICE, INFER, ITEMS = "inference.GRPCInferenceService", "/inference.GRPCInferenceService/ModelInfer", 200

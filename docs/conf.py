@@ -6,12 +6,16 @@ tutorial from its notebook.
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
-import subprocess
+import runpy
 import sys
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -100,12 +104,24 @@ class Help(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The help of the real parser, 100 columns wide."""
         words = self.arguments[0].split()
-        command = ["-m", "simulator", *words[1:]] if words[0] == "flicker" else words[1:]
-        environment = {"PYTHONPATH": str(ROOT), "COLUMNS": "100", "PATH": "", "NO_COLOR": "1"}
-        said = subprocess.run(
-            [sys.executable, *command, "--help"], env=environment, cwd=ROOT, text=True, capture_output=True, check=True
-        )
-        return [nodes.literal_block(said.stdout, said.stdout, language="text")]
+        module, *more = ["simulator", *words[1:]] if words[0] == "flicker" else words[2:]
+        said = io.TextIOWrapper(io.BytesIO(), "utf-8")
+        with (
+            patch.dict(os.environ, {"COLUMNS": "100", "NO_COLOR": "1"}, clear=True),
+            patch("os.execv", lambda _, command: become(*command[2:])),
+            redirect_stdout(said),
+            suppress(SystemExit),
+        ):
+            become(module, *more, "--help")
+        said.seek(0)
+        text = said.read()
+        return [nodes.literal_block(text, text, language="text")]
+
+
+def become(module: str, *arguments: str) -> None:
+    """`python -m MODULE ARGUMENTS` in this process, where what it imports is there already."""
+    with patch.object(sys, "argv", ["", *arguments]):
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def plain(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:

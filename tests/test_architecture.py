@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -41,8 +42,9 @@ Imports = dict[str, set[str]]
 """Module -> the dotted names that it imports, at its top or inside a function."""
 
 
+@functools.cache
 def read_imports(root: Path) -> Imports:
-    """The imports of every module of ours below `root`, tests aside."""
+    """The imports of every module of ours below `root`, tests aside; read once."""
     found: Imports = {}
     for path in (path for package in MAY_IMPORT if package != "tests" for path in (root / package).rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts

@@ -32,7 +32,7 @@ from simulator.article.table import write_lines
 from simulator.flags import RunFlags, parse, parse_flags, parse_run
 from simulator.live.flags import UpFlags
 from simulator.models.specs import parse_arms
-from simulator.run import MergeFlags
+from simulator.run import MergeFlags, run_experiment
 from simulator.sweep import main as sweep
 from tests.article.made import world
 from tests.documents import NOT_RUN, PAGES, ROOT, Block, blocks, prose, recipes
@@ -100,10 +100,9 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "shadowed" / side).mkdir(parents=True)
         write(folder / "shadowed" / side / "0.parquet", frame(1 + (side == "second")))
     for seed, name in enumerate(("results/NEW", "results/OLD")):
-        asked = ["run", *SMALL_RUN, "--data", "ml-1m", "--seed", str(seed), "--keep-predictions", "--out", name]
-        command = [sys.executable, "-m", "simulator", *asked]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=300)
+        asked = [*SMALL_RUN, "--data", str(folder / "ml-1m"), "--seed", str(seed), "--keep-predictions", "--no-page"]
+        flags = parse_run([*asked, "--out", str(folder / name)])
+        run_experiment(flags, flags.config(), "flicker run")
     for name in ("old", "new", "native", "torch", "warm", "scratch", "results/RUN"):
         shutil.copytree(folder / "results/NEW", folder / name)
     for cells in ("results/article", "docs/article"):

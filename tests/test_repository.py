@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import requires
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_the_distribution_has_one_name() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_make_knows_the_target(target: str, tmp_path: Path) -> None:
-    planned = run("make", "--dry-run", target, f"VENV={tmp_path}/venv")
+    planned = run("make", "--dry-run", target, f"VENV={tmp_path}/venv", f"PYTHON={sys.executable}")
     assert ("pip install --constraint constraints.txt" in planned) == (target not in NEED_NO_SETUP)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -23,7 +24,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from simulator.config import SyntheticConfig
 from simulator.store.open import open_store
-from simulator.store.server import start_server
+from simulator.store.server import free_port, start_server
 from simulator.world.stream import SyntheticWorld
 from tests.load.flickering import Flickering, serve
 
@@ -61,9 +62,9 @@ def environment(settings: dict[str, Any], folder: Path) -> dict[str, str]:
 def load(
     address: str, folder: Path, arguments: str, variables: dict[str, str] | None = None, **settings: Any
 ) -> Iterator[Load]:
-    """Locust once it is ready; killed at the end where it still runs."""
-    summary = folder / "summary.json"
-    command = [sys.executable, "-m", "locust", "-f", "load/locustfile.py", "--host", address, *arguments.split()]
+    """Locust once it is ready, with rates of the last three seconds; killed at the end where it still runs."""
+    summary, files = folder / "summary.json", "tests/load/lately.py,load/locustfile.py"
+    command = [sys.executable, "-m", "locust", "-f", files, "--host", address, *arguments.split()]
     with (folder / "load.log").open("w") as log:
         process = subprocess.Popen(
             command,
@@ -114,14 +115,14 @@ def wait_until_asked(servicer: Flickering) -> None:
     raise AssertionError("nobody asked")
 
 
-def page_when(running: Load, name: str, least: float) -> dict[str, float]:
-    """The metrics page once a sample of it is at least so much."""
+def page_when(running: Load, name: str, least: float = 0.0, below: float = math.inf) -> dict[str, float]:
+    """The metrics page once a sample of it is at least so much, and less than so much."""
     for _ in range(300):
         page = running.page()
-        if page.get(name, 0) >= least:
+        if least <= page.get(name, 0) < below:
             return page
         time.sleep(0.1)
-    raise AssertionError(f"{name} = {page.get(name)}, waited for {least}")
+    raise AssertionError(f"{name} = {page.get(name)}, waited for {least} to {below}")
 
 
 def assert_told_what_happened(summary: dict[str, Any], servicer: Flickering) -> None:
@@ -275,7 +276,7 @@ def test_more_users_on_the_page_raise_the_offered_rate(tmp_path: Path) -> None:
         variables = as_in_a_container(port, 4) | {"FLICKER_RATE": "20", "FLICKER_HOST": "0.0.0.0"}
         with load(address, tmp_path, "", variables, repeat=0, k=8) as running:
             assert running.ready["metrics"].startswith("0.0.0.0:")
-            # the gauge looks back 10 seconds, the first of which has fewer users
+            # the gauge looks back 3 seconds, the first of which has fewer users
             first = page_when(running, offered, 16)
             assert first["flicker_load_users"] == 4 and first[offered] < 21
             post(port, "/swarm", user_count="12", spawn_rate="100", host=address)
@@ -283,37 +284,26 @@ def test_more_users_on_the_page_raise_the_offered_rate(tmp_path: Path) -> None:
             assert raised["flicker_load_users"] == 12 and raised[offered] < 61
             page_when(running, "flicker_load_achieved_rate", 40)  # not only offered
             post(port, "/swarm", user_count="2", spawn_rate="100", host=address)
-            for _ in range(300):
-                lowered = running.page()
-                if lowered[offered] < 15:
-                    break
-                time.sleep(0.1)
-            assert 9 < lowered[offered] < 15
+            assert page_when(running, offered, below=15)[offered] > 9
             running.process.send_signal(signal.SIGTERM)
             assert running.process.wait(10) == 0
 
 
 def test_a_rate_that_is_written_while_it_runs_is_offered(tmp_path: Path) -> None:
-    """The gauge looks back 10 seconds; a file that cannot be used changes nothing."""
+    """A file that cannot be used changes nothing."""
     offered, file = "flicker_load_offered_rate", tmp_path / "load.json"
-    with router() as (_, address), load(address, tmp_path, "--headless -u 5", rate=10, repeat=0, k=8) as running:
+    with router() as (_, address), load(address, tmp_path, "--headless -u 1", rate=10, repeat=0, k=8) as running:
         settings = json.loads(file.read_text())
         page_when(running, offered, 8)
         file.write_text(json.dumps(settings | {"rate": 45}))
         raised = page_when(running, offered, 43)
-        assert raised["flicker_load_users"] == 22 and raised[offered] < 46, (
-            "users in proportion, the rate to the letter"
-        )
+        assert raised["flicker_load_users"] == 4 and raised[offered] < 46, "users in proportion, the rate to the letter"
         page_when(running, "flicker_load_achieved_rate", 35)  # not only offered
         file.write_text("{")
         wait_for_log(tmp_path, "FLICKER_LOAD_CONFIG = ")
         file.write_text(json.dumps(settings | {"rate": 1}))
-        for _ in range(300):
-            lowered = running.page()
-            if lowered[offered] < 2:
-                break
-            time.sleep(0.1)
-        assert lowered["flicker_load_users"] == 1 and 0.9 < lowered[offered] < 2
+        lowered = page_when(running, offered, below=2)
+        assert lowered["flicker_load_users"] == 1 and lowered[offered] > 0.9
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(10) == 0
         assert not running.summary()["failures"]
@@ -344,11 +334,6 @@ def test_the_test_begins_when_the_router_serves(tmp_path: Path) -> None:
             }, "probes are no traffic"
     finally:
         server.stop(0).wait()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def post(port: int, path: str, **form: str) -> None:
@@ -384,18 +369,8 @@ def test_a_metrics_port_that_is_taken_is_one_line_and_exit_code_2(tmp_path: Path
 
 
 def assert_refused(folder: Path, settings: dict[str, Any], told: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "locust",
-        "-f",
-        "load/locustfile.py",
-        "--headless",
-        "-t",
-        "1s",
-        "--loglevel",
-        "ERROR",
-    ]
+    command = [sys.executable, "-m", "locust", "-f", "load/locustfile.py", "--headless"]
+    command += ["-t", "1s", "--loglevel", "ERROR"]
     ended = subprocess.run(
         [*command, "--host", "127.0.0.1:1"],
         cwd=ROOT,

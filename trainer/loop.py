@@ -26,7 +26,7 @@ from simulator.models.engines import Engines, log_remarks
 from simulator.models.factories import require_allowed
 from simulator.models.specs import Arm, parse_arms, require_live
 from simulator.process import Stopped, retry
-from simulator.store.names import pack
+from simulator.store.arrays import pack
 from simulator.store.protocol import WHOLE, Shard, Store, StoreAway, StoreError, entry_order
 from simulator.types import Batch, Floats
 from simulator.world.replay import ReplayWorld

@@ -6,7 +6,7 @@
                   whom the world has not), `candidates` [G, N] best first
 
 Each says in its header of which run and generation it is, and which part. How the log calls users and items is shared
-by all of them (store/names.py): `about` has its digest. Of several trainers each publishes the duplicates that it
+by all of them (store/arrays.py): `about` has its digest. Of several trainers each publishes the duplicates that it
 teaches; the first has the catalogue, too.
 
 Shapes: A arms, V table rows, D embedding length, P dense parameters, U users, I items, G segments, N candidates,

@@ -31,7 +31,7 @@ from protos.recommender_pb2 import (
     ShownItem,
 )
 from protos.recommender_pb2_grpc import RecommenderStub
-from simulator.store.names import pack
+from simulator.store.arrays import pack
 from simulator.store.open import open_store
 from simulator.store.protocol import Store
 from simulator.store.server import start_server

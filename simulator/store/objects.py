@@ -26,8 +26,7 @@ from urllib.parse import quote
 from simulator.errors import FlickerError, SettingError
 from simulator.store.access import require_weights, without_password
 from simulator.store.connection import Connection, one_line
-from simulator.store.manifest import pieces
-from simulator.store.parts import StoredPart, concatenated
+from simulator.store.parts import StoredPart, concatenated, pieces
 from simulator.store.protocol import StoreAway, StoreError, StoreRefuses
 
 ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"})

@@ -44,8 +44,11 @@ from redis import ResponseError
 from simulator.store.access import URL_ALONE, Access
 from simulator.store.codec import decode_entries, encode
 from simulator.store.connection import Connection
-from simulator.store.manifest import (
+from simulator.store.parts import (
+    UPLOAD,
     Manifest,
+    Parts,
+    RedisParts,
     damaged_part,
     damaged_share,
     digest,
@@ -54,7 +57,6 @@ from simulator.store.manifest import (
     read_manifest,
     write_manifest,
 )
-from simulator.store.parts import UPLOAD, Parts, RedisParts
 from simulator.store.protocol import (
     KEPT,
     MAX_KEYS,

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from simulator.store.codec import decode_entries, encode
-from simulator.store.manifest import (
+from simulator.store.parts import (
     Manifest,
     damaged_part,
     damaged_share,

@@ -11,9 +11,8 @@ import pytest
 import redis
 
 from simulator.errors import SettingError
-from simulator.store.manifest import PIECE
 from simulator.store.open import CAPACITY, open_store
-from simulator.store.parts import RedisParts
+from simulator.store.parts import PIECE, RedisParts
 from simulator.store.protocol import (
     MAX_KEYS,
     REMEMBERED,

@@ -36,14 +36,19 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 from redis import ResponseError
 
-from simulator.store.access import URL_ALONE, Access
+from simulator.errors import SettingError
+from simulator.security.watched import secret_file
+from simulator.store.access import URL_ALONE, Access, without_password
 from simulator.store.codec import decode_entries, encode
 from simulator.store.connection import Connection
+from simulator.store.objects import ObjectParts
 from simulator.store.parts import (
     UPLOAD,
     Manifest,
@@ -69,6 +74,7 @@ from simulator.store.protocol import (
     Repeated,
     SetAside,
     Shard,
+    Store,
     StoreAway,
     check_position,
     entry_order,
@@ -79,6 +85,11 @@ from simulator.store.protocol import (
     unknown_group,
 )
 from simulator.types import Batch
+
+CAPACITY = 200_000
+"""Events that may wait unless a process asks for another bound (about 8 MB of a server's memory)."""
+WORLD_CAPACITY = 150_000
+"""Of these, what the feeder may fill with the world's events: the rest is left for the feedback of users."""
 
 # First lines of scripts. A server without memory runs those that take next to none, or give some back: replicas stay
 # known, and what is learned is forgotten. Reading needs nobody's leave to write, which a read-only server refuses.
@@ -566,3 +577,29 @@ class RedisStore:
 def part_name(manifest: Manifest, part: str) -> str:
     """What a part is stored as. Raises StoreError where the generation has no such one."""
     return f"part:{manifest.generation}:{part}:{manifest.part(part)}"
+
+
+def open_store(
+    url: str,
+    *,
+    run: str = "default",
+    capacity: int = CAPACITY,
+    access: Access = URL_ALONE,
+    signing_key: Path | None = None,
+    weights: str = "",
+) -> Store:
+    """The store at `redis://host:port/database`, or by TLS at `rediss://`.
+
+    `run` names the store among others on the same server; `capacity` is the most events that may wait before this
+    process's `append` refuses. With a `signing_key`, a file of one or several, generations are signed with the first,
+    and none is read that no key has signed. `weights`: URL under which the parts of generations lie, see objects.py
+    (default: on the store's server). Does not wait for the server: the first use may raise StoreAway.
+    Raises SettingError, and FlickerError where a package is missing.
+    """
+    if capacity < 1:
+        raise SettingError("capacity", capacity, "at least 1 event")
+    if url.partition("://")[0] not in ("redis", "rediss", "unix"):
+        raise SettingError("store", without_password(url), "a URL such as redis://127.0.0.1:6379/0")
+    keys = secret_file("signing_key", signing_key) if signing_key else tuple
+    parts = partial(ObjectParts, weights, run) if weights else RedisParts
+    return RedisStore(url, run=run, capacity=capacity, access=access, signing_keys=keys, parts=parts)

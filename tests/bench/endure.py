@@ -34,8 +34,8 @@ from simulator.errors import FlickerError
 from simulator.live.plan import RUN
 from simulator.models.snapshot import read_snapshot
 from simulator.randomness import generator
-from simulator.store.open import open_store
 from simulator.store.protocol import StoreAway, entry_order
+from simulator.store.redis import open_store
 from simulator.store.server import start_server
 from simulator.types import Batch
 from tests.bench.machine import describe

@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from simulator.live.gauges import Page, scrape
-from simulator.store.open import open_store
+from simulator.store.redis import open_store
 from simulator.store.server import free_port, start_server
 from tests.integration.system import System, until
 

@@ -25,8 +25,8 @@ from simulator.models.engine import Ranker
 from simulator.models.engines import Engines, tensors_of
 from simulator.models.ranker import Rankers
 from simulator.models.specs import parse_arms
-from simulator.store.open import open_store
 from simulator.store.protocol import Store
+from simulator.store.redis import open_store
 from simulator.store.server import start_server
 from simulator.types import Doubles, order
 from simulator.world.stream import SyntheticWorld

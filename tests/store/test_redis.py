@@ -11,7 +11,6 @@ import pytest
 import redis
 
 from simulator.errors import SettingError
-from simulator.store.open import CAPACITY, open_store
 from simulator.store.parts import PIECE, RedisParts
 from simulator.store.protocol import (
     MAX_KEYS,
@@ -23,7 +22,7 @@ from simulator.store.protocol import (
     StoreError,
     StoreRefuses,
 )
-from simulator.store.redis import RedisStore
+from simulator.store.redis import CAPACITY, RedisStore, open_store
 from simulator.store.server import StoreServer, free_port
 from tests.store.batches import batch, numbers
 from tests.store.proxy import Proxy

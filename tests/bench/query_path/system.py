@@ -14,7 +14,7 @@ from query_path.contender import RECOMMEND, pid, process, ready
 from query_path.model import Model
 from simulator.live.gauges import Page, scrape
 from simulator.store.arrays import label
-from simulator.store.open import open_store
+from simulator.store.redis import open_store
 from simulator.store.server import StoreServer
 
 RANK = "/flicker.v1.Replica/Rank"

@@ -9,8 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from simulator.errors import SettingError
-from simulator.security.credentials import PLAIN, Credentials
-from simulator.security.watched import secret_file
+from simulator.security.credentials import PLAIN, Credentials, secret_file
 
 URL_VARIABLE = "FLICKER_REDIS_URL"
 

@@ -44,7 +44,7 @@ from typing import Any
 from redis import ResponseError
 
 from simulator.errors import SettingError
-from simulator.security.watched import secret_file
+from simulator.security.credentials import secret_file
 from simulator.store.access import URL_ALONE, Access, without_password
 from simulator.store.codec import decode_entries, encode
 from simulator.store.connection import Connection

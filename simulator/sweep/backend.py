@@ -21,7 +21,7 @@ from simulator.cluster import Cluster
 from simulator.files import write_atomically
 from simulator.flags import Resources
 from simulator.process import last_line, wait_or_kill
-from simulator.sweep.grid import Cell
+from simulator.sweep.record import Cell
 
 PATIENCE = 10.0
 """Seconds that a run has to end after it was asked to."""

@@ -59,13 +59,6 @@ def without_user(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def refuse_two_passwords(url: str, access: Access) -> None:
-    """Raise SettingError where URL and file name one each."""
-    if access.passwords is not None and has_password(url):
-        hint = "store_password_file names another password: leave the one in the URL out"
-        raise SettingError("store", without_password(url), hint)
-
-
 def require_weights(url: str) -> None:
     """Raise SettingError unless published weights may lie under a URL, as far as can be told without asking."""
     if has_password(url):

@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from simulator.errors import SettingError
-from simulator.store.access import URL_ALONE, Access, refuse_two_passwords, user_of, without_password, without_user
+from simulator.store.access import URL_ALONE, Access, has_password, user_of, without_password, without_user
 from simulator.store.protocol import StoreAway, StoreError, StoreRefuses
 
 T = TypeVar("T")
@@ -39,7 +39,9 @@ class Connection:
 
     def __init__(self, url: str, run: str, patience: float, access: Access = URL_ALONE) -> None:
         """`patience`: seconds to go on trying before a call raises StoreAway. Raises SettingError for a bad URL."""
-        refuse_two_passwords(url, access)
+        if access.passwords is not None and has_password(url):
+            hint = "store_password_file names another password: leave the one in the URL out"
+            raise SettingError("store", without_password(url), hint)
         try:
             # The client's own retries are off: it would repeat changes too, and multiply the pauses of ask().
             self.client: Any = redis.Redis.from_url(
@@ -62,9 +64,10 @@ class Connection:
         return self._prefix + name
 
     def script(self, *parts: str) -> Callable[..., Any]:
-        """A Lua script, called with `keys` and `args`; the server keeps it, and gets it again after a restart."""
-        script: Callable[..., Any] = self.client.register_script("".join(parts))
-        return script
+        """A Lua script that is asked for with a list of keys, and arguments; the server keeps it, and gets it again
+        after a restart."""
+        script = self.client.register_script("".join(parts))
+        return lambda keys, *args, repeat=True: self.ask(lambda: script(keys=keys, args=args), repeat=repeat)
 
     def ask(self, command: Callable[[], T], *, repeat: bool = True) -> T:
         """What the server answers; tried again while it is away, unless a second time could change more.
@@ -128,10 +131,8 @@ def client_options(url: str, access: Access) -> dict[str, Any]:
 
 def code_of(error: redis.RedisError) -> str:
     """The first word of a server's answer, such as OOM; that of any other error says nothing."""
-    for kind, code in CODES.items():
-        if isinstance(error, kind):
-            return code
-    return str(error).rpartition(" caused error: ")[2].partition(" ")[0]  # a pipeline names the command before it
+    said = str(error).rpartition(" caused error: ")[2].partition(" ")[0]  # a pipeline names the command before it
+    return next((code for kind, code in CODES.items() if isinstance(error, kind)), said)
 
 
 def one_line(error: Exception) -> str:

@@ -72,8 +72,9 @@ def write_manifest(
 ) -> str:
     """As JSON, the same text for the same content; signed with the first of the keys, where there are any."""
     entries = {"run": run, "generation": generation, "parts": dict(parts), "about": dict(about), **_of(shard)}
-    signed = {"hmac": _signature(entries, keys[0])} if keys else {}
-    return json.dumps(entries | {"sha256": _digest(entries)} | signed, sort_keys=True)
+    content = _content(entries)
+    signed = {"hmac": _signature(content, keys[0])} if keys else {}
+    return json.dumps(entries | {"sha256": hashlib.sha256(content).hexdigest()} | signed, sort_keys=True)
 
 
 def read_manifest(
@@ -84,7 +85,7 @@ def read_manifest(
     try:
         entries = json.loads(text)
         signature = str(entries.pop("hmac", ""))
-        whole = entries.pop("sha256") == _digest(entries)
+        whole = entries.pop("sha256") == hashlib.sha256(content := _content(entries)).hexdigest()
         identity = entries["run"], entries["generation"], entries.get("shard")
         parts, about = dict(entries["parts"]), dict(entries["about"])
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
@@ -94,7 +95,9 @@ def read_manifest(
     if identity != (run, generation, _of(shard).get("shard")):
         stated = f"of run {identity[0]}, generation {identity[1]}{f', shard {identity[2]}' if identity[2] else ''}"
         raise StoreError(f"the manifest of generation {generation} of run {run} is {stated}: it was written by hand")
-    if keys and not any([_is_signed(entries, key, signature) for key in keys]):
+    # a list: it takes the same time for all signatures that are wrong
+    matches = [hmac.compare_digest(_signature(content, key).encode(), signature.encode()) for key in keys]
+    if keys and not any(matches):
         signing = "signed with another key" if signature else "not signed"
         raise Unsigned(f"generation {generation} is {signing}: give its trainer the same --signing-key")
     return Manifest(generation, parts, about)
@@ -104,22 +107,13 @@ def _of(shard: Shard) -> dict[str, str]:
     return {} if shard == WHOLE else {"shard": str(shard)}
 
 
-def _text(entries: Mapping[str, Any]) -> bytes:
-    """Of entries, whatever their order and spacing."""
+def _content(entries: Mapping[str, Any]) -> bytes:
+    """What is digested and signed: the entries, whatever their order and spacing."""
     return json.dumps(entries, sort_keys=True).encode()
 
 
-def _digest(entries: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_text(entries)).hexdigest()
-
-
-def _signature(entries: Mapping[str, Any], key: bytes) -> str:
-    return hmac.new(key, _text(entries), hashlib.sha256).hexdigest()
-
-
-def _is_signed(entries: Mapping[str, Any], key: bytes, signature: str) -> bool:
-    """Takes the same time for all signatures that are wrong."""
-    return hmac.compare_digest(_signature(entries, key).encode(), signature.encode())
+def _signature(content: bytes, key: bytes) -> str:
+    return hmac.new(key, content, hashlib.sha256).hexdigest()
 
 
 def pieces(size: int) -> Iterator[slice]:
@@ -165,9 +159,8 @@ class StoredPart(NamedTuple):
 class Parts(Protocol):
     """Bytes by name, each name with the digest of its bytes in it."""
 
-    @property
-    def where(self) -> str:
-        """The place, for messages."""
+    where: str
+    """The place, for messages."""
 
     def put(self, name: str, data: bytes, *, stay: bool = False) -> None:
         """Store all of it, for UPLOAD seconds at least, or for good. What is there already is not stored again.
@@ -208,7 +201,7 @@ return 1
 """
 
 
-class RedisParts:
+class RedisParts(Parts):
     """In the store's server."""
 
     def __init__(self, server: Connection) -> None:
@@ -218,13 +211,11 @@ class RedisParts:
         self._writer = uuid.uuid4().hex
 
     def put(self, name: str, data: bytes, *, stay: bool = False) -> None:
-        """See Parts."""
         key = self._server.key(name)
         upload_key = f"{key}:{self._writer}"
         if not self._is_whole(upload_key, key):
             for number, piece in enumerate(pieces(len(data))):
-                args = [number, data[piece], UPLOAD]
-                if not self._server.ask(functools.partial(self._put_piece, keys=[upload_key], args=args)):
+                if not self._put_piece([upload_key], number, data[piece], UPLOAD):
                     raise ran_out()
             if not self._is_whole(upload_key, key):
                 raise ran_out()
@@ -232,21 +223,19 @@ class RedisParts:
             self._server.ask(lambda: self._server.client.persist(key))
 
     def get(self, name: str) -> StoredPart | None:
-        """See Parts."""
         key = self._server.key(name)
         read = (self._server.ask(functools.partial(self._server.client.lindex, key, n)) for n in itertools.count())
         part = concatenated(itertools.takewhile(lambda piece: piece is not None, read))
         return part if part.data or self._server.ask(lambda: self._server.client.exists(key)) else None
 
     def keys(self, names: Iterable[str]) -> list[str]:
-        """See Parts."""
         return [self._server.key(name) for name in names]
 
     def forget(self, generation: int) -> None:
         """See Parts: all of them are keys of the server."""
 
     def _is_whole(self, upload_key: str, key: str) -> bool:
-        return bool(self._server.ask(lambda: self._make_whole(keys=[upload_key, key], args=[UPLOAD])))
+        return bool(self._make_whole([upload_key, key], UPLOAD))
 
 
 def concatenated(read: Iterable[bytes]) -> StoredPart:

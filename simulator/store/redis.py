@@ -293,7 +293,7 @@ return members
 """
 
 
-class RedisStore:
+class RedisStore(Store):
     """The whole protocol on one server; may be used from any thread.
 
     Keys are named `flicker:RUN:...`, so that several runs may share a server. A call that finds the server away tries
@@ -315,11 +315,11 @@ class RedisStore:
 
         Raises SettingError for a URL that cannot be one.
         """
-        self.run, self._server = run, (server := Connection(url, run, patience, access))
-        self._keys = signing_keys
-        self._capacity = capacity
+        self.run, self._capacity, self._keys = run, capacity, signing_keys
+        self._server = server = Connection(url, run, patience, access)
         names = ("log", "log:counts", "log:marks", "log:keys", "log:keys:before")
-        self._log, self._counts, self._marks, *self._remembered = map(server.key, names)
+        self._log_keys = [server.key(name) for name in names]
+        self._log, self._counts, self._marks, *self._remembered = self._log_keys
         self._append, self._join = server.script(LOG, APPEND), server.script(LOG, JOIN)
         self._leave, self._acknowledge = server.script(ALWAYS, LOG, LEAVE), server.script(ALWAYS, LOG, ACKNOWLEDGE)
         self._quarantine, self._set_aside = server.key("quarantine"), server.script(SET_ASIDE)
@@ -335,10 +335,9 @@ class RedisStore:
     # the log
 
     def append(self, batch: Batch, *, writer: str = "", mark: str = "", keys: Sequence[bytes] = ()) -> str:
-        """See EventLog."""
         refuse_appending(len(batch), 0, self._capacity)
-        args = [encode(batch), len(batch), writer, mark, self._capacity, REMEMBERED, MAX_KEYS, *keys]
-        done, answer = self._server.ask(lambda: self._run(self._append, *args), repeat=bool(writer and mark))
+        args = encode(batch), len(batch), writer, mark, self._capacity, REMEMBERED, MAX_KEYS, *keys
+        done, answer = self._append(self._log_keys, *args, repeat=bool(writer and mark))
         if done == 2:
             raise Repeated(frozenset(answer))
         if not done:
@@ -346,21 +345,17 @@ class RedisStore:
         return str(answer.decode())
 
     def mark(self, writer: str) -> str:
-        """See EventLog."""
         last = self._server.ask(lambda: self._server.client.hget(self._marks, writer)) or b""
         return str(last.decode().partition(" ")[2])
 
     def join(self, *groups: str, alone: bool = False) -> None:
-        """See EventLog."""
-        if other := self._server.ask(lambda: self._run(self._join, int(alone), *groups)):
+        if other := self._join(self._log_keys, int(alone), *groups):
             raise refuse_other_groups(groups[0], other.decode())
 
     def leave(self, group: str) -> None:
-        """See EventLog."""
-        self._server.ask(lambda: self._run(self._leave, group))
+        self._leave(self._log_keys, group)
 
     def read(self, group: str, after: str, events: int, wait: float) -> list[Entry]:
-        """See EventLog."""
         start, end = entry_order(after), time.monotonic() + wait
         while True:
             entries = self._server.ask(lambda: self._read_now(group, after, events))
@@ -370,34 +365,25 @@ class RedisStore:
             self._server.wait_for_entry(self._log, f"{start}-0", remaining)
 
     def acknowledge(self, group: str, upto: str) -> None:
-        """See EventLog."""
-        appended = self._server.ask(lambda: self._run(self._acknowledge, group, entry_order(upto)))
+        appended = self._acknowledge(self._log_keys, group, entry_order(upto))
         if appended < 0:
             raise unknown_group(group)
         check_position(upto, 0, appended)
 
     def set_aside(self, rejected: SetAside) -> bool:
-        """See EventLog."""
-        args = [rejected.id, rejected.why, rejected.data, QUARANTINE]
-        return bool(self._server.ask(lambda: self._set_aside(keys=[self._quarantine], args=args)))
+        return bool(self._set_aside([self._quarantine], rejected.id, rejected.why, rejected.data, QUARANTINE))
 
     def quarantine(self) -> list[SetAside]:
-        """See EventLog."""
         entries = self._server.ask(lambda: self._server.client.xrange(self._quarantine))
         return [SetAside(id.decode(), fields[b"why"].decode(), fields[b"data"]) for id, fields in entries]
 
     def waiting(self) -> int:
-        """See EventLog."""
         counts = self._server.ask(lambda: self._server.client.hmget(self._counts, "appended", "forgotten"))
         appended, forgotten = (int(count or 0) for count in counts)
         return appended - forgotten
 
     def capacity(self) -> int:
-        """See EventLog."""
         return self._capacity
-
-    def _run(self, script: Any, *args: Any) -> Any:
-        return script(keys=[self._log, self._counts, self._marks, *self._remembered], args=args)
 
     def _read_now(self, group: str, after: str, events: int) -> list[Any]:
         """Ids and fields of the entries that are there."""
@@ -430,7 +416,6 @@ class RedisStore:
         shard: Shard = WHOLE,
         join: Join = itemgetter(0),
     ) -> int:
-        """See Registry."""
         keys = self._keys()
         text = write_manifest(self.run, generation, listed(parts), about, keys, shard)
         manifest = read_manifest(text, self.run, generation, keys, shard)
@@ -452,16 +437,14 @@ class RedisStore:
         """What this shard and the others have handed in, in order. Raises StoreError where it is damaged."""
         if shard == WHOLE:
             return [manifest]
-        args = [str(shard), f"{manifest.generation} {text}", UPLOAD]
-        flat = self._server.ask(lambda: self._hand_in(keys=[self._pending], args=args))
+        flat = self._hand_in([self._pending], str(shard), f"{manifest.generation} {text}", UPLOAD)
         texts = dict(zip(flat[::2], flat[1::2], strict=True))
         parsed = ((one, texts[str(one).encode()].partition(b" ")) for one in shard.all if str(one).encode() in texts)
         return [read_manifest(content, self.run, int(number or -1), keys, one) for one, (number, _, content) in parsed]
 
     def _announce_whole(self, manifest: Manifest, text: str) -> None:
         keys = self._parts.keys(part_name(manifest, name) for name in manifest.parts)
-        args = [manifest.generation, text, KEPT]
-        done = self._server.ask(lambda: self._announce_generation(keys=[self._generations, *keys], args=args))
+        done = self._announce_generation([self._generations, *keys], manifest.generation, text, KEPT)
         if done == 0:
             raise StoreAway(
                 f"a part of generation {manifest.generation} ran out after {UPLOAD} s, before all were there: try again"
@@ -472,16 +455,13 @@ class RedisStore:
         self._parts.forget(int(oldest[0][0].partition(b"-")[0]) - 1)
 
     def newest(self) -> int:
-        """See Registry."""
         entries = self._server.ask(lambda: self._server.client.xrevrange(self._generations, count=1))
         return int(entries[0][0].partition(b"-")[0]) - 1 if entries else -1
 
     def about(self, generation: int) -> dict[str, Any]:
-        """See Registry."""
         return self._manifest(generation).about
 
     def fetch(self, generation: int, part: str) -> bytearray:
-        """See Registry."""
         manifest = self._manifest(generation)
         stored = self._parts.get(part_name(manifest, part))
         if stored is None:
@@ -492,20 +472,17 @@ class RedisStore:
         return stored.data
 
     def share(self, data: bytes) -> str:
-        """See Registry."""
         sha256 = digest(data)
         self._parts.put(f"shared:{sha256}", data, stay=True)
         return sha256
 
     def shared(self, digest: str) -> bytearray:
-        """See Registry."""
         stored = self._parts.get(f"shared:{digest}")
         if stored is None or stored.sha256 != digest:
             raise damaged_share(digest)
         return stored.data
 
     def wait_newer(self, than: int, wait: float) -> int:
-        """See Registry."""
         end = time.monotonic() + wait
         while True:
             newest, remaining = self.newest(), end - time.monotonic()
@@ -534,43 +511,32 @@ class RedisStore:
     # leases and members
 
     def claim(self, owner: str, duplicates: int, seconds: float) -> int:
-        """See Leases."""
         assert duplicates >= 1
-        args = [owner, duplicates, int(1000 * seconds)]
-        return int(self._server.ask(lambda: self._claim(keys=[self._leases], args=args)))
+        return int(self._claim([self._leases], owner, duplicates, int(1000 * seconds)))
 
     def release(self, owner: str) -> None:
-        """See Leases."""
         self._server.ask(lambda: self._server.client.hdel(self._leases, owner))
         self._server.ask(lambda: self._server.client.hdel(self._members, owner))
 
     def claim_shard(self, owner: str, shards: int, seconds: float) -> int:
-        """See Leases."""
-        args = [owner, shards, int(1000 * seconds)]
-        return int(self._server.ask(lambda: self._claim_shard(keys=[self._shards], args=args)))
+        return int(self._claim_shard([self._shards], owner, shards, int(1000 * seconds)))
 
     def release_shard(self, owner: str) -> None:
-        """See Leases."""
         self._server.ask(lambda: self._server.client.hdel(self._shards, owner))
 
     def announce(self, member: Member, seconds: float) -> None:
-        """See Leases."""
-        args = [member.name, int(1000 * seconds), json.dumps(asdict(member))]
-        self._server.ask(lambda: self._announce(keys=[self._members], args=args))
+        self._announce([self._members], member.name, int(1000 * seconds), json.dumps(asdict(member)))
 
     def members(self) -> list[Member]:
-        """See Leases."""
-        announced = self._server.ask(lambda: self._list(keys=[self._members]))
+        announced = self._list([self._members])
         return sorted((Member(**json.loads(member)) for member in announced), key=lambda member: member.name)
 
     # the whole
 
     def ping(self) -> None:
-        """See Store."""
         self._server.ask(self._server.client.ping)
 
     def close(self) -> None:
-        """See Store."""
         self._server.client.close()
 
 

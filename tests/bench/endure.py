@@ -31,7 +31,7 @@ import torch
 from serving.health import complaint
 from simulator.config import require
 from simulator.errors import FlickerError
-from simulator.live.plan import RUN
+from simulator.live.processes import RUN
 from simulator.models.snapshot import read_snapshot
 from simulator.randomness import generator
 from simulator.store.protocol import StoreAway, entry_order

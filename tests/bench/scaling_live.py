@@ -25,7 +25,7 @@ from typing import Any
 
 from protos.recommender_pb2 import FeedbackRequest, RecommendRequest, ShownItem
 from simulator.flags import parse
-from simulator.live.children import Child
+from simulator.live.processes import Child
 from simulator.randomness import generator
 from simulator.store.protocol import Store
 from simulator.store.redis import open_store

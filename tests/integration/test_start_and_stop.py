@@ -11,7 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from simulator.live.gauges import Page, scrape
+from simulator.live.watch import Page, scrape
 from simulator.process import free_ports
 from simulator.store.redis import open_store
 from simulator.store.server import start_server

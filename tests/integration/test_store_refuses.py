@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from simulator.live.gauges import scrape
+from simulator.live.watch import scrape
 from simulator.process import free_ports
 from simulator.store.redis import RedisStore
 from tests.integration.conftest import StoreProcess

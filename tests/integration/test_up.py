@@ -23,7 +23,7 @@ import torch
 from protos.recommender_pb2 import RecommendRequest
 from protos.recommender_pb2_grpc import RecommenderStub
 from serving.health import complaint
-from simulator.live.gauges import scrape
+from simulator.live.watch import scrape
 from simulator.process import free_ports
 from tests.integration.system import until
 from tests.result_schema import assert_documented, assert_interval, assert_swaps

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from simulator.live.gauges import Page, scrape
+from simulator.live.watch import Page, scrape
 from simulator.process import free_ports
 from tests.integration.system import until
 from tests.integration.test_up import ENDS, PATIENCE, Up, running

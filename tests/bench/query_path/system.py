@@ -12,7 +12,7 @@ import grpc
 from protos.recommender_pb2 import RankRequest, RankResponse, RecommendRequest
 from query_path.contender import RECOMMEND, pid, process, ready
 from query_path.model import Model
-from simulator.live.gauges import Page, scrape
+from simulator.live.watch import Page, scrape
 from simulator.store.arrays import label
 from simulator.store.redis import open_store
 from simulator.store.server import StoreServer

@@ -35,8 +35,7 @@ from trainer.feeder import Feeder, NoFeeder
 from trainer.metrics import Metrics
 from trainer.progressive import Progressive
 from trainer.publish import Engagements, about, joined, parts
-from trainer.quarantine import Quarantine
-from trainer.reader import Reader
+from trainer.reader import Quarantine, Reader
 from trainer.resume import StateFolder, TrainerState
 
 log = logging.getLogger("trainer")

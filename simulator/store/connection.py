@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
 from typing import Any, TypeVar
 
 import redis
@@ -63,10 +65,10 @@ class Connection:
         """The name of a key of this run."""
         return self._prefix + name
 
-    def script(self, *parts: str) -> Callable[..., Any]:
-        """A Lua script that is asked for with a list of keys, and arguments; the server keeps it, and gets it again
+    def script(self, name: str) -> Callable[..., Any]:
+        """One of scripts.lua, asked for with a list of keys, and arguments; the server keeps it, and gets it again
         after a restart."""
-        script = self.client.register_script("".join(parts))
+        script = self.client.register_script(scripts()[name])
         return lambda keys, *args, repeat=True: self.ask(lambda: script(keys=keys, args=args), repeat=repeat)
 
     def ask(self, command: Callable[[], T], *, repeat: bool = True) -> T:
@@ -114,6 +116,17 @@ class _Password(redis.CredentialProvider):
         """Password, or user and password."""
         password = self._passwords()[0].decode()
         return (self._user, password) if self._user else (password,)
+
+
+@cache
+def scripts() -> dict[str, str]:
+    """Name -> text, each with the parts of the file that it starts with."""
+    texts: dict[str, str] = {}
+    for script in files("simulator.store").joinpath("scripts.lua").read_text().split("\n--- ")[1:]:
+        head, _, body = script.partition("\n")
+        name, *beginning = head.split()
+        texts[name] = "".join(texts[part] for part in beginning) + body + "\n"
+    return texts
 
 
 def client_options(url: str, access: Access) -> dict[str, Any]:

@@ -178,36 +178,13 @@ class Parts(Protocol):
         """Remove all parts of older generations, unless they are such keys. Raises StoreAway, StoreError."""
 
 
-# KEYS = a writer's part. ARGV = number of the piece, piece, UPLOAD. Answers 1, or 0 where those before it ran out.
-# May be repeated, unlike RPUSH alone.
-PUT_PIECE = """
-local length, number = redis.call('LLEN', KEYS[1]), tonumber(ARGV[1])
-if length < number then return 0 end
-if length == number then redis.call('RPUSH', KEYS[1], ARGV[2]) end
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-return 1
-"""
-# KEYS = a writer's part, all of it, and the part. ARGV = UPLOAD. Answers 1, or 0 where neither is there. What is there
-# already under its digest has the same bytes, and may be announced: then it does not run out.
-MAKE_WHOLE = """
-if redis.call('EXISTS', KEYS[2]) == 1 then
-  redis.call('UNLINK', KEYS[1])
-  if redis.call('TTL', KEYS[2]) >= 0 then redis.call('EXPIRE', KEYS[2], ARGV[1]) end
-  return 1
-end
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('RENAME', KEYS[1], KEYS[2])
-return 1
-"""
-
-
 class RedisParts(Parts):
     """In the store's server."""
 
     def __init__(self, server: Connection) -> None:
         self._server = server
         self.where = f"the store at {server.name}"
-        self._put_piece, self._make_whole = server.script(PUT_PIECE), server.script(MAKE_WHOLE)
+        self._put_piece, self._make_whole = server.script("put_piece"), server.script("make_whole")
         self._writer = uuid.uuid4().hex
 
     def put(self, name: str, data: bytes, *, stay: bool = False) -> None:

@@ -12,7 +12,7 @@
 Readers use XRANGE from their own position and not XREADGROUP: the position that counts is the one that a trainer saved
 together with its weights, and a second one on the server, with its list of pending entries, could only disagree. The
 consumer group's last id is what the group acknowledged (XGROUP SETID); the log is trimmed behind the slowest, and
-`XINFO GROUPS` shows each group's lag. Every change is one script, so it happens as a whole or not at all.
+`XINFO GROUPS` shows each group's lag. Every change is one script (scripts.lua), so it happens as a whole or not at all.
 
 **Published generations** are one stream, whose ids are generation + 1, and one key for each part.
 
@@ -91,207 +91,6 @@ CAPACITY = 200_000
 WORLD_CAPACITY = 150_000
 """Of these, what the feeder may fill with the world's events: the rest is left for the feedback of users."""
 
-# First lines of scripts. A server without memory runs those that take next to none, or give some back: replicas stay
-# known, and what is learned is forgotten. Reading needs nobody's leave to write, which a read-only server refuses.
-ALWAYS = "#!lua flags=allow-oom\n"
-READS = "#!lua flags=no-writes\n"
-# How the scripts of the log begin. KEYS = log, log:counts, log:marks. Numbers are written by %.0f: Lua would write
-# large ones as 1e+15.
-LOG = """
-local log, counts, marks = KEYS[1], KEYS[2], KEYS[3]
-local function count(name) return tonumber(redis.call('HGET', counts, name) or '0') end
-local function id(events) return string.format('%.0f-0', events) end
-local function groups()  -- group -> events acknowledged
-  local acknowledged = {}
-  if redis.call('EXISTS', log) == 0 then return acknowledged end
-  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', log)) do
-    local group = {}
-    for i = 1, #flat, 2 do group[flat[i]] = flat[i + 1] end
-    acknowledged[group['name']] = tonumber(string.match(group['last-delivered-id'], '^%d+'))
-  end
-  return acknowledged
-end
-local function forget()  -- what every group has acknowledged; nothing while there is no group
-  local slowest = nil
-  for _, events in pairs(groups()) do slowest = math.min(slowest or events, events) end
-  if slowest and slowest > count('forgotten') then
-    redis.call('XTRIM', log, 'MINID', id(slowest + 1))
-    redis.call('HSET', counts, 'forgotten', string.format('%.0f', slowest))
-  end
-end
-"""
-# KEYS = ..., log:keys, log:keys:before. ARGV = batch, events, writer, mark, capacity, REMEMBERED, MAX_KEYS, keys.
-# Answers {1, id}, {0, events that wait} or {2, known keys}. Keys are forgotten by the set: each begins to run out when
-# the next one begins, so that nothing has to look for those that are old.
-APPEND = """
-local batch, events, writer, mark, capacity = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
-local recent, before, remembered, max_keys, first = KEYS[4], KEYS[5], tonumber(ARGV[6]), tonumber(ARGV[7]), 8
-if writer ~= '' and mark ~= '' then
-  local last = redis.call('HGET', marks, writer) or ''
-  local space = string.find(last, ' ', 1, true)
-  if space and string.sub(last, space + 1) == mark then return {1, string.sub(last, 1, space - 1)} end
-end
-local known = {}
-for i = first, #ARGV do
-  local key = ARGV[i]
-  if redis.call('SISMEMBER', recent, key) + redis.call('SISMEMBER', before, key) > 0 then known[#known + 1] = key end
-end
-if #known > 0 then
-  if #known > #ARGV - first and writer ~= '' then
-    redis.call('HSET', marks, writer, id(count('appended')) .. ' ' .. mark)
-  end
-  return {2, known}
-end
-local waiting = count('appended') - count('forgotten')
-if waiting + events > capacity then return {0, waiting} end
-local new = id(redis.call('HINCRBY', counts, 'appended', events))
-redis.call('XADD', log, new, 'batch', batch)
-if writer ~= '' then redis.call('HSET', marks, writer, new .. ' ' .. mark) end
-if #ARGV >= first then
-  local left = redis.call('TTL', recent)
-  if left >= 0 and (left <= remembered or redis.call('SCARD', recent) >= max_keys) then
-    redis.call('UNLINK', before)
-    redis.call('RENAME', recent, before)
-    redis.call('EXPIRE', before, remembered)
-    left = -2
-  end
-  for i = first, #ARGV do redis.call('SADD', recent, ARGV[i]) end
-  if left < 0 then redis.call('EXPIRE', recent, 2 * remembered) end
-end
-return {1, new}
-"""
-# ARGV = 1 where no other group of their kind may be there, else 0; groups. Answers such another one's name, or ''.
-JOIN = """
-local joining, kinds, known = {}, {}, groups()
-local function kind(group) return string.match(group, '^[^-]*') end
-for i = 2, #ARGV do joining[ARGV[i]], kinds[kind(ARGV[i])] = true, true end
-for group in pairs(known) do
-  if ARGV[1] == '1' and kinds[kind(group)] and not joining[group] then return group end
-end
-for group in pairs(joining) do
-  if not known[group] then redis.call('XGROUP', 'CREATE', log, group, id(count('forgotten')), 'MKSTREAM') end
-end
-return ''
-"""
-LEAVE = """
-if groups()[ARGV[1]] then
-  redis.call('XGROUP', 'DESTROY', log, ARGV[1])
-  forget()
-end
-"""
-# ARGV = group, events. Answers the events appended, or -1 where the group has not joined.
-ACKNOWLEDGE = """
-local group, events, appended = ARGV[1], tonumber(ARGV[2]), count('appended')
-local before = groups()[group]
-if not before then return -1 end
-if events > before and events <= appended then
-  redis.call('XGROUP', 'SETID', log, group, id(events))
-  forget()
-end
-return appended
-"""
-# KEYS = quarantine. ARGV = id, why, data, QUARANTINE. Answers 1, or 0 where it is there, or was.
-SET_ASIDE = """
-local function events(id) return tonumber(string.match(id, '^%d+')) end
-local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-if last and events(last[1]) >= events(ARGV[1]) then return 0 end
-redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[4], ARGV[1], 'why', ARGV[2], 'data', ARGV[3])
-return 1
-"""
-# KEYS = pending. ARGV = the shard, what it hands in, UPLOAD. Answers all that is there: shards and what each handed in.
-HAND_IN = """
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-return redis.call('HGETALL', KEYS[1])
-"""
-# KEYS = generations, the new parts. ARGV = generation, manifest, KEPT. Answers 1, or 0 where a part ran out before.
-# The caller looks first; a generation that another announced in between is left to it (answer -1).
-PUBLISH = """
-local generations, generation, kept = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[3])
-local last = redis.call('XREVRANGE', generations, '+', '-', 'COUNT', 1)[1]
-if last and tonumber(string.match(last[1], '^%d+')) > generation then return -1 end
-local fields = {'manifest', ARGV[2]}
-for i = 2, #KEYS do
-  if redis.call('EXISTS', KEYS[i]) == 0 then return 0 end
-  fields[#fields + 1] = 'part'
-  fields[#fields + 1] = KEYS[i]
-end
-for i = 2, #KEYS do redis.call('PERSIST', KEYS[i]) end
-redis.call('XADD', generations, string.format('%.0f-0', generation + 1), unpack(fields))
-local all = redis.call('XRANGE', generations, '-', '+')
-for i = 1, #all - kept do
-  for field = 4, #all[i][2], 2 do redis.call('UNLINK', all[i][2][field]) end
-  redis.call('XDEL', generations, all[i][1])
-end
-return 1
-"""
-# What scripts begin with that need the time, in ms since the unix epoch.
-NOW = """
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-"""
-# KEYS = shards. ARGV = owner, shards, milliseconds. Answers the number, or -1 where others hold all.
-CLAIM_SHARD = """
-local owner, shards = ARGV[1], tonumber(ARGV[2])
-local held, mine = {}, nil
-local all = redis.call('HGETALL', KEYS[1])
-for i = 1, #all, 2 do
-  local number, ending = string.match(all[i + 1], '^(%d+) (%d+)$')
-  number = tonumber(number)
-  if all[i] == owner then mine = number
-  elseif tonumber(ending) <= now then redis.call('HDEL', KEYS[1], all[i])
-  else held[number] = true end
-end
-if mine and (held[mine] or mine >= shards) then mine = nil end
-for number = 0, shards - 1 do
-  if not mine and not held[number] then mine = number end
-end
-if not mine then
-  redis.call('HDEL', KEYS[1], owner)
-  return -1
-end
-redis.call('HSET', KEYS[1], owner, string.format('%d %.0f', mine, now + tonumber(ARGV[3])))
-return mine
-"""
-# KEYS = leases. ARGV = owner, duplicates, milliseconds.
-CLAIM = """
-local leases, owner, duplicates, milliseconds = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local held, mine = {}, nil
-local all = redis.call('HGETALL', leases)
-for i = 1, #all, 2 do
-  local number, ending = string.match(all[i + 1], '^(%d+) (%d+)$')
-  number = tonumber(number)
-  if tonumber(ending) <= now then redis.call('HDEL', leases, all[i])
-  elseif all[i] == owner then mine = number
-  else held[number] = (held[number] or 0) + 1 end
-end
-if not mine or mine >= duplicates then
-  mine = 0
-  for number = 1, duplicates - 1 do
-    if (held[number] or 0) < (held[mine] or 0) then mine = number end
-  end
-end
-redis.call('HSET', leases, owner, string.format('%d %.0f', mine, now + milliseconds))
-return mine
-"""
-# KEYS = members. ARGV = name, milliseconds, JSON. Forgets those that have run out.
-ANNOUNCE = """
-local all = redis.call('HGETALL', KEYS[1])
-for i = 1, #all, 2 do
-  if tonumber(string.match(all[i + 1], '^(%d+) ')) <= now then redis.call('HDEL', KEYS[1], all[i]) end
-end
-redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f ', now + tonumber(ARGV[2])) .. ARGV[3])
-"""
-# KEYS = members. Answers the JSON of those that have not run out.
-MEMBERS = """
-local members, all = {}, redis.call('HGETALL', KEYS[1])
-for i = 1, #all, 2 do
-  local ending, member = string.match(all[i + 1], '^(%d+) (.*)$')
-  if tonumber(ending) > now then members[#members + 1] = member end
-end
-return members
-"""
-
 
 class RedisStore(Store):
     """The whole protocol on one server; may be used from any thread.
@@ -320,17 +119,14 @@ class RedisStore(Store):
         names = ("log", "log:counts", "log:marks", "log:keys", "log:keys:before")
         self._log_keys = [server.key(name) for name in names]
         self._log, self._counts, self._marks, *self._remembered = self._log_keys
-        self._append, self._join = server.script(LOG, APPEND), server.script(LOG, JOIN)
-        self._leave, self._acknowledge = server.script(ALWAYS, LOG, LEAVE), server.script(ALWAYS, LOG, ACKNOWLEDGE)
-        self._quarantine, self._set_aside = server.key("quarantine"), server.script(SET_ASIDE)
-        self._generations = server.key("generations")
-        self._announce_generation = server.script(PUBLISH)
-        self._pending, self._hand_in = server.key("pending"), server.script(HAND_IN)
-        self._parts = parts(server)
+        self._quarantine, self._generations, self._pending = map(server.key, ("quarantine", "generations", "pending"))
         self._leases, self._members, self._shards = map(server.key, ("leases", "members", "shards"))
-        self._claim, self._announce = server.script(ALWAYS, NOW, CLAIM), server.script(ALWAYS, NOW, ANNOUNCE)
-        self._claim_shard = server.script(ALWAYS, NOW, CLAIM_SHARD)
-        self._list = server.script(READS, NOW, MEMBERS)
+        self._append, self._join, self._leave = map(server.script, ("append", "join", "leave"))
+        self._acknowledge, self._set_aside = map(server.script, ("acknowledge", "set_aside"))
+        self._announce_generation, self._hand_in = server.script("publish"), server.script("hand_in")
+        self._claim, self._claim_shard = server.script("claim"), server.script("claim_shard")
+        self._announce, self._list = server.script("announce"), server.script("members")
+        self._parts = parts(server)
 
     # the log
 

@@ -12,7 +12,8 @@ import redis
 
 from simulator.errors import SettingError
 from simulator.process import free_ports
-from simulator.store.parts import PIECE, PUT_PIECE, RedisParts
+from simulator.store.connection import scripts
+from simulator.store.parts import PIECE, RedisParts
 from simulator.store.protocol import (
     MAX_KEYS,
     REMEMBERED,
@@ -170,7 +171,7 @@ def test_only_announced_parts_stay(redis_store: RedisStore) -> None:
 def test_a_part_of_many_pieces_is_there_as_a_whole_or_not_at_all(redis_store: RedisStore) -> None:
     data = random.Random(0).randbytes(3 * PIECE + 5)
     server, seen = redis_store._server, []
-    put = server.client.register_script(PUT_PIECE)
+    put = server.client.register_script(scripts()["put_piece"])
 
     def broken(keys: list[str], args: list[Any]) -> int:
         seen.append(args[0])
@@ -183,7 +184,9 @@ def test_a_part_of_many_pieces_is_there_as_a_whole_or_not_at_all(redis_store: Re
 
     register = server.client.register_script
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(server.client, "register_script", lambda text: broken if text == PUT_PIECE else register(text))
+        patched.setattr(
+            server.client, "register_script", lambda text: broken if text == scripts()["put_piece"] else register(text)
+        )
         redis_store._parts = RedisParts(server)
     with pytest.raises(StoreAway, match="ran out"):
         redis_store.publish(0, {"part": data}, {})

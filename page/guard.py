@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from simulator.config import require
 from simulator.live.controls import TOKEN
-from simulator.security.watched import Watched, read_secrets
+from simulator.security.credentials import Watched, read_secrets
 
 HEALTH_PATH = "/healthz"
 """Answers everybody: whether the process is well is no secret."""

@@ -14,7 +14,7 @@ from simulator.measures.intervals import Interval
 from simulator.measures.registry import GAP
 from simulator.report.pool import pooled
 from simulator.result import Arm, Result, differing, read_result
-from simulator.sweep.places import place_of, read_record
+from simulator.sweep.record import place_of, read_record
 from simulator.words import label
 
 MAX_DEPTH = 4

@@ -23,9 +23,8 @@ from urllib.parse import urlsplit
 from page.asking import RouterClient
 from protos.recommender_pb2 import ReplicaState, World
 from simulator.errors import FlickerError
-from simulator.live.gauges import Counters, Page, read
 from simulator.live.summary import ratio
-from simulator.live.watch import CAUSES, WINDOW, Sums, Watch
+from simulator.live.watch import CAUSES, WINDOW, Counters, Page, Sums, Watch, read
 from simulator.measures.intervals import Interval, exact
 from simulator.measures.registry import MEASURES, PERSONALISATION
 from simulator.result import Arm

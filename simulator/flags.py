@@ -288,8 +288,8 @@ class Wiring(Listening):
             raise SettingError("store", without_password(self.store), hint)
 
     def open_store(self, **bounds: int) -> Store:
-        """The store, see simulator/store/open.py. Raises SettingError where none is named, or a file cannot be used."""
-        from simulator.store.open import open_store
+        """The store, see store/redis.py. Raises SettingError where none is named, or a file cannot be used."""
+        from simulator.store.redis import open_store
 
         require(self.store != "", "store", "nothing", "name one with --store, or in FLICKER_REDIS_URL")
         access = Access(self.security.credentials(), self.store_password_file)

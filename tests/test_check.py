@@ -14,8 +14,8 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from simulator.check.findings import doubts
 from simulator.check.guess import guessed
+from simulator.check.main import doubts
 from simulator.config import ReplayConfig
 from simulator.world.families import is_known, read_mapping
 from simulator.world.ingest import open_log

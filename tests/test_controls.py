@@ -16,11 +16,10 @@ import pytest
 
 from simulator.errors import FlickerError, SettingError
 from simulator.flags import parse
-from simulator.live.children import RESTARTS, Child
 from simulator.live.controls import MAX_ORDER_BYTES, Controls, Order, done
 from simulator.live.flags import UpFlags
 from simulator.live.orders import Operator
-from simulator.live.plan import LivePlan, plan
+from simulator.live.processes import RESTARTS, Child, LivePlan, plan
 from simulator.process import free_ports
 from simulator.result import read_result
 from tests.integration.system import until

@@ -18,14 +18,12 @@ from rich.console import Console
 
 from simulator.errors import FlickerError
 from simulator.flags import parse
-from simulator.live.children import RESTARTS, Child
 from simulator.live.flags import UpFlags
-from simulator.live.gauges import Counters, Page
-from simulator.live.plan import LivePlan, plan
+from simulator.live.processes import RESTARTS, Child, LivePlan, plan
 from simulator.live.summary import write_summary
 from simulator.live.up import fitted_flags, run_up
 from simulator.live.view import picture, plain_line, sparkline
-from simulator.live.watch import Watch
+from simulator.live.watch import Counters, Page, Watch
 from simulator.models.factories import ALLOWED
 from simulator.process import ENDING, free_ports
 from simulator.report import write_report

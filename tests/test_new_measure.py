@@ -17,9 +17,8 @@ from rich.console import Console, RenderableType
 
 from protos.recommender_pb2 import CompareRequest, RecommendRequest
 from serving.query import differences
-from simulator.live.gauges import Page
 from simulator.live.view import picture
-from simulator.live.watch import Watch
+from simulator.live.watch import Page, Watch
 from simulator.measures.registry import MEASURES, Answers, Measure, Parts
 from tests.serving.fake_replica import FakeReplica, publish
 from tests.serving.router_under_test import Asked, healthy, running, until

@@ -14,7 +14,7 @@ import yaml
 
 from serving import comparison
 from serving.router.main import RouterFlags
-from simulator.store.open import CAPACITY
+from simulator.store.redis import CAPACITY
 from tests.metric_names import JOBS, PROMETHEUS, declared, rules
 from tests.promql import labels, problems
 

@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
 
     from simulator.schedule import fitted_live
     from simulator.security.pages import serve_metrics
-    from simulator.store.open import WORLD_CAPACITY
+    from simulator.store.redis import WORLD_CAPACITY
     from simulator.world.open import open_world
     from trainer import loop  # brings torch: seconds that --help need not wait for
     from trainer.feeder import Feeder, NoFeeder

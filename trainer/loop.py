@@ -26,7 +26,7 @@ from simulator.models.engines import Engines, log_remarks
 from simulator.models.factories import require_allowed
 from simulator.models.specs import Arm, parse_arms, require_live
 from simulator.process import Stopped, retry
-from simulator.store.names import pack
+from simulator.store.arrays import pack
 from simulator.store.protocol import WHOLE, Shard, Store, StoreAway, StoreError, entry_order
 from simulator.types import Batch, Floats
 from simulator.world.replay import ReplayWorld
@@ -35,8 +35,7 @@ from trainer.feeder import Feeder, NoFeeder
 from trainer.metrics import Metrics
 from trainer.progressive import Progressive
 from trainer.publish import Engagements, about, joined, parts
-from trainer.quarantine import Quarantine
-from trainer.reader import Reader
+from trainer.reader import Quarantine, Reader
 from trainer.resume import StateFolder, TrainerState
 
 log = logging.getLogger("trainer")

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from simulator.process import instruments
 from simulator.store.protocol import StoreRefuses
 from trainer.progressive import Quality
-from trainer.quarantine import REASONS
+from trainer.reader import REASONS
 
 LEARN_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 """Seconds: a chunk of a few thousand events takes from a twentieth of a second to several."""

@@ -6,7 +6,7 @@
                   whom the world has not), `candidates` [G, N] best first
 
 Each says in its header of which run and generation it is, and which part. How the log calls users and items is shared
-by all of them (store/names.py): `about` has its digest. Of several trainers each publishes the duplicates that it
+by all of them (store/arrays.py): `about` has its digest. Of several trainers each publishes the duplicates that it
 teaches; the first has the catalogue, too.
 
 Shapes: A arms, V table rows, D embedding length, P dense parameters, U users, I items, G segments, N candidates,
@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -31,9 +31,10 @@ from simulator.models.engines import Engines
 from simulator.result import differences
 from simulator.store.arrays import label
 from simulator.store.protocol import WHOLE, Shard, StoreError
-from simulator.types import Batch, Integers, Ints, Rows, World
-from simulator.world.features import Encoder
+from simulator.types import Batch, Integers, Ints, Rows
+from simulator.world.replay import ReplayWorld
 from simulator.world.retrieval import retrieve
+from simulator.world.stream import SyntheticWorld
 from trainer.progressive import quality_of
 
 CATALOG = "catalog"
@@ -42,22 +43,11 @@ STRANGERS = -1
 NO_HISTORY: Rows = np.empty((0, 0), np.int32)
 
 
-class Catalog(Protocol):
-    """What a world knows of users and items."""
-
-    @property
-    def encoder(self) -> Encoder:
-        """Their table rows."""
-
-    def present(self, time: float) -> Ints:
-        """See World."""
-
-
 class Engagements:
     """The trailing engagements of the log, from which candidates are retrieved, and each user's history."""
 
     def __init__(self, capacity: int, history: Rows = NO_HISTORY) -> None:
-        """Keeps the last `most` of all, and in `history` [U, H] those of each user, latest first, -1 where none is."""
+        """Keeps the last `capacity`, and in `history` [U, H] those of each user, latest first, -1 where none is."""
         self._capacity, self.history = capacity, history
         self.user: Ints = np.empty(0, np.int64)
         """[n] oldest first."""
@@ -110,7 +100,7 @@ def duplicate_part(number: int) -> str:
 def parts(
     engines: Engines,
     config: ExperimentConfig,
-    world: Catalog,
+    world: SyntheticWorld | ReplayWorld,
     recent: Engagements,
     run: str,
     generation: int,
@@ -129,7 +119,7 @@ def parts(
     return contents
 
 
-def catalog(world: Catalog, recent: Engagements, count: int) -> dict[str, np.ndarray]:
+def catalog(world: SyntheticWorld | ReplayWorld, recent: Engagements, count: int) -> dict[str, np.ndarray]:
     """What a replica knows of users, their histories included, and items, and what it ranks for a user's segment."""
     encoder = world.encoder
     segments = np.append(encoder.segments, STRANGERS)
@@ -144,7 +134,9 @@ def catalog(world: Catalog, recent: Engagements, count: int) -> dict[str, np.nda
     }
 
 
-def about(engines: Engines, config: ExperimentConfig, world: World, cut: Mapping[str, Any]) -> dict[str, Any]:
+def about(
+    engines: Engines, config: ExperimentConfig, world: SyntheticWorld | ReplayWorld, cut: Mapping[str, Any]
+) -> dict[str, Any]:
     """Metadata of a generation; `cut` holds `generation`, `events`, `published`, `scores`, `names`,
     `settings` (a digest of all that decides the numbers)."""
     return json.loads(  # type: ignore[no-any-return]  # as every store gives it back: lists, no tuples

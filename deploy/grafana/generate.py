@@ -1,7 +1,7 @@
 """The dashboards: `python deploy/grafana/generate.py` writes them to dashboards/; with --check it only compares.
 
 panels.py    what a dashboard is made of; an arm's colour; where panels stand
-swaps.py training.py traffic.py      the dashboards, a call per panel; quality.py: panels that two of them share
+swaps.py training.py traffic.py      the dashboards, a call per panel
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from panels import Json, Query, arms, choice, dashboard, stat, timeseries
-from quality import AUC, CALIBRATION, LOG_LOSS
+from training import AUC, CALIBRATION, LOG_LOSS
 
 from simulator.measures.registry import MEASURES
 

@@ -27,8 +27,7 @@ from serving.codec import MAX_CANDIDATES, SHOWN, Ranges, Refusal, bad, schema_of
 from serving.metrics import RouterMetrics
 from serving.router.pool import Pool
 from simulator.process import Stopped
-from simulator.store.arrays import Mislabelled, arrays_of, label
-from simulator.store.names import Texts, unpack
+from simulator.store.arrays import Mislabelled, Texts, arrays_of, label, unpack
 from simulator.store.protocol import KEPT, Registry, Store, StoreAway, StoreError, UnknownGeneration, Unsigned
 from simulator.types import Names
 from simulator.world.features import Encoder

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from simulator.sweep.grid import Cell
+from simulator.sweep.record import Cell
 
 SHARED = "--fleets 1 --duplicates 2 --queries 300 --queries-per-generation 20 --resamples 20 --no-page"
 MADE_UP = "--events 240000 --users 1200 --items 500"

@@ -20,7 +20,7 @@ from simulator.article.table import CellResult, line_of, read_lines, write_lines
 from simulator.config import require
 from simulator.result import read_result
 from simulator.sweep.backend import Backend, OnRay, Processes
-from simulator.sweep.grid import Cell
+from simulator.sweep.record import Cell
 from simulator.terminal import open_console, progress_bar
 from simulator.words import duration, plural
 

@@ -2,9 +2,9 @@
 
 up.py         startup, main loop, shutdown
 flags.py      the flags
-plan.py       which processes there are: their commands, ports and environment
-children.py   one process each: started, watched, restarted, stopped by its process id
-gauges.py     what the processes' metrics pages say, as plain numbers
+processes.py  which there are, with their commands and ports; each started, watched, restarted, stopped by its id
+watch.py      what their metrics pages say, second by second
+orders.py     what the live page may have done to them, by a socket (controls.py)
 view.py       the terminal's picture of it
 summary.py    result.json at the end
 """

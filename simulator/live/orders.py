@@ -13,11 +13,10 @@ from typing import Any
 from simulator.config import require
 from simulator.errors import FlickerError
 from simulator.files import write_atomically
-from simulator.live.children import Child
 from simulator.live.controls import Order, Orders, done, number_of
 from simulator.live.flags import UpFlags
-from simulator.live.gauges import scrape
-from simulator.live.plan import LivePlan, child
+from simulator.live.processes import Child, LivePlan, child
+from simulator.live.watch import scrape
 from simulator.models.factories import factories_of
 
 KILLABLE = ("replica", "router", "trainer")

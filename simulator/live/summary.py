@@ -95,10 +95,7 @@ def _serving(watch: Watch, load: dict[str, Any]) -> dict[str, Any]:
     return {
         "requests": load.get("requests", every),
         "failures": sum(load.get("failures", {}).values()) if "failures" in load else every - answered,
-        "p50": load.get("p50"),
-        "p99": load.get("p99"),
-        "offered": load.get("offered"),
-        "achieved": load.get("achieved"),
+        **{name: load.get(name) for name in ("p50", "p99", "offered", "achieved")},
         "refreshes": watch.refreshes,
         "first_answer": watch.first.get("answer"),
         "first_gauge": watch.first.get("gauge"),

@@ -17,15 +17,13 @@ from rich.console import Console
 from rich.live import Live
 
 from simulator.files import require_empty
-from simulator.live.children import BAD_SETTING, RESTART_SPAN, RESTARTS, Child
 from simulator.live.controls import TOKEN, Controls
 from simulator.live.flags import UpFlags
-from simulator.live.gauges import Page
 from simulator.live.orders import Operator
-from simulator.live.plan import LivePlan, page_of, plan
+from simulator.live.processes import BAD_SETTING, RESTART_SPAN, RESTARTS, Child, LivePlan, page_of, plan
 from simulator.live.summary import write_summary
 from simulator.live.view import picture, plain_line
-from simulator.live.watch import Watch
+from simulator.live.watch import Page, Watch
 from simulator.process import free_ports, require_free, stop_on_signals
 from simulator.schedule import fitted_live
 from simulator.security.credentials import Credentials

@@ -1,7 +1,6 @@
 """Credentials of a process and its trust in others: certificates, tokens, and their files.
 
-watched.py       files that are read again when they have changed
-credentials.py   a process's certificate, authorities and tokens; none by default
+credentials.py   a process's certificate, authorities and tokens, none by default; their files
 channels.py      gRPC: listening and connecting with them
 pages.py         the metrics page, and reading those of others
 

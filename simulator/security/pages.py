@@ -11,12 +11,12 @@ import socket
 import ssl
 import sys
 import threading
-import urllib.error
-import urllib.request
-from functools import partial
-from http.client import HTTPSConnection
+from contextlib import closing
+from http import HTTPStatus
+from http.client import HTTPConnection
 from http.server import ThreadingHTTPServer
 from typing import Any
+from urllib.error import HTTPError, URLError
 
 from prometheus_client import CollectorRegistry, MetricsHandler, ProcessCollector
 
@@ -88,48 +88,26 @@ def serve_metrics(registry: CollectorRegistry, port: int, host: str, credentials
     return int(server.server_port)
 
 
-class _Named(HTTPSConnection):
-    """To a host whose certificate must bear this name, rather than the host's own."""
-
-    def __init__(self, *args: Any, context: ssl.SSLContext, name: str, **more: Any) -> None:
-        super().__init__(*args, context=context, **more)
-        self._tls, self._name = context, name
-
-    def connect(self) -> None:
-        """Connect, and verify that name."""
-        super(HTTPSConnection, self).connect()
-        self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._name)
-
-
-class _ByName(urllib.request.HTTPSHandler):
-    """Opens such connections."""
-
-    def __init__(self, context: ssl.SSLContext | None, name: str) -> None:
-        super().__init__(context=context)
-        self._open = partial(_Named, context=context, name=name) if context else HTTPSConnection
-
-    def https_open(self, request: urllib.request.Request) -> Any:
-        """See urllib."""
-        return self.do_open(self._open, request)
-
-
 def fetch(address: str, credentials: Credentials, seconds: float = 3.0, name: str = "") -> str:
     """The metrics page of the process at host:port, whose certificate must bear the name, or else the host.
 
     Raises OSError where it does not answer, SettingError where a token would travel unencrypted.
     """
     context = credentials.client_context()
-    scheme = "http" if context is None else "https"
-    request = urllib.request.Request(f"{scheme}://{address}/metrics", headers=dict(credentials.call_metadata(address)))
     # by no proxy that the environment names: it would see the token
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _ByName(context, name or host_of(address)))
-    with opener.open(request, timeout=seconds) as answer:
-        return str(answer.read().decode())
-
-
-def host_of(address: str) -> str:
-    """The host of host:port."""
-    return address.rpartition(":")[0].strip("[]")
+    with closing(HTTPConnection(address, timeout=seconds)) as connection:
+        headers = dict(credentials.call_metadata(address))
+        try:
+            connection.connect()
+            if context:
+                connection.sock = context.wrap_socket(connection.sock, server_hostname=name or connection.host)
+            connection.request("GET", "/metrics", headers=headers | {"Connection": "close"})
+        except OSError as problem:
+            raise URLError(problem) from problem
+        answer = connection.getresponse()
+        if answer.status != HTTPStatus.OK:
+            raise HTTPError(address, answer.status, answer.reason, answer.headers, answer)
+        return answer.read().decode()
 
 
 def probe(address: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from simulator.config import require
 from simulator.size.laws import Laws, Workload, digits, size, span
@@ -76,18 +77,10 @@ class SizeFlags:
         for name in ("queries_per_second", "events_per_day", "gib", "gbit"):
             value = getattr(self, name)
             require(0 < value <= MAX_COUNT, name, f"{value:g}", f"more than 0, at most {MAX_COUNT:g}")
-        for name, minimum in (
-            ("duplicates", 2),
-            ("items", 1),
-            ("users", 1),
-            ("arms", 1),
-            ("candidates", 2),
-            ("cores", 1),
-        ):
-            value = getattr(self, name)
-            fits = value is None or minimum <= value <= MAX_COUNT
-            require(fits, name, "none" if value is None else f"{value:g}", f"from {minimum} to {MAX_COUNT:g}")
-        require(0 <= self.hash_rows <= MAX_COUNT, "hash_rows", f"{self.hash_rows:g}", f"from 0 to {MAX_COUNT:g}")
+        minima = {"duplicates": 2, "items": 1, "users": 1, "arms": 1, "candidates": 2, "cores": 1, "hash_rows": 0}
+        for name, minimum in minima.items():
+            value = self.items if (given := getattr(self, name)) is None else given
+            require(minimum <= value <= MAX_COUNT, name, f"{value:g}", f"from {minimum} to {MAX_COUNT:g}")
         require(1 <= self.dim <= 512, "dim", self.dim, "from 1 to 512")
         good = bool(self.hidden) and all(1 <= width <= 8_192 for width in self.hidden)
         require(good, "hidden", " ".join(map(str, self.hidden)), "at least one width, each from 1 to 8192")
@@ -229,9 +222,8 @@ class Sizing:
 
         def fits(shards: float) -> bool:
             shape = self._shard(shards)
-            return (
-                self._law("trainer_generation", shape) <= room and self._law("trainer_memory", shape) <= self._capacity
-            )
+            learned, memory = self._law("trainer_generation", shape), self._law("trainer_memory", shape)
+            return learned <= room and memory <= self._capacity
 
         shards = smallest_fitting(flags.duplicates, fits)
         shape = self._shard(shards)
@@ -275,9 +267,8 @@ class Sizing:
         rate = flags.queries_per_second * flags.shadow
         cores = rate * (self._law("router_compared") + 2 * self._law("replica_query"))
         law = f"{self._laws['router_compared'].words()} in the router, two more rankings"
-        return Component(
-            "comparisons (within)", 0, cores, 0, rate * 2 * self._law("rank_bytes"), 0, "compared queries", law
-        )
+        network = rate * 2 * self._law("rank_bytes")
+        return Component("comparisons (within)", 0, cores, 0, network, 0, "compared queries", law)
 
     def watching(self, processes: float) -> Component:
         """Prometheus; the page reads the same."""
@@ -304,12 +295,9 @@ class Sizing:
             (watched.memory, "Prometheus", "Prometheus in shards, with Thanos or Mimir above"),
         ):
             yield Limit(memory / self._capacity, f"memory of {owner}: {size(memory)}", remedy)
+        replicas = f"a replica that takes up a generation in {span(taking)}"
         for busy, owner, remedy in (
-            (
-                taking / flags.refresh_every,
-                f"a replica that takes up a generation in {span(taking)}",
-                "rarer refreshes",
-            ),
+            (taking / flags.refresh_every, replicas, "rarer refreshes"),
             (learning, "a trainer of one duplicate", "a GPU per trainer (--device cuda), or arms in runs of their own"),
             (store.cores, "the store", "Kafka behind the event log's protocol"),
         ):
@@ -320,12 +308,7 @@ class Sizing:
         yield Limit(router.processes / CONNECTIONS, routers, "Envoy in front, which asks a subset")
 
 
-def smallest_fitting(maximum: float, fits: Any) -> float:
-    """The smallest whole number of shards from 1 to `most` that fits, by bisection; `most` where none does."""
-    low, high = 1, math.floor(maximum)
-    if not fits(high):
-        return high
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fits(middle) else (middle + 1, high)
-    return low
+def smallest_fitting(maximum: float, fits: Callable[[int], bool]) -> int:
+    """The smallest whole number of shards from 1 to `maximum` that fits, by bisection; `maximum` where none does."""
+    numbers = range(1, math.floor(maximum) + 1)
+    return numbers[min(bisect_left(numbers, True, key=fits), len(numbers) - 1)]

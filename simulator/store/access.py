@@ -9,8 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from simulator.errors import SettingError
-from simulator.security.credentials import PLAIN, Credentials
-from simulator.security.watched import secret_file
+from simulator.security.credentials import PLAIN, Credentials, secret_file
 
 URL_VARIABLE = "FLICKER_REDIS_URL"
 
@@ -58,13 +57,6 @@ def without_user(url: str) -> str:
     """The same with its query, which says how to connect."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def refuse_two_passwords(url: str, access: Access) -> None:
-    """Raise SettingError where URL and file name one each."""
-    if access.passwords is not None and has_password(url):
-        hint = "store_password_file names another password: leave the one in the URL out"
-        raise SettingError("store", without_password(url), hint)
 
 
 def require_weights(url: str) -> None:

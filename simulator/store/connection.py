@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
 from typing import Any, TypeVar
 
 import redis
@@ -11,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from simulator.errors import SettingError
-from simulator.store.access import URL_ALONE, Access, refuse_two_passwords, user_of, without_password, without_user
+from simulator.store.access import URL_ALONE, Access, has_password, user_of, without_password, without_user
 from simulator.store.protocol import StoreAway, StoreError, StoreRefuses
 
 T = TypeVar("T")
@@ -39,7 +41,9 @@ class Connection:
 
     def __init__(self, url: str, run: str, patience: float, access: Access = URL_ALONE) -> None:
         """`patience`: seconds to go on trying before a call raises StoreAway. Raises SettingError for a bad URL."""
-        refuse_two_passwords(url, access)
+        if access.passwords is not None and has_password(url):
+            hint = "store_password_file names another password: leave the one in the URL out"
+            raise SettingError("store", without_password(url), hint)
         try:
             # The client's own retries are off: it would repeat changes too, and multiply the pauses of ask().
             self.client: Any = redis.Redis.from_url(
@@ -61,10 +65,11 @@ class Connection:
         """The name of a key of this run."""
         return self._prefix + name
 
-    def script(self, *parts: str) -> Callable[..., Any]:
-        """A Lua script, called with `keys` and `args`; the server keeps it, and gets it again after a restart."""
-        script: Callable[..., Any] = self.client.register_script("".join(parts))
-        return script
+    def script(self, name: str) -> Callable[..., Any]:
+        """One of scripts.lua, asked for with a list of keys, and arguments; the server keeps it, and gets it again
+        after a restart."""
+        script = self.client.register_script(scripts()[name])
+        return lambda keys, *args, repeat=True: self.ask(lambda: script(keys=keys, args=args), repeat=repeat)
 
     def ask(self, command: Callable[[], T], *, repeat: bool = True) -> T:
         """What the server answers; tried again while it is away, unless a second time could change more.
@@ -113,6 +118,17 @@ class _Password(redis.CredentialProvider):
         return (self._user, password) if self._user else (password,)
 
 
+@cache
+def scripts() -> dict[str, str]:
+    """Name -> text, each with the parts of the file that it starts with."""
+    texts: dict[str, str] = {}
+    for script in files("simulator.store").joinpath("scripts.lua").read_text().split("\n--- ")[1:]:
+        head, _, body = script.partition("\n")
+        name, *beginning = head.split()
+        texts[name] = "".join(texts[part] for part in beginning) + body + "\n"
+    return texts
+
+
 def client_options(url: str, access: Access) -> dict[str, Any]:
     """The client's options beside the URL. It reads certificates anew with each connection."""
     options: dict[str, Any] = {}
@@ -128,10 +144,8 @@ def client_options(url: str, access: Access) -> dict[str, Any]:
 
 def code_of(error: redis.RedisError) -> str:
     """The first word of a server's answer, such as OOM; that of any other error says nothing."""
-    for kind, code in CODES.items():
-        if isinstance(error, kind):
-            return code
-    return str(error).rpartition(" caused error: ")[2].partition(" ")[0]  # a pipeline names the command before it
+    said = str(error).rpartition(" caused error: ")[2].partition(" ")[0]  # a pipeline names the command before it
+    return next((code for kind, code in CODES.items() if isinstance(error, kind)), said)
 
 
 def one_line(error: Exception) -> str:

@@ -26,8 +26,7 @@ from urllib.parse import quote
 from simulator.errors import FlickerError, SettingError
 from simulator.store.access import require_weights, without_password
 from simulator.store.connection import Connection, one_line
-from simulator.store.manifest import pieces
-from simulator.store.parts import StoredPart, concatenated
+from simulator.store.parts import Parts, StoredPart, concatenated, pieces
 from simulator.store.protocol import StoreAway, StoreError, StoreRefuses
 
 ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"})
@@ -44,7 +43,7 @@ CREDENTIAL_ERRORS = ("Credential", "ProfileNotFound", "ParamValidation")
 """In the name of an error: credentials are missing or malformed."""
 
 
-class ObjectParts:
+class ObjectParts(Parts):
     """Under one URL."""
 
     def __init__(self, url: str, run: str, server: Connection) -> None:
@@ -67,7 +66,6 @@ class ObjectParts:
                 self._write(path, data)
 
     def get(self, name: str) -> StoredPart | None:
-        """See Parts."""
         path = f"{self._place()}/{path_of(name)}"
         with self._in_our_words():
             try:
@@ -81,7 +79,6 @@ class ObjectParts:
         return []
 
     def forget(self, generation: int) -> None:
-        """See Parts."""
         place = self._place()
         with self._in_our_words(), contextlib.suppress(FileNotFoundError):  # another trainer does the same
             for folder in self._files.ls(f"{place}/part", detail=False):

@@ -218,9 +218,8 @@ class EventLog(Protocol):
 class Registry(Protocol):
     """Published generations."""
 
-    @property
-    def run(self) -> str:
-        """Whose they are: the name of this run among those on one server."""
+    run: str
+    """Whose they are: the name of this run among those on one server."""
 
     def publish(
         self,

@@ -12,7 +12,7 @@
 Readers use XRANGE from their own position and not XREADGROUP: the position that counts is the one that a trainer saved
 together with its weights, and a second one on the server, with its list of pending entries, could only disagree. The
 consumer group's last id is what the group acknowledged (XGROUP SETID); the log is trimmed behind the slowest, and
-`XINFO GROUPS` shows each group's lag. Every change is one script, so it happens as a whole or not at all.
+`XINFO GROUPS` shows each group's lag. Every change is one script (scripts.lua), so it happens as a whole or not at all.
 
 **Published generations** are one stream, whose ids are generation + 1, and one key for each part.
 
@@ -36,16 +36,24 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 from redis import ResponseError
 
-from simulator.store.access import URL_ALONE, Access
+from simulator.errors import SettingError
+from simulator.security.credentials import secret_file
+from simulator.store.access import URL_ALONE, Access, without_password
 from simulator.store.codec import decode_entries, encode
 from simulator.store.connection import Connection
-from simulator.store.manifest import (
+from simulator.store.objects import ObjectParts
+from simulator.store.parts import (
+    UPLOAD,
     Manifest,
+    Parts,
+    RedisParts,
     damaged_part,
     damaged_share,
     digest,
@@ -54,7 +62,6 @@ from simulator.store.manifest import (
     read_manifest,
     write_manifest,
 )
-from simulator.store.parts import UPLOAD, Parts, RedisParts
 from simulator.store.protocol import (
     KEPT,
     MAX_KEYS,
@@ -67,6 +74,7 @@ from simulator.store.protocol import (
     Repeated,
     SetAside,
     Shard,
+    Store,
     StoreAway,
     check_position,
     entry_order,
@@ -78,209 +86,13 @@ from simulator.store.protocol import (
 )
 from simulator.types import Batch
 
-# First lines of scripts. A server without memory runs those that take next to none, or give some back: replicas stay
-# known, and what is learned is forgotten. Reading needs nobody's leave to write, which a read-only server refuses.
-ALWAYS = "#!lua flags=allow-oom\n"
-READS = "#!lua flags=no-writes\n"
-# How the scripts of the log begin. KEYS = log, log:counts, log:marks. Numbers are written by %.0f: Lua would write
-# large ones as 1e+15.
-LOG = """
-local log, counts, marks = KEYS[1], KEYS[2], KEYS[3]
-local function count(name) return tonumber(redis.call('HGET', counts, name) or '0') end
-local function id(events) return string.format('%.0f-0', events) end
-local function groups()  -- group -> events acknowledged
-  local acknowledged = {}
-  if redis.call('EXISTS', log) == 0 then return acknowledged end
-  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', log)) do
-    local group = {}
-    for i = 1, #flat, 2 do group[flat[i]] = flat[i + 1] end
-    acknowledged[group['name']] = tonumber(string.match(group['last-delivered-id'], '^%d+'))
-  end
-  return acknowledged
-end
-local function forget()  -- what every group has acknowledged; nothing while there is no group
-  local slowest = nil
-  for _, events in pairs(groups()) do slowest = math.min(slowest or events, events) end
-  if slowest and slowest > count('forgotten') then
-    redis.call('XTRIM', log, 'MINID', id(slowest + 1))
-    redis.call('HSET', counts, 'forgotten', string.format('%.0f', slowest))
-  end
-end
-"""
-# KEYS = ..., log:keys, log:keys:before. ARGV = batch, events, writer, mark, capacity, REMEMBERED, MAX_KEYS, keys.
-# Answers {1, id}, {0, events that wait} or {2, known keys}. Keys are forgotten by the set: each begins to run out when
-# the next one begins, so that nothing has to look for those that are old.
-APPEND = """
-local batch, events, writer, mark, capacity = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
-local recent, before, remembered, max_keys, first = KEYS[4], KEYS[5], tonumber(ARGV[6]), tonumber(ARGV[7]), 8
-if writer ~= '' and mark ~= '' then
-  local last = redis.call('HGET', marks, writer) or ''
-  local space = string.find(last, ' ', 1, true)
-  if space and string.sub(last, space + 1) == mark then return {1, string.sub(last, 1, space - 1)} end
-end
-local known = {}
-for i = first, #ARGV do
-  local key = ARGV[i]
-  if redis.call('SISMEMBER', recent, key) + redis.call('SISMEMBER', before, key) > 0 then known[#known + 1] = key end
-end
-if #known > 0 then
-  if #known > #ARGV - first and writer ~= '' then
-    redis.call('HSET', marks, writer, id(count('appended')) .. ' ' .. mark)
-  end
-  return {2, known}
-end
-local waiting = count('appended') - count('forgotten')
-if waiting + events > capacity then return {0, waiting} end
-local new = id(redis.call('HINCRBY', counts, 'appended', events))
-redis.call('XADD', log, new, 'batch', batch)
-if writer ~= '' then redis.call('HSET', marks, writer, new .. ' ' .. mark) end
-if #ARGV >= first then
-  local left = redis.call('TTL', recent)
-  if left >= 0 and (left <= remembered or redis.call('SCARD', recent) >= max_keys) then
-    redis.call('UNLINK', before)
-    redis.call('RENAME', recent, before)
-    redis.call('EXPIRE', before, remembered)
-    left = -2
-  end
-  for i = first, #ARGV do redis.call('SADD', recent, ARGV[i]) end
-  if left < 0 then redis.call('EXPIRE', recent, 2 * remembered) end
-end
-return {1, new}
-"""
-# ARGV = 1 where no other group of their kind may be there, else 0; groups. Answers such another one's name, or ''.
-JOIN = """
-local joining, kinds, known = {}, {}, groups()
-local function kind(group) return string.match(group, '^[^-]*') end
-for i = 2, #ARGV do joining[ARGV[i]], kinds[kind(ARGV[i])] = true, true end
-for group in pairs(known) do
-  if ARGV[1] == '1' and kinds[kind(group)] and not joining[group] then return group end
-end
-for group in pairs(joining) do
-  if not known[group] then redis.call('XGROUP', 'CREATE', log, group, id(count('forgotten')), 'MKSTREAM') end
-end
-return ''
-"""
-LEAVE = """
-if groups()[ARGV[1]] then
-  redis.call('XGROUP', 'DESTROY', log, ARGV[1])
-  forget()
-end
-"""
-# ARGV = group, events. Answers the events appended, or -1 where the group has not joined.
-ACKNOWLEDGE = """
-local group, events, appended = ARGV[1], tonumber(ARGV[2]), count('appended')
-local before = groups()[group]
-if not before then return -1 end
-if events > before and events <= appended then
-  redis.call('XGROUP', 'SETID', log, group, id(events))
-  forget()
-end
-return appended
-"""
-# KEYS = quarantine. ARGV = id, why, data, QUARANTINE. Answers 1, or 0 where it is there, or was.
-SET_ASIDE = """
-local function events(id) return tonumber(string.match(id, '^%d+')) end
-local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-if last and events(last[1]) >= events(ARGV[1]) then return 0 end
-redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[4], ARGV[1], 'why', ARGV[2], 'data', ARGV[3])
-return 1
-"""
-# KEYS = pending. ARGV = the shard, what it hands in, UPLOAD. Answers all that is there: shards and what each handed in.
-HAND_IN = """
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-return redis.call('HGETALL', KEYS[1])
-"""
-# KEYS = generations, the new parts. ARGV = generation, manifest, KEPT. Answers 1, or 0 where a part ran out before.
-# The caller looks first; a generation that another announced in between is left to it (answer -1).
-PUBLISH = """
-local generations, generation, kept = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[3])
-local last = redis.call('XREVRANGE', generations, '+', '-', 'COUNT', 1)[1]
-if last and tonumber(string.match(last[1], '^%d+')) > generation then return -1 end
-local fields = {'manifest', ARGV[2]}
-for i = 2, #KEYS do
-  if redis.call('EXISTS', KEYS[i]) == 0 then return 0 end
-  fields[#fields + 1] = 'part'
-  fields[#fields + 1] = KEYS[i]
-end
-for i = 2, #KEYS do redis.call('PERSIST', KEYS[i]) end
-redis.call('XADD', generations, string.format('%.0f-0', generation + 1), unpack(fields))
-local all = redis.call('XRANGE', generations, '-', '+')
-for i = 1, #all - kept do
-  for field = 4, #all[i][2], 2 do redis.call('UNLINK', all[i][2][field]) end
-  redis.call('XDEL', generations, all[i][1])
-end
-return 1
-"""
-# What scripts begin with that need the time, in ms since the unix epoch.
-NOW = """
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-"""
-# KEYS = shards. ARGV = owner, shards, milliseconds. Answers the number, or -1 where others hold all.
-CLAIM_SHARD = """
-local owner, shards = ARGV[1], tonumber(ARGV[2])
-local held, mine = {}, nil
-local all = redis.call('HGETALL', KEYS[1])
-for i = 1, #all, 2 do
-  local number, ending = string.match(all[i + 1], '^(%d+) (%d+)$')
-  number = tonumber(number)
-  if all[i] == owner then mine = number
-  elseif tonumber(ending) <= now then redis.call('HDEL', KEYS[1], all[i])
-  else held[number] = true end
-end
-if mine and (held[mine] or mine >= shards) then mine = nil end
-for number = 0, shards - 1 do
-  if not mine and not held[number] then mine = number end
-end
-if not mine then
-  redis.call('HDEL', KEYS[1], owner)
-  return -1
-end
-redis.call('HSET', KEYS[1], owner, string.format('%d %.0f', mine, now + tonumber(ARGV[3])))
-return mine
-"""
-# KEYS = leases. ARGV = owner, duplicates, milliseconds.
-CLAIM = """
-local leases, owner, duplicates, milliseconds = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local held, mine = {}, nil
-local all = redis.call('HGETALL', leases)
-for i = 1, #all, 2 do
-  local number, ending = string.match(all[i + 1], '^(%d+) (%d+)$')
-  number = tonumber(number)
-  if tonumber(ending) <= now then redis.call('HDEL', leases, all[i])
-  elseif all[i] == owner then mine = number
-  else held[number] = (held[number] or 0) + 1 end
-end
-if not mine or mine >= duplicates then
-  mine = 0
-  for number = 1, duplicates - 1 do
-    if (held[number] or 0) < (held[mine] or 0) then mine = number end
-  end
-end
-redis.call('HSET', leases, owner, string.format('%d %.0f', mine, now + milliseconds))
-return mine
-"""
-# KEYS = members. ARGV = name, milliseconds, JSON. Forgets those that have run out.
-ANNOUNCE = """
-local all = redis.call('HGETALL', KEYS[1])
-for i = 1, #all, 2 do
-  if tonumber(string.match(all[i + 1], '^(%d+) ')) <= now then redis.call('HDEL', KEYS[1], all[i]) end
-end
-redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f ', now + tonumber(ARGV[2])) .. ARGV[3])
-"""
-# KEYS = members. Answers the JSON of those that have not run out.
-MEMBERS = """
-local members, all = {}, redis.call('HGETALL', KEYS[1])
-for i = 1, #all, 2 do
-  local ending, member = string.match(all[i + 1], '^(%d+) (.*)$')
-  if tonumber(ending) > now then members[#members + 1] = member end
-end
-return members
-"""
+CAPACITY = 200_000
+"""Events that may wait unless a process asks for another bound (about 8 MB of a server's memory)."""
+WORLD_CAPACITY = 150_000
+"""Of these, what the feeder may fill with the world's events: the rest is left for the feedback of users."""
 
 
-class RedisStore:
+class RedisStore(Store):
     """The whole protocol on one server; may be used from any thread.
 
     Keys are named `flicker:RUN:...`, so that several runs may share a server. A call that finds the server away tries
@@ -302,30 +114,26 @@ class RedisStore:
 
         Raises SettingError for a URL that cannot be one.
         """
-        self.run, self._server = run, (server := Connection(url, run, patience, access))
-        self._keys = signing_keys
-        self._capacity = capacity
+        self.run, self._capacity, self._keys = run, capacity, signing_keys
+        self._server = server = Connection(url, run, patience, access)
         names = ("log", "log:counts", "log:marks", "log:keys", "log:keys:before")
-        self._log, self._counts, self._marks, *self._remembered = map(server.key, names)
-        self._append, self._join = server.script(LOG, APPEND), server.script(LOG, JOIN)
-        self._leave, self._acknowledge = server.script(ALWAYS, LOG, LEAVE), server.script(ALWAYS, LOG, ACKNOWLEDGE)
-        self._quarantine, self._set_aside = server.key("quarantine"), server.script(SET_ASIDE)
-        self._generations = server.key("generations")
-        self._announce_generation = server.script(PUBLISH)
-        self._pending, self._hand_in = server.key("pending"), server.script(HAND_IN)
-        self._parts = parts(server)
+        self._log_keys = [server.key(name) for name in names]
+        self._log, self._counts, self._marks, *self._remembered = self._log_keys
+        self._quarantine, self._generations, self._pending = map(server.key, ("quarantine", "generations", "pending"))
         self._leases, self._members, self._shards = map(server.key, ("leases", "members", "shards"))
-        self._claim, self._announce = server.script(ALWAYS, NOW, CLAIM), server.script(ALWAYS, NOW, ANNOUNCE)
-        self._claim_shard = server.script(ALWAYS, NOW, CLAIM_SHARD)
-        self._list = server.script(READS, NOW, MEMBERS)
+        self._append, self._join, self._leave = map(server.script, ("append", "join", "leave"))
+        self._acknowledge, self._set_aside = map(server.script, ("acknowledge", "set_aside"))
+        self._announce_generation, self._hand_in = server.script("publish"), server.script("hand_in")
+        self._claim, self._claim_shard = server.script("claim"), server.script("claim_shard")
+        self._announce, self._list = server.script("announce"), server.script("members")
+        self._parts = parts(server)
 
     # the log
 
     def append(self, batch: Batch, *, writer: str = "", mark: str = "", keys: Sequence[bytes] = ()) -> str:
-        """See EventLog."""
         refuse_appending(len(batch), 0, self._capacity)
-        args = [encode(batch), len(batch), writer, mark, self._capacity, REMEMBERED, MAX_KEYS, *keys]
-        done, answer = self._server.ask(lambda: self._run(self._append, *args), repeat=bool(writer and mark))
+        args = encode(batch), len(batch), writer, mark, self._capacity, REMEMBERED, MAX_KEYS, *keys
+        done, answer = self._append(self._log_keys, *args, repeat=bool(writer and mark))
         if done == 2:
             raise Repeated(frozenset(answer))
         if not done:
@@ -333,21 +141,17 @@ class RedisStore:
         return str(answer.decode())
 
     def mark(self, writer: str) -> str:
-        """See EventLog."""
         last = self._server.ask(lambda: self._server.client.hget(self._marks, writer)) or b""
         return str(last.decode().partition(" ")[2])
 
     def join(self, *groups: str, alone: bool = False) -> None:
-        """See EventLog."""
-        if other := self._server.ask(lambda: self._run(self._join, int(alone), *groups)):
+        if other := self._join(self._log_keys, int(alone), *groups):
             raise refuse_other_groups(groups[0], other.decode())
 
     def leave(self, group: str) -> None:
-        """See EventLog."""
-        self._server.ask(lambda: self._run(self._leave, group))
+        self._leave(self._log_keys, group)
 
     def read(self, group: str, after: str, events: int, wait: float) -> list[Entry]:
-        """See EventLog."""
         start, end = entry_order(after), time.monotonic() + wait
         while True:
             entries = self._server.ask(lambda: self._read_now(group, after, events))
@@ -357,34 +161,25 @@ class RedisStore:
             self._server.wait_for_entry(self._log, f"{start}-0", remaining)
 
     def acknowledge(self, group: str, upto: str) -> None:
-        """See EventLog."""
-        appended = self._server.ask(lambda: self._run(self._acknowledge, group, entry_order(upto)))
+        appended = self._acknowledge(self._log_keys, group, entry_order(upto))
         if appended < 0:
             raise unknown_group(group)
         check_position(upto, 0, appended)
 
     def set_aside(self, rejected: SetAside) -> bool:
-        """See EventLog."""
-        args = [rejected.id, rejected.why, rejected.data, QUARANTINE]
-        return bool(self._server.ask(lambda: self._set_aside(keys=[self._quarantine], args=args)))
+        return bool(self._set_aside([self._quarantine], rejected.id, rejected.why, rejected.data, QUARANTINE))
 
     def quarantine(self) -> list[SetAside]:
-        """See EventLog."""
         entries = self._server.ask(lambda: self._server.client.xrange(self._quarantine))
         return [SetAside(id.decode(), fields[b"why"].decode(), fields[b"data"]) for id, fields in entries]
 
     def waiting(self) -> int:
-        """See EventLog."""
         counts = self._server.ask(lambda: self._server.client.hmget(self._counts, "appended", "forgotten"))
         appended, forgotten = (int(count or 0) for count in counts)
         return appended - forgotten
 
     def capacity(self) -> int:
-        """See EventLog."""
         return self._capacity
-
-    def _run(self, script: Any, *args: Any) -> Any:
-        return script(keys=[self._log, self._counts, self._marks, *self._remembered], args=args)
 
     def _read_now(self, group: str, after: str, events: int) -> list[Any]:
         """Ids and fields of the entries that are there."""
@@ -417,7 +212,6 @@ class RedisStore:
         shard: Shard = WHOLE,
         join: Join = itemgetter(0),
     ) -> int:
-        """See Registry."""
         keys = self._keys()
         text = write_manifest(self.run, generation, listed(parts), about, keys, shard)
         manifest = read_manifest(text, self.run, generation, keys, shard)
@@ -439,16 +233,14 @@ class RedisStore:
         """What this shard and the others have handed in, in order. Raises StoreError where it is damaged."""
         if shard == WHOLE:
             return [manifest]
-        args = [str(shard), f"{manifest.generation} {text}", UPLOAD]
-        flat = self._server.ask(lambda: self._hand_in(keys=[self._pending], args=args))
+        flat = self._hand_in([self._pending], str(shard), f"{manifest.generation} {text}", UPLOAD)
         texts = dict(zip(flat[::2], flat[1::2], strict=True))
         parsed = ((one, texts[str(one).encode()].partition(b" ")) for one in shard.all if str(one).encode() in texts)
         return [read_manifest(content, self.run, int(number or -1), keys, one) for one, (number, _, content) in parsed]
 
     def _announce_whole(self, manifest: Manifest, text: str) -> None:
         keys = self._parts.keys(part_name(manifest, name) for name in manifest.parts)
-        args = [manifest.generation, text, KEPT]
-        done = self._server.ask(lambda: self._announce_generation(keys=[self._generations, *keys], args=args))
+        done = self._announce_generation([self._generations, *keys], manifest.generation, text, KEPT)
         if done == 0:
             raise StoreAway(
                 f"a part of generation {manifest.generation} ran out after {UPLOAD} s, before all were there: try again"
@@ -459,16 +251,13 @@ class RedisStore:
         self._parts.forget(int(oldest[0][0].partition(b"-")[0]) - 1)
 
     def newest(self) -> int:
-        """See Registry."""
         entries = self._server.ask(lambda: self._server.client.xrevrange(self._generations, count=1))
         return int(entries[0][0].partition(b"-")[0]) - 1 if entries else -1
 
     def about(self, generation: int) -> dict[str, Any]:
-        """See Registry."""
         return self._manifest(generation).about
 
     def fetch(self, generation: int, part: str) -> bytearray:
-        """See Registry."""
         manifest = self._manifest(generation)
         stored = self._parts.get(part_name(manifest, part))
         if stored is None:
@@ -479,20 +268,17 @@ class RedisStore:
         return stored.data
 
     def share(self, data: bytes) -> str:
-        """See Registry."""
         sha256 = digest(data)
         self._parts.put(f"shared:{sha256}", data, stay=True)
         return sha256
 
     def shared(self, digest: str) -> bytearray:
-        """See Registry."""
         stored = self._parts.get(f"shared:{digest}")
         if stored is None or stored.sha256 != digest:
             raise damaged_share(digest)
         return stored.data
 
     def wait_newer(self, than: int, wait: float) -> int:
-        """See Registry."""
         end = time.monotonic() + wait
         while True:
             newest, remaining = self.newest(), end - time.monotonic()
@@ -521,46 +307,61 @@ class RedisStore:
     # leases and members
 
     def claim(self, owner: str, duplicates: int, seconds: float) -> int:
-        """See Leases."""
         assert duplicates >= 1
-        args = [owner, duplicates, int(1000 * seconds)]
-        return int(self._server.ask(lambda: self._claim(keys=[self._leases], args=args)))
+        return int(self._claim([self._leases], owner, duplicates, int(1000 * seconds)))
 
     def release(self, owner: str) -> None:
-        """See Leases."""
         self._server.ask(lambda: self._server.client.hdel(self._leases, owner))
         self._server.ask(lambda: self._server.client.hdel(self._members, owner))
 
     def claim_shard(self, owner: str, shards: int, seconds: float) -> int:
-        """See Leases."""
-        args = [owner, shards, int(1000 * seconds)]
-        return int(self._server.ask(lambda: self._claim_shard(keys=[self._shards], args=args)))
+        return int(self._claim_shard([self._shards], owner, shards, int(1000 * seconds)))
 
     def release_shard(self, owner: str) -> None:
-        """See Leases."""
         self._server.ask(lambda: self._server.client.hdel(self._shards, owner))
 
     def announce(self, member: Member, seconds: float) -> None:
-        """See Leases."""
-        args = [member.name, int(1000 * seconds), json.dumps(asdict(member))]
-        self._server.ask(lambda: self._announce(keys=[self._members], args=args))
+        self._announce([self._members], member.name, int(1000 * seconds), json.dumps(asdict(member)))
 
     def members(self) -> list[Member]:
-        """See Leases."""
-        announced = self._server.ask(lambda: self._list(keys=[self._members]))
+        announced = self._list([self._members])
         return sorted((Member(**json.loads(member)) for member in announced), key=lambda member: member.name)
 
     # the whole
 
     def ping(self) -> None:
-        """See Store."""
         self._server.ask(self._server.client.ping)
 
     def close(self) -> None:
-        """See Store."""
         self._server.client.close()
 
 
 def part_name(manifest: Manifest, part: str) -> str:
     """What a part is stored as. Raises StoreError where the generation has no such one."""
     return f"part:{manifest.generation}:{part}:{manifest.part(part)}"
+
+
+def open_store(
+    url: str,
+    *,
+    run: str = "default",
+    capacity: int = CAPACITY,
+    access: Access = URL_ALONE,
+    signing_key: Path | None = None,
+    weights: str = "",
+) -> Store:
+    """The store at `redis://host:port/database`, or by TLS at `rediss://`.
+
+    `run` names the store among others on the same server; `capacity` is the most events that may wait before this
+    process's `append` refuses. With a `signing_key`, a file of one or several, generations are signed with the first,
+    and none is read that no key has signed. `weights`: URL under which the parts of generations lie, see objects.py
+    (default: on the store's server). Does not wait for the server: the first use may raise StoreAway.
+    Raises SettingError, and FlickerError where a package is missing.
+    """
+    if capacity < 1:
+        raise SettingError("capacity", capacity, "at least 1 event")
+    if url.partition("://")[0] not in ("redis", "rediss", "unix"):
+        raise SettingError("store", without_password(url), "a URL such as redis://127.0.0.1:6379/0")
+    keys = secret_file("signing_key", signing_key) if signing_key else tuple
+    parts = partial(ObjectParts, weights, run) if weights else RedisParts
+    return RedisStore(url, run=run, capacity=capacity, access=access, signing_keys=keys, parts=parts)

@@ -95,7 +95,7 @@ def start_server(folder: Path, *, port: int | None = None, seconds: float = 30.0
     folder.mkdir(parents=True, exist_ok=True)
     held = lock(folder)
     try:
-        server = launch(program, folder, port or free_port(), held)
+        server = launch(program, folder, port or free_ports(1)[0], held)
     finally:
         os.close(held)
     try:
@@ -134,11 +134,6 @@ def lock(folder: Path) -> int:
             f"store folder {folder}: another server uses it; stop that one or choose another folder"
         ) from None
     return held
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on just now."""
-    return free_ports(1)[0]
 
 
 def wait_for_answer(server: StoreServer, folder: Path, seconds: float) -> None:

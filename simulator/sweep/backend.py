@@ -21,7 +21,7 @@ from simulator.cluster import Cluster
 from simulator.files import write_atomically
 from simulator.flags import Resources
 from simulator.process import last_line, wait_or_kill
-from simulator.sweep.grid import Cell
+from simulator.sweep.record import Cell
 
 PATIENCE = 10.0
 """Seconds that a run has to end after it was asked to."""
@@ -69,7 +69,7 @@ def reason(text: str, code: int) -> str:
     return last_line(text).removeprefix("flicker: ") or f"ended with exit code {code} and said nothing"
 
 
-class Processes:
+class Processes(Backend):
     """Runs on this machine, at most `workers` at once, each with its share of the cores."""
 
     def __init__(self, workers: int | None = None) -> None:
@@ -141,7 +141,7 @@ def run_cell(cell: Cell, threads: int) -> tuple[Files, str | None, float]:
         return ({} if failure else files), failure, time.monotonic() - started
 
 
-class OnRay:
+class OnRay(Backend):
     """Runs on all nodes of a Ray cluster, each cell with its own share of a node."""
 
     def __init__(self, address: str | None = None, resources: Resources | None = None) -> None:
@@ -151,7 +151,6 @@ class OnRay:
         self.workers = self._cluster.room
 
     def run(self, cells: list[Cell], folder: Path) -> Iterator[Ended]:
-        """See Backend."""
         calls = [(cell, self._resources.threads) for cell in cells]
         with closing(self._cluster.run(run_cell, calls, retries=1)) as ending:
             for done in ending:

@@ -24,10 +24,9 @@ A file may hold several small grids instead of one large one, each with a name, 
 from __future__ import annotations
 
 import itertools
-import re
 import shlex
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,43 +34,36 @@ from typing import Any
 from simulator.errors import DataError, FlickerError, SettingError
 from simulator.flags import Spread, parse_run
 from simulator.models.specs import parse_arms
+from simulator.sweep.record import Cell
 
 NOT_VARIED = ("out", "resume")
 """Flags of `flicker run` that the sweep sets itself."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run: where it stands in the grid, its folder's name, and the arguments of `flicker run`."""
-
-    place: Mapping[str, str]
-    """Axis -> the value as the user wrote it."""
-    arguments: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """Readable, and safe as the name of a folder: `arms=smelu-beta=1,seed=0`."""
-        return ",".join(f"{axis}={re.sub(r'[^A-Za-z0-9.=+-]+', '-', value)}" for axis, value in self.place.items())
-
-
-@dataclass(frozen=True)
 class Grid:
     """The axes of a sweep, and the arguments that all of its runs share."""
 
-    shared: tuple[str, ...]
-    axes: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]]
-    """Axis -> its values, each as it is called and as arguments of `flicker run`."""
+    shared: Sequence[str] = ()
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Axis -> its values, as the module describes them."""
     name: str = ""
     """Distinguishes its cells from those of other grids; empty where there is one grid."""
 
     def cells(self) -> list[Cell]:
-        """All combinations, the last axis fastest. Raises FlickerError for what `flicker run` would refuse."""
+        """All combinations, the last axis fastest.
+
+        Raises SettingError where there is nothing to vary, FlickerError for what `flicker run` would refuse.
+        """
+        if not self.axes:
+            hint = "name at least one flag and its values, as in --vary seed 0 1 2, or a grid file before all flags"
+            raise SettingError("vary", "nothing", hint)
         cells = []
-        for values in itertools.product(*self.axes.values()):
+        for values in itertools.product(*([_value(axis, one) for one in self.axes[axis]] for axis in self.axes)):
             place = {"grid": self.name} if self.name else {}
             place |= dict(zip(self.axes, (called for called, _ in values), strict=True))
-            extra = tuple(argument for _, arguments in values for argument in arguments)
-            cells.append(Cell(place, self.shared + extra))
+            extra = (argument for _, arguments in values for argument in arguments)
+            cells.append(Cell(place, (*self.shared, *extra)))
         names = [cell.name for cell in cells]
         for cell in cells:
             if names.count(cell.name) > 1:
@@ -80,25 +72,7 @@ class Grid:
         return cells
 
 
-def grid(shared: Iterable[str], axes: Mapping[str, Iterable[Any]], name: str = "") -> Grid:
-    """A grid of axes with values as the module describes. Raises SettingError where there is nothing to vary."""
-    if not axes:
-        hint = "name at least one flag and its values, as in --vary seed 0 1 2, or a grid file before all flags"
-        raise SettingError("vary", "nothing", hint)
-    values = {axis: tuple(_value(axis, value) for value in values) for axis, values in axes.items()}
-    return Grid(tuple(shared), values, name)
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One grid as a file gives it, before the command line adds to it."""
-
-    shared: tuple[str, ...] = ()
-    axes: Mapping[str, list[Any]] = field(default_factory=dict)
-    name: str = ""
-
-
-def read_grid(path: Path, replay: bool = False) -> list[Sheet]:
+def read_grid(path: Path, replay: bool = False) -> list[Grid]:
     """The grids in a TOML file. Raises DataError where it is no such file.
 
     `replay`: the command line names a log; a file that names one, for all grids or for one, is for a log as well.
@@ -109,20 +83,20 @@ def read_grid(path: Path, replay: bool = False) -> list[Sheet]:
         raise DataError(f"{path}: {(problem.strerror or str(problem)).lower()}: name a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise DataError(f"{path}: {problem}: see flicker sweep --help for what such a file holds") from None
-    grids = content.pop("grid", [{"vary": content.pop("vary", {})}])
+    tables = content.pop("grid", [{"vary": content.pop("vary", {})}])
     for section, value in content.items():
         if section not in ("run", "replay", "synthetic") or not isinstance(value, dict):
             raise DataError(f"{path}: {section}: only the tables [run], [vary], [[grid]] and flags per world are known")
-    tables = isinstance(grids, list) and grids and all(isinstance(one, dict) for one in grids)
-    if not tables or "vary" in content:
+    good = isinstance(tables, list) and tables and all(isinstance(one, dict) for one in tables)
+    if not good or "vary" in content:
         raise DataError(f"{path}: grid: only the tables [[grid]], each with name and vary, and no [vary] beside them")
-    sheets = [_sheet(path, one, content, replay) for one in grids]
-    if len({sheet.name for sheet in sheets}) < len(sheets):
+    grids = [_grid(path, one, content, replay) for one in tables]
+    if len({grid.name for grid in grids}) < len(grids):
         raise DataError(f"{path}: grid: give each [[grid]] a name of its own")
-    return sheets
+    return grids
 
 
-def _sheet(path: Path, one: Mapping[str, Any], content: Mapping[str, Any], replay: bool) -> Sheet:
+def _grid(path: Path, one: Mapping[str, Any], content: Mapping[str, Any], replay: bool) -> Grid:
     unknown = [key for key in one if key not in ("name", "run", "vary")]
     if unknown:
         raise DataError(f"{path}: grid.{unknown[0]}: only name, run and vary are known")
@@ -144,7 +118,7 @@ def _sheet(path: Path, one: Mapping[str, Any], content: Mapping[str, Any], repla
                 _value(axis, value)
     except SettingError as problem:
         raise DataError(f"{path}: {problem}") from None
-    return Sheet(tuple(itertools.chain(*shared)), axes, name)
+    return Grid(tuple(itertools.chain(*shared)), axes, name)
 
 
 def _flags(table: Mapping[str, Any]) -> tuple[str, ...]:

@@ -31,11 +31,11 @@ import torch
 from serving.health import complaint
 from simulator.config import require
 from simulator.errors import FlickerError
-from simulator.live.plan import RUN
+from simulator.live.processes import RUN
 from simulator.models.snapshot import read_snapshot
 from simulator.randomness import generator
-from simulator.store.open import open_store
 from simulator.store.protocol import StoreAway, entry_order
+from simulator.store.redis import open_store
 from simulator.store.server import start_server
 from simulator.types import Batch
 from tests.bench.machine import describe

@@ -25,10 +25,10 @@ from typing import Any
 
 from protos.recommender_pb2 import FeedbackRequest, RecommendRequest, ShownItem
 from simulator.flags import parse
-from simulator.live.children import Child
+from simulator.live.processes import Child
 from simulator.randomness import generator
-from simulator.store.open import open_store
 from simulator.store.protocol import Store
+from simulator.store.redis import open_store
 from simulator.store.server import start_server
 from simulator.world.open import open_world
 from tests.integration.system import Asked, System, until

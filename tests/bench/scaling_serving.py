@@ -24,7 +24,7 @@ from simulator.models.engines import Engines
 from simulator.models.ranker import Rankers
 from simulator.models.specs import parse_arms
 from simulator.randomness import generator
-from simulator.store.manifest import listed, write_manifest
+from simulator.store.parts import listed, write_manifest
 from simulator.types import slate
 from simulator.world.open import open_world
 from simulator.world.stream import SyntheticWorld

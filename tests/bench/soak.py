@@ -25,7 +25,7 @@ import redis
 
 from simulator.config import require
 from simulator.errors import FlickerError
-from simulator.live.plan import RUN
+from simulator.live.processes import RUN
 from tests.bench.machine import describe
 from tests.bench.under_load import Broken, System, names_of, queries
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from simulator.live.gauges import Page, scrape
+from simulator.live.watch import Page, scrape
 from simulator.store.server import URL_VARIABLE, start_server
 
 ROOT = Path(__file__).parents[2]

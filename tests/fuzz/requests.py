@@ -31,9 +31,9 @@ from protos.recommender_pb2 import (
     ShownItem,
 )
 from protos.recommender_pb2_grpc import RecommenderStub
-from simulator.store.names import pack
-from simulator.store.open import open_store
+from simulator.store.arrays import pack
 from simulator.store.protocol import Store
+from simulator.store.redis import open_store
 from simulator.store.server import start_server
 from simulator.types import Names
 from tests.serving.generations import ARMS, CONTEXT, WORLD, publish_generation

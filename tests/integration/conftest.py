@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from simulator.process import free_ports
 from simulator.store.redis import RedisStore
-from simulator.store.server import StoreServer, free_port, start_server
+from simulator.store.server import StoreServer, start_server
 from tests.integration.publisher import Publisher
 from tests.integration.system import System
 
@@ -20,7 +21,7 @@ class StoreProcess:
     """A store's server that tests may kill and start again: the same folder, the same port."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+        self.folder, self.port = folder, free_ports(1)[0]
         self.server: StoreServer = start_server(folder, port=self.port)
         self.url = self.server.url
 

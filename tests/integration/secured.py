@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from simulator.live.children import Child
-from simulator.live.gauges import Page
+from simulator.live.processes import Child
+from simulator.live.watch import Page
 from simulator.process import free_ports
 from simulator.security.credentials import Credentials
 from simulator.security.pages import fetch

@@ -16,8 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.recommender_pb2 import ListReplicasRequest, ReplicaState
 from protos.recommender_pb2_grpc import RecommenderStub
-from simulator.live.children import Child
-from simulator.live.gauges import Page, scrape
+from simulator.live.processes import Child
+from simulator.live.watch import Page, scrape
 
 PATIENCE = 30.0
 """Seconds after which a test that waits has failed."""

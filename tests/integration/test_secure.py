@@ -18,9 +18,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from protos.recommender_pb2 import RecommendRequest
 from serving import health
 from simulator.security.channels import NAME, connect
-from simulator.security.credentials import PLAIN, Credentials
+from simulator.security.credentials import PLAIN, Credentials, read_secrets
 from simulator.security.pages import fetch
-from simulator.security.watched import read_secrets
 from simulator.store.access import Access
 from simulator.store.protocol import Member, StoreAway, StoreError
 from simulator.store.redis import RedisStore

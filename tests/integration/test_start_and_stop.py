@@ -11,9 +11,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from simulator.live.gauges import Page, scrape
-from simulator.store.open import open_store
-from simulator.store.server import free_port, start_server
+from simulator.live.watch import Page, scrape
+from simulator.process import free_ports
+from simulator.store.redis import open_store
+from simulator.store.server import start_server
 from tests.integration.system import System, until
 
 SMALL = (
@@ -30,7 +31,7 @@ AWAY = {"trainer": "is away", "replica": "is away", "router": "the store is away
 @pytest.fixture
 def port() -> int:
     """Where a store will be, or never."""
-    return free_port()
+    return free_ports(1)[0]
 
 
 @pytest.fixture

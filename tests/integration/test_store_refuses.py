@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from simulator.live.gauges import scrape
+from simulator.live.watch import scrape
+from simulator.process import free_ports
 from simulator.store.redis import RedisStore
-from simulator.store.server import free_port
 from tests.integration.conftest import StoreProcess
 from tests.integration.reports import GROUP, ITEMS, Reports, count
 from tests.integration.system import Asked, System, until
@@ -34,7 +34,7 @@ def without_memory(store: StoreProcess, client: redis.Redis) -> Relent:
 
 
 def read_only(store: StoreProcess, client: redis.Redis) -> Relent:
-    client.replicaof("127.0.0.1", str(free_port()))
+    client.replicaof("127.0.0.1", str(free_ports(1)[0]))
     return lambda: client.replicaof("NO", "ONE")
 
 
@@ -186,7 +186,7 @@ def refused(system: System, asked: Asked) -> float:
 def test_a_router_is_killed_while_the_store_is_away(
     store: StoreProcess, system: System, log: Log, tmp_path: Path
 ) -> None:
-    started = ("-m", "serving", "router", "--shadow", 0, "--spool", tmp_path, "--port", free_port())
+    started = ("-m", "serving", "router", "--shadow", 0, "--spool", tmp_path, "--port", free_ports(1)[0])
     try:
         system.start("router-killed", *started)
         address = system.ready("router-killed")["address"]

@@ -23,8 +23,8 @@ import torch
 from protos.recommender_pb2 import RecommendRequest
 from protos.recommender_pb2_grpc import RecommenderStub
 from serving.health import complaint
-from simulator.live.gauges import scrape
-from simulator.store.server import free_port
+from simulator.live.watch import scrape
+from simulator.process import free_ports
 from tests.integration.system import until
 from tests.result_schema import assert_documented, assert_interval, assert_swaps
 
@@ -47,7 +47,7 @@ class Up:
     """One `flicker up`, and all that came of it: every descendant inherits a mark."""
 
     def __init__(self, folder: Path, *arguments: str, environment: Mapping[str, str] = NOTHING) -> None:
-        self.out, self._mark, self.port = folder / "out", secrets.token_hex(8), free_port()
+        self.out, self._mark, self.port = folder / "out", secrets.token_hex(8), free_ports(1)[0]
         self.address = f"127.0.0.1:{self.port}"
         self._said = folder / "said"
         page = [] if "--page-port" in arguments else ["--no-page"]

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from simulator.live.gauges import Page, scrape
-from simulator.store.server import free_port
+from simulator.live.watch import Page, scrape
+from simulator.process import free_ports
 from tests.integration.system import until
 from tests.integration.test_up import ENDS, PATIENCE, Up, running
 from tests.small_runs import small_log
@@ -95,7 +95,7 @@ def test_the_page_comes_first_keeps_its_token_and_its_orders_are_obeyed(tmp_path
 
 
 def test_every_address_is_said(tmp_path: Path) -> None:
-    with running(tmp_path, "--page-port", str(free_port()), "--load-page") as up:
+    with running(tmp_path, "--page-port", str(free_ports(1)[0]), "--load-page") as up:
         until(lambda: "Logs and summary" in up.said(), "it has said all", PATIENCE)
         load = re.search(r"^Load: (http://127\.0\.0\.1:\d+/)", up.said(), re.MULTILINE)
         metrics = dict(re.findall(r"([\w-]+) http://127\.0\.0\.1:(\d+)/metrics", up.said()))

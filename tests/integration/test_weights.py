@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from simulator.store.open import open_store
 from simulator.store.protocol import KEPT, Store, UnknownGeneration
+from simulator.store.redis import open_store
 from simulator.store.server import StoreServer, start_server
 from tests.integration.system import until
 from tests.integration.test_up import ENDS, PATIENCE, Up, running

@@ -23,7 +23,7 @@ from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from simulator.config import SyntheticConfig
-from simulator.store.open import open_store
+from simulator.store.redis import open_store
 from simulator.store.server import free_port, start_server
 from simulator.world.stream import SyntheticWorld
 from tests.load.flickering import Flickering, serve

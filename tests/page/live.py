@@ -18,7 +18,7 @@ from serving.metrics import RouterMetrics, ShadowMetrics
 from simulator.flags import Secured
 from simulator.measures.registry import MEASURES
 from simulator.process import free_ports, wait_or_kill
-from simulator.store.names import pack
+from simulator.store.arrays import pack
 from simulator.types import Names
 from tests.serving.fake_replica import ARMS, ITEMS, USERS, FakeReplica, publish
 from tests.serving.router_under_test import Asked, healthy, running

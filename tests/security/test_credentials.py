@@ -10,9 +10,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from simulator.errors import SettingError
-from simulator.security import watched
-from simulator.security.credentials import PLAIN, VARIABLES, Credentials, is_loopback
-from simulator.security.watched import Watched, read_secrets
+from simulator.security import credentials as watching
+from simulator.security.credentials import PLAIN, VARIABLES, Credentials, Watched, is_loopback, read_secrets
 from tests.security.made import OTHER_TOKEN, TOKEN, Authority, secret
 
 
@@ -112,15 +111,15 @@ def test_a_file_is_read_again_when_it_has_changed_and_kept_while_it_is_broken(
     renamed = secret(tmp_path / "new", OTHER_TOKEN)
     os.replace(renamed, path)
     assert found() == (TOKEN.encode(),), "not looked at so soon"
-    now[0] += watched.CHECK_INTERVAL
+    now[0] += watching.CHECK_INTERVAL
     assert found() == (OTHER_TOKEN.encode(),) and found.version == 1
     path.write_text("half")
-    now[0] += watched.CHECK_INTERVAL
+    now[0] += watching.CHECK_INTERVAL
     assert found() == (OTHER_TOKEN.encode(),) and found.version == 1
     assert "not taken over" in caplog.text and "half" not in caplog.text
     path.unlink()
-    now[0] += watched.CHECK_INTERVAL
+    now[0] += watching.CHECK_INTERVAL
     assert found() == (OTHER_TOKEN.encode(),)
     secret(path, TOKEN)
-    now[0] += watched.CHECK_INTERVAL
+    now[0] += watching.CHECK_INTERVAL
     assert found() == (TOKEN.encode(),)

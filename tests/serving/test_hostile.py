@@ -27,7 +27,7 @@ from protos.recommender_pb2 import RankRequest, RecommendRequest
 from protos.recommender_pb2_grpc import RecommenderStub
 from serving.replica.replica import LIMITS
 from serving.router.main import REQUEST_BYTES
-from simulator.store.open import open_store
+from simulator.store.redis import open_store
 from simulator.store.server import start_server
 from tests.serving.generations import publish_generation
 from tests.serving.http2 import RANK, RECOMMEND, Raw, connections, meanwhile, message

@@ -12,7 +12,7 @@ import pytest
 from protos.recommender_pb2 import CompareRequest, DescribeRequest, DescribeResponse, RecommendRequest
 from serving import query
 from serving.router.published import Published, beginning
-from simulator.store.names import pack
+from simulator.store.arrays import pack
 from simulator.types import Names
 from tests.serving.fake_replica import ITEMS, USERS, FakeReplica, publish
 from tests.serving.router_under_test import Asked, healthy, refusal, running, until

@@ -24,8 +24,8 @@ from simulator.models.engine import tensors_of
 from simulator.models.engines import Engines
 from simulator.models.ranker import Ranker, Rankers
 from simulator.models.specs import parse_arms
-from simulator.store.open import open_store
 from simulator.store.protocol import Store
+from simulator.store.redis import open_store
 from simulator.store.server import start_server
 from simulator.types import Doubles, order
 from simulator.world.stream import SyntheticWorld

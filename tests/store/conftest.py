@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from simulator.store.open import open_store
 from simulator.store.protocol import Store
-from simulator.store.redis import RedisStore
+from simulator.store.redis import RedisStore, open_store
 from simulator.store.server import StoreServer, start_server
 from tests.store.memory_store import MemoryStore
 

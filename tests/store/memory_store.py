@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from simulator.store.codec import decode_entries, encode
-from simulator.store.manifest import (
+from simulator.store.parts import (
     Manifest,
     damaged_part,
     damaged_share,
@@ -32,6 +32,7 @@ from simulator.store.protocol import (
     Repeated,
     SetAside,
     Shard,
+    Store,
     check_position,
     entry_order,
     refuse_appending,
@@ -43,7 +44,7 @@ from simulator.store.protocol import (
 from simulator.types import Batch
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """The whole protocol behind one lock; every method may be called from any thread."""
 
     def __init__(self, capacity: int, run: str = "default") -> None:
@@ -71,7 +72,6 @@ class MemoryStore:
     # the log
 
     def append(self, batch: Batch, *, writer: str = "", mark: str = "", keys: Sequence[bytes] = ()) -> str:
-        """See EventLog."""
         data, events = encode(batch), len(batch)
         with self._changed:
             last_mark, last_id = self._marks.get(writer, ("", ""))
@@ -93,12 +93,10 @@ class MemoryStore:
             return id
 
     def mark(self, writer: str) -> str:
-        """See EventLog."""
         with self._changed:
             return self._marks.get(writer, ("", ""))[0]
 
     def join(self, *groups: str, alone: bool = False) -> None:
-        """See EventLog."""
         with self._changed:
             kinds = {group.partition("-")[0] for group in groups}
             others = [group for group in self._groups if group.partition("-")[0] in kinds and group not in groups]
@@ -108,13 +106,11 @@ class MemoryStore:
                 self._groups.setdefault(group, self._forgotten)
 
     def leave(self, group: str) -> None:
-        """See EventLog."""
         with self._changed:
             self._groups.pop(group, None)
             self._forget()
 
     def read(self, group: str, after: str, events: int, wait: float) -> list[Entry]:
-        """See EventLog."""
         start = entry_order(after)
         with self._changed:
             self._acknowledged(group)
@@ -126,7 +122,6 @@ class MemoryStore:
         return decode_entries(after, [(f"{position}-0", data) for position, data in found])
 
     def acknowledge(self, group: str, upto: str) -> None:
-        """See EventLog."""
         with self._changed:
             acknowledged = self._acknowledged(group)
             check_position(upto, 0, self._appended)
@@ -134,24 +129,20 @@ class MemoryStore:
             self._forget()
 
     def set_aside(self, what: SetAside) -> bool:
-        """See EventLog."""
         with self._changed:
             new = not self._aside or entry_order(self._aside[-1].id) < entry_order(what.id)
             self._aside = [*self._aside, what][-QUARANTINE:] if new else self._aside
             return new
 
     def quarantine(self) -> list[SetAside]:
-        """See EventLog."""
         with self._changed:
             return list(self._aside)
 
     def waiting(self) -> int:
-        """See EventLog."""
         with self._changed:
             return self._appended - self._forgotten
 
     def capacity(self) -> int:
-        """See EventLog."""
         return self._capacity
 
     def _acknowledged(self, group: str) -> int:
@@ -176,7 +167,6 @@ class MemoryStore:
         shard: Shard = WHOLE,
         join: Join = itemgetter(0),
     ) -> int:
-        """See Registry."""
         with self._changed:
             newest = self._newest()
             if generation <= newest:
@@ -201,17 +191,14 @@ class MemoryStore:
             return 0
 
     def newest(self) -> int:
-        """See Registry."""
         with self._changed:
             return self._newest()
 
     def about(self, generation: int) -> dict[str, Any]:
-        """See Registry."""
         with self._changed:
             return self._manifest(generation).about
 
     def fetch(self, generation: int, part: str) -> bytearray:
-        """See Registry."""
         with self._changed:
             expected = self._manifest(generation).part(part)
             data = bytearray(self._parts[generation][part])
@@ -220,14 +207,12 @@ class MemoryStore:
         return data
 
     def share(self, data: bytes) -> str:
-        """See Registry."""
         found = digest(data)
         with self._changed:
             self._shared[found] = bytes(data)
         return found
 
     def shared(self, digest: str) -> bytearray:
-        """See Registry."""
         with self._changed:
             data = bytearray(self._shared.get(digest, b""))
         if sha256(data).hexdigest() != digest:
@@ -235,7 +220,6 @@ class MemoryStore:
         return data
 
     def wait_newer(self, than: int, wait: float) -> int:
-        """See Registry."""
         with self._changed:
             self._changed.wait_for(lambda: self._newest() > than, wait)
             return self._newest()
@@ -251,7 +235,6 @@ class MemoryStore:
     # leases and members
 
     def claim(self, owner: str, duplicates: int, seconds: float) -> int:
-        """See Leases."""
         assert duplicates >= 1
         now = time.monotonic()
         with self._changed:
@@ -264,13 +247,11 @@ class MemoryStore:
             return number
 
     def release(self, owner: str) -> None:
-        """See Leases."""
         with self._changed:
             self._leases.pop(owner, None)
             self._members.pop(owner, None)
 
     def claim_shard(self, owner: str, shards: int, seconds: float) -> int:
-        """See Leases."""
         now = time.monotonic()
         with self._changed:
             others = {n for name, (n, end) in self._shards.items() if name != owner and end > now}
@@ -282,17 +263,14 @@ class MemoryStore:
             return free[0]
 
     def release_shard(self, owner: str) -> None:
-        """See Leases."""
         with self._changed:
             self._shards.pop(owner, None)
 
     def announce(self, member: Member, seconds: float) -> None:
-        """See Leases."""
         with self._changed:
             self._members[member.name] = (member, time.monotonic() + seconds)
 
     def members(self) -> list[Member]:
-        """See Leases."""
         now = time.monotonic()
         with self._changed:
             self._members = {name: known for name, known in self._members.items() if known[1] > now}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from simulator.errors import FlickerError, SettingError
 from simulator.flags import Wiring, parse_flags
 from simulator.store.access import Access, has_password, user_of, without_password
-from simulator.store.open import open_store
 from simulator.store.protocol import StoreAway, StoreError
+from simulator.store.redis import open_store
 from simulator.store.server import StoreServer
 from tests.serving.router_under_test import until
 

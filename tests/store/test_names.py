@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.store.arrays import arrays_of
-from simulator.store.names import pack, unpack
+from simulator.store.arrays import arrays_of, pack, unpack
 from simulator.types import Names
 
 IDS = st.lists(st.text(max_size=6) | st.sampled_from(["", "a", "aa", "b", "Ä", "7"]), unique=True, max_size=30)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from simulator.errors import FlickerError, SettingError
-from simulator.store.manifest import PIECE
 from simulator.store.objects import READ, ObjectParts, open_url
-from simulator.store.open import open_store
+from simulator.store.parts import PIECE
 from simulator.store.protocol import KEPT, Shard, Store, StoreAway, StoreError, StoreRefuses, UnknownGeneration
+from simulator.store.redis import open_store
 from simulator.store.server import StoreServer, start_server
 from tests.store.conftest import runs
 from tests.store.s3 import BUCKET, S3, hang_up, refusal

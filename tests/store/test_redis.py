@@ -11,9 +11,9 @@ import pytest
 import redis
 
 from simulator.errors import SettingError
-from simulator.store.manifest import PIECE
-from simulator.store.open import CAPACITY, open_store
-from simulator.store.parts import RedisParts
+from simulator.process import free_ports
+from simulator.store.connection import scripts
+from simulator.store.parts import PIECE, RedisParts
 from simulator.store.protocol import (
     MAX_KEYS,
     REMEMBERED,
@@ -24,8 +24,8 @@ from simulator.store.protocol import (
     StoreError,
     StoreRefuses,
 )
-from simulator.store.redis import RedisStore
-from simulator.store.server import StoreServer, free_port
+from simulator.store.redis import CAPACITY, RedisStore, open_store
+from simulator.store.server import StoreServer
 from tests.store.batches import batch, numbers
 from tests.store.proxy import Proxy
 
@@ -103,9 +103,9 @@ def test_a_publication_whose_answer_is_lost_is_done_once(server: StoreServer) ->
         announce = store._announce_generation
         losses = iter([proxy.lose_next_answer])  # one
 
-        def lose_the_first(**arguments: Any) -> Any:
+        def lose_the_first(*arguments: Any) -> Any:
             next(losses, lambda: None)()
-            return announce(**arguments)
+            return announce(*arguments)
 
         store._announce_generation = lose_the_first
         store.publish(1, {"part": b"1"}, {})
@@ -170,9 +170,8 @@ def test_only_announced_parts_stay(redis_store: RedisStore) -> None:
 
 def test_a_part_of_many_pieces_is_there_as_a_whole_or_not_at_all(redis_store: RedisStore) -> None:
     data = random.Random(0).randbytes(3 * PIECE + 5)
-    parts, seen = redis_store._parts, []
-    assert isinstance(parts, RedisParts)
-    put = parts._put_piece
+    server, seen = redis_store._server, []
+    put = server.client.register_script(scripts()["put_piece"])
 
     def broken(keys: list[str], args: list[Any]) -> int:
         seen.append(args[0])
@@ -180,10 +179,15 @@ def test_a_part_of_many_pieces_is_there_as_a_whole_or_not_at_all(redis_store: Re
             put(keys=keys, args=args)
             raise redis.ConnectionError("the line broke, but the server had done it")
         if args[0] == 3 and len(seen) < 7:  # once what was uploaded has run out
-            redis_store._server.client.delete(*keys)
+            server.client.delete(*keys)
         return int(put(keys=keys, args=args))
 
-    parts._put_piece = broken
+    register = server.client.register_script
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            server.client, "register_script", lambda text: broken if text == scripts()["put_piece"] else register(text)
+        )
+        redis_store._parts = RedisParts(server)
     with pytest.raises(StoreAway, match="ran out"):
         redis_store.publish(0, {"part": data}, {})
     assert redis_store.newest() == -1 and not [name for name in keys(redis_store) if "part:0:part" in name]
@@ -267,7 +271,7 @@ def test_a_server_without_memory_refuses_and_keeps_what_it_has(own_server: Store
 
 
 def read_only(client: Any) -> Any:
-    client.replicaof("127.0.0.1", free_port())  # nobody is there: it stays as it is, and takes nothing
+    client.replicaof("127.0.0.1", free_ports(1)[0])  # nobody is there: it stays as it is, and takes nothing
     return lambda: client.replicaof("NO", "ONE")
 
 
@@ -319,7 +323,7 @@ def test_what_is_wrong_for_good_is_told_at_once(redis_store: RedisStore) -> None
 
 
 def test_nobody_there_is_one_line_without_the_password() -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     store = open_store(f"redis://user:s3cret@127.0.0.1:{port}/0")
     before = time.monotonic()
     with pytest.raises(StoreAway, match=f"the store at redis://127.0.0.1:{port}/0 is away") as caught:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from simulator.errors import SettingError
-from simulator.store.manifest import listed, read_manifest, write_manifest
-from simulator.store.open import open_store
+from simulator.store.parts import listed, read_manifest, write_manifest
 from simulator.store.protocol import KEPT, WHOLE, Shard, Store, StoreError, Unsigned
+from simulator.store.redis import open_store
 from simulator.store.server import StoreServer
 
 

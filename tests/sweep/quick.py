@@ -8,7 +8,7 @@ from pathlib import Path
 import simulator.run
 from simulator.cli import main
 from simulator.sweep import backend
-from simulator.sweep.grid import Cell
+from simulator.sweep.record import Cell
 
 ordinary = backend.command
 

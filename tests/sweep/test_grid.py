@@ -8,12 +8,12 @@ import pytest
 
 from simulator.errors import FlickerError
 from simulator.flags import parse_run
-from simulator.sweep.grid import arguments, grid, read_grid
+from simulator.sweep.grid import Grid, arguments, read_grid
 from simulator.sweep.main import parse
 
 
 def test_all_combinations_come_once_the_last_axis_fastest() -> None:
-    cells = grid(["--preset", "smoke"], {"arms": ["relu", "gelu"], "seed": [0, 1, 2]}).cells()
+    cells = Grid(["--preset", "smoke"], {"arms": ["relu", "gelu"], "seed": [0, 1, 2]}).cells()
     assert [cell.name for cell in cells] == [f"arms={arm},seed={seed}" for arm in ("relu", "gelu") for seed in range(3)]
     assert cells[4].arguments == ("--preset", "smoke", "--arms", "gelu", "--seed", "1")
 
@@ -28,7 +28,7 @@ def test_a_value_may_hold_several_words_or_be_a_list_or_a_switch() -> None:
 
 def test_a_table_is_several_flags_at_once_under_its_name() -> None:
     noise = [{"name": "none", "window": 0}, {"window": 4, "reductions": True}]
-    cells = grid([], {"noise": noise}).cells()
+    cells = Grid([], {"noise": noise}).cells()
     assert [cell.name for cell in cells] == ["noise=none", "noise=window=4-reductions=True"]
     assert parse_run(list(cells[1].arguments)).config().noise.reductions
 
@@ -36,9 +36,9 @@ def test_a_table_is_several_flags_at_once_under_its_name() -> None:
 def test_a_file_says_the_same_as_flags(tmp_path: Path) -> None:
     file = tmp_path / "grid.toml"
     file.write_text('[run]\npreset = "smoke"\nfleets = 2\n[vary]\narms = ["relu", "relu gelu"]\nseed = [0, 1]\n')
-    (sheet,) = read_grid(file)
-    flags = grid(["--preset", "smoke", "--fleets", "2"], {"arms": ["relu", "relu gelu"], "seed": ["0", "1"]})
-    assert grid(sheet.shared, sheet.axes).cells() == flags.cells()
+    (grid,) = read_grid(file)
+    flags = Grid(["--preset", "smoke", "--fleets", "2"], {"arms": ["relu", "relu gelu"], "seed": ["0", "1"]})
+    assert grid.cells() == flags.cells()
 
 
 def test_a_file_may_hold_several_grids_and_flags_for_one_kind_of_world(tmp_path: Path) -> None:
@@ -49,10 +49,7 @@ def test_a_file_may_hold_several_grids_and_flags_for_one_kind_of_world(tmp_path:
         '[[grid]]\nname = "two"\nrun = { norm = "none" }\nvary = { window = [4] }\n'
     )
     first, second = read_grid(file)
-    cells = [
-        *grid(first.shared, first.axes, first.name).cells(),
-        *grid(second.shared, second.axes, second.name).cells(),
-    ]
+    cells = [*first.cells(), *second.cells()]
     assert [cell.name for cell in cells] == ["grid=one,seed=0", "grid=one,seed=1", "grid=two,window=4"]
     assert cells[0].arguments == ("--fleets", "2", "--events", "9000", "--seed", "0")
     assert cells[2].arguments == ("--fleets", "2", "--events", "9000", "--norm", "none", "--window", "4")
@@ -87,7 +84,7 @@ def test_one_grid_of_a_file_may_be_for_a_log_and_another_not(tmp_path: Path) -> 
         '[[grid]]\nname = "log"\nrun = { data = "log" }\nvary = { seed = [0] }\n'
         '[[grid]]\nname = "logs"\nvary = { data = ["log"] }\n[[grid]]\nname = "none"\nvary = { seed = [0] }\n'
     )
-    assert ["--limit" in sheet.shared for sheet in read_grid(file)] == [True, True, False]
+    assert ["--limit" in grid.shared for grid in read_grid(file)] == [True, True, False]
 
 
 def test_an_axis_of_the_command_line_goes_before_that_of_the_file_in_either_spelling(tmp_path: Path) -> None:
@@ -103,10 +100,10 @@ def test_a_preset_is_that_of_a_run() -> None:
 
 
 def test_names_are_safe_as_folders_and_never_shared() -> None:
-    (cell,) = grid([], {"arms": ["gsmelu:alpha=1,beta=2 relu"]}).cells()
+    (cell,) = Grid([], {"arms": ["gsmelu:alpha=1,beta=2 relu"]}).cells()
     assert cell.name == "arms=gsmelu-alpha=1-beta=2-relu"
     with pytest.raises(FlickerError, match="two cells are both called seed=1"):
-        grid([], {"seed": [1, 1]}).cells()
+        Grid([], {"seed": [1, 1]}).cells()
 
 
 @pytest.mark.parametrize(
@@ -125,7 +122,7 @@ def test_what_flicker_run_would_refuse_is_refused_before_anything_runs(
     shared: list[str], axes: dict[str, list[object]], complaint: str
 ) -> None:
     with pytest.raises(FlickerError, match=complaint):
-        grid(shared, axes).cells()
+        Grid(shared, axes).cells()
 
 
 @pytest.mark.parametrize(

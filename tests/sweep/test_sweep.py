@@ -18,9 +18,9 @@ import pytest
 from simulator.errors import FlickerError, SettingError
 from simulator.flags import Resources
 from simulator.sweep.backend import Processes, run_cell
-from simulator.sweep.grid import Cell, grid
+from simulator.sweep.grid import Grid
 from simulator.sweep.main import parse
-from simulator.sweep.record import claim
+from simulator.sweep.record import Cell, claim
 from tests.conftest import ROOT
 from tests.nodes import ray_cluster
 from tests.small_runs import timeless
@@ -42,7 +42,7 @@ def results(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Cell], Path]:
     """A grid that ran on this machine, and where."""
-    cells, folder = grid(TINY, AXES).cells(), tmp_path_factory.mktemp("local")
+    cells, folder = Grid(TINY, AXES).cells(), tmp_path_factory.mktemp("local")
     assert [one.failure for one in Processes(2).run(cells, folder)] == [None, None]
     return cells, folder
 
@@ -128,7 +128,7 @@ def test_a_folder_s_table_holds_the_cells_of_all_commands_and_a_damaged_result_i
 def test_a_record_that_is_damaged_is_named(tmp_path: Path, text: str, complaint: str) -> None:
     (tmp_path / "sweep.json").write_text(text)
     with pytest.raises(FlickerError, match=rf"sweep\.json: {complaint}.*: mend it, or name another folder"):
-        claim(tmp_path, grid(TINY, {"seed": [0]}).cells(), "flicker sweep", resume=True)
+        claim(tmp_path, Grid(TINY, {"seed": [0]}).cells(), "flicker sweep", resume=True)
     assert (tmp_path / "sweep.json").read_text() == text
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from simulator.models.factories import ALLOWED
+from simulator.process import free_ports
 from simulator.store.redis import RedisStore
-from simulator.store.server import StoreServer, free_port, start_server
+from simulator.store.server import StoreServer, start_server
 from tests.trainer.conftest import Reference
 from tests.trainer.small_trainer import (
     ARGUMENTS,
@@ -140,7 +141,7 @@ def test_killed_from_outside_and_stopped_by_a_signal(
 
 
 def test_a_server_that_is_stopped_for_a_while(reference: Reference, tmp_path: Path) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     store = RedisStore(f"redis://127.0.0.1:{port}/0", run="flicker", capacity=200_000, patience=0.1)
     server = start_server(tmp_path / "store", port=port)
     try:

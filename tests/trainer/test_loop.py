@@ -46,7 +46,7 @@ from tests.trainer.small_trainer import (
 )
 from trainer.loop import Trainer
 from trainer.metrics import Metrics
-from trainer.quarantine import REASONS
+from trainer.reader import REASONS
 from trainer.resume import StateFolder
 
 

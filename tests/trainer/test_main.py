@@ -11,8 +11,8 @@ from serving.router.main import RouterFlags
 from simulator.errors import FlickerError
 from simulator.models.factories import ALLOWED
 from simulator.process import ENDING, run
-from simulator.store.open import WORLD_CAPACITY
 from simulator.store.protocol import Store
+from simulator.store.redis import WORLD_CAPACITY
 from simulator.types import World
 from trainer.__main__ import main
 

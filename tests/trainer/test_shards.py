@@ -17,8 +17,8 @@ import pytest
 from simulator.errors import FlickerError, ResultError, SettingError
 from simulator.models.factories import ALLOWED
 from simulator.process import Stopped
-from simulator.store.open import open_store
 from simulator.store.protocol import Shard, Store, StoreAway, StoreError
+from simulator.store.redis import open_store
 from simulator.store.server import StoreServer
 from tests.store.memory_store import MemoryStore
 from tests.trainer.conftest import Reference

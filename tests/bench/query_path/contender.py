@@ -12,7 +12,7 @@ from typing import Protocol
 
 import psutil
 
-from simulator.live.children import Child
+from simulator.live.processes import Child
 
 ROOT, BENCH = Path(__file__).parents[3], Path(__file__).parents[1]
 PATIENCE = 120.0

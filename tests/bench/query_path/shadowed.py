@@ -18,7 +18,7 @@ from query_path.client import LoadClient, Slices
 from query_path.contender import Served, ready
 from query_path.inference import INFER, answer
 from query_path.loads import BUSY, LOADS, LONGER, as_passes, cost, put_off
-from simulator.live.gauges import scrape
+from simulator.live.watch import scrape
 
 OFTEN = 4
 """Shorter slices of what takes a fraction of a millisecond: other work comes and goes by the second."""

@@ -13,11 +13,11 @@ import grpc
 from protos.recommender_pb2 import RankRequest, RankResponse, RecommendRequest
 from query_path.contender import RECOMMEND, pid, process, ready
 from query_path.model import Model
-from simulator.live.gauges import Page, scrape
+from simulator.live.watch import Page, scrape
 from simulator.security.channels import connect
 from simulator.security.credentials import PLAIN, Credentials
 from simulator.store.arrays import label
-from simulator.store.open import open_store
+from simulator.store.redis import open_store
 from simulator.store.server import StoreServer
 
 RANK = "/flicker.v1.Replica/Rank"

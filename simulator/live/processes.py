@@ -1,29 +1,126 @@
-"""Which processes the live system has: their commands, environment, ports and logs."""
+"""The processes of the live system: which there are, with their commands, environment, ports and logs; and each of them
+supervised: started with its output in a log file, watched, restarted when it dies, stopped by its process id.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from simulator.errors import FlickerError
 from simulator.flags import values
-from simulator.live.children import Child
 from simulator.live.controls import TOKEN
 from simulator.live.flags import UpFlags
 from simulator.models.factories import ALLOWED, factories_of
-from simulator.process import free_ports
+from simulator.process import free_ports, last_line, launched, wait_or_kill
 from simulator.security.credentials import Credentials
 from simulator.store.access import URL_VARIABLE
 
+RESTARTS, RESTART_SPAN = 3, 60.0
+"""A process that dies more often than this within so many seconds is dead for good."""
+BAD_SETTING = 2
+"""Exit code of a process that cannot run with its settings: starting it again would not help."""
 RUN = "up"
 """Name of the run in the store, which is its own."""
 USERS_PER_RATE = 0.5
 """Simulated users for each query per second: each asks every two seconds, so that a slow answer delays few."""
+
+
+@dataclass
+class Child:
+    """One process of the live system."""
+
+    name: str
+    command: list[str]
+    """Program and arguments; the program is a path."""
+    log: Path
+    """Where its standard output and error go; what was there stays."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables beside those of this process."""
+    may_end: bool = False
+    """Whether it may end by itself with exit code 0, as timed traffic does."""
+    process: subprocess.Popen[bytes] | None = None
+    struck: bool = False
+    """Whether `kill` ended it: a death that counts for nothing."""
+    bad_setting: bool = False
+    """Whether it ended because it cannot run with its settings."""
+    deaths: list[float] = field(default_factory=list)
+    """When it died, on the monotonic clock."""
+
+    def start(self) -> None:
+        """Start it in a session of its own: Ctrl-C reaches this process alone, and the order of ending is ours."""
+        with open(self.log, "ab") as output:
+            self.process = subprocess.Popen(
+                launched(self.command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=os.environ | self.environment,
+                start_new_session=True,
+            )
+
+    def watch(self) -> str | None:
+        """Restart it where it died; returns why it is dead for good, or None."""
+        code = None if self.process is None else self.process.poll()
+        if code is None or (code == 0 and self.may_end):
+            return None
+        if self.struck:
+            self.struck = False
+            self.start()
+            return None
+        now = time.monotonic()
+        self.deaths = [death for death in self.deaths if now - death < RESTART_SPAN] + [now]
+        self.bad_setting = code == BAD_SETTING
+        if self.bad_setting or len(self.deaths) > RESTARTS:
+            return f"{self.name}: ended with {_ending(code)}: {self.last_words()} (log: {self.log})"
+        self.start()
+        return None
+
+    def ended(self) -> bool:
+        """Whether it is not running."""
+        return self.process is None or self.process.poll() is not None
+
+    def kill(self) -> None:
+        """SIGKILL, where it still runs, to see what follows: `watch` starts it again, however often."""
+        if not self.ended():
+            assert self.process is not None
+            self.struck = True
+            self.process.kill()
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM, where it still runs."""
+        if not self.ended():
+            assert self.process is not None
+            self.process.send_signal(signal.SIGTERM)
+
+    def stop(self, seconds: float) -> None:
+        """End it in order, or after `seconds` at once."""
+        self.ask_to_stop()
+        self.finish(seconds)
+
+    def finish(self, seconds: float) -> None:
+        """Wait until it has ended after it was asked to; after `seconds` end it at once."""
+        if self.process is not None:
+            wait_or_kill(self.process, max(seconds, 0.1))
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        try:
+            return last_line(self.log.read_text(errors="replace")) or "no message"
+        except OSError:
+            return "no log"
+
+
+def _ending(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 @dataclass(frozen=True)
@@ -56,7 +153,8 @@ def plan(flags: UpFlags, store: str, out: Path) -> LivePlan:
     """All processes of a run whose results go to `out` and whose store is at the URL `store`, but for its page."""
     replicas = [f"replica-{number}" for number in range(flags.replicas)]
     routers = [f"router-{number}" for number in range(flags.routers)]
-    trainers = trainer_names(flags.trainers)
+    # the first, which feeds the world and tells how good all are, is always called the same
+    trainers = ["trainer", *(f"trainer-{number}" for number in range(1, flags.trainers))]
     names = [*trainers, *replicas, *routers, *([] if flags.no_load else ["load"])]
     free = iter(free_ports(len(names) + len(routers) + 1))
     metrics = {name: next(free) for name in names}
@@ -77,8 +175,9 @@ def plan(flags: UpFlags, store: str, out: Path) -> LivePlan:
     }
     # who types an arm trusts it: these factories may be imported and no others, whatever the environment allowed before
     models = {ALLOWED: ",".join(factories_of(flags.compare.arms))}
+    url = {URL_VARIABLE: store}  # it may hold a password, which no argument may
     servers = [
-        _child(name, [*command, "--metrics-port", str(metrics[name])], out, store, {} if name in routers else models)
+        child(name, [*command, "--metrics-port", str(metrics[name])], out, url if name in routers else url | models)
         for name, command in commands.items()
     ]
     address, summary = ",".join(f"127.0.0.1:{port}" for port in router_ports.values()), out / "load.json"
@@ -88,13 +187,8 @@ def plan(flags: UpFlags, store: str, out: Path) -> LivePlan:
         return made
     settings, page = out / "load-settings.json", next(free) if flags.load_page else 0
     settings.write_text(json.dumps(_load_settings(flags, made), indent=1))
-    load = [_load(flags, settings, store, address, page)]
+    load = [_load(flags, settings, url, address, page)]
     return replace(made, load=load, load_settings=settings, load_page=f"http://127.0.0.1:{page}/" if page else "")
-
-
-def trainer_names(count: int) -> list[str]:
-    """Of so many trainers; the first, which feeds the world and tells how good all are, is always called the same."""
-    return ["trainer", *(f"trainer-{number}" for number in range(1, count))]
 
 
 def _trainer(flags: UpFlags, state: Path, shard: str) -> list[str]:
@@ -111,11 +205,6 @@ def page_of(made: LivePlan, port: int, runs: list[Path], controls: Path, token: 
     return child("page", command, out, {TOKEN: token})
 
 
-def _child(name: str, arguments: list[str], out: Path, store: str, environment: dict[str, str]) -> Child:
-    # a URL may hold a password, which no argument may
-    return child(name, arguments, out, {URL_VARIABLE: store} | environment)
-
-
 def child(name: str, arguments: list[str], out: Path, environment: dict[str, str] | None = None) -> Child:
     """One of our own processes, with its log in `out`."""
     # one thread per operation: the processes share the cores
@@ -129,7 +218,7 @@ def child(name: str, arguments: list[str], out: Path, environment: dict[str, str
     return Child(name, [sys.executable, *arguments], out / f"{name}.log", variables | (environment or {}))
 
 
-def _load(flags: UpFlags, settings: Path, store: str, address: str, page: int) -> Child:
+def _load(flags: UpFlags, settings: Path, url: dict[str, str], address: str, page: int) -> Child:
     """`page`: port of Locust's page, 0 for none."""
     package = importlib.util.find_spec("load")
     if package is None or package.origin is None:
@@ -138,7 +227,7 @@ def _load(flags: UpFlags, settings: Path, store: str, address: str, page: int) -
     command = ["-m", "locust", "-f", str(Path(package.origin).parent / "locustfile.py")]
     command += ["--autostart", "--web-host", "127.0.0.1", "--web-port", str(page)] if page else ["--headless"]
     command += ["--host", address, "-u", users, "-r", users]
-    return _child("load", command, settings.parent, store, {"FLICKER_LOAD_CONFIG": str(settings)})
+    return child("load", command, settings.parent, url | {"FLICKER_LOAD_CONFIG": str(settings)})
 
 
 def _load_settings(flags: UpFlags, made: LivePlan) -> dict[str, Any]:

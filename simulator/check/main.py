@@ -26,8 +26,8 @@ from simulator.terminal import open_console
 from simulator.world.clicklog import ClickLog
 from simulator.world.columns import as_number, as_text, pa, pc
 from simulator.world.families import DERIVED, is_known, read_mapping
-from simulator.world.ingest import open_log
 from simulator.world.mapping import FeatureColumn, Mapping
+from simulator.world.open import open_log
 from simulator.world.source import DamagedRows, Source
 
 MAX_EXAMPLES, MAX_LETTERS = 3, 24

@@ -23,17 +23,18 @@ from numpy.typing import NDArray
 from simulator.errors import DataError
 from simulator.types import Doubles, Ints, Rows
 from simulator.world import rows
-from simulator.world.archive import Writer
-from simulator.world.coder import Coder, make_coder
+from simulator.world.clicklog import Writer
 from simulator.world.mapping import EntityTable, FeatureColumn, Mapping
 from simulator.world.rows import Column
 from simulator.world.source import DamagedRows, Source
 from simulator.world.values import (
+    Coder,
     Values,
     buckets,
     by_appearance,
     categories,
     chunks,
+    make_coder,
     positions,
     renumbered,
     side_by_side,

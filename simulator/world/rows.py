@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from simulator.types import Doubles, Ints
-from simulator.world.coder import Coder
 from simulator.world.columns import as_number, as_seconds, as_text, flat, is_list, joined
 from simulator.world.mapping import excerpt
 from simulator.world.source import DamagedRows, RowPlace, Source
+from simulator.world.values import Coder
 
 if TYPE_CHECKING:
     from simulator.world.label import Label

@@ -1,4 +1,4 @@
-"""The files of a log as batches of raw columns, file by file, for ingest.py.
+"""The files of a log as batches of raw columns, file by file, for coding.py.
 
 A table is a file, a folder, a glob or an fsspec URL of CSV (plain or packed), Parquet, or the files of a family (see
 families.py). Columns of Parquet keep their types, those of text are text; columns.py makes numbers and times of either.

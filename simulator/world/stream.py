@@ -14,9 +14,18 @@ from simulator.config import SyntheticConfig
 from simulator.errors import SettingError
 from simulator.randomness import generator
 from simulator.types import Batch, Doubles, Floats, Ints, Names, Query, Rows
-from simulator.world.clicks import TrueClickModel, draw_clicks, examination, logit
 from simulator.world.features import Encoder, side_rows
-from simulator.world.population import AGE_GROUPS, POSITIONS, Audience, Catalog, schema_of
+from simulator.world.population import (
+    AGE_GROUPS,
+    POSITIONS,
+    Audience,
+    Catalog,
+    TrueClickModel,
+    draw_clicks,
+    examination,
+    logit,
+    schema_of,
+)
 from simulator.world.retrieval import retrieve
 
 SPAN = 30 * 86_400.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.measures.intervals import Interval, exact
-from simulator.report.looks import hue, look
+from simulator.report.kit import hue, look
 
 SYMBOLS = ("circle", "rect", "triangle")
 DASHES = ("solid", "dashed", "dotted")

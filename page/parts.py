@@ -13,8 +13,7 @@ from nicegui.elements.mixins.text_element import TextElement
 from nicegui.events import GenericEventArguments
 
 from simulator.measures.intervals import Interval
-from simulator.report.looks import hue
-from simulator.report.templates import environment
+from simulator.report.kit import environment, hue
 from simulator.words import interval
 
 OnChange = Callable[[str], Any]

@@ -16,7 +16,7 @@ from page.source import LiveSource
 from protos.recommender_pb2 import AnsweredBy, World
 from simulator.errors import FlickerError
 from simulator.measures.registry import MEASURES
-from simulator.report.example import joined_slates
+from simulator.report.kit import joined_slates
 from simulator.result import Place
 from simulator.words import label, number, plural
 

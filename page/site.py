@@ -19,7 +19,7 @@ from page.results import Results, SettingGroup
 from page.runs import Runs
 from page.source import LiveSource
 from page.what_if import WhatIf
-from simulator.report.templates import style
+from simulator.report.kit import style
 
 Show = Callable[[], Awaitable[None] | None]
 """Brings a tab up to date."""

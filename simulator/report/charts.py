@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from simulator.files import as_csv
 from simulator.measures.intervals import Interval, exact
-from simulator.report.looks import hue, look
+from simulator.report.kit import hue, look
 from simulator.result import Arm, Curve, Result
 from simulator.words import label
 

@@ -10,9 +10,8 @@ from typing import Literal
 from markupsafe import Markup
 from nicegui import ui
 
-from page.charts import Dot, LineSeries, over_gap, rows
-from page.parts import Chart, Html, Select, TextInput, legend, table, value
-from page.results import SettingGroup
+from page.parts import Chart, Dot, Html, LineSeries, Select, TextInput, legend, notes, over_gap, rows, table, value
+from page.runs import SettingGroup
 from page.source import LiveSource
 from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.errors import FlickerError
@@ -92,7 +91,7 @@ class WhatIf:
             times = self._every.value, self._rollout.value, self._asks_again.value
             situation = Situation(self._models.number(), routing, *times)
         except FlickerError as problem:
-            return self._problem.show(Markup("<p class=refused>{}</p>").format(problem))
+            return self._problem.show(notes([problem], "refused"))
         self._problem.show(Markup(""))
         self._sentence.show(Markup("<p>With this, {}.</p>").format(str(situation)))
         arms = self._arms()
@@ -102,22 +101,21 @@ class WhatIf:
 
     def _draw_expected(self, arms: list[tuple[str, Arm]], situation: Situation) -> None:
         measure = MEASURES[self._measure.value]
-        dots, lines, notes = [], [], dict[str, None]()
+        dots, lines, remarks = [], [], dict[str, None]()
         for place, (words, arm) in enumerate(arms):
             change = what_a_user_sees(arm, situation, measure.name)
             if change is None:
-                notes["Where an arm is missing, what its refreshes change was not measured (yet)."] = None
+                remarks["Where an arm is missing, what its refreshes change was not measured (yet)."] = None
                 continue
             dots.append(Dot(words, place, change.total))
             parts = [value(change.parts.get(cause)) for cause in CAUSES]
             lines.append([words, value(change.total), *parts])
-            notes |= dict.fromkeys(f"{note[0].upper()}{note[1:]}." for note in change.notes)
+            remarks |= dict.fromkeys(f"{note[0].upper()}{note[1:]}." for note in change.notes)
         about = f"{measure.about} Expected between two answers to one user, from what was measured by cause."
         options = rows(dots, f"{measure.words} ({measure.unit})")
         self._expected.show(f"What a user sees change: {measure.words}", about, options, len(dots))
         heads = ["", f"{measure.words} in all", "by another model", "by a refresh", "by both"]
-        notes_html = Markup("").join(Markup("<p class=note>{}</p>").format(note) for note in notes)
-        self._table.show(Markup("<h3>By cause</h3>") + table(heads, lines) + notes_html)
+        self._table.show(Markup("<h3>By cause</h3>") + table(heads, lines) + notes(remarks))
 
     def _draw_curve(self, arms: list[tuple[str, Arm]], situation: Situation) -> None:
         measure = MEASURES[self._measure.value]

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from page.flags import PageFlags
+from page.main import PageFlags
 from serving.proxy.flags import ShadowFlags
 from serving.query import QueryFlags
 from serving.replica.main import ReplicaFlags

@@ -12,7 +12,7 @@ from functools import cache
 from html import escape
 
 from simulator.article import claims, grid
-from simulator.article.claims import NORMS, at_best_rate, choice, design, designs, family, relu, sources
+from simulator.article.claims import NORMS, at_best_rate, choice, design, designs, family, of_norm, relu, sources
 from simulator.article.frontier import envelope, matched, points
 from simulator.article.table import Units, WorldCells, mean, ratio, roughly
 from simulator.measures.intervals import exact
@@ -52,6 +52,11 @@ def _letters(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
+def _looks(worlds: Sequence[WorldCells]) -> list[tuple[int, str]]:
+    """A legend of the worlds."""
+    return [(look, world.name) for look, world in enumerate(worlds)]
+
+
 def _panels(worlds: Sequence[WorldCells], draw: Callable[[WorldCells], Panel | None]) -> list[Panel]:
     return [panel for world in worlds if (panel := draw(world)) is not None]
 
@@ -76,20 +81,15 @@ def frontiers(worlds: Sequence[WorldCells]) -> Figure:
 
 def norms(worlds: Sequence[WorldCells]) -> Figure:
     """The same under each norm."""
-    kinds = ("none", *NORMS)
 
     def draw(world: WorldCells) -> Panel | None:
         by_words = {"ReLU, none": ["relu"], "SmeLU, none": designs(world, "activations", "smelu")}
         source = dict.fromkeys(by_words, "activations")
-        normed = dict.fromkeys(map(design, world.groups.get("norms", {})))
-        for norm in NORMS:
-            of_norm = [spec for spec in normed if spec.endswith(f"norm={norm}") and "beta=100," not in spec]
-            by_words[f"ReLU, {norm}"] = [spec for spec in of_norm if spec.startswith("relu")]
-            by_words[f"SmeLU, {norm}"] = [spec for spec in of_norm if spec.startswith("smelu")]
-            source |= {f"ReLU, {norm}": "norms", f"SmeLU, {norm}": "norms"}
+        normed = {f"{words}, {norm}": of_norm(world, words.lower(), norm) for norm in NORMS for words in PAIR}
+        by_words, source = by_words | normed, source | dict.fromkeys(normed, "norms")
         return _plane(world, by_words, source, "norms")
 
-    names = [f"{name}, {norm}" for norm in kinds for name in ("ReLU", "SmeLU")]
+    names = [f"{name}, {norm}" for norm in ("none", *NORMS) for name in PAIR]
     note = (
         "Layer norm none, before or after the activation, or weights of unit length (weight). Envelopes over SmeLU's "
         f"beta and three learning rates, to ReLU without a norm (0, 1). {_units(worlds, 'norms')}."
@@ -120,8 +120,7 @@ def equal_loss(worlds: Sequence[WorldCells]) -> Figure:
         "ReLU's: geometric means of ratios, in units that did not choose the settings. A family that is missing is "
         f"never within 1 %. {_units(worlds, 'activations')}."
     )
-    legend = [(look, world.name) for look, world in enumerate(worlds)]
-    return Figure(3, "matched", "PD, swaps, personalisation and NDCG at equal log loss", panels, legend, note)
+    return Figure(3, "matched", "PD, swaps, personalisation and NDCG at equal log loss", panels, _looks(worlds), note)
 
 
 def over_beta(worlds: Sequence[WorldCells]) -> Figure:
@@ -142,8 +141,7 @@ def over_beta(worlds: Sequence[WorldCells]) -> Figure:
         "SmeLU without a norm, each beta at its own learning rate; beta = 0 is ReLU. Settings are spaced evenly. "
         f"{_units(worlds, 'activations')}, 95 % intervals paired with ReLU."
     )
-    legend = [(look, world.name) for look, world in enumerate(worlds)]
-    return Figure(4, "beta", "SmeLU's beta: log loss, PD and swaps at a refresh", panels, legend, note)
+    return Figure(4, "beta", "SmeLU's beta: log loss, PD and swaps at a refresh", panels, _looks(worlds), note)
 
 
 PLACES = {"same start, window 16": "", "own start": "own", "window 128": "shuffled", "own start, window 128": "both"}
@@ -214,8 +212,7 @@ def costs(worlds: Sequence[WorldCells]) -> Figure:
         f"Each at its own rate (of two, or one), to ReLU at its own. {_units(worlds, 'cures')}, 95 % intervals. "
         "Look-ups, training and scoring time are in the table."
     )
-    legend = [(look, world.name) for look, world in enumerate(worlds)]
-    return Figure(7, "costs", "What each cure does to PD and log loss", panels, legend, note)
+    return Figure(7, "costs", "What each cure does to PD and log loss", panels, _looks(worlds), note)
 
 
 def _cures(world: WorldCells) -> dict[str, Units]:
@@ -243,14 +240,8 @@ def seen(worlds: Sequence[WorldCells]) -> Figure:
         "Share of pairs of 200 candidates in another order. A team whose replicas hold copies of one model sees "
         f"refreshes alone. {_units(worlds, 'activations')}, 95 % intervals."
     )
-    return Figure(
-        8,
-        "seen",
-        "Pair swaps by cause: duplicates, refreshes, both",
-        panels,
-        [(0, "ReLU"), (1, "SmeLU, as chosen")],
-        note,
-    )
+    legend = [(0, "ReLU"), (1, "SmeLU, as chosen")]
+    return Figure(8, "seen", "Pair swaps by cause: duplicates, refreshes, both", panels, legend, note)
 
 
 DRAWN = (frontiers, norms, equal_loss, over_beta, conditions, by_source, costs, seen)
@@ -267,28 +258,20 @@ def cost_rows(world: WorldCells) -> list[list[str]]:
     for words, units in _cures(world).items():
         pd, loss = ratio(units, base, "pd"), ratio(units, base, "log_loss")
         if pd and loss:
-            cost_ratios = [
-                ratio(units, base, cost) for cost in ("lookups", "train_seconds", "score_seconds", "model_bytes")
-            ]
-            cells = [roughly(cost_ratio) for cost_ratio in cost_ratios]
-            rows.append([words, written(pd, 2), written(loss, 3), *cells])
+            costs = ("lookups", "train_seconds", "score_seconds", "model_bytes")
+            rows.append(
+                [words, written(pd, 2), written(loss, 3), *(roughly(ratio(units, base, cost)) for cost in costs)]
+            )
     return rows
 
 
 def source_rows(world: WorldCells) -> list[list[str]]:
     """Source of noise, PD of ReLU and of SmeLU, and ratios: PD, pair swaps, log loss, personalisation."""
-    rows = []
+    rows, places = [], {"pd": 3, "pair": 3, "log_loss": 4, "personalisation": 2}
     for name, arms in sources(world).items():
-        relu_units, smelu_units = (arms.get(spec, {}) for spec in ("relu", "smelu:beta=0.25"))
-        pds = [written(mean(units, "pd")) for units in (relu_units, smelu_units)]
-        places = {"pd": 3, "pair": 3, "log_loss": 4, "personalisation": 2}
-        rows.append(
-            [
-                name,
-                *pds,
-                *(written(ratio(smelu_units, relu_units, measure), digits) for measure, digits in places.items()),
-            ]
-        )
+        plain, smooth = (arms.get(spec, {}) for spec in ("relu", "smelu:beta=0.25"))
+        ratios = [written(ratio(smooth, plain, measure), digits) for measure, digits in places.items()]
+        rows.append([name, written(mean(plain, "pd")), written(mean(smooth, "pd")), *ratios])
     return rows
 
 
@@ -299,6 +282,7 @@ def count(worlds: Sequence[WorldCells]) -> str:
     return f"{plural(len(worlds), 'world')}, {plural(cells, 'cell')}, {plural(arms, 'arm')} in all"
 
 
+PAIR = ("ReLU", "SmeLU")
 WIDTH, MARGIN, GAP, COLUMNS = 1000, 16, 22, 3
 MAX_WIDTH = 390
 """Pixels of a panel: its letters grow with it."""

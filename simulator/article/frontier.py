@@ -105,21 +105,9 @@ def matched(
         for spec, weight in (part for mixture, _ in mixtures for part in mixture):
             settings[spec] = settings.get(spec, 0.0) + weight / (LOSS_LEVELS * len(units))
         for name, differences in logs.items():
-            differences.append(
-                float(
-                    np.mean(
-                        [
-                            _log(first, mixture, name, unit) - _log(second, other_mixture, name, unit)
-                            for mixture, other_mixture in mixtures
-                        ]
-                    )
-                )
-            )
-    ratios = {
-        name: exponential(over_units(differences))
-        for name, differences in logs.items()
-        if np.isfinite(differences).all()
-    }
+            at_levels = [_log(first, mine, name, unit) - _log(second, other, name, unit) for mine, other in mixtures]
+            differences.append(float(np.mean(at_levels)))
+    ratios = {name: exponential(over_units(logs_)) for name, logs_ in logs.items() if np.isfinite(logs_).all()}
     return MatchedRatio(ratios[up], settings, {name: ratios[name] for name in besides if name in ratios})
 
 

@@ -110,10 +110,7 @@ def conditions() -> list[str]:
 
 def wide_norms() -> list[str]:
     """ReLU 256 x 128 x 64 under every norm; deeper networks learn best at lower rates."""
-    rates = {norm: norm_rates[:2] for norm, norm_rates in RATES.items()}
-    return [
-        f"relu:norm={norm},hidden=256x128x64,lr={rate}" for norm, norm_rates in rates.items() for rate in norm_rates
-    ]
+    return [f"relu:norm={norm},hidden=256x128x64,lr={rate}" for norm, rates in RATES.items() for rate in rates[:2]]
 
 
 def core(everything: bool) -> Iterator[ArmGroup]:
@@ -132,9 +129,8 @@ def core(everything: bool) -> Iterator[ArmGroup]:
 
 def quick() -> Iterator[ArmGroup]:
     """Everything once, with wide intervals: minutes."""
-    plain = under_norm("none", ("0.25", "1"), PLAIN[:2]) + at_rates(
-        ["gelu", "swish:beta=4", "softplus:beta=6"], PLAIN[1:2]
-    )
+    plain = under_norm("none", ("0.25", "1"), PLAIN[:2])
+    plain += at_rates(["gelu", "swish:beta=4", "softplus:beta=6"], PLAIN[1:2])
     normed = [arm for norm in ("before", "after") for arm in under_norm(norm, ["1"], ("0.04",))]
     yield ArmGroup("activations", "", [*plain, *at_rates(["linear"], ("0.04",))], 2)
     yield ArmGroup("norms", "", normed, 2)
@@ -206,10 +202,10 @@ class GridFlags:
         """All runs, logs first."""
         all_cells = []
         for log in self.data:
-            groups = core(everything=True) if self.size == "core" else _groups(self.size)
+            groups = self._groups(everything=True)
             all_cells += cells(log.stem, ("--data", str(log)), groups)
         for share in self.made_up:
-            groups = core(everything=share == "0.5") if self.size == "core" else _groups(self.size)
+            groups = self._groups(everything=share == "0.5")
             events = MADE_UP if self.size != "quick" else MADE_UP.replace("240000", "80000")
             all_cells += cells(f"made-up {share}", (*events.split(), "--interaction", share), groups)
         known = dict.fromkeys(cell.place["group"] for cell in all_cells)
@@ -217,9 +213,8 @@ class GridFlags:
             require(name in known, "only", name, f"of {', '.join(known)}")
         return [cell for cell in all_cells if not self.only or cell.place["group"] in self.only]
 
-
-def _groups(size: str) -> Iterator[ArmGroup]:
-    return quick() if size == "quick" else full()
+    def _groups(self, everything: bool) -> Iterator[ArmGroup]:
+        return core(everything) if self.size == "core" else quick() if self.size == "quick" else full()
 
 
 def run_grid(flags: GridFlags) -> int:

@@ -91,6 +91,7 @@ def in_order(unordered: Mapping[str, WorldCells]) -> list[WorldCells]:
 def results(all_worlds: Sequence[WorldCells], all_figures: Sequence[Figure], images: str) -> str:
     """The page of claims."""
     decided = decide_all(all_worlds)
+    missing = {claim.figure for claim, _ in decided} - {figure.name for figure in all_figures}
     return _rendered(
         "results.md",
         count=figures.count(all_worlds),
@@ -98,10 +99,8 @@ def results(all_worlds: Sequence[WorldCells], all_figures: Sequence[Figure], ima
         claims=decided,
         refuted=_summed(decided, "no", all_worlds),
         holding=_summed(decided, "yes", all_worlds),
-        numbers={figure.name: figure.number for figure in all_figures}
-        | {name: DASH for name in _missing(decided, all_figures)},
-        anchors={figure.name: _anchor(figure) for figure in all_figures}
-        | {name: "" for name in _missing(decided, all_figures)},
+        numbers=dict.fromkeys(missing, DASH) | {figure.name: figure.number for figure in all_figures},
+        anchors=dict.fromkeys(missing, "") | {figure.name: _anchor(figure) for figure in all_figures},
         logs=[world.name for world in all_worlds if not world.name.startswith("made-up")],
         predictions=[(world.name, prediction(world)) for world in all_worlds],
         accuracy=[row for world in all_worlds for row in accuracy(world)],
@@ -182,10 +181,6 @@ def _rendered(template: str, **values: Any) -> str:
     return re.sub(r"\n{3,}", "\n\n", render(template, TEMPLATES, **values)).rstrip() + "\n"
 
 
-def _missing(decided: Sequence[tuple[Claim, list[Finding]]], all_figures: Sequence[Figure]) -> set[str]:
-    return {claim.figure for claim, _ in decided} - {figure.name for figure in all_figures}
-
-
 def _anchor(figure: Figure) -> str:
     """Of its heading, as sites for Markdown make it."""
     words = f"Figure {figure.number}: {figure.claim}".lower()
@@ -219,19 +214,15 @@ def _mean(values: Sequence[float]) -> str:
 
 def settings(all_worlds: Sequence[WorldCells]) -> list[list[str]]:
     """World, cells' group, arm, units, and the mean of every value."""
-    names = list(
-        dict.fromkeys(
-            name for world in all_worlds for line in world.lines for arm in line.arms.values() for name in arm
-        )
-    )
+    all_arms = [arm for world in all_worlds for line in world.lines for arm in line.arms.values()]
+    names = list(dict.fromkeys(name for arm in all_arms for name in arm))
     rows = [["world", "group", "arm", "units", *names]]
     for world in all_worlds:
         for group, arms in world.groups.items():
             for spec, units in arms.items():
-                means = [[values[name] for values in units.values() if name in values] for name in names]
-                rows.append(
-                    [world.name, group, spec, str(len(units)), *(f"{np.mean(m):.6g}" if m else "" for m in means)]
-                )
+                measured = [[values[name] for values in units.values() if name in values] for name in names]
+                means = [f"{np.mean(values):.6g}" if values else "" for values in measured]
+                rows.append([world.name, group, spec, str(len(units)), *means])
     return rows
 
 

@@ -73,8 +73,8 @@ def line_of(result: Result, place: Mapping[str, str], arguments: Sequence[str]) 
         arguments=list(arguments),
         arms={arm.spec: _values(arm, result) for arm in result.arms},
         baselines={
-            name: {key: _short(accuracies[key].mean) for key in accuracy if key in accuracies}
-            for name, accuracies in result.baselines.items()
+            name: {key: _short(found[key].mean) for key in accuracy if key in found}
+            for name, found in result.baselines.items()
         },
         seconds=result.seconds,
         flicker=result.flicker,
@@ -157,9 +157,8 @@ def ratio(
     """`measure` of one divided by that (or `its`) of the other, paired by unit, on the log scale; None where it has no
     value, or is 0, in a unit of either."""
     shared = sorted(numerator.keys() & denominator.keys())
-    pairs = [
-        (numerator[unit].get(measure, 0.0), denominator[unit].get(base_measure or measure, 0.0)) for unit in shared
-    ]
+    below = base_measure or measure
+    pairs = [(numerator[unit].get(measure, 0.0), denominator[unit].get(below, 0.0)) for unit in shared]
     if not pairs or min(map(min, pairs)) <= 0:
         return None
     return exponential(over_units([math.log(first / second) for first, second in pairs]))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from page.results import Results, differing_settings, ratio_between
+from page.runs import Results, differing_settings, ratio_between
 from simulator.measures.intervals import Interval
 from simulator.result import Arm, Result, write_result
 

@@ -360,15 +360,15 @@ class Prediction:
         return self.between.low <= 1 <= self.between.high
 
 
-def prediction(world: WorldCells, measure: str = "pd", part: str = "part_pd") -> Prediction | None:
-    """Of the choice's ratio to ReLU; None where it was not run, or ReLU was chosen."""
-    name, units = choice(world)
-    base = relu(world)
-    early, late = ratio(units, base, part), ratio(units, base, measure)
+def prediction(world: WorldCells) -> Prediction | None:
+    """Of the PD of the choice, as a ratio to ReLU's; None where it was not run, or ReLU was chosen."""
+    (name, units), base = choice(world), relu(world)
+    early, late = ratio(units, base, "part_pd"), ratio(units, base, "pd")
     if name == "relu" or early is None or late is None:
         return None
+    places = {"early": "part_pd", "late": "pd"}
     ratios = {
-        unit: {"late": units[unit][measure] / base[unit][measure], "early": units[unit][part] / base[unit][part]}
+        unit: {place: units[unit][measure] / base[unit][measure] for place, measure in places.items()}
         for unit in units.keys() & base.keys()
     }
     between = ratio(ratios, ratios, "late", "early")

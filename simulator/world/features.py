@@ -12,6 +12,7 @@ a user's history, which are the last of the user's slots.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -130,14 +131,12 @@ def encoder_of(log: ClickLog, hash_rows: int = 0) -> Encoder:
         *(items, *(_field(feature, "item") for feature in log.items.features)),
         *(_field(feature, "context") for feature in log.context_features),
     ]
-    names = [field.name for field in fields]
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"{log.name}: two fields are called {name!r}: rename the column of the log")
+    name, times = Counter(field.name for field in fields).most_common(1)[0]
+    if times > 1:
+        raise DataError(f"{log.name}: two fields are called {name!r}: rename the column of the log")
     schema = Schema(tuple(fields))
-    names_of = {
-        feature.name: feature.names for feature in (*log.users.features, *log.items.features, *log.context_features)
-    }
+    features = (*log.users.features, *log.items.features, *log.context_features)
+    names_of = {feature.name: feature.names for feature in features}
     if not hash_rows:
         names_of |= {"user": log.users.ids, "item": log.items.ids, HISTORY: log.items.ids}
     user_rows = np.pad(_rows(schema, "user", log.users), ((0, 0), (0, log.history)))

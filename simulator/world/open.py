@@ -44,9 +44,7 @@ def open_log(config: ReplayConfig, native: bool = True) -> ClickLog:
 
     mapping, damage = read_mapping(config.path), DamagedRows(config.bad_rows)
     tables = [(mapping.log, mapping.columns)]
-    tables += [
-        (entity_table.table, entity_table.columns) for entity_table in (mapping.users, mapping.items) if entity_table
-    ]
+    tables += [(one.table, one.columns) for one in (mapping.users, mapping.items) if one]
     sources = [Source(table, damage) for table, _ in tables]
     for (table, wanted), source in zip(tables, sources, strict=True):
         mapping.check_columns(table, wanted, source.columns)

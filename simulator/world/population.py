@@ -90,10 +90,7 @@ class Audience:
         explained_part = explained(rng, [(self.age_group, AGE_GROUPS), (self.region, REGIONS)])
         own_share = math.sqrt(1 - EXPLAINED)
         self._fixed = np.float32(math.sqrt(EXPLAINED)) * explained_part  # [U, TASTES]
-        self._first, self._second = (
-            np.float32(own_share) * normal(rng, count),
-            np.float32(own_share) * normal(rng, count),
-        )
+        self._first, self._second = (np.float32(own_share) * normal(rng, count) for _ in range(2))
         self._turn = 2 * math.asin(config.drift / (2 * own_share)) / span  # radians per second
         self._contexts: Floats = _context_tastes(generator(seed, "contexts"))
         self._devices = np.cumsum(DEVICE_SHARES)[:-1]
@@ -147,13 +144,9 @@ class Catalog:
         self.price_band: Ints = rng.integers(PRICE_BANDS, size=count)
         self.tags: Ints = _tags(rng, count)
         """[I, TAG_SLOTS] distinct tags, empty slots last and -1."""
-        explained_part = explained(
-            rng, [(self.category, CATEGORIES), (self.price_band, PRICE_BANDS), (self.tags, TAGS)]
-        )
-        unobserved = normal(rng, count)
-        self.taste: Floats = (
-            np.float32(math.sqrt(EXPLAINED)) * explained_part + np.float32(math.sqrt(1 - EXPLAINED)) * unobserved
-        )
+        observables = [(self.category, CATEGORIES), (self.price_band, PRICE_BANDS), (self.tags, TAGS)]
+        explained_part = np.float32(math.sqrt(EXPLAINED)) * explained(rng, observables)
+        self.taste: Floats = explained_part + np.float32(math.sqrt(1 - EXPLAINED)) * normal(rng, count)
         """[I, TASTES]"""
         self.popularity = Zipf(rng, count, POPULARITY)
         self.arrival: Doubles = np.full(count, -np.inf)

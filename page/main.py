@@ -25,7 +25,7 @@ from page.guard import HEALTH_PATH, Guard, is_loopback, require_guarded, tokens_
 from page.now import ControlPanel, Now, ago
 from page.parts import Html
 from page.playground import Playground
-from page.runs import Results, Runs, SettingGroup
+from page.runs import Groups, Results, Runs
 from page.source import LiveSource
 from page.what_if import WhatIf
 from simulator.config import require
@@ -193,7 +193,7 @@ class Home:
         self._flags, self._source, self._results = flags, source, results
         self._viewer = ui.context.client
         self._is_live = bool(flags.router or flags.metrics)
-        self._groups: list[SettingGroup] | None = None
+        self._groups: Groups | None = None
         """Finished results, once they are read."""
         makers = self._makers()
         with ui.element("header"):
@@ -235,7 +235,7 @@ class Home:
 
         async def show() -> None:
             if self._groups is None:
-                self._groups = await run.io_bound(self._results.groups, True) or []
+                self._groups = await run.io_bound(self._results.groups, True) or {}
                 tab.offer(self._groups)
             tab.show()
 

@@ -55,12 +55,8 @@ class Setting:
         return {"arm": self.arm.spec, "world name": self.result.world.get("name"), **self.arm.design, **config}
 
 
-@dataclass(frozen=True)
-class SettingGroup:
-    """Settings that belong together: a run, or the cells of a sweep."""
-
-    words: str
-    settings: list[Setting]
+Groups = dict[str, list[Setting]]
+"""Settings that belong together by what they are called: a run, or the cells of a sweep."""
 
 
 class Results:
@@ -72,17 +68,17 @@ class Results:
         self.problems: list[str] = []
         """What could not be read, a line each."""
 
-    def groups(self, pool: bool) -> list[SettingGroup]:
+    def groups(self, pool: bool) -> Groups:
         """All groups, in the order of the paths; `pool`: cells that differ by their seed alone are one."""
         self.problems = []
-        collected, visited = list[SettingGroup](), set[Path]()
+        groups, visited = Groups(), set[Path]()
         for path in self._paths:
             for folder in self._folders(path, visited):
                 if (folder / "sweep.json").exists():
-                    collected.append(SettingGroup(f"sweep {folder}", self._sweep(folder, pool)))
+                    groups[f"sweep {folder}"] = self._sweep(folder, pool)
                 elif (result := self._result(folder)) is not None:
-                    collected.append(SettingGroup(str(folder), _settings("", result)))
-        return [group for group in collected if group.settings]
+                    groups[str(folder)] = _settings("", result)
+        return {words: settings for words, settings in groups.items() if settings}
 
     def _folders(self, path: Path, visited: set[Path]) -> Iterator[Path]:
         """Folders of results and of sweeps at or below a path, each once."""
@@ -162,7 +158,7 @@ class Runs:
 
     def __init__(self, results: Results) -> None:
         self._results = results
-        self._groups: dict[str, SettingGroup] = {}
+        self._groups: Groups = {}
         self._is_read = False
         with ui.element("div").classes("fields"):
             self._group = Select("Results", {}, lambda _: self._offer())
@@ -190,8 +186,8 @@ class Runs:
     async def _reload(self) -> None:
         self._is_read = True
         pool = self._seeds.value == "pool"
-        self._groups = {group.words: group for group in await run.io_bound(self._results.groups, pool) or ()}
-        self._group.offer({name: f"{name} ({len(group.settings)} settings)" for name, group in self._groups.items()})
+        self._groups = await run.io_bound(self._results.groups, pool) or {}
+        self._group.offer({name: f"{name} ({len(group)} settings)" for name, group in self._groups.items()})
         problems = [*self._results.problems]
         if not self._groups:
             problems.append("No finished results there: flicker run, sweep, up and compare leave them in --out.")
@@ -200,8 +196,7 @@ class Runs:
 
     def _offer(self) -> None:
         """The settings of a group, and what was measured on them."""
-        group = self._groups.get(self._group.value)
-        settings = group.settings if group else []
+        settings = self._groups.get(self._group.value, [])
         names = {setting.name: setting.words for setting in settings}
         self._one.offer(names)
         self._other.offer(names, [*names][min(1, len(names) - 1)] if names else "")
@@ -214,7 +209,7 @@ class Runs:
         group = self._groups.get(self._group.value)
         if group is None:
             return
-        by_name = {setting.name: setting for setting in group.settings}
+        by_name = {setting.name: setting for setting in group}
         one, other = by_name[self._one.value], by_name[self._other.value]
         self._column.offer({column: column for setting in (one, other) for column in setting.arm.by})
         self._column.visible(self._column.value != "")
@@ -223,10 +218,10 @@ class Runs:
         self._differences.show(differences_table(one, other))
         self._measures.show(measures_table(one, other))
 
-    def _draw_plane(self, group: SettingGroup, one: Setting, other: Setting) -> None:
+    def _draw_plane(self, group: list[Setting], one: Setting, other: Setting) -> None:
         across, up = self._quality.value, self._instability.value
         dots = []
-        for setting in group.settings:
+        for setting in group:
             x, y = setting.arm.measures.get(across), setting.arm.measures.get(up)
             if x is not None and y is not None:
                 chosen = {one.name: 1, other.name: 2}.get(setting.name)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from nicegui import ui
 
 from page.parts import Chart, Dot, Html, LineSeries, Select, TextInput, legend, notes, over_gap, rows, table, value
-from page.runs import SettingGroup
+from page.runs import Groups
 from page.source import LiveSource
 from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.errors import FlickerError
@@ -30,7 +30,7 @@ class WhatIf:
 
     def __init__(self, source: LiveSource) -> None:
         self._source = source
-        self._groups: dict[str, SettingGroup] = {}
+        self._groups: Groups = {}
         measures = {name: measure.words for name, measure in MEASURES.items() if measure.swap}
         default = Situation()
         with ui.element("div").classes("fields"):
@@ -60,9 +60,9 @@ class WhatIf:
             self._fit()
             self._draw()
 
-    def offer(self, groups: list[SettingGroup]) -> None:
+    def offer(self, groups: Groups) -> None:
         """Finished results whose arms can be asked about, beside the running system."""
-        self._groups = {group.words: group for group in groups}
+        self._groups = groups
         live = {LIVE: "this system, the last minute"} if self._source.moments else {}
         self._measured_by.offer(live | {name: name for name in self._groups})
         self._draw()
@@ -82,8 +82,7 @@ class WhatIf:
     def _arms(self) -> list[tuple[str, Arm]]:
         if self._measured_by.value == LIVE:
             return [(label(arm), self._source.measured(arm)) for arm in self._source.arms()]
-        group = self._groups.get(self._measured_by.value)
-        return [(setting.words, setting.arm) for setting in group.settings] if group else []
+        return [(setting.words, setting.arm) for setting in self._groups.get(self._measured_by.value, [])]
 
     def _draw(self, _: str = "") -> None:
         try:

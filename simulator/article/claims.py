@@ -9,9 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from simulator.article.frontier import Family, matched
 from simulator.article.grid import CONDITION_RATES
-from simulator.article.table import Units, WorldCells, ratio, times
+from simulator.article.table import Family, Units, WorldCells, matched, ratio, times
 from simulator.measures.intervals import Interval
 from simulator.words import label, number, written
 

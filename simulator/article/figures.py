@@ -13,8 +13,7 @@ from html import escape
 
 from simulator.article import claims, grid
 from simulator.article.claims import NORMS, at_best_rate, choice, design, designs, family, of_norm, relu, sources
-from simulator.article.frontier import envelope, matched, points
-from simulator.article.table import Units, WorldCells, mean, ratio, roughly
+from simulator.article.table import Units, WorldCells, envelope, matched, mean, points, ratio, roughly
 from simulator.measures.intervals import exact
 from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots, swatch
 from simulator.report.kit import style

@@ -28,9 +28,8 @@ from simulator.article.claims import (
     relu,
 )
 from simulator.article.figures import standalone
-from simulator.article.frontier import matched
 from simulator.article.grid import CELLS
-from simulator.article.table import Units, WorldCells, mean, ratio, read_lines, roughly, times, worlds
+from simulator.article.table import Units, WorldCells, matched, mean, ratio, read_lines, roughly, times, worlds
 from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.errors import ResultError
 from simulator.files import as_csv, write_atomically, writing

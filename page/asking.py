@@ -122,29 +122,24 @@ class RouterClient:
     def user_pair(self, arm: str, users: int) -> tuple[float, float]:
         """Pairs of candidates that one model orders differently for two random users in one context, and all pairs:
         the candidates are the first one's."""
-        user1, user2 = (str(secrets.randbelow(users)) for _ in range(2))
-        answer1 = self._call(self._stub.Recommend, self._request_for(user1, arm, score_all=True), POLL_TIMEOUT)
-        pinned = {"duplicate": answer1.answered_by.duplicate, "generation": answer1.answered_by.generation}
-        answer2 = self._call(
-            self._stub.Recommend,
-            self._request_for(user2, arm, score_all=True, candidates=answer1.scored.items, **pinned),
-            POLL_TIMEOUT,
-        )
-        items, score_of = (
-            np.array(answer1.scored.items),
-            dict(zip(answer2.scored.items, answer2.scored.scores, strict=True)),
-        )
-        scores1 = np.array(answer1.scored.scores, np.float32)
-        scores2 = np.array([score_of[item] for item in answer1.scored.items], np.float32)
-        no_slate = np.empty((1, 0), np.int64)
-        sums = MEASURES["pair"].fn(
-            Answers(no_slate, items[None], scores1[None]), Answers(no_slate, items[None], scores2[None])
-        )
-        return float(sums[0][0]), float(sums[1][0])
 
-    @staticmethod
-    def _request_for(user: str, arm: str, **fields: Any) -> RecommendRequest:
-        return RecommendRequest(query_id=secrets.randbits(63) | 1, user=int(user), arm=arm, **fields)
+        def ask(**pinned: Any) -> RecommendResponse:
+            query, user = secrets.randbits(63) | 1, secrets.randbelow(users)
+            request = RecommendRequest(query_id=query, user=user, arm=arm, score_all=True, **pinned)
+            return self._call(self._stub.Recommend, request, POLL_TIMEOUT)
+
+        answer1 = ask()
+        pinned: dict[str, Any] = {
+            "duplicate": answer1.answered_by.duplicate,
+            "generation": answer1.answered_by.generation,
+        }
+        pinned["candidates"] = answer1.scored.items
+        answer2 = ask(**pinned)
+        score_of = dict(zip(answer2.scored.items, answer2.scored.scores, strict=True))
+        both = answer1.scored.scores, [score_of[item] for item in answer1.scored.items]
+        no_slate, items = np.empty((1, 0), np.int64), np.array([answer1.scored.items])
+        sums = MEASURES["pair"].fn(*(Answers(no_slate, items, np.array([scores], np.float32)) for scores in both))
+        return float(sums[0][0]), float(sums[1][0])
 
     def _with_titles(self, answers: Sequence[RecommendResponse]) -> list[TitledSlate]:
         items = sorted({place.item for answer in answers for place in answer.slate})
@@ -171,12 +166,8 @@ def slate_measures(answer1: RecommendResponse, answer2: RecommendResponse) -> di
     """The measures of MEASURES that two slates give without scores."""
     k = min(len(answer1.slate), len(answer2.slate))
     no_scores = np.empty((1, 0), np.float32)
-    slate1, slate2 = (
-        Answers(np.array([[place.item for place in answer.slate[:k]]], np.int64), no_scores.astype(np.int64), no_scores)
-        for answer in (answer1, answer2)
-    )
+    slates = [np.array([[place.item for place in answer.slate[:k]]], np.int64) for answer in (answer1, answer2)]
     names = [name for name, measure in MEASURES.items() if measure.swap]
-    sums = compare(slate1, slate2, names)[:, :, 0].tolist()
-    return {
-        name: numerator / denominator for name, (numerator, denominator) in zip(names, sums, strict=True) if denominator
-    }
+    first, second = (Answers(slate, no_scores.astype(np.int64), no_scores) for slate in slates)
+    sums = compare(first, second, names)[:, :, 0]
+    return {name: above / below for name, (above, below) in zip(names, sums.tolist(), strict=True) if below}

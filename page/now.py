@@ -1,18 +1,40 @@
-"""The tab Now: swaps by cause on one scale, accuracy beside them, traffic, replicas, and what needs attention."""
+"""The tab Now: swaps by cause on one scale, accuracy beside them, traffic, replicas, what needs attention; and, where
+`flicker up` gave this page its socket and nowhere else, the buttons that it obeys.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
-from nicegui import ui
+from nicegui import run, ui
 
-from page.charts import Dot, LineSeries, over_time, rows
-from page.parts import Chart, Html, Select, legend, table, value
+from page.parts import (
+    Chart,
+    Dot,
+    Html,
+    LineSeries,
+    Select,
+    TextInput,
+    button,
+    joined,
+    legend,
+    notes,
+    over_time,
+    rows,
+    table,
+    value,
+)
 from page.source import LOAD_COUNTERS, REPEATED, RESULT_NAMES, STEP, LiveSource, Moment
+from simulator.errors import FlickerError
 from simulator.live.watch import CAUSES
 from simulator.measures.registry import MEASURES
 from simulator.words import DASH, count, duration, label, number, percent, plural, summed_up, word
@@ -32,6 +54,12 @@ MAX_FAILED_SHARE = 0.01
 """A share of failed queries above this needs attention: the alert FlickerQueriesFail has the same limit."""
 DEFAULT_MEASURE = "slot"
 """The measure that is shown first."""
+ORDER_TIMEOUT = 40.0
+"""Seconds for an order: an experiment has checked its settings by then."""
+STATE_INTERVAL = 2.0
+"""Seconds between two requests for the state."""
+MAX_ANSWER_BYTES = 1 << 20
+"""Bytes of an answer at most."""
 
 
 class Now:
@@ -121,11 +149,9 @@ def tiles(source: LiveSource) -> Markup:
     offered = source.watch.load.value("flicker_load_offered_rate")
     healthy = sum(replica.healthy for replica in source.replicas)
     published_at = source.watch.trainer.value("flicker_snapshot_published_timestamp_seconds")
-    age = (
-        f"published {duration(max(0.0, round(time.time() - published_at)))} ago"
-        if published_at > 0
-        else "none published yet"
-    )
+    age = "none published yet"
+    if published_at > 0:
+        age = f"published {duration(max(0.0, round(time.time() - published_at)))} ago"
     generation = source.refreshes[-1][1] if source.refreshes else -1
     entries = [
         ("queries answered", _formatted(rate, "/s"), "" if math.isnan(offered) else f"of {number(offered)}/s offered"),
@@ -135,16 +161,14 @@ def tiles(source: LiveSource) -> Markup:
         ("replicas healthy", f"{healthy} of {max(len(source.replicas), _expected(source))}", "ready to answer"),
         ("generation", str(generation) if generation >= 0 else DASH, age),
     ]
-    cells = [Markup("<div><dt>{}</dt><dd>{}</dd><dd class=note>{}</dd></div>").format(*entry) for entry in entries]
-    return Markup("<dl class=tiles>{}</dl>").format(Markup("").join(cells))
+    cells = joined("<div><dt>{}</dt><dd>{}</dd><dd class=note>{}</dd></div>", entries)
+    return Markup("<dl class=tiles>{}</dl>").format(cells)
 
 
 def alerts(source: LiveSource) -> Markup:
     """What needs attention, a line each."""
-    messages = [*_alerts(source)]
-    if not messages:
-        return Markup("<p>Nothing needs attention.</p>")
-    return Markup("<ul>{}</ul>").format(Markup("").join(Markup("<li>{}</li>").format(message) for message in messages))
+    messages = joined("<li>{}</li>", ([message] for message in _alerts(source)))
+    return Markup("<ul>{}</ul>").format(messages) if messages else Markup("<p>Nothing needs attention.</p>")
 
 
 def _alerts(source: LiveSource) -> Iterator[str]:
@@ -162,9 +186,9 @@ def _alerts(source: LiveSource) -> Iterator[str]:
         names = f": {', '.join(down)}" if down else ""
         consequence = "The others answer meanwhile." if len(down) < len(source.replicas) else "Nobody answers queries."
         yield f"{plural(len(down) + missing, 'replica')} missing or unhealthy{names}. {consequence}"
-    served = [replica.generation for replica in source.replicas if replica.healthy and replica.HasField("generation")]
-    if served and max(served) - min(served) > 1:
-        yield f"Replicas are {max(served) - min(served)} generations apart: two of them can no longer be compared."
+    served = source.served() or [0]
+    if (apart := max(served) - min(served)) > 1:
+        yield f"Replicas are {apart} generations apart: two of them can no longer be compared."
     if source.watch.lowest("flicker_router_store_up") == 0:
         yield "The store is away: what is loaded is served on, and nothing new is learned or published."
     failed = source.rate()[1]
@@ -179,36 +203,29 @@ def arms_table(source: LiveSource) -> Markup:
     arm_measures, names = {arm: source.measured(arm).measures for arm in source.arms()}, shown_measures(source)
     if not names:
         return Markup("<p>Nothing was compared yet: that takes traffic, and two replicas of one generation.</p>")
-    lines = []
-    for name in names:
-        wording = word(name)
-        lines.append(
-            [wording.words, *(value(measures.get(name), wording.places) for measures in arm_measures.values())]
-        )
+    lines = [
+        [words.words, *(value(measures.get(name), words.places) for measures in arm_measures.values())]
+        for name, words in zip(names, map(word, names), strict=True)
+    ]
     caption = (
         "What the last minute says of each arm. Log loss (nats), AUC and calibration are of the last generation's "
         "events, before they were learned; personalisation is asked for while somebody looks."
     )
-    return Markup("<h3>Each arm</h3><p class=note>{}</p>{}").format(
-        caption, table(["", *map(label, arm_measures)], lines)
-    )
+    return Markup("<h3>Each arm</h3>") + notes([caption]) + table(["", *map(label, arm_measures)], lines)
 
 
 def shown_measures(source: LiveSource) -> list[str]:
     """Names of the measures known of any arm, swaps and accuracy."""
     arm_measures = [source.measured(arm).measures for arm in source.arms()]
-    return summed_up(arm_measures, MEASURES) + ["calibration"] * any(
-        "calibration" in measures for measures in arm_measures
-    )
+    is_calibrated = any("calibration" in measures for measures in arm_measures)
+    return summed_up(arm_measures, MEASURES) + ["calibration"] * is_calibrated
 
 
 def glossary(names: list[str]) -> Markup:
     """A sentence for each measure."""
-    entry = Markup("<div><dt>{}</dt><dd>{}</dd></div>")
-    entries = Markup("").join(entry.format(word(name).words, word(name).about) for name in names)
-    return (
-        Markup("<details><summary>What these are</summary><dl>{}</dl></details>").format(entries) if names else entries
-    )
+    entries = joined("<div><dt>{}</dt><dd>{}</dd></div>", ((word(name).words, word(name).about) for name in names))
+    form = Markup("<details><summary>What these are</summary><dl>{}</dl></details>")
+    return form.format(entries) if names else entries
 
 
 def replicas_table(source: LiveSource) -> Markup:
@@ -235,9 +252,7 @@ def pages_table(source: LiveSource) -> Markup:
     if not source.processes:
         return Markup("")
     processes = sorted(source.processes, key=lambda process: (process.kind, process.url))
-    lines = [
-        [process.kind or "unknown", process.url, "answers" if process.answers else "away"] for process in processes
-    ]
+    lines = [[one.kind or "unknown", one.url, "answers" if one.answers else "away"] for one in processes]
     return Markup("<h3>Metrics pages</h3>{}").format(table(["process", "address", "state"], lines))
 
 
@@ -254,3 +269,93 @@ def _expected(source: LiveSource) -> int:
 
 def _formatted(amount: float, unit: str) -> str:
     return DASH if math.isnan(amount) else f"{number(amount)}{unit}"
+
+
+def send(path: Path, order: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one order. Raises FlickerError where there is none."""
+    try:
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(ORDER_TIMEOUT)
+            line.connect(str(path))
+            line.sendall(json.dumps(order).encode() + b"\n")
+            with line.makefile("rb") as answers:
+                answer = json.loads(answers.readline(MAX_ANSWER_BYTES))
+    except (OSError, ValueError) as problem:
+        raise FlickerError(f"flicker up does not answer: {problem}") from None
+    if not isinstance(answer, dict):
+        raise FlickerError("flicker up does not answer: its answer is no JSON object")
+    return answer
+
+
+class ControlPanel:
+    """One viewer's buttons."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._asked_at = 0.0
+        """When the state was last asked for, on the monotonic clock."""
+        self._names: list[str] = []
+        ui.html("<h2>Controls</h2>", sanitize=False)
+        self._message = Html(role="status")
+        with ui.element("div").classes("fields") as self._rate_row:
+            self._rate = TextInput("Queries per second that users offer", "", self._set_rate, (1, 5_000))
+        with ui.element("div").classes("fields"):
+            refresh = partial(self._order, {"do": "refresh"})
+            self._refresh = button("Refresh now", refresh, "The next generation's events come at once")
+            self._kills = ui.element("div").classes("fields").style("margin:0")
+        with ui.element("div").classes("fields") as self._experiment_row:
+            limits, here = (5_000, 1_000_000), "those that run here"
+            self._events = TextInput("Events of a short experiment", "20000", lambda _: None, limits, step="1000")
+            self._arms = TextInput("Its arms, spaces between", "", lambda _: None, placeholder=here, size="30")
+            about = "flicker run on so much of the current log; see Runs for it"
+            button("Start the experiment", self._experiment, about)
+        self._running = Html()
+
+    async def show(self) -> None:
+        """Show the controls that `flicker up` allows now."""
+        now = time.monotonic()
+        if now - self._asked_at < STATE_INTERVAL:
+            return
+        self._asked_at = now
+        state = await self._order({"do": "state"}, is_shown=False)
+        if state is None:
+            return
+        allowed = state.get("can", [])
+        self._rate_row.set_visibility("rate" in allowed)
+        self._refresh.set_visibility("refresh" in allowed)
+        self._experiment_row.set_visibility("experiment" in allowed)
+        if not self._rate.value and state.get("rate"):
+            self._rate.set(f"{state['rate']:g}")
+        names = [each["name"] for each in state.get("processes", []) if "kill" in allowed and each["name"] != "load"]
+        if names != self._names:
+            self._names = names
+            self._kills.clear()
+            with self._kills:
+                for name in names:
+                    kill = partial(self._order, {"do": "kill", "name": name})
+                    button(f"Kill {name}", kill, "SIGKILL; it is started again at once")
+        experiments = [
+            f"{each['name']} {'runs' if each['running'] else 'has ended'}" for each in state.get("experiments", [])
+        ]
+        self._running.show(notes(["; ".join(experiments)] if experiments else []))
+
+    async def _order(self, order: dict[str, Any], is_shown: bool = True) -> dict[str, Any] | None:
+        """Give an order, and show its outcome."""
+        try:
+            answer = await run.io_bound(send, self._path, order)
+        except FlickerError as problem:
+            answer = {"ok": False, "say": str(problem)}
+        if answer is not None and (is_shown or answer.get("ok") is False):
+            kind = "" if answer.get("ok") else "refused"
+            self._message.show(Markup('<p class="{}">{}</p>').format(kind, answer.get("say", "")))
+        return answer if answer is not None and answer.get("ok", True) else None
+
+    async def _set_rate(self, rate: str) -> None:
+        try:
+            await self._order({"do": "rate", "queries": float(rate)})
+        except ValueError:
+            self._message.show(notes(["queries per second: a number"], "refused"))
+
+    async def _experiment(self) -> None:
+        arms = self._arms.value.split()
+        await self._order({"do": "experiment", "events": self._events.number()} | ({"arms": arms} if arms else {}))

@@ -1,8 +1,14 @@
-"""Parts of the tabs: text as HTML, charts with their sentence, choices, and numbers that can be typed."""
+"""Parts of the tabs: text as HTML, charts with their sentence, choices, numbers that can be typed; options of charts.
+
+Charts are drawn by ECharts as SVG, without animation: a viewer of hours wants the numbers, not the movement. Colours
+are roles of the style sheet: dark and light need no redraw.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -12,12 +18,25 @@ from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
 from nicegui.events import GenericEventArguments
 
-from simulator.measures.intervals import Interval
-from simulator.report.looks import hue
-from simulator.report.templates import environment
+from simulator.measures.intervals import Interval, exact
+from simulator.report.kit import environment, hue, look
 from simulator.words import interval
 
 OnChange = Callable[[str], Any]
+SYMBOLS = ("circle", "rect", "triangle")
+DASHES = ("solid", "dashed", "dotted")
+TEXT = {"color": "var(--ink)", "fontSize": 12, "lineHeight": 15}
+SOFT = {**TEXT, "color": "var(--soft)"}
+TOOLTIP = {
+    "backgroundColor": "var(--paper)",
+    "borderColor": "var(--grid)",
+    "textStyle": TEXT,
+    "confine": True,
+    ":valueFormatter": "value => typeof value == 'number' ? String(+value.toPrecision(3)) : value",
+}
+
+
+MARK_LINE: dict[str, Any] = {"symbol": "none", "silent": True, "animation": False}
 
 
 @cache
@@ -37,12 +56,22 @@ def value(estimate: Interval | None, places: int | None = None) -> Markup:
     return Markup("<b>{}</b> <small>{}</small>").format(mean, bounds) if bounds else Markup("<b>{}</b>").format(mean)
 
 
+def joined(form: str, entries: Iterable[Sequence[Any]]) -> Markup:
+    """Each entry put into a piece of HTML, one after the other."""
+    return Markup("").join(Markup(form).format(*entry) for entry in entries)
+
+
+def notes(lines: Iterable[object], kind: str = "note") -> Markup:
+    """A small paragraph for each line; of kind `refused`: what went wrong."""
+    return joined(f"<p class={kind}>{{}}</p>", ([line] for line in lines))
+
+
 def legend(words: Sequence[str]) -> Markup:
     """Colours of arms, and which arm has which, in their order."""
     if len(words) < 2:
         return Markup("")
-    entry = Markup('<li><span class="swatch" style="background:var(--arm-{})"></span> {}</li>')
-    entries = Markup("").join(entry.format(hue(place), name) for place, name in enumerate(words))
+    entry = '<li><span class="swatch" style="background:var(--arm-{})"></span> {}</li>'
+    entries = joined(entry, ((hue(place), name) for place, name in enumerate(words)))
     return Markup("<ul class=legend>{}</ul>").format(entries)
 
 
@@ -168,3 +197,152 @@ def button(words: str, on_click: Callable[[], Any], about: str = "") -> Element:
         element.props["title"] = about
     element.on("click", lambda _: on_click(), args=[])
     return element
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A mean with its interval."""
+
+    words: str
+    """Label of its row, where every dot has one."""
+    arm: int
+    """Place of its arm, which gives colour and mark."""
+    x: Interval
+    y: Interval | None = None
+    chosen: bool = True
+    """Whether it stands out."""
+
+
+@dataclass(frozen=True)
+class LineSeries:
+    """Points that are joined."""
+
+    words: str
+    arm: int
+    points: Sequence[tuple[float, float]]
+    dash: int = 0
+    """Number in DASHES."""
+
+
+def colour(arm: int) -> str:
+    """Of an arm, by its place."""
+    return f"var(--arm-{hue(arm)})"
+
+
+def axis(name: str, **more: Any) -> dict[str, Any]:
+    """A direction with a name and unit."""
+    return {
+        "type": "value",
+        "name": name,
+        "nameLocation": "middle",
+        "nameTextStyle": TEXT,
+        "axisLabel": SOFT,
+        "axisLine": {"lineStyle": {"color": "var(--grid)"}},
+        "splitLine": {"lineStyle": {"color": "var(--grid)"}},
+        **more,
+    }
+
+
+def drawing(
+    series: list[Any], x: dict[str, Any], y: dict[str, Any], trigger: str = "item", **grid: int
+) -> dict[str, Any]:
+    """Series over two axes; `grid`: pixels on each side of them."""
+    sides = {"left": 8, "right": 24, "top": 8, "bottom": 40, "containLabel": True} | grid
+    tooltip = {**TOOLTIP, "trigger": trigger}
+    return {"animation": False, "grid": sides, "tooltip": tooltip, "xAxis": x, "yAxis": y, "series": series}
+
+
+def rows(dots: Sequence[Dot], across: str) -> dict[str, Any]:
+    """Dots below each other on one scale from 0, a row each, with intervals."""
+    names, wrapped = [dot.words for dot in dots], {**TEXT, "width": 150, "overflow": "truncate"}
+    series = [
+        _scatter(dot, {"value": [short(dot.x.mean), place], "name": dot.words}, 11, [(dot.x, True, place)])
+        for place, dot in enumerate(dots)
+    ]
+    x = axis(across, min=0, max=limits([dot.x for dot in dots])[1], nameGap=28)
+    return drawing(series, x, axis("", type="category", data=names, inverse=True, axisLabel=wrapped))
+
+
+def over_time(lines: Sequence[LineSeries], up: str, marks: Sequence[tuple[float, str]] = ()) -> dict[str, Any]:
+    """Lines over unix time, on one scale from 0; `marks`: moments, and what happened."""
+    series: list[dict[str, Any]] = [
+        {
+            "type": "line",
+            "name": line.words,
+            "data": [[round(1000 * at), short(value)] for at, value in line.points],
+            "showSymbol": len(line.points) == 1,
+            "color": colour(line.arm),
+            "lineStyle": {"width": 2, "type": DASHES[line.dash]},
+            "emphasis": {"disabled": True},
+        }
+        for line in lines
+    ]
+    if series and marks:
+        series[0]["markLine"] = MARK_LINE | {
+            "lineStyle": {"color": "var(--soft)", "type": "dotted", "width": 1},
+            "label": {**SOFT, "fontSize": 10, "formatter": "{b}"},
+            "data": [{"xAxis": round(1000 * at), "name": words} for at, words in marks],
+        }
+    above = 40 if marks else 24  # pixels: the axis has its name over the words of the marks
+    x = axis("", type="time", splitLine={"show": False}, axisLabel={**SOFT, "hideOverlap": True})
+    y = axis(up, min=0, nameLocation="end", nameTextStyle={**TEXT, "align": "left"}, nameGap=above - 14)
+    return drawing(series, x, y, "axis", top=above, bottom=8) | {"legend": {"show": False}}
+
+
+def over_gap(lines: Sequence[LineSeries], across: str, up: str, current: float) -> dict[str, Any]:
+    """Lines over a positive number on a logarithmic scale; `now` is marked on it."""
+    options = over_time(lines, up, [(current / 1000, "")])
+    for line, series in zip(lines, options["series"], strict=True):
+        series["data"] = [[short(x), short(y)] for x, y in line.points]
+    options["grid"] |= {"bottom": 40, "right": 40}
+    options["xAxis"] = axis(across, type="log", nameGap=28)
+    return options
+
+
+def plane(dots: Sequence[Dot], across: str, up: str) -> dict[str, Any]:
+    """Each setting as a point with its intervals both ways; those chosen stand out."""
+    drawn = [(dot, dot.x, dot.y) for dot in dots if dot.y is not None]
+    series = []
+    for dot, x, y in drawn:
+        place = [short(x.mean), short(y.mean)]
+        bars = [(x, True, place[1]), (y, False, place[0])] if dot.chosen else []
+        more = {"name": dot.words, "z": 3 if dot.chosen else 2}
+        series.append(_scatter(dot, place, 13 if dot.chosen else 8, bars) | more)
+    left, right = limits([x if dot.chosen else exact(x.mean) for dot, x, _ in drawn])
+    _, top = limits([y if dot.chosen else exact(y.mean) for dot, _, y in drawn])
+    axes = axis(across, min=left, max=right, nameGap=28), axis(up, min=0, max=top, nameGap=44)
+    return drawing(series, *axes, left=32, top=16)
+
+
+def _scatter(dot: Dot, data: Any, size: int, bars: Sequence[tuple[Interval, bool, float]]) -> dict[str, Any]:
+    """A dot with `bars`: intervals, whether each goes across or up, and its place in the other direction."""
+    lines = []
+    for estimate, is_across, place in bars:
+        if estimate.known:
+            ends = [short(estimate.low), short(estimate.high)]
+            lines.append([{"coord": [end, place] if is_across else [place, end]} for end in ends])
+    style = {"color": colour(dot.arm), "width": 2, "type": "solid"}
+    return {
+        "type": "scatter",
+        "data": [data],
+        "itemStyle": {"color": colour(dot.arm), "opacity": 1 if dot.chosen else 0.35},
+        "symbol": SYMBOLS[look(dot.arm)],
+        "symbolSize": size,
+        "emphasis": {"disabled": True},
+        "markLine": {**MARK_LINE, "label": {"show": False}, "lineStyle": style, "data": lines},
+    }
+
+
+def limits(intervals: Sequence[Interval]) -> tuple[float, float]:
+    """Round numbers that all intervals lie between: what sticks out of its axis, ECharts does not draw at all."""
+    low = min((one.low if one.known else one.mean for one in intervals), default=0.0)
+    high = max((one.high if one.known else one.mean for one in intervals), default=1.0)
+    spread = max((high - low) or abs(high) or 1.0, 1e-12)  # less than that nobody sees, and could not be divided by
+    step = 10 ** math.floor(math.log10(spread)) / 5
+    start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return short(start * step), short(max(end, start + 1) * step)
+
+
+def short(value: float) -> float:
+    """Rounded to 4 significant digits."""
+    return float(f"{value:.4g}")

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar, get_args
+from typing import TypeVar
 
 from markupsafe import Markup
 from nicegui import run, ui
 from nicegui.events import GenericEventArguments
 
 from page.asking import PairKind, RouterClient, RouterQuery, SlatePair, TitledSlate
-from page.parts import Html, Select, TextInput, button, kit, table
+from page.parts import Html, Select, TextInput, button, kit, notes, table
 from page.source import LiveSource
 from protos.recommender_pb2 import AnsweredBy, World
 from simulator.errors import FlickerError
 from simulator.measures.registry import MEASURES
-from simulator.report.example import joined_slates
+from simulator.report.kit import joined_slates
 from simulator.result import Place
 from simulator.words import label, number, plural
 
 Answer = TypeVar("Answer")
-PAIR_KINDS: dict[str, str] = dict(
-    zip(get_args(PairKind), ("two duplicates", "two generations of one", "two arms of one"), strict=True)
-)
+PAIR_KINDS = {"duplicates": "two duplicates", "generations": "two generations of one", "arms": "two arms of one"}
 MAX_PLACES = 20
 """Places of a slate that are shown: as many as the report's."""
 KEPT_ANSWERS = 10
@@ -87,12 +85,7 @@ class Playground:
 
     def _newest(self) -> int:
         """The newest generation that every replica serves, -1 while there is none."""
-        served = [
-            replica.generation
-            for replica in self._source.replicas
-            if replica.healthy and replica.HasField("generation")
-        ]
-        return min(served, default=-1)
+        return min(self._source.served(), default=-1)
 
     def _offer(self, world: World) -> None:
         numbers = {str(number): str(number) for number in range(world.duplicates)}
@@ -103,13 +96,10 @@ class Playground:
         self._other_arm.offer(arms, list(arms)[-1])
         self._context_fields.clear()
         with self._context_fields:
+            values = [enumerate(field_values(field.values, field.vocabulary)) for field in world.context]
             self._context = [
-                Select(
-                    field.name,
-                    {str(n): words for n, words in enumerate(field_values(field.values, field.vocabulary))},
-                    self._ask,
-                )
-                for field in world.context
+                Select(field.name, {str(number): words for number, words in numbered}, self._ask)
+                for field, numbered in zip(world.context, values, strict=True)
             ]
         self._list_users(world.found)
         self._default_user = next(iter(world.found), "0")
@@ -142,12 +132,8 @@ class Playground:
 
     def _query(self) -> RouterQuery:
         context = tuple(int(choice.value) for choice in self._context)
-        return RouterQuery(
-            self._user.value.strip() or self._default_user,
-            context,
-            min(max(self._k.number(), 1), MAX_PLACES),
-            self._arm.value,
-        )
+        user, k = self._user.value.strip() or self._default_user, min(max(self._k.number(), 1), MAX_PLACES)
+        return RouterQuery(user, context, k, self._arm.value)
 
     async def _ask(self, _: object = None) -> None:
         """Ask both models, and show their answers. A choice made meanwhile is asked for once they have answered."""
@@ -191,7 +177,7 @@ class Playground:
         return answer
 
     def _complain(self, problem: str) -> None:
-        self._problem.show(Markup("<p class=refused>{}</p>").format(problem) if problem else Markup(""))
+        self._problem.show(notes([problem] if problem else [], "refused"))
 
 
 def field_values(names: Sequence[str], vocabulary: int) -> list[str]:
@@ -214,27 +200,18 @@ def pair_html(pair: SlatePair, previous: SlatePair | None = None) -> Markup:
         title += Markup("<p>The world has no such user: answered as one of whom nothing is known.</p>")
     summary = f"{plural(unique, 'item')} of each stand in one slate alone." if unique else "Both hold the same items."
     note = f"Lines join an item's places. {summary} Small: log-odds of an engagement."
-    names = [
-        [measure.words, number(pair.measures[name])] for name, measure in MEASURES.items() if name in pair.measures
-    ]
-    parts = (
-        title,
-        slate_headings(left.by, right.by),
-        Markup(kit().beside(rows, joined)),
-        Markup("<p class=note>{}</p>").format(note),
-    )
-    return Markup("").join(parts) + table(["How much they differ", "share, PD: relative difference"], names)
+    measured = [[each.words, number(pair.measures[name])] for name, each in MEASURES.items() if name in pair.measures]
+    slates = slate_headings(left.by, right.by) + Markup(kit().beside(rows, joined))
+    return title + slates + notes([note]) + table(["How much they differ", "share, PD: relative difference"], measured)
 
 
 def history_html(slates: Sequence[TitledSlate]) -> Markup:
     """The last two answers to one user side by side, and who gave the others."""
     lines = []
     for previous, slate in zip([None, *slates], slates, strict=False):
-        changed = (
-            "first answer"
-            if previous is None
-            else f"{len(differing(previous.places, slate.places))} of {len(slate.places)}"
-        )
+        changed = "first answer"
+        if previous is not None:
+            changed = f"{len(differing(previous.places, slate.places))} of {len(slate.places)}"
         lines.append([model_name(slate.by), changed, slate.places[0].title if slate.places else ""])
     html = Markup("<h2>What a user gets who asks again</h2>")
     if len(slates) > 1:

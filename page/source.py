@@ -173,12 +173,15 @@ class LiveSource:
             value = self.watch.trainer.value(f"flicker_{name}", arm=arm)
             if not math.isnan(value):
                 yield name.removeprefix("progressive_"), exact(value)
-        totals = accumulate(
-            self._user_pairs.get(arm, ()), lambda moment, sums: (moment[0] + sums[0], moment[1] + sums[1])
-        )
+        pairs = self._user_pairs.get(arm, ())
+        totals = accumulate(pairs, lambda total, sums: (total[0] + sums[0], total[1] + sums[1]))
         blocks = [{(arm, PERSONALISATION, "pair"): sums} for sums in totals]
         if blocks and (estimate := ratio(blocks, (arm, PERSONALISATION), MEASURES["pair"])):
             yield PERSONALISATION, estimate
+
+    def served(self) -> list[int]:
+        """Generations that the healthy replicas serve."""
+        return [one.generation for one in self.replicas if one.healthy and one.HasField("generation")]
 
     def window(self) -> list[Moment]:
         """The moments of the last WINDOW seconds, and the one before them."""
@@ -228,18 +231,16 @@ class LiveSource:
                 log.exception("a look at the system failed")
             self._wake.wait(ACTIVE_INTERVAL if self._viewers else IDLE_INTERVAL)
 
-    def _read(self, url: str, name: str) -> Page:
-        return read(urlsplit(url).netloc, credentials=self._credentials, name=name)
-
     def _poll(self) -> None:
         """Read all metrics pages and the router, once."""
         # an address is in no certificate: each process bears the name that all of its kind are found by
-        names = {
-            address: urlsplit(url).hostname or ""
-            for url in self._urls
-            for address in addresses(url, int(time.time() / STEP))
-        }
-        pages = dict(zip(names, self._pool.map(self._read, names, names.values()), strict=True))
+        step = int(time.time() / STEP)
+        names = {address: urlsplit(url).hostname or "" for url in self._urls for address in addresses(url, step)}
+
+        def read_page(url: str, name: str) -> Page:
+            return read(urlsplit(url).netloc, credentials=self._credentials, name=name)
+
+        pages = dict(zip(names, self._pool.map(read_page, names, names.values()), strict=True))
         for url, page in pages.items():
             kind = next((kind for kind, sample in KINDS.items() if any(sample == name for name, _ in page.samples)), "")
             self._kinds[url] = kind or self._kinds.get(url, "")

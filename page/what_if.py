@@ -10,9 +10,8 @@ from typing import Literal
 from markupsafe import Markup
 from nicegui import ui
 
-from page.charts import Dot, LineSeries, over_gap, rows
-from page.parts import Chart, Html, Select, TextInput, legend, table, value
-from page.results import SettingGroup
+from page.parts import Chart, Dot, Html, LineSeries, Select, TextInput, legend, notes, over_gap, rows, table, value
+from page.runs import Groups
 from page.source import LiveSource
 from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.errors import FlickerError
@@ -31,7 +30,7 @@ class WhatIf:
 
     def __init__(self, source: LiveSource) -> None:
         self._source = source
-        self._groups: dict[str, SettingGroup] = {}
+        self._groups: Groups = {}
         measures = {name: measure.words for name, measure in MEASURES.items() if measure.swap}
         default = Situation()
         with ui.element("div").classes("fields"):
@@ -61,9 +60,9 @@ class WhatIf:
             self._fit()
             self._draw()
 
-    def offer(self, groups: list[SettingGroup]) -> None:
+    def offer(self, groups: Groups) -> None:
         """Finished results whose arms can be asked about, beside the running system."""
-        self._groups = {group.words: group for group in groups}
+        self._groups = groups
         live = {LIVE: "this system, the last minute"} if self._source.moments else {}
         self._measured_by.offer(live | {name: name for name in self._groups})
         self._draw()
@@ -83,8 +82,7 @@ class WhatIf:
     def _arms(self) -> list[tuple[str, Arm]]:
         if self._measured_by.value == LIVE:
             return [(label(arm), self._source.measured(arm)) for arm in self._source.arms()]
-        group = self._groups.get(self._measured_by.value)
-        return [(setting.words, setting.arm) for setting in group.settings] if group else []
+        return [(setting.words, setting.arm) for setting in self._groups.get(self._measured_by.value, [])]
 
     def _draw(self, _: str = "") -> None:
         try:
@@ -92,7 +90,7 @@ class WhatIf:
             times = self._every.value, self._rollout.value, self._asks_again.value
             situation = Situation(self._models.number(), routing, *times)
         except FlickerError as problem:
-            return self._problem.show(Markup("<p class=refused>{}</p>").format(problem))
+            return self._problem.show(notes([problem], "refused"))
         self._problem.show(Markup(""))
         self._sentence.show(Markup("<p>With this, {}.</p>").format(str(situation)))
         arms = self._arms()
@@ -102,22 +100,21 @@ class WhatIf:
 
     def _draw_expected(self, arms: list[tuple[str, Arm]], situation: Situation) -> None:
         measure = MEASURES[self._measure.value]
-        dots, lines, notes = [], [], dict[str, None]()
+        dots, lines, remarks = [], [], dict[str, None]()
         for place, (words, arm) in enumerate(arms):
             change = what_a_user_sees(arm, situation, measure.name)
             if change is None:
-                notes["Where an arm is missing, what its refreshes change was not measured (yet)."] = None
+                remarks["Where an arm is missing, what its refreshes change was not measured (yet)."] = None
                 continue
             dots.append(Dot(words, place, change.total))
             parts = [value(change.parts.get(cause)) for cause in CAUSES]
             lines.append([words, value(change.total), *parts])
-            notes |= dict.fromkeys(f"{note[0].upper()}{note[1:]}." for note in change.notes)
+            remarks |= dict.fromkeys(f"{note[0].upper()}{note[1:]}." for note in change.notes)
         about = f"{measure.about} Expected between two answers to one user, from what was measured by cause."
         options = rows(dots, f"{measure.words} ({measure.unit})")
         self._expected.show(f"What a user sees change: {measure.words}", about, options, len(dots))
         heads = ["", f"{measure.words} in all", "by another model", "by a refresh", "by both"]
-        notes_html = Markup("").join(Markup("<p class=note>{}</p>").format(note) for note in notes)
-        self._table.show(Markup("<h3>By cause</h3>") + table(heads, lines) + notes_html)
+        self._table.show(Markup("<h3>By cause</h3>") + table(heads, lines) + notes(remarks))
 
     def _draw_curve(self, arms: list[tuple[str, Arm]], situation: Situation) -> None:
         measure = MEASURES[self._measure.value]

@@ -26,7 +26,7 @@ from simulator.models.baselines import Baselines
 from simulator.models.engines import Engines
 from simulator.schedule import Log
 from simulator.types import Batch, Doubles, Floats, Ints, Query, World
-from simulator.world.clicks import logit
+from simulator.world.population import logit
 from simulator.world.stream import RECENT, SyntheticWorld
 
 LAGS = (1, 2, 4, 8)

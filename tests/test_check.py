@@ -18,7 +18,7 @@ from simulator.check.guess import guessed
 from simulator.check.main import doubts
 from simulator.config import ReplayConfig
 from simulator.world.families import is_known, read_mapping
-from simulator.world.ingest import open_log
+from simulator.world.open import open_log
 from tests.terminal import Said, Terminal, assert_refused
 
 DAY, START = 86_400, 1_700_000_000

@@ -17,8 +17,8 @@ import yaml
 from packaging.requirements import Requirement
 
 from load.settings import read_settings
-from page.flags import PageFlags
 from page.guard import require_guarded, tokens_of
+from page.main import PageFlags
 from protos import channel
 from serving.proxy.flags import ShadowFlags
 from simulator.config import ExperimentConfig, ReplayConfig, SyntheticConfig

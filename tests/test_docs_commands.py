@@ -20,14 +20,14 @@ from typing import Any
 
 import pytest
 
-from page.flags import PageFlags
+from page.main import PageFlags
 from serving.proxy.flags import ShadowFlags
 from serving.query import QueryFlags
 from serving.replica.main import ReplicaFlags
 from serving.router.main import RouterFlags
+from simulator.article.grid import GridFlags as ArticleFlags
 from simulator.article.pages import WriteFlags
 from simulator.article.pages import write as write_article
-from simulator.article.run import GridFlags as ArticleFlags
 from simulator.article.table import write_lines
 from simulator.flags import RunFlags, parse, parse_flags, parse_run
 from simulator.live.flags import UpFlags

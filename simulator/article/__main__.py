@@ -24,7 +24,7 @@ def main() -> int:
         return 0
     try:
         if command == "run":
-            from simulator.article.run import GridFlags, run_grid
+            from simulator.article.grid import GridFlags, run_grid
 
             return run_grid(parse_flags(GridFlags, "flicker article run", arguments))
         if command == "write":

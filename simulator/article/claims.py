@@ -9,9 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from simulator.article.frontier import Family, matched
 from simulator.article.grid import CONDITION_RATES
-from simulator.article.table import Units, WorldCells, ratio, times
+from simulator.article.table import Family, Units, WorldCells, matched, ratio, times
 from simulator.measures.intervals import Interval
 from simulator.words import label, number, written
 
@@ -53,6 +52,12 @@ def designs(world: WorldCells, group: str, name: str) -> list[str]:
     return [spec for spec in specs if re.fullmatch(rf"{name}(:beta=[\d.]+)?", spec)]
 
 
+def of_norm(world: WorldCells, name: str, norm: str) -> list[str]:
+    """Designs of an activation under a norm, but for the limit of a large beta."""
+    specs = dict.fromkeys(map(design, world.groups.get("norms", {})))
+    return [spec for spec in specs if spec.startswith(name) and spec.endswith(f"norm={norm}") and "=100," not in spec]
+
+
 def at_best_rate(world: WorldCells, group: str, name: str, rates: Sequence[str] = ()) -> Units:
     """The units of a design at its own rate: that of least early log loss, mean over units, of `rates` or of all;
     empty where not run."""
@@ -62,9 +67,7 @@ def at_best_rate(world: WorldCells, group: str, name: str, rates: Sequence[str] 
         if all("early_loss" in values for values in units.values())
         and (not rates or any(f"lr={rate}" in re.split("[:,]", spec) for rate in rates))
     ]
-    return min(
-        candidates, key=lambda units: float(np.mean([values["early_loss"] for values in units.values()])), default={}
-    )
+    return min(candidates, key=lambda units: np.mean([one["early_loss"] for one in units.values()]), default={})
 
 
 def relu(world: WorldCells) -> Units:
@@ -141,16 +144,15 @@ def u_shape(world: WorldCells) -> Finding:
 
 def limit(world: WorldCells) -> Finding:
     """Claim 4."""
-    pd_and_loss = _pd_and_loss(
-        at_best_rate(world, "norms", "smelu:beta=100,norm=after"), at_best_rate(world, "norms", "linear:norm=after")
-    )
-    if pd_and_loss is None:
+    smooth, linear = (at_best_rate(world, "norms", f"{name}norm=after") for name in ("smelu:beta=100,", "linear:"))
+    ratios = _pd_and_loss(smooth, linear)
+    if ratios is None:
         return NOT_RUN
-    ratios = dict(zip(("pd", "log_loss"), pd_and_loss, strict=True))
-    summary = f"SmeLU (beta = 100) to no activation: PD {times(pd_and_loss[0])}, log loss {times(pd_and_loss[1], 4)}"
-    if all(SAME[name][0] < interval.low and interval.high < SAME[name][1] for name, interval in ratios.items()):
+    summary = f"SmeLU (beta = 100) to no activation: PD {times(ratios[0])}, log loss {times(ratios[1], 4)}"
+    limits = list(zip(ratios, SAME.values(), strict=True))
+    if all(low < one.low and one.high < high for one, (low, high) in limits):
         return Finding("yes", summary)
-    differs = any(interval.high < SAME[name][0] or interval.low > SAME[name][1] for name, interval in ratios.items())
+    differs = any(one.high < low or one.low > high for one, (low, high) in limits)
     return Finding("no" if differs else "not shown", summary)
 
 
@@ -177,9 +179,8 @@ def ensembles(world: WorldCells) -> Finding:
     to_three = ratio(smooth, by_size[0], "pd")
     if name == "relu" or to_three is None:
         return Finding("partly", f"{summary}; no SmeLU was chosen")
-    return Finding(
-        "yes" if to_three.high < SAME["pd"][1] else "partly", f"{summary}; {label(name)} to 3: {times(to_three)}"
-    )
+    verdict: Verdict = "yes" if to_three.high < SAME["pd"][1] else "partly"
+    return Finding(verdict, f"{summary}; {label(name)} to 3: {times(to_three)}")
 
 
 def _pd_and_loss_text(words: str, ratios: tuple[Interval, Interval]) -> str:
@@ -188,15 +189,15 @@ def _pd_and_loss_text(words: str, ratios: tuple[Interval, Interval]) -> str:
 
 def equal_cost(world: WorldCells) -> Finding:
     """Claim 7."""
-    designs_by_words = {"3 narrow networks": "ensemble:relu:m=3,narrow", "longer embeddings": "relu:dim=48"}
     ratios = {
-        words: _pd_and_loss(at_best_rate(world, "cures", name), relu(world)) for words, name in designs_by_words.items()
+        words: both
+        for words, name in {"3 narrow networks": "ensemble:relu:m=3,narrow", "longer embeddings": "relu:dim=48"}.items()
+        if (both := _pd_and_loss(at_best_rate(world, "cures", name), relu(world)))
     }
-    run_ratios = {words: both for words, both in ratios.items() if both}
-    helped = any(pd.high < 1 and loss.high < NO_WORSE for pd, loss in run_ratios.values())
-    failed = all(pd.low > 1 or loss.low > 1 for pd, loss in run_ratios.values())
-    summary = "PD / log loss: " + ", ".join(_pd_and_loss_text(words, both) for words, both in run_ratios.items())
-    return Finding("no" if helped else "yes" if failed else "not shown", summary) if run_ratios else NOT_RUN
+    helped = any(pd.high < 1 and loss.high < NO_WORSE for pd, loss in ratios.values())
+    failed = all(pd.low > 1 or loss.low > 1 for pd, loss in ratios.values())
+    summary = "PD / log loss: " + ", ".join(_pd_and_loss_text(words, both) for words, both in ratios.items())
+    return Finding("no" if helped else "yes" if failed else "not shown", summary) if ratios else NOT_RUN
 
 
 def distilled(world: WorldCells) -> Finding:
@@ -221,18 +222,13 @@ def conditions(world: WorldCells) -> Finding:
     usual = ratio(at_best_rate(world, "activations", smelu, CONDITION_RATES), base, "pd")
     relu_units = {words: at_best_rate(world, group, "relu") for group, words in CONDITIONS.items()}
     gains = [ratio(at_best_rate(world, group, smelu), relu_units[words], "pd") for group, words in CONDITIONS.items()]
-    measured, raised = (
-        [interval for interval in gains if interval],
-        [ratio(units, base, "pd") for units in relu_units.values()],
-    )
+    measured, raised = list(filter(None, gains)), [ratio(units, base, "pd") for units in relu_units.values()]
     if usual is None or len(measured) < len(CONDITIONS):
         return NOT_RUN
     lost = sum(interval.low > usual.high for interval in measured)
-    gains_text = ", ".join(
-        f"{words} {written(interval, 2)}" for words, interval in zip(CONDITIONS.values(), measured, strict=True)
-    )
-    relu_pd = _joined_means([interval for interval in raised if interval], 2)
-    summary = f"SmeLU / ReLU: usual {number(usual.mean, 2)}, {gains_text}; ReLU's PD × {relu_pd}"
+    gained = ", ".join(f"{words} {written(one, 2)}" for words, one in zip(CONDITIONS.values(), measured, strict=True))
+    relu_pd = _joined_means(filter(None, raised), 2)
+    summary = f"SmeLU / ReLU: usual {number(usual.mean, 2)}, {gained}; ReLU's PD × {relu_pd}"
     if lost:
         return Finding("yes" if lost == len(measured) else "partly", summary)
     return Finding("no" if all(interval.high < 1 for interval in measured) else "not shown", summary)
@@ -245,9 +241,7 @@ def sources(world: WorldCells) -> dict[str, dict[str, Units]]:
 
 def each_source(world: WorldCells) -> Finding:
     """Claim 10."""
-    by_source = {
-        name: [measures["pd"] for measures in arms.get("relu", {}).values()] for name, arms in sources(world).items()
-    }
+    by_source = {name: [one["pd"] for one in arms.get("relu", {}).values()] for name, arms in sources(world).items()}
     quiet = by_source.pop("nothing", None)
     if quiet is None or not by_source:
         return NOT_RUN
@@ -268,11 +262,8 @@ def asynchronous(world: WorldCells) -> Finding:
         if pd_ratio := ratio(arms.get("smelu:beta=0.25", {}), arms.get("relu", {}), "pd"):
             parts.append(f"{words} {times(pd_ratio)}")
             confirmed, refuted = confirmed + (pd_ratio.high < 1), refuted + (pd_ratio.low > 1)
-    return (
-        Finding(_verdict(confirmed, refuted, len(parts)), "SmeLU's PD to ReLU's: " + ", ".join(parts))
-        if parts
-        else NOT_RUN
-    )
+    summary = "SmeLU's PD to ReLU's: " + ", ".join(parts)
+    return Finding(_verdict(confirmed, refuted, len(parts)), summary) if parts else NOT_RUN
 
 
 def norm_ratios(world: WorldCells, norm: str) -> dict[str, tuple[Interval, Interval]]:
@@ -282,11 +273,7 @@ def norm_ratios(world: WorldCells, norm: str) -> dict[str, tuple[Interval, Inter
         "own start": (at_best_rate(world, "own", f"relu:norm={norm}"), at_best_rate(world, "own", "relu")),
         "wide": tuple(at_best_rate(world, "wide", f"relu:norm={kind},hidden=256x128x64") for kind in (norm, "none")),
     }
-    return {
-        words: ratios
-        for words, (with_norm, without_norm) in pairs.items()
-        if (ratios := _pd_and_loss(with_norm, without_norm))
-    }
+    return {words: ratios for words, pair in pairs.items() if (ratios := _pd_and_loss(*pair))}
 
 
 def no_norm(world: WorldCells) -> Finding:
@@ -304,7 +291,7 @@ def no_norm(world: WorldCells) -> Finding:
     return Finding(_verdict(confirmed, refuted, total), f"{' / '.join(ratios)}: " + "; ".join(parts))
 
 
-def _joined_means(values: Sequence[Interval], places: int) -> str:
+def _joined_means(values: Iterable[Interval], places: int) -> str:
     return "/".join(number(value.mean, places) for value in values)
 
 
@@ -321,15 +308,12 @@ def at_a_refresh(world: WorldCells) -> Finding:
 def same_arm_twice(world: WorldCells) -> Finding:
     """Claim 14."""
     first, second = (world.units("again", spec) for spec in ("relu", "relu#2"))
-    ratios = {name: ratio(second, first, name) for name in ("pd", "pair", "log_loss")}
-    measured = {name: value for name, value in ratios.items() if value}
-    if len(measured) < len(ratios):
+    pd, pair, loss = (ratio(second, first, name) for name in ("pd", "pair", "log_loss"))
+    if not (pd and pair and loss):
         return NOT_RUN
-    excluding_one = [name for name, value in measured.items() if not value.low <= 1 <= value.high]
-    summary = (
-        f"PD {times(measured['pd'])}, pair swaps {times(measured['pair'])}, log loss {times(measured['log_loss'], 3)}"
-    )
-    return Finding("no" if len(excluding_one) > 1 else "partly" if excluding_one else "yes", summary)
+    excluding_one = sum(not value.low <= 1 <= value.high for value in (pd, pair, loss))
+    summary = f"PD {times(pd)}, pair swaps {times(pair)}, log loss {times(loss, 3)}"
+    return Finding("no" if excluding_one > 1 else "partly" if excluding_one else "yes", summary)
 
 
 @dataclass(frozen=True)
@@ -375,15 +359,15 @@ class Prediction:
         return self.between.low <= 1 <= self.between.high
 
 
-def prediction(world: WorldCells, measure: str = "pd", part: str = "part_pd") -> Prediction | None:
-    """Of the choice's ratio to ReLU; None where it was not run, or ReLU was chosen."""
-    name, units = choice(world)
-    base = relu(world)
-    early, late = ratio(units, base, part), ratio(units, base, measure)
+def prediction(world: WorldCells) -> Prediction | None:
+    """Of the PD of the choice, as a ratio to ReLU's; None where it was not run, or ReLU was chosen."""
+    (name, units), base = choice(world), relu(world)
+    early, late = ratio(units, base, "part_pd"), ratio(units, base, "pd")
     if name == "relu" or early is None or late is None:
         return None
+    places = {"early": "part_pd", "late": "pd"}
     ratios = {
-        unit: {"late": units[unit][measure] / base[unit][measure], "early": units[unit][part] / base[unit][part]}
+        unit: {place: units[unit][measure] / base[unit][measure] for place, measure in places.items()}
         for unit in units.keys() & base.keys()
     }
     between = ratio(ratios, ratios, "late", "early")
@@ -392,15 +376,12 @@ def prediction(world: WorldCells, measure: str = "pd", part: str = "part_pd") ->
 
 def families(world: WorldCells) -> dict[str, Family]:
     """Words -> every setting of what is compared with ReLU without a norm at equal log loss."""
-    by_words: dict[str, Family] = {}
-    for name in ("smelu", *RIVALS):
-        by_words[label(name)] = family(world, "activations", *designs(world, "activations", name))
+    by_words: dict[str, Family] = {
+        label(name): family(world, "activations", *designs(world, "activations", name)) for name in ("smelu", *RIVALS)
+    }
     for norm in NORMS:
-        by_words[f"ReLU, norm {norm}"] = family(world, "norms", f"relu:norm={norm}")
-        betas = [spec for spec in dict.fromkeys(map(design, world.groups.get("norms", {}))) if spec.startswith("smelu")]
-        by_words[f"SmeLU, norm {norm}"] = family(
-            world, "norms", *(spec for spec in betas if spec.endswith(f"norm={norm}") and "beta=100," not in spec)
-        )
+        for name, words in (("relu", "ReLU"), ("smelu", "SmeLU")):
+            by_words[f"{words}, norm {norm}"] = family(world, "norms", *of_norm(world, name, norm))
     return {words: members for words, members in by_words.items() if members}
 
 

@@ -1,15 +1,22 @@
-"""The pages' figures, all worlds in each: the title says what is compared, the caption how."""
+"""The pages' figures, all worlds in each: the title says what is compared, the caption how.
+
+Each is an SVG file that stands alone: claim, legend, panels side by side, note; light colours on white.
+"""
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from html import escape
 
 from simulator.article import claims, grid
-from simulator.article.claims import NORMS, at_best_rate, choice, design, designs, family, relu, sources
-from simulator.article.frontier import envelope, matched, points
-from simulator.article.table import Units, WorldCells, mean, ratio, roughly
+from simulator.article.claims import NORMS, at_best_rate, choice, design, designs, family, of_norm, relu, sources
+from simulator.article.table import Units, WorldCells, envelope, matched, mean, points, ratio, roughly
 from simulator.measures.intervals import exact
-from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots
+from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots, swatch
+from simulator.report.kit import style
 from simulator.words import label, plural, written
 
 
@@ -44,6 +51,11 @@ def _letters(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
+def _looks(worlds: Sequence[WorldCells]) -> list[tuple[int, str]]:
+    """A legend of the worlds."""
+    return [(look, world.name) for look, world in enumerate(worlds)]
+
+
 def _panels(worlds: Sequence[WorldCells], draw: Callable[[WorldCells], Panel | None]) -> list[Panel]:
     return [panel for world in worlds if (panel := draw(world)) is not None]
 
@@ -68,20 +80,15 @@ def frontiers(worlds: Sequence[WorldCells]) -> Figure:
 
 def norms(worlds: Sequence[WorldCells]) -> Figure:
     """The same under each norm."""
-    kinds = ("none", *NORMS)
 
     def draw(world: WorldCells) -> Panel | None:
         by_words = {"ReLU, none": ["relu"], "SmeLU, none": designs(world, "activations", "smelu")}
         source = dict.fromkeys(by_words, "activations")
-        normed = dict.fromkeys(map(design, world.groups.get("norms", {})))
-        for norm in NORMS:
-            of_norm = [spec for spec in normed if spec.endswith(f"norm={norm}") and "beta=100," not in spec]
-            by_words[f"ReLU, {norm}"] = [spec for spec in of_norm if spec.startswith("relu")]
-            by_words[f"SmeLU, {norm}"] = [spec for spec in of_norm if spec.startswith("smelu")]
-            source |= {f"ReLU, {norm}": "norms", f"SmeLU, {norm}": "norms"}
+        normed = {f"{words}, {norm}": of_norm(world, words.lower(), norm) for norm in NORMS for words in PAIR}
+        by_words, source = by_words | normed, source | dict.fromkeys(normed, "norms")
         return _plane(world, by_words, source, "norms")
 
-    names = [f"{name}, {norm}" for norm in kinds for name in ("ReLU", "SmeLU")]
+    names = [f"{name}, {norm}" for norm in ("none", *NORMS) for name in PAIR]
     note = (
         "Layer norm none, before or after the activation, or weights of unit length (weight). Envelopes over SmeLU's "
         f"beta and three learning rates, to ReLU without a norm (0, 1). {_units(worlds, 'norms')}."
@@ -112,8 +119,7 @@ def equal_loss(worlds: Sequence[WorldCells]) -> Figure:
         "ReLU's: geometric means of ratios, in units that did not choose the settings. A family that is missing is "
         f"never within 1 %. {_units(worlds, 'activations')}."
     )
-    legend = [(look, world.name) for look, world in enumerate(worlds)]
-    return Figure(3, "matched", "PD, swaps, personalisation and NDCG at equal log loss", panels, legend, note)
+    return Figure(3, "matched", "PD, swaps, personalisation and NDCG at equal log loss", panels, _looks(worlds), note)
 
 
 def over_beta(worlds: Sequence[WorldCells]) -> Figure:
@@ -134,8 +140,7 @@ def over_beta(worlds: Sequence[WorldCells]) -> Figure:
         "SmeLU without a norm, each beta at its own learning rate; beta = 0 is ReLU. Settings are spaced evenly. "
         f"{_units(worlds, 'activations')}, 95 % intervals paired with ReLU."
     )
-    legend = [(look, world.name) for look, world in enumerate(worlds)]
-    return Figure(4, "beta", "SmeLU's beta: log loss, PD and swaps at a refresh", panels, legend, note)
+    return Figure(4, "beta", "SmeLU's beta: log loss, PD and swaps at a refresh", panels, _looks(worlds), note)
 
 
 PLACES = {"same start, window 16": "", "own start": "own", "window 128": "shuffled", "own start, window 128": "both"}
@@ -206,8 +211,7 @@ def costs(worlds: Sequence[WorldCells]) -> Figure:
         f"Each at its own rate (of two, or one), to ReLU at its own. {_units(worlds, 'cures')}, 95 % intervals. "
         "Look-ups, training and scoring time are in the table."
     )
-    legend = [(look, world.name) for look, world in enumerate(worlds)]
-    return Figure(7, "costs", "What each cure does to PD and log loss", panels, legend, note)
+    return Figure(7, "costs", "What each cure does to PD and log loss", panels, _looks(worlds), note)
 
 
 def _cures(world: WorldCells) -> dict[str, Units]:
@@ -235,14 +239,8 @@ def seen(worlds: Sequence[WorldCells]) -> Figure:
         "Share of pairs of 200 candidates in another order. A team whose replicas hold copies of one model sees "
         f"refreshes alone. {_units(worlds, 'activations')}, 95 % intervals."
     )
-    return Figure(
-        8,
-        "seen",
-        "Pair swaps by cause: duplicates, refreshes, both",
-        panels,
-        [(0, "ReLU"), (1, "SmeLU, as chosen")],
-        note,
-    )
+    legend = [(0, "ReLU"), (1, "SmeLU, as chosen")]
+    return Figure(8, "seen", "Pair swaps by cause: duplicates, refreshes, both", panels, legend, note)
 
 
 DRAWN = (frontiers, norms, equal_loss, over_beta, conditions, by_source, costs, seen)
@@ -259,28 +257,20 @@ def cost_rows(world: WorldCells) -> list[list[str]]:
     for words, units in _cures(world).items():
         pd, loss = ratio(units, base, "pd"), ratio(units, base, "log_loss")
         if pd and loss:
-            cost_ratios = [
-                ratio(units, base, cost) for cost in ("lookups", "train_seconds", "score_seconds", "model_bytes")
-            ]
-            cells = [roughly(cost_ratio) for cost_ratio in cost_ratios]
-            rows.append([words, written(pd, 2), written(loss, 3), *cells])
+            costs = ("lookups", "train_seconds", "score_seconds", "model_bytes")
+            rows.append(
+                [words, written(pd, 2), written(loss, 3), *(roughly(ratio(units, base, cost)) for cost in costs)]
+            )
     return rows
 
 
 def source_rows(world: WorldCells) -> list[list[str]]:
     """Source of noise, PD of ReLU and of SmeLU, and ratios: PD, pair swaps, log loss, personalisation."""
-    rows = []
+    rows, places = [], {"pd": 3, "pair": 3, "log_loss": 4, "personalisation": 2}
     for name, arms in sources(world).items():
-        relu_units, smelu_units = (arms.get(spec, {}) for spec in ("relu", "smelu:beta=0.25"))
-        pds = [written(mean(units, "pd")) for units in (relu_units, smelu_units)]
-        places = {"pd": 3, "pair": 3, "log_loss": 4, "personalisation": 2}
-        rows.append(
-            [
-                name,
-                *pds,
-                *(written(ratio(smelu_units, relu_units, measure), digits) for measure, digits in places.items()),
-            ]
-        )
+        plain, smooth = (arms.get(spec, {}) for spec in ("relu", "smelu:beta=0.25"))
+        ratios = [written(ratio(smooth, plain, measure), digits) for measure, digits in places.items()]
+        rows.append([name, written(mean(plain, "pd")), written(mean(smooth, "pd")), *ratios])
     return rows
 
 
@@ -289,3 +279,98 @@ def count(worlds: Sequence[WorldCells]) -> str:
     cells = sum(len(world.lines) for world in worlds)
     arms = sum(len(line.arms) for world in worlds for line in world.lines)
     return f"{plural(len(worlds), 'world')}, {plural(cells, 'cell')}, {plural(arms, 'arm')} in all"
+
+
+PAIR = ("ReLU", "SmeLU")
+WIDTH, MARGIN, GAP, COLUMNS = 1000, 16, 22, 3
+MAX_WIDTH = 390
+"""Pixels of a panel: its letters grow with it."""
+LETTER_WIDTH, BOLD_WIDTH = 0.53, 0.62
+"""Mean width of a letter, as share of its size, in the widest of the fonts that a viewer may have (DejaVu)."""
+
+
+def standalone(figure: Figure) -> str:
+    """The SVG text of a figure with panels."""
+    parts: list[str] = []
+    y = MARGIN + 6.0
+    for line in _wrapped(figure.claim, 16, BOLD_WIDTH):
+        y += 20
+        parts.append(_text(MARGIN, y, line, 16, "600"))
+    y = _draw_legend(parts, figure.legend, y + 14)
+    y = _draw_panels(parts, figure, y)
+    for line in _wrapped(figure.note, 12, LETTER_WIDTH):
+        y += 16
+        parts.append(_text(MARGIN, y, line, 12, soft=True))
+    height = y + MARGIN
+    body = _resolved("".join(parts))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
+        f'height="{height:.0f}" role="img" font-family="Segoe UI, Roboto, Helvetica Neue, Liberation Sans, Arial, '
+        f'sans-serif"><title>{escape(figure.claim)}</title><rect width="100%" height="100%" '
+        f'fill="{_palette()["paper"]}"/>{body}</svg>\n'
+    )
+
+
+def _wrapped(words: str, size: int, letter: float) -> list[str]:
+    """Lines as wide as the figure."""
+    return textwrap.wrap(words, int((WIDTH - 2 * MARGIN) / (letter * size)))
+
+
+def _draw_legend(parts: list[str], entries: list[tuple[int, str]], y: float) -> float:
+    """Swatches and words, wrapped; returns the height below them."""
+    x = float(MARGIN)
+    for index, words in entries:
+        width = 34 + LETTER_WIDTH * 13 * len(words) + 16
+        if x + width > WIDTH - MARGIN and x > MARGIN:
+            x, y = float(MARGIN), y + 20
+        parts.append(_placed(swatch(index), x, y + 2, 26, 12))
+        parts.append(_text(x + 32, y + 13, words, 13))
+        x += width
+    return y + (26 if entries else 0)
+
+
+def _draw_panels(parts: list[str], figure: Figure, y: float) -> float:
+    """Headings and drawings, row by row; returns the height below them."""
+    columns = COLUMNS if len(figure.panels) > 2 and len(figure.panels) % COLUMNS != 1 else 2  # none alone in a row
+    width = min(MAX_WIDTH, (WIDTH - 2 * MARGIN - GAP * (columns - 1)) / columns)
+    for start in range(0, len(figure.panels), columns):
+        row_height = 0.0
+        for place, panel in enumerate(figure.panels[start : start + columns]):
+            x = MARGIN + place * (width + GAP)
+            box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', panel.svg)
+            assert box is not None, "a drawing without size"
+            height = width * float(box[2]) / float(box[1])
+            parts.append(_text(x, y + 16, panel.heading, 14, "600"))
+            parts.append(_placed(panel.svg, x, y + 24, width, height))
+            if panel.note:
+                parts.append(_text(x, y + 24 + height + 13, panel.note, 12, soft=True))
+            row_height = max(row_height, 24 + height + (18 if panel.note else 4))
+        y += row_height + 10
+    return y
+
+
+def _placed(svg: str, x: float, y: float, width: float, height: float) -> str:
+    """A drawing at a place, with a size of its own."""
+    inner = re.sub(r' (width|height|class|aria-hidden)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
+    return inner.replace("<svg", f'<svg x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"', 1)
+
+
+def _text(x: float, y: float, words: str, size: int, weight: str = "400", soft: bool = False) -> str:
+    fill = "var(--soft)" if soft else "var(--ink)"
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" style="fill:{fill}">'
+        f"{escape(words)}</text>"
+    )
+
+
+@cache
+def _palette() -> dict[str, str]:
+    """The page's light colours by role."""
+    sheet = style("roles")
+    light = sheet[sheet.index(":root") : sheet.index("}")]
+    return dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", light))
+
+
+def _resolved(text: str) -> str:
+    """Colours instead of roles: an image has no page around it."""
+    return re.sub(r"var\(--([a-z0-9-]+)\)", lambda role: _palette()[role[1]], text)

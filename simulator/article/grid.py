@@ -1,18 +1,34 @@
-"""Which arms, conditions and seeds are run on a world: the core grid, a quick and a full one.
+"""`flicker article run`: which arms, conditions and seeds are run on a world, and running what is missing of them.
 
 A *condition* is a set of flags of `flicker run` that all arms of a cell share; a *cell* is one run: a condition with
 its arms, at one seed, which is one *unit*: on the made-up world another world, on a log other initialisations, noise
 and negatives. Every arm is run at each of its rates: which rate is its own is found afterwards, from the early part of
 the same runs (docs/protocol.md).
+
+A finished cell leaves a line: stopped anywhere, the run goes on. Units come first: after the first three seeds
+everything can be looked at, with intervals that more seeds make narrower.
 """
 
 from __future__ import annotations
 
+import shutil
+import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
+from typing import Literal
 
+from rich.progress import TimeElapsedColumn
+
+from simulator.article.table import CellResult, line_of, read_lines, write_lines
+from simulator.config import require
+from simulator.result import read_result
+from simulator.sweep.backend import Backend, OnRay, Processes
 from simulator.sweep.record import Cell
+from simulator.terminal import open_console, progress_bar
+from simulator.words import duration, plural
 
 SHARED = "--fleets 1 --duplicates 2 --queries 300 --queries-per-generation 20 --resamples 20 --no-page"
 MADE_UP = "--events 240000 --users 1200 --items 500"
@@ -94,10 +110,7 @@ def conditions() -> list[str]:
 
 def wide_norms() -> list[str]:
     """ReLU 256 x 128 x 64 under every norm; deeper networks learn best at lower rates."""
-    rates = {norm: norm_rates[:2] for norm, norm_rates in RATES.items()}
-    return [
-        f"relu:norm={norm},hidden=256x128x64,lr={rate}" for norm, norm_rates in rates.items() for rate in norm_rates
-    ]
+    return [f"relu:norm={norm},hidden=256x128x64,lr={rate}" for norm, rates in RATES.items() for rate in rates[:2]]
 
 
 def core(everything: bool) -> Iterator[ArmGroup]:
@@ -116,9 +129,8 @@ def core(everything: bool) -> Iterator[ArmGroup]:
 
 def quick() -> Iterator[ArmGroup]:
     """Everything once, with wide intervals: minutes."""
-    plain = under_norm("none", ("0.25", "1"), PLAIN[:2]) + at_rates(
-        ["gelu", "swish:beta=4", "softplus:beta=6"], PLAIN[1:2]
-    )
+    plain = under_norm("none", ("0.25", "1"), PLAIN[:2])
+    plain += at_rates(["gelu", "swish:beta=4", "softplus:beta=6"], PLAIN[1:2])
     normed = [arm for norm in ("before", "after") for arm in under_norm(norm, ["1"], ("0.04",))]
     yield ArmGroup("activations", "", [*plain, *at_rates(["linear"], ("0.04",))], 2)
     yield ArmGroup("norms", "", normed, 2)
@@ -149,3 +161,103 @@ def cells(world: str, flags: Sequence[str], groups: Iterator[ArmGroup]) -> list[
         for group in groups
         for seed in range(group.seeds)
     ]
+
+
+CELLS = "cells.jsonl"
+
+
+@dataclass(frozen=True)
+class GridFlags:
+    """Run the grid that decides the article's claims (docs/protocol.md) on made-up worlds, and on your logs.
+
+    What a cell found is a line of OUT/cells.jsonl: a run that was stopped goes on there, on any machine."""
+
+    out: Path = Path("docs/article")
+    """Folder of cells.jsonl, and of what `flicker article write` makes of it."""
+    data: tuple[Path, ...] = ()
+    """Logs to run on too, as in `flicker run --data`."""
+    made_up: tuple[str, ...] = INTERACTIONS
+    """Made-up worlds by the share of the variance of their log-odds that is user x item; none: `--made-up` alone."""
+    size: Literal["core", "quick", "full"] = "core"
+    """core: decides the claims, 90 minutes on two cores. quick: everything once, minutes, wide intervals. full: twice
+    the seeds, more rivals and cures, every condition on every world: a night, or a cluster."""
+    backend: Literal["local", "ray"] = "local"
+    """Where cells run."""
+    address: str | None = None
+    """Of a Ray cluster, such as auto (default: one on this machine)."""
+    jobs: int | None = None
+    """Cells at once on this machine (default: one per core)."""
+    only: tuple[str, ...] = ()
+    """Groups of cells to run, such as activations norms cures; all by default."""
+    limit: int = 0
+    """Stop after this many cells; 0: after all."""
+
+    def __post_init__(self) -> None:
+        require(self.jobs is None or self.jobs >= 1, "jobs", self.jobs, "at least 1")
+        for share in self.made_up:
+            require(share in INTERACTIONS, "made-up", share, f"of {', '.join(INTERACTIONS)}")
+        require(len(self.data) + len(self.made_up) > 0, "made-up", "none", "a made-up world, or a log with --data")
+
+    def cells(self) -> list[Cell]:
+        """All runs, logs first."""
+        all_cells = []
+        for log in self.data:
+            groups = self._groups(everything=True)
+            all_cells += cells(log.stem, ("--data", str(log)), groups)
+        for share in self.made_up:
+            groups = self._groups(everything=share == "0.5")
+            events = MADE_UP if self.size != "quick" else MADE_UP.replace("240000", "80000")
+            all_cells += cells(f"made-up {share}", (*events.split(), "--interaction", share), groups)
+        known = dict.fromkeys(cell.place["group"] for cell in all_cells)
+        for name in self.only:
+            require(name in known, "only", name, f"of {', '.join(known)}")
+        return [cell for cell in all_cells if not self.only or cell.place["group"] in self.only]
+
+    def _groups(self, everything: bool) -> Iterator[ArmGroup]:
+        return core(everything) if self.size == "core" else quick() if self.size == "quick" else full()
+
+
+def run_grid(flags: GridFlags) -> int:
+    """Run; returns the exit code: 1 where a cell has failed. Raises FlickerError.
+
+    For the main thread: SIGTERM ends it as Ctrl-C does, since its runs would not end with it.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console, path, work = open_console(), flags.out / CELLS, flags.out / "work"
+    done = {line.name: line for line in read_lines(path)}
+    cells = flags.cells()
+    missing = [cell for cell in cells if not _is_done(cell, done)]
+    missing = sorted(missing, key=lambda cell: int(cell.place["seed"]))[: flags.limit or None]
+    console.print(f"{plural(len(cells), 'cell')}, {len(missing)} to run; lines go to {path}; Ctrl-C is safe")
+    if not missing:
+        return 0
+    work.mkdir(parents=True, exist_ok=True)
+    backend: Backend = OnRay(flags.address) if flags.backend == "ray" else Processes(flags.jobs)
+    started, failed = time.monotonic(), 0
+    with progress_bar(console, TimeElapsedColumn(), "{task.fields[left]}") as bar:
+        task = bar.add_task("cells", total=len(missing), left="")
+        for number, ended in enumerate(backend.run(missing, work), 1):
+            seconds_per_cell = (time.monotonic() - started) / number
+            bar.update(task, advance=1, left=f"{duration(seconds_per_cell * (len(missing) - number))} left")
+            outcome = f"failed: {ended.failure}" if ended.failure else f"done in {duration(ended.seconds)}"
+            bar.console.print(f"{ended.cell.name}: {outcome}", soft_wrap=True, markup=False)
+            failed += ended.failure is not None
+            if not ended.failure:
+                folder = work / ended.cell.name
+                line = line_of(read_result(folder), ended.cell.place, recorded(ended.cell))
+                write_lines(path, [*({kept.name: kept for kept in read_lines(path)} | {line.name: line}).values()])
+                shutil.rmtree(folder)
+    return 1 if failed else 0
+
+
+def _is_done(cell: Cell, done: dict[str, CellResult]) -> bool:
+    line = done.get(f"{cell.place['world']} {cell.place['group']} {cell.place['seed']}")
+    return line is not None and line.arguments == recorded(cell)
+
+
+def recorded(cell: Cell) -> list[str]:
+    """Its arguments without the place of a log on this machine."""
+    arguments: Sequence[str] = cell.arguments
+    if arguments[0] != "--data":
+        return list(arguments)
+    return ["--data", Path(arguments[1]).stem, *arguments[2:]]

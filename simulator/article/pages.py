@@ -7,28 +7,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import relpath
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simulator.article import decide, figures
-from simulator.article.claims import Claim, Finding, choice, decide_all, designs, family, norm_ratios, prediction, relu
-from simulator.article.compose import standalone
-from simulator.article.frontier import matched
-from simulator.article.run import CELLS
-from simulator.article.table import WorldCells, ratio, read_lines, times, worlds
+from simulator.article import figures
+from simulator.article.claims import (
+    Claim,
+    Finding,
+    at_best_rate,
+    choice,
+    decide_all,
+    designs,
+    family,
+    norm_ratios,
+    prediction,
+    relu,
+)
+from simulator.article.figures import standalone
+from simulator.article.grid import CELLS
+from simulator.article.table import Units, WorldCells, matched, mean, ratio, read_lines, roughly, times, worlds
+from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.errors import ResultError
 from simulator.files import as_csv, write_atomically, writing
+from simulator.measures.intervals import Interval
 from simulator.report.charts import Figure
-from simulator.report.templates import render
-from simulator.words import DASH, label, number
+from simulator.report.kit import render
+from simulator.result import Arm
+from simulator.words import DASH, label, number, percent, written
 
 TEMPLATES = Path(__file__).with_name("templates")
 SUMMARY = re.compile(r"(?<=<!-- results: by flicker article write -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
 """What README says of the results: all between two comments."""
+ONE = Situation(models=1, refresh_every="1h", asks_again="10m")
+SEVERAL = replace(ONE, models=3)
+CAUSES = {"swaps.slot": "slot", "refresh_swaps.slot": "refresh_slot", "both_swaps.slot": "both_slot"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +90,7 @@ def in_order(unordered: Mapping[str, WorldCells]) -> list[WorldCells]:
 def results(all_worlds: Sequence[WorldCells], all_figures: Sequence[Figure], images: str) -> str:
     """The page of claims."""
     decided = decide_all(all_worlds)
+    missing = {claim.figure for claim, _ in decided} - {figure.name for figure in all_figures}
     return _rendered(
         "results.md",
         count=figures.count(all_worlds),
@@ -81,10 +98,8 @@ def results(all_worlds: Sequence[WorldCells], all_figures: Sequence[Figure], ima
         claims=decided,
         refuted=_summed(decided, "no", all_worlds),
         holding=_summed(decided, "yes", all_worlds),
-        numbers={figure.name: figure.number for figure in all_figures}
-        | {name: DASH for name in _missing(decided, all_figures)},
-        anchors={figure.name: _anchor(figure) for figure in all_figures}
-        | {name: "" for name in _missing(decided, all_figures)},
+        numbers=dict.fromkeys(missing, DASH) | {figure.name: figure.number for figure in all_figures},
+        anchors=dict.fromkeys(missing, "") | {figure.name: _anchor(figure) for figure in all_figures},
         logs=[world.name for world in all_worlds if not world.name.startswith("made-up")],
         predictions=[(world.name, prediction(world)) for world in all_worlds],
         accuracy=[row for world in all_worlds for row in accuracy(world)],
@@ -143,15 +158,15 @@ def advice(all_worlds: Sequence[WorldCells]) -> str:
     """The page of advice."""
     return _rendered(
         "decide.md",
-        one_model=decide.one_model(all_worlds),
-        several_models=decide.several_models(all_worlds),
-        gate=decide.gate(all_worlds),
-        layer_norm=decide.layer_norm(all_worlds),
-        ensembles=decide.ensembles(all_worlds),
-        refresh=decide.lowers(all_worlds, "refresh_slot"),
-        pd=decide.lowers(all_worlds, "pd"),
-        three=decide.ensemble_lowers(all_worlds, 3),
-        five=decide.ensemble_lowers(all_worlds, 5),
+        one_model=one_model(all_worlds),
+        several_models=several_models(all_worlds),
+        gate=gate(all_worlds),
+        layer_norm=layer_norm(all_worlds),
+        ensembles=ensembles(all_worlds),
+        refresh=lowers(all_worlds, "refresh_slot"),
+        pd=lowers(all_worlds, "pd"),
+        three=ensemble_lowers(all_worlds, 3),
+        five=ensemble_lowers(all_worlds, 5),
         norm=[f"{world.name} ({norm})" for world in all_worlds for norm in ("after", "before") if _worse(world, norm)],
     )
 
@@ -163,10 +178,6 @@ def _worse(world: WorldCells, norm: str) -> bool:
 
 def _rendered(template: str, **values: Any) -> str:
     return re.sub(r"\n{3,}", "\n\n", render(template, TEMPLATES, **values)).rstrip() + "\n"
-
-
-def _missing(decided: Sequence[tuple[Claim, list[Finding]]], all_figures: Sequence[Figure]) -> set[str]:
-    return {claim.figure for claim, _ in decided} - {figure.name for figure in all_figures}
 
 
 def _anchor(figure: Figure) -> str:
@@ -202,17 +213,124 @@ def _mean(values: Sequence[float]) -> str:
 
 def settings(all_worlds: Sequence[WorldCells]) -> list[list[str]]:
     """World, cells' group, arm, units, and the mean of every value."""
-    names = list(
-        dict.fromkeys(
-            name for world in all_worlds for line in world.lines for arm in line.arms.values() for name in arm
-        )
-    )
+    all_arms = [arm for world in all_worlds for line in world.lines for arm in line.arms.values()]
+    names = list(dict.fromkeys(name for arm in all_arms for name in arm))
     rows = [["world", "group", "arm", "units", *names]]
     for world in all_worlds:
         for group, arms in world.groups.items():
             for spec, units in arms.items():
-                means = [[values[name] for values in units.values() if name in values] for name in names]
-                rows.append(
-                    [world.name, group, spec, str(len(units)), *(f"{np.mean(m):.6g}" if m else "" for m in means)]
-                )
+                measured = [[values[name] for values in units.values() if name in values] for name in names]
+                means = [f"{np.mean(values):.6g}" if values else "" for values in measured]
+                rows.append([world.name, group, spec, str(len(units)), *means])
     return rows
+
+
+@dataclass(frozen=True)
+class WorldTable:
+    """A row per world."""
+
+    heads: list[str]
+    rows: list[list[str]]
+
+
+def seen(units: Units, situation: Situation) -> Interval | None:
+    """Share of the ten slots that hold another item when a user asks again; None where it was not measured."""
+    measures = {name: value for name, short in CAUSES.items() if (value := mean(units, short))}
+    change = what_a_user_sees(Arm("", measures), situation, "slot")
+    return change.total if change else None
+
+
+def _share(value: Interval | None) -> str:
+    return percent(value.mean) if value else DASH
+
+
+def one_model(worlds: Sequence[WorldCells]) -> WorldTable:
+    """One model behind all replicas, refreshed hourly; users come back after ten minutes."""
+    heads = ["world", "slots changed, ReLU", "refreshed every 2 h", "SmeLU as chosen", "SmeLU's swaps at a refresh"]
+    rows = []
+    for world in worlds:
+        base, (name, smooth) = relu(world), choice(world)
+        half = seen(base, replace(ONE, refresh_every="2h"))
+        cells = [_share(seen(base, ONE)), _share(half), f"{_share(seen(smooth, ONE))} ({label(name)})"]
+        rows.append([world.name, *cells, times(ratio(smooth, base, "refresh_slot"))])
+    return WorldTable(heads, rows)
+
+
+def several_models(worlds: Sequence[WorldCells]) -> WorldTable:
+    """Three models that were trained apart, behind a router that chooses at random."""
+    heads = ["world", "ReLU", "sticky routing", "SmeLU as chosen", "ensembles of 3", "SmeLU's PD", "its log loss"]
+    rows = []
+    for world in worlds:
+        base, (name, smooth) = relu(world), choice(world)
+        sticky = seen(base, replace(SEVERAL, routing="sticky"))
+        ensemble = seen(at_best_rate(world, "cures", "ensemble:relu:m=3"), SEVERAL)
+        shares = [seen(base, SEVERAL), sticky, seen(smooth, SEVERAL), ensemble]
+        ratios = [times(ratio(smooth, base, "pd")), times(ratio(smooth, base, "log_loss"), 3)]
+        rows.append([world.name, *map(_share, shares), *(ratios if name != "relu" else [DASH, DASH])])
+    return WorldTable(heads, rows)
+
+
+def gate(worlds: Sequence[WorldCells]) -> WorldTable:
+    """Differences of two trainings of the same model on the same events: smaller ones are no news."""
+    heads = ["world", "pair swaps of two trainings, ReLU", "largest of the units", "one training on events 5 % later"]
+    rows = []
+    for world in worlds:
+        base = relu(world)
+        pairs = [values["pair"] for values in base.values() if "pair" in values]
+        later = mean(base, "refresh_pair")
+        rows.append([world.name, written(mean(base, "pair")), number(max(pairs)) if pairs else DASH, written(later)])
+    return WorldTable(heads, rows)
+
+
+def layer_norm(worlds: Sequence[WorldCells]) -> WorldTable:
+    """A model with layer norm: the effect of leaving it out."""
+    heads = ["world", "norm", *(f"{measure}, {place}" for place in ("same start", "own start", "256 x 128 x 64")
+                                for measure in ("PD", "log loss"))]  # fmt: skip
+    rows = []
+    for world in worlds:
+        for norm in ("after", "before"):
+            ratios = norm_ratios(world, norm)
+            cells = [ratios.get(place) for place in ("same start", "own start", "wide")]
+            if any(cells):
+                pairs = [pair or (None, None) for pair in cells]
+                rows.append([world.name, norm, *(text for pd, loss in pairs for text in (times(pd), times(loss, 3)))])
+    return WorldTable(heads, rows)
+
+
+def ensembles(worlds: Sequence[WorldCells]) -> WorldTable:
+    """Several networks whose log-odds are averaged."""
+    heads = ["world", "networks", "PD", "log loss", "look-ups", "training", "scoring"]
+    rows = []
+    for world in worlds:
+        base, (name, smooth) = relu(world), choice(world)
+        by_words = {str(m): at_best_rate(world, "cures", f"ensemble:relu:m={m}") for m in (2, 3, 5)}
+        by_words["3 narrow"] = at_best_rate(world, "cures", "ensemble:relu:m=3,narrow")
+        by_words |= {f"1, {label(name)}": smooth} if name != "relu" else {}
+        for words, units in by_words.items():
+            if pd := ratio(units, base, "pd"):
+                cost = [ratio(units, base, measure) for measure in ("lookups", "train_seconds", "score_seconds")]
+                rows.append([world.name, words, times(pd), times(ratio(units, base, "log_loss"), 3),
+                             *(roughly(measure, 1) for measure in cost)])  # fmt: skip
+    return WorldTable(heads, rows)
+
+
+def lowers(worlds: Sequence[WorldCells], measure: str) -> tuple[list[str], list[str]]:
+    """Worlds where SmeLU as chosen is shown to have less of a measure than ReLU, and where more."""
+    lower, higher = [], []
+    for world in worlds:
+        name, smooth = choice(world)
+        measured = ratio(smooth, relu(world), measure) if name != "relu" else None
+        lower += [world.name] if measured and measured.high < 1 else []
+        higher += [world.name] if measured and measured.low > 1 else []
+    return lower, higher
+
+
+def ensemble_lowers(worlds: Sequence[WorldCells], networks: int) -> tuple[list[str], list[str]]:
+    """Worlds where an ensemble is shown to have less PD than one network, and where less log loss."""
+    pd, loss = list[str](), list[str]()
+    for world in worlds:
+        units = at_best_rate(world, "cures", f"ensemble:relu:m={networks}")
+        for measure, lowered in (("pd", pd), ("log_loss", loss)):
+            value = ratio(units, relu(world), measure)
+            lowered += [world.name] if value and value.high < 1 else []
+    return pd, loss

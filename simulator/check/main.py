@@ -31,8 +31,8 @@ from simulator.types import Doubles
 from simulator.world.clicklog import ClickLog, Entities, Feature
 from simulator.world.columns import as_number, as_text, pa, pc
 from simulator.world.families import DERIVED, is_known, read_mapping
-from simulator.world.ingest import open_log
 from simulator.world.mapping import FeatureColumn, Mapping
+from simulator.world.open import open_log
 from simulator.world.source import DamagedRows, Source
 
 DAY = 86_400.0

@@ -46,11 +46,8 @@ class Change:
 def price(arm: Arm, base: Arm, margin: float) -> str:
     """The price of an arm relative to another: accuracy, compute, personalisation."""
     parts = [accuracy_price(arm, base, margin)]
-    for name, words in (
-        ("train_seconds", "training time"),
-        ("score_seconds", "scoring time"),
-        ("model_bytes", "memory"),
-    ):
+    costs = {"train_seconds": "training time", "score_seconds": "scoring time", "model_bytes": "memory"}
+    for name, words in costs.items():
         ratio = arm.cost_ratio(base, name)
         parts.append(f"{words} {'not measured' if ratio is None else f'× {number(ratio, 2)}'}")
     personal = ratio_to(arm, base, "personalisation")
@@ -97,9 +94,8 @@ def _serving(current: Situation) -> list[tuple[str, Situation, int, str]]:
     fewer_models_price = "none in accuracy or personalisation, and fewer models to train"
     sticky_price = "none in accuracy or personalisation; how evenly replicas are loaded is not measured"
     late_price = "models are older when they serve: what that costs in accuracy is not measured; half the publishing"
-    ways = [
-        (f"refresh half as often (--refresh-every {slower})", replace(current, refresh_every=slower), 2, late_price)
-    ]
+    less_often = f"refresh half as often (--refresh-every {slower})"
+    ways = [(less_often, replace(current, refresh_every=slower), 2, late_price)]
     if current.routing == "random":
         ways.append(("sticky routing (--routing sticky)", replace(current, routing="sticky"), 1, sticky_price))
     if current.models > 1:
@@ -122,9 +118,8 @@ def not_measured(result: Result) -> list[str]:
 
     missing = []
     if not has_any("smelu", "gelu", "swish", "softplus") and (is_custom or base_spec.startswith("relu")):
-        missing.append(
-            f"a smooth activation (`{base_spec + ',relu=smelu:beta=1' if is_custom else 'smelu:beta=0.25'}`)"
-        )
+        smooth = f"{base_spec},relu=smelu:beta=1" if is_custom else "smelu:beta=0.25"
+        missing.append(f"a smooth activation (`{smooth}`)")
     if not has_any("norm=none") and base.design.get("norm") in ("before", "after"):
         missing.append(f"dropping the layer norm (`{setting(base_spec, 'norm=none')}`)")
     if not has_any("ensemble:") and ",relu=" not in base_spec:
@@ -155,22 +150,18 @@ def choose(result: Result, situation: Situation, measure: str, margin: float, bu
     """
     base, *rest = result.arms
     if silent(result):
-        return Choice(
-            "nothing", "Switch on a source of noise (leave out `--preset no_noise`) to see how the arms differ."
-        )
+        hint = "Switch on a source of noise (leave out `--preset no_noise`) to see how the arms differ."
+        return Choice("nothing", hint)
     if cause := too_little(base, result):
-        hint = "more events, or another learning rate (`lr=tuned`)"
-        return Choice(
-            "unlearned", f"{label(base.spec)}: this model has learned too little to advise: {cause}. Try {hint}."
-        )
+        reason = f"{label(base.spec)}: this model has learned too little to advise: {cause}"
+        return Choice("unlearned", f"{reason}. Try more events, or another learning rate (`lr=tuned`).")
     expected = {arm.spec: change for arm in result.arms if (change := what_a_user_sees(arm, situation, measure))}
     if base.spec not in expected:
         needed = f"{MEASURES[measure].words} over a refresh, or between models that serve,"
         hint = " `flicker gate DIR --these --max-swaps X` judges these very models." if result.kind == "compare" else ""
         return Choice("unclear", f"What a user sees needs {needed} and this result lacks them.{hint}")
-    comparable = [
-        arm for arm in rest if not repeats(arm, base) and arm.spec in expected and not too_little(arm, result)
-    ]
+    others = [arm for arm in rest if not repeats(arm, base) and arm.spec in expected]
+    comparable = [arm for arm in others if not too_little(arm, result)]
     if budget is not None:
         return _within(result, comparable, expected, measure, margin, budget)
     if not comparable:
@@ -184,10 +175,8 @@ def choose(result: Result, situation: Situation, measure: str, margin: float, bu
             cause = f"Add an arm to compare with, such as `--arms {base.spec} smelu:beta=0.25`."
         return Choice("nothing", cause)
     ratios = {arm.spec: seen_ratio(arm, base, situation, measure) for arm in comparable}
-    lower = sorted(
-        (arm for arm in comparable if compared(ratios[arm.spec]) == "less"),
-        key=lambda arm: expected[arm.spec].total.mean,
-    )
+    lower = [arm for arm in comparable if compared(ratios[arm.spec]) == "less"]
+    lower.sort(key=lambda arm: expected[arm.spec].total.mean)
     non_inferior = [arm for arm in lower if _loses(arm, base, margin) == "no"]
     undecided = [arm for arm in lower if _loses(arm, base, margin) == "unclear"]
     if arm := next(iter(non_inferior or undecided or lower), None):
@@ -197,14 +186,12 @@ def choose(result: Result, situation: Situation, measure: str, margin: float, bu
             return Choice("trial", f"{label(arm.spec)} is worth a trial in your model: {effect}.", arm)
         if arm in undecided:
             return Choice("unclear", f"Run more fleets before a trial of {label(arm.spec)}: {effect}.")
-        return Choice(
-            "weigh", f"Weigh the changes that {label(arm.spec)} saves against the log loss it costs: {effect}."
-        )
+        reason = f"Weigh the changes that {label(arm.spec)} saves against the log loss it costs: {effect}."
+        return Choice("weigh", reason)
     if all(compared(ratio) == "more" for ratio in ratios.values()):
         return Choice("stay", f"Stay with {label(base.spec)}: a user sees more changes with every other arm.", base)
-    return Choice(
-        "unclear", "No arm is shown to lower what a user sees: more fleets and more queries narrow the intervals."
-    )
+    hint = "more fleets and more queries narrow the intervals"
+    return Choice("unclear", f"No arm is shown to lower what a user sees: {hint}.")
 
 
 def _loses(arm: Arm, base: Arm, margin: float) -> Literal["yes", "no", "unclear"]:
@@ -225,17 +212,13 @@ def _within(
 ) -> Choice:
     """The choice where a budget is given."""
     base, words = result.arms[0], f"{MEASURES[measure].words} on asking again"
-    totals = {arm.spec: expected[arm.spec].total for arm in (base, *comparable)}
-    within_budget = {
-        spec for spec, total in totals.items() if total.high <= budget and (total.known or total.mean == 0)
-    }
-    candidates = [arm for arm in (base, *comparable) if arm.spec in within_budget]
+    totals = [(arm, expected[arm.spec].total) for arm in (base, *comparable)]
+    candidates = [arm for arm, total in totals if total.high <= budget and (total.known or total.mean == 0)]
     more_accurate = [arm for arm in candidates if compared(ratio_to(arm, base, "log_loss")) == "less"]
     if base in candidates and not more_accurate:
         return Choice("stay", f"Stay with {label(base.spec)}: its {words} are within {number(budget)}.", base)
     if not candidates:
-        steadiest = min((base, *comparable), key=lambda arm: expected[arm.spec].total.mean)
-        lowest = expected[steadiest.spec].total
+        steadiest, lowest = min(totals, key=lambda arm_and_total: arm_and_total[1].mean)
         summary = f"{words} within {number(budget)}: the least is {written(lowest)}, {label(steadiest.spec)}"
         if lowest.mean <= budget:
             return Choice("unclear", f"No arm is shown to keep {summary}: more fleets and queries would tell.")
@@ -247,9 +230,8 @@ def _within(
         return rank[_loses(arm, base, margin)], ratio.mean if ratio else math.inf
 
     arm = min(more_accurate or candidates, key=order)
-    summary = (
-        f"{words} {written(expected[arm.spec].total)} within {number(budget)}, {accuracy_price(arm, base, margin)}"
-    )
+    seen = f"{words} {written(expected[arm.spec].total)}"
+    summary = f"{seen} within {number(budget)}, {accuracy_price(arm, base, margin)}"
     loses = _loses(arm, base, margin)
     if loses == "unclear":
         return Choice("unclear", f"Run more fleets before you choose {label(arm.spec)}: {summary}.")

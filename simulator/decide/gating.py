@@ -64,9 +64,8 @@ class GateFlags:
         require(len(self.result) > 0, "result", "(none)", "name a folder")
         hint = "give --baseline DIR and --max-swap-increase X, or --max-swaps X alone"
         increase = self.max_swap_increase is not None
-        require(
-            increase == bool(self.baseline) != (self.max_swaps is not None), "baseline", self.baseline or "(none)", hint
-        )
+        is_one = increase == bool(self.baseline) != (self.max_swaps is not None)
+        require(is_one, "baseline", self.baseline or "(none)", hint)
         require_swaps(self.measure)
 
     @property
@@ -124,9 +123,8 @@ def pooled(runs: list[tuple[Result, Arm]], measure: str) -> SwapEstimate:
     squares = sum(within) + sum(n * (m - mean) ** 2 for n, m in zip(sizes, means, strict=True))
     parts = [n * u / total for n, u in zip(sizes, users, strict=True)]
     shared = not runs[0][0].world.get("has_truth")
-    return SwapEstimate(
-        mean, total, squares / (total - 1) if total > 1 else None, sum(parts) if shared else math.hypot(*parts)
-    )
+    spread = squares / (total - 1) if total > 1 else None
+    return SwapEstimate(mean, total, spread, sum(parts) if shared else math.hypot(*parts))
 
 
 def _half(value: Interval) -> float:
@@ -154,9 +152,8 @@ def _of_these_models(run: Result, arm: Arm, measure: str) -> Interval:
     """The swap ratio conditional on these models: only users are resampled."""
     estimate = arm.measures.get(f"swaps_these.{measure}")
     if estimate is None and run.kind == "run":
-        raise FlickerError(
-            f"arm {arm.spec}: no {MEASURES[measure].words} of these very models in its result: run it anew"
-        )
+        words = f"no {MEASURES[measure].words} of these very models in its result"
+        raise FlickerError(f"arm {arm.spec}: {words}: run it anew")
     return estimate or _swaps(arm, measure)
 
 
@@ -170,13 +167,10 @@ def gate(flags: GateFlags) -> tuple[list[str], int]:
     Raises ResultError, or SettingError where the results do not measure the same.
     """
     sides: list[list[tuple[Result, Arm]]] = []
-    for folders, spec, setting in (
-        (flags.result, flags.arm, "arm"),
-        (flags.baseline, flags.baseline_arm, "baseline-arm"),
-    ):
+    given = ("result", flags.result, flags.arm, "arm"), ("baseline", flags.baseline, flags.baseline_arm, "baseline-arm")
+    for side, folders, spec, setting in given:
         worlds = [world for folder in folders for world in worlds_of(folder)]
         runs = [(run, _arm(run, spec, setting)) for run in map(read_result, worlds)]
-        side = "result" if setting == "arm" else "baseline"
         _require_different(runs, worlds, side)
         for (run, _), world in zip(runs, worlds, strict=True):
             require_alike((sides or [runs])[0][0][0], run, world, side)
@@ -238,9 +232,8 @@ def _require_different(runs: list[tuple[Result, Arm]], folders: list[Path], sett
     for (run, _), folder in zip(runs, folders, strict=True):
         identity = run.config.get("seed", folder.resolve()) if run.kind == "run" else folder.resolve()
         if identity in folder_of:
-            raise SettingError(
-                setting, folder, f"the same seed as {folder_of[identity]}: give runs of different --seed"
-            )
+            hint = f"the same seed as {folder_of[identity]}: give runs of different --seed"
+            raise SettingError(setting, folder, hint)
         folder_of[identity] = folder
 
 
@@ -251,11 +244,8 @@ def _require_same_worlds(new: list[tuple[Result, Arm]], old: list[tuple[Result, 
         worlds = [[(seed, 0) for seed, _ in side] for side in worlds]
     if worlds[0] != worlds[1]:
         new_seeds, old_seeds = (", ".join(str(seed) for seed, _ in side) for side in worlds)
-        raise SettingError(
-            "baseline",
-            f"seed {old_seeds}",
-            f"the candidate's is {new_seeds}: run both with the same --seed and --fleets",
-        )
+        hint = f"the candidate's is {new_seeds}: run both with the same --seed and --fleets"
+        raise SettingError("baseline", f"seed {old_seeds}", hint)
 
 
 def require_alike(candidate: Result, other: Result, folder: Path, setting: str) -> None:

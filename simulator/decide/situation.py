@@ -80,9 +80,8 @@ class Situation:
         return {cause: weight for cause, weight in by_cause.items() if weight > 0}
 
     def __str__(self) -> str:
-        models = (
-            "all replicas hold copies of one model" if self.models == 1 else f"{self.models} independent models serve"
-        )
+        one = "all replicas hold copies of one model"
+        models = one if self.models == 1 else f"{self.models} independent models serve"
         return (
             f"{models}, {self.routing} routing, a refresh every {self.refresh_every} rolled out in {self.rollout}, "
             f"users ask again after {self.asks_again}"
@@ -108,8 +107,7 @@ def what_a_user_sees(arm: Arm, situation: Situation, measure: str, *, older: int
         measured = at_lag(arm, cause, lag * older, measure, notes)
         if measured is None:
             return None
-        sum_so_far = parts.get(cause, exact(0))
-        parts[cause] = _add_weighted(sum_so_far, measured, weight)
+        parts[cause] = _add_weighted(parts.get(cause, exact(0)), measured, weight)
     total = exact(0)
     for part in parts.values():
         total = _add_weighted(total, part, 1)
@@ -139,10 +137,8 @@ def at_lag(arm: Arm, cause: str, lag: int, measure: str, notes: list[str]) -> In
 def _independent_causes(arm: Arm, lag: int, measure: str, notes: list[str]) -> Interval | None:
     """Another duplicate after refreshes, from the two causes apart, of a live system: these measures are metrics, so
     that it lies between the larger and the sum of the two."""
-    by_duplicate, by_refresh = (
-        at_lag(arm, "swaps", 0, measure, notes),
-        at_lag(arm, "refresh_swaps", lag, measure, notes),
-    )
+    by_duplicate = at_lag(arm, "swaps", 0, measure, notes)
+    by_refresh = at_lag(arm, "refresh_swaps", lag, measure, notes)
     if by_duplicate is None or by_refresh is None:
         return None
     notes.append("another model and a refresh together were not measured: taken as independent causes")
@@ -151,9 +147,8 @@ def _independent_causes(arm: Arm, lag: int, measure: str, notes: list[str]) -> I
 
 
 def _add_weighted(first: Interval, second: Interval, weight: float) -> Interval:
-    return Interval(
-        first.mean + weight * second.mean, first.low + weight * second.low, first.high + weight * second.high
-    )
+    pairs = (first.mean, second.mean), (first.low, second.low), (first.high, second.high)
+    return Interval(*(one + weight * other for one, other in pairs))
 
 
 def seen_ratio(arm: Arm, base: Arm, situation: Situation, measure: str) -> Interval | None:

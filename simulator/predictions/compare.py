@@ -135,29 +135,26 @@ def _matched_labels(sources: Sequence[PredictionSource]) -> dict[tuple[str, int]
         raise DataError(
             f"matched: {', '.join(first)} in one argument, {', '.join(mismatch)} in another: give as many arms"
         )
-    return {
-        (arm, number): label_of_arm
-        for number, arms in by_argument.items()
-        for arm, label_of_arm in zip(arms, first, strict=True)
-    }
+    pairs = [((arm, n), name) for n, arms in by_argument.items() for arm, name in zip(arms, first, strict=True)]
+    return dict(pairs)
 
 
 def _design(arm: str, numbers: dict[tuple[Any, ...], int]) -> ArmModels:
-    models_of_arm = {key[1:]: number for key, number in numbers.items() if key[0] == arm}
-    by_generation, newest_first = [], sorted({key[2] for key in models_of_arm}, reverse=True)
-    for generation in newest_first:
+    models = sorted((*key[1:], number) for key, number in numbers.items() if key[0] == arm)
+    by_generation, newest_first = [], sorted({generation for _, _, generation, _ in models}, reverse=True)
+    for newest in newest_first:
         fleets: dict[Any, list[int]] = defaultdict(list)
-        for (fleet, _, g), number in sorted(models_of_arm.items()):
-            if g == generation:
+        for fleet, _, generation, number in models:
+            if generation == newest:
                 fleets[fleet].append(number)
-        sizes = {len(models) for models in fleets.values()}
+        sizes = set(map(len, fleets.values()))
         if len(sizes) > 1:
             raise DataError(f"arm {arm}: its fleets have {min(sizes)} to {max(sizes)} duplicates: give as many of each")
         copies = Counter(fleet for fleet, _ in fleets)
         if len(set(copies.values())) > 1:
             raise DataError(f"arm {arm}: its fleets have other numbers of duplicates: give as many of each")
         by_generation.append(np.array(list(fleets.values())))
-    if any(models.shape != by_generation[0].shape for models in by_generation):
+    if len({numbered.shape for numbered in by_generation}) > 1:
         raise DataError(f"arm {arm}: its generations hold different duplicates: give the same ones of each")
     counted = newest_first[0] - 1 in newest_first[1:]  # else they are numbered in some other way, such as by date
     lags = [newest_first[0] - g for g in newest_first] if counted else list(range(len(by_generation)))
@@ -237,11 +234,9 @@ class ComparisonSums:
             if inside is None or not inside.any():
                 ranked[model], events[model] = self._lists(rows, model), {}
             else:
-                for target, half in ((ranked, ~inside), (events, inside)):
-                    columns = {
-                        name: column[half] for name, column in rows.items() if target is ranked or name not in self.by
-                    }
-                    target[model] = self._lists(columns, model)
+                of_events = {name: column[inside] for name, column in rows.items() if name not in self.by}
+                ranked[model] = self._lists({name: column[~inside] for name, column in rows.items()}, model)
+                events[model] = self._lists(of_events, model)
         for arm, cause, fleet, pair, model1, model2 in self.pairings:
             key = (arm.label, cause, fleet, pair)
             counts = self.counts if cause == "swaps" or arm.shape[1] == 1 else Counter()
@@ -288,13 +283,8 @@ class ComparisonSums:
 
     def _add_differences(self, key: Key, aligned: AlignedAnswers, label: Doubles | None) -> None:
         """Prediction difference of events, or of rows with a label [Q, N]."""
-        self._add_events(
-            (key[0], "pd", *key[2:]),
-            pd_of_logits,
-            (aligned.first.scores, aligned.second.scores),
-            label,
-            aligned.per_query,
-        )
+        arrays = aligned.first.scores, aligned.second.scores
+        self._add_events((key[0], "pd", *key[2:]), pd_of_logits, arrays, label, aligned.per_query)
 
     def _add_events(self, key: Key, fn: Any, arrays: tuple[Any, Any], label: Doubles | None, per_query: Rows) -> None:
         """Sum up `fn` of the given arrays [Q, N] where there is a label, and keep them for what is no sum."""
@@ -396,18 +386,16 @@ class ComparisonSums:
     def by_value(self, arm: ArmModels, words: dict[str, dict[int, str]]) -> dict[str, list[Slice]]:
         """Swap measures by the values of the columns of --by, the most frequent first."""
         draws = Resamples(*arm.shape, SLICE_GROUPS)
-        by_column: dict[str, list[tuple[float, Slice]]] = {name: [] for name in self.by}
+        by_column: dict[str, list[Slice]] = {name: [] for name in self.by}
         for (name, value), sums in self.slices.items():
             sums_of_pairs = [sums.of(key, 2 * len(self.measures)) for key in sums.keys() if key[0] == arm.label]
-            queries = sum(float(slice_[1].sum()) for slice_ in sums_of_pairs)
-            by_column[name].append((queries, Slice(words[name][value], 0.0, intervals(self._swaps(sums, draws, arm)))))
-        for slices in by_column.values():
-            slices.sort(key=lambda entry: (-entry[0], entry[1].value))
-        totals = {name: sum(queries for queries, _ in slices) or 1.0 for name, slices in by_column.items()}
-        return {
-            name: [replace(slice_, share=queries / totals[name]) for queries, slice_ in slices]
-            for name, slices in by_column.items()
-        }
+            queries = sum(float(one[1].sum()) for one in sums_of_pairs)
+            by_column[name].append(Slice(words[name][value], queries, intervals(self._swaps(sums, draws, arm))))
+        for name, slices in by_column.items():
+            total = sum(one.share for one in slices) or 1.0
+            ordered = sorted(slices, key=lambda one: (-one.share, one.value))
+            by_column[name] = [replace(one, share=one.share / total) for one in ordered]
+        return by_column
 
 
 def _estimates(
@@ -522,12 +510,12 @@ def _arm(
     words: Any,
 ) -> Arm:
     arm_estimates, base = estimates[arm.label], arms[0]
-    comparable = [other for other in arms if other is not arm and other.shape == arm.shape]
+    others = [other for other in arms if other is not arm and other.shape == arm.shape]
     return Arm(
         spec=arm.label,
         measures=intervals(arm_estimates),
         ratios=ratios(arm_estimates, estimates[base.label], RATIOS) if base.shape == arm.shape else {},
-        against={other.label: ratios(arm_estimates, estimates[other.label], RATIOS_TO_ANY) for other in comparable},
+        against={other.label: ratios(arm_estimates, estimates[other.label], RATIOS_TO_ANY) for other in others},
         by=tally.by_value(arm, words),
     )
 
@@ -574,11 +562,9 @@ def _notes(
     suffix = ", summed over all pairs of models" if is_several else ""
     covers = tally.resamples[arms[0].shape].covers
     units = "" if "user" in optional else " (no column of users: each query is its own)"
-    queries = (
-        f"{counts['queries']:,} answers compared{suffix}"
-        if is_several
-        else f"{counts['queries']:,} {'query' if counts['queries'] == 1 else 'queries'} in common"
-    )
+    queries = f"{counts['queries']:,} {'query' if counts['queries'] == 1 else 'queries'} in common"
+    if is_several:
+        queries = f"{counts['queries']:,} answers compared{suffix}"
     notes = [
         f"{tally.rows.total():,} rows of {len(sources)} files; {queries}; slates of {tally.k}. "
         f"95 % intervals over {covers}{units}."

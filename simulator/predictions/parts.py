@@ -13,24 +13,22 @@ import contextlib
 import io
 import shutil
 import tempfile
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from simulator.errors import DataError
+from simulator.pace import prefetched
 from simulator.predictions.read import PredictionSource, Rows, mix, read
 from simulator.types import Ints
 
 Part = dict[int, Rows]
 """Model number -> its rows of whole queries."""
-Item = TypeVar("Item")
 
 PART_ROWS = 1_000_000
 """Rows of a part, of all models together."""
@@ -44,8 +42,6 @@ MAX_PARTITIONS = 512
 """Files open at a time."""
 MAX_THREADS = 4
 """Files that are read by a thread each."""
-PREFETCHED = 2
-"""Batches that a thread reads while the last one is worked on."""
 
 
 class NotGroupedError(Exception):
@@ -101,7 +97,9 @@ def streamed(reading: Reading) -> Iterator[Part]:
             of_model = [reading.read(source, size) for source in reading.sources if source.numbers[0] == model]
             rows = chain.from_iterable(of_model)
             with_threads = len(models) <= MAX_THREADS
-            streams[model] = _Stream(threads.enter_context(contextlib.closing(ahead(rows))) if with_threads else rows)
+            streams[model] = _Stream(
+                threads.enter_context(contextlib.closing(prefetched(rows))) if with_threads else rows
+            )
         taken: list[Ints] = []
         while any(stream.open for stream in streams.values()):
             fewest = min(len(stream.runs) for stream in streams.values() if stream.open)
@@ -191,7 +189,7 @@ def spilled(reading: Reading) -> Iterator[Part]:
         _require_disk_space(reading, 8 * len(names) * reading.rows)
     files = [tempfile.TemporaryFile(dir=reading.temporary) if count > 1 else io.BytesIO() for _ in range(count)]
     try:
-        for rows in ahead(chain.from_iterable(reading.read(source, PART_ROWS // 4) for source in reading.sources)):
+        for rows in prefetched(chain.from_iterable(reading.read(source, PART_ROWS // 4) for source in reading.sources)):
             table = np.empty((len(rows["query"]), len(names)), np.int64)
             for place, name in enumerate(names):
                 column = rows[name]
@@ -201,7 +199,7 @@ def spilled(reading: Reading) -> Iterator[Part]:
             ends = np.bincount(partitions, minlength=count).cumsum()
             for file, part in zip(files, np.split(table, ends[:-1]), strict=True):
                 file.write(part.data)
-        yield from ahead(_by_model(table, names) for table in _back(files, len(names)))
+        yield from prefetched(_by_model(table, names) for table in _back(files, len(names)))
     except OSError as error:
         folder = reading.temporary or tempfile.gettempdir()
         raise DataError(f"temp = {folder}: {error.strerror or error}: name another folder with --temp") from None
@@ -249,18 +247,6 @@ def _require_disk_space(reading: Reading, needed: int) -> None:
         hint = "name a larger folder with --temp, or sort the files by query"
         raise DataError(f"temp = {folder}: {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed: {hint}")
     reading.log(f"The files are not grouped by query: {needed / 1e9:.2f} GB go to {folder} meanwhile")
-
-
-def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
-    """The same items, prefetched by a thread while the caller works on the last one."""
-    thread = ThreadPoolExecutor(1)
-    try:
-        fetched = deque(thread.submit(next, items, None) for _ in range(PREFETCHED))
-        while (item := fetched.popleft().result()) is not None:
-            fetched.append(thread.submit(next, items, None))
-            yield item
-    finally:
-        thread.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)

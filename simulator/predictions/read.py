@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -130,9 +130,8 @@ def open_frame(frame: Any, number: int, names: ColumnNames) -> PredictionSource:
     try:
         table = frame if isinstance(frame, pa.Table) else pa.table(frame)
     except Exception as error:  # whatever the frame's own library raises
-        raise DataError(
-            f"{name}: no table ({_reason(error)}): give a frame or a dict of arrays of one length"
-        ) from None
+        hint = "give a frame or a dict of arrays of one length"
+        raise DataError(f"{name}: no table ({_reason(error)}): {hint}") from None
 
     def batches(columns: Sequence[str], size: int) -> Iterator[Any]:
         yield from table.select(list(columns)).to_batches(size)
@@ -144,9 +143,7 @@ def open_frame(frame: Any, number: int, names: ColumnNames) -> PredictionSource:
 def _open(path: Path, number: int, names: ColumnNames) -> PredictionSource:
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder: name a file of predictions")
-    if path.suffix in (".parquet", ".pq"):
-        return _parquet(path, number)
-    return _text(path, number, names)
+    return _parquet(path, number) if path.suffix in (".parquet", ".pq") else _text(path, number, names)
 
 
 def _parquet(path: Path, number: int) -> PredictionSource:
@@ -159,12 +156,12 @@ def _parquet(path: Path, number: int) -> PredictionSource:
         file.close()
     columns = dict(zip(schema.names, schema.types, strict=True))
     log_odds = SCORE.items() <= (schema.metadata or {}).items()
-    lists = (
-        "items" in columns and pa.types.is_list(columns["items"]) and pa.types.is_struct(columns["items"].value_type)
-    )
+    items = columns.get("items", pa.null())
+    lists = pa.types.is_list(items) and pa.types.is_struct(items.value_type)
     keys = [name for name in schema.names if name != "items"]
     if lists:
-        columns |= {f.name: f.type for f in columns.pop("items").value_type}
+        del columns["items"]
+        columns |= {f.name: f.type for f in items.value_type}
 
     def batches(wanted: Sequence[str], size: int) -> Iterator[Any]:
         outer = [name for name in wanted if name in keys] + (["items"] if lists else [])
@@ -244,14 +241,12 @@ def _checked(source: PredictionSource, names: ColumnNames) -> PredictionSource:
     source.log_odds = source.log_odds or names.log_odds
     source.ranked = names.score not in source.columns and "rank" in source.columns
     source.names = names = _understood(names, source.columns)
-    named = [
-        getattr(names, f.name) for f in fields(ColumnNames) if f.type == "str" and getattr(names, f.name) != f.default
-    ]
+    default, has = ColumnNames(), ", ".join(filter(None, source.columns))
+    named = [name for key, name in asdict(names).items() if isinstance(name, str) and name != getattr(default, key)]
     for name in (names.query, names.item, names.score, *named, *names.by):
+        if name not in source.columns and not has:
+            raise DataError(f"{source.name}: empty: give a file with a header line and predictions")
         if name not in source.columns:
-            has = ", ".join(filter(None, source.columns))
-            if not has:
-                raise DataError(f"{source.name}: empty: give a file with a header line and predictions")
             raise DataError(f"{source.name}: no column {name!r} (it has {has}): name the column with a flag")
     kinds = arrow().types
     for name, kind in source.columns.items():
@@ -289,6 +284,11 @@ def _understood(names: ColumnNames, columns: Mapping[str, Any]) -> ColumnNames:
     return understood
 
 
+def _encoded(column: Any) -> Any:
+    """With a dictionary."""
+    return column if hasattr(column, "dictionary") else column.dictionary_encode()
+
+
 def combinations(source: PredictionSource, batch: Any) -> tuple[list[tuple[Any, ...]], Ints]:
     """The values of MODEL in a batch, and which of them each row [n] has."""
     which, values = np.zeros(len(batch), np.int64), [()]  # type: tuple[Ints, list[tuple[Any, ...]]]
@@ -296,8 +296,7 @@ def combinations(source: PredictionSource, batch: Any) -> tuple[list[tuple[Any, 
         if name not in source.columns:
             values = [(*value, default) for value in values]
             continue
-        coded = batch.column(name)
-        coded = coded if hasattr(coded, "dictionary") else coded.dictionary_encode()
+        coded = _encoded(batch.column(name))
         words = [(str(w) or default) if name == "arm" else w for w in coded.dictionary.to_pylist()]
         which = which * len(words) + coded.indices.to_numpy()
         values = [(*value, word) for value in values for word in words]
@@ -373,8 +372,7 @@ class _Cells:
         return cast(Doubles, values)
 
     def events(self, column: str) -> NDArray[np.bool_]:
-        coded = self.batch.column(column)
-        coded = coded if hasattr(coded, "dictionary") else coded.dictionary_encode()
+        coded = _encoded(self.batch.column(column))
         words = np.array([{"query": 0, "event": 1}.get(w, 2) for w in coded.dictionary.to_pylist()] or [0])
         role_codes = words[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
         self._refuse(role_codes == 2, column, "is no role: `query` or `event`")
@@ -424,9 +422,8 @@ def hashed(texts: Any) -> Ints:
     ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + count + 1].astype(np.int64)
     start, length = ends[:-1], np.diff(ends)
     raw = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
-    raw = raw[: ends[-1]] if count else raw
-    padded = np.concatenate([raw[ends[0] :] if count else raw, np.zeros(8, np.uint8)])
-    start = start - (ends[0] if count else 0)
+    begin, end = (ends[0], ends[-1]) if count else (0, 0)
+    padded, start = np.concatenate([raw[begin:end], np.zeros(8, np.uint8)]), start - begin
     words = np.ndarray((max(len(padded) - 7, 1),), np.uint64, padded, strides=(1,))  # 8 bytes from any place
     state = mix(length.astype(np.uint64) + np.uint64(1))  # not of 0, which it leaves alone
     for part in range(0, int(length.max(initial=0)), 8):
@@ -443,11 +440,9 @@ def hashed(texts: Any) -> Ints:
     if numeric.any():
         pa = arrow()
         places = np.flatnonzero(numeric)
-        numeric_texts = texts.take(pa.array(places)) if len(places) < count else texts
-        plain = pa.compute.match_substring_regex(numeric_texts, r"^(0|-?[1-9][0-9]{0,17})$").to_numpy(
-            zero_copy_only=False
-        )
-        ids[places[plain]] = numeric_texts.filter(pa.array(plain)).cast(pa.int64()).to_numpy()
+        texts = texts.take(pa.array(places)) if len(places) < count else texts
+        plain = pa.compute.match_substring_regex(texts, r"^(0|-?[1-9][0-9]{0,17})$")
+        ids[places[plain.to_numpy(zero_copy_only=False)]] = texts.filter(plain).cast(pa.int64()).to_numpy()
     return ids
 
 

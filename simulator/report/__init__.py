@@ -2,10 +2,8 @@
 
     finding.py    sentences computed from the numbers: page title, what you see, the claim above each picture
     charts.py     the kit of drawings: points as inline SVG, and as rows of a CSV file
-    looks.py      which colour, mark and line an arm has
-    templates.py  the kit of pages: templates/kit.html, and style sheets
+    kit.py        the kit of pages: templates/kit.html, style sheets, looks of arms, two slates side by side
     page.py       what is on the page: templates/report.html
-    example.py    two slates of one query, side by side
     pool.py       results of several seeds as one
     schema.py     docs/result.schema.json
 

@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from simulator.files import as_csv
 from simulator.measures.intervals import Interval, exact
-from simulator.report.looks import hue, look
+from simulator.report.kit import hue, look
 from simulator.result import Arm, Curve, Result
 from simulator.words import label
 
@@ -206,17 +206,14 @@ class Figure:
     @property
     def key(self) -> list[tuple[str, str]]:
         """The legend: symbols and their words."""
-        symbols = [symbol(12, *_mark_style(*mark)) for mark in DOTS]
+        style = "fill:var(--{});stroke:var(--ink)"
+        symbols = [symbol(12, style.format("ink" if filled else "paper"), SHAPES[shape]) for shape, filled in DOTS]
         looks = [(swatch(look), words) for look, words in self.legend]
         return [*looks, *zip(symbols, self.marks[1:], strict=False)] if self.marks else looks
 
     def csv(self) -> str:
         """What was drawn, a row per point."""
         return as_csv([COLUMNS, *(row for panel in self.panels for row in panel.rows)])
-
-
-def _mark_style(shape: str, filled: bool) -> tuple[str, str]:
-    return f"fill:var(--{'ink' if filled else 'paper'});stroke:var(--ink)", SHAPES[shape]
 
 
 def _rows(name: str, lines: list[Line], up: bool = True) -> Iterator[tuple[Any, ...]]:
@@ -241,10 +238,8 @@ def chart(
             _draw(axes, line)
         xs = [point.x for line in lines for point in line.points]
         ys = [point.y for line in lines for point in line.points]
-        for axis, axis_of, limit, shown in (
-            (across, axes.xaxis, axes.set_xlim, xs),
-            (up, axes.yaxis, axes.set_ylim, ys),
-        ):
+        directions = (across, axes.xaxis, axes.set_xlim, xs), (up, axes.yaxis, axes.set_ylim, ys)
+        for axis, axis_of, limit, shown in directions:
             axis_of.set_label_text(axis.title)
             limit(*axis.limits(shown))
             if axis.marks:
@@ -254,10 +249,8 @@ def chart(
                 axis_of.set_major_locator(ticks(5, integer=axis.whole, min_n_ticks=1 if axis.whole else 2))
         if better:
             axes.set_ylim(top=axes.get_ylim()[1] * 1.2)  # the strip above the points is for the arrow
-            fraction: Any = {"xycoords": "axes fraction", "textcoords": "axes fraction", "va": "center"}
-            axes.annotate(
-                "better", (0.03, 0.86), (0.13, 0.97), arrowprops={"arrowstyle": "->", "color": INK}, **fraction
-            )
+            where: Any = {"xycoords": "axes fraction", "textcoords": "axes fraction", "va": "center"}
+            axes.annotate("better", (0.03, 0.86), (0.13, 0.97), arrowprops={"arrowstyle": "->", "color": INK}, **where)
         return Panel(name, heading, svg(figure, name), list(_rows(name, lines)), note)
 
 
@@ -323,9 +316,8 @@ def over_generations(result: Result, measure: str, heading: str, bands: bool, ze
     """One line per arm over the generations, with its interval as a band if wanted; None where nothing is known."""
     lines = []
     for index, arm in enumerate(result.arms):
-        values = [
-            (g.number, g.arms[arm.spec][measure]) for g in result.generations if measure in g.arms.get(arm.spec, {})
-        ]
+        measures = [(one.number, one.arms.get(arm.spec, {})) for one in result.generations]
+        values = [(number, known[measure]) for number, known in measures if measure in known]
         points = [Point(exact(number), value if bands else exact(value.mean)) for number, value in values]
         lines += [Line(arm.spec, points, index, band=bands, bare=len(points) > 12)] if points else []
     if not lines:
@@ -348,12 +340,11 @@ def plane(arms: list[Arm], across: tuple[str, str], up: tuple[str, str]) -> Pane
 def activation_panels(curves: list[tuple[int, str, Curve]], names: tuple[str, str]) -> list[Panel]:
     """Activations and their gradients, each with its look and name."""
     panels = []
-    for name, heading, gradient in zip(names, ("Activation", "Its gradient"), (False, True), strict=True):
-        lines = [
-            Line(label_text, [Point(exact(x), exact(y)) for x, y in zip(curve.x, ys, strict=True)], index, bare=True)
-            for index, label_text, curve in curves
-            for ys in [curve.gradient if gradient else curve.y]
-        ]
+    for name, heading, of in zip(names, ("Activation", "Its gradient"), ("y", "gradient"), strict=True):
+        lines = []
+        for index, words, curve in curves:
+            points = [Point(exact(x), exact(y)) for x, y in zip(curve.x, getattr(curve, of), strict=True)]
+            lines.append(Line(words, points, index, bare=True))
         panels.append(chart(name, heading, lines, Axis("input x"), Axis()))
     return panels
 
@@ -369,8 +360,9 @@ def _name_rows(axes: Axes, names: list[str]) -> None:
             axes.annotate(text, (0, index), xycoords=where, annotation_clip=False, **offset)
 
 
-def _lines(name: str, width: int = 16) -> list[str]:
+def _lines(name: str) -> list[str]:
     """A name in its own lines, or in at most three, cut before its bracket or between words; then an ellipsis."""
+    width = 16
     if len(name) <= width or "\n" in name:
         return name.split("\n")
     before, bracket, inside = name.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}").partition(" (")

@@ -46,10 +46,8 @@ def headline(result: Result) -> str:
     if silent(result):
         return "All duplicates agree exactly: every prediction difference and every swap between them is 0"
     if arm is base:
-        return (
-            f"Two duplicates of {label(base.spec)} order {percent(base.measures['swaps.pair'].mean)} of all pairs "
-            f"of items differently{_at_loss(base)}"
-        )
+        share = percent(base.measures["swaps.pair"].mean)
+        return f"Two duplicates of {label(base.spec)} order {share} of all pairs of items differently{_at_loss(base)}"
     ratio = ratio_to(arm, base, "swaps.pair")
     name, first, cost = label(arm.spec), label(base.spec), accuracy(arm, base)
     if ratio is None:
@@ -69,30 +67,24 @@ def _at_loss(arm: Arm) -> str:
     return f", at log loss {written(loss, 4)}" if loss else ""
 
 
-def noises(result: Result) -> dict[str, str]:
-    """The sources of noise that were switched on, and what each is."""
+def what_differs(result: Result) -> list[str]:
+    """The sources of noise that were switched on, in words."""
     noise = result.config.get("noise")
-    noise = noise if isinstance(noise, dict) else {}
+    if not isinstance(noise, dict):
+        return ["(not recorded)"]
     window, lost, delay, precision = (noise.get(name) for name in ("window", "lost", "delay", "precision"))
     racing, changed = (noise.get(name) or 0 for name in ("racing", "changed"))
-    sources = {
-        "init": (noise.get("init") == "own", "each duplicate's own initialisation"),
-        "order": (window, f"the order of events within windows of {window} mini-batches"),
-        "lost": (lost, f"mini-batches lost with probability {lost}"),
-        "delay": (delay, f"updates delayed by up to {delay} mini-batches"),
-        "racing": (racing > 1, f"{racing} threads that race on the weights of each"),
-        "changed": (changed, f"{plural(changed, 'early engagement')} that each but the first leaves out"),
-        "rounding": (precision not in (None, "float32"), f"stochastic rounding to {precision}"),
-        "sums": (noise.get("reductions"), "the order in which sums are added up"),
-    }
-    return {name: words for name, (on, words) in sources.items() if on}
-
-
-def what_differs(result: Result) -> list[str]:
-    """The sources of noise in words."""
-    if not isinstance(result.config.get("noise"), dict):
-        return ["(not recorded)"]
-    return list(noises(result).values()) or ["nothing: every source of noise was off"]
+    sources = (
+        (noise.get("init") == "own", "each duplicate's own initialisation"),
+        (window, f"the order of events within windows of {window} mini-batches"),
+        (lost, f"mini-batches lost with probability {lost}"),
+        (delay, f"updates delayed by up to {delay} mini-batches"),
+        (racing > 1, f"{racing} threads that race on the weights of each"),
+        (changed, f"{plural(changed, 'early engagement')} that each but the first leaves out"),
+        (precision not in (None, "float32"), f"stochastic rounding to {precision}"),
+        (noise.get("reductions"), "the order in which sums are added up"),
+    )
+    return [words for on, words in sources if on] or ["nothing: every source of noise was off"]
 
 
 def what_you_see(result: Result) -> list[str]:

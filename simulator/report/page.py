@@ -13,8 +13,7 @@ from simulator.decide.evidence import ratio_to
 from simulator.measures.registry import DIFFERENCES, MEASURES, described
 from simulator.report import finding
 from simulator.report.charts import Figure, Panel, activation_panels, arm_dots, over_generations, plane
-from simulator.report.example import twice
-from simulator.report.templates import render
+from simulator.report.kit import render, twice
 from simulator.result import Arm, Result
 from simulator.words import CAUSES, COSTS, DASH, WORDS, count, duration, label, percent, size, summed_up, word
 from simulator.words import written as text_of
@@ -88,12 +87,9 @@ def _accuracy(arms: list[Arm]) -> Panel | None:
 
 
 def _swaps(result: Result) -> Figure:
-    panels = _panels(
-        *(
-            arm_dots(measure.words[0].upper() + measure.words[1:], result.arms, [f"{cause}.{name}" for cause in CAUSES])
-            for name, measure in MEASURES.items()
-        )
-    )
+    headings = {name: measure.words[0].upper() + measure.words[1:] for name, measure in MEASURES.items()}
+    by_cause = {name: [f"{cause}.{name}" for cause in CAUSES] for name in MEASURES}
+    panels = _panels(*(arm_dots(heading, result.arms, by_cause[name]) for name, heading in headings.items()))
     if not panels:
         return Figure(0, "swaps", "swaps, since nothing was compared")
     panels += _panels(arm_dots("Personalisation: how far users' rankings differ", result.arms, ["personalisation"]))
@@ -105,11 +101,9 @@ def _differences(result: Result) -> Figure:
     parts = arm_dots("Prediction difference (PD) and its parts", result.arms, list(DIFFERENCES))
     if not parts:
         return Figure(0, "pd", "prediction differences over events")
-    accuracy_panels = _panels(
-        _accuracy(result.arms), arm_dots("AUC: higher is better", result.arms, ["auc"], zero=False)
-    )
+    auc = arm_dots("AUC: higher is better", result.arms, ["auc"], zero=False)
     marks = ("Marks:", *(difference.words for difference in DIFFERENCES.values()))
-    return Figure(0, "pd", finding.differences_title(result), [parts, *accuracy_panels], marks=marks)
+    return Figure(0, "pd", finding.differences_title(result), _panels(parts, _accuracy(result.arms), auc), marks=marks)
 
 
 def _generations(result: Result) -> Figure:
@@ -166,10 +160,11 @@ def _slices(result: Result) -> Iterator[tuple[str, list[str], list[list[str]]]]:
         slices = [(arm, part) for arm in result.arms for part in arm.by.get(column, [])]
         names = [name for name in SLICED if any(name in part.measures for _, part in slices)]
         order = list(dict.fromkeys(part.value for _, part in slices))
+        slices.sort(key=lambda arm_and_slice: order.index(arm_and_slice[1].value))
         rows = [
             [part.value, label(arm.spec), percent(part.share)]
             + [text_of(part.measures.get(name), word(name).places) for name in names]
-            for arm, part in sorted(slices, key=lambda arm_and_slice: order.index(arm_and_slice[1].value))
+            for arm, part in slices
         ]
         yield f"By {column}", [column, "arm", "share", *(word(name).words for name in names)], rows
 

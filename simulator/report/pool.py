@@ -20,7 +20,7 @@ import numpy as np
 from simulator.errors import ResultError
 from simulator.measures.intervals import Interval, student_quantile
 from simulator.measures.registry import within
-from simulator.result import Arm, Bucket, Generation, Measures, Result
+from simulator.result import Arm, Bucket, Measures, Result
 
 
 def pooled(cells: Sequence[tuple[Path, Result]]) -> Result:
@@ -28,21 +28,19 @@ def pooled(cells: Sequence[tuple[Path, Result]]) -> Result:
     (_, first), *rest = cells
     if not rest:
         return first
-    if not _distinct(cells) and first.kind == "run":
+    # runs of one seed are one, and would make the interval too narrow
+    if len({run.config.get("seed") for _, run in cells}) < len(cells) and first.kind == "run":
         hint = "name runs of different seeds, one of each"
         raise ResultError(f"{rest[-1][0]}: a seed is there twice: {hint}")
     for folder, other in rest:
         _require_alike(first, other, folder)
     results = [result for _, result in cells]
     shared = not first.world.get("has_truth")
-    kept = [
-        arm.spec
-        for arm in first.arms
-        if all(any(arm.spec == candidate.spec for candidate in run.arms) for run in results)
-    ]
+    by_spec = [{arm.spec: arm for arm in run.arms} for run in results]
+    kept = _common(by_spec)
     if not kept:
         raise ResultError(f"{rest[0][0]}: has no arm of {cells[0][0]}: name results with arms in common")
-    same = [[next(arm for arm in run.arms if arm.spec == spec) for run in results] for spec in kept]
+    same = [[arms[spec] for arms in by_spec] for spec in kept]
     seeds = sorted(run.config.get("seed", 0) for run in results)
     steps = zip(*(run.generations for run in results), strict=False)
     return replace(
@@ -50,11 +48,7 @@ def pooled(cells: Sequence[tuple[Path, Result]]) -> Result:
         world=_world(results),
         arms=[_arm(arms, shared) for arms in same],
         generations=[
-            Generation(
-                step[0].number,
-                step[0].events,
-                {spec: _pooled_measures([g.arms[spec] for g in step], shared) for spec in kept},
-            )
+            replace(step[0], arms={spec: _pooled_measures([g.arms[spec] for g in step], shared) for spec in kept})
             for step in steps
             if all(g.arms.keys() >= set(kept) for g in step)
         ],
@@ -69,15 +63,9 @@ def pooled(cells: Sequence[tuple[Path, Result]]) -> Result:
         config=first.config | {"seeds": seeds},
         baselines={
             name: _pooled_measures([run.baselines[name] for run in results], shared)
-            for name in first.baselines
-            if all(name in run.baselines for run in results)
+            for name in _common([run.baselines for run in results])
         },
     )
-
-
-def _distinct(cells: Sequence[tuple[Path, Result]]) -> bool:
-    """Whether all seeds differ: runs of one seed are one, and would make the interval too narrow."""
-    return len({run.config.get("seed") for _, run in cells}) == len(cells)
 
 
 def _world(results: list[Result]) -> dict[str, Any]:
@@ -85,7 +73,7 @@ def _world(results: list[Result]) -> dict[str, Any]:
     world, shares = dict(results[0].world), [run.world["shares"] for run in results if "shares" in run.world]
     if shares:
         world["worlds"] = len(results)
-        world["shares"] = {name: float(np.mean([run_shares[name] for run_shares in shares])) for name in shares[0]}
+        world["shares"] = {name: float(np.mean([one[name] for one in shares])) for name in shares[0]}
     return world
 
 
@@ -96,10 +84,8 @@ def _require_alike(first: Result, other: Result, folder: Path) -> None:
     )
     for name in (name for name in expected | actual if name not in ("seed", "arms", "fleets")):
         if expected.get(name) != actual.get(name):
-            raise ResultError(
-                f"{folder}: {name} = {actual.get(name)}, where the first has {expected.get(name)}: "
-                "name results that differ by their seed alone"
-            )
+            difference = f"{name} = {actual.get(name)}, where the first has {expected.get(name)}"
+            raise ResultError(f"{folder}: {difference}: name results that differ by their seed alone")
 
 
 def _arm(arms: list[Arm], shared: bool) -> Arm:
@@ -124,9 +110,8 @@ def _arm(arms: list[Arm], shared: bool) -> Arm:
 
 def _bucket(parts: Sequence[Bucket], shared: bool) -> Bucket:
     """Groups of about equally many events, by their rank: limits are means."""
-    low, high, share = (
-        sum(values) / len(parts) for values in zip(*((p.low, p.high, p.share) for p in parts), strict=True)
-    )
+    columns = zip(*((part.low, part.high, part.share) for part in parts), strict=True)
+    low, high, share = (sum(values) / len(parts) for values in columns)
     return Bucket(low, high, share, within(estimate([part.pd for part in parts], shared), "pd"))
 
 

@@ -82,37 +82,31 @@ def _class_schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     required, rest = [], False
     for field in fields(kind):
-        name, kind_of_field, description = (
-            json_name(field),
-            hints(kind)[field.name],
-            {"description": _docstrings(kind).get(field.name, "")},
-        )
+        name, kind_of_field = json_name(field), hints(kind)[field.name]
+        description = {"description": _docstrings(kind).get(field.name, "")}
         if "spread" in field.metadata:
             rest |= not field.metadata["spread"]
             values = _type_schema(kind_of_field, definitions).get("additionalProperties", {})
             properties |= {part: values | description for part in field.metadata["spread"]}
         elif field.metadata.get("key"):
-            properties[name] = {
-                "type": "object",
-                "additionalProperties": _type_schema(get_args(kind_of_field)[0], definitions),
-            } | description
+            values = _type_schema(get_args(kind_of_field)[0], definitions)
+            properties[name] = {"type": "object", "additionalProperties": values} | description
             required.append(name)
         elif field.name != "spec":
             properties[name] = _type_schema(kind_of_field, definitions) | description
             if field.default is MISSING and field.default_factory is MISSING:
                 required.append(name)
+    measures = definitions["Measures"]
     if rest:  # measures stand beside the class's own
-        properties = {
-            name: {"$ref": f"{DEFINITIONS}Measures/properties/{name}"} for name in definitions["Measures"]["properties"]
-        } | properties
-    additional = definitions["Measures"]["additionalProperties"] if rest else False
-    schema_of_class = {
+        named = {name: {"$ref": f"{DEFINITIONS}Measures/properties/{name}"} for name in measures["properties"]}
+        properties = named | properties
+    return {
         "type": "object",
         "description": inspect.getdoc(kind),
         "properties": properties,
         "required": required,
+        "additionalProperties": measures["additionalProperties"] if rest else False,
     }
-    return schema_of_class | {"additionalProperties": additional}
 
 
 @cache

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,18 @@ from numpy.typing import NDArray
 from simulator.errors import DataError
 from simulator.types import Doubles, Ints, Rows
 from simulator.world import rows
-from simulator.world.archive import Writer
-from simulator.world.coder import Coder, make_coder
+from simulator.world.clicklog import Writer
 from simulator.world.mapping import EntityTable, FeatureColumn, Mapping
 from simulator.world.rows import Column
 from simulator.world.source import DamagedRows, Source
 from simulator.world.values import (
+    Coder,
     Values,
     buckets,
     by_appearance,
     categories,
     chunks,
+    make_coder,
     positions,
     renumbered,
     side_by_side,
@@ -73,9 +75,8 @@ def previous_engagements(user: Rows, label: NDArray[np.uint8], users: int) -> In
         row, users_of_rows = order + part.start, user[part][order]
         engaged = label[row] == 1
         last_place = np.append(-1, np.maximum.accumulate(np.where(engaged, np.arange(len(row)), -1))[:-1])
-        previous[row] = np.where(
-            (last_place >= 0) & (users_of_rows[last_place] == users_of_rows), row[last_place], last[users_of_rows]
-        )
+        is_here = (last_place >= 0) & (users_of_rows[last_place] == users_of_rows)
+        previous[row] = np.where(is_here, row[last_place], last[users_of_rows])
         np.maximum.at(last, users_of_rows, np.where(engaged, row, -1))
     return previous
 
@@ -85,10 +86,8 @@ def changes(cells: np.ndarray[Any, Any], entity: Rows, first: Ints) -> bool:
     static = cells[first]
     for part in chunks(len(entity)):
         current, original = cells[part], static[entity[part]]
-        differs = (
-            (current != original) & (current == current) & (original == original)
-        )  # not-a-number is empty, and differs from itself
-        if (differs if current.dtype.kind == "f" else differs & (current >= 0) & (original >= 0)).any():
+        is_empty = np.isnan if current.dtype.kind == "f" else lambda codes: codes < 0
+        if ((current != original) & ~is_empty(current) & ~is_empty(original)).any():
             return True
     return False
 
@@ -151,10 +150,8 @@ class Coding:
         order = self._sort(columns["time"], limit)
         with ThreadPoolExecutor(2) as pool:
             numbered = dict(pool.map(lambda side: (side, self._numbered(side, columns[side], order)), ("user", "item")))
-            cells = pool.map(
-                lambda f, column: self._feature_cells(f, column, order, numbered), mapping.features, features
-            )
-            cells_of = self._entity_cells(cells)
+            read = partial(self._feature_cells, order=order, numbered=numbered)
+            cells_of = self._entity_cells(pool.map(read, mapping.features, features))
         self._events(columns, order, numbered["user"])
         if mapping.position:
             self._context.append((mapping.position, positions(columns["position"].take(order))))

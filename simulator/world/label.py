@@ -94,9 +94,8 @@ def _condition(node: ast.expr) -> Condition:
             return lambda rows: pc.invert(inner(rows))
         case ast.Compare():  # a < b < c is a < b and b < c
             sides = pairwise(map(_side, (node.left, *node.comparators)))
-            return _joined(
-                pc.and_kleene, [_comparison(*pair, operation) for pair, operation in zip(sides, node.ops, strict=True)]
-            )
+            parts = [_comparison(*pair, operation) for pair, operation in zip(sides, node.ops, strict=True)]
+            return _joined(pc.and_kleene, parts)
         case ast.Name(id=column):
             return lambda rows: pc.not_equal(as_number(flat(rows, column)), 0)
     raise ValueError(f"{_excerpt(node)} is no condition; use comparisons, and, or, not, in")

@@ -154,9 +154,8 @@ def read_mapping_file(path: Path) -> Mapping:
         except ValueError as error:
             raise _fault(path, "label", f"label = {excerpt(settings['label'])}: {error}") from None
     settings["features"] = _features(path, settings.get("features", {}))
-    mapping = Mapping(
-        path=path, **{key: value for key, value in settings.items() if key not in ("delimiter", "columns")}
-    )
+    fields = {key: value for key, value in settings.items() if key not in ("delimiter", "columns")}
+    mapping = Mapping(path=path, **fields)
     _require_distinct(mapping)
     return mapping
 
@@ -236,13 +235,8 @@ def _check_keys(
     path: Path, section: Any, keys: Sequence[str], prefix: str, types: dict[str, type] | None = None
 ) -> None:
     """DataError for a key that means nothing, or a value of the wrong type or out of range."""
-    types_of: dict[str, Any] = {
-        "sort": bool,
-        "columns": list,
-        **dict.fromkeys(RANGES, int),
-        **dict.fromkeys(SECTIONS, dict),
-        **(types or {}),
-    }
+    types_of: dict[str, Any] = {"sort": bool, "columns": list, **dict.fromkeys(RANGES, int)}
+    types_of |= dict.fromkeys(SECTIONS, dict) | (types or {})
     for key, value in section.items():
         if key not in keys:
             raise _fault(path, key, f"{prefix}{key}: unknown key; the keys are {', '.join(keys)}")

@@ -56,11 +56,9 @@ class ReplayWorld:
         self._per_row = 1 if log.labelled else 1 + config.negatives
         self.events = len(log) * self._per_row
         """Sampled negatives included."""
-        slots = [
-            (self.schema.first_row(field.name), field) for field in log.context_features for _ in range(field.slots)
-        ]
-        self._first_context = np.array([first for first, _ in slots], np.int32)
-        self._position_slots = [place for place, (_, field) in enumerate(slots) if field.name == log.position]
+        slots = [field.name for field in log.context_features for _ in range(field.slots)]
+        self._first_context = np.array(list(map(self.schema.first_row, slots)), np.int32)
+        self._position_slots = [place for place, name in enumerate(slots) if name == log.position]
         self._draws = lru_cache(maxsize=2)(self._draw)
 
     def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
@@ -184,10 +182,8 @@ class ReplayWorld:
         if not sizes:
             return {}
         rows = np.array([query.id // self._per_row for query in queries])
-        hits = [
-            np.isin(candidates, query.answers)
-            for query, candidates in zip(queries, self._retrieved(rows, self._row(at), max(sizes)), strict=True)
-        ]
+        retrieved = self._retrieved(rows, self._row(at), max(sizes))
+        hits = [np.isin(items, query.answers) for query, items in zip(queries, retrieved, strict=True)]
         return {str(size): float(np.mean([hit[:size].any() for hit in hits])) for size in sizes}
 
     def engagements(self, stop: int) -> tuple[Ints, Ints]:

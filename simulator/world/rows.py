@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from simulator.pace import prefetched
 from simulator.types import Doubles, Ints
-from simulator.world.coder import Coder
 from simulator.world.columns import as_number, as_seconds, as_text, flat, is_list, joined
 from simulator.world.mapping import excerpt
 from simulator.world.source import DamagedRows, RowPlace, Source
+from simulator.world.values import Coder
 
 if TYPE_CHECKING:
     from simulator.world.label import Label
@@ -44,7 +44,6 @@ Cells = Any
 """Texts [n], pyarrow's, or numbers [n], NumPy's."""
 IsValid = NDArray[np.bool_]
 """[n] which cells are valid."""
-Item = TypeVar("Item")
 
 
 class Column:
@@ -95,7 +94,7 @@ def read(source: Source, columns: Sequence[Column], wanted: Sequence[str], damag
     with ExitStack() as stack, progress(source) as advance:
         for number, column in enumerate(columns):
             column.open(folder / f"{number}.spool", stack)
-        for batch in prefetched(batches):
+        for batch in prefetched(batches, 1):
             for column, cells in zip(columns, batch, strict=True):
                 column.append(cells)
             advance(len(batch[0]))
@@ -216,15 +215,6 @@ def within(low: float, end: float, whole: bool = False) -> Callable[[Cells], IsV
 def always_valid(cells: Cells) -> IsValid:
     """Every cell is fine."""
     return np.ones(len(cells), np.bool_)
-
-
-def prefetched(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, the next one prefetched by another thread while one is in use."""
-    with ThreadPoolExecutor(1) as pool:
-        pending = pool.submit(next, items, None)
-        while (item := pending.result()) is not None:
-            pending = pool.submit(next, items, None)
-            yield item
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The files of a log as batches of raw columns, file by file, for ingest.py.
+"""The files of a log as batches of raw columns, file by file, for coding.py.
 
 A table is a file, a folder, a glob or an fsspec URL of CSV (plain or packed), Parquet, or the files of a family (see
 families.py). Columns of Parquet keep their types, those of text are text; columns.py makes numbers and times of either.
@@ -132,9 +132,8 @@ class Source:
             with _damage_named(part.path):
                 for place, batch in (self._parquet if _is_parquet(part.path) else self._text)(part.path, present):
                     columns = dict(zip(present, batch.columns, strict=True)) if present else {}
-                    columns |= {
-                        name: pa.repeat(pa.scalar(value, pa.string()), len(batch)) for name, value in folders.items()
-                    }
+                    for name, value in folders.items():
+                        columns[name] = pa.repeat(pa.scalar(value, pa.string()), len(batch))
                     if self._derived:
                         unfolded, columns = derived(self._table.form, columns)
                         place = replace(place, unfolded=unfolded)
@@ -251,31 +250,20 @@ class Source:
             return "skip"
 
         text, delimiter = prepared(raw, self._table.delimiter, len(names))
-        quoted = self._quotes and b'"' in text
+        quoted, size = self._quotes and b'"' in text, CHUNK if threads else len(text) + 1
+        quotes = {"quote_char": '"' if quoted else False, "newlines_in_values": quoted}
+        strings = {"column_types": dict.fromkeys(names, pa.string()), "null_values": [""], "strings_can_be_null": True}
+        options = (
+            pa.csv.ReadOptions(use_threads=threads, block_size=size, column_names=names),
+            pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=fault, **quotes),
+            pa.csv.ConvertOptions(include_columns=list(wanted), **strings),
+        )
         try:
-            table = pa.csv.read_csv(
-                pa.BufferReader(text),
-                pa.csv.ReadOptions(
-                    use_threads=threads, block_size=CHUNK if threads else len(text) + 1, column_names=names
-                ),
-                pa.csv.ParseOptions(
-                    delimiter=delimiter,
-                    quote_char='"' if quoted else False,
-                    newlines_in_values=quoted,
-                    invalid_row_handler=fault,
-                ),
-                pa.csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.string()),
-                    include_columns=list(wanted),
-                    null_values=[""],
-                    strings_can_be_null=True,
-                ),
-            )
+            return pa.csv.read_csv(pa.BufferReader(text), *options), faults
         except pa.ArrowInvalid:
             if not threads:
                 raise
             return self._rows(raw, names, wanted, threads=False)  # a row is longer than a thread's share
-        return table, faults
 
 
 def _batches(place: RowPlace, table: pa.Table) -> Iterator[tuple[RowPlace, pa.RecordBatch]]:

@@ -14,9 +14,18 @@ from simulator.config import SyntheticConfig
 from simulator.errors import SettingError
 from simulator.randomness import generator
 from simulator.types import Batch, Doubles, Floats, Ints, Names, Query, Rows
-from simulator.world.clicks import TrueClickModel, draw_clicks, examination, logit
 from simulator.world.features import Encoder, side_rows
-from simulator.world.population import AGE_GROUPS, POSITIONS, Audience, Catalog, schema_of
+from simulator.world.population import (
+    AGE_GROUPS,
+    POSITIONS,
+    Audience,
+    Catalog,
+    TrueClickModel,
+    draw_clicks,
+    examination,
+    logit,
+    schema_of,
+)
 from simulator.world.retrieval import retrieve
 
 SPAN = 30 * 86_400.0
@@ -106,10 +115,8 @@ class SyntheticWorld:
         time = np.full(count, self._time(at))
         context = self._context(user, self.audience.device(uniform[:, 1]), time, np.ones(count, np.int64))
         retrieved = self._retrieve(candidates, at)  # [AGE_GROUPS, N]
-        return [
-            self._query(at * QUERIES_PER_EVENT + i, int(user[i]), self._time(at), context[i], retrieved)
-            for i in range(count)
-        ]
+        first, asked_at = at * QUERIES_PER_EVENT, self._time(at)
+        return [self._query(first + i, int(user[i]), asked_at, context[i], retrieved) for i in range(count)]
 
     def name_of(self, field: str, value: int) -> str:
         """See World."""
@@ -117,16 +124,14 @@ class SyntheticWorld:
 
     def click(self, query: Query, items: Ints, purpose: str) -> Floats:
         """[K] 1 where the user clicks the item at that position of the slate, drawn from (seed, purpose, query id)."""
-        context = np.tile(np.array(query.context, np.int32), (len(items), 1))
-        user, time = np.full(len(items), query.user), np.full(len(items), query.time)
+        user, context, time = _repeated(query, len(items))
         rng, position = generator(self.seed, f"clicks {purpose}", query.id), np.arange(1, len(items) + 1)
         return draw_clicks(rng, self.probability(user, items, context, time), position, self.config.position_bias)
 
     def feedback(self, query: Query, items: Ints, clicks: Floats) -> Batch:
         """The K impressions of a shown slate as events at the query's time, each with its position as context."""
-        context = np.tile(np.array(query.context, np.int32), (len(items), 1))
+        user, context, time = _repeated(query, len(items))
         context[:, -1] = self._position_rows(np.arange(1, len(items) + 1))
-        user, time = np.full(len(items), query.user), np.full(len(items), query.time)
         features = self.encoder.encode(user, items, context)
         return Batch(user, items.astype(np.int64), time, features, clicks.astype(np.float32))
 
@@ -202,3 +207,9 @@ class SyntheticWorld:
         device = self.audience.device(rng.random(count))
         context = self.audience.context_taste(device, self.audience.hour(user, time))
         return self.audience.taste(user, time), self.catalog.taste[item], context
+
+
+def _repeated(query: Query, count: int) -> tuple[Ints, Rows, Doubles]:
+    """User [n], context [n, C] and time [n] of a query, for `count` impressions."""
+    context = np.tile(np.array(query.context, np.int32), (count, 1))
+    return np.full(count, query.user), context, np.full(count, query.time)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.article.frontier import Point, at, envelope, matched, points
-from simulator.article.table import Values
+from simulator.article.table import Point, Values, at, envelope, matched, points
 
 places = st.lists(
     st.tuples(st.floats(0.4, 0.5), st.floats(0.01, 1.0)),

@@ -15,8 +15,8 @@ from simulator.article import grid
 from simulator.article.__main__ import main
 from simulator.article.claims import CLAIMS
 from simulator.article.figures import DRAWN, all_figures
+from simulator.article.grid import GridFlags, recorded, run_grid
 from simulator.article.pages import WriteFlags, in_order, summary, write
-from simulator.article.run import GridFlags, recorded, run_grid
 from simulator.article.table import read_lines, worlds, write_lines
 from simulator.errors import ResultError, SettingError
 from simulator.flags import parse_run

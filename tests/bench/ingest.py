@@ -29,9 +29,8 @@ from sizes import Size
 from simulator.config import ReplayConfig
 from simulator.randomness import generator
 from simulator.types import Ints
-from simulator.world.cache import CACHE
-from simulator.world.clicklog import ClickLog
-from simulator.world.ingest import open_log
+from simulator.world.clicklog import CACHE, ClickLog
+from simulator.world.open import open_log
 
 GROUP = 1 << 20
 """Rows written at a time."""
@@ -51,7 +50,7 @@ PEAK = """
 import sys, threading, time
 from pathlib import Path
 from simulator.config import ReplayConfig
-from simulator.world.ingest import open_log
+from simulator.world.open import open_log
 peak = 0
 def watch():
     global peak

@@ -27,7 +27,7 @@ from simulator.check import main as command
 from simulator.config import ReplayConfig
 from simulator.errors import FlickerError
 from simulator.world.clicklog import ClickLog
-from simulator.world.ingest import open_log
+from simulator.world.open import open_log
 
 ROWS = 150
 MAPPING = """log = "log.csv"

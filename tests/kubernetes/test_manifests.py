@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from load.settings import read_settings
-from page.flags import PageFlags
 from page.guard import HEALTH_PATH
+from page.main import PageFlags
 from serving.replica import replica
 from serving.replica.main import ReplicaFlags
 from serving.router import main as router

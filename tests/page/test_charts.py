@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from page.charts import Dot, LineSeries, limits, over_gap, over_time, plane, rows
+from page.parts import Dot, LineSeries, limits, over_gap, over_time, plane, rows
 from simulator.measures.intervals import Interval, exact
 
 NUMBERS = st.floats(0, 100).map(lambda value: float(f"{value:.3g}"))

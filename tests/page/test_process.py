@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from page.flags import PageFlags
+from page.main import PageFlags
 from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.errors import FlickerError
 from simulator.flags import parse_flags

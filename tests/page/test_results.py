@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from page.results import Results, differing_settings, ratio_between
+from page.runs import Results, differing_settings, ratio_between
 from simulator.measures.intervals import Interval
 from simulator.result import Arm, Result, write_result
 
@@ -40,26 +40,26 @@ def sweep(tmp_path: Path) -> Path:
 
 def test_seeds_of_a_sweep_are_one_setting_or_each_alone(sweep: Path) -> None:
     results = Results([sweep.parent])
-    (alone,), (pooled,) = results.groups(pool=False), results.groups(pool=True)
-    assert len(alone.settings) == 8 and len({each.name for each in alone.settings}) == 8
-    assert [each.words for each in pooled.settings] == [
+    (alone,), (pooled,) = results.groups(pool=False).values(), results.groups(pool=True).values()
+    assert len(alone) == 8 and len({each.name for each in alone}) == 8
+    assert [each.words for each in pooled] == [
         "ReLU, lr 0.1", "SmeLU (beta = 1), lr 0.1", "ReLU, lr 0.2", "SmeLU (beta = 1), lr 0.2",
     ]  # fmt: skip
-    assert pooled.settings[0].arm.measures["swaps.pair"].mean == pytest.approx(0.15), "the mean of both seeds"
+    assert pooled[0].arm.measures["swaps.pair"].mean == pytest.approx(0.15), "the mean of both seeds"
     assert results.problems == []
 
 
 def test_settings_differ_where_they_were_told_to(sweep: Path) -> None:
-    (group,) = Results([sweep]).groups(pool=True)
-    one, same_cell, other, _ = group.settings
+    (group,) = Results([sweep]).groups(pool=True).values()
+    one, same_cell, other, _ = group
     assert differing_settings(one, one) == {}
     assert differing_settings(one, other) == {"model.lr": (0.1, 0.2)}
     assert differing_settings(one, same_cell) == {"arm": ("relu", "smelu:beta=1")}
 
 
 def test_ratios_are_paired_where_a_result_pairs_them(sweep: Path) -> None:
-    (group,) = Results([sweep]).groups(pool=False)
-    relu, smelu, other_seed, *_ = group.settings
+    (group,) = Results([sweep]).groups(pool=False).values()
+    relu, smelu, other_seed, *_ = group
     paired, apart = ratio_between(relu, smelu, "swaps.pair"), ratio_between(relu, other_seed, "swaps.pair")
     assert paired == Interval(0.5, 0.45, 0.55)
     assert apart is not None and apart.mean == pytest.approx(2) and apart.low < 1.8 and apart.high > 2.2
@@ -72,12 +72,12 @@ def test_each_result_is_found_once_and_read_again_when_it_changed(tmp_path: Path
     result(first / "checkpoint" / "2")
     results = Results([tmp_path / "runs", first, first / "result.json"])
     groups = results.groups(pool=True)
-    assert [group.words for group in groups] == [str(first), str(first / "experiment-1")]
+    assert [*groups] == [str(first), str(first / "experiment-1")]
     held = json.loads((first / "result.json").read_text())
     held["arms"]["relu"]["log_loss"] = 0.25
     (first / "result.json").write_text(json.dumps(held))
     os.utime(first / "result.json", ns=(1, 1))
-    assert results.groups(pool=True)[0].settings[0].arm.measures["log_loss"].mean == 0.25
+    assert results.groups(pool=True)[str(first)][0].arm.measures["log_loss"].mean == 0.25
 
 
 def test_damage_is_told_and_hides_nothing_else(sweep: Path, tmp_path: Path) -> None:
@@ -88,6 +88,6 @@ def test_damage_is_told_and_hides_nothing_else(sweep: Path, tmp_path: Path) -> N
     (tmp_path / "odd" / "sweep.json").write_text('{"cells": 3}')
     results = Results([tmp_path])
     groups = results.groups(pool=True)
-    assert {Path(group.words.split()[-1]).name for group in groups} == {"good", "grid"}
+    assert {Path(words.split()[-1]).name for words in groups} == {"good", "grid"}
     assert len(results.problems) == 3 and all("\n" not in problem for problem in results.problems)
     assert any("sweep.json" in problem for problem in results.problems)

@@ -12,9 +12,9 @@ import pytest
 
 from simulator.config import ReplayConfig
 from simulator.errors import ResultError, SettingError
-from simulator.world import cache, coding
+from simulator.world import clicklog, coding
 from simulator.world.clicklog import ClickLog
-from simulator.world.ingest import open_log
+from simulator.world.open import open_log
 from tests.world.logs import MORE, assert_is, rows_of, same, written
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ import resource, sys, time
 from pathlib import Path
 from simulator.config import ReplayConfig
 from simulator.errors import FlickerError
-from simulator.world import coding, ingest
+from simulator.world import coding, open
 run = coding.Coding.run
 def counted(*arguments):
     print("reading", flush=True)
@@ -31,7 +31,7 @@ def counted(*arguments):
     run(*arguments)
 coding.Coding.run = counted
 if len(sys.argv) > 3: resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
-try: print(len(ingest.open_log(ReplayConfig(Path(sys.argv[1])))))
+try: print(len(open.open_log(ReplayConfig(Path(sys.argv[1])))))
 except FlickerError as error: print(error)
 """
 """A process that opens a log, says so when it reads it, and takes its time."""
@@ -39,8 +39,8 @@ except FlickerError as error: print(error)
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of the cache."""
-    monkeypatch.setenv(cache.CACHE, str(tmp_path / "cache"))
+    """Of the clicklog."""
+    monkeypatch.setenv(clicklog.CACHE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -135,11 +135,11 @@ def test_the_logs_that_were_used_longest_ago_go_first(
     for age, number in enumerate((2, 0, 1)):  # b was used last
         os.utime(folder / names[number], (1e9 + age, 1e9 + age))
     size = sum(file.stat().st_size for file in (folder / names[0]).iterdir())
-    monkeypatch.setenv(cache.LIMIT, f"{2.9 * size / 1e3:.3f} kB")
+    monkeypatch.setenv(clicklog.LIMIT, f"{2.9 * size / 1e3:.3f} kB")
     opened(paths[3])
     assert logs(folder) == {names[1], readings[3].name.split(".")[1]}
-    monkeypatch.setenv(cache.LIMIT, "0")
-    with cache.locked(folder, names[1]):  # somebody has it in hand
+    monkeypatch.setenv(clicklog.LIMIT, "0")
+    with clicklog.locked(folder, names[1]):  # somebody has it in hand
         opened(paths[0])
     assert logs(folder) == {names[1], names[0]}
 
@@ -150,27 +150,27 @@ def test_what_is_no_log_stays_whatever_the_limit(tmp_path: Path, folder: Path, m
         (folder / name).mkdir(parents=True)
         (folder / name / "key").write_text("mine")
     (folder / f".{'1' * 32}.77").mkdir()  # of a process that was killed
-    monkeypatch.setenv(cache.LIMIT, "0")
+    monkeypatch.setenv(clicklog.LIMIT, "0")
     opened(written(tmp_path / "a", rows_of(300)))
     assert logs(folder) > set(others) and len(logs(folder)) == len(others) + 1
 
 
 @pytest.mark.parametrize(("told", "size"), [("", 20e9), ("1.5 GB", 1.5e9), ("300mb", 3e8), ("7", 7), ("2k", 2e3)])
 def test_a_limit_is_a_size(told: str, size: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(cache.LIMIT, told)
-    assert cache.size_limit() == size
-    monkeypatch.setenv(cache.LIMIT, f"{told} x")
+    monkeypatch.setenv(clicklog.LIMIT, told)
+    assert clicklog.size_limit() == size
+    monkeypatch.setenv(clicklog.LIMIT, f"{told} x")
     with pytest.raises(SettingError, match="FLICKER_CACHE_LIMIT = .*x: a size such as 20 GB"):
-        cache.size_limit()
+        clicklog.size_limit()
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv(cache.CACHE, raising=False)
+    monkeypatch.delenv(clicklog.CACHE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("sys.platform", "linux")
-    assert cache.cache_folder() == tmp_path / "flicker"
-    monkeypatch.setenv(cache.CACHE, "~/there")
-    assert cache.cache_folder() == Path.home() / "there"
+    assert clicklog.cache_folder() == tmp_path / "flicker"
+    monkeypatch.setenv(clicklog.CACHE, "~/there")
+    assert clicklog.cache_folder() == Path.home() / "there"
 
 
 def test_a_cache_that_cannot_be_written_or_is_full_is_one_line(
@@ -181,7 +181,7 @@ def test_a_cache_that_cannot_be_written_or_is_full_is_one_line(
     out, error = full.communicate(timeout=60)
     assert out == f"reading\nFLICKER_CACHE = {folder}: File too large: name a folder that can be written\n", error
     assert logs(folder) == set()
-    monkeypatch.setenv(cache.CACHE, str(path / "inside a file"))
+    monkeypatch.setenv(clicklog.CACHE, str(path / "inside a file"))
     with pytest.raises(ResultError, match="FLICKER_CACHE = .*: Not a directory: name a folder that can be written"):
         opened(path)
 
@@ -208,8 +208,9 @@ def test_reading_back_needs_no_pyarrow(tmp_path: Path, folder: Path, readings: l
     code = f"""
 import sys
 from pathlib import Path
-from simulator.world import archive, cache, ingest
-log = archive.read(Path({str(folder)!r}) / {readings[0].name.split(".")[1]!r})
+from simulator.world import open
+from simulator.world.clicklog import read_log
+log = read_log(Path({str(folder)!r}) / {readings[0].name.split(".")[1]!r})
 assert log.items.ids[-1].startswith("i") and list(log.users.ids)[:9] == log.users.ids[:9]
 sys.exit("pyarrow" in sys.modules)
 """

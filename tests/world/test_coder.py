@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.native.loader import NativeMissing, library
-from simulator.world import coder as module
-from simulator.world.coder import Coder, NativeCoder, PlainCoder, make_coder
+from simulator.world import values as module
+from simulator.world.values import Coder, NativeCoder, PlainCoder, make_coder
 
 TEXT = st.none() | st.text(st.sampled_from("ab\0üñ😀"), max_size=40)
 

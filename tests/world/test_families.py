@@ -12,7 +12,7 @@ from simulator.config import ReplayConfig
 from simulator.errors import DataError
 from simulator.world.clicklog import ClickLog, Entities
 from simulator.world.families import read_mapping
-from simulator.world.ingest import open_log
+from simulator.world.open import open_log
 
 MAPPINGS = Path(__file__).parents[2] / "docs" / "mappings"
 RATINGS = "7::30::5::200\n3::10::0::100\n7::20::8::100\n3::30::4::100\n9::40::1::300\n"

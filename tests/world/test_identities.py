@@ -13,7 +13,7 @@ from scipy.stats import chi2
 from simulator.config import ModelConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import SettingError
 from simulator.types import Batch
-from simulator.world.identities import hashed
+from simulator.world.features import hashed
 from simulator.world.open import open_world
 from simulator.world.replay import ReplayWorld
 from simulator.world.stream import SyntheticWorld

@@ -19,7 +19,7 @@ from simulator.world import coding, values
 from simulator.world import rows as rows_module
 from simulator.world.clicklog import ClickLog
 from simulator.world.coding import time_order
-from simulator.world.ingest import open_log
+from simulator.world.open import open_log
 from simulator.world.values import buckets
 from tests.world.logs import MORE, as_parquet, assert_is, rows_of, same, written
 

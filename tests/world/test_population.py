@@ -10,7 +10,6 @@ from scipy.stats import chi2
 
 from simulator.config import SyntheticConfig
 from simulator.world import population
-from simulator.world.clicks import TrueClickModel, examination, logit
 from simulator.world.population import (
     AGE_GROUPS,
     CATEGORIES,
@@ -21,7 +20,10 @@ from simulator.world.population import (
     TASTES,
     Audience,
     Catalog,
+    TrueClickModel,
     Zipf,
+    examination,
+    logit,
 )
 from simulator.world.stream import SPAN
 from tests.world.synthetic_checks import CONFIG

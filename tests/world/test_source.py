@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from simulator.config import ReplayConfig
 from simulator.errors import DataError
 from simulator.world import source as module
-from simulator.world.ingest import open_log
 from simulator.world.mapping import Table
+from simulator.world.open import open_log
 from simulator.world.source import DamagedRows, Part, Source
 
 Rows = list[tuple[str, dict[str, Any]]]

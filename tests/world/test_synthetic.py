@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from simulator.config import SyntheticConfig
 from simulator.measures.quality import log_loss
 from simulator.types import Batch, World
-from simulator.world.clicks import logit
+from simulator.world.population import logit
 from simulator.world.stream import BLOCK, SPAN, SyntheticWorld
 from tests.world.synthetic_checks import CONFIG, assert_frequencies, same, truth, value
 

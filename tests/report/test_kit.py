@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from simulator.report.example import MAX_LETTERS, MAX_PLACES, twice
+from simulator.report.kit import MAX_LETTERS, MAX_PLACES, twice
 from simulator.report.page import page
 from simulator.result import Example, Place, read_result
 from tests.report.fake_results import fake_result, write

@@ -23,8 +23,9 @@ from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from simulator.config import SyntheticConfig
+from simulator.process import free_ports
 from simulator.store.redis import open_store
-from simulator.store.server import free_port, start_server
+from simulator.store.server import start_server
 from simulator.world.stream import SyntheticWorld
 from tests.load.flickering import Flickering, serve
 
@@ -231,7 +232,7 @@ def test_sigterm_ends_it_with_a_summary(tmp_path: Path) -> None:
 def test_workers_report_to_the_master(tmp_path: Path) -> None:
     with router() as (servicer, address):
         settings = {"rate": 60, "repeat": 0.5, "repeat_after": 0, "repeat_before": 0.1, "k": 8}
-        port = free_port()  # Locust's own default is one port for all
+        [port] = free_ports(1)  # Locust's own default is one port for all
         master = f"--master-bind-host 127.0.0.1 --master-bind-port {port} --master-port {port}"
         with load(address, tmp_path, f"--headless -u 6 -t 2s --processes 2 {master}", **settings) as running:
             assert running.process.wait(60) == 0
@@ -250,7 +251,7 @@ def test_queries_follow_the_feeder_through_the_world(tmp_path: Path) -> None:
 
 
 def test_with_the_web_page_every_test_counts_from_zero(tmp_path: Path) -> None:
-    port = free_port()
+    [port] = free_ports(1)
     with router() as (servicer, address):
         settings = {"rate": 60, "repeat": 0.5, "repeat_after": 0, "repeat_before": 0.1, "k": 8}
         with load(address, tmp_path, f"--web-host 127.0.0.1 --web-port {port}", **settings) as running:

@@ -96,7 +96,6 @@ class CustomEngine(Engine):
         self.model = replace(self.model, learning_rate=rate)
 
     def _allocate(self) -> Weights:
-        """See Engine."""
         assert self.arm.own
         self.maker = Maker(self.schema, self.arm.own, self.device)
         sample = self.maker.make(0)
@@ -212,7 +211,6 @@ class CustomEngine(Engine):
         return sum(parameter.numel() for parameter in self._models[0].trained)
 
     def _score(self, models: slice, rows: Tensor, weights: Weights) -> Tensor:
-        """See Engine."""
         rows, scores = rows.expand(len(self.members[models]), *rows.shape[-2:]), []
         for k, model in enumerate(self._models[models]):
             with _borrowing(model.module, weights[k].tensors):
@@ -220,7 +218,6 @@ class CustomEngine(Engine):
         return torch.stack(scores)
 
     def _learn_chunk(self, chunk: Batch) -> Floats:
-        """See Engine."""
         states = self._states_if_free() if self._draws is False else None
         logits = super()._learn_chunk(chunk)
         if self._draws is None:
@@ -240,7 +237,6 @@ class CustomEngine(Engine):
             RANDOM.release()
 
     def _learn(self, models: slice, chunk: Chunk) -> Tensor:
-        """See Engine."""
         numbers = range(len(self))[models]
         return torch.stack([self._learn_one(number, chunk[k : k + 1]) for k, number in enumerate(numbers)])
 
@@ -358,7 +354,6 @@ class CustomEngine(Engine):
         return torch.frombuffer(bytearray.fromhex(self.identity["source"]), dtype=torch.uint8)
 
     def _restore_optimiser(self, state: dict[str, Tensor]) -> None:
-        """See Engine."""
         self._draws, self._modes = (None if trait < 0 else bool(trait) for trait in state["first_chunk"].tolist())
         for number, model in enumerate(self._models):
             values: dict[int, dict[str, Any]] = {}

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from simulator.config import require
 from simulator.errors import ResultError, SettingError
 from simulator.models.engine import Chunk, Engine, EngineName, Weights, part_of
 from simulator.models.factories import blame
@@ -91,9 +92,8 @@ class CustomEngine(Engine):
         self._traits: set[str] = set()
         """Which of the two the first chunk showed: `draws`, `modes`."""
         super().__init__(*arguments, **options)
-        groups = self._models[0].optimizer.param_groups
-        rate = float(groups[0]["lr"])  # an optimiser of the user's has its own
-        self.model = replace(self.model, learning_rate=rate)
+        rate = self._models[0].optimizer.param_groups[0]["lr"]  # an optimiser of the user's has its own
+        self.model = replace(self.model, learning_rate=float(rate))
 
     def _allocate(self) -> Weights:
         assert self.arm.own
@@ -109,34 +109,28 @@ class CustomEngine(Engine):
         parameters = dict(sample.module.named_parameters())
         trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
         optimizer = sample.optimizer or self._adagrad(sample.module, list(trained.values()))
-        model, rows = (
-            TrainedModel(sample.module, optimizer, list(trained.values()), sample.frozen),
-            self.maker.any_rows(),
-        )
+        model = TrainedModel(sample.module, optimizer, list(trained.values()), sample.frozen)
+        rows = self.maker.any_rows()
         with RANDOM, seeded(0):
             self._gradients(model, rows, torch.zeros(len(rows), device=self.device), 0, False)
             self._require_trained(trained, optimizer if sample.optimizer else None)
             self._apply(model, 0, [])
-        if "lr" not in optimizer.param_groups[0]:
-            raise SettingError(
-                "arms", self.maker.custom.spec, "its optimiser has no learning rate (`lr` of its groups)"
-            )
+        hint = "its optimiser has no learning rate (`lr` of its groups)"
+        require("lr" in optimizer.param_groups[0], "arms", self.maker.custom.spec, hint)
         self._state_of(0, optimizer)
 
     def _require_trained(self, trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer | None) -> None:
         """Warn of parameters that do not learn; SettingError where none of them does, which looks like a cure."""
-        optimised = {
-            id(parameter) for group in (optimizer.param_groups if optimizer else ()) for parameter in group["params"]
-        }
+        groups = optimizer.param_groups if optimizer else []
+        held = {id(parameter) for group in groups for parameter in group["params"]}
         without = [name for name, parameter in trained.items() if parameter.grad is None]
-        left_out = [name for name, parameter in trained.items() if optimizer and id(parameter) not in optimised]
-        if trained and (len(without) == len(trained) or len(left_out) == len(trained)):
-            reason = (
-                "the log-odds depend on none of its parameters"
-                if len(without) == len(trained)
-                else ("its optimiser holds none of its parameters")
-            )
-            raise SettingError("arms", self.maker.custom.spec, f"nothing of it learns: {reason}")
+        left_out = [name for name, parameter in trained.items() if optimizer and id(parameter) not in held]
+        for names, if_all in (
+            (without, "the log-odds depend on none of its parameters"),
+            (left_out, "its optimiser holds none of its parameters"),
+        ):
+            if trained and len(names) == len(trained):
+                raise SettingError("arms", self.maker.custom.spec, f"nothing of it learns: {if_all}")
         for names, reason in (
             (without, "the log-odds do not depend on them"),
             (left_out, "its optimiser leaves them out"),
@@ -161,9 +155,8 @@ class CustomEngine(Engine):
     def _seed_of(self, purpose: str, member: ModelIdentity, *index: int) -> int:
         """A seed, the same for the duplicates of a fleet unless `noise.init` is `own`."""
         duplicate = [member.duplicate] if self.noise.config.init == "own" else []
-        return int(
-            generator(self._seed, purpose, member.copy, member.fleet, member.part, *index, *duplicate).integers(2**63)
-        )
+        identity = member.copy, member.fleet, member.part, *index, *duplicate
+        return int(generator(self._seed, purpose, *identity).integers(2**63))
 
     def _model(self, number: int, new: NewModule) -> TrainedModel:
         tensors, parameters = self.weights[number].tensors, dict(new.module.named_parameters())
@@ -185,11 +178,9 @@ class CustomEngine(Engine):
         for part in module.modules():
             if isinstance(part, nn.Embedding | nn.EmbeddingBag) and not part.scale_grad_by_freq:
                 part.sparse = getattr(part, "mode", "") != "max"
-        accumulator = self.model.initial_accumulator
+        rate, accumulator = self.model.learning_rate, self.model.initial_accumulator
         # of nothing to train an optimiser cannot be made
-        return torch.optim.Adagrad(
-            trained or [torch.zeros(1)], self.model.learning_rate, initial_accumulator_value=accumulator
-        )
+        return torch.optim.Adagrad(trained or [torch.zeros(1)], rate, initial_accumulator_value=accumulator)
 
     def _keep(self, number: int, module: nn.Module) -> None:
         """A module may change a buffer in place or replace it, and so may its optimiser with parameters:
@@ -241,7 +232,6 @@ class CustomEngine(Engine):
         return torch.stack([self._learn_one(number, chunk[k : k + 1]) for k, number in enumerate(numbers)])
 
     def _learn_one(self, number: int, chunk: Chunk) -> Tensor:
-        """Log-odds [n] of one model."""
         if self._draws is False:
             return self._steps(number, chunk)
         with RANDOM, seeded(0):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from simulator.config import require
 from simulator.errors import ResultError, SettingError
-from simulator.models.engine import Chunk, Engine, EngineName, Weights, part_of
+from simulator.models.engine import Chunk, Engine, EngineName, Weights, tensors_of
 from simulator.models.factories import blame
 from simulator.models.noise import ModelIdentity, round_to_bfloat16
 from simulator.models.own import (
@@ -333,7 +333,7 @@ class CustomEngine(Engine):
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """See Engine."""
-        shapes = {name: tensor.shape for name, tensor in part_of(state, "weights").tensors.items()}
+        shapes = {name: tensor.shape for name, tensor in tensors_of(state, "weights").items()}
         expected = {name: tensor.shape for name, tensor in self.weights.tensors.items()}
         if shapes != expected or not torch.equal(state.get("source", torch.empty(0)), self._source()):
             hint = f"saved with another source of {self.maker.custom.factory}: go on with that one, or start anew"
@@ -347,14 +347,14 @@ class CustomEngine(Engine):
         self._draws, self._modes = (None if trait < 0 else bool(trait) for trait in state["first_chunk"].tolist())
         for number, model in enumerate(self._models):
             values: dict[int, dict[str, Any]] = {}
-            for name, tensor in part_of(state, f"optimiser.{number}").tensors.items():
+            for name, tensor in tensors_of(state, f"optimiser.{number}").items():
                 place, _, key = name.partition(".")
                 value = tensor.item() if key.endswith(NUMBER_SUFFIX) else tensor.clone()
                 values.setdefault(int(place), {})[key.removesuffix(NUMBER_SUFFIX)] = value
             groups = model.optimizer.state_dict()["param_groups"]
             model.optimizer.load_state_dict({"state": values, "param_groups": groups})
             model.waiting = []
-            while "due" in (saved := part_of(state, f"pending.{number}.{len(model.waiting)}").tensors):
+            while "due" in (saved := tensors_of(state, f"pending.{number}.{len(model.waiting)}")):
                 gradients = [_gradient(saved, str(index), trait) for index, trait in enumerate(model.trained)]
                 model.waiting.append(PendingGradients(gradients, int(saved["due"])))
 

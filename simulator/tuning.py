@@ -101,7 +101,7 @@ def early_losses(
 ) -> list[float]:
     """Mean log loss of the events from WARM_UP to USED of the log, each scored before it was learned, by one model of
     each arm: infinite where learning diverged. All learn side by side on the same events."""
-    engines = Engines(world.schema, arms, config, fleets=1, duplicates=1)
+    engines = Engines(world.schema, arms, config, subset=slice(1))
     stop, counted = used_events(world), int(world.events * WARM_UP)
     sums, position = [0.0] * len(arms), 0
     for chunk in world.batches(engines.chunk_events, 0, stop):

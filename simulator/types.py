@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -197,7 +196,7 @@ class Names:
     """Ids by item number."""
     titles: Sequence[str] = ()
     """What people read of an item, by item number; an empty one is not known."""
-    context: Mapping[str, Sequence[str]] = dataclass_field(default_factory=dict)
+    context: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     """Of each context field how its values are written."""
 
     def user(self, number: int) -> str:

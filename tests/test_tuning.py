@@ -28,7 +28,7 @@ WORLD = open_world(CONFIG.world, CONFIG.seed)
 
 def loss_at(rate: float) -> float:
     """Of one model alone, event by event, by the definition."""
-    engines = Engines(WORLD.schema, parse_arms((f"smelu:beta=1,lr={rate:g}",)), CONFIG, fleets=1, duplicates=1)
+    engines = Engines(WORLD.schema, parse_arms((f"smelu:beta=1,lr={rate:g}",)), CONFIG, subset=slice(1))
     losses = [log_loss(engines.learn(chunk), chunk.label)[0] for chunk in WORLD.batches(engines.chunk_events, 0, 1_800)]
     return float(np.concatenate(losses)[600:].mean())
 

@@ -38,6 +38,11 @@ def padding(rows: int) -> int:
     return max(MIN_ROWS, -(-rows // ALIGNED_ROWS) * ALIGNED_ROWS) - rows
 
 
+def fetch(table: Tensor, rows: Tensor) -> Tensor:
+    """Vectors [*, D] of a table's rows [*]."""
+    return table.index_select(0, rows.flatten()).view(*rows.shape, table.shape[-1])
+
+
 @dataclass(frozen=True)
 class ParameterSlice:
     """Where one parameter tensor of a model stands in its flat row of dense parameters."""
@@ -219,7 +224,6 @@ class BuiltInEngine(Engine):
         return self.arm.activation
 
     def _allocate(self) -> Weights:
-        """See Engine."""
         self.layout = Layout(self.schema, self.model)
         shapes = {"dense": (self.layout.length,), "table": (self.schema.rows, self.model.dim)}
         self.squares = self._zeros({"dense": shapes["dense"], "table": shapes["table"][:1]})
@@ -258,11 +262,9 @@ class BuiltInEngine(Engine):
         return (self.schema.rows - 1) * self.model.dim + self.layout.parameters
 
     def _optimiser(self) -> dict[str, Tensor]:
-        """See Engine."""
         return self.squares.named("squares")
 
     def _restore_optimiser(self, state: dict[str, Tensor]) -> None:
-        """See Engine."""
         self.squares.copy_(part_of(state, "squares"))
 
 

@@ -40,34 +40,28 @@ class Engines:
         arms: tuple[Arm, ...],
         config: ExperimentConfig,
         *,
-        fleets: int | None = None,
-        duplicates: int | None = None,
         threads: int | None = None,
         subset: slice = ALL_MODELS,
     ) -> None:
-        """`fleets`, `duplicates`: other numbers than the config's. `threads`: CPU workers, each at work on other models
-        (default: as many as PyTorch would use). `subset`: of each arm's F x R served models only these; S counts them.
+        """`threads`: CPU workers, each at work on other models (default: as many as PyTorch would use). `subset`: of
+        each arm's F x R served models only these; S counts them.
 
         Raises SettingError for a device that is not there, an arm that the engine it names cannot teach, and a cure
         that the model is too small for.
         """
-        self._pool = ThreadPoolExecutor(
-            threads or torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
-        )
+        threads = threads or torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self.fallbacks: dict[str, str] = {}
         """Label of each arm that is not native though it might be -> the reason."""
         self.replaced: dict[str, int] = {}
         """Label of each arm in whose modules another activation replaces ReLUs -> how many."""
-        sizes = fleets or config.fleets, duplicates or config.duplicates
-        self.engines: list[Engine] = [self._open(schema, arm, config, *sizes, subset) for arm in arms]
+        self.engines: list[Engine] = [self._open(schema, arm, config, subset) for arm in arms]
         # the threads of this one wait for those of the other: no arm waits for another's slowest model
         self._arm_threads = ThreadPoolExecutor(len(arms) if config.device == "cpu" else 1)
         self._candidates = config.candidates
         self.chunk_events = self.engines[0].chunk_events
 
-    def _open(
-        self, schema: Schema, arm: Arm, config: ExperimentConfig, fleets: int, duplicates: int, subset: slice
-    ) -> Engine:
+    def _open(self, schema: Schema, arm: Arm, config: ExperimentConfig, subset: slice) -> Engine:
         if arm.tuned:
             raise SettingError(f"{arm.spec}: lr", "tuned", "give a rate here; `flicker run` and `flicker up` find one")
         model = arm.cure.model(arm.model(config.model), partial(dense_parameters, schema))
@@ -76,8 +70,8 @@ class Engines:
             arm,
             model,
             config.noise,
-            fleets=fleets,
-            duplicates=duplicates,
+            fleets=config.fleets,
+            duplicates=config.duplicates,
             seed=config.seed,
             device=config.device,
             pool=self._pool,

@@ -311,7 +311,6 @@ class NativeEngine(BuiltInEngine):
         return torch.stack([self._model.score(weights[k], per_model[k])[:events] for k in range(len(per_model))])
 
     def _learn(self, models: slice, chunk: Chunk) -> Tensor:
-        """See Engine."""
         return self._race(models, chunk) if self.noise.config.racing else self._learn_in_turn(models, chunk)
 
     def _race(self, models: slice, chunk: Chunk) -> Tensor:

@@ -136,8 +136,7 @@ class Maker:
                 made = self._factory(self.schema, **self.custom.options)
             module, optimizer = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
             if not isinstance(module, nn.Module) or not isinstance(optimizer, torch.optim.Optimizer | None):
-                hint = f"it gave {_kind(made)}, not an nn.Module or (nn.Module, Optimizer){place_of(self._factory)}"
-                raise SettingError("arms", f"{PREFIX}:{name}", hint)
+                raise self._refusal(f"it gave {_kind(made)}, not an nn.Module or (nn.Module, Optimizer)", self._factory)
             self._require_new(module)
             count = 0
             if self.custom.relu:
@@ -151,8 +150,7 @@ class Maker:
         """Each model learns its own parameters."""
         parts = [part for part in module.modules() if any(p.requires_grad for p in part.parameters(recurse=False))]
         if any(part in self._parts for part in parts):
-            hint = f"it gave a module with parameters of one that it gave before{place_of(self._factory)}"
-            raise SettingError("arms", f"{PREFIX}:{self.custom.factory}", hint)
+            raise self._refusal("it gave a module with parameters of one that it gave before", self._factory)
         self._parts.update(parts)
 
     def _without_relu(self, module: nn.Module) -> tuple[nn.Module, int]:
@@ -176,8 +174,8 @@ class Maker:
             hint = "it has ReLUs, but forward reaches none of them"
             raise SettingError("arms", self.custom.spec, hint)
         if not torch.isfinite(scores).all():
-            hint = f"forward gave {_first(scores)} where all is at its start{place_of(type(module).forward)}"
-            raise SettingError("arms", f"{PREFIX}:{self.custom.factory}", hint)
+            wrong = scores[~torch.isfinite(scores)][0].item()
+            raise self._refusal(f"forward gave {wrong} where all is at its start", type(module).forward)
         if not self._compared:
             self._compared, reversed_scores = True, self.scores(module, rows.flip(0)).flip(0)
             if not torch.allclose(reversed_scores, scores, rtol=ROUNDING, atol=ROUNDING):
@@ -208,14 +206,15 @@ class Maker:
             logits = module(self.features(rows))
         if not isinstance(logits, Tensor) or logits.shape != rows.shape[:1]:
             shape = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else _kind(logits)
-            hint = (
-                f"forward gave {shape} for {len(rows)} events, expected [{len(rows)}]{place_of(type(module).forward)}"
-            )
-            raise SettingError("arms", f"{PREFIX}:{self.custom.factory}", hint)
+            hint = f"forward gave {shape} for {len(rows)} events, expected [{len(rows)}]"
+            raise self._refusal(hint, type(module).forward)
         if not logits.is_floating_point():
-            hint = f"forward gave {logits.dtype}, expected log-odds, float32{place_of(type(module).forward)}"
-            raise SettingError("arms", f"{PREFIX}:{self.custom.factory}", hint)
+            raise self._refusal(f"forward gave {logits.dtype}, expected log-odds, float32", type(module).forward)
         return logits.float()
+
+    def _refusal(self, hint: str, where: object) -> SettingError:
+        """The error for what a factory gave, with the place of the function that is to blame."""
+        return SettingError("arms", f"{PREFIX}:{self.custom.factory}", f"{hint}{place_of(where)}")
 
     def scores(self, module: nn.Module, rows: Tensor) -> Tensor:
         """Log-odds [n] of table rows [n, S] by a module that is not learning: block by block of one size, so that none
@@ -235,7 +234,7 @@ class Maker:
             name: [str(t.dtype).removeprefix("torch."), *t.shape] for name, t in tensors_of_module(module).items()
         }
         source = source_digest(self.custom.factory, [type(part) for part in module.modules()])
-        return {"source": source, "torch": _version(), "states": shapes}
+        return {"source": source, "torch": torch.__version__.partition("+")[0], "states": shapes}
 
     def require_like(self, module: nn.Module, announced: Mapping[str, Any]) -> None:
         """Raises SettingError where a generation was announced by another module than this."""
@@ -302,18 +301,8 @@ class CustomRanker:
         return scores
 
 
-def _version() -> str:
-    """PyTorch's version, without the build for a device."""
-    return str(torch.__version__).partition("+")[0]
-
-
 def _kind(value: object) -> str:
     return "nothing" if value is None else type(value).__name__
-
-
-def _first(scores: Tensor) -> str:
-    """The first value that is not finite."""
-    return f"{scores[~torch.isfinite(scores)][0].item()}"
 
 
 def _difference(theirs: object, ours: Mapping[str, Any]) -> str:

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from simulator.config import require
 from simulator.errors import ResultError, SettingError
-from simulator.models.engine import Chunk, Engine, EngineName, Weights, part_of
+from simulator.models.engine import Chunk, Engine, EngineName, Weights, tensors_of
 from simulator.models.factories import blame
 from simulator.models.noise import ModelIdentity, round_to_bfloat16
 from simulator.models.own import (
@@ -91,12 +92,10 @@ class CustomEngine(Engine):
         self._traits: set[str] = set()
         """Which of the two the first chunk showed: `draws`, `modes`."""
         super().__init__(*arguments, **options)
-        groups = self._models[0].optimizer.param_groups
-        rate = float(groups[0]["lr"])  # an optimiser of the user's has its own
-        self.model = replace(self.model, learning_rate=rate)
+        rate = self._models[0].optimizer.param_groups[0]["lr"]  # an optimiser of the user's has its own
+        self.model = replace(self.model, learning_rate=float(rate))
 
     def _allocate(self) -> Weights:
-        """See Engine."""
         assert self.arm.own
         self.maker = Maker(self.schema, self.arm.own, self.device)
         sample = self.maker.make(0)
@@ -110,34 +109,28 @@ class CustomEngine(Engine):
         parameters = dict(sample.module.named_parameters())
         trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
         optimizer = sample.optimizer or self._adagrad(sample.module, list(trained.values()))
-        model, rows = (
-            TrainedModel(sample.module, optimizer, list(trained.values()), sample.frozen),
-            self.maker.any_rows(),
-        )
+        model = TrainedModel(sample.module, optimizer, list(trained.values()), sample.frozen)
+        rows = self.maker.any_rows()
         with RANDOM, seeded(0):
             self._gradients(model, rows, torch.zeros(len(rows), device=self.device), 0, False)
             self._require_trained(trained, optimizer if sample.optimizer else None)
             self._apply(model, 0, [])
-        if "lr" not in optimizer.param_groups[0]:
-            raise SettingError(
-                "arms", self.maker.custom.spec, "its optimiser has no learning rate (`lr` of its groups)"
-            )
+        hint = "its optimiser has no learning rate (`lr` of its groups)"
+        require("lr" in optimizer.param_groups[0], "arms", self.maker.custom.spec, hint)
         self._state_of(0, optimizer)
 
     def _require_trained(self, trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer | None) -> None:
         """Warn of parameters that do not learn; SettingError where none of them does, which looks like a cure."""
-        optimised = {
-            id(parameter) for group in (optimizer.param_groups if optimizer else ()) for parameter in group["params"]
-        }
+        groups = optimizer.param_groups if optimizer else []
+        held = {id(parameter) for group in groups for parameter in group["params"]}
         without = [name for name, parameter in trained.items() if parameter.grad is None]
-        left_out = [name for name, parameter in trained.items() if optimizer and id(parameter) not in optimised]
-        if trained and (len(without) == len(trained) or len(left_out) == len(trained)):
-            reason = (
-                "the log-odds depend on none of its parameters"
-                if len(without) == len(trained)
-                else ("its optimiser holds none of its parameters")
-            )
-            raise SettingError("arms", self.maker.custom.spec, f"nothing of it learns: {reason}")
+        left_out = [name for name, parameter in trained.items() if optimizer and id(parameter) not in held]
+        for names, if_all in (
+            (without, "the log-odds depend on none of its parameters"),
+            (left_out, "its optimiser holds none of its parameters"),
+        ):
+            if trained and len(names) == len(trained):
+                raise SettingError("arms", self.maker.custom.spec, f"nothing of it learns: {if_all}")
         for names, reason in (
             (without, "the log-odds do not depend on them"),
             (left_out, "its optimiser leaves them out"),
@@ -162,9 +155,8 @@ class CustomEngine(Engine):
     def _seed_of(self, purpose: str, member: ModelIdentity, *index: int) -> int:
         """A seed, the same for the duplicates of a fleet unless `noise.init` is `own`."""
         duplicate = [member.duplicate] if self.noise.config.init == "own" else []
-        return int(
-            generator(self._seed, purpose, member.copy, member.fleet, member.part, *index, *duplicate).integers(2**63)
-        )
+        identity = member.copy, member.fleet, member.part, *index, *duplicate
+        return int(generator(self._seed, purpose, *identity).integers(2**63))
 
     def _model(self, number: int, new: NewModule) -> TrainedModel:
         tensors, parameters = self.weights[number].tensors, dict(new.module.named_parameters())
@@ -186,11 +178,9 @@ class CustomEngine(Engine):
         for part in module.modules():
             if isinstance(part, nn.Embedding | nn.EmbeddingBag) and not part.scale_grad_by_freq:
                 part.sparse = getattr(part, "mode", "") != "max"
-        accumulator = self.model.initial_accumulator
+        rate, accumulator = self.model.learning_rate, self.model.initial_accumulator
         # of nothing to train an optimiser cannot be made
-        return torch.optim.Adagrad(
-            trained or [torch.zeros(1)], self.model.learning_rate, initial_accumulator_value=accumulator
-        )
+        return torch.optim.Adagrad(trained or [torch.zeros(1)], rate, initial_accumulator_value=accumulator)
 
     def _keep(self, number: int, module: nn.Module) -> None:
         """A module may change a buffer in place or replace it, and so may its optimiser with parameters:
@@ -212,7 +202,6 @@ class CustomEngine(Engine):
         return sum(parameter.numel() for parameter in self._models[0].trained)
 
     def _score(self, models: slice, rows: Tensor, weights: Weights) -> Tensor:
-        """See Engine."""
         rows, scores = rows.expand(len(self.members[models]), *rows.shape[-2:]), []
         for k, model in enumerate(self._models[models]):
             with _borrowing(model.module, weights[k].tensors):
@@ -220,7 +209,6 @@ class CustomEngine(Engine):
         return torch.stack(scores)
 
     def _learn_chunk(self, chunk: Batch) -> Floats:
-        """See Engine."""
         states = self._states_if_free() if self._draws is False else None
         logits = super()._learn_chunk(chunk)
         if self._draws is None:
@@ -240,12 +228,10 @@ class CustomEngine(Engine):
             RANDOM.release()
 
     def _learn(self, models: slice, chunk: Chunk) -> Tensor:
-        """See Engine."""
         numbers = range(len(self))[models]
         return torch.stack([self._learn_one(number, chunk[k : k + 1]) for k, number in enumerate(numbers)])
 
     def _learn_one(self, number: int, chunk: Chunk) -> Tensor:
-        """Log-odds [n] of one model."""
         if self._draws is False:
             return self._steps(number, chunk)
         with RANDOM, seeded(0):
@@ -347,7 +333,7 @@ class CustomEngine(Engine):
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """See Engine."""
-        shapes = {name: tensor.shape for name, tensor in part_of(state, "weights").tensors.items()}
+        shapes = {name: tensor.shape for name, tensor in tensors_of(state, "weights").items()}
         expected = {name: tensor.shape for name, tensor in self.weights.tensors.items()}
         if shapes != expected or not torch.equal(state.get("source", torch.empty(0)), self._source()):
             hint = f"saved with another source of {self.maker.custom.factory}: go on with that one, or start anew"
@@ -358,18 +344,17 @@ class CustomEngine(Engine):
         return torch.frombuffer(bytearray.fromhex(self.identity["source"]), dtype=torch.uint8)
 
     def _restore_optimiser(self, state: dict[str, Tensor]) -> None:
-        """See Engine."""
         self._draws, self._modes = (None if trait < 0 else bool(trait) for trait in state["first_chunk"].tolist())
         for number, model in enumerate(self._models):
             values: dict[int, dict[str, Any]] = {}
-            for name, tensor in part_of(state, f"optimiser.{number}").tensors.items():
+            for name, tensor in tensors_of(state, f"optimiser.{number}").items():
                 place, _, key = name.partition(".")
                 value = tensor.item() if key.endswith(NUMBER_SUFFIX) else tensor.clone()
                 values.setdefault(int(place), {})[key.removesuffix(NUMBER_SUFFIX)] = value
             groups = model.optimizer.state_dict()["param_groups"]
             model.optimizer.load_state_dict({"state": values, "param_groups": groups})
             model.waiting = []
-            while "due" in (saved := part_of(state, f"pending.{number}.{len(model.waiting)}").tensors):
+            while "due" in (saved := tensors_of(state, f"pending.{number}.{len(model.waiting)}")):
                 gradients = [_gradient(saved, str(index), trait) for index, trait in enumerate(model.trained)]
                 model.waiting.append(PendingGradients(gradients, int(saved["due"])))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simulator.config import ModelConfig, NoiseConfig
-from simulator.models.click_model import ClickModel, Layout, Pooling, check_shapes, padding
+from simulator.models.click_model import ClickModel, Layout, Pooling, check_shapes, fetch, padding
 from simulator.models.engine import EngineName, check_device
 from simulator.models.factories import require_allowed
 from simulator.models.native_engine import NativeScorer, kernel_of, refusal
@@ -137,11 +137,7 @@ class TorchRanker:
             """[U + 1, Su]"""
             self.first = self.module.weight(0)
             """[all fields x D, H] of the first layer."""
-            self._sides: dict[Side, tuple[Tensor, Pooling]] = {
-                "user": self._side("user"),
-                "item": self._side("item"),
-                "context": self._side("context"),
-            }
+            self._sides = {side: self._side(side) for side in get_args(Side)}
             self.items = empty(len(item_rows), self.first.shape[1])
             """[I, H] each item's summand of the first layer's product."""
             self.items = self.items if self.items.device == self.device else self.items.to(self.device)
@@ -161,8 +157,7 @@ class TorchRanker:
         """[n, H] summand of the first layer's product from the fields of one side, with table rows [n, slots]."""
         weight, pooling = self._sides[side]
         rows = rows.to(self.device)
-        vectors = self.table.index_select(0, rows.flatten()).view(*rows.shape, self.model.dim)
-        return torch.mm(pooling.forward(vectors, pooling.shares(rows)), weight, out=out)
+        return torch.mm(pooling.forward(fetch(self.table, rows), pooling.shares(rows)), weight, out=out)
 
     def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
         """See Ranker; padded in users and candidates, which makes scores batch-invariant."""
@@ -171,14 +166,14 @@ class TorchRanker:
             query = self._part("user", self.user_rows[torch.from_numpy(users)])
             query = query + self._part("context", torch.from_numpy(context).long())
             chosen = torch.from_numpy(np.ascontiguousarray(candidates)).to(self.device)
-            product = self.items.index_select(0, chosen.flatten()).view(*chosen.shape, -1)
+            product = fetch(self.items, chosen)
             product.add_(query[: len(items)].unsqueeze(1))  # [Q, N, H]
             logits = self.module.from_product(product.flatten(0, 1))
             scores: Floats = logits.view(chosen.shape)[:, : items.shape[1]].cpu().numpy()
             return scores
 
 
-class NativeRanker:
+class NativeRanker(NativeScorer):
     """Scores with the same model by the compiled kernels."""
 
     name: EngineName = "native"
@@ -188,21 +183,15 @@ class NativeRanker:
         module, model, fields = ranker.module, ranker.model, ranker.schema.fields
         kernel = kernel_of(ranker.activation)
         assert kernel
-        self.pairs_at_once, self.items = ranker.pairs_at_once, ranker.items
+        self.pairs_at_once = ranker.pairs_at_once
         gains = [None if model.norm == "none" else module.tensor("gain", n) for n in module.layers]
         layers = [(module.weight(n), module.tensor("bias", n), gains[n]) for n in module.layers]
-        query_fields = [field for field in fields if field.side != "item"]
-        slots = torch.tensor([field.slots for field in query_fields], dtype=torch.int64)
-        field_of_slot = torch.repeat_interleave(torch.arange(len(query_fields)), slots)
+        of_query = Schema(tuple(field for field in fields if field.side != "item"))
         inputs = torch.tensor([field.side != "item" for field in fields]).repeat_interleave(model.dim).nonzero()[:, 0]
-        query = ranker.table, ranker.user_rows, field_of_slot, ranker.first[inputs]
+        query = ranker.table, ranker.user_rows, Pooling(of_query, model.dim).field_of_slot, ranker.first[inputs]
         context_slots = sum(field.slots for field in fields if field.side == "context")
         output = module.tensor("weight", "_out"), module.tensor("bias", "_out")
-        self._scorer = NativeScorer(kernel, model.norm, layers, output, self.items, query, context_slots)
-
-    def scores(self, users: Ints, context: Rows, items: Ints) -> Floats:
-        """See Ranker."""
-        return self._scorer.scores(users, context, items)
+        super().__init__(kernel, model.norm, layers, output, ranker.items, query, context_slots)
 
 
 def _padded(rows: NDArray[Any]) -> NDArray[Any]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
-from simulator.models.click_model import BuiltInEngine, ClickModel, Pooling, padding
+from simulator.models.click_model import BuiltInEngine, ClickModel, Pooling, fetch, padding
 from simulator.models.engine import Chunk, EngineName, Weights
 from simulator.models.noise import round_to_bfloat16
 
@@ -56,10 +55,6 @@ class Lookup:
         ascending, order = torch.sort(entries.flatten(), stable=True)
         rows, counts = torch.unique_consecutive(ascending, return_counts=True)
         return Lookup(entries, rows, order, counts.cumsum(0) - counts)
-
-    def fetch(self, table: Tensor) -> Tensor:
-        """Vectors [g, B, L, D] from tables [g V, D]."""
-        return table.index_select(0, self.entries.flatten()).view(*self.entries.shape, -1)
 
     def sums(self, gradients: Tensor) -> Tensor:
         """Gradients of the vectors [g, B, L, D] -> of the distinct rows [u, D]."""
@@ -104,7 +99,6 @@ class TorchEngine(BuiltInEngine):
     name: EngineName = "torch"
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """See Engine."""
         super().__init__(*arguments, **options)
         module = ClickModel(self.schema, self.model, self.activation).to(self.device)
         self.pooling = Pooling(self.schema, self.model.dim)
@@ -169,7 +163,7 @@ class TorchEngine(BuiltInEngine):
         for part in torch.split(rows, size, 1):
             padded = functional.pad(part, (0, 0, 0, padding(part.shape[1])))
             entries = self._entries(padded)
-            vectors = tables.index_select(0, entries.flatten()).view(*entries.shape, -1)
+            vectors = fetch(tables, entries)
             shares = self.pooling.shares(padded, vectors.dtype)
             parts.append(_forward(group.module, vectors, shares, parameters)[:, : part.shape[1]])
         return torch.cat(parts, 1)
@@ -180,7 +174,6 @@ class TorchEngine(BuiltInEngine):
         return rows.long() + models.view(-1, 1, 1) * self.schema.rows
 
     def _learn(self, models: slice, chunk: Chunk) -> Tensor:
-        """See Engine."""
         learned = []
         for group in self._groups_of(models):
             members = slice(group.models.start - models.start, group.models.stop - models.start)
@@ -195,44 +188,34 @@ class TorchEngine(BuiltInEngine):
         lookups = [Lookup.of(entries) for entries in torch.split(self._entries(chunk.rows), batch, 1)]
         first = chunk.number * (self.chunk_events // batch) + chunk.step
         for step, lookup in enumerate(lookups):
-            span, delay = slice(step * batch, (step + 1) * batch), int(chunk.delays[0, step])
-            slot_shares = None if shares is None else shares[:, span]
-            weights = None if chunk.event_weights is None else chunk.event_weights[:, span]
-            targets, lost = chunk.targets[:, span], chunk.lost[:, step]
-            batch_logits, dense, table = self._gradients(group, lookup, slot_shares, targets, weights, lost)
+            part = chunk.mini_batch(step, batch)
+            slot_shares = None if shares is None else shares[:, step * batch : (step + 1) * batch]
+            batch_logits, dense, table = self._gradients(group, lookup, slot_shares, part)
             logits.append(batch_logits)
             # where delays are drawn, a group is one model
-            group.pending.append(Gradient(dense, lookup.rows, table, first + step + delay))
-            for due in self._due(group, first + step):
-                self._apply(group, due, chunk.rounding)
+            group.pending.append(Gradient(dense, lookup.rows, table, first + step + int(part.delays[0, 0])))
+            due = [gradient for gradient in group.pending if gradient.due <= first + step]
+            group.pending = [gradient for gradient in group.pending if gradient.due > first + step]
+            for gradient in due:
+                self._apply(group, gradient, chunk.rounding)
         return torch.cat(logits, 1)
 
     def _gradients(
-        self,
-        group: ModelGroup,
-        lookup: Lookup,
-        shares: Tensor | None,
-        targets: Tensor,
-        weights: Tensor | None,
-        lost: np.ndarray,
+        self, group: ModelGroup, lookup: Lookup, shares: Tensor | None, part: Chunk
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Log-odds [g, B] of a mini-batch, and the gradients [g, P] and [u, D] of its mean log loss, where events have
-        weights [g, B] of the mean of the weighted ones."""
-        vectors = lookup.fetch(group.table).requires_grad_()
+        weights of the mean of the weighted ones."""
+        vectors = fetch(group.table, lookup.entries).requires_grad_()
         logits = _forward(group.module, vectors, shares)
         # each event weighs 1 / batch, also in a shorter mini-batch at the end, whose few events would shake the model
-        grad_logits = torch.sigmoid(logits.detach()).sub_(targets).div_(self.model.batch)
-        if weights is not None:
-            grad_logits.mul_(weights)
+        grad_logits = torch.sigmoid(logits.detach()).sub_(part.targets).div_(self.model.batch)
+        if part.event_weights is not None:
+            grad_logits.mul_(part.event_weights)
+        lost = part.lost[:, 0]
         if lost.any():
             grad_logits[torch.from_numpy(lost).to(grad_logits.device)] = 0  # a zero gradient leaves Adagrad where it is
         *dense, of_vectors = torch.autograd.grad(logits, [*group.parameters, vectors], grad_logits)
         return logits.detach(), self.layout.flat(dense).view_as(group.dense), lookup.sums(of_vectors)
-
-    def _due(self, group: ModelGroup, step: int) -> Iterator[Gradient]:
-        pending = group.pending
-        group.pending = [gradient for gradient in pending if gradient.due > step]
-        yield from (gradient for gradient in pending if gradient.due <= step)
 
     def _apply(self, group: ModelGroup, gradient: Gradient, rounding: list[np.random.Generator]) -> None:
         """Adagrad on the dense parameters, row-wise Adagrad on the touched rows, both in place."""

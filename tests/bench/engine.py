@@ -12,8 +12,6 @@ from simulator.models.native_engine import refusal
 from simulator.models.specs import parse_arm
 from simulator.types import Schema
 
-Made = Engine
-
 
 def make_engine(
     kind: type[Engine],
@@ -25,7 +23,7 @@ def make_engine(
     duplicates: int,
     threads: int = 1,
     device: str = "cpu",
-) -> Made:
+) -> Engine:
     """All duplicates of an arm; each of the threads is at work on other models, with one thread per operation."""
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     settings = {"fleets": 1, "duplicates": duplicates, "seed": 0, "device": device, "pool": pool}

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from engine import Made, make_engine, no_native
+from engine import make_engine, no_native
 from figures import Figure, ratio, speed
 from interleave import interleave
 from plain import PlainLearner, plain_copies
@@ -120,7 +120,7 @@ def sized_engine(
     threads: int = 1,
     device: str = "cpu",
     fields: Schema | None = None,
-) -> Made:
+) -> Engine:
     """For the duplicates of one arm, on the fields of `schema` unless others are given."""
     counts = {"duplicates": size.duplicates, "threads": threads}
     return make_engine(kind, fields or schema(size), spec, size.model, noise, device=device, **counts)

@@ -25,15 +25,14 @@ from serving.codec import Refusal, parse
 from serving.metrics import SECONDS, GrpcMetrics, RouterMetrics, ShadowMetrics
 from serving.process import ServerFlags, serve
 from serving.router.compare import Shadow, compare_all
-from serving.router.feedback import MAX_EVENTS, Feedback, InStore, Keeper, OnDisk, report_of
+from serving.router.feedback import MAX_EVENTS, MIN_BYTES, Feedback, InStore, OnDisk, Spool, report_of
 from serving.router.pool import Dialling, Pool
 from serving.router.published import Watch
 from serving.router.router import Router, make_policy
-from serving.router.spool import MIN_BYTES, Spool
 from serving.rpc import Door, GrpcServer, Handler, Limits, Reply, by_threads
 from simulator.config import require
 from simulator.errors import SettingError
-from simulator.flags import choice_from_env, from_env, parse_flags
+from simulator.flags import choice_from_env, file_from_env, from_env, parse_flags
 from simulator.process import from_environment
 from simulator.security.channels import require_name
 from simulator.store.protocol import Store
@@ -83,9 +82,7 @@ class RouterFlags(ServerFlags):
     """Queries that wait for an answer at most, 1 to 4,096; more are refused at once with RESOURCE_EXHAUSTED."""
     deadline: float = 5.0
     """Seconds for an answer where the caller allows more or says nothing, more than 0."""
-    spool: Path | None = field(
-        default_factory=lambda: Path(name) if (name := from_environment("FLICKER_SPOOL", "")) else None
-    )
+    spool: Path | None = file_from_env("FLICKER_SPOOL")
     """Folder in which feedback waits for a store that is away: it is acknowledged when it is on this disk. Several
     routers may share it, and one that is started again goes on with what it finds. Without one, when the store has it;
     while that is away feedback is refused (default: FLICKER_SPOOL)."""
@@ -189,7 +186,7 @@ class RunningRouter:
         self._shadow = Shadow(self._pool, recorder, flags.seed, flags.shadow, open_lines(flags))
         policy = make_policy(flags.policy, flags.seed)
         router = Router(flags.seed, policy, self._pool, self._watch.current, self._shadow, self._metrics)
-        keeper: Keeper = InStore(store, self.name, self._metrics)
+        keeper: InStore | OnDisk = InStore(store, self.name, self._metrics)
         if flags.spool:
             self._metrics.spool_limit.set(flags.spool_bytes)
             keeper = OnDisk(store, Spool(flags.spool, flags.run, flags.spool_bytes), self._metrics)

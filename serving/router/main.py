@@ -26,7 +26,7 @@ from serving.metrics import SECONDS, GrpcMetrics, RouterMetrics, ShadowMetrics
 from serving.process import ServerFlags, serve
 from serving.router.compare import Shadow, compare_all
 from serving.router.feedback import MAX_EVENTS, MIN_BYTES, Feedback, InStore, OnDisk, Spool, report_of
-from serving.router.pool import Dialling, Pool
+from serving.router.pool import Pool
 from serving.router.published import Watch
 from serving.router.router import Router, make_policy
 from serving.rpc import Door, GrpcServer, Handler, Limits, Reply, by_threads
@@ -180,7 +180,7 @@ class RunningRouter:
         self._stop = stop
         self._metrics = RouterMetrics(registry, flags.replicas)
         credentials = flags.security.credentials()
-        self._pool = Pool(self._metrics, self._say, Dialling(credentials, flags.replica_name))
+        self._pool = Pool(self._metrics, self._say, credentials, flags.replica_name)
         self._watch = Watch(store, self._pool, self._metrics, stop, self._say)
         recorder = ShadowMetrics(registry, flags.window)
         self._shadow = Shadow(self._pool, recorder, flags.seed, flags.shadow, open_lines(flags))

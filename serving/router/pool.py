@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import cast
 
@@ -202,38 +201,14 @@ def end(calls: list[Call], refusal: Refusal) -> None:
         call.end(b"", refusal)
 
 
-@dataclass(frozen=True)
-class Dialling:
-    """How replicas are called."""
-
-    credentials: Credentials = PLAIN
-    name: str = ""
-    """What their certificates bear; the address by which each is called where it is empty."""
-
-    def channel(self, address: str) -> grpc.Channel:
-        """With the certificates of this moment."""
-        return connect(self.credentials, address, CHANNEL + (((NAME, self.name),) if self.name else ()))
-
-    @property
-    def version(self) -> int:
-        """Another one when the certificates have changed."""
-        self.credentials.pem()
-        return self.credentials.pem.version
-
-
-DIRECTLY = Dialling()
-
-
 class Replica:
     """Healthy or not, by the last that was heard of it."""
 
     def __init__(
-        self, member: Member, metrics: RouterMetrics, changed: Callable[[], None], dialling: Dialling = DIRECTLY
+        self, member: Member, metrics: RouterMetrics, changed: Callable[[], None], channel: grpc.Channel, version: int
     ) -> None:
-        """`changed` is told when `healthy` changes, from any thread."""
-        self.member = member
-        self.version = dialling.version
-        """Of the certificates that its channel has."""
+        """`changed` is told when `healthy` changes, from any thread; `version` of the certificates of its channel."""
+        self.member, self.version = member, version
         self.healthy = False
         self.checked = False
         """Whether it has said by now if it is healthy, or has failed to."""
@@ -241,9 +216,8 @@ class Replica:
         """It answers nothing: let go of the connection, so that what waits for it is asked elsewhere."""
         self._changed = changed
         self._checking = False
-        self._channel = dialling.channel(member.address)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
-        rank, lost = ReplicaStub(self._channel).Rank, self.leave_pool
+        self._channel, self._health = channel, health_pb2_grpc.HealthStub(channel)
+        rank, lost = ReplicaStub(channel).Rank, self.leave_pool
         self.users = Lane(member.name, rank, lost, metrics.coalesced.labels("users").observe)
         """For users' queries."""
         self.shadow = Lane(member.name, rank, lost, metrics.coalesced.labels("shadow").observe, background=True)
@@ -298,9 +272,14 @@ class Pool:
     forgotten when it neither announces itself nor is healthy.
     """
 
-    def __init__(self, metrics: RouterMetrics, changed: Callable[[], None], dialling: Dialling = DIRECTLY) -> None:
-        """`changed` is told whenever the healthy replicas are others."""
-        self._metrics, self._on_change, self._dialling = metrics, changed, dialling
+    def __init__(
+        self, metrics: RouterMetrics, changed: Callable[[], None], credentials: Credentials = PLAIN, name: str = ""
+    ) -> None:
+        """`changed` is told whenever the healthy replicas are others.
+
+        `name`: what their certificates bear; the address by which each is called where it is empty.
+        """
+        self._metrics, self._on_change, self._credentials, self._name = metrics, changed, credentials, name
         self._lock = threading.RLock()
         self._known: dict[str, Replica] = {}
         self._renewed: dict[str, Replica] = {}  # connected with new certificates, not healthy yet
@@ -349,8 +328,19 @@ class Pool:
         for replica in self.known():
             replica.check()
 
+    def channel(self, address: str) -> grpc.Channel:
+        """To a replica, with the certificates of this moment."""
+        return connect(self._credentials, address, CHANNEL + (((NAME, self._name),) if self._name else ()))
+
+    @property
+    def version(self) -> int:
+        """Another one when the certificates have changed."""
+        self._credentials.pem()
+        return self._credentials.pem.version
+
     def _replica(self, member: Member) -> Replica:
-        return Replica(member, self._metrics, self._changed, self._dialling)
+        version = self.version
+        return Replica(member, self._metrics, self._changed, self.channel(member.address), version)
 
     def _renew(self) -> list[Replica]:
         """Where certificates have changed, connect anew beside the old connection, and take that when it is healthy.
@@ -358,7 +348,7 @@ class Pool:
         Returns old ones that got their last query at the look before.
         """
         left, self._left = self._left, []
-        version = self._dialling.version
+        version = self.version
         for name, replica in list(self._known.items()):
             renewed = self._renewed.pop(name, None)
             if renewed and (replica.version == version or renewed.version != version):

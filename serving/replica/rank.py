@@ -33,7 +33,7 @@ MAX_BACKGROUND_PER_DRAIN = 20
 
 
 @dataclass(eq=False, slots=True)
-class Call:
+class RankCall:
     """One call and how many of its queries are still to be ranked."""
 
     done: Callable[[], None] | None
@@ -58,7 +58,7 @@ class Call:
 class Job:
     """One checked query: what to rank, with what, until when, and what came of it."""
 
-    call: Call
+    call: RankCall
     query: RecommendRequest
     generation: Generation
     arm: int
@@ -160,7 +160,7 @@ class RankService:
         until = reply.deadline
         timeouts = request.timeouts_ms or [0] * len(request.queries)
         asked: list[Job | Refusal] = []
-        call = Call(lambda: self._finish(asked, reply))
+        call = RankCall(lambda: self._finish(asked, reply))
         for query, timeout in zip(request.queries, timeouts, strict=True):
             deadline = min(until, now + timeout / 1_000) if timeout else until
             try:
@@ -212,7 +212,7 @@ class RankService:
             return reply.end(b"", as_refusal(problem, "replica"))
         reply.end(answer, None)
 
-    def _job(self, query: RecommendRequest, call: Call, deadline: float) -> Job:
+    def _job(self, query: RecommendRequest, call: RankCall, deadline: float) -> Job:
         """What the worker needs to rank a query. Raises Refusal."""
         generation = self._shelf.find(query.generation if query.HasField("generation") else None)
         ranges, duplicate = generation.ranges, generation.duplicate

@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import cast
 
 import grpc
+from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.recommender_pb2 import RankRequest, RankResponse, ReplicaState
@@ -41,9 +42,9 @@ MAX_BYTES = 1 << 20
 """Of the queries of one RPC, as recommender.proto allows."""
 MARGIN = 0.25
 """Seconds that an RPC may take longer than its queries: the replica says itself which of them are late."""
-LOST = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+LOST = frozenset({StatusCode.UNAVAILABLE, StatusCode.CANCELLED})
 """Nobody answered: the query may be asked elsewhere."""
-CODES = {code.value[0]: code for code in grpc.StatusCode}
+CODES = {code.value[0]: code for code in StatusCode}
 
 
 class Call:
@@ -101,7 +102,7 @@ class Lane:
         """
         self._replica, self._rank, self._lost, self._sent, self._background = replica, rank, lost, sent, background
         # nobody answers: who asked may ask elsewhere
-        self._gone = Refusal(grpc.StatusCode.UNAVAILABLE, f"replica {replica} was lost")
+        self._gone = Refusal(StatusCode.UNAVAILABLE, f"replica {replica} was lost")
         self._pending: SimpleQueue[Call | None] = SimpleQueue()  # None: no more will come
         self._next: Call | None = None  # taken from the queue, too large for the last RPC
         self._lock = threading.Lock()
@@ -177,7 +178,7 @@ class Lane:
         failures = {failure.index: failure for failure in response.failures}
         for index, (call, answer) in enumerate(zip(batch, response.answers, strict=True)):
             if failure := failures.get(index):
-                code = CODES.get(failure.code, grpc.StatusCode.UNAVAILABLE)
+                code = CODES.get(failure.code, StatusCode.UNAVAILABLE)
                 call.end(b"", Refusal(code, failure.message))
             else:
                 call.end(answer, None if answer else self._gone)
@@ -185,9 +186,9 @@ class Lane:
     def _failed(self, problem: grpc.RpcError) -> Refusal:
         """What the queries of an RPC that failed are told."""
         code = problem.code() if isinstance(problem, grpc.Call) else None
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        if code is StatusCode.RESOURCE_EXHAUSTED:
             return Refusal(code, f"replica {self._replica} is too busy: ask again later")
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        if code is StatusCode.DEADLINE_EXCEEDED:
             return late()
         if code not in LOST:
             log.error("replica %s failed: %s", self._replica, problem)
@@ -249,7 +250,7 @@ class Replica:
     def _checked(self, future: grpc.Future[health_pb2.HealthCheckResponse]) -> None:
         self._checking = False
         problem = future.exception()
-        self.hangs = isinstance(problem, grpc.Call) and problem.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        self.hangs = isinstance(problem, grpc.Call) and problem.code() is StatusCode.DEADLINE_EXCEEDED
         self._set(problem is None and future.result().status == health_pb2.HealthCheckResponse.SERVING)
         self.checked = True
 
@@ -393,17 +394,14 @@ class Pool:
         if without:
             healthy = tuple(replica for replica in healthy if replica not in without)
         if not healthy:
-            raise Refusal(
-                grpc.StatusCode.UNAVAILABLE, f"no {'other ' if without else ''}replica is healthy: try again later"
-            )
+            other = "other " if without else ""
+            raise Refusal(StatusCode.UNAVAILABLE, f"no {other}replica is healthy: try again later")
         if duplicate is not None:
             healthy = tuple(replica for replica in healthy if replica.member.duplicate == duplicate)
             if not healthy:
                 held = ", ".join(map(str, sorted({replica.member.duplicate for replica in self.healthy})))
-                raise Refusal(
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                    f"duplicate = {duplicate}: no healthy replica holds it; held: {held or 'none'}",
-                )
+                message = f"duplicate = {duplicate}: no healthy replica holds it; held: {held or 'none'}"
+                raise Refusal(StatusCode.FAILED_PRECONDITION, message)
         if generation is not None:
             keep = tuple(r for r in healthy if r.member.generation in (generation, generation + 1))
             healthy = keep or healthy

@@ -85,6 +85,5 @@ def context_values(schema: Schema, rows: tuple[int, ...]) -> tuple[int, ...]:
     """
     fields = [field for field in schema.fields if field.side == "context"]
     first_slots = np.cumsum([0, *(field.slots for field in fields)])
-    return tuple(
-        max(0, rows[slot] - schema.first_row(field.name)) for field, slot in zip(fields, first_slots, strict=False)
-    )
+    slots = zip(fields, first_slots, strict=False)
+    return tuple(max(0, rows[slot] - schema.first_row(field.name)) for field, slot in slots)

@@ -114,9 +114,8 @@ class ShadowFlags(Listening):
         require(1 <= self.in_flight <= 65_536, "in_flight", self.in_flight, "from 1 to 65,536 requests")
         require(0 < self.deadline <= 86_400, "deadline", self.deadline, "more than 0 seconds, at most 86,400")
         require(1 <= self.streams <= 1_024, "streams", self.streams, "from 1 to 1,024 calls")
-        require(
-            1_024 <= self.message_bytes <= 1 << 30, "message_bytes", self.message_bytes, "from 1,024 bytes to 1 GiB"
-        )
+        size = self.message_bytes
+        require(1_024 <= size <= 1 << 30, "message_bytes", size, "from 1,024 bytes to 1 GiB")
 
     def connect(self, address: str, answer_bytes: int) -> grpc.Channel:
         """A connection to a model server, shared with no other channel; its answers have so many bytes at most.

@@ -19,7 +19,7 @@ from serving.codec import Refusal
 from serving.metrics import SECONDS, GrpcMetrics, ProxyMetrics
 from serving.process import serve_alone
 from serving.proxy.flags import ShadowFlags
-from serving.proxy.mirror import SERVICE, Kept, Mirror
+from serving.proxy.mirror import SERVICE, Mirror
 from serving.rpc import FOREVER, NOTHING, Door, GrpcServer, Handler, Limits, Reply
 from simulator.flags import parse_flags
 from simulator.security.credentials import HEADER
@@ -48,24 +48,52 @@ def passed(metadata: Any, withheld: Collection[str] = OURS) -> tuple[tuple[str, 
     )
 
 
-class Proxy:
-    """Answers as the first server does."""
+class RunningProxy:
+    """Answers as the first server does; a process in three verbs."""
 
-    def __init__(self, first: grpc.Channel, mirror: Mirror, streams: int, takes_tokens: bool) -> None:
-        """`takes_tokens`: those that users send are for this proxy, and not for the server."""
-        self._first, self._mirror = first, mirror
-        self._withheld = (*OURS, HEADER) if takes_tokens else OURS
-        self._infer = self._call("ModelInfer")
-        self._stream: Any = first.stream_stream(f"/{SERVICE}/ModelStreamInfer")  # type: ignore[call-arg]  # as `_call`
-        self._room = threading.Semaphore(streams)
-        self._threads = ThreadPoolExecutor(streams + 4, thread_name_prefix="stream")  # some that refuse
+    def __init__(self, flags: ShadowFlags, registry: CollectorRegistry, stop: threading.Event) -> None:
+        """Raises ResultError for a folder that cannot be written, SettingError for a port that cannot be had."""
+        self.name = f"shadow of {flags.first}"
+        credentials = flags.security.credentials()
+        # tokens that users send are for this proxy where it has some, and else for the server
+        self._withheld = (*OURS, HEADER) if credentials.tokens else OURS
+        self._first = flags.connect(flags.first, flags.message_bytes)
+        self._stream: Any = self._first.stream_stream(f"/{SERVICE}/ModelStreamInfer")  # type: ignore[call-arg]  # as `_call`
+        self._room = threading.Semaphore(flags.streams)
+        self._threads = ThreadPoolExecutor(flags.streams + 4, thread_name_prefix="stream")  # some that refuse
+        self._mirror = Mirror(flags, ProxyMetrics(registry, flags.window))
+        door = Door(limits(flags), GrpcMetrics(registry, SECONDS))
+        address = flags.host, flags.port
+        self._server = GrpcServer(SERVICE, self._handlers(), door, address, self._streams(), credentials)
+        self.address = self._server.address
 
-    def handlers(self) -> dict[str, Handler]:
+    def start(self) -> None:
+        """Take calls; healthy while the first server is connected."""
+        self._mirror.start()
+        self._first.subscribe(self._connected, try_to_connect=True)
+        self._server.start()
+
+    def _connected(self, state: grpc.ChannelConnectivity) -> None:
+        """A connection that ended is idle, until somebody asks for it: this does."""
+        if state is grpc.ChannelConnectivity.IDLE:
+            grpc.channel_ready_future(self._first)
+        else:
+            self._server.serving(state is grpc.ChannelConnectivity.READY)
+
+    def stop(self) -> None:
+        """Take nothing new, answer what was taken, write what was kept."""
+        self._server.retire()
+        self._server.stop(GRACE)
+        self._first.unsubscribe(self._connected)  # and not closed: grpcio's thread that watches it would trip over that
+        self._mirror.close()
+
+    def _handlers(self) -> dict[str, Handler]:
         """What answers each method with one request and one answer."""
         handlers = {name: Handler(partial(self._pass, self._call(name), None), WHO) for name in (*READS, *TRITONS)}
-        return handlers | {"ModelInfer": Handler(self._model_infer, WHO, sheds=True)}
+        infer = partial(self._model_infer, self._call("ModelInfer"))
+        return handlers | {"ModelInfer": Handler(infer, WHO, sheds=True)}
 
-    def streams(self) -> dict[str, Any]:
+    def _streams(self) -> dict[str, Any]:
         """What answers the others."""
 
         def serve(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -78,14 +106,13 @@ class Proxy:
         """A method with one request and one answer, as bytes."""
         return self._first.unary_unary(f"/{SERVICE}/{name}")  # type: ignore[call-arg]  # without serializers it is bytes
 
-    def _model_infer(self, raw: bytes, reply: Reply) -> None:
-        self._pass(self._infer, self._mirror.offer if self._mirror.samples(raw) else None, raw, reply)
+    def _model_infer(self, call: Any, raw: bytes, reply: Reply) -> None:
+        self._pass(call, self._mirror.offer if self._mirror.samples(raw) else None, raw, reply)
 
     def _pass(self, call: Any, on_answer: OnAnswer | None, raw: bytes, reply: Reply) -> None:
         """Ask, and answer when the answer is there; does not wait."""
-        pending = call.future(
-            raw, timeout=reply.deadline - time.monotonic(), metadata=passed(reply.metadata, self._withheld)
-        )
+        seconds, metadata = reply.deadline - time.monotonic(), passed(reply.metadata, self._withheld)
+        pending = call.future(raw, timeout=seconds, metadata=metadata)
         reply.when_gone(pending.cancel)
         pending.add_done_callback(partial(self._end, on_answer, raw, reply))
 
@@ -116,44 +143,6 @@ class Proxy:
             context.abort(problem.code(), problem.details() or "")
         finally:
             self._room.release()
-
-
-class RunningProxy:
-    """A proxy's server and threads, in the three verbs of a process."""
-
-    def __init__(self, flags: ShadowFlags, registry: CollectorRegistry, stop: threading.Event) -> None:
-        """Raises ResultError for a folder that cannot be written, SettingError for a port that cannot be had."""
-        self.name = f"shadow of {flags.first}"
-        kept = Kept(flags.keep, flags.keep_bytes, flags.scores_are == "probabilities") if flags.keep else None
-        credentials = flags.security.credentials()
-        self._first = flags.connect(flags.first, flags.message_bytes)
-        recorder = ProxyMetrics(registry, flags.window)
-        self._mirror = Mirror(flags, recorder, kept)
-        proxy = Proxy(self._first, self._mirror, flags.streams, credentials.tokens is not None)
-        door = Door(limits(flags), GrpcMetrics(registry, SECONDS))
-        address = flags.host, flags.port
-        self._server = GrpcServer(SERVICE, proxy.handlers(), door, address, proxy.streams(), credentials)
-        self.address = self._server.address
-
-    def start(self) -> None:
-        """Take calls; healthy while the first server is connected."""
-        self._mirror.start()
-        self._first.subscribe(self._connected, try_to_connect=True)
-        self._server.start()
-
-    def _connected(self, state: grpc.ChannelConnectivity) -> None:
-        """A connection that ended is idle, until somebody asks for it: this does."""
-        if state is grpc.ChannelConnectivity.IDLE:
-            grpc.channel_ready_future(self._first)
-        else:
-            self._server.serving(state is grpc.ChannelConnectivity.READY)
-
-    def stop(self) -> None:
-        """Take nothing new, answer what was taken, write what was kept."""
-        self._server.retire()
-        self._server.stop(GRACE)
-        self._first.unsubscribe(self._connected)  # and not closed: grpcio's thread that watches it would trip over that
-        self._mirror.close()
 
 
 def limits(flags: ShadowFlags) -> Limits:

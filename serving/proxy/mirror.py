@@ -138,9 +138,11 @@ class Asked:
 class Mirror(Backlog):
     """Samples, asks and compares, in one thread of its own."""
 
-    def __init__(self, flags: ShadowFlags, recorder: ShadowMetrics, kept: Kept | None) -> None:
+    def __init__(self, flags: ShadowFlags, recorder: ShadowMetrics) -> None:
+        """Raises ResultError for a folder that cannot be written."""
         super().__init__(recorder, round(flags.sample * RANGE))
-        self._flags, self._kept = flags, kept
+        self._flags = flags
+        self._kept = Kept(flags.keep, flags.keep_bytes, flags.scores_are == "probabilities") if flags.keep else None
         self._second = flags.connect(flags.second or flags.first, SECOND_BYTES)
         self._measured = measured(flags.scores_are != "scores")
         self._counted = [name in self._measured for name in MEASURES]

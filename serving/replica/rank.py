@@ -33,7 +33,7 @@ MAX_BACKGROUND_PER_DRAIN = 20
 
 
 @dataclass(eq=False, slots=True)
-class Call:
+class RankCall:
     """One call and how many of its queries are still to be ranked."""
 
     done: Callable[[], None] | None
@@ -58,7 +58,8 @@ class Call:
 class Job:
     """One checked query: what to rank, with what, until when, and what came of it."""
 
-    call: Call
+    call: RankCall
+    query: RecommendRequest
     generation: Generation
     arm: int
     user: int
@@ -158,8 +159,8 @@ class RankService:
         self._shelf.find(None)  # refuses the call as a whole where nothing is published
         until = reply.deadline
         timeouts = request.timeouts_ms or [0] * len(request.queries)
-        asked: list[tuple[RecommendRequest, Job] | Refusal] = []
-        call = Call(lambda: self._finish(asked, reply))
+        asked: list[Job | Refusal] = []
+        call = RankCall(lambda: self._finish(asked, reply))
         for query, timeout in zip(request.queries, timeouts, strict=True):
             deadline = min(until, now + timeout / 1_000) if timeout else until
             try:
@@ -167,7 +168,7 @@ class RankService:
             except Refusal as refusal:
                 # its traceback would hold this list, and so itself and the generations that were looked through
                 asked.append(refusal.with_traceback(None))
-        if jobs := [each[1] for each in asked if not isinstance(each, Refusal)]:
+        if jobs := [each for each in asked if not isinstance(each, Refusal)]:
             self._work(jobs, request.background)
             reply.when_gone(call.cancel)
         else:
@@ -203,7 +204,7 @@ class RankService:
             job.call.finish()
         return [job for job in jobs if job.refusal is None] if late else jobs
 
-    def _finish(self, asked: list[tuple[RecommendRequest, Job] | Refusal], reply: Reply) -> None:
+    def _finish(self, asked: list[Job | Refusal], reply: Reply) -> None:
         """All queries of a call are done with."""
         try:
             answer = self._response(asked)
@@ -211,7 +212,7 @@ class RankService:
             return reply.end(b"", as_refusal(problem, "replica"))
         reply.end(answer, None)
 
-    def _job(self, query: RecommendRequest, call: Call, deadline: float) -> tuple[RecommendRequest, Job]:
+    def _job(self, query: RecommendRequest, call: RankCall, deadline: float) -> Job:
         """What the worker needs to rank a query. Raises Refusal."""
         generation = self._shelf.find(query.generation if query.HasField("generation") else None)
         ranges, duplicate = generation.ranges, generation.duplicate
@@ -223,7 +224,7 @@ class RankService:
         items = ranges.candidates(query.candidates)
         if not len(items):
             items = generation.candidates[generation.segment[user]]
-        return query, Job(call, generation, arm, user, rows, items, deadline)
+        return Job(call, query, generation, arm, user, rows, items, deadline)
 
     def _work(self, jobs: list[Job], background: bool) -> None:
         """Have the jobs done. Raises Refusal where there is room for none."""
@@ -233,26 +234,23 @@ class RankService:
             jobs[0].call.done = None
             raise Refusal(StatusCode.RESOURCE_EXHAUSTED, self._queue.full)
 
-    def _response(self, asked: list[tuple[RecommendRequest, Job] | Refusal]) -> bytes:
+    def _response(self, asked: list[Job | Refusal]) -> bytes:
         response, answered = RankResponse(), Counter[str]()
         for index, each in enumerate(asked):
-            refusal = each if isinstance(each, Refusal) else each[1].refusal
+            refusal = each if isinstance(each, Refusal) else each.refusal
             if refusal is not None:
                 if refusal.code is StatusCode.INVALID_ARGUMENT:
                     self._metrics.bad_queries.labels(refusal.field).inc()
-                failure = Failure(index=index, code=refusal.code.value[0], message=refusal.message)
-                response.failures.append(failure)
+                response.failures.append(Failure(index=index, code=refusal.code.value[0], message=refusal.message))
                 response.answers.append(b"")
                 continue
             assert not isinstance(each, Refusal)
-            query, job = each
-            best = slate(job.scores, job.candidates, length(query.k), job.ranked)
-            scored = (job.candidates, job.scores) if query.score_all else None
-            ranges, who = job.generation.ranges, job.generation.who[job.arm]
-            if job.user == ranges.users:
-                who += UNKNOWN_USER
+            query, ranges = each.query, each.generation.ranges
+            best = slate(each.scores, each.candidates, length(query.k), each.ranked)
+            scored = (each.candidates, each.scores) if query.score_all else None
+            who = each.generation.who[each.arm] + (UNKNOWN_USER if each.user == ranges.users else b"")
             response.answers.append(answer(query.query_id, best, who, scored))
-            answered[ranges.arms[job.arm]] += 1
+            answered[ranges.arms[each.arm]] += 1
         for arm, queries in answered.items():
             self._metrics.queries.labels(arm).inc(queries)
         return response.SerializeToString()

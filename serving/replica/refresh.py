@@ -29,7 +29,8 @@ class Membership:
     """One replica among those that serve."""
 
     def __init__(self, leases: Leases, name: str, address: str, shelf: Shelf, stop: threading.Event) -> None:
-        self._leases, self._name, self._address, self._shelf, self._stop = leases, name, address, shelf, stop
+        self.name, self.shelf, self.stop = name, shelf, stop
+        self._leases, self._address = leases, address
         self._away = False
         self._duplicates = 0  # not known before a generation is published
         self._changed, self._lock = threading.Event(), threading.Lock()
@@ -40,7 +41,7 @@ class Membership:
         """The duplicate number to serve, of 0 to `duplicates` - 1. Raises StoreAway."""
         with self._lock:
             self._duplicates = duplicates
-            self.duplicate = self._leases.claim(self._name, duplicates, SECONDS)
+            self.duplicate = self._leases.claim(self.name, duplicates, SECONDS)
             return self.duplicate
 
     def tell(self) -> None:
@@ -49,7 +50,7 @@ class Membership:
 
     def run(self) -> None:
         """Renew until the stop flag is raised, through all absences of the store."""
-        repeat(self._beat, StoreError, self._stop, self._missed)
+        repeat(self._beat, StoreError, self.stop, self._missed)
 
     def _beat(self) -> None:
         self.renew()
@@ -67,29 +68,29 @@ class Membership:
     def renew(self) -> None:
         """Renew lease and announcement once; leave a shared number when another is free. Raises StoreError."""
         with self._lock:
-            if self._stop.is_set():
+            if self.stop.is_set():
                 return
             if self._duplicates:
                 if self._shares_needlessly():
-                    self._leases.release(self._name)
-                self.duplicate = self._leases.claim(self._name, self._duplicates, SECONDS)
-            current = self._shelf.current
+                    self._leases.release(self.name)
+                self.duplicate = self._leases.claim(self.name, self._duplicates, SECONDS)
+            current = self.shelf.current
             duplicate, generation = (current.duplicate, current.number) if current else (self.duplicate, -1)
-            self._leases.announce(Member(self._name, self._address, duplicate, generation), SECONDS)
+            self._leases.announce(Member(self.name, self._address, duplicate, generation), SECONDS)
 
     def leave(self) -> None:
         """Give the number back and leave the members; after the stop flag was raised. Raises StoreAway."""
         with self._lock:
-            self._leases.release(self._name)
+            self._leases.release(self.name)
 
     def _shares_needlessly(self) -> bool:
         """Whether another replica holds this number too, while nobody holds some other number.
 
         So it is after a crash: the successor comes before the lease of the dead has run out.
         """
-        others = [member for member in self._leases.members() if member.name != self._name]
+        others = [member for member in self._leases.members() if member.name != self.name]
         held = {member.duplicate for member in others}
-        shared = any(member.duplicate == self.duplicate and member.name < self._name for member in others)
+        shared = any(member.duplicate == self.duplicate and member.name < self.name for member in others)
         return shared and len(held | {self.duplicate}) < self._duplicates
 
 
@@ -100,23 +101,20 @@ def log_problem(problem: Exception) -> None:
 
 
 class Refresher:
-    """Keeps a shelf up to date."""
+    """Keeps a member's shelf up to date."""
 
     def __init__(
         self,
         registry: Registry,
-        name: str,
-        shelf: Shelf,
         membership: Membership,
         metrics: ReplicaMetrics,
         ready: Callable[[], None],
-        stop: threading.Event,
         make_rankers: Rankers,
     ) -> None:
         """`ready` is called after each swap."""
-        self._make_rankers = make_rankers
-        self._registry, self._name, self._shelf, self._membership = registry, name, shelf, membership
-        self._metrics, self._ready, self._stop = metrics, ready, stop
+        self._registry, self._membership, self._metrics = registry, membership, metrics
+        self._ready, self._make_rankers = ready, make_rankers
+        self._shelf, self._stop = membership.shelf, membership.stop
         self._refused = -1, -1
         """The newest generation when it was refused, and the duplicate of which it was."""
 
@@ -180,7 +178,7 @@ class Refresher:
         except StoreError as problem:
             raise Refused("signature" if isinstance(problem, Unsigned) else "digest", str(problem)) from None
         whose = self._registry.run, number, duplicate
-        generation = Generation.of(*whose, self._name, about, weights, catalog, self._make_rankers)
+        generation = Generation.of(*whose, self._membership.name, about, weights, catalog, self._make_rankers)
         if current := self._shelf.current:
             current.refuse_unlike(generation)
         return generation

@@ -52,7 +52,7 @@ class Replica:
         self.address = f"{flags.advertise}:{self.server.port}" if flags.advertise else self.server.address
         self.membership = Membership(store, flags.name, self.address, self.shelf, stop)
         ready = lambda: self.server.serving(True)  # noqa: E731
-        refresher = Refresher(store, flags.name, self.shelf, self.membership, self.metrics, ready, stop, rankers)
+        refresher = Refresher(store, self.membership, self.metrics, ready, rankers)
         work = {"worker": service.run, "refresh": refresher.run, "beat": self.membership.run}
         self._threads = [threading.Thread(target=run, name=name, daemon=True) for name, run in work.items()]
 

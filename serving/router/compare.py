@@ -64,13 +64,6 @@ def _pinned(duplicate: int, generation: int) -> bytes:
     return RecommendRequest(duplicate=duplicate, generation=generation, score_all=True).SerializeToString()
 
 
-def answered(answer: bytes) -> Waiting:
-    """A call whose answer is there."""
-    call = Waiting(b"", 0.0)
-    call.end(answer, None)
-    return call
-
-
 @dataclass(eq=False, slots=True)
 class Pair:
     """One query asked of two models; the answers are to come."""
@@ -114,7 +107,8 @@ class Shadow(Backlog):
             return []
         pairs: list[Pair] = []
         deadline = time.monotonic() + PATIENCE
-        sides = {who.generation: answered(answer)}
+        sides = {who.generation: Waiting(query, deadline)}
+        sides[who.generation].end(answer, None)
         serve = [r for r in reversed(healthy) if r.member.generation >= 0]  # one that came back has none for a moment
         others = {r.member.duplicate: r for r in serve if r.member.duplicate != who.duplicate}
 

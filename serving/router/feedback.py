@@ -4,21 +4,36 @@ Reports that come side by side are kept together (group commit): by one append t
 spool, by one fsync, behind which a thread hands them to the store as soon as it takes them. A report has a key, by
 which the store knows it again: a caller may send it anew after any error.
 
+A **spool** holds reports on disk until the store has them: what is written there was acknowledged, and outlives this
+process.
+
+    FOLDER/RUN/PLACE/lock     held by the router that uses the place: one of several that share FOLDER
+    FOLDER/RUN/PLACE/reports  a database of SQLite, whose log takes one fsync for all reports that come side by side
+
+A record that a crash cut off was never acknowledged, and SQLite leaves it out. Records are numbered in the order of
+writing; `writer` is the name under which the store remembers the number of the last one that it has, so that nothing is
+handed over twice. What the store has is deleted with what is written next, which costs no fsync of its own.
+
 Shapes: n shown items, C context slots.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import itertools
 import logging
 import math
+import os
 import secrets
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+from urllib.parse import quote
 
 import numpy as np
 from grpc import StatusCode
@@ -27,7 +42,7 @@ from protos.recommender_pb2 import FeedbackRequest
 from serving.codec import MAX_ITEMS, Refusal, bad
 from serving.metrics import RouterMetrics
 from serving.router.published import Published
-from serving.router.spool import NotWritten, Record, Spool
+from simulator.errors import SettingError
 from simulator.process import Stopped, retry
 from simulator.store.codec import decode, encode
 from simulator.store.protocol import EventLog, LogFull, Repeated, StoreAway, StoreError
@@ -49,6 +64,17 @@ HANGS, REST = 1.0, 0.5
 failed."""
 FLUSH = 2.0
 """Seconds for the last events to be appended at the end."""
+MIN_BYTES = 2**22
+"""Bytes, the smallest spool."""
+PLACES = 64
+"""Routers that may share a folder."""
+TABLES = """
+    PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 4194304;
+    CREATE TABLE IF NOT EXISTS reports (number INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB, batch BLOB);
+    CREATE TABLE IF NOT EXISTS writer (name TEXT);
+"""
+Record = tuple[int, bytes, bytes]
+"""Number from 1, key, and a batch (simulator/store/codec.py)."""
 
 
 class Report(NamedTuple):
@@ -101,19 +127,84 @@ def place_positions(context: Rows, published: Published) -> None:
         column += slots
 
 
-class Keeper(Protocol):
-    """Where reports are kept."""
+class NotWritten(Exception):
+    """No room within the bound, or a disk that does not take it."""
 
-    def keep(self, reports: Sequence[Report]) -> None:
-        """Returns when all of them outlive this process. Raises Refusal where they do not, or it is not known."""
+
+class Spool:
+    """The records of one router; one thread may write while another reads and forgets."""
+
+    def __init__(self, folder: Path, run: str, limit: int) -> None:
+        """Claims the first free place and finds what is there. At most `limit` bytes. Raises SettingError."""
+        self._max_bytes, self._lock = limit, threading.Lock()
+        try:
+            place, self._held = claim(folder / quote(run, safe=""))
+            self._base = sqlite3.connect(place / "reports", isolation_level=None, check_same_thread=False)
+            self._base.executescript(TABLES)
+            if not self._base.execute("SELECT 1 FROM writer").fetchall():
+                self._base.execute("INSERT INTO writer VALUES (?)", (f"spool-{secrets.token_hex(8)}",))
+            self.writer = str(self._base.execute("SELECT name FROM writer").fetchone()[0])
+            kept = self._base.execute("SELECT count(*), total(length(key) + length(batch)) FROM reports").fetchone()
+        except (OSError, sqlite3.Error) as problem:
+            why = getattr(problem, "strerror", None) or problem
+            raise SettingError("spool", folder, f"{why}: name a folder that can be written") from None
+        self.waiting, self.bytes = int(kept[0]), int(kept[1])
+        """Records that the store does not have, as far as is known, and their bytes."""
+        self._forgotten = 0  # number of the last record that it has, as far as this process knows
+
+    def write(self, records: Sequence[tuple[bytes, bytes]]) -> None:
+        """Returns when all are on disk, keys and batches. Raises NotWritten."""
+        size = sum(len(key) + len(batch) for key, batch in records)
+        with self._lock:
+            if self.bytes + size > self._max_bytes:
+                limit = f"{self.bytes} of at most {self._max_bytes} bytes"
+                raise NotWritten(f"the spool holds {limit}, which wait for the event log")
+            try:
+                self._base.execute("BEGIN")
+                self._base.execute("DELETE FROM reports WHERE number <= ?", (self._forgotten,))
+                self._base.executemany("INSERT INTO reports (key, batch) VALUES (?, ?)", records)
+                self._base.execute("COMMIT")
+            except sqlite3.Error as problem:
+                if self._base.in_transaction:
+                    self._base.execute("ROLLBACK")
+                raise NotWritten(f"the spool cannot be written: {problem}") from None
+            self.waiting, self.bytes = self.waiting + len(records), self.bytes + size
+
+    def read(self, limit: int) -> list[Record]:
+        """The oldest records that are not forgotten, `limit` at most, in order."""
+        with self._lock:
+            query = "SELECT number, key, batch FROM reports WHERE number > ? ORDER BY number LIMIT ?"
+            return self._base.execute(query, (self._forgotten, limit)).fetchall()
+
+    def forget(self, records: Sequence[Record]) -> None:
+        """The store has these, the oldest ones."""
+        with self._lock:
+            self._forgotten = records[-1][0]
+            self.waiting -= len(records)
+            self.bytes -= sum(len(key) + len(batch) for _, key, batch in records)
 
     def close(self) -> None:
-        """Hand over what can be, and let go."""
-        return None
+        """Let go of the folder; what waits stays there."""
+        self._base.close()
+        os.close(self._held)
 
 
-class InStore(Keeper):
-    """Kept by the store alone."""
+def claim(folder: Path) -> tuple[Path, int]:
+    """The first place that nobody uses, and a file descriptor that keeps others out of it. Raises OSError."""
+    for place in range(PLACES):
+        path = folder / str(place)
+        path.mkdir(parents=True, exist_ok=True)
+        held = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return path, held
+        except BlockingIOError:
+            os.close(held)
+    raise OSError(f"{PLACES} routers use it")
+
+
+class InStore:
+    """Reports are kept by the store alone."""
 
     def __init__(self, store: EventLog, writer: str, metrics: RouterMetrics) -> None:
         """`writer`: this router's name, no other's."""
@@ -121,6 +212,7 @@ class InStore(Keeper):
         self._process, self._entry = secrets.token_hex(8), 0  # unlike that of one with its name before it
 
     def keep(self, reports: Sequence[Report]) -> None:
+        """Returns when all of them outlive this process. Raises Refusal where they do not, or it is not known."""
         self._entry += 1
         try:
             append(self._store, reports, self._writer, f"{self._process}-{self._entry}")
@@ -130,9 +222,12 @@ class InStore(Keeper):
                 log.error("feedback is refused: %s", problem)
             raise unavailable(str(problem)) from None
 
+    def close(self) -> None:
+        """There is nothing to let go."""
 
-class OnDisk(Keeper):
-    """Kept by a spool; a thread hands it over, in order, until the store has it."""
+
+class OnDisk:
+    """They are kept by a spool; a thread hands it over, in order, until the store has it."""
 
     def __init__(self, store: EventLog, spool: Spool, metrics: RouterMetrics) -> None:
         self._store, self._spool, self._metrics = store, spool, metrics
@@ -145,6 +240,7 @@ class OnDisk(Keeper):
         self._thread.start()
 
     def keep(self, reports: Sequence[Report]) -> None:
+        """See InStore."""
         try:
             self._spool.write([(report.key, encode(report.events)) for report in reports])
         except NotWritten as problem:
@@ -152,6 +248,7 @@ class OnDisk(Keeper):
         self._changed.set()
 
     def close(self) -> None:
+        """Hand over what can be, and let go."""
         for flag in (self._ending, self._give_up):
             flag.set()
             self._changed.set()
@@ -229,7 +326,7 @@ Done = Callable[[Refusal | None], None]
 class Feedback:
     """Takes reports from any thread, without waiting; a thread has those kept that wait, all at once."""
 
-    def __init__(self, keeper: Keeper, metrics: RouterMetrics, max_events: int = MAX_EVENTS) -> None:
+    def __init__(self, keeper: InStore | OnDisk, metrics: RouterMetrics, max_events: int = MAX_EVENTS) -> None:
         """`max_events`: of the reports that are kept at once."""
         self._keeper, self._metrics, self._max_events = keeper, metrics, max_events
         self._changed = threading.Condition()

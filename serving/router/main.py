@@ -25,15 +25,14 @@ from serving.codec import Refusal, parse
 from serving.metrics import SECONDS, GrpcMetrics, RouterMetrics, ShadowMetrics
 from serving.process import ServerFlags, serve
 from serving.router.compare import Shadow, compare_all
-from serving.router.feedback import MAX_EVENTS, Feedback, InStore, Keeper, OnDisk, report_of
-from serving.router.pool import Dialling, Pool
+from serving.router.feedback import MAX_EVENTS, MIN_BYTES, Feedback, InStore, OnDisk, Spool, report_of
+from serving.router.pool import Pool
 from serving.router.published import Watch
 from serving.router.router import Router, make_policy
-from serving.router.spool import MIN_BYTES, Spool
 from serving.rpc import Door, GrpcServer, Handler, Limits, Reply, by_threads
 from simulator.config import require
 from simulator.errors import SettingError
-from simulator.flags import choice_from_env, from_env, parse_flags
+from simulator.flags import choice_from_env, file_from_env, from_env, parse_flags
 from simulator.process import from_environment
 from simulator.security.channels import require_name
 from simulator.store.protocol import Store
@@ -83,9 +82,7 @@ class RouterFlags(ServerFlags):
     """Queries that wait for an answer at most, 1 to 4,096; more are refused at once with RESOURCE_EXHAUSTED."""
     deadline: float = 5.0
     """Seconds for an answer where the caller allows more or says nothing, more than 0."""
-    spool: Path | None = field(
-        default_factory=lambda: Path(name) if (name := from_environment("FLICKER_SPOOL", "")) else None
-    )
+    spool: Path | None = file_from_env("FLICKER_SPOOL")
     """Folder in which feedback waits for a store that is away: it is acknowledged when it is on this disk. Several
     routers may share it, and one that is started again goes on with what it finds. Without one, when the store has it;
     while that is away feedback is refused (default: FLICKER_SPOOL)."""
@@ -111,13 +108,64 @@ class RouterFlags(ServerFlags):
         require(self.log_capacity >= 1_000, "log_capacity", self.log_capacity, "at least 1,000 events")
 
 
-class Methods:
-    """What the router answers."""
+class RunningRouter:
+    """A router as a process in three verbs, and the methods that it answers."""
 
-    def __init__(self, router: Router, feedback: Feedback, metrics: RouterMetrics) -> None:
-        self._router, self._feedback, self._metrics = router, feedback, metrics
+    def __init__(self, flags: RouterFlags, store: Store, registry: CollectorRegistry, stop: threading.Event) -> None:
+        """Raises SettingError for a file that cannot be had."""
+        self.name = flags.name or f"router-{socket.gethostname()}-{os.getpid()}"
+        self._stop = stop
+        self._metrics = RouterMetrics(registry, flags.replicas)
+        credentials = flags.security.credentials()
+        self._pool = Pool(self._metrics, self._say, credentials, flags.replica_name)
+        self._watch = Watch(store, self._pool, self._metrics, stop, self._say)
+        recorder = ShadowMetrics(registry, flags.window)
+        self._shadow = Shadow(self._pool, recorder, flags.seed, flags.shadow, open_lines(flags))
+        policy = make_policy(flags.policy, flags.seed)
+        self._router = Router(flags.seed, policy, self._pool, self._watch.current, self._shadow, self._metrics)
+        keeper: InStore | OnDisk = InStore(store, self.name, self._metrics)
+        if flags.spool:
+            self._metrics.spool_limit.set(flags.spool_bytes)
+            keeper = OnDisk(store, Spool(flags.spool, flags.run, flags.spool_bytes), self._metrics)
+        self._feedback = Feedback(keeper, self._metrics, min(MAX_EVENTS, store.capacity()))
+        limits = Limits(flags.in_flight, REQUEST_BYTES, deadline_seconds=flags.deadline)
+        door = Door(limits, GrpcMetrics(registry, SECONDS))
+        methods, address = self._handlers(door), (flags.host, flags.port)
+        self._listen = partial(GrpcServer, SERVICE, methods, door, address, credentials=credentials)
+        self._server: GrpcServer | None = None
+        self.address = ""
 
-    def handlers(self, door: Door) -> dict[str, Handler]:
+    def start(self) -> None:
+        """Look at the store, then listen: who listens is asked what others, who know more, could have answered.
+
+        Raises Stopped where the stop flag ends the wait for the store, SettingError for a port that cannot be had.
+        """
+        self._feedback.start()
+        self._shadow.start()
+        self._watch.start()
+        self._watch.wait_for_a_look()
+        self._server = self._listen()
+        self._say()
+        self._server.start()
+        self.address = self._server.address
+
+    def stop(self) -> None:
+        """Take nothing new, answer what was taken, hand over the feedback, let go of the replicas."""
+        self._stop.set()
+        if self._server is not None:
+            self._server.retire()
+            self._server.stop(GRACE)
+        self._shadow.close()
+        self._feedback.close()
+        self._watch.join(GRACE)
+        self._pool.close()
+
+    def _say(self) -> None:
+        """Queries can be answered once there is a generation, and while there is a replica."""
+        if self._server is not None:
+            self._server.serving(self._watch.published is not None and bool(self._pool.healthy))
+
+    def _handlers(self, door: Door) -> dict[str, Handler]:
         """What answers each method."""
         return {
             "Recommend": Handler(self.recommend, WHO, sheds=True, refused=self.refused),
@@ -172,64 +220,6 @@ class Methods:
         except Refusal:  # replicas may wait for the first generation
             arms = ()
         reply.end(ListReplicasResponse(replicas=self._router.pool.states(arms)).SerializeToString(), None)
-
-
-class RunningRouter:
-    """A router's threads and its server, in the three verbs of a process."""
-
-    def __init__(self, flags: RouterFlags, store: Store, registry: CollectorRegistry, stop: threading.Event) -> None:
-        """Raises SettingError for a file that cannot be had."""
-        self.name = flags.name or f"router-{socket.gethostname()}-{os.getpid()}"
-        self._stop = stop
-        self._metrics = RouterMetrics(registry, flags.replicas)
-        credentials = flags.security.credentials()
-        self._pool = Pool(self._metrics, self._say, Dialling(credentials, flags.replica_name))
-        self._watch = Watch(store, self._pool, self._metrics, stop, self._say)
-        recorder = ShadowMetrics(registry, flags.window)
-        self._shadow = Shadow(self._pool, recorder, flags.seed, flags.shadow, open_lines(flags))
-        policy = make_policy(flags.policy, flags.seed)
-        router = Router(flags.seed, policy, self._pool, self._watch.current, self._shadow, self._metrics)
-        keeper: Keeper = InStore(store, self.name, self._metrics)
-        if flags.spool:
-            self._metrics.spool_limit.set(flags.spool_bytes)
-            keeper = OnDisk(store, Spool(flags.spool, flags.run, flags.spool_bytes), self._metrics)
-        self._feedback = Feedback(keeper, self._metrics, min(MAX_EVENTS, store.capacity()))
-        limits = Limits(flags.in_flight, REQUEST_BYTES, deadline_seconds=flags.deadline)
-        door = Door(limits, GrpcMetrics(registry, SECONDS))
-        methods = Methods(router, self._feedback, self._metrics).handlers(door)
-        self._listen = partial(GrpcServer, SERVICE, methods, door, (flags.host, flags.port), credentials=credentials)
-        self._server: GrpcServer | None = None
-        self.address = ""
-
-    def start(self) -> None:
-        """Look at the store, then listen: who listens is asked what others, who know more, could have answered.
-
-        Raises Stopped where the stop flag ends the wait for the store, SettingError for a port that cannot be had.
-        """
-        self._feedback.start()
-        self._shadow.start()
-        self._watch.start()
-        self._watch.wait_for_a_look()
-        self._server = self._listen()
-        self._say()
-        self._server.start()
-        self.address = self._server.address
-
-    def stop(self) -> None:
-        """Take nothing new, answer what was taken, hand over the feedback, let go of the replicas."""
-        self._stop.set()
-        if self._server is not None:
-            self._server.retire()
-            self._server.stop(GRACE)
-        self._shadow.close()
-        self._feedback.close()
-        self._watch.join(GRACE)
-        self._pool.close()
-
-    def _say(self) -> None:
-        """Queries can be answered once there is a generation, and while there is a replica."""
-        if self._server is not None:
-            self._server.serving(self._watch.published is not None and bool(self._pool.healthy))
 
 
 def open_lines(flags: RouterFlags) -> IO[str] | None:

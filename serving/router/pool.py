@@ -12,11 +12,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import cast
 
 import grpc
+from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.recommender_pb2 import RankRequest, RankResponse, ReplicaState
@@ -42,9 +42,9 @@ MAX_BYTES = 1 << 20
 """Of the queries of one RPC, as recommender.proto allows."""
 MARGIN = 0.25
 """Seconds that an RPC may take longer than its queries: the replica says itself which of them are late."""
-LOST = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+LOST = frozenset({StatusCode.UNAVAILABLE, StatusCode.CANCELLED})
 """Nobody answered: the query may be asked elsewhere."""
-CODES = {code.value[0]: code for code in grpc.StatusCode}
+CODES = {code.value[0]: code for code in StatusCode}
 
 
 class Call:
@@ -102,7 +102,7 @@ class Lane:
         """
         self._replica, self._rank, self._lost, self._sent, self._background = replica, rank, lost, sent, background
         # nobody answers: who asked may ask elsewhere
-        self._gone = Refusal(grpc.StatusCode.UNAVAILABLE, f"replica {replica} was lost")
+        self._gone = Refusal(StatusCode.UNAVAILABLE, f"replica {replica} was lost")
         self._pending: SimpleQueue[Call | None] = SimpleQueue()  # None: no more will come
         self._next: Call | None = None  # taken from the queue, too large for the last RPC
         self._lock = threading.Lock()
@@ -178,7 +178,7 @@ class Lane:
         failures = {failure.index: failure for failure in response.failures}
         for index, (call, answer) in enumerate(zip(batch, response.answers, strict=True)):
             if failure := failures.get(index):
-                code = CODES.get(failure.code, grpc.StatusCode.UNAVAILABLE)
+                code = CODES.get(failure.code, StatusCode.UNAVAILABLE)
                 call.end(b"", Refusal(code, failure.message))
             else:
                 call.end(answer, None if answer else self._gone)
@@ -186,9 +186,9 @@ class Lane:
     def _failed(self, problem: grpc.RpcError) -> Refusal:
         """What the queries of an RPC that failed are told."""
         code = problem.code() if isinstance(problem, grpc.Call) else None
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        if code is StatusCode.RESOURCE_EXHAUSTED:
             return Refusal(code, f"replica {self._replica} is too busy: ask again later")
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        if code is StatusCode.DEADLINE_EXCEEDED:
             return late()
         if code not in LOST:
             log.error("replica %s failed: %s", self._replica, problem)
@@ -202,38 +202,14 @@ def end(calls: list[Call], refusal: Refusal) -> None:
         call.end(b"", refusal)
 
 
-@dataclass(frozen=True)
-class Dialling:
-    """How replicas are called."""
-
-    credentials: Credentials = PLAIN
-    name: str = ""
-    """What their certificates bear; the address by which each is called where it is empty."""
-
-    def channel(self, address: str) -> grpc.Channel:
-        """With the certificates of this moment."""
-        return connect(self.credentials, address, CHANNEL + (((NAME, self.name),) if self.name else ()))
-
-    @property
-    def version(self) -> int:
-        """Another one when the certificates have changed."""
-        self.credentials.pem()
-        return self.credentials.pem.version
-
-
-DIRECTLY = Dialling()
-
-
 class Replica:
     """Healthy or not, by the last that was heard of it."""
 
     def __init__(
-        self, member: Member, metrics: RouterMetrics, changed: Callable[[], None], dialling: Dialling = DIRECTLY
+        self, member: Member, metrics: RouterMetrics, changed: Callable[[], None], channel: grpc.Channel, version: int
     ) -> None:
-        """`changed` is told when `healthy` changes, from any thread."""
-        self.member = member
-        self.version = dialling.version
-        """Of the certificates that its channel has."""
+        """`changed` is told when `healthy` changes, from any thread; `version` of the certificates of its channel."""
+        self.member, self.version = member, version
         self.healthy = False
         self.checked = False
         """Whether it has said by now if it is healthy, or has failed to."""
@@ -241,9 +217,8 @@ class Replica:
         """It answers nothing: let go of the connection, so that what waits for it is asked elsewhere."""
         self._changed = changed
         self._checking = False
-        self._channel = dialling.channel(member.address)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
-        rank, lost = ReplicaStub(self._channel).Rank, self.leave_pool
+        self._channel, self._health = channel, health_pb2_grpc.HealthStub(channel)
+        rank, lost = ReplicaStub(channel).Rank, self.leave_pool
         self.users = Lane(member.name, rank, lost, metrics.coalesced.labels("users").observe)
         """For users' queries."""
         self.shadow = Lane(member.name, rank, lost, metrics.coalesced.labels("shadow").observe, background=True)
@@ -275,7 +250,7 @@ class Replica:
     def _checked(self, future: grpc.Future[health_pb2.HealthCheckResponse]) -> None:
         self._checking = False
         problem = future.exception()
-        self.hangs = isinstance(problem, grpc.Call) and problem.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        self.hangs = isinstance(problem, grpc.Call) and problem.code() is StatusCode.DEADLINE_EXCEEDED
         self._set(problem is None and future.result().status == health_pb2.HealthCheckResponse.SERVING)
         self.checked = True
 
@@ -298,9 +273,14 @@ class Pool:
     forgotten when it neither announces itself nor is healthy.
     """
 
-    def __init__(self, metrics: RouterMetrics, changed: Callable[[], None], dialling: Dialling = DIRECTLY) -> None:
-        """`changed` is told whenever the healthy replicas are others."""
-        self._metrics, self._on_change, self._dialling = metrics, changed, dialling
+    def __init__(
+        self, metrics: RouterMetrics, changed: Callable[[], None], credentials: Credentials = PLAIN, name: str = ""
+    ) -> None:
+        """`changed` is told whenever the healthy replicas are others.
+
+        `name`: what their certificates bear; the address by which each is called where it is empty.
+        """
+        self._metrics, self._on_change, self._credentials, self._name = metrics, changed, credentials, name
         self._lock = threading.RLock()
         self._known: dict[str, Replica] = {}
         self._renewed: dict[str, Replica] = {}  # connected with new certificates, not healthy yet
@@ -349,8 +329,19 @@ class Pool:
         for replica in self.known():
             replica.check()
 
+    def channel(self, address: str) -> grpc.Channel:
+        """To a replica, with the certificates of this moment."""
+        return connect(self._credentials, address, CHANNEL + (((NAME, self._name),) if self._name else ()))
+
+    @property
+    def version(self) -> int:
+        """Another one when the certificates have changed."""
+        self._credentials.pem()
+        return self._credentials.pem.version
+
     def _replica(self, member: Member) -> Replica:
-        return Replica(member, self._metrics, self._changed, self._dialling)
+        version = self.version
+        return Replica(member, self._metrics, self._changed, self.channel(member.address), version)
 
     def _renew(self) -> list[Replica]:
         """Where certificates have changed, connect anew beside the old connection, and take that when it is healthy.
@@ -358,7 +349,7 @@ class Pool:
         Returns old ones that got their last query at the look before.
         """
         left, self._left = self._left, []
-        version = self._dialling.version
+        version = self.version
         for name, replica in list(self._known.items()):
             renewed = self._renewed.pop(name, None)
             if renewed and (replica.version == version or renewed.version != version):
@@ -403,17 +394,14 @@ class Pool:
         if without:
             healthy = tuple(replica for replica in healthy if replica not in without)
         if not healthy:
-            raise Refusal(
-                grpc.StatusCode.UNAVAILABLE, f"no {'other ' if without else ''}replica is healthy: try again later"
-            )
+            other = "other " if without else ""
+            raise Refusal(StatusCode.UNAVAILABLE, f"no {other}replica is healthy: try again later")
         if duplicate is not None:
             healthy = tuple(replica for replica in healthy if replica.member.duplicate == duplicate)
             if not healthy:
                 held = ", ".join(map(str, sorted({replica.member.duplicate for replica in self.healthy})))
-                raise Refusal(
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                    f"duplicate = {duplicate}: no healthy replica holds it; held: {held or 'none'}",
-                )
+                message = f"duplicate = {duplicate}: no healthy replica holds it; held: {held or 'none'}"
+                raise Refusal(StatusCode.FAILED_PRECONDITION, message)
         if generation is not None:
             keep = tuple(r for r in healthy if r.member.generation in (generation, generation + 1))
             healthy = keep or healthy

@@ -51,11 +51,6 @@ class Routed:
     query: bytes
     """The user's bytes, and what was decided behind them."""
 
-    @property
-    def is_pinned(self) -> bool:
-        """Whether the query asks for a certain model: a person looking, not a user."""
-        return self.duplicate is not None or self.generation is not None
-
 
 class Router:
     """Answers queries; called from many threads at once."""
@@ -75,12 +70,8 @@ class Router:
         self._numbers = itertools.count(secrets.randbits(62) | 1)  # of queries that came without one
         self._counted: dict[tuple[str, StatusCode], tuple[Counter, Histogram]] = {}  # `labels` costs as much as routing
 
-    def route(self, raw: bytes) -> Routed:
-        """Read what routing needs, decide what was left open. Raises Refusal."""
-        return self.decide(parse(RecommendRequest, raw, "query"), raw)
-
     def decide(self, request: RecommendRequest, raw: bytes) -> Routed:
-        """As `route`, for a query that was parsed already."""
+        """What was left open in a query, whose bytes are `raw`. Raises Refusal."""
         published = self.published()
         ranges = published.ranges
         query_id, user, arm = request.query_id, published.user(request), request.arm
@@ -146,8 +137,10 @@ class _Query(Call):
     def begin(self, raw: bytes) -> None:
         """Route and ask."""
         try:
-            self._routed = routed = self._router.route(raw)
-            self._sampled = not routed.is_pinned and self._router.shadow.samples(routed.query_id)
+            self._routed = routed = self._router.decide(parse(RecommendRequest, raw, "query"), raw)
+            # who asks for a certain model is a person looking, not a user
+            if routed.duplicate is None and routed.generation is None:
+                self._sampled = self._router.shadow.samples(routed.query_id)
             self.query = routed.query + ALL_SCORES if self._sampled else routed.query
             self._ask(routed)
         except Exception as problem:

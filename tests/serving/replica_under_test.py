@@ -80,8 +80,8 @@ class Gate:
 class Lease:
     """A membership of one."""
 
-    def __init__(self, duplicate: int = 0) -> None:
-        self.duplicate = duplicate
+    def __init__(self) -> None:
+        self.name, self.shelf, self.stop, self.duplicate = "a", Shelf(), threading.Event(), 0
 
     def claim(self, duplicates: int) -> int:
         """The same every time."""
@@ -95,9 +95,9 @@ class Loading:
     """How a replica takes generations, without its server: `refresh` looks once."""
 
     def __init__(self, store: Store) -> None:
-        self.shelf, self.lease, self.registry = Shelf(), Lease(), CollectorRegistry()
-        metrics, ready, stop = ReplicaMetrics(self.registry), lambda: None, threading.Event()
-        self._refresher = Refresher(store, "a", self.shelf, self.lease, metrics, ready, stop, Rankers())  # type: ignore[arg-type]
+        self.lease, self.registry = Lease(), CollectorRegistry()
+        self.shelf, metrics = self.lease.shelf, ReplicaMetrics(self.registry)
+        self._refresher = Refresher(store, self.lease, metrics, lambda: None, Rankers())  # type: ignore[arg-type]
 
     def refresh(self) -> int:
         """The generation that is served then, -1 for none."""

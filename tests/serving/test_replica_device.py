@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from protos.recommender_pb2 import RecommendRequest
 from serving.replica.generation import Generation
 from serving.replica.main import ReplicaFlags
-from serving.replica.rank import Call, Job, passes
+from serving.replica.rank import Job, RankCall, passes
 from simulator.errors import SettingError
 from simulator.models.ranker import Rankers
 from tests.serving.generations import about_of, parts_of, stack_of
@@ -22,7 +23,7 @@ def test_a_generation_scores_alike_on_both_and_a_gpu_is_filled() -> None:
     for device in ("cuda", "cpu"):
         published = bytearray(parts["duplicate/0"]), bytearray(parts["catalog"])
         generation = Generation.of("default", 0, 0, "a", about, *published, Rankers(device))
-        job = Job(Call(lambda: None), generation, 0, 0, (), np.arange(1_000), float("inf"))
+        job = Job(RankCall(lambda: None), RecommendRequest(), generation, 0, 0, (), np.arange(1_000), float("inf"))
         sizes.append([len(group) for group in passes([job] * 40)])
         context, asked = np.array([generation.ranges.context_rows(())], np.int32), generation.candidates[:1]
         scores.append([ranker.scores(np.zeros(1, np.int64), context, asked) for ranker in generation.rankers])

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from protos.recommender_pb2 import RecommendRequest
 from serving.replica import rank
 from serving.replica.generation import Generation
-from serving.replica.rank import Call, Job, Queue, passes, score
+from serving.replica.rank import Job, Queue, RankCall, passes, score
 from simulator.models.ranker import Rankers
 from simulator.randomness import generator
 from tests.serving.generations import about_of, parts_of, stack_of
@@ -32,10 +33,19 @@ def served(**model: object) -> Generation:
 
 def jobs_of(generation: Generation, sizes: list[int], arm: int = 0) -> list[Job]:
     draws = generator(0, "test jobs")
-    rows = generation.ranges.context_rows(())
+    query, rows = RecommendRequest(), generation.ranges.context_rows(())
     return [
-        Job(Call(lambda: None), generation, arm, int(draws.integers(50)), rows, draws.permutation(120)[:size], INFINITY)
-        for size in sizes
+        Job(
+            RankCall(lambda: None),
+            query,
+            generation,
+            arm,
+            int(draws.integers(50)),
+            rows,
+            draws.permutation(120)[:n],
+            INFINITY,
+        )
+        for n in sizes
     ]
 
 
@@ -72,7 +82,7 @@ def test_a_pass_holds_one_generation_one_arm_and_one_length() -> None:
 def test_a_pass_stays_in_the_cache() -> None:
     sizes = [len(group) for group in passes(jobs_of(served(), [50] * 70))]
     assert sizes == [40, 30]
-    large = Job(Call(lambda: None), served(), 0, 0, (), np.arange(10_000), INFINITY)
+    large = Job(RankCall(lambda: None), RecommendRequest(), served(), 0, 0, (), np.arange(10_000), INFINITY)
     assert [len(group) for group in passes([large, large])] == [1, 1]
 
 

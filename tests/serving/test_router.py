@@ -30,7 +30,7 @@ from protos.recommender_pb2 import (
     ShownItem,
 )
 from serving.metrics import RouterMetrics
-from serving.router.pool import Dialling, Pool, Replica
+from serving.router.pool import Pool, Replica
 from serving.router.published import Watch
 from simulator.store.protocol import Member
 from tests.serving.fake_replica import ARMS, FakeReplica, about, catalog, publish
@@ -344,13 +344,14 @@ def test_the_router_loads_no_torch() -> None:
 
 
 def test_a_replica_that_was_just_forgotten_may_be_checked_once_more() -> None:
-    replica = Replica(Member("gone", "127.0.0.1:1", 0, 1), RouterMetrics(CollectorRegistry()), lambda: None)
+    channel, metrics = grpc.insecure_channel("127.0.0.1:1"), RouterMetrics(CollectorRegistry())
+    replica = Replica(Member("gone", "127.0.0.1:1", 0, 1), metrics, lambda: None, channel, 0)
     replica.close()
     replica.check()
     assert not replica.healthy
 
 
-class Changing(Dialling):
+class Changing(Pool):
     """Whose certificates change: `version` counts them, and those of `broken` are believed by nobody."""
 
     version, broken = 0, -1  # type: ignore[assignment]
@@ -366,7 +367,7 @@ def test_new_certificates_take_over_once_they_connect_and_the_old_ones_serve_unt
     try:
         fake.say(True)
         seen = list[int]()
-        pool = Pool(RouterMetrics(CollectorRegistry()), lambda: seen.append(len(pool.healthy)), Changing())
+        pool = Changing(RouterMetrics(CollectorRegistry()), lambda: seen.append(len(pool.healthy)))
 
         def look() -> list[Replica]:
             pool.check()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.router import spool as module
-from serving.router.spool import MIN_BYTES, NotWritten, Spool
+from serving.router import feedback as module
+from serving.router.feedback import MIN_BYTES, NotWritten, Spool
 from simulator.errors import SettingError
 
 

@@ -97,9 +97,8 @@ def test_the_number_of_threads_does_not_matter(kind: Kind, spec: str) -> None:
 
 @every_engine
 @pytest.mark.parametrize("spec", ["smelu", *CURES])
-@pytest.mark.parametrize("noisy", [False, True], ids=["shuffled", "every noise"])
-def test_goes_on_from_disk_as_if_it_had_never_stopped(kind: Kind, spec: str, noisy: bool, tmp_path: Path) -> None:
-    noise = kind.every_noise if noisy else SHUFFLED
+def test_goes_on_from_disk_as_if_it_had_never_stopped(kind: Kind, spec: str, tmp_path: Path) -> None:
+    noise = kind.every_noise
     steady, resumed = (whole(make_engine(kind, spec, noise=noise, threads=threads)) for threads in (1, 3))
     chunks = weighted(make_chunks(steady, 5))
     teach(steady, chunks[:2], refresh=True)
@@ -124,8 +123,15 @@ def test_queries_of_different_lengths_are_scored_as_each_alone(kind: Kind) -> No
         assert np.isnan(together[:, place, n:]).all() and together.shape[2] == 13
 
 
-@every_engine
-@pytest.mark.parametrize("spec", ["relu", *CURES])
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        pytest.param(*engine.values, spec, id=f"{engine.id}-{spec}", marks=engine.marks)
+        for engine in ENGINES
+        for spec in ("relu", *CURES)
+        if spec == "relu" or not engine.values[0].factory or engine.values[0] is OWN  # one module for the cures
+    ],
+)
 def test_weights_of_1_are_none_and_an_event_of_weight_0_teaches_nothing(kind: Kind, spec: str) -> None:
     plain, ones, some, changed = (whole(make_engine(kind, spec, noise=SHUFFLED)) for _ in range(4))
     chunks = make_chunks(plain, 3)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -14,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import psutil
@@ -150,9 +153,10 @@ def query(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_replica_and_a_router_of_two_are_killed_no_query_fails_and_ctrl_c_ends_it(tmp_path: Path) -> None:
-    with running(tmp_path, "--routers", "2", "--rate", "60") as up:
+    with running(tmp_path, "--routers", "2", "--rate", "60", "--load-page") as up:
         first, second = up.address, f"127.0.0.1:{up.port + 1}"
         until(up.answers, "users ask", PATIENCE)
+        every_address_is_said(up)
         kill(up, "replica-1")
         until(lambda: query(up, "--all").returncode == 0, "the replica that died holds its duplicate again", PATIENCE)
         compared = query(up, "--user", "7", "--all")
@@ -177,6 +181,29 @@ def test_a_replica_and_a_router_of_two_are_killed_no_query_fails_and_ctrl_c_ends
         assert_summary(summary)
         print(f"serves again {healed:.1f} s after it was started", json.dumps(summary["serving"]))
         print(f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB")
+
+
+def every_address_is_said(up: Up) -> None:
+    """The load's page is there, and so is each of the metrics pages."""
+    load = re.search(r"^Load: (http://127\.0\.0\.1:\d+/)", up.said(), re.MULTILINE)
+    metrics = dict(re.findall(r"([\w-]+) http://127\.0\.0\.1:(\d+)/metrics", up.said()))
+    assert load and list(metrics) == ["trainer", "replica-0", "replica-1", "router-0", "router-1", "load"]
+    until(lambda: status(load[1]) == 200, "Locust's page is there", PATIENCE)
+    pages = scrape({name: int(port) for name, port in metrics.items()})
+    assert all(page.samples for page in pages.values())
+
+
+def status(address: str, path: str | None = None) -> int:
+    """What a GET is answered with; 0 where nobody answers."""
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    try:
+        connection.request("GET", f"/?{parts.query}" if path is None else path)
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
 
 
 def who_answers(address: str) -> str:

@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 import grpc
 import psutil
 import pytest
-import torch
 
 from protos.recommender_pb2 import RecommendRequest
 from protos.recommender_pb2_grpc import RecommenderStub
@@ -259,23 +258,12 @@ def assert_ended_in_order(up: Up) -> None:
         assert "Traceback" not in log.read_text(), log.read_text()
 
 
-@pytest.mark.parametrize(
-    ("setting", "complaint"),
-    [
-        (("--arms", "zelu"), "activation = zelu: one of "),
-        pytest.param(
-            ("--device", "cuda"),
-            "device = cuda: no GPU is visible",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
-        ),
-    ],
-)
-def test_a_setting_that_no_process_can_use_ends_it(setting: tuple[str, str], complaint: str, tmp_path: Path) -> None:
-    with running(tmp_path, *setting) as up:
+def test_a_setting_that_no_process_can_use_ends_it(tmp_path: Path) -> None:
+    with running(tmp_path, "--arms", "zelu") as up:
         assert up.wait(30) == 2, up.said()
-        complaints = [line for line in up.said().splitlines() if line.startswith("flicker: ")]
-        assert len(complaints) == 1 and complaint in complaints[0], up.said()
-        assert complaint in json.loads((up.out / "result.json").read_text())["serving"]["lost"][0]
+        (complaint,) = [line for line in up.said().splitlines() if line.startswith("flicker: ")]
+        assert "activation = zelu: one of " in complaint, up.said()
+        assert "activation = zelu: one of " in json.loads((up.out / "result.json").read_text())["serving"]["lost"][0]
 
 
 def test_a_replica_that_keeps_dying_ends_it(tmp_path: Path) -> None:

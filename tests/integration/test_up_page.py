@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +19,9 @@ from tests.integration.system import until
 from tests.integration.test_up import ENDS, PATIENCE, Up, running, status
 from tests.small_runs import small_log
 
-pytest.importorskip("nicegui", reason="the page needs nicegui: pip install 'flicker-recsys[page]'")
+pytestmark = pytest.mark.skipif(
+    find_spec("nicegui") is None, reason="the page needs nicegui: pip install 'flicker-recsys[page]'"
+)
 SLOW = ["--no-load", "--for", "3600", "--window", "2", "--batch", "64", "--refresh-events", "1024"]
 """A log of some thousand events that takes an hour: a generation in a quarter of one."""
 

@@ -51,13 +51,15 @@ every_engine = pytest.mark.parametrize("kind", ENGINES)
 every_built_in = pytest.mark.parametrize("kind", BUILT_IN)
 
 
-def with_norms(engines: list[Any]) -> pytest.MarkDecorator:
-    """Each engine with each norm that it has; a module of a user's has none, and takes them for other activations."""
+def with_norms(engines: list[Any], modules: bool = True) -> pytest.MarkDecorator:
+    """Each engine with each norm that it has; a module of a user's has none, and `modules` takes them for other
+    activations."""
     params = [
         pytest.param(*engine.values, norm, id=f"{engine.id}-{norm}", marks=engine.marks)
         for engine in engines
         for norm in ("none", "before", "after", "weight")
-        if engine.values[0] is not NATIVE or norm != "weight"
+        if (engine.values[0] is not NATIVE or norm != "weight")
+        and (modules or norm == "none" or not engine.values[0].factory)
     ]
     return pytest.mark.parametrize(("kind", "norm"), params)
 
@@ -239,7 +241,7 @@ def test_every_parameter_of_a_snapshot_is_used(kind: Kind, norm: str) -> None:
         assert (served_scores(engine, tensors, kind.device) != before).all(), each.name
 
 
-@every_norm
+@with_norms(ENGINES, modules=False)
 def test_a_served_score_is_the_same_to_the_last_bit_in_any_company(kind: Kind, norm: str) -> None:
     engine, encoder, draws = taught(kind, "gelu", norm, (24, 15)), WORLD.encoder, generator(0, "test company")
     tensors, rows = engine.published(0), (encoder.user_rows, encoder.item_rows)

@@ -19,6 +19,7 @@ hypothesis.settings.load_profile("untimed")
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.hookimpl(optionalhook=True)  # where there is no xdist
 def pytest_xdist_auto_num_workers() -> int:
     """Of `make test`: one more than there are cores, since every third test waits for some process."""
     return min(8, 1 + (os.cpu_count() or 1))

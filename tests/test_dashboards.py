@@ -45,15 +45,13 @@ def filled(expression: str, dashboard: Json) -> Iterator[str]:
             yield from filled(expression.replace(f"${variable['name']}", option["value"]), dashboard)
 
 
-def queries(kind: str) -> list[Any]:
-    """Dashboard and target of every panel, or dashboard and annotation."""
-    found = []
+def targets() -> Iterator[tuple[str, Json, list[str]]]:
+    """Where it stands, a target of a panel, and its query with each value of the variables."""
     for name, dashboard in DASHBOARDS.items():
-        of = dashboard["annotations"]["list"] if kind == "annotation" else dashboard["panels"]
-        for number, each in enumerate(of):
-            for target in each.get("targets", [each] if kind == "annotation" else []):
-                found.append(pytest.param(dashboard, target, id=f"{name}-{number}{target.get('refId', '')}"))
-    return found
+        for panel in dashboard["panels"]:
+            for target in panel.get("targets", []):
+                place = f"{name}: {panel['title']}: {target['refId']}"
+                yield place, target, list(filled(target["expr"], dashboard))
 
 
 def test_there_are_three() -> None:
@@ -61,18 +59,19 @@ def test_there_are_three() -> None:
     assert len({dashboard["uid"] for dashboard in DASHBOARDS.values()}) == 3
 
 
-@pytest.mark.parametrize(("dashboard", "target"), [*queries("panel"), *queries("annotation")])
-def test_code_declares_every_metric_and_label(dashboard: Json, target: Json) -> None:
-    for expression in filled(target["expr"], dashboard):
-        assert problems(expression, declared()) == []
+def test_code_declares_every_metric_and_label() -> None:
+    asked = {place: expressions for place, _, expressions in targets()}
+    for name, dashboard in DASHBOARDS.items():
+        annotations = dashboard["annotations"]["list"]
+        asked[name] = [query for each in annotations for query in filled(each["expr"], dashboard)]
+    wrong = {place: [problems(each, declared()) for each in expressions] for place, expressions in asked.items()}
+    assert len(asked) > 100 and {place: found for place, found in wrong.items() if any(found)} == {}
 
 
-@pytest.mark.parametrize(("dashboard", "target"), queries("panel"))
-def test_legends_name_labels_that_come_out(dashboard: Json, target: Json) -> None:
-    named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
-    for expression in filled(target["expr"], dashboard):
-        assert named <= labels(expression, declared())
-    assert target["legendFormat"]
+def test_legends_name_labels_that_come_out() -> None:
+    for place, target, expressions in targets():
+        named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+        assert target["legendFormat"] and all(named <= labels(each, declared()) for each in expressions), place
 
 
 def test_swaps_can_be_counted_by_every_measure_pairs_first() -> None:
@@ -90,36 +89,33 @@ def test_every_recorded_swap_measure_has_accuracy_beside_it() -> None:
         assert metric in asked
 
 
-@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
-def test_a_stranger_can_read_the_panel(panel: Json) -> None:
-    assert panel["title"] and panel["description"].endswith(".")
-    # on a page of 1366 pixels a column has 54, and a letter of a title takes 7 to 8 of them
-    assert len(panel["title"]) <= 7 * panel["gridPos"]["w"] - 2
-    if panel["type"] == "text":
-        assert panel["options"]["content"]
+def test_a_stranger_can_read_every_panel() -> None:
+    for panel in PANELS:
+        assert panel["title"] and panel["description"].endswith("."), panel["title"]
+        # on a page of 1366 pixels a column has 54, and a letter of a title takes 7 to 8 of them
+        assert len(panel["title"]) <= 7 * panel["gridPos"]["w"] - 2, panel["title"]
+        assert panel["type"] != "text" or panel["options"]["content"], panel["title"]
 
 
-@pytest.mark.parametrize("panel", SHOWN, ids=lambda panel: panel["title"])
-def test_units_are_those_that_grafana_knows(panel: Json) -> None:
-    unit = panel["fieldConfig"]["defaults"]["unit"]
-    assert unit in UNITS or unit.startswith("suffix:")
+def test_units_are_those_that_grafana_knows() -> None:
+    units = {panel["title"]: panel["fieldConfig"]["defaults"]["unit"] for panel in SHOWN}
+    assert {title for title, unit in units.items() if unit not in UNITS and not unit.startswith("suffix:")} == set()
 
 
-@pytest.mark.parametrize("panel", SHOWN, ids=lambda panel: panel["title"])
-def test_an_arm_has_the_colour_of_its_place(panel: Json) -> None:
+def test_an_arm_has_the_colour_of_its_place() -> None:
     """On every line of every panel alike; numbers take the colour of a threshold instead."""
-    colours = {
-        override["matcher"]["options"]: found["value"]["fixedColor"]
-        for override in panel["fieldConfig"]["overrides"]
-        for found in override["properties"]
-        if found["id"] == "color"
-    }
     expected = ("#a3abb6", "#4ba3e3", "#ff8a3d", "#2fcf9f")  # the report's, in the dark
-    for target in panel["targets"] if panel["type"] == "timeseries" else ():
-        if place := re.search(r"flicker_arm_position\[1h]\) == (\d)", target["expr"]):
-            assert colours[target["refId"]] == expected[int(place[1])]
-        else:
-            assert colours.get(target["refId"]) not in expected
+    for panel in (panel for panel in SHOWN if panel["type"] == "timeseries"):
+        colours = {
+            override["matcher"]["options"]: found["value"]["fixedColor"]
+            for override in panel["fieldConfig"]["overrides"]
+            for found in override["properties"]
+            if found["id"] == "color"
+        }
+        for target in panel["targets"]:
+            place = re.search(r"flicker_arm_position\[1h]\) == (\d)", target["expr"])
+            own = colours.get(target["refId"])
+            assert own == expected[int(place[1])] if place else own not in expected, panel["title"]
 
 
 def test_data_source_is_provisioned() -> None:
@@ -127,8 +123,7 @@ def test_data_source_is_provisioned() -> None:
     provisioned = {source["uid"]: source["type"] for source in settings["datasources"]}
     assert provisioned == {"prometheus": "prometheus"}
     annotations = [each for dashboard in DASHBOARDS.values() for each in dashboard["annotations"]["list"]]
-    targets = [target for panel in SHOWN for target in panel["targets"]]
-    for each in [*SHOWN, *targets, *annotations]:
+    for each in [*SHOWN, *(target for panel in SHOWN for target in panel["targets"]), *annotations]:
         assert provisioned[each["datasource"]["uid"]] == each["datasource"]["type"]
 
 

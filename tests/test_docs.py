@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -25,6 +26,7 @@ ELSEWHERE = re.compile(r"^(results|secrets|my_pkg|snapshots|clicks|impressions|c
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
+@functools.cache
 def tracked() -> list[str]:
     """Paths of all files, as git has them, or as they lie there where it has none."""
     if (ROOT / ".git").exists():

@@ -158,7 +158,8 @@ def made(words: list[str]) -> None:
     """`make TARGET ARGS=...`: the target is there; the flags of `up` and `run` are theirs."""
     target = words[1] if len(words) > 1 else "help"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, env=environment, check=True, capture_output=True)
+    command = ["make", "--dry-run", f"PYTHON={sys.executable}", *words[1:]]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     arguments = next((word.removeprefix("ARGS=").split() for word in words if word.startswith("ARGS=")), [])
     if target in ("up", "run"):
         PARSED["flicker", target](arguments)

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 import flicker
-from flicker import metrics
 from simulator.measures.intervals import Interval, exact
 from simulator.measures.registry import MEASURES
 from simulator.models import activations, modules
@@ -35,6 +34,8 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_what_it_offers() -> None:
+    from flicker import metrics  # brings torchmetrics: seconds that no other worker need wait for
+
     assert set(flicker.__all__) <= set(dir(flicker))
     assert {name: getattr(flicker, name) for name in flicker.__all__} == {
         "PredictionDifference": metrics.PredictionDifference,

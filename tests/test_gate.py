@@ -293,14 +293,14 @@ def test_what_is_far_from_the_allowance_is_told(fleets: int, apart: float, monke
 def test_runs_of_one_fleet_each_are_together_a_run_of_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seeds are fleets then: alone no run tells anything, five of them are wrong as seldom as one with five fleets."""
     codes = []
-    for n in range(GATES):
+    for n in range(GATES // 2):  # each of ten runs
         sides = [
             [a_run(drawn(1_000 * side + 5 * n + seed, 1, truth)[0], 1, seed) for seed in range(5)]
             for side, truth in ((1, 0.25), (2, 0.2))
         ]
         codes.append(verdict(monkeypatch, *sides, 0.05))
         assert n or verdict(monkeypatch, sides[0][:1], sides[1][:1], 0.05) == INCONCLUSIVE
-    assert codes.count(DECIDED) <= 18 and codes.count(REFUSED) <= 18, codes
+    assert codes.count(DECIDED) <= 9 and codes.count(REFUSED) <= 9, codes
 
 
 def test_pooled_fleets_are_those_of_all_runs() -> None:

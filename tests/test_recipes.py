@@ -45,6 +45,7 @@ def run(commands: str, project: Path) -> str:
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "FLICKER", "COLUMNS"))}
     path = os.pathsep.join([str(Path(sys.executable).parent), own["PATH"]])
     environment = own | {"PATH": path, "PYTHONPATH": str(project), "COLUMNS": "200"}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # which take longer than the tests here
     command = ["bash", "-euo", "pipefail", "-c", commands]
     done = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr

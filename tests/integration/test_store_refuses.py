@@ -23,7 +23,7 @@ from tests.integration.system import Asked, System, until
 from tests.integration.test_trainer import SMALL, newest
 from tests.integration.traffic import Traffic
 
-SHORT, LONG = 2.0, 30.0
+SHORT, LONG = 1.0, 30.0
 """Seconds that a fault lasts in everyday runs, and in slow ones."""
 Relent = Callable[[], object]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import signal
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,12 +15,13 @@ import psutil
 import pytest
 
 from simulator.live.watch import Page, scrape
-from simulator.process import free_ports
 from tests.integration.system import until
-from tests.integration.test_up import ENDS, PATIENCE, Up, running
+from tests.integration.test_up import ENDS, PATIENCE, Up, running, status
 from tests.small_runs import small_log
 
-pytest.importorskip("nicegui", reason="the page needs nicegui: pip install 'flicker-recsys[page]'")
+pytestmark = pytest.mark.skipif(
+    find_spec("nicegui") is None, reason="the page needs nicegui: pip install 'flicker-recsys[page]'"
+)
 SLOW = ["--no-load", "--for", "3600", "--window", "2", "--batch", "64", "--refresh-events", "1024"]
 """A log of some thousand events that takes an hour: a generation in a quarter of one."""
 
@@ -31,19 +32,6 @@ def address_of(up: Up) -> str:
     found = re.fullmatch(r"Page: (http://127\.0\.0\.1:\d+/\?token=[\w-]{32})", up.said().splitlines()[0])
     assert found, up.said()
     return found[1]
-
-
-def status(address: str, path: str | None = None) -> int:
-    """What a GET is answered with; 0 where nobody answers."""
-    parts = urlsplit(address)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
-    try:
-        connection.request("GET", f"/?{parts.query}" if path is None else path)
-        return connection.getresponse().status
-    except OSError:
-        return 0
-    finally:
-        connection.close()
 
 
 def order(up: Up, do: str, **more: object) -> Any:
@@ -92,21 +80,6 @@ def test_the_page_comes_first_keeps_its_token_and_its_orders_are_obeyed(tmp_path
         up.process.send_signal(signal.SIGINT)
         assert up.wait(ENDS) == 0, up.said()
         assert status(address, "/healthz") == 0
-
-
-def test_every_address_is_said(tmp_path: Path) -> None:
-    with running(tmp_path, "--page-port", str(free_ports(1)[0]), "--load-page") as up:
-        until(lambda: "Logs and summary" in up.said(), "it has said all", PATIENCE)
-        load = re.search(r"^Load: (http://127\.0\.0\.1:\d+/)", up.said(), re.MULTILINE)
-        metrics = dict(re.findall(r"([\w-]+) http://127\.0\.0\.1:(\d+)/metrics", up.said()))
-        assert load and list(metrics) == ["trainer", "replica-0", "replica-1", "router-0", "load"]
-        until(up.answers, "users ask", PATIENCE)
-        until(lambda: status(load[1]) == 200, "Locust's page is there", PATIENCE)
-        pages = scrape({name: int(port) for name, port in metrics.items()})
-        assert all(page.samples for page in pages.values()), "each of them is a metrics page"
-        up.process.send_signal(signal.SIGTERM)
-        assert up.wait(ENDS) == 0, up.said()
-        assert json.loads((up.out / "result.json").read_text())["serving"]["failures"] == 0
 
 
 def test_a_port_that_is_taken_ends_it_with_a_line(tmp_path: Path) -> None:

@@ -50,13 +50,15 @@ every_engine = pytest.mark.parametrize("kind", ENGINES)
 every_built_in = pytest.mark.parametrize("kind", BUILT_IN)
 
 
-def with_norms(engines: list[Any]) -> pytest.MarkDecorator:
-    """Each engine with each norm that it has; a module of a user's has none, and takes them for other activations."""
+def with_norms(engines: list[Any], modules: bool = True) -> pytest.MarkDecorator:
+    """Each engine with each norm that it has; a module of a user's has none, and `modules` takes them for other
+    activations."""
     params = [
         pytest.param(*engine.values, norm, id=f"{engine.id}-{norm}", marks=engine.marks)
         for engine in engines
         for norm in ("none", "before", "after", "weight")
-        if engine.values[0] is not NATIVE or norm != "weight"
+        if (engine.values[0] is not NATIVE or norm != "weight")
+        and (modules or norm == "none" or not engine.values[0].factory)
     ]
     return pytest.mark.parametrize(("kind", "norm"), params)
 
@@ -96,9 +98,8 @@ def test_the_number_of_threads_does_not_matter(kind: Kind, spec: str) -> None:
 
 @every_engine
 @pytest.mark.parametrize("spec", ["smelu", *CURES])
-@pytest.mark.parametrize("noisy", [False, True], ids=["shuffled", "every noise"])
-def test_goes_on_from_disk_as_if_it_had_never_stopped(kind: Kind, spec: str, noisy: bool, tmp_path: Path) -> None:
-    noise = kind.every_noise if noisy else SHUFFLED
+def test_goes_on_from_disk_as_if_it_had_never_stopped(kind: Kind, spec: str, tmp_path: Path) -> None:
+    noise = kind.every_noise
     steady, resumed = (make_engine(kind, spec, noise=noise, threads=threads) for threads in (1, 3))
     chunks = weighted(make_chunks(steady, 5))
     teach(steady, chunks[:2], refresh=True)
@@ -123,8 +124,15 @@ def test_queries_of_different_lengths_are_scored_as_each_alone(kind: Kind) -> No
         assert np.isnan(together[:, place, n:]).all() and together.shape[2] == 13
 
 
-@every_engine
-@pytest.mark.parametrize("spec", ["relu", *CURES])
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        pytest.param(*engine.values, spec, id=f"{engine.id}-{spec}", marks=engine.marks)
+        for engine in ENGINES
+        for spec in ("relu", *CURES)
+        if spec == "relu" or not engine.values[0].factory or engine.values[0] is OWN  # one module for the cures
+    ],
+)
 def test_weights_of_1_are_none_and_an_event_of_weight_0_teaches_nothing(kind: Kind, spec: str) -> None:
     plain, ones, some, changed = (make_engine(kind, spec, noise=SHUFFLED) for _ in range(4))
     chunks = make_chunks(plain, 3)
@@ -232,7 +240,7 @@ def test_every_parameter_of_a_snapshot_is_used(kind: Kind, norm: str) -> None:
         assert (served_scores(engine, tensors, kind.device) != before).all(), each.name
 
 
-@every_norm
+@with_norms(ENGINES, modules=False)
 def test_a_served_score_is_the_same_to_the_last_bit_in_any_company(kind: Kind, norm: str) -> None:
     engine, encoder, draws = taught(kind, "gelu", norm, (24, 15)), WORLD.encoder, generator(0, "test company")
     tensors, rows = engine.published(0), (encoder.user_rows, encoder.item_rows)

@@ -15,8 +15,8 @@ from playwright.sync_api import Page, expect
 from protos.recommender_pb2 import DescribeRequest, RecommendRequest
 from protos.recommender_pb2_grpc import RecommenderStub
 from tests.integration.system import until
-from tests.integration.test_up import ENDS, Up, running
-from tests.integration.test_up_page import address_of, status
+from tests.integration.test_up import ENDS, Up, running, status
+from tests.integration.test_up_page import address_of
 from tests.page.conftest import PATIENCE, Open
 from tests.small_runs import small_log
 

@@ -49,7 +49,7 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
+        time.sleep(0.02)  # a look at all metrics may take as long
 
 
 def healthy(asked: Asked, count: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from simulator.errors import SettingError
-from simulator.security.credentials import Credentials, Pem
+from simulator.security.credentials import Credentials
 
 Options = Sequence[tuple[str, Any]]
 NAME = "grpc.ssl_target_name_override"
@@ -25,18 +25,14 @@ def listen(server: grpc.Server, address: str, credentials: Credentials) -> int:
         return server.add_insecure_port(address)
 
     def current() -> grpc.ServerCertificateConfiguration:
-        """Asked with each connection."""
-        return configuration(credentials.pem())
+        """The certificate, and the authorities of callers' certificates; asked with each connection."""
+        pem = credentials.pem()
+        assert pem.key is not None and pem.cert is not None
+        return grpc.ssl_server_certificate_configuration([(pem.key, pem.cert)], pem.ca)
 
     requires_certificates = credentials.wants_certificates
     tls = grpc.dynamic_ssl_server_credentials(current(), current, require_client_authentication=requires_certificates)
     return server.add_secure_port(address, tls)
-
-
-def configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
-    """A server's certificate, and the authorities of callers' certificates."""
-    assert pem.key is not None and pem.cert is not None
-    return grpc.ssl_server_certificate_configuration([(pem.key, pem.cert)], pem.ca)
 
 
 def connect(credentials: Credentials, target: str, options: Options = ()) -> grpc.Channel:

@@ -22,13 +22,59 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import machine
+import numpy as np
 from scaling_axes import LIVE
 from scaling_laws import fit_sum
 from scaling_live import QUERIES, REPORTS, WINDOWS, Live
-from scaling_live_plan import FITTED, SEED, drawn
 
+from simulator.randomness import generator
 from simulator.size.laws import FORMS, Law, Laws, Workload, parsed, quantity_of
 from simulator.size.plan import DeploymentPlan, SizeFlags, plan
+
+SEED, DRAWN = 20, 3
+"""Of what is drawn, and how many combinations."""
+BASE = Live()
+WIDTHS = (32, 16), (64, 32), (128, 64), (128, 64, 32), (256, 128)
+"""Of hidden layers."""
+FITTED = [
+    BASE,
+    *(replace(BASE, entities=count) for count in (2_000, 50_000, 150_000)),
+    replace(BASE, entities=100_000, hash_rows=5_000),
+    *(replace(BASE, arms=count) for count in (1, 4)),
+    *(replace(BASE, duplicates=count) for count in (2, 8)),
+    *(replace(BASE, candidates=count) for count in (50, 800)),
+    *(replace(BASE, dim=size) for size in (8, 48)),
+    *(replace(BASE, hidden=widths) for widths in WIDTHS if widths != BASE.hidden),
+    *(replace(BASE, generation_events=count) for count in (16_384, 32_768)),
+    Live(50_000, 0, 3, 6, 400, 32, (128, 64), 16_384),
+]
+"""One thing at a time, and one combination."""
+
+
+def drawn(seed: int = SEED) -> list[Live]:
+    """Combinations within what was fitted, drawn at random: counts evenly on a scale of ratios."""
+    draws = generator(seed, "scaling check", 0)
+
+    def between(low: float, high: float) -> int:
+        return round(float(np.exp(draws.uniform(np.log(low), np.log(high)))))
+
+    found = []
+    for _ in range(DRAWN):
+        entities = between(3_000, 100_000)
+        found.append(
+            Live(
+                entities=entities,
+                hash_rows=int(draws.choice([0, 0, entities // 3])),
+                arms=between(1, 4),
+                duplicates=between(2, 8),
+                candidates=between(50, 800),
+                dim=int(draws.choice([8, 16, 24, 32, 48])),
+                hidden=WIDTHS[draws.integers(len(WIDTHS))],
+                generation_events=int(draws.choice([8_192, 16_384, 32_768])),
+            )
+        )
+    return found
+
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -94,8 +94,10 @@ class Guard:
         refusal = "" if scope["path"] == HEALTH_PATH else self._refusal(headers)
         if refusal:
             return await _refuse(refusal, scope, receive, send)
-        if scope["path"] != HEALTH_PATH and self._tokens() and not self._has_cookie(scope, headers):
-            return await self._ask_for_token(headers, scope, receive, send)
+        if scope["path"] != HEALTH_PATH and self._tokens():
+            cookie = HTTPConnection(scope).cookies.get(_cookie(headers), "")
+            if not self._is_token(cookie):
+                return await self._ask_for_token(headers, scope, receive, send)
         await self._app(scope, receive, _with_headers(send))
 
     def _refusal(self, headers: Headers) -> str:
@@ -117,9 +119,6 @@ class Guard:
             return ipaddress.ip_address(match[1].strip("[]")).is_loopback or not self._local
         except ValueError:
             return False
-
-    def _has_cookie(self, scope: Scope, headers: Headers) -> bool:
-        return self._is_token(HTTPConnection(scope).cookies.get(_cookie(headers), ""))
 
     def _is_token(self, text: str) -> bool:
         return any([hmac.compare_digest(text.encode(), token.encode()) for token in self._tokens()])

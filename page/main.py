@@ -17,15 +17,15 @@ from typing import Annotated
 import uvicorn
 from fastapi import FastAPI
 from markupsafe import Markup
-from nicegui import app, run, ui
+from nicegui import app, ui
 from starlette.responses import PlainTextResponse
 
 from page.asking import RouterClient
 from page.guard import HEALTH_PATH, Guard, is_loopback, require_guarded, tokens_of
-from page.now import ControlPanel, Now, ago
+from page.now import Now, ago
 from page.parts import Html
 from page.playground import Playground
-from page.runs import Groups, Results, Runs
+from page.runs import Results, Runs
 from page.source import LiveSource
 from page.what_if import WhatIf
 from simulator.config import require
@@ -38,7 +38,7 @@ from simulator.security.credentials import Credentials
 BIND, NAMES = "FLICKER_BIND", "FLICKER_NAMES"
 """Environment: the address at which a container's port can be reached; by which names, beside localhost and addresses,
 browsers may call it, separated by spaces."""
-Show = Callable[[], Awaitable[None] | None]
+Show = Callable[[], Awaitable[None]]
 """Brings a tab up to date."""
 TICK = 0.5
 """Seconds between two updates of a viewer."""
@@ -193,8 +193,6 @@ class Home:
         self._flags, self._source, self._results = flags, source, results
         self._viewer = ui.context.client
         self._is_live = bool(flags.router or flags.metrics)
-        self._groups: Groups | None = None
-        """Finished results, once they are read."""
         makers = self._makers()
         with ui.element("header"):
             ui.html("<h1>Flicker</h1>", sanitize=False)
@@ -212,42 +210,22 @@ class Home:
 
     def _makers(self) -> dict[str, Callable[[], Show]]:
         """Name of each tab -> what makes it, and returns what shows the newest in it."""
-        router = self._source.router
-        makers: dict[str, Callable[[], Show]] = {"Now": self._now} if self._is_live else {}
+        source, router, controls = self._source, self._source.router, self._flags.controls
+        makers: dict[str, Callable[[], Show]] = {"Now": lambda: Now(source, controls).show} if self._is_live else {}
         if router is not None:
-            makers["Playground"] = lambda: Playground(self._source, router).show
-        finished = {"Runs": lambda: Runs(self._results).show} if self._flags.runs else {}
-        what_if = {"What if": self._what_if}
+            makers["Playground"] = lambda: Playground(source, router).show
+        finished: dict[str, Callable[[], Show]] = {}
+        if self._flags.runs:
+            finished["Runs"] = lambda: Runs(self._results).show
+        what_if: dict[str, Callable[[], Show]] = {"What if": lambda: WhatIf(source, self._results).show}
         return makers | what_if | finished if self._is_live else finished | what_if
-
-    def _now(self) -> Show:
-        tab, controls = Now(self._source), ControlPanel(self._flags.controls) if self._flags.controls else None
-
-        async def show() -> None:
-            tab.show()
-            if controls is not None:
-                await controls.show()
-
-        return show
-
-    def _what_if(self) -> Show:
-        tab = WhatIf(self._source)
-
-        async def show() -> None:
-            if self._groups is None:
-                self._groups = await run.io_bound(self._results.groups, True) or {}
-                tab.offer(self._groups)
-            tab.show()
-
-        return show
 
     async def _tick(self) -> None:
         """Update the tab that is open, of a viewer that is connected."""
         if not self._viewer.has_socket_connection:
             return
         self._status.show(self._running())
-        if (pending := self._show_tab[self._tabs.value]()) is not None:
-            await pending
+        await self._show_tab[self._tabs.value]()
 
     def _running(self) -> Markup:
         source = self._source

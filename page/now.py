@@ -65,14 +65,15 @@ MAX_ANSWER_BYTES = 1 << 20
 class Now:
     """One viewer's tab."""
 
-    def __init__(self, source: LiveSource) -> None:
+    def __init__(self, source: LiveSource, controls: Path | None) -> None:
+        """`controls`: the socket of `flicker up`, where it gave this page one."""
         self._source = source
         self._drawn = 0.0
         """Unix time of the newest point of the charts over time."""
         self._alerts = Html("worries", role="status")
         self._tiles = Html()
         measure = {name: each.words for name, each in MEASURES.items()}
-        self._measure = Select("Measure", measure, lambda _: self.show(afresh=True), DEFAULT_MEASURE)
+        self._measure = Select("Measure", measure, lambda _: self._draw(afresh=True), DEFAULT_MEASURE)
         self._legend = Html()
         with ui.element("div").classes("charts"):
             self._causes = Chart()
@@ -82,9 +83,16 @@ class Now:
             self._traffic = Chart("12rem")
             self._latency = Chart("12rem")
         self._replicas, self._pages = Html("keep"), Html("keep")
+        self._controls = ControlPanel(controls) if controls else None
 
-    def show(self, afresh: bool = False) -> None:
-        """Show the newest; `afresh`: the charts over time too, which change only every few seconds."""
+    async def show(self) -> None:
+        """Show the newest, and what can be ordered."""
+        self._draw()
+        if self._controls is not None:
+            await self._controls.show()
+
+    def _draw(self, afresh: bool = False) -> None:
+        """`afresh`: the charts over time too, which change only every few seconds."""
         source = self._source
         self._alerts.show(alerts(source))
         self._tiles.show(tiles(source))

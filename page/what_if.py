@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import Literal
 
 from markupsafe import Markup
-from nicegui import ui
+from nicegui import run, ui
 
 from page.parts import Chart, Dot, Html, LineSeries, Select, TextInput, legend, notes, over_gap, rows, table, value
-from page.runs import Groups
+from page.runs import Groups, Results
 from page.source import LiveSource
 from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.errors import FlickerError
@@ -28,9 +28,10 @@ ROUTING = {"random": "random: another replica each time", "sticky": "sticky: the
 class WhatIf:
     """The situation that one viewer tries."""
 
-    def __init__(self, source: LiveSource) -> None:
-        self._source = source
-        self._groups: Groups = {}
+    def __init__(self, source: LiveSource, results: Results) -> None:
+        self._source, self._results = source, results
+        self._groups: Groups | None = None
+        """Finished results, once they are read."""
         measures = {name: measure.words for name, measure in MEASURES.items() if measure.swap}
         default = Situation()
         with ui.element("div").classes("fields"):
@@ -53,19 +54,17 @@ class WhatIf:
         """Poll of the source that was drawn last."""
         self._is_fitted = False
 
-    def show(self) -> None:
-        """Draw the running system's newest measures."""
+    async def show(self) -> None:
+        """Draw the running system's newest measures; beside it, finished results can be asked about."""
+        if self._groups is None:
+            self._groups = await run.io_bound(self._results.groups, True) or {}
+            live = {LIVE: "this system, the last minute"} if self._source.moments else {}
+            self._measured_by.offer(live | {name: name for name in self._groups})
+            self._draw()
         if self._source.looks != self._drawn and self._measured_by.value == LIVE:
             self._drawn = self._source.looks
             self._fit()
             self._draw()
-
-    def offer(self, groups: Groups) -> None:
-        """Finished results whose arms can be asked about, beside the running system."""
-        self._groups = groups
-        live = {LIVE: "this system, the last minute"} if self._source.moments else {}
-        self._measured_by.offer(live | {name: name for name in self._groups})
-        self._draw()
 
     def _fit(self) -> None:
         """Once: the situation of the running system, as far as it is known."""
@@ -82,7 +81,7 @@ class WhatIf:
     def _arms(self) -> list[tuple[str, Arm]]:
         if self._measured_by.value == LIVE:
             return [(label(arm), self._source.measured(arm)) for arm in self._source.arms()]
-        return [(setting.words, setting.arm) for setting in self._groups.get(self._measured_by.value, [])]
+        return [(setting.words, setting.arm) for setting in (self._groups or {}).get(self._measured_by.value, [])]
 
     def _draw(self, _: str = "") -> None:
         try:

@@ -302,7 +302,8 @@ def standalone(figure: Figure) -> str:
         y += 16
         parts.append(_text(MARGIN, y, line, 12, soft=True))
     height = y + MARGIN
-    body = _resolved("".join(parts))
+    # colours instead of roles: an image has no page around it
+    body = re.sub(r"var\(--([a-z0-9-]+)\)", lambda role: _palette()[role[1]], "".join(parts))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
         f'height="{height:.0f}" role="img" font-family="Segoe UI, Roboto, Helvetica Neue, Liberation Sans, Arial, '
@@ -369,8 +370,3 @@ def _palette() -> dict[str, str]:
     sheet = style("roles")
     light = sheet[sheet.index(":root") : sheet.index("}")]
     return dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", light))
-
-
-def _resolved(text: str) -> str:
-    """Colours instead of roles: an image has no page around it."""
-    return re.sub(r"var\(--([a-z0-9-]+)\)", lambda role: _palette()[role[1]], text)

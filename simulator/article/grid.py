@@ -22,7 +22,7 @@ from typing import Literal
 
 from rich.progress import TimeElapsedColumn
 
-from simulator.article.table import CellResult, line_of, read_lines, write_lines
+from simulator.article.table import line_of, read_lines, write_lines
 from simulator.config import require
 from simulator.result import read_result
 from simulator.sweep.backend import Backend, OnRay, Processes
@@ -224,9 +224,9 @@ def run_grid(flags: GridFlags) -> int:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console, path, work = open_console(), flags.out / CELLS, flags.out / "work"
-    done = {line.name: line for line in read_lines(path)}
+    done = {line.name: line.arguments for line in read_lines(path)}
     cells = flags.cells()
-    missing = [cell for cell in cells if not _is_done(cell, done)]
+    missing = [cell for cell in cells if done.get(" ".join(cell.place.values())) != recorded(cell)]
     missing = sorted(missing, key=lambda cell: int(cell.place["seed"]))[: flags.limit or None]
     console.print(f"{plural(len(cells), 'cell')}, {len(missing)} to run; lines go to {path}; Ctrl-C is safe")
     if not missing:
@@ -250,14 +250,7 @@ def run_grid(flags: GridFlags) -> int:
     return 1 if failed else 0
 
 
-def _is_done(cell: Cell, done: dict[str, CellResult]) -> bool:
-    line = done.get(f"{cell.place['world']} {cell.place['group']} {cell.place['seed']}")
-    return line is not None and line.arguments == recorded(cell)
-
-
 def recorded(cell: Cell) -> list[str]:
     """Its arguments without the place of a log on this machine."""
-    arguments: Sequence[str] = cell.arguments
-    if arguments[0] != "--data":
-        return list(arguments)
-    return ["--data", Path(arguments[1]).stem, *arguments[2:]]
+    first, log, *rest = cell.arguments
+    return [first, Path(log).stem if first == "--data" else log, *rest]

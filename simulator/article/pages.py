@@ -29,7 +29,7 @@ from simulator.article.claims import (
 )
 from simulator.article.figures import standalone
 from simulator.article.grid import CELLS
-from simulator.article.table import Units, WorldCells, matched, mean, ratio, read_lines, roughly, times, worlds
+from simulator.article.table import Units, Values, WorldCells, matched, mean, ratio, read_lines, roughly, times, worlds
 from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.errors import ResultError
 from simulator.files import as_csv, write_atomically, writing
@@ -96,8 +96,8 @@ def results(all_worlds: Sequence[WorldCells], all_figures: Sequence[Figure], ima
         count=figures.count(all_worlds),
         worlds=all_worlds,
         claims=decided,
-        refuted=_summed(decided, "no", all_worlds),
-        holding=_summed(decided, "yes", all_worlds),
+        refuted=_summed(decided, "no"),
+        holding=_summed(decided, "yes"),
         numbers=dict.fromkeys(missing, DASH) | {figure.name: figure.number for figure in all_figures},
         anchors=dict.fromkeys(missing, "") | {figure.name: _anchor(figure) for figure in all_figures},
         logs=[world.name for world in all_worlds if not world.name.startswith("made-up")],
@@ -115,8 +115,8 @@ def summary(all_worlds: Sequence[WorldCells]) -> str:
     decided = decide_all(all_worlds)
     return _rendered(
         "summary.md",
-        refuted=_summed(decided, "no", all_worlds),
-        holding=_summed(decided, "yes", all_worlds),
+        refuted=_summed(decided, "no"),
+        holding=_summed(decided, "yes"),
         rows=[(world.name, _chosen(world), _refresh(world), _matched(world), _losses(world)) for world in all_worlds],
     )
 
@@ -146,9 +146,8 @@ def _matched(world: WorldCells) -> str:
 
 def _losses(world: WorldCells) -> str:
     """Log loss of ReLU and of the best baseline, whose name stands behind it."""
-    cells = [line.baselines for line in world.lines if line.group == "activations"]
-    names = [name for name in (cells[0] if cells else {}) if name != "oracle"]  # which knows the truth
-    means = {name: _mean([cell[name]["log_loss"] for cell in cells]) for name in names}
+    means = {name: _mean([line["log_loss"] for line in lines]) for name, lines in _baselines(world).items()}
+    means.pop("oracle", None)  # which knows the truth
     best = min(means, key=lambda name: float(means[name]), default="")
     of_relu = _mean([unit["log_loss"] for unit in relu(world).values()])
     return f"{of_relu} / {means[best]} ({best})" if best else f"{of_relu} / {DASH}"
@@ -186,7 +185,7 @@ def _anchor(figure: Figure) -> str:
     return re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
 
 
-def _summed(decided: Sequence[tuple[Claim, list[Finding]]], verdict: str, all_worlds: Sequence[WorldCells]) -> str:
+def _summed(decided: Sequence[tuple[Claim, list[Finding]]], verdict: str) -> str:
     """The claims that have this verdict on every world, or on most of those where they were decided."""
     parts = []
     for number_, (claim, findings) in enumerate(decided, 1):
@@ -201,10 +200,15 @@ def accuracy(world: WorldCells) -> list[list[str]]:
     names = ("log_loss", "ndcg", "recall", "personalisation")
     name, smooth = choice(world)
     arms = {"ReLU": list(relu(world).values())} | ({label(name): list(smooth.values())} if name != "relu" else {})
-    baselines = [line.baselines for line in world.lines if line.group == "activations"]
-    arms |= {unit: [line[unit] for line in baselines] for unit in (baselines[0] if baselines else {})}
+    arms |= _baselines(world)
     return [[world.name, words, *(_mean([unit[key] for unit in values if key in unit]) for key in names)]
             for words, values in arms.items() if values]  # fmt: skip
+
+
+def _baselines(world: WorldCells) -> dict[str, list[Values]]:
+    """The values of each baseline, one for each unit."""
+    lines = [line.baselines for line in world.lines if line.group == "activations"]
+    return {name: [line[name] for line in lines] for name in (lines[0] if lines else {})}
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -1,6 +1,6 @@
 """The native library: built beforehand (build.py), chosen and loaded here. Nothing is compiled at run time.
 
-Its kernels are called by models/native, its coder by world/coder.py.
+Its kernels are called by models/native, its coder by world/values.py.
 """
 
 from __future__ import annotations

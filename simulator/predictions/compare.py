@@ -565,42 +565,30 @@ def _notes(
     queries = f"{counts['queries']:,} {'query' if counts['queries'] == 1 else 'queries'} in common"
     if is_several:
         queries = f"{counts['queries']:,} answers compared{suffix}"
-    notes = [
-        f"{tally.rows.total():,} rows of {len(sources)} files; {queries}; slates of {tally.k}. "
-        f"95 % intervals over {covers}{units}."
-    ]
-    if counts["missing"]:
-        scope = " of swaps; accuracy is over all that each model answered" if tally.labelled else ""
-        notes.append(f"{counts['missing']:,} queries that only one of two models answered are left out{scope}{suffix}.")
-    if counts["uneven"]:
-        notes.append(
-            f"{counts['uneven']:,} queries have other items in one list than in the other ({counts['lone']:,} items): "
-            f"pair swaps are over the items that both scored{suffix}."
-        )
-        if tally.labelled:
-            notes.append("NDCG, recall and MRR are of each list's own items: they do not miss what a list lacks.")
+    scope = " of swaps; accuracy is over all that each model answered" if tally.labelled else ""
     answered = {arm.label: tally.answered_queries(arm) for arm in arms}
-    if len(set(answered.values())) > 1:
-        counts_text = ", ".join(f"{arm} {number:,}" for arm, number in answered.items())
-        notes.append(
-            f"Arms answered other queries ({counts_text}): their ratios compare other queries too. Give the same."
-        )
-    if counts["tied"]:
-        notes.append(f"{counts['tied']:,} rankings hold equal scores: these stand in the order of their item ids.")
-    if not tally.predicted:
-        notes.append("No prediction difference: not every file has a column of probabilities, or scores in log-odds.")
-    if tally.truncated:
-        notes.append(
-            f"AUC and calibration are of the first {MAX_EVENTS:,} predictions, which fitted into memory; PD is not "
-            "split in its parts."
-        )
-    if tally.outside:
-        notes.append("Labels above 1 are grades: log loss, ranking loss, AUC and calibration are left out.")
-    elif tally.shares:
-        notes.append("Labels between 0 and 1 are true probabilities: AUC, which needs engagements, is left out.")
-    if tally.predicted and tally.labelled:
-        notes.append("Intervals of AUC and calibration cover duplicates (fleets), not users.")
+    answers = ", ".join(f"{arm} {number:,}" for arm, number in answered.items())
     renamed = [arm.label for arm in arms if "#" in arm.label]
-    if renamed:
-        notes.append(f"{', '.join(renamed)}: the same models again, in a later argument.")
-    return notes
+    notes: list[tuple[object, str]] = [
+        (True, f"{tally.rows.total():,} rows of {len(sources)} files; {queries}; slates of {tally.k}. "
+               f"95 % intervals over {covers}{units}."),
+        (counts["missing"], f"{counts['missing']:,} queries that only one of two models answered are left out{scope}"
+                            f"{suffix}."),
+        (counts["uneven"], f"{counts['uneven']:,} queries have other items in one list than in the other "
+                           f"({counts['lone']:,} items): pair swaps are over the items that both scored{suffix}."),
+        (counts["uneven"] and tally.labelled, "NDCG, recall and MRR are of each list's own items: they do not miss "
+                                              "what a list lacks."),
+        (len(set(answered.values())) > 1, f"Arms answered other queries ({answers}): their ratios compare other "
+                                          "queries too. Give the same."),
+        (counts["tied"], f"{counts['tied']:,} rankings hold equal scores: these stand in the order of their item ids."),
+        (not tally.predicted, "No prediction difference: not every file has a column of probabilities, or scores in "
+                              "log-odds."),
+        (tally.truncated, f"AUC and calibration are of the first {MAX_EVENTS:,} predictions, which fitted into memory; "
+                          "PD is not split in its parts."),
+        (tally.outside, "Labels above 1 are grades: log loss, ranking loss, AUC and calibration are left out."),
+        (tally.shares and not tally.outside, "Labels between 0 and 1 are true probabilities: AUC, which needs "
+                                             "engagements, is left out."),
+        (tally.predicted and tally.labelled, "Intervals of AUC and calibration cover duplicates (fleets), not users."),
+        (renamed, f"{', '.join(renamed)}: the same models again, in a later argument."),
+    ]  # fmt: skip
+    return [text for applies, text in notes if applies]

@@ -114,12 +114,10 @@ def _what_was_compared(result: Result) -> str:
 def _what_users_meet(result: Result) -> list[str]:
     sentences = []
     for arm in headline_arms(result):
-        first = arm.measures.get("swaps.top1")
+        first, share = arm.measures.get("swaps.top1"), percent(arm.measures["swaps.pair"].mean)
         top = f"another first item in {percent(first.mean)} of queries, and " if first else ""
-        sentences.append(
-            f"Two duplicates of {label(arm.spec)} give {top}{percent(arm.measures['swaps.pair'].mean)} of all pairs of "
-            f"candidates in opposite order{_at_loss(arm)}."
-        )
+        order = f"{top}{share} of all pairs of candidates in opposite order{_at_loss(arm)}"
+        sentences.append(f"Two duplicates of {label(arm.spec)} give {order}.")
     return sentences
 
 

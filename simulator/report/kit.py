@@ -52,12 +52,8 @@ def environment(folder: Path = FOLDER) -> Environment:
         undefined=StrictUndefined,
         loader=FileSystemLoader(folder),
     )
-    templates.filters |= {
-        function.__name__: function
-        for function in (count, duration, interval, label, number, size, written, prose, unbroken)
-    }
-    templates.filters["word"] = word
-    templates.filters["own_ids"] = own_ids
+    filters = (count, duration, interval, label, number, size, word, written, prose, unbroken, own_ids)
+    templates.filters |= {function.__name__: function for function in filters}
     templates.globals["style"] = Markup(style())
     return templates
 
@@ -131,21 +127,17 @@ def twice(example: Example) -> Twice:
 def joined_slates(first: list[Place], second: list[Place]) -> tuple[list[list[SlateRow]], list[tuple[int, int]]]:
     """Two slates as `Twice` has them, and their joined places."""
     items1, items2 = ([place.item for place in slate] for slate in (first, second))
-    joined = [
-        (place, items2.index(item)) for place, item in enumerate(items1[:MAX_PLACES]) if item in items2[:MAX_PLACES]
-    ]
+    shown = items2[:MAX_PLACES]
+    joined = [(place, shown.index(item)) for place, item in enumerate(items1[:MAX_PLACES]) if item in shown]
     return [_rows(first, items2), _rows(second, items1)], joined
 
 
 def _rows(slate: list[Place], other: list[str]) -> list[SlateRow]:
     return [
-        SlateRow(_short(place.title), _signed(place.score), "" if place.item in other else "alone")
+        SlateRow(_short(place.title), score, "" if place.item in other else "alone")
         for place in slate[:MAX_PLACES]
+        for score in [f"{place.score:+.2f}".replace("-", "\N{MINUS SIGN}")]
     ]
-
-
-def _signed(score: float) -> str:
-    return f"{score:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _short(text: str) -> str:

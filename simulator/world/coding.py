@@ -9,7 +9,7 @@ items, m any of them, S slots.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,7 @@ from simulator.errors import DataError
 from simulator.types import Doubles, Ints, Rows
 from simulator.world import rows
 from simulator.world.clicklog import Writer
-from simulator.world.mapping import EntityTable, FeatureColumn, Mapping
+from simulator.world.mapping import FeatureColumn, Mapping
 from simulator.world.rows import Column
 from simulator.world.source import DamagedRows, Source
 from simulator.world.values import (
@@ -143,10 +143,10 @@ class Coding:
 
         DataError for a damaged row (unless they are skipped), and where no row is left.
         """
-        mapping, tables = self._mapping, iter(sources[1:])
+        mapping, (log, *others) = self._mapping, sources
         self._spool.mkdir()
         columns, features = self._columns(), self._features(mapping.features)
-        rows.read(sources[0], [*columns.values(), *features], mapping.columns, self._damage, self._spool)
+        rows.read(log, [*columns.values(), *features], mapping.columns, self._damage, self._spool)
         order = self._sort(columns["time"], limit)
         with ThreadPoolExecutor(2) as pool:
             numbered = dict(pool.map(lambda side: (side, self._numbered(side, columns[side], order)), ("user", "item")))
@@ -155,8 +155,9 @@ class Coding:
         self._events(columns, order, numbered["user"])
         if mapping.position:
             self._context.append((mapping.position, positions(columns["position"].take(order))))
-        for side, table in (("user", mapping.users), ("item", mapping.items)):
-            self._entities(side, numbered[side], cells_of[side], table, next(tables) if table else None)
+        tables = iter(others)
+        for side in ("user", "item"):
+            self._entities(side, numbered[side], cells_of[side], tables)
         self._write_context(len(numbered["user"].number))
         shutil.rmtree(self._spool)
         facts = {"labelled": mapping.label is not None, "position": mapping.position, "history": mapping.history}
@@ -249,21 +250,17 @@ class Coding:
         self._writer.parts("context", count, (side_by_side(all_values, part) for part in chunks(count)))
 
     def _entities(
-        self,
-        side: str,
-        numbered: NumberedEntities,
-        cells: list[FeatureCells],
-        table: EntityTable | None,
-        source: Source | None,
+        self, side: str, numbered: NumberedEntities, cells: list[FeatureCells], tables: Iterator[Source]
     ) -> None:
         """Write the ids, titles and features of users or items; items of the table alone come last."""
         group, codes, write = f"{side}s", numbered.codes, self._writer
-        if table and source:
+        table = self._mapping.users if side == "user" else self._mapping.items
+        if table:
             columns = {"id": rows.ids(table.id, f"the id of one {side}", numbered.coder)}
             if table.title:
                 columns["title"] = rows.titles(table.title, make_coder(self._native))
             features = self._features(table.features)
-            rows.read(source, [*columns.values(), *features], table.columns, self._damage, self._spool)
+            rows.read(next(tables), [*columns.values(), *features], table.columns, self._damage, self._spool)
             codes, row = joined(codes, columns["id"].take(slice(None)), side == "item")
             places = np.append(np.arange(len(numbered.codes)), np.full(len(codes) - len(numbered.codes), -1))
             cells = [part.of(places) for part in cells]

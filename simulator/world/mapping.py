@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from simulator.errors import DataError
 from simulator.types import Side
@@ -97,12 +97,16 @@ class Mapping:
         return self.path.stem if self.path.is_file() else self.path.resolve().name
 
     @property
+    def roles(self) -> list[str]:
+        """Columns that are what they are called, such as the user or the position."""
+        roles = (self.user, self.item, self.time, self.weight, self.slate, self.position)
+        return [column for column in roles if column is not None]
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """All columns of the log that are read, each once."""
-        roles = (self.user, self.item, self.time, self.weight, self.slate, self.position)
-        features = (feature.column for feature in self.features)
         label = self.label.columns if self.label else ()
-        return tuple(dict.fromkeys(column for column in (*roles, *label, *features) if column is not None))
+        return tuple(dict.fromkeys([*self.roles, *label, *(feature.column for feature in self.features)]))
 
     def check_columns(self, table: Table, wanted: Sequence[str], available: Sequence[str]) -> None:
         """DataError for a column that a table lacks or holds twice."""
@@ -212,10 +216,8 @@ def _require_distinct(mapping: Mapping) -> None:
         if column in label:
             message = f"column {column!r} decides the label, and would give it away as a feature; leave one out"
             raise _fault(mapping.path, column, message)
-    roles = (mapping.user, mapping.item, mapping.time, mapping.weight, mapping.slate, mapping.position)
-    used = [column for column in (*roles, *features) if column is not None]
-    used += [column for column in label if not cast(Label, mapping.label).is_expression]
-    _require_once(mapping.path, used)
+    plain_label = label if mapping.label and not mapping.label.is_expression else ()
+    _require_once(mapping.path, [*mapping.roles, *features, *plain_label])
     for table in tables:
         _require_once(mapping.path, table.columns)
     names = dict(RESERVED_NAMES)

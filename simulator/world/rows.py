@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,23 +47,20 @@ IsValid = NDArray[np.bool_]
 """[n] which cells are valid."""
 
 
+@dataclass
 class Column:
     """One column while it is read: in the order of the files, then taken in another."""
 
-    def __init__(
-        self,
-        name: str,
-        wanted: str,
-        kind: type[np.generic],
-        cells: Callable[[pa.RecordBatch], Cells],
-        sound: Callable[[Cells], IsValid],
-        coder: Coder | None = None,
-    ) -> None:
-        """`wanted` describes a valid cell, for messages; a coder makes numbers of texts."""
-        self.name, self.wanted, self.kind, self.coder = name, wanted, kind, coder
-        self.cells, self.sound = cells, sound
-        self.separator: str | None = None
-        """Between the values of a cell; None where it holds one."""
+    name: str
+    wanted: str
+    """What a valid cell is, for messages."""
+    kind: type[np.generic]
+    cells: Callable[[pa.RecordBatch], Cells]
+    sound: Callable[[Cells], IsValid]
+    coder: Coder | None = None
+    """Makes numbers of texts."""
+    separator: str | None = None
+    """Between the values of a cell; None where it holds one."""
 
     def open(self, path: Path, stack: ExitStack) -> None:
         """Before the first cells; the file is where they are spooled."""
@@ -177,8 +175,8 @@ def categories(feature: FeatureColumn, coder: Coder) -> Column:
         column.wanted = f"at most {MAX_VALUES} values"
         return counts(pc.count_substring(texts, column.separator)) < MAX_VALUES
 
-    column = Column(feature.column, f"a value of at most {MAX_BYTES:,} bytes", np.int32, texts, sound, coder)
-    column.separator = feature.separator
+    wanted = f"a value of at most {MAX_BYTES:,} bytes"
+    column = Column(feature.column, wanted, np.int32, texts, sound, coder, feature.separator)
     return column
 
 

@@ -185,18 +185,15 @@ class SyntheticWorld:
 
     def _recent_engagements(self, at: int) -> tuple[Ints, Ints]:
         """Users and items of the last RECENT engagements strictly before event `at`, fewer near the start."""
-        users: list[Ints] = []
-        items: list[Ints] = []
-        count, block = 0, (at - 1) // BLOCK
-        while block >= 0 and count < RECENT:
+        users, items = np.empty(0, np.int64), np.empty(0, np.int64)
+        block = (at - 1) // BLOCK
+        while block >= 0 and len(users) < RECENT:
             events = self._block(block)[: at - block * BLOCK]
             clicked = events.label == 1
-            users.insert(0, events.user[clicked])
-            items.insert(0, events.item[clicked])
-            count, block = count + len(users[0]), block - 1
-        if not users:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        return np.concatenate(users)[-RECENT:], np.concatenate(items)[-RECENT:]
+            users = np.concatenate([events.user[clicked], users])
+            items = np.concatenate([events.item[clicked], items])
+            block -= 1
+        return users[-RECENT:], items[-RECENT:]
 
     def _impressions(self, purpose: str, count: int) -> tuple[Floats, Floats, Floats]:
         """Tastes of users, items and contexts of impressions of the whole run, whether their items are there or not."""

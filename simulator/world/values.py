@@ -9,8 +9,8 @@ Shapes: n rows, or users, or items; K distinct cells, S slots.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,32 +22,10 @@ from simulator.world.features import hashed
 
 MAX_WAITING = 2_000_000
 """Texts that wait to be numbered together, at most."""
-
-
-class Coder(Protocol):
-    """Numbers distinct texts."""
-
-    def code(self, texts: pa.StringArray) -> Rows:
-        """Numbers of texts, -1 of what is null or empty; a new text gets the next number.
-
-        They come in order, but perhaps not at once: what is missing comes with later ones, the last with `rest`.
-        """
-
-    def rest(self) -> Rows:
-        """Numbers of the texts that wait."""
-
-    def texts(self) -> pa.LargeStringArray:
-        """All distinct texts, by number."""
-
-
-def make_coder(native: bool = True) -> Coder:
-    """The native one where there is a library and it is wanted."""
-    if native:
-        try:
-            return NativeCoder()
-        except NativeMissing:
-            pass
-    return PlainCoder()
+CHUNK = 1 << 20
+"""Rows worked on at once, so that no more than that is held besides whole columns."""
+SAMPLE = 100_000
+"""Numbers that buckets are fitted on, at most, evenly out of those that there are."""
 
 
 def filled(texts: pa.StringArray) -> pa.StringArray:
@@ -71,7 +49,7 @@ class NativeCoder:
             self._library.coder_free(self._coder)
 
     def code(self, texts: pa.StringArray) -> Rows:
-        """See Coder. Raises MemoryError."""
+        """Numbers of texts, -1 of what is null or empty; a new text gets the next number. Raises MemoryError."""
         texts = filled(texts)
         codes = np.empty(len(texts), np.int32)
         if len(texts):
@@ -84,11 +62,11 @@ class NativeCoder:
         return codes
 
     def rest(self) -> Rows:
-        """See Coder."""
+        """Of texts that wait: none."""
         return np.empty(0, np.int32)
 
     def texts(self) -> pa.LargeStringArray:
-        """See Coder."""
+        """All distinct texts, by number."""
         offsets = np.empty(self._size + 1, np.int64)
         data = np.empty(self._library.coder_bytes(self._coder), np.uint8)
         self._library.coder_copy(self._coder, offsets.ctypes.data, data.ctypes.data)
@@ -103,28 +81,33 @@ class PlainCoder:
         self._waiting: list[pa.LargeStringArray] = []
 
     def code(self, texts: pa.StringArray) -> Rows:
-        """See Coder."""
+        """As NativeCoder, but perhaps not at once: what is missing comes with later ones, the last with `rest`."""
         self._waiting.append(filled(texts).cast(pa.large_string()))
         is_due = sum(map(len, self._waiting)) >= min(2 * len(self._known), MAX_WAITING)
         return self.rest() if is_due else np.empty(0, np.int32)
 
     def rest(self) -> Rows:
-        """See Coder."""
+        """Numbers of the texts that wait."""
         encoded = pa.concat_arrays([self._known, *self._waiting]).dictionary_encode()
         codes: Rows = encoded.indices.to_numpy()[len(self._known) :] - np.int32(1)
         self._known, self._waiting = encoded.dictionary, []
         return codes
 
     def texts(self) -> pa.LargeStringArray:
-        """See Coder."""
+        """As NativeCoder."""
         return self._known.slice(1)
 
 
-CHUNK = 1 << 20
-"""Rows worked on at once, so that no more than that is held besides whole columns."""
+Coder = NativeCoder | PlainCoder
+"""Numbers distinct texts."""
 
-SAMPLE = 100_000
-"""Numbers that buckets are fitted on, at most, evenly out of those that there are."""
+
+def make_coder(native: bool = True) -> Coder:
+    """The native one where there is a library and it is wanted."""
+    if native:
+        with suppress(NativeMissing):
+            return NativeCoder()
+    return PlainCoder()
 
 
 @dataclass(frozen=True)

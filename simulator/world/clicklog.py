@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 CACHE, LIMIT = "FLICKER_CACHE", "FLICKER_CACHE_LIMIT"
 DEFAULT_LIMIT = "20 GB"
+LOCK_DIGITS = 2
+"""Of a log's name, which name its lock: a lock is shared by a 256th of all logs, and lock files stay few."""
 LOG_NAMES = re.compile(r"[0-9a-f]{32}|\.[0-9a-f]{32}\.\d+")
 """Names of logs, and of those in the making; no other files in the folder are touched."""
 
@@ -294,7 +296,7 @@ def locked(folder: Path, key: str, wait: bool = True) -> Iterator[None]:
 
     BlockingIOError where another process holds it, unless we `wait`. A lock is shared by a 256th of all logs.
     """
-    with (folder / f"{key[:2]}.lock").open("ab") as file:
+    with (folder / f"{key[:LOCK_DIGITS]}.lock").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

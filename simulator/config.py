@@ -5,12 +5,13 @@ Presets, at the end, are functions that return a full `ExperimentConfig`; varian
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from simulator.errors import SettingError
+from simulator.errors import ResultError, SettingError
 
 
 def require(condition: bool, setting: str, value: object, hint: str) -> None:
@@ -268,3 +269,31 @@ def no_noise() -> ExperimentConfig:
 
 PRESETS: dict[str, Callable[[], ExperimentConfig]] = {make.__name__: make for make in (relu_vs_smelu, smoke, no_noise)}
 """Name -> what makes the config."""
+
+
+def as_json(value: Any) -> Any:
+    """A config as JSON would give it back: nested dicts and lists, paths absolute, the kind of world named."""
+    plain = asdict(value)
+    plain["world"] = {"kind": type(value.world).__name__.removesuffix("Config").lower(), **plain["world"]}
+    if "path" in plain["world"]:
+        plain["world"]["path"] = str(Path(plain["world"]["path"]).resolve())
+    return as_plain(plain)
+
+
+def as_plain(value: Any) -> Any:
+    """As JSON would give it back."""
+    return json.loads(json.dumps(value))
+
+
+def config_of(plain: Mapping[str, Any]) -> ExperimentConfig:
+    """The config of which `as_json` made this. Raises SettingError, and ResultError where it is none."""
+    try:
+        world, model = dict(plain["world"]), dict(plain["model"])
+        replayed = world.pop("kind") == "replay"
+        typed: dict[str, Any] = {name: tuple(value) for name, value in plain.items() if isinstance(value, list)}
+        typed["world"] = ReplayConfig(**world | {"path": Path(world["path"])}) if replayed else SyntheticConfig(**world)
+        typed["model"] = ModelConfig(**model | {"hidden": tuple(model["hidden"])})
+        typed["noise"] = NoiseConfig(**plain["noise"])
+        return ExperimentConfig(**{**plain, **typed})
+    except (KeyError, TypeError) as problem:
+        raise ResultError(f"config.json: config: {problem}: of another version of flicker: run it again") from None

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 import torch
 
-from simulator.config import ExperimentConfig, ModelConfig, NoiseConfig, ReplayConfig, SyntheticConfig
+from simulator.config import ExperimentConfig, as_json, as_plain
 from simulator.errors import ResultError
 from simulator.evaluation import State
 from simulator.files import flicker_version, require_empty, write_atomically, writing
@@ -197,34 +197,6 @@ class Folder:
         """Remove the checkpoints, and what parts left."""
         for name in ("checkpoint", "parts"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-
-
-def as_json(value: Any) -> Any:
-    """A config as JSON would give it back: nested dicts and lists, paths absolute, the kind of world named."""
-    plain = asdict(value)
-    plain["world"] = {"kind": type(value.world).__name__.removesuffix("Config").lower(), **plain["world"]}
-    if "path" in plain["world"]:
-        plain["world"]["path"] = str(Path(plain["world"]["path"]).resolve())
-    return as_plain(plain)
-
-
-def as_plain(value: Any) -> Any:
-    """As JSON would give it back."""
-    return json.loads(json.dumps(value))
-
-
-def config_of(plain: Mapping[str, Any]) -> ExperimentConfig:
-    """The config of which `as_json` made this. Raises SettingError, and ResultError where it is none."""
-    try:
-        world, model = dict(plain["world"]), dict(plain["model"])
-        replayed = world.pop("kind") == "replay"
-        typed: dict[str, Any] = {name: tuple(value) for name, value in plain.items() if isinstance(value, list)}
-        typed["world"] = ReplayConfig(**world | {"path": Path(world["path"])}) if replayed else SyntheticConfig(**world)
-        typed["model"] = ModelConfig(**model | {"hidden": tuple(model["hidden"])})
-        typed["noise"] = NoiseConfig(**plain["noise"])
-        return ExperimentConfig(**{**plain, **typed})
-    except (KeyError, TypeError) as problem:
-        raise ResultError(f"config.json: config: {problem}: of another version of flicker: run it again") from None
 
 
 def versions() -> dict[str, str]:

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.progress import TimeElapsedColumn
 
 from simulator.cluster import Cluster
-from simulator.config import ExperimentConfig, ReplayConfig, require
+from simulator.config import ExperimentConfig, ReplayConfig, as_json, config_of, require
 from simulator.errors import DataError, FlickerError, ResultError, SettingError
 from simulator.evaluation import WHOLE, Evaluation, Final, Part
 from simulator.experiment import Experiment, OtherParts
 from simulator.flags import RunFlags, Spread
-from simulator.folder import Folder, as_json, config_of, machine
+from simulator.folder import Folder, machine
 from simulator.models.engines import log_remarks
 from simulator.models.specs import parse_arms
 from simulator.outcome import measure

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from simulator.cli import main
-from simulator.config import smoke
+from simulator.config import as_json, smoke
 from simulator.flags import parse_run
-from simulator.folder import as_json
 from simulator.models.snapshot import read_snapshot, write_snapshot
 from tests.interrupted import cut_off
 from tests.result_schema import assert_schema

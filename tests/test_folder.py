@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from simulator.config import ReplayConfig
+from simulator.config import ReplayConfig, as_json
 from simulator.errors import ResultError
-from simulator.folder import Folder, as_json
+from simulator.folder import Folder
 from tests.interrupted import cut_off, files
 from tests.small_runs import SMALL, prepared, small_replay
 

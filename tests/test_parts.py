@@ -16,12 +16,12 @@ import pytest
 from rich.console import Console
 
 from simulator import folder as folder_module
-from simulator.config import NO_NOISE, ExperimentConfig, ReplayConfig
+from simulator.config import NO_NOISE, ExperimentConfig, ReplayConfig, as_json, config_of
 from simulator.errors import ResultError, SettingError
 from simulator.evaluation import Part
 from simulator.experiment import Experiment
 from simulator.flags import RunFlags, Spread
-from simulator.folder import Folder, as_json, config_of
+from simulator.folder import Folder
 from simulator.models.snapshot import read_snapshot, write_snapshot
 from simulator.parts import ConcurrentPart, place_of, standing
 from simulator.run import MergeFlags, merge, run_experiment, run_part

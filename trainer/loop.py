@@ -19,9 +19,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from simulator.config import ExperimentConfig, ReplayConfig, require
+from simulator.config import ExperimentConfig, ReplayConfig, as_json, require
 from simulator.errors import ResultError
-from simulator.folder import as_json
 from simulator.models.engines import Engines, log_remarks
 from simulator.models.factories import require_allowed
 from simulator.models.specs import Arm, parse_arms, require_live

@@ -23,8 +23,9 @@ from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from simulator.config import SyntheticConfig
+from simulator.process import free_ports
 from simulator.store.open import open_store
-from simulator.store.server import free_port, start_server
+from simulator.store.server import start_server
 from simulator.world.stream import SyntheticWorld
 from tests.load.flickering import Flickering, serve
 
@@ -231,7 +232,7 @@ def test_sigterm_ends_it_with_a_summary(tmp_path: Path) -> None:
 def test_workers_report_to_the_master(tmp_path: Path) -> None:
     with router() as (servicer, address):
         settings = {"rate": 60, "repeat": 0.5, "repeat_after": 0, "repeat_before": 0.1, "k": 8}
-        port = free_port()  # Locust's own default is one port for all
+        port = free_ports(1)[0]  # Locust's own default is one port for all
         master = f"--master-bind-host 127.0.0.1 --master-bind-port {port} --master-port {port}"
         with load(address, tmp_path, f"--headless -u 6 -t 2s --processes 2 {master}", **settings) as running:
             assert running.process.wait(60) == 0
@@ -250,7 +251,7 @@ def test_queries_follow_the_feeder_through_the_world(tmp_path: Path) -> None:
 
 
 def test_with_the_web_page_every_test_counts_from_zero(tmp_path: Path) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     with router() as (servicer, address):
         settings = {"rate": 60, "repeat": 0.5, "repeat_after": 0, "repeat_before": 0.1, "k": 8}
         with load(address, tmp_path, f"--web-host 127.0.0.1 --web-port {port}", **settings) as running:
@@ -271,7 +272,7 @@ def as_in_a_container(port: int, users: int) -> dict[str, str]:
 
 
 def test_more_users_on_the_page_raise_the_offered_rate(tmp_path: Path) -> None:
-    port, offered = free_port(), "flicker_load_offered_rate"
+    port, offered = free_ports(1)[0], "flicker_load_offered_rate"
     with router() as (_, address):
         variables = as_in_a_container(port, 4) | {"FLICKER_RATE": "20", "FLICKER_HOST": "0.0.0.0"}
         with load(address, tmp_path, "", variables, repeat=0, k=8) as running:
@@ -311,7 +312,7 @@ def test_a_rate_that_is_written_while_it_runs_is_offered(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("headless", ["", "--headless"])
 def test_a_signal_ends_the_wait_for_the_router(tmp_path: Path, headless: str) -> None:
-    with load("127.0.0.1:1", tmp_path, headless, as_in_a_container(free_port(), 2)) as running:
+    with load("127.0.0.1:1", tmp_path, headless, as_in_a_container(free_ports(1)[0], 2)) as running:
         wait_for_log(tmp_path, "waiting for the router at 127.0.0.1:1: UNAVAILABLE")
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(10) == 0
@@ -322,7 +323,7 @@ def test_the_test_begins_when_the_router_serves(tmp_path: Path) -> None:
     probes.set("", HealthCheckResponse.NOT_SERVING)
     server, address = serve(servicer, probes)
     try:
-        with load(address, tmp_path, "", as_in_a_container(free_port(), 5), rate=50, k=8) as running:
+        with load(address, tmp_path, "", as_in_a_container(free_ports(1)[0], 5), rate=50, k=8) as running:
             wait_for_log(tmp_path, f"waiting for the router at {address}: NOT_SERVING")
             assert running.page()["flicker_load_users"] == 0 and not servicer.asked
             probes.set("", HealthCheckResponse.SERVING)

@@ -354,7 +354,6 @@ def wait_for_log(folder: Path, words: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"rate": -1}, "rate = -1.0: more than 0 queries per second"),
         ({"data": "no/such/log.toml", "world": {}}, "no/such/log.toml: no such file"),
         ({"store": "ftp://nowhere"}, "store = ftp://nowhere:"),
     ],

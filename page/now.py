@@ -37,7 +37,7 @@ from page.source import LOAD_COUNTERS, REPEATED, RESULT_NAMES, STEP, LiveSource,
 from simulator.errors import FlickerError
 from simulator.live.watch import CAUSES
 from simulator.measures.registry import MEASURES
-from simulator.words import DASH, count, duration, label, number, percent, plural, summed_up, word
+from simulator.measures.words import DASH, count, duration, label, number, percent, plural, summed_up, word
 
 CAUSE_LABELS = {
     "duplicate": "another duplicate",

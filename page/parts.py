@@ -18,9 +18,9 @@ from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
 from nicegui.events import GenericEventArguments
 
-from simulator.measures.intervals import Interval, exact
+from simulator.measures.words import interval
 from simulator.report.kit import environment, hue, look
-from simulator.words import interval
+from simulator.types import Interval, exact
 
 OnChange = Callable[[str], Any]
 SYMBOLS = ("circle", "rect", "triangle")

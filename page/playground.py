@@ -16,9 +16,9 @@ from page.source import LiveSource
 from protos.recommender_pb2 import AnsweredBy, World
 from simulator.errors import FlickerError
 from simulator.measures.registry import MEASURES
+from simulator.measures.words import label, number, plural
 from simulator.report.kit import joined_slates
 from simulator.result import Place
-from simulator.words import label, number, plural
 
 Answer = TypeVar("Answer")
 PAIR_KINDS = {"duplicates": "two duplicates", "generations": "two generations of one", "arms": "two arms of one"}

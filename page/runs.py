@@ -14,12 +14,12 @@ from nicegui import run, ui
 from page.parts import Chart, Dot, Html, Select, button, notes, plane, rows, table, value
 from simulator.decide.evidence import independent_ratio
 from simulator.errors import FlickerError
-from simulator.measures.intervals import Interval
 from simulator.measures.registry import ACCURACY, DIFFERENCES, GAP, MEASURES, PERSONALISATION, QUALITIES
+from simulator.measures.words import label, percent, summed_up, word
 from simulator.report.pool import pooled
 from simulator.result import Arm, Result, differing, read_result
 from simulator.sweep.record import place_of, read_record
-from simulator.words import label, percent, summed_up, word
+from simulator.types import Interval
 
 MAX_DEPTH = 4
 """Folders below each other in which results are looked for."""

@@ -25,10 +25,10 @@ from protos.recommender_pb2 import ReplicaState, World
 from simulator.errors import FlickerError
 from simulator.live.summary import ratio
 from simulator.live.watch import CAUSES, WINDOW, Counters, Page, Sums, Watch, read
-from simulator.measures.intervals import Interval, exact
 from simulator.measures.registry import MEASURES, PERSONALISATION
 from simulator.result import Arm
 from simulator.security.credentials import PLAIN, Credentials
+from simulator.types import Interval, exact
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from page.source import LiveSource
 from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.errors import FlickerError
 from simulator.measures.registry import MEASURES
+from simulator.measures.words import CAUSES, label
 from simulator.result import Arm
-from simulator.words import CAUSES, label
 
 LIVE = "live"
 GAPS = [10 ** (power / 8) for power in range(0, 45)]

@@ -58,16 +58,16 @@ def run(arguments: list[str]) -> None:
     flags = parse_run(arguments)
     config = flags.config()
 
-    from simulator.run import run_experiment  # brings torch: seconds that --help need not wait for
+    from simulator.experiment.main import run_experiment  # brings torch: seconds that --help need not wait for
 
     run_experiment(flags, config, " ".join(["flicker run", *arguments]))
 
 
 def merge(arguments: list[str]) -> None:
     """`flicker merge DIR`: the parts of a run as one result."""
+    from simulator.experiment.main import MergeFlags
+    from simulator.experiment.main import merge as merge_parts
     from simulator.flags import parse_flags
-    from simulator.run import MergeFlags
-    from simulator.run import merge as merge_parts
 
     merge_parts(parse_flags(MergeFlags, "flicker merge", arguments))
 

@@ -15,12 +15,12 @@ from rich.table import Table
 from simulator.errors import SettingError
 from simulator.files import require_empty, writing
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
+from simulator.measures.words import interval, label, word
 from simulator.predictions.compare import compare_sources
 from simulator.predictions.read import ColumnNames, arrow, open_files
 from simulator.report import write_report
 from simulator.result import Result, write_result
 from simulator.terminal import arm_table, open_console, progress_bar
-from simulator.words import interval, label, word
 
 ROWS = [f"{cause}.{name}" for cause in ("swaps", "refresh_swaps") for name in MEASURES]
 ROWS += [*DIFFERENCES, *ACCURACY, *QUALITIES]

@@ -29,7 +29,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from simulator.errors import ResultError
 from simulator.files import flicker_version, write_atomically, writing
-from simulator.measures.intervals import Interval
+from simulator.types import Interval
 
 SCHEMA = 2
 COSTS = ("train_seconds", "events_per_second", "parameters", "lookups", "score_seconds", "model_bytes", "train_bytes")

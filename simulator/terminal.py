@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.decide.evidence import ratio_to
-from simulator.measures.intervals import Interval, exact
 from simulator.measures.registry import MEASURES
+from simulator.measures.words import DASH, duration, interval, label, number, summed_up, word
 from simulator.result import Arm, Result
-from simulator.words import DASH, duration, interval, label, number, summed_up, word
+from simulator.types import Interval, exact
 
 WIDTH = 120
 """Columns where the output is a file or a pipe."""

@@ -10,6 +10,7 @@ multi-valued field fills `slots` of them, padded with row 0; its vectors are ave
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
@@ -279,3 +280,26 @@ class World(Protocol):
 
     def feedback(self, query: Query, items: Ints, clicks: Floats) -> Batch | None:
         """Feedback on a shown slate: its K impressions as events; None where the log supplies all events."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % interval; low = high, or a limit at infinity, means that there is none."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def known(self) -> bool:
+        """Whether the uncertainty of the mean is known."""
+        return self.low < self.high < math.inf
+
+    def as_dict(self) -> dict[str, float]:
+        """As in result.json: {"mean", "low", "high"}."""
+        return {"mean": self.mean, "low": self.low, "high": self.high}
+
+
+def exact(value: float) -> Interval:
+    """A number without uncertainty."""
+    return Interval(value, value, value)

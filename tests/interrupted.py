@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from simulator.config import ExperimentConfig
-from simulator.experiment import Experiment
-from simulator.folder import Folder
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.folder import Folder
 from tests.small_runs import prepared
 
 

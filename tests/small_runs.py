@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from simulator.config import ExperimentConfig, ModelConfig, NoiseConfig, ReplayConfig, SyntheticConfig
-from simulator.experiment import Experiment
-from simulator.outcome import measure
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.outcome import measure
 from simulator.randomness import generator
 from simulator.result import to_json
 from simulator.world.open import open_world

@@ -55,7 +55,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "report.html").touch()
         return folder / "report.html"
 
-    monkeypatch.setattr("simulator.run.write_report", write_report)
+    monkeypatch.setattr("simulator.experiment.main.write_report", write_report)
 
 
 def test_a_run_leaves_three_files_and_no_complaint(smoke_run: Smoke) -> None:
@@ -139,7 +139,7 @@ def test_an_interrupted_run_says_how_to_go_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("simulator.folder.Folder.save", interrupt)
+        patched.setattr("simulator.experiment.folder.Folder.save", interrupt)
         said = flicker("run", *SMALL_RUN, "--events", "3000", "--out", tmp_path / "out")
     assert said.code == 130 and "--resume" in said.err
     assert flicker("run", *SMALL_RUN, "--events", "3000", "--out", tmp_path / "out", "--resume").code == 0

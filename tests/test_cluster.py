@@ -13,9 +13,9 @@ import pytest
 
 from simulator.config import ExperimentConfig, SyntheticConfig
 from simulator.errors import FlickerError, SettingError
+from simulator.experiment.main import run_experiment
+from simulator.experiment.parts import standing
 from simulator.flags import Resources, RunFlags, Spread
-from simulator.parts import standing
-from simulator.run import run_experiment
 from tests.nodes import ray_cluster
 from tests.small_runs import SMALL, outcome, prepared, small_replay, timeless
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from simulator.comparison import Comparison, Estimates, Rankings, Shape
+from simulator.measures.comparison import Comparison, Estimates, Rankings, Shape
 from simulator.measures.registry import MEASURES, Answers, Measure
 from simulator.randomness import generator
 from simulator.types import Query

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator import folder as folder_module
 from simulator.config import NO_NOISE, NoiseConfig
-from simulator.experiment import Experiment
+from simulator.experiment import folder as folder_module
+from simulator.experiment.experiment import Experiment
 from tests.interrupted import cut_off, resumed
 from tests.result_schema import assert_schema
 from tests.small_runs import SMALL, outcome, prepared, timeless

@@ -13,11 +13,11 @@ from simulator.decide.choice import MARGIN, RecommendFlags, advice, changes, cho
 from simulator.decide.evidence import compared, independent_ratio, too_little
 from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.errors import FlickerError, SettingError
-from simulator.measures.intervals import Interval, Resamples, ratio
+from simulator.measures.intervals import Resamples, ratio
 from simulator.randomness import generator
 from simulator.report import read_results, write_report
 from simulator.result import Arm, Measures, Result, write_result
-from simulator.types import Doubles
+from simulator.types import Doubles, Interval
 from tests.report.fake_results import CONFIG, write
 from tests.terminal import Terminal
 

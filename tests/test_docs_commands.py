@@ -29,10 +29,10 @@ from simulator.article.grid import GridFlags as ArticleFlags
 from simulator.article.pages import WriteFlags
 from simulator.article.pages import write as write_article
 from simulator.article.table import write_lines
+from simulator.experiment.main import MergeFlags, run_experiment
 from simulator.flags import RunFlags, parse, parse_flags, parse_run
 from simulator.live.flags import UpFlags
 from simulator.models.specs import parse_arms
-from simulator.run import MergeFlags, run_experiment
 from simulator.sweep import main as sweep
 from tests.article.made import world
 from tests.documents import NOT_RUN, PAGES, ROOT, Block, blocks, prose, recipes

@@ -17,10 +17,10 @@ from torch.nn import functional
 
 from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, NoiseConfig, ReplayConfig, SyntheticConfig
 from simulator.errors import DataError, SettingError
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.outcome import measure
 from simulator.measures.registry import MEASURES
 from simulator.models import activations
-from simulator.outcome import measure
 from simulator.predictions.keep import keep_predictions
 from simulator.result import to_json
 from simulator.types import Batch

@@ -14,16 +14,22 @@ import torch
 from torch import nn
 
 import flicker
-from simulator.measures.intervals import Interval, exact
 from simulator.measures.registry import MEASURES
 from simulator.models import activations, modules
 from simulator.predictions.compare import compare_frames
 from simulator.result import Arm, Result, read_result
+from simulator.types import Interval, exact
 from tests.documents import blocks
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"grpc", "matplotlib", "pyarrow", "redis", "tyro", "rich", "safetensors", "prometheus_client", "ray", "locust"}
-HEAVY |= {"google.protobuf", "simulator.cli", "simulator.experiment", "simulator.models.torch_engine", "torch._dynamo"}
+HEAVY |= {
+    "google.protobuf",
+    "simulator.cli",
+    "simulator.experiment.experiment",
+    "simulator.models.torch_engine",
+    "torch._dynamo",
+}
 
 
 def loaded_after(code: str) -> set[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from simulator.config import ReplayConfig, as_json
 from simulator.errors import ResultError
-from simulator.folder import Folder
+from simulator.experiment.folder import Folder
 from tests.interrupted import cut_off, files
 from tests.small_runs import SMALL, prepared, small_replay
 

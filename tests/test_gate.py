@@ -15,10 +15,11 @@ import pytest
 from simulator.decide.evidence import DECIDED, INCONCLUSIVE, REFUSED
 from simulator.decide.gating import NO_BASELINE, GateFlags, SwapEstimate, gate, pooled
 from simulator.errors import FlickerError
-from simulator.folder import Folder
-from simulator.measures.intervals import Estimate, Interval, Resamples, pair_index
+from simulator.experiment.folder import Folder
+from simulator.measures.intervals import Estimate, Resamples, pair_index
 from simulator.randomness import generator
 from simulator.result import Arm, Result, from_json, read_result, write_result
+from simulator.types import Interval
 from tests.report.fake_results import CONFIG, fake_result, spread, write
 from tests.small_runs import outcome, prepared, small_replay
 from tests.terminal import Terminal

@@ -13,13 +13,13 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from simulator.config import NO_NOISE, ReplayConfig
 from simulator.errors import SettingError
-from simulator.evaluation import Final
-from simulator.experiment import Experiment
+from simulator.experiment.evaluation import Final
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.outcome import measure
 from simulator.measures.differences import pd_of_logits
 from simulator.measures.intervals import pair_index
 from simulator.measures.registry import GAP
 from simulator.models.baselines import BASELINES
-from simulator.outcome import measure
 from simulator.result import ORACLE, to_json
 from tests.result_schema import assert_interval, assert_schema
 from tests.small_runs import SMALL, outcome, prepared, small_replay

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator import folder as folder_module
+from simulator.experiment import folder as folder_module
 from simulator.flags import parse_run
 from simulator.models.factories import _content, load_factory
 from tests.interrupted import cut_off, files
@@ -56,7 +56,7 @@ def test_its_result_its_page_and_the_same_when_it_was_interrupted(
     assert labels == [f"two_tower {ARMS[0]}", f"two_tower, SmeLU (beta = 1) {ARMS[-1]}"]
 
     monkeypatch.setattr(folder_module, "CHECKPOINT_SHARE", float("inf"))
-    monkeypatch.setattr("simulator.run.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("simulator.experiment.main.write_report", lambda folder: folder / "report.html")
     cut_off(parse_run([*FLAGS]).config(), tmp_path / "again", 2)
     before = files(tmp_path / "again")
     other = [flag if flag != ARMS[0] else f"{flag},dim=8" for flag in FLAGS]

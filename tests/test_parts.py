@@ -15,16 +15,16 @@ import pyarrow.parquet
 import pytest
 from rich.console import Console
 
-from simulator import folder as folder_module
 from simulator.config import NO_NOISE, ExperimentConfig, ReplayConfig, as_json, config_of
 from simulator.errors import ResultError, SettingError
-from simulator.evaluation import Part
-from simulator.experiment import Experiment
+from simulator.experiment import folder as folder_module
+from simulator.experiment.evaluation import Part
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.folder import Folder
+from simulator.experiment.main import MergeFlags, merge, run_experiment, run_part
+from simulator.experiment.parts import ConcurrentPart, place_of, standing
 from simulator.flags import RunFlags, Spread
-from simulator.folder import Folder
 from simulator.models.snapshot import read_snapshot, write_snapshot
-from simulator.parts import ConcurrentPart, place_of, standing
-from simulator.run import MergeFlags, merge, run_experiment, run_part
 from tests.interrupted import CutOff, files
 from tests.small_runs import SMALL, outcome, prepared, small_replay, timeless
 from tests.store.s3 import BUCKET, S3
@@ -127,7 +127,7 @@ def test_a_tuned_rate_is_found_once_and_the_whole_is_the_same(tmp_path: Path, mo
         while not (out / "config.json").exists():
             assert not first.done()
             time.sleep(0.05)
-        monkeypatch.setattr("simulator.run.tune_arms", None)  # who comes second reads it
+        monkeypatch.setattr("simulator.experiment.main.tune_arms", None)  # who comes second reads it
         learn(config, out, "1/2")
         first.result()
     assert merged(out) == timeless(json.loads((tmp_path / "whole" / "result.json").read_text()))

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from simulator import folder as folder_module
 from simulator.config import ExperimentConfig, NoiseConfig
 from simulator.errors import ResultError
-from simulator.experiment import Experiment
-from simulator.folder import Folder
-from simulator.measures.intervals import Interval
+from simulator.experiment import folder as folder_module
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.folder import Folder
 from simulator.models.snapshot import read_snapshot
 from simulator.result import Arm, Result
+from simulator.types import Interval
 from tests.interrupted import CutOff, cut_off, resumed
 from tests.small_runs import SMALL, outcome, prepared, small_replay, timeless
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from simulator.config import ExperimentConfig, ReplayConfig
 from simulator.errors import DataError, SettingError
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 from simulator.schedule import LIVE_GENERATIONS, MIN_WINDOWS, Log, Plan, fitted, fitted_live
 from simulator.types import Batch, Field, Floats, Ints, Query, Schema
 from simulator.world.replay import ReplayWorld

@@ -12,7 +12,7 @@ import pytest
 
 from simulator import tuning
 from simulator.errors import SettingError
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 from simulator.measures.quality import log_loss
 from simulator.models.engines import Engines
 from simulator.models.specs import parse_arms

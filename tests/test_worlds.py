@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from simulator.experiment.main import run_experiment
 from simulator.flags import parse_run
 from simulator.report.pool import pooled
 from simulator.result import read_result, to_json
-from simulator.run import run_experiment
 from tests.result_schema import assert_documented
 from tests.small_runs import small_log, timeless
 from tests.terminal import SMALL_RUN, Terminal, assert_refused

@@ -11,8 +11,8 @@ import numpy as np
 
 from simulator.article.grid import CONDITION_RATES
 from simulator.article.table import Family, Units, WorldCells, matched, ratio, times
-from simulator.measures.intervals import Interval
-from simulator.words import label, number, written
+from simulator.measures.words import label, number, written
+from simulator.types import Interval
 
 Verdict = Literal["yes", "no", "partly", "not shown", "not run"]
 NO_WORSE = 1.005

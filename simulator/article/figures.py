@@ -14,10 +14,10 @@ from html import escape
 from simulator.article import claims, grid
 from simulator.article.claims import NORMS, at_best_rate, choice, design, designs, family, of_norm, relu, sources
 from simulator.article.table import Units, WorldCells, envelope, matched, mean, points, ratio, roughly
-from simulator.measures.intervals import exact
+from simulator.measures.words import label, plural, written
 from simulator.report.charts import Axis, Figure, Line, Panel, Point, chart, dots, swatch
 from simulator.report.kit import style
-from simulator.words import label, plural, written
+from simulator.types import exact
 
 
 def _units(worlds: Sequence[WorldCells], group: str) -> str:

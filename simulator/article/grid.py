@@ -24,11 +24,11 @@ from rich.progress import TimeElapsedColumn
 
 from simulator.article.table import line_of, read_lines, write_lines
 from simulator.config import require
+from simulator.measures.words import duration, plural
 from simulator.result import read_result
 from simulator.sweep.backend import Backend, OnRay, Processes
 from simulator.sweep.record import Cell
 from simulator.terminal import open_console, progress_bar
-from simulator.words import duration, plural
 
 SHARED = "--fleets 1 --duplicates 2 --queries 300 --queries-per-generation 20 --resamples 20 --no-page"
 MADE_UP = "--events 240000 --users 1200 --items 500"

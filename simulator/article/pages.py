@@ -33,11 +33,11 @@ from simulator.article.table import Units, Values, WorldCells, matched, mean, ra
 from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.errors import ResultError
 from simulator.files import as_csv, write_atomically, writing
-from simulator.measures.intervals import Interval
+from simulator.measures.words import DASH, label, number, percent, written
 from simulator.report.charts import Figure
 from simulator.report.kit import render
 from simulator.result import Arm
-from simulator.words import DASH, label, number, percent, written
+from simulator.types import Interval
 
 TEMPLATES = Path(__file__).with_name("templates")
 SUMMARY = re.compile(r"(?<=<!-- results: by flicker article write -->\n).*?(?=<!-- end of results -->)", re.DOTALL)

@@ -19,9 +19,10 @@ import numpy as np
 
 from simulator.errors import ResultError
 from simulator.files import write_atomically
-from simulator.measures.intervals import Interval, student_quantile
+from simulator.measures.intervals import student_quantile
+from simulator.measures.words import DASH, number, written
 from simulator.result import Arm, Result
-from simulator.words import DASH, number, written
+from simulator.types import Interval
 
 _CAUSES = {"": "swaps", "refresh_": "refresh_swaps", "both_": "both_swaps"}
 _PLAIN = ("pd", "pd_ranking", "log_loss", "ranking_loss", "auc", "ndcg", "recall", "personalisation")

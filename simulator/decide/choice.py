@@ -23,10 +23,10 @@ from simulator.decide.evidence import (
     too_little,
 )
 from simulator.decide.situation import ExpectedChange, Situation, seen_ratio, what_a_user_sees
-from simulator.measures.intervals import Interval
 from simulator.measures.registry import ACCURACY, MEASURES, QUALITIES
+from simulator.measures.words import label, number, percent, word, written
 from simulator.result import Arm, Result
-from simulator.words import label, number, percent, word, written
+from simulator.types import Interval
 
 MARGIN = 0.005
 """A log loss at most this share above that of the first arm is as good, where an interval shows it."""

@@ -6,10 +6,10 @@ import math
 from typing import Literal
 
 from simulator.config import require
-from simulator.measures.intervals import Interval, exact
 from simulator.measures.registry import GAP, MEASURES
+from simulator.measures.words import number, written
 from simulator.result import ORACLE, Arm, Result
-from simulator.words import number, written
+from simulator.types import Interval, exact
 
 DECIDED, REFUSED, INCONCLUSIVE = 0, 1, 3
 """Exit codes: passed or chosen, held back or over the budget, cannot be told; 2 is for what cannot be used."""

@@ -12,10 +12,11 @@ import tyro
 from simulator.config import require
 from simulator.decide.evidence import DECIDED, INCONCLUSIVE, REFUSED, fleets, require_swaps
 from simulator.errors import FlickerError, SettingError
-from simulator.measures.intervals import Interval, student_quantile
+from simulator.measures.intervals import student_quantile
 from simulator.measures.registry import MEASURES
+from simulator.measures.words import number, plural, written
 from simulator.result import Arm, Result, read_result, worlds_of
-from simulator.words import number, plural, written
+from simulator.types import Interval
 
 DECISIVE_SETTINGS = ("k", "candidates", "duplicates", "generations")
 """Settings that change what a swap ratio means, besides the world and the noise."""

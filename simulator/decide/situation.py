@@ -19,8 +19,8 @@ from typing import Literal
 from simulator.config import require
 from simulator.decide.evidence import independent_ratio, ratio_to
 from simulator.errors import SettingError
-from simulator.measures.intervals import Interval, exact
 from simulator.result import Arm
+from simulator.types import Interval, exact
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 

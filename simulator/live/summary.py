@@ -22,9 +22,10 @@ import numpy as np
 
 from simulator.config import ExperimentConfig
 from simulator.live.watch import CAUSES, Sums, Watch
-from simulator.measures.intervals import Interval, Resamples, exact
+from simulator.measures.intervals import Resamples
 from simulator.measures.registry import MEASURES, Measure
 from simulator.result import Arm, Result, write_result
+from simulator.types import Interval, exact
 
 
 def write_summary(

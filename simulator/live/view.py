@@ -12,7 +12,7 @@ from rich.text import Text
 
 from simulator.live.watch import Watch
 from simulator.measures.registry import MEASURES
-from simulator.words import DASH, label, number, size
+from simulator.measures.words import DASH, label, number, size
 
 BARS = "▁▂▃▄▅▆▇█"
 

@@ -41,35 +41,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.randomness import generator
-from simulator.types import Doubles, Ints
+from simulator.types import Doubles, Interval, Ints
 
 GRID = 20_001
 """Points of the numerical integral of Student's t: the error is below 2e-5 of the quantile."""
 USER_GROUPS = 4096
 """More users than this are resampled in so many groups (user number modulo it): adds 1 % noise to the width."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its 95 % interval; low = high, or a limit at infinity, means that there is none."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def known(self) -> bool:
-        """Whether the uncertainty of the mean is known."""
-        return self.low < self.high < math.inf
-
-    def as_dict(self) -> dict[str, float]:
-        """As in result.json: {"mean", "low", "high"}."""
-        return {"mean": self.mean, "low": self.low, "high": self.high}
-
-
-def exact(value: float) -> Interval:
-    """A number without uncertainty."""
-    return Interval(value, value, value)
 
 
 @dataclass(frozen=True)

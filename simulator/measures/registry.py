@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from simulator.measures import differences, quality, swaps
-from simulator.measures.intervals import Estimate, Interval, ratio
-from simulator.types import Doubles, Floats, Integers, Ints, Reals, order
+from simulator.measures.intervals import Estimate, ratio
+from simulator.types import Doubles, Floats, Integers, Interval, Ints, Reals, order
 
 Parts = tuple[Doubles, Doubles]
 """Numerator [Q] and denominator [Q], neither below 0: they are counted. 0 where a query has nothing to measure."""

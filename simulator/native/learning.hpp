@@ -1,4 +1,4 @@
-// A model that learns a whole chunk, mini-batch by mini-batch, and scores, in one call; see kernels.py.
+// A model that learns a whole chunk, mini-batch by mini-batch, and scores, in one call; see models/native_engine.py.
 //
 // As in layers.hpp every sum is made in a fixed order, and calls may run side by side: all buffers are the caller's.
 // Matrix products are made by the BLAS that PyTorch brings along.

@@ -1,4 +1,4 @@
-// The one library: see build.py for how it is built, library.py for who loads it, models/native/kernels.py and world/coder.py for who calls it.
+// The one library: see build.py for how it is built, loader.py for who loads it, models/native_engine.py and world/values.py for who calls it.
 
 #include "coder.hpp"
 #include "learning.hpp"

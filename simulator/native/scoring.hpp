@@ -1,4 +1,4 @@
-// Scoring in one call: from users and candidates to log-odds, behind a plain C interface; see kernels.py.
+// Scoring in one call: from users and candidates to log-odds, behind a plain C interface; see models/native_engine.py.
 //
 // The candidates of a query go through all layers in blocks that stay in the cache. A score is summed in the same order
 // whichever query, block or row it stands in: it does not depend on what else is scored. Calls may run side by side.

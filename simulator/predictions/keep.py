@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from simulator.comparison import Rankings, Shape
 from simulator.files import writing
+from simulator.measures.comparison import Rankings, Shape
 from simulator.predictions.read import SCORE, arrow
 from simulator.types import Batch, Field, Floats, Integers, Query, World
 

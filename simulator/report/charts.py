@@ -21,10 +21,10 @@ from matplotlib.figure import Figure as MplFigure
 from matplotlib.ticker import MaxNLocator
 
 from simulator.files import as_csv
-from simulator.measures.intervals import Interval, exact
+from simulator.measures.words import label
 from simulator.report.kit import hue, look
 from simulator.result import Arm, Curve, Result
-from simulator.words import label
+from simulator.types import Interval, exact
 
 WIDTH = 3.6  # inches; 72 points each
 INK, GRID, PAPER, ARM = "#010203", "#010204", "#010205", "#0102f"

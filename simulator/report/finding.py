@@ -8,8 +8,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 from simulator.decide.evidence import best, compared, ratio_to, silent
+from simulator.measures.words import count, duration, interval, label, number, percent, plural, word, written
 from simulator.result import ORACLE, Arm, Result
-from simulator.words import count, duration, interval, label, number, percent, plural, word, written
 
 
 def has_comparisons(result: Result) -> bool:

@@ -15,8 +15,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from simulator.measures.words import count, duration, interval, label, number, plural, size, word, written
 from simulator.result import Example, Place
-from simulator.words import count, duration, interval, label, number, plural, size, word, written
 
 FOLDER = Path(__file__).with_name("templates")
 HUES = 7

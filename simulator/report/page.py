@@ -11,12 +11,12 @@ from markupsafe import Markup
 from simulator.decide.choice import advice
 from simulator.decide.evidence import ratio_to
 from simulator.measures.registry import DIFFERENCES, MEASURES, described
+from simulator.measures.words import CAUSES, COSTS, DASH, WORDS, count, duration, label, percent, size, summed_up, word
+from simulator.measures.words import written as text_of
 from simulator.report import finding
 from simulator.report.charts import Figure, Panel, activation_panels, arm_dots, over_generations, plane
 from simulator.report.kit import render, twice
 from simulator.result import Arm, Result
-from simulator.words import CAUSES, COSTS, DASH, WORDS, count, duration, label, percent, size, summed_up, word
-from simulator.words import written as text_of
 
 DOORS = {"run": "report", "live": "live system", "compare": "comparison"}
 OVER_TIME = (

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from simulator.errors import ResultError
-from simulator.measures.intervals import Interval, student_quantile
+from simulator.measures.intervals import student_quantile
 from simulator.measures.registry import within
 from simulator.result import Arm, Bucket, Measures, Result
+from simulator.types import Interval
 
 
 def pooled(cells: Sequence[tuple[Path, Result]]) -> Result:

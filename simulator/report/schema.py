@@ -14,8 +14,8 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES
+from simulator.measures.words import CAUSES, WORDS, word
 from simulator.result import SCHEMA, Measures, Result, hints, json_name
-from simulator.words import CAUSES, WORDS, word
 
 PLAIN = {float: "number", int: "number", str: "string", bool: "boolean"}
 DEFINITIONS = "#/$defs/"

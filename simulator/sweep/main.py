@@ -25,13 +25,13 @@ from rich.table import Table
 from simulator.errors import ResultError, SettingError
 from simulator.files import as_csv, write_atomically
 from simulator.flags import Resources, require_ray
+from simulator.measures.words import DASH, duration, label, number, plural, written
 from simulator.process import Parser
 from simulator.result import Arm, read_result
 from simulator.sweep.backend import Backend, Ended, OnRay, Processes
 from simulator.sweep.grid import Grid, read_grid
 from simulator.sweep.record import Cell, claim, set_aside
 from simulator.terminal import open_console, progress_bar
-from simulator.words import DASH, duration, label, number, plural, written
 
 HELP = """Run a grid of experiments; each cell is a result folder of `flicker run`.
 

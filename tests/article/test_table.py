@@ -14,7 +14,7 @@ from scipy import stats
 
 from simulator.article.table import line_of, mean, over_units, ratio, read_lines, worlds, write_lines
 from simulator.errors import ResultError
-from simulator.outcome import measure
+from simulator.experiment.outcome import measure
 from simulator.result import to_json
 from tests.article.made import world
 from tests.small_runs import SMALL, prepared

@@ -15,7 +15,7 @@ import numpy as np
 from scaling_axes import MODEL, Setting
 from scaling_laws import Law, Sum, fit, fit_sum
 
-from simulator.folder import CHECKPOINT_SHARE
+from simulator.experiment.folder import CHECKPOINT_SHARE
 
 Point = Mapping[str, Any]
 """Medians over the repeated processes of one setting."""

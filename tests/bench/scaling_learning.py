@@ -14,10 +14,10 @@ from typing import Any
 from scaling_axes import Setting
 from scaling_meter import Meter
 
-from simulator.comparison import Rankings
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.outcome import measure
+from simulator.measures.comparison import Rankings
 from simulator.models.snapshot import write_snapshot
-from simulator.outcome import measure
 from simulator.types import Doubles, Query
 from simulator.world.open import open_world
 

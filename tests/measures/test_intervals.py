@@ -13,7 +13,6 @@ from scipy.stats import t as student
 from simulator.measures.intervals import (
     USER_GROUPS,
     Estimate,
-    Interval,
     Resamples,
     difference,
     pair_index,
@@ -22,6 +21,7 @@ from simulator.measures.intervals import (
     sums_by_user,
 )
 from simulator.randomness import generator
+from simulator.types import Interval
 
 REPETITIONS = 200
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from simulator import folder as folder_module
 from simulator.config import NO_NOISE, ExperimentConfig, ModelConfig, NoiseConfig, SyntheticConfig
 from simulator.errors import SettingError
+from simulator.experiment import folder as folder_module
 from simulator.measures.quality import log_loss
 from simulator.models.engine import Engine
 from simulator.models.engines import Engines

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from page.parts import Dot, LineSeries, limits, over_gap, over_time, plane, rows
-from simulator.measures.intervals import Interval, exact
+from simulator.types import Interval, exact
 
 NUMBERS = st.floats(0, 100).map(lambda value: float(f"{value:.3g}"))
 INTERVALS = st.lists(NUMBERS, min_size=3, max_size=3).map(

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page
 
 from protos.recommender_pb2 import CAUSE_DUPLICATE, CompareRequest, RecommendRequest
-from simulator.words import label, number
+from simulator.measures.words import label, number
 from tests.page.conftest import DESK, PHONE, Open, Tab
 from tests.page.live import ARMS, HOSTILE, IDS, TITLES, Live, Served, diff, until
 

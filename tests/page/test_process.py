@@ -19,8 +19,8 @@ from page.main import PageFlags
 from simulator.decide.situation import Situation, what_a_user_sees
 from simulator.errors import FlickerError
 from simulator.flags import parse_flags
+from simulator.measures.words import number
 from simulator.result import read_result
-from simulator.words import number
 from tests.page.conftest import CHROMIUM, FLAGS, Open
 from tests.page.live import ROOT, Live, Served, until
 from tests.page.test_results import result

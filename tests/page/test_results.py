@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from page.runs import Results, differing_settings, ratio_between
-from simulator.measures.intervals import Interval
 from simulator.result import Arm, Result, write_result
+from simulator.types import Interval
 
 
 def result(folder: Path, scale: float = 1.0, **config: object) -> Path:

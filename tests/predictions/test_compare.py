@@ -18,16 +18,16 @@ from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
 from simulator.config import NO_NOISE, ExperimentConfig
 from simulator.errors import DataError
+from simulator.experiment.main import run_experiment
+from simulator.experiment.outcome import measure
 from simulator.flags import RunFlags
 from simulator.models import native_engine
-from simulator.outcome import measure
 from simulator.predictions import compare as comparing
 from simulator.predictions import parts
 from simulator.predictions.compare import compare_frames
 from simulator.predictions.keep import keep_predictions
 from simulator.randomness import generator
 from simulator.result import Arm, read_result
-from simulator.run import run_experiment
 from tests.predictions.logs import Frame, brute, frame, means, measured, picked, rankings, write
 from tests.small_runs import SMALL, prepared, small_replay
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from simulator.measures.intervals import Interval
 from simulator.measures.registry import MEASURES, Measure
 from simulator.report import write_report
 from simulator.report.finding import truths
 from simulator.report.page import page
 from simulator.result import ORACLE, Arm, Result, from_json, read_result, write_result
 from simulator.terminal import tables
+from simulator.types import Interval
 from tests.report.fake_results import fake_result, write
 from tests.report.parsed import Page
 from tests.result_schema import assert_documented

@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 
 from simulator.errors import ResultError
-from simulator.measures.intervals import Interval
 from simulator.randomness import generator
 from simulator.report.pool import estimate, pooled
 from simulator.result import read_result
+from simulator.types import Interval
 from tests.report.fake_results import CONFIG, Json, fake_result, write
 from tests.terminal import Terminal
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from simulator.measures.intervals import Interval
+from simulator.measures.words import interval, label, number, percent, written
 from simulator.report import finding
 from simulator.report.finding import headline
 from simulator.result import read_result
-from simulator.words import interval, label, number, percent, written
+from simulator.types import Interval
 from tests.report.fake_results import MEASURES, fake_result, silent_result, spread, write
 from tests.report.parsed import plain
 

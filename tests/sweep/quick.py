@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import simulator.run
+import simulator.experiment.main
 from simulator.cli import main
 from simulator.sweep import backend
 from simulator.sweep.record import Cell
@@ -21,7 +21,7 @@ def command(cell: Cell, out: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    simulator.run.write_report = lambda folder: folder / "report.html"
+    simulator.experiment.main.write_report = lambda folder: folder / "report.html"
     backend.command = command
     sys.argv[0] = "flicker"
     main()

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from simulator.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by, prefixed, slices
 from simulator.config import SyntheticConfig
-from simulator.evaluation import Evaluation, Final
+from simulator.experiment.evaluation import Evaluation, Final
+from simulator.measures.comparison import Comparison, Estimates, learned_counts, mean_score, pd_by, prefixed, slices
 from simulator.measures.intervals import Resamples, gap_closed
 from simulator.measures.registry import GAP, PERSONALISATION, RATIOS, RATIOS_TO_ANY, intervals, ratios
 from simulator.models.activations import curve

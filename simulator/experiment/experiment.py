@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simulator.comparison import Rankings
 from simulator.config import ExperimentConfig, ReplayConfig
-from simulator.evaluation import WHOLE, Asked, Evaluation, Final, Outputs, Part, State, Taught
+from simulator.experiment.evaluation import WHOLE, Asked, Evaluation, Final, Outputs, Part, State, Taught
+from simulator.measures.comparison import Rankings
 from simulator.measures.quality import log_loss
 from simulator.models.baselines import Baselines
 from simulator.models.engines import Engines

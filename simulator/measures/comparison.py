@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from simulator.errors import SettingError
 from simulator.measures import quality, swaps
 from simulator.measures.differences import pd_of_logits
-from simulator.measures.intervals import Estimate, Interval, Resamples, pair_index, sums_by_user
+from simulator.measures.intervals import Estimate, Resamples, pair_index, sums_by_user
 from simulator.measures.registry import ACCURACY, DIFFERENCES, MEASURES, QUALITIES, Answers, Parts, compare
-from simulator.types import Doubles, Field, Floats, Ints, Query, Reals, Rows, Schema, Slate, World, order
+from simulator.types import Doubles, Field, Floats, Interval, Ints, Query, Reals, Rows, Schema, Slate, World, order
 
 BUCKETS = 5
 """Of PD by a value: at most so many, of about equally many events each."""

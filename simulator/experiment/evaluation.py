@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from simulator.comparison import Comparison, Rankings, Shape, column_of, prefixed
 from simulator.config import ExperimentConfig
 from simulator.errors import SettingError
+from simulator.measures.comparison import Comparison, Rankings, Shape, column_of, prefixed
 from simulator.measures.registry import intervals
 from simulator.models.engine import Costs
 from simulator.models.engines import Engines

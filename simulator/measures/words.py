@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from simulator.measures.intervals import Interval
 from simulator.measures.registry import ACCURACY, GAP, QUALITIES, described
+from simulator.types import Interval
 
 NAMES = {
     "linear": "Identity",

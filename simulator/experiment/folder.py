@@ -3,7 +3,7 @@
 OUT/config.json      {"config": ..., "repeatable": whether a second run gives the same numbers,
                      "arms": engine and settings of each, "tuned": learning rates that were found,
                      "versions": ..., "machine": ..., "command": ...,
-                     "parts": in how many parts it runs, if it does, see simulator/parts.py}
+                     "parts": in how many parts it runs, if it does, see simulator/experiment/parts.py}
 OUT/checkpoint/G/    snapshot of everything after generation G; only the newest is kept, none after the end
 OUT/parts/           of a run in parts, until result.json is there
 OUT/result.json      see simulator/result.py
@@ -27,7 +27,7 @@ import torch
 
 from simulator.config import ExperimentConfig, as_json, as_plain
 from simulator.errors import ResultError
-from simulator.evaluation import State
+from simulator.experiment.evaluation import State
 from simulator.files import flicker_version, require_empty, write_atomically, writing
 from simulator.models.snapshot import read_snapshot, write_snapshot
 from simulator.result import Result, differences, load_json, write_result

@@ -18,14 +18,15 @@ from rich.progress import TimeElapsedColumn
 from simulator.cluster import Cluster
 from simulator.config import ExperimentConfig, ReplayConfig, as_json, config_of, require
 from simulator.errors import DataError, FlickerError, ResultError, SettingError
-from simulator.evaluation import WHOLE, Evaluation, Final, Part
-from simulator.experiment import Experiment, OtherParts
+from simulator.experiment.evaluation import WHOLE, Evaluation, Final, Part
+from simulator.experiment.experiment import Experiment, OtherParts
+from simulator.experiment.folder import Folder, machine
+from simulator.experiment.outcome import measure
+from simulator.experiment.parts import ConcurrentPart, abouts, joined, place_of, standing
 from simulator.flags import RunFlags, Spread
-from simulator.folder import Folder, machine
+from simulator.measures.words import plural
 from simulator.models.engines import log_remarks
 from simulator.models.specs import parse_arms
-from simulator.outcome import measure
-from simulator.parts import ConcurrentPart, abouts, joined, place_of, standing
 from simulator.predictions.keep import keep_predictions
 from simulator.process import peak_memory
 from simulator.report import write_report
@@ -36,7 +37,6 @@ from simulator.schedule import fitted
 from simulator.terminal import open_console, progress_bar, tables
 from simulator.tuning import tune_arms
 from simulator.types import World
-from simulator.words import plural
 from simulator.world.open import open_world
 
 RETRIES = 5

@@ -29,10 +29,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simulator.comparison import Rankings
 from simulator.errors import FlickerError, ResultError
-from simulator.evaluation import Asked, Evaluation, Final, Outputs, Part, State, Taught
+from simulator.experiment.evaluation import Asked, Evaluation, Final, Outputs, Part, State, Taught
 from simulator.files import writing
+from simulator.measures.comparison import Rankings
 from simulator.models.engine import Costs
 from simulator.models.snapshot import read_about, read_snapshot, write_snapshot
 from simulator.types import Ints

@@ -107,7 +107,7 @@ class Help(SphinxDirective):
         module, *more = ["simulator", *words[1:]] if words[0] == "flicker" else words[2:]
         said = io.TextIOWrapper(io.BytesIO(), "utf-8")
         with (
-            patch.dict(os.environ, {"COLUMNS": "100", "NO_COLOR": "1"}, clear=True),
+            patch.dict(os.environ, {"COLUMNS": "100", "NO_COLOR": "1", "FLICKER_NAME": "HOST-PID"}, clear=True),
             patch("os.execv", lambda _, command: become(*command[2:])),
             redirect_stdout(said),
             suppress(SystemExit),

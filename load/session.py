@@ -234,7 +234,7 @@ class Session:
         users = max(1, round(self._full_rate_users * rate / self.settings.rate))
         log.info("%g queries per second instead of %g, by %d users", rate, self.settings.rate, users)
         self.settings, self._users = replace(self.settings, rate=rate), users
-        self._runner.start(users, spawn_rate=users)
+        self._runner.start(users, spawn_rate=max(users, self._runner.user_count))
 
     # who asks
 

@@ -14,6 +14,7 @@ it has healed, since a system with one router left cannot lose it. At the end, a
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from simulator.errors import FlickerError
 from simulator.live.processes import RUN
 from simulator.models.snapshot import read_snapshot
 from simulator.randomness import generator
+from simulator.store.access import URL_VARIABLE
 from simulator.store.protocol import StoreAway, entry_order
 from simulator.store.redis import open_store
 from simulator.store.server import start_server
@@ -185,10 +187,10 @@ def learned_alone(system: Tormented, folder: Path, events: int, world: int) -> d
             whole[:1], writer="world", mark=str(world)
         )  # never learned; the world has ended, nothing else comes
         store.close()
-        for flag, value in (("--store", server.url), ("--state", str(folder / "trainer"))):
-            command[command.index(flag) + 1] = value
+        command[command.index("--state") + 1] = str(folder / "trainer")
+        environment = os.environ | {URL_VARIABLE: server.url}
         with open(folder / "trainer.log", "wb") as log:
-            trainer = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+            trainer = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
         try:
             end = time.monotonic() + STARTS + events / 1_000
             while system.page("trainer").total("flicker_events_learned_total") < events:
